@@ -1,0 +1,125 @@
+//! Numbers that travel as strings: JSON numbers lose digits above 2^53, and map keys are strings anyway.
+
+use std::fmt;
+use std::str::FromStr;
+
+use alloy::primitives::U256;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An account nonce (EIP-2681 bounds it to 2^64 - 2; the schema to 16 digits, exact in every JSON reader).
+///
+/// As a map key it is a plain decimal string: `"30"` and `"030"` would be two owners of one nonce, so only the
+/// canonical spelling decodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nonce(pub u64);
+
+impl Nonce {
+    /// The nonce after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Nonce {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let nonce = Self(text.parse().map_err(|_| format!("nonce {text:?} is not a decimal number"))?);
+        if nonce.to_string() == text { Ok(nonce) } else { Err(format!("nonce {text:?} is not written as {nonce}")) }
+    }
+}
+
+impl Serialize for Nonce {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Nonce {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A field shows its nonce as a number; only map keys need it as a string.
+pub(super) mod nonce_as_number {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Nonce;
+
+    pub(crate) fn serialize<S: Serializer>(nonce: &Nonce, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(nonce.0)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nonce, D::Error> {
+        u64::deserialize(deserializer).map(Nonce)
+    }
+}
+
+/// An amount of the chain's native coin in its smallest unit (10^-18 of the coin), as a decimal string.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wei(pub U256);
+
+impl fmt::Display for Wei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<u128> for Wei {
+    fn from(wei: u128) -> Self {
+        Self(U256::from(wei))
+    }
+}
+
+impl Serialize for Wei {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Wei {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        U256::from_str_radix(&text, 10).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_nonce_as_a_map_key_is_a_plain_decimal_string() {
+        let map = BTreeMap::from([(Nonce(9), 'a'), (Nonce(10), 'b')]);
+        let json = serde_json::to_string(&map).unwrap();
+        assert_eq!(json, r#"{"9":"a","10":"b"}"#);
+        assert_eq!(serde_json::from_str::<BTreeMap<Nonce, char>>(&json).unwrap(), map);
+    }
+
+    #[test]
+    fn a_second_spelling_of_a_nonce_does_not_decode() {
+        for text in ["030", "+3", "", "-1", "3.0", "18446744073709551616"] {
+            assert!(text.parse::<Nonce>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn wei_keeps_every_digit_of_a_uint256() {
+        let text = format!("\"{}\"", U256::MAX);
+        let wei: Wei = serde_json::from_str(&text).unwrap();
+        assert_eq!(wei.0, U256::MAX);
+        assert_eq!(serde_json::to_string(&wei).unwrap(), text);
+        assert!(serde_json::from_str::<Wei>("\"0x10\"").is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! ServiceOffer: what a seller offers. People write it; the operator writes nothing but its status.
+//!
+//! Fields of every era of the controller that this one replaces are kept, so that its objects apply unchanged and lose
+//! nothing; those that this version does not act on are listed by condition `Accepted`.
+
+mod delivery;
+mod payment;
+mod registration;
+mod status;
+
+pub use delivery::*;
+use kube::{CustomResource, KubeSchema};
+pub use payment::*;
+pub use registration::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+pub use status::*;
+use std::collections::BTreeMap;
+
+use super::schema;
+
+/// What is sold: an in-cluster service, its price, and how it is listed.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
+#[kube(
+    group = "obol.org",
+    version = "v1alpha1",
+    kind = "ServiceOffer",
+    plural = "serviceoffers",
+    shortname = "so",
+    shortname = "offer",
+    category = "obol",
+    namespaced,
+    status = "ServiceOfferStatus",
+    derive = "PartialEq",
+    doc = "ServiceOffer sells an in-cluster HTTP service: routed, gated by x402 payments, and listed on an ERC-8004 identity registry.",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "Price", type_ = "string", json_path = ".status.price"),
+    printcolumn(name = "Network", type_ = "string", json_path = ".spec.payment.network"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Agent", type_ = "string", json_path = ".status.agentId"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.name", priority = 1),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = 1),
+    printcolumn(name = "Registry", type_ = "string", json_path = ".status.registration.registry", priority = 1),
+    validation = Rule::new(schema::identity_frozen())
+        .message(schema::FROZEN).field_path(".spec.registration.identity").reason(Reason::FieldValueForbidden),
+    validation = Rule::new(schema::registry_frozen())
+        .message(schema::FROZEN).field_path(".spec.registration.registryRef").reason(Reason::FieldValueForbidden),
+    validation = Rule::new(schema::agent_id_frozen())
+        .message(schema::FROZEN).field_path(".spec.registration.agentId").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!oldSelf.?status.?registration.?key.hasValue() || self.?status.?registration.?key.hasValue()")
+        .message("status.registration.key is never removed: it is what freezes the identity")
+        .field_path(".status.registration").reason(Reason::FieldValueForbidden)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type != 'inference' || has(self.model)")
+        .message("model is required when type is inference: give model.name and model.runtime")
+        .field_path(".model").reason(Reason::FieldValueRequired),
+    validation = Rule::new("self.type != 'skill' || has(self.skill)")
+        .message("skill is required when type is skill").field_path(".skill").reason(Reason::FieldValueRequired),
+    validation = Rule::new("self.?registration.?edition.orValue(1) >= oldSelf.?registration.?edition.orValue(1)")
+        .message("registration.edition may only grow")
+)]
+pub struct ServiceOfferSpec {
+    /// What is sold: inference, fine-tuning, http, agent, skill or dataset.
+    #[serde(rename = "type", default)]
+    pub type_: OfferType,
+    /// The Agent behind an offer of type agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OfferAgent")]
+    pub agent: Option<OfferAgent>,
+    /// The model behind the offer; required when type is inference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Model")]
+    pub model: Option<Model>,
+    /// The Service that does the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Upstream")]
+    pub upstream: Option<Upstream>,
+    /// How buyers pay.
+    pub payment: Payment,
+    /// Further accepted ways to pay; the first one repeats payment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub payments: Vec<Payment>,
+    /// Rules for single paths below the offer's path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub routes: Vec<OfferRoute>,
+    /// Public path prefix; /services/<name> when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 512), regex(pattern = r"^/[a-zA-Z0-9/_.-]*$"))]
+    pub path: Option<String>,
+    /// Public host name of the offer's own, like chat.example.org.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String",
+        length(max = 253),
+        regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub hostname: Option<String>,
+    /// Looks of the offer's own site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Branding")]
+    pub branding: Option<Branding>,
+    /// Place of the offer in the storefront.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Listing")]
+    pub listing: Option<Listing>,
+    /// Delivery of results after the request has been answered.
+    #[serde(rename = "async", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Async")]
+    pub async_: Option<Async>,
+    /// Load limits of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OfferLimits")]
+    pub limits: Option<OfferLimits>,
+    /// How the service was made, as free keys and values; published with the registration.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    pub provenance: BTreeMap<String, String>,
+    /// Listing on an ERC-8004 identity registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Registration")]
+    pub registration: Option<Registration>,
+    /// From when on the offer takes no new buyers, as an RFC 3339 time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 64), extend("format" = "date-time"))]
+    pub drain_at: Option<String>,
+    /// How long after drainAt the route stays up, like 30m; one hour when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 64), regex(pattern = schema::DURATION))]
+    pub drain_grace_period: Option<String>,
+    /// The bundle behind an offer of type skill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Skill")]
+    pub skill: Option<Skill>,
+    /// The artifact behind an offer of type dataset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Dataset")]
+    pub dataset: Option<Dataset>,
+}
+
+/// What can be sold.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OfferType {
+    /// Answers of a model.
+    Inference,
+    /// Training of a model.
+    FineTuning,
+    /// Any HTTP service.
+    #[default]
+    Http,
+    /// An autonomous agent.
+    Agent,
+    /// A bundle of instructions.
+    Skill,
+    /// A dataset.
+    Dataset,
+}
+
+impl OfferType {
+    /// The type as it stands in an object.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inference => "inference",
+            Self::FineTuning => "fine-tuning",
+            Self::Http => "http",
+            Self::Agent => "agent",
+            Self::Skill => "skill",
+            Self::Dataset => "dataset",
+        }
+    }
+}
+
+/// The Agent behind an offer.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct OfferAgent {
+    /// Which Agent; it must live in the namespace of the offer.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AgentReference")]
+    pub ref_: Option<AgentReference>,
+}
+
+/// Name and namespace of an Agent.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct AgentReference {
+    /// Name of the Agent.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Namespace of the Agent.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+}
+
+/// A language model.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct Model {
+    /// Name of the model as its runtime knows it.
+    #[schemars(length(max = 256))]
+    pub name: String,
+    /// What serves the model: ollama, vllm or tgi.
+    pub runtime: Runtime,
+}
+
+/// Model servers.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Ollama.
+    Ollama,
+    /// vLLM.
+    Vllm,
+    /// Text Generation Inference.
+    Tgi,
+}
+
+/// A Service of the cluster.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upstream {
+    /// Name of the Service.
+    #[schemars(length(max = 63))]
+    pub service: String,
+    /// Namespace of the Service.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Port of the Service.
+    #[serde(default = "ollama_port")]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
+    pub port: u16,
+    /// Path that answers 2xx while the service is healthy.
+    #[serde(default = "health_path")]
+    #[schemars(length(max = 1024))]
+    pub health_path: String,
+}
+
+fn ollama_port() -> u16 {
+    11434
+}
+
+fn health_path() -> String {
+    "/health".into()
+}

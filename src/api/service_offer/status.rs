@@ -1,0 +1,105 @@
+//! What the operator observed of an offer: a mirror for people and for the x402 verifier, never a source of truth.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Condition, Key, schema};
+
+/// What the operator observed.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceOfferStatus {
+    /// Generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64", range(min = 0, max = 9_007_199_254_740_991i64))]
+    pub observed_generation: Option<i64>,
+    /// Conditions, one per type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Public path of the offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 2048))]
+    pub endpoint: Option<String>,
+    /// Public URL of the offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 2048))]
+    pub url: Option<String>,
+    /// Price to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 128))]
+    pub price: Option<String>,
+    /// Id of the agent; "0" is a valid id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 78))]
+    pub agent_id: Option<String>,
+    /// Hash of the transaction that registered the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 66))]
+    pub registration_tx_hash: Option<String>,
+    /// What the Agent of an offer of type agent resolved to; read by the x402 verifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AgentResolution")]
+    pub agent_resolution: Option<AgentResolution>,
+    /// The agent on chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RegistrationStatus")]
+    pub registration: Option<RegistrationStatus>,
+}
+
+/// What an Agent resolved to.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+pub struct AgentResolution {
+    /// Model of the Agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 256))]
+    pub model: Option<String>,
+    /// Runtime of the Agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 64))]
+    pub runtime: Option<String>,
+    /// Endpoint of the Agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 2048))]
+    pub endpoint: Option<String>,
+    /// Skills of the Agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub skills: Vec<String>,
+}
+
+/// The agent on chain.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistrationStatus {
+    /// Name of the IdentityRegistry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 253))]
+    pub registry: Option<String>,
+    /// Key of the agent; its record is the AgentRegistration r-<key>.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 16), regex(pattern = schema::KEY))]
+    pub key: Option<Key>,
+    /// Id of the agent; "0" is a valid id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 78))]
+    pub agent_id: Option<String>,
+    /// URI that stands on chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 2048))]
+    pub agent_uri: Option<String>,
+    /// Hash of the transaction that registered the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 66))]
+    pub transaction: Option<String>,
+    /// Number of its block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub block: Option<u64>,
+    /// Whether that block is final.
+    #[serde(rename = "final", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub final_: Option<bool>,
+}

@@ -1,0 +1,590 @@
+//! Who leads: the decision core of the elector. Values in, values out, time passed in.
+//!
+//! It owns the state machine of one candidate (research: client-go `tools/leaderelection`, whose Lease record it shares)
+//! and must not know a clock, a network or a task. [`super::elector`] gathers its inputs and carries out its actions;
+//! [`super::fence`] is what an [`Action::Open`] opens.
+//!
+//! What keeps two leaders apart, in the order of trust:
+//! 1. Every write to the Lease is conditional on the version that was read, so at most one candidate's write succeeds.
+//! 2. A leader counts its time from the moment it *sent* the last write that succeeded, a follower from the moment it
+//!    *received* the last change. So a leader's clock starts no later and a follower's no earlier than the commit.
+//! 3. A leader's fence ends [`Config::guard`] before the Lease may be taken over.
+//!
+//! Remote timestamps are never compared with a local clock: only that they change says that a holder lives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::record::{Chance, Config, Epoch, Lease, Moment, Now, Record, Version};
+
+/// Unanswered writes under way at once: a second connection outlives a dead first one, a third a dead second.
+const MAX_IN_FLIGHT: usize = 3;
+/// A write that is unanswered for so long gets a twin on another connection; the first keeps its chance.
+const HEDGE_AFTER: Duration = Duration::from_secs(3);
+/// Delays after failures: doubling from the first to the second, then shortened by chance.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// How long a release may take; after that the Lease runs out by itself.
+const RELEASE_BUDGET: Duration = Duration::from_secs(3);
+/// What a released Lease says of its duration, as client-go writes it.
+const RELEASED_DURATION: Duration = Duration::from_secs(1);
+
+/// Names one write to the Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(pub u64);
+
+/// What the world tells a candidate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The Lease stands like this, by a read or by the watch.
+    Seen(Lease),
+    /// There is no Lease, by a read or by the watch.
+    Absent,
+    /// A read failed.
+    ReadFailed,
+    /// A write was committed; the Lease stands like this.
+    Written(Attempt, Lease),
+    /// A write was refused, because the Lease is not what it was thought to be.
+    Refused(Attempt),
+    /// Whether a write was committed is not known.
+    Unanswered(Attempt),
+    /// Time has passed.
+    Tick,
+    /// The process is asked to end.
+    Leave,
+    /// Nothing that a leader may do is under way any more.
+    Drained,
+    /// Something is still under way, and the patience with it is over.
+    DrainTimedOut,
+}
+
+/// What a candidate wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Read the Lease, as the API server has it at this moment.
+    Read,
+    /// Create the Lease.
+    Create(Attempt, Record),
+    /// Replace the Lease if it still has this version.
+    Replace(Attempt, Version, Record),
+    /// Open the fence, or move its end.
+    Open {
+        /// The term.
+        epoch: Epoch,
+        /// From then on nothing is started.
+        soft_end: Moment,
+        /// From then on nothing is under way.
+        hard_end: Moment,
+    },
+    /// Close the fence. It is closed before any later action is carried out.
+    Close,
+    /// Let the work come to rest at a safe point, then say [`Input::Drained`].
+    Drain,
+    /// The holder changed to this one.
+    Announce(String),
+    /// Nothing is left to do.
+    Exit(Exit),
+}
+
+/// Why a candidate ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// Asked to, while it held nothing, or after a release.
+    Clean,
+    /// Asked to; the Lease was not released and runs out by itself.
+    Unreleased,
+    /// Another candidate leads, or may lead.
+    Lost,
+}
+
+/// The part that a candidate plays.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Role {
+    /// Nobody leads, or somebody else does, or nothing is known.
+    Following,
+    /// A write that would take the Lease over is under way.
+    Acquiring { record: Record, leaving: bool },
+    /// The fence is open.
+    Leading(Term),
+    /// The fence is closed because renewals failed; nobody else has been seen.
+    Suspended(Term),
+    /// The fence is open until the work has come to rest.
+    Draining(Term),
+    /// The fence is closed, and the Lease is being given back until then.
+    Releasing { acquired: Option<Timestamp>, until: Moment },
+    /// It has ended.
+    Over,
+}
+
+/// What a leader knows of its term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Term {
+    epoch: Epoch,
+    /// What tells this term's record from any other under the same name.
+    acquired: Option<Timestamp>,
+    /// When the last write that succeeded was sent.
+    renewed: Moment,
+    /// When the next renewal is due.
+    due: Moment,
+}
+
+/// What is known of the Lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Sight {
+    /// Nothing.
+    Unknown,
+    /// It stands like this, and its record has not changed since.
+    Present { lease: Lease, since: Moment },
+    /// It is gone. If it was ever seen: its last record, and since when that stood.
+    Gone { last: Option<(Record, Moment)> },
+}
+
+impl Sight {
+    fn record(&self) -> Option<(&Record, Moment)> {
+        match self {
+            Self::Unknown => None,
+            Self::Present { lease, since } => Some((&lease.record, *since)),
+            Self::Gone { last } => last.as_ref().map(|(record, since)| (record, *since)),
+        }
+    }
+}
+
+/// What time alone brings about, the weightiest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// The fence has reached its end.
+    FenceEnd,
+    /// Patience is over.
+    GiveUp,
+    /// The Lease must be read.
+    Read,
+    /// The Lease must be written.
+    Write,
+}
+
+/// One candidate for leadership.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    config: Config,
+    role: Role,
+    sight: Sight,
+    /// Writes under way, with the moment at which each was sent.
+    in_flight: BTreeMap<Attempt, Moment>,
+    attempts: u64,
+    /// Acquire time of a write of ours that may have been committed unseen.
+    claimed: Option<Timestamp>,
+    /// Failures in a row, and the moment before which nothing is tried again.
+    failures: u32,
+    not_before: Moment,
+    /// A read is under way.
+    reading: bool,
+    /// The Lease is not what it was thought to be: it must be read before it is written.
+    stale: bool,
+    /// Share of chance for the wait for the expiry of the record in sight.
+    chance: Chance,
+}
+
+impl Candidate {
+    /// A candidate that knows nothing, and its first action.
+    #[must_use]
+    pub fn new(config: Config, now: Now) -> (Self, Vec<Action>) {
+        let mut candidate = Self {
+            config,
+            role: Role::Following,
+            sight: Sight::Unknown,
+            in_flight: BTreeMap::new(),
+            attempts: 0,
+            claimed: None,
+            failures: 0,
+            not_before: now.moment,
+            reading: false,
+            stale: true,
+            chance: now.chance,
+        };
+        let actions = candidate.step(Input::Tick, now);
+        (candidate, actions)
+    }
+
+    /// Takes in one input and answers with what is to be done, in order.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::Tick => {}
+            Input::Seen(lease) => {
+                self.reading = false;
+                self.see(lease, now, &mut actions);
+                self.judge(&mut actions);
+            }
+            Input::Absent => {
+                self.reading = false;
+                self.miss(now, &mut actions);
+            }
+            Input::ReadFailed => {
+                self.reading = false;
+                self.back_off(now);
+            }
+            Input::Written(attempt, lease) => {
+                let sent = self.in_flight.remove(&attempt);
+                self.see(lease.clone(), now, &mut actions);
+                if let Some(sent) = sent {
+                    self.failures = 0;
+                    self.succeed(sent, lease, now, &mut actions);
+                }
+                self.judge(&mut actions);
+            }
+            Input::Refused(attempt) => {
+                if self.in_flight.remove(&attempt).is_some() {
+                    self.stale = true;
+                    self.doubt(now, &mut actions);
+                }
+            }
+            Input::Unanswered(attempt) => {
+                if self.in_flight.remove(&attempt).is_some() {
+                    self.back_off(now);
+                    if self.in_flight.is_empty() {
+                        self.doubt(now, &mut actions);
+                    }
+                }
+            }
+            Input::Leave => self.leave(now, &mut actions),
+            Input::Drained => {
+                if let Role::Draining(term) = &self.role {
+                    let acquired = term.acquired;
+                    actions.push(Action::Close);
+                    self.release(acquired, now);
+                }
+            }
+            Input::DrainTimedOut => {
+                if matches!(self.role, Role::Draining(_)) {
+                    actions.push(Action::Close);
+                    self.exit(Exit::Unreleased, &mut actions);
+                }
+            }
+        }
+        // What is overdue comes by its weight, not by its moment: the end of the fence before any write.
+        while let Some((_, due)) =
+            self.agenda().into_iter().filter(|(at, _)| *at <= now.moment).min_by_key(|(_, due)| *due)
+        {
+            self.perform(due, now, &mut actions);
+        }
+        actions
+    }
+
+    /// When the next step is due, if no input comes before.
+    #[must_use]
+    pub fn wake(&self) -> Option<Moment> {
+        self.agenda().into_iter().map(|(at, _)| at).min()
+    }
+
+    /// Everything that time alone will bring about, with its moment. A moment that has passed is due at once.
+    fn agenda(&self) -> Vec<(Moment, Due)> {
+        let mut agenda = Vec::new();
+        if self.stale && !self.reading && self.role != Role::Over {
+            agenda.push((self.not_before, Due::Read));
+        }
+        let write = match &self.role {
+            Role::Over => None,
+            Role::Following => self.free_at(),
+            Role::Acquiring { .. } => Some(Moment::default()),
+            Role::Leading(term) | Role::Draining(term) => {
+                agenda.push((self.hard_end(term), Due::FenceEnd));
+                Some(term.due)
+            }
+            Role::Suspended(term) => {
+                agenda.push((term.renewed + 2 * self.config.lease_duration, Due::GiveUp));
+                Some(term.due)
+            }
+            Role::Releasing { until, .. } => {
+                agenda.push((*until, Due::GiveUp));
+                Some(Moment::default())
+            }
+        };
+        if let Some(due) = write.filter(|_| !self.stale) {
+            match self.in_flight.values().max() {
+                None => agenda.push((due.max(self.not_before), Due::Write)),
+                Some(newest) if self.in_flight.len() < MAX_IN_FLIGHT => {
+                    agenda.push((*newest + HEDGE_AFTER, Due::Write))
+                }
+                Some(_) => {}
+            }
+        }
+        agenda
+    }
+
+    fn perform(&mut self, due: Due, now: Now, actions: &mut Vec<Action>) {
+        match due {
+            Due::Read => {
+                self.reading = true;
+                actions.push(Action::Read);
+            }
+            Due::Write => self.write(now, actions),
+            Due::FenceEnd => {
+                actions.push(Action::Close);
+                match std::mem::replace(&mut self.role, Role::Over) {
+                    Role::Leading(term) => self.role = Role::Suspended(term),
+                    _ => self.exit(Exit::Unreleased, actions),
+                }
+            }
+            Due::GiveUp => {
+                let exit = if matches!(self.role, Role::Suspended(_)) { Exit::Lost } else { Exit::Unreleased };
+                self.exit(exit, actions);
+            }
+        }
+    }
+
+    /// When the Lease may be taken over, as far as is known.
+    fn free_at(&self) -> Option<Moment> {
+        let at_once = Moment::default();
+        if let Sight::Present { lease, .. } = &self.sight
+            && self.is_mine(lease)
+        {
+            return Some(at_once);
+        }
+        match (&self.sight, self.sight.record()) {
+            (Sight::Unknown, _) => None,
+            (_, None) => Some(at_once),
+            (_, Some((record, _))) if record.holder.is_empty() => Some(at_once),
+            (_, Some((record, since))) => {
+                let spread = Duration::from_millis(100).min(record.duration / 60);
+                Some(since + record.duration + self.chance.of(spread))
+            }
+        }
+    }
+
+    /// Whether a record under this candidate's name was written by it, or by an earlier container of its Pod. Containers
+    /// of one Pod run one after another, so nobody else can act on that record.
+    fn is_mine(&self, lease: &Lease) -> bool {
+        let same_pod = self.config.pod_uid.is_some() && lease.pod_uid == self.config.pod_uid;
+        let claimed = self.claimed.is_some() && lease.record.acquired == self.claimed;
+        lease.record.holder == self.config.identity && (same_pod || claimed)
+    }
+
+    /// Whether the Lease still says what this term wrote. One that somebody shortened is not ours either: others may
+    /// take it over before the fence ends.
+    fn is_of_term(&self, lease: &Lease, acquired: Option<Timestamp>) -> bool {
+        lease.record.holder == self.config.identity
+            && lease.record.acquired == acquired
+            && lease.record.duration >= self.config.lease_duration
+    }
+
+    fn hard_end(&self, term: &Term) -> Moment {
+        term.renewed + (self.config.lease_duration - self.config.guard())
+    }
+
+    /// Takes in how the Lease stands, unless something newer is known.
+    fn see(&mut self, lease: Lease, now: Now, actions: &mut Vec<Action>) {
+        let since = match &self.sight {
+            Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,
+            // Only a change of the record proves that its holder lives: not a new label, not a new version.
+            Sight::Present { lease: known, since } if known.record == lease.record && known.uid == lease.uid => *since,
+            _ => now.moment,
+        };
+        let before = self.sight.record().map(|(record, _)| record.holder.as_str());
+        if !lease.record.holder.is_empty() && before != Some(lease.record.holder.as_str()) {
+            actions.push(Action::Announce(lease.record.holder.clone()));
+        }
+        if since == now.moment {
+            self.chance = now.chance;
+        }
+        self.stale = false;
+        self.sight = Sight::Present { lease, since };
+    }
+
+    /// What the Lease in sight means for the part that is played.
+    fn judge(&mut self, actions: &mut Vec<Action>) {
+        let Sight::Present { lease, .. } = &self.sight else { return };
+        match &self.role {
+            Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
+                if !self.is_of_term(lease, term.acquired) {
+                    actions.push(Action::Close);
+                    self.exit(Exit::Lost, actions);
+                }
+            }
+            Role::Releasing { acquired, .. } => {
+                if !self.is_of_term(lease, *acquired) {
+                    self.exit(Exit::Clean, actions);
+                }
+            }
+            Role::Following | Role::Acquiring { .. } | Role::Over => {}
+        }
+    }
+
+    /// Takes in that there is no Lease.
+    fn miss(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.stale = false;
+        self.chance = now.chance;
+        self.sight = Sight::Gone { last: self.sight.record().map(|(record, since)| (record.clone(), since)) };
+        match &self.role {
+            // Others wait out the term that they saw, and so does this candidate: a Lease made anew is a new term.
+            Role::Leading(_) | Role::Suspended(_) => {
+                actions.push(Action::Close);
+                self.role = Role::Following;
+                self.in_flight.clear();
+            }
+            Role::Draining(_) | Role::Releasing { .. } => {
+                actions.push(Action::Close);
+                self.exit(Exit::Clean, actions);
+            }
+            Role::Following | Role::Acquiring { .. } | Role::Over => {}
+        }
+    }
+
+    /// Takes in that a write sent at `sent` made the Lease stand like `lease`.
+    fn succeed(&mut self, sent: Moment, lease: Lease, now: Now, actions: &mut Vec<Action>) {
+        // All writes under way carry the version that this one has just replaced: none of them can succeed any more.
+        self.in_flight.clear();
+        let period = self.config.retry_period;
+        let due = sent + period * 9 / 10 + now.chance.of(period / 5);
+        match &mut self.role {
+            Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
+                term.renewed = sent;
+                term.due = due;
+            }
+            Role::Acquiring { leaving, .. } => {
+                let (leaving, acquired) = (*leaving, lease.record.acquired);
+                let superseded =
+                    matches!(&self.sight, Sight::Present { lease, .. } if !self.is_of_term(lease, acquired));
+                self.claimed = None;
+                self.role = match (superseded, leaving) {
+                    (true, false) => Role::Following,
+                    (true, true) => return self.exit(Exit::Clean, actions),
+                    (false, true) => return self.release(acquired, now),
+                    (false, false) => {
+                        let transitions = lease.record.transitions;
+                        let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };
+                        Role::Suspended(Term { epoch, acquired, renewed: sent, due })
+                    }
+                };
+            }
+            Role::Releasing { .. } => return self.exit(Exit::Clean, actions),
+            Role::Following | Role::Over => return,
+        }
+        self.open(now, actions);
+    }
+
+    /// Opens the fence as far as the last renewal reaches. A reply that came too late opens nothing.
+    fn open(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &self.role else { return };
+        let (epoch, soft_end, hard_end) =
+            (term.epoch.clone(), term.renewed + self.config.renew_deadline, self.hard_end(term));
+        if hard_end <= now.moment {
+            return;
+        }
+        if let Role::Suspended(term) = &self.role {
+            self.role = Role::Leading(term.clone());
+        }
+        actions.push(Action::Open { epoch, soft_end, hard_end });
+    }
+
+    /// Takes in that a write was refused, or that every write under way came to nothing known.
+    fn doubt(&mut self, now: Now, actions: &mut Vec<Action>) {
+        match &mut self.role {
+            Role::Acquiring { record, leaving } => {
+                let leaving = *leaving;
+                self.claimed = record.acquired;
+                self.role = Role::Following;
+                self.in_flight.clear();
+                self.stale = true;
+                if leaving {
+                    self.exit(Exit::Unreleased, actions);
+                }
+            }
+            Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => term.due = now.moment,
+            Role::Following | Role::Releasing { .. } | Role::Over => {}
+        }
+    }
+
+    fn leave(&mut self, now: Now, actions: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.role, Role::Over) {
+            Role::Following => self.exit(Exit::Clean, actions),
+            Role::Acquiring { record, .. } => self.role = Role::Acquiring { record, leaving: true },
+            Role::Leading(term) => {
+                actions.push(Action::Drain);
+                self.role = Role::Draining(term);
+            }
+            Role::Suspended(term) => self.release(term.acquired, now),
+            role @ (Role::Draining(_) | Role::Releasing { .. } | Role::Over) => self.role = role,
+        }
+    }
+
+    fn release(&mut self, acquired: Option<Timestamp>, now: Now) {
+        self.in_flight.clear();
+        self.not_before = now.moment;
+        self.role = Role::Releasing { acquired, until: now.moment + RELEASE_BUDGET };
+    }
+
+    fn exit(&mut self, exit: Exit, actions: &mut Vec<Action>) {
+        self.in_flight.clear();
+        self.role = Role::Over;
+        actions.push(Action::Exit(exit));
+    }
+
+    fn back_off(&mut self, now: Now) {
+        let ceiling = BACKOFF.0.saturating_mul(1 << self.failures.min(8)).min(BACKOFF.1);
+        self.failures += 1;
+        self.not_before = now.moment + now.chance.of(ceiling);
+    }
+
+    /// Sends the write that the part asks for, on the version in sight.
+    fn write(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let record = match &self.role {
+            Role::Acquiring { record, .. } => record.clone(),
+            Role::Following => self.take_over(now),
+            Role::Releasing { .. } => self.released(now),
+            Role::Leading(_) | Role::Draining(_) | Role::Suspended(_) | Role::Over => self.renewal(now),
+        };
+        if self.role == Role::Following {
+            self.role = Role::Acquiring { record: record.clone(), leaving: false };
+        }
+        self.attempts += 1;
+        let attempt = Attempt(self.attempts);
+        self.in_flight.insert(attempt, now.moment);
+        actions.push(match &self.sight {
+            Sight::Present { lease, .. } => Action::Replace(attempt, lease.version.clone(), record),
+            Sight::Gone { .. } | Sight::Unknown => Action::Create(attempt, record),
+        });
+    }
+
+    fn take_over(&self, now: Now) -> Record {
+        let known = self.sight.record().map(|(record, _)| record);
+        // A write of ours that was committed unseen began a term already: go on with that one.
+        let claimed = known.filter(|record| record.acquired.is_some() && record.acquired == self.claimed);
+        Record {
+            holder: self.config.identity.clone(),
+            duration: self.config.lease_duration,
+            acquired: claimed.map_or(Some(now.wall), |record| record.acquired),
+            renewed: Some(now.wall),
+            transitions: match (claimed, known) {
+                (Some(record), _) => record.transitions,
+                (None, Some(record)) => record.transitions.saturating_add(1),
+                (None, None) => 0,
+            },
+        }
+    }
+
+    fn renewal(&self, now: Now) -> Record {
+        let known = self.sight.record().map(|(record, _)| record.clone()).unwrap_or_default();
+        // client-go compares whole seconds: a renewal within the second of the last one would be invisible to it.
+        let renewed = known.renewed.and_then(|last| last.checked_add(Duration::from_secs(1)).ok());
+        Record {
+            duration: self.config.lease_duration,
+            renewed: Some(renewed.map_or(now.wall, |earliest| earliest.max(now.wall))),
+            ..known
+        }
+    }
+
+    fn released(&self, now: Now) -> Record {
+        let known = self.sight.record().map(|(record, _)| record.clone()).unwrap_or_default();
+        Record {
+            holder: String::new(),
+            duration: RELEASED_DURATION,
+            acquired: Some(now.wall),
+            renewed: Some(now.wall),
+            ..known
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,619 @@
+//! One scenario per row of the elector's table. Times are seconds since the candidate started.
+
+use super::*;
+
+const ME: &str = "pod-a";
+const OTHER: &str = "pod-b";
+const POD: &str = "uid-of-pod-a";
+
+/// A candidate on a stage where time passes only when the test says so.
+struct Stage {
+    candidate: Candidate,
+    now: Now,
+}
+
+impl Stage {
+    /// A candidate with a Lease of 30 s, a deadline of 20 s and a period of 5 s that has asked for its first read.
+    fn new() -> Self {
+        let config = Config {
+            identity: ME.into(),
+            pod_uid: Some(POD.into()),
+            lease_duration: Duration::from_secs(30),
+            renew_deadline: Duration::from_secs(20),
+            retry_period: Duration::from_secs(5),
+        };
+        let now = Now { moment: Moment::default(), wall: wall(0.0), chance: Chance(0) };
+        let (candidate, actions) = Candidate::new(config, now);
+        assert_eq!(actions, [Action::Read]);
+        Self { candidate, now }
+    }
+
+    /// A leader whose first write was sent at 0 s and answered at once.
+    fn leading() -> Self {
+        let mut stage = Self::new();
+        let (attempt, record) = created(stage.step(Input::Absent));
+        let actions = stage.step(Input::Written(attempt, stored(record, 1)));
+        assert!(matches!(&actions[..], [Action::Announce(_), Action::Open { .. }]), "{actions:?}");
+        stage
+    }
+
+    fn at(&mut self, seconds: f64) -> &mut Self {
+        let moment = Moment(Duration::from_secs_f64(seconds));
+        assert!(moment >= self.now.moment, "time does not run backwards");
+        self.now = Now { moment, wall: wall(seconds), ..self.now };
+        self
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Action> {
+        self.candidate.step(input, self.now)
+    }
+
+    /// Lets time pass until something is due, and says what is done then.
+    fn wait(&mut self) -> (f64, Vec<Action>) {
+        let wake = self.candidate.wake().expect("nothing will ever happen").0.as_secs_f64();
+        (wake, self.at(wake.max(self.now.moment.0.as_secs_f64())).step(Input::Tick))
+    }
+}
+
+fn wall(seconds: f64) -> Timestamp {
+    Timestamp::from_microsecond(1_700_000_000_000_000 + (seconds * 1e6) as i64).unwrap()
+}
+
+fn moment(seconds: f64) -> Moment {
+    Moment(Duration::from_secs_f64(seconds))
+}
+
+/// A record of a holder that renewed at a second of its own clock.
+fn held(holder: &str, renewed: f64) -> Record {
+    Record {
+        holder: holder.into(),
+        duration: Duration::from_secs(30),
+        acquired: Some(wall(-500.0)),
+        renewed: Some(wall(renewed)),
+        transitions: 7,
+    }
+}
+
+fn released(transitions: i32) -> Record {
+    Record { holder: String::new(), duration: Duration::from_secs(1), transitions, ..held("", 0.0) }
+}
+
+/// The Lease with that record, as an elector of ours in this Pod or as a stranger stored it.
+fn stored(record: Record, version: u64) -> Lease {
+    let pod_uid = (record.holder == ME).then(|| POD.to_owned());
+    Lease { record, pod_uid, uid: "lease-1".into(), version: Version(version.to_string()) }
+}
+
+fn seen(record: Record, version: u64) -> Input {
+    Input::Seen(stored(record, version))
+}
+
+#[track_caller]
+fn created(actions: Vec<Action>) -> (Attempt, Record) {
+    match &actions[..] {
+        [Action::Create(attempt, record)] => (*attempt, record.clone()),
+        _ => panic!("a create was expected, not {actions:?}"),
+    }
+}
+
+#[track_caller]
+fn replaced(actions: &[Action]) -> (Attempt, String, Record) {
+    match actions.last() {
+        Some(Action::Replace(attempt, version, record)) => (*attempt, version.0.clone(), record.clone()),
+        _ => panic!("a replace was expected, not {actions:?}"),
+    }
+}
+
+fn epoch(version: u64, transitions: i32) -> Epoch {
+    Epoch { lease_uid: "lease-1".into(), version: Version(version.to_string()), transitions }
+}
+
+fn open(version: u64, transitions: i32, renewed: f64) -> Action {
+    Action::Open {
+        epoch: epoch(version, transitions),
+        soft_end: moment(renewed + 20.0),
+        hard_end: moment(renewed + 27.0),
+    }
+}
+
+#[test]
+fn the_guard_is_a_tenth_of_the_lease_and_at_least_a_second() {
+    let mut config = Stage::new().candidate.config;
+    assert_eq!(config.guard(), Duration::from_secs(3));
+    config.lease_duration = Duration::from_secs(6);
+    assert_eq!(config.guard(), Duration::from_secs(1));
+}
+
+#[test]
+fn a_lease_that_never_was_is_created_and_led_from_the_moment_of_sending() {
+    let mut stage = Stage::new();
+    let (attempt, record) = created(stage.at(1.0).step(Input::Absent));
+    assert_eq!((record.holder.as_str(), record.transitions), (ME, 0));
+    assert_eq!((record.acquired, record.renewed), (Some(wall(1.0)), Some(wall(1.0))));
+    assert_eq!(record.duration, Duration::from_secs(30));
+
+    let actions = stage.at(3.5).step(Input::Written(attempt, stored(record, 4)));
+    assert_eq!(actions, [Action::Announce(ME.into()), open(4, 0, 1.0)]);
+}
+
+#[test]
+fn a_released_lease_is_taken_at_once_and_counts_one_transition() {
+    let mut stage = Stage::new();
+    let actions = stage.at(2.0).step(seen(released(7), 9));
+    let (attempt, version, record) = replaced(&actions);
+    assert_eq!((version.as_str(), record.transitions, actions.len()), ("9", 8, 1));
+    let actions = stage.step(Input::Written(attempt, stored(record, 10)));
+    assert_eq!(actions, [Action::Announce(ME.into()), open(10, 8, 2.0)]);
+}
+
+#[test]
+fn a_live_holder_is_announced_once_and_waited_out_from_the_receipt_of_its_last_change() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.at(1.0).step(seen(held(OTHER, -100.0), 1)), [Action::Announce(OTHER.into())]);
+    assert_eq!(stage.at(6.0).step(seen(held(OTHER, -95.0), 2)), []);
+    // A label or an annotation changes the version, and nothing else.
+    assert_eq!(stage.at(20.0).step(seen(held(OTHER, -95.0), 3)), []);
+
+    let (at, actions) = stage.wait();
+    assert_eq!(at, 36.0);
+    let (_, version, record) = replaced(&actions);
+    assert_eq!((version.as_str(), record.holder.as_str(), record.transitions), ("3", ME, 8));
+}
+
+#[test]
+fn the_duration_that_counts_is_the_one_in_the_record_and_chance_spreads_the_candidates() {
+    let mut stage = Stage::new();
+    stage.now.chance = Chance(u32::MAX);
+    stage.step(Input::Seen(stored(Record { duration: Duration::from_secs(3), ..held(OTHER, 0.0) }, 1)));
+    let (at, _) = stage.wait();
+    assert!((3.049..=3.05).contains(&at), "a sixtieth of 3 s is the most that chance adds: {at}");
+
+    let mut stage = Stage::new();
+    stage.now.chance = Chance(1 << 31);
+    stage.step(seen(held(OTHER, 0.0), 1));
+    assert_eq!(stage.wait().0, 30.05);
+}
+
+#[test]
+fn what_is_older_than_what_is_known_is_not_news() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 5.0), 10));
+    assert_eq!(stage.at(10.0).step(seen(released(7), 9)), []);
+    assert_eq!(stage.wait().0, 30.0);
+    // The same digits in another order of magnitude: versions are numbers, not words.
+    assert!(Version("9".into()).precedes(&Version("10".into())));
+    assert!(!Version("10".into()).precedes(&Version("10".into())));
+    assert!(!Version("20".into()).precedes(&Version("10".into())));
+}
+
+#[test]
+fn a_lease_made_anew_restarts_the_wait_even_with_an_equal_record() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 1));
+    let anew = Lease { uid: "lease-2".into(), ..stored(held(OTHER, 0.0), 2) };
+    assert_eq!(stage.at(10.0).step(Input::Seen(anew)), []);
+    assert_eq!(stage.wait().0, 40.0);
+}
+
+#[test]
+fn a_candidate_that_loses_the_race_reads_and_follows_the_winner() {
+    let mut stage = Stage::new();
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
+    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
+    assert_eq!(stage.step(seen(held(OTHER, 0.0), 10)), [Action::Announce(OTHER.into())]);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_take_over_that_was_committed_unseen_is_gone_on_with_under_the_same_transition() {
+    let mut stage = Stage::new();
+    let (first, _, record) = replaced(&stage.at(1.0).step(seen(released(7), 9)));
+    assert_eq!(stage.at(2.0).step(Input::Unanswered(first)), [Action::Read]);
+
+    let foreign_pod = Lease { pod_uid: None, ..stored(record.clone(), 10) };
+    let actions = stage.at(2.5).step(Input::Seen(foreign_pod));
+    let (second, version, again) = replaced(&actions);
+    assert_eq!(actions[0], Action::Announce(ME.into()));
+    assert_eq!((version.as_str(), again.transitions, again.acquired), ("10", 8, record.acquired));
+    assert_eq!(again.renewed, Some(wall(2.5)));
+    assert_eq!(stage.step(Input::Written(second, stored(again, 11))), [open(11, 8, 2.5)]);
+}
+
+#[test]
+fn an_unanswered_take_over_that_another_won_is_given_up() {
+    let mut stage = Stage::new();
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
+    stage.step(Input::Unanswered(attempt));
+    assert_eq!(stage.step(seen(held(OTHER, 0.0), 10)), [Action::Announce(OTHER.into())]);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_take_over_that_was_overtaken_before_its_reply_opens_nothing() {
+    let mut stage = Stage::new();
+    let (attempt, _, record) = replaced(&stage.step(seen(released(7), 9)));
+    stage.step(seen(held(OTHER, 0.0), 11));
+    assert_eq!(stage.step(Input::Written(attempt, stored(record, 10))), []);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_reply_that_comes_after_the_fence_would_have_ended_opens_nothing_until_a_renewal_succeeds() {
+    let mut stage = Stage::new();
+    let (attempt, record) = created(stage.step(Input::Absent));
+    stage.at(27.0);
+    let actions = stage.step(Input::Written(attempt, stored(record, 1)));
+    assert_eq!(actions[0], Action::Announce(ME.into()));
+    let (renewal, version, record) = replaced(&actions);
+    assert_eq!((version.as_str(), actions.len()), ("1", 2));
+    assert_eq!(stage.at(28.0).step(Input::Written(renewal, stored(record, 2))), [open(1, 0, 27.0)]);
+}
+
+#[test]
+fn the_next_container_of_the_same_pod_reclaims_its_lease_at_once_in_a_new_term() {
+    let mut stage = Stage::new();
+    let actions = stage.step(Input::Seen(stored(held(ME, -3.0), 5)));
+    let (attempt, _, record) = replaced(&actions);
+    assert_eq!((record.transitions, record.acquired), (8, Some(wall(0.0))));
+    assert_eq!(stage.step(Input::Written(attempt, stored(record, 6))), [open(6, 8, 0.0)]);
+}
+
+#[test]
+fn a_stranger_of_the_same_name_is_waited_out_like_any_other() {
+    for (pod_uid, own) in
+        [(Some("another pod".to_owned()), Some(POD.to_owned())), (None, Some(POD.to_owned())), (None, None)]
+    {
+        let mut stage = Stage::new();
+        stage.candidate.config.pod_uid = own;
+        let lease = Lease { pod_uid, ..stored(held(ME, -3.0), 5) };
+        assert_eq!(stage.step(Input::Seen(lease)), [Action::Announce(ME.into())]);
+        assert_eq!(stage.wait().0, 30.0);
+    }
+    // A term of our own Pod under another name is not ours either.
+    let mut stage = Stage::new();
+    let lease = Lease { pod_uid: Some(POD.into()), ..stored(held(OTHER, -3.0), 5) };
+    stage.step(Input::Seen(lease));
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_leader_renews_around_its_period_and_moves_the_end_of_its_fence() {
+    for (chance, due) in [(0, 4.5), (1 << 31, 5.0), (u32::MAX, 5.5)] {
+        let mut stage = Stage::new();
+        stage.now.chance = Chance(chance);
+        let (attempt, record) = created(stage.step(Input::Absent));
+        stage.step(Input::Written(attempt, stored(record, 1)));
+        let (at, actions) = stage.wait();
+        assert!((at - due).abs() < 1e-6, "{at} is not {due}");
+        let (attempt, version, record) = replaced(&actions);
+        assert_eq!((version.as_str(), record.transitions, record.acquired), ("1", 0, Some(wall(0.0))));
+        assert_eq!(record.renewed, Some(wall(at)));
+        stage.at(at + 1.0);
+        let actions = stage.step(Input::Written(attempt, stored(record, 2)));
+        let soft_end = stage.now.moment + Duration::from_secs(19);
+        assert_eq!(
+            actions,
+            [Action::Open { epoch: epoch(1, 0), soft_end, hard_end: soft_end + Duration::from_secs(7) }]
+        );
+    }
+}
+
+#[test]
+fn renewals_differ_by_a_whole_second_even_where_the_wall_clock_does_not() {
+    let mut stage = Stage::leading();
+    stage.at(4.5).now.wall = wall(-60.0);
+    let (_, _, record) = replaced(&stage.step(Input::Tick));
+    assert_eq!(record.renewed, Some(wall(1.0)));
+}
+
+#[test]
+fn a_refused_renewal_is_read_about_and_sent_again_at_once_if_the_term_still_stands() {
+    let mut stage = Stage::leading();
+    let (attempt, _, record) = replaced(&stage.wait().1);
+    assert_eq!(stage.at(4.6).step(Input::Refused(attempt)), [Action::Read]);
+    // Somebody labelled the Lease, or the reply to our own write was lost.
+    let (_, version, _) = replaced(&stage.at(4.7).step(seen(record, 3)));
+    assert_eq!(version, "3");
+}
+
+#[test]
+fn a_leader_that_sees_another_holder_closes_the_fence_and_ends_at_once() {
+    let lost = [Action::Announce(OTHER.into()), Action::Close, Action::Exit(Exit::Lost)];
+    let mut stage = Stage::leading();
+    assert_eq!(stage.at(2.0).step(seen(held(OTHER, 2.0), 2)), lost);
+    assert_eq!(stage.candidate.wake(), None);
+
+    let mut stage = Stage::leading();
+    stage.step(Input::Leave);
+    assert_eq!(stage.at(2.0).step(seen(held(OTHER, 2.0), 2)), lost);
+
+    let mut stage = Stage::leading();
+    let (attempt, ..) = replaced(&stage.wait().1);
+    stage.step(Input::Refused(attempt));
+    assert_eq!(stage.step(seen(held(OTHER, 2.0), 2)), lost);
+}
+
+#[test]
+fn a_term_that_somebody_edited_is_lost() {
+    let own = held(ME, 0.0);
+    for edited in [
+        Record { acquired: Some(wall(9.0)), ..own.clone() },
+        Record { acquired: Some(wall(0.0)), duration: Duration::from_secs(29), ..own.clone() },
+        Record { acquired: Some(wall(0.0)), ..released(0) },
+    ] {
+        let mut stage = Stage::leading();
+        let actions = stage.step(seen(edited, 2));
+        assert_eq!(actions, [Action::Close, Action::Exit(Exit::Lost)]);
+    }
+    let mut stage = Stage::leading();
+    let longer = Record { acquired: Some(wall(0.0)), duration: Duration::from_secs(31), ..own };
+    assert_eq!(stage.step(seen(longer, 2)), []);
+}
+
+#[test]
+fn an_unanswered_renewal_gets_a_twin_after_three_seconds_and_a_third_after_six() {
+    let mut stage = Stage::leading();
+    let mut sent = Vec::new();
+    for at in [4.5, 7.5, 10.5] {
+        let (woken, actions) = stage.wait();
+        assert_eq!((woken, actions.len()), (at, 1));
+        sent.push(replaced(&actions));
+    }
+    assert!(sent.iter().all(|(_, version, _)| version == "1"));
+    // Three are under way: the next thing to happen is the end of the fence.
+    assert_eq!(stage.candidate.wake(), Some(moment(27.0)));
+
+    // One of them is known to have come to nothing: that makes room for another.
+    stage.at(12.0).step(Input::Unanswered(sent[1].0));
+    assert_eq!(stage.candidate.wake(), Some(moment(13.5)));
+
+    // The slow first one was committed; its twins carry a version that no longer stands.
+    let (attempt, _, record) = sent[0].clone();
+    let actions = stage.at(13.0).step(Input::Written(attempt, stored(record, 2)));
+    assert_eq!(actions[0], open(1, 0, 4.5), "the fence reaches as far as the sending of that write");
+    assert_eq!(replaced(&actions).1, "2", "and by that measure the next renewal is overdue");
+    assert_eq!(stage.step(Input::Refused(sent[2].0)), []);
+}
+
+#[test]
+fn failures_back_off_from_a_quarter_to_two_seconds_and_success_forgets_them() {
+    let mut stage = Stage::leading();
+    stage.at(4.5).now.chance = Chance(u32::MAX);
+    let mut actions = stage.step(Input::Tick);
+    let mut pauses = Vec::new();
+    for _ in 0..5 {
+        let before = stage.now.moment;
+        let (attempt, ..) = replaced(&actions);
+        assert_eq!(stage.step(Input::Unanswered(attempt)), []);
+        let (_, again) = stage.wait();
+        pauses.push((stage.now.moment.since(before).as_secs_f64() * 1000.0).round());
+        actions = again;
+    }
+    assert_eq!(pauses, [250.0, 500.0, 1000.0, 2000.0, 2000.0]);
+    let (attempt, _, record) = replaced(&actions);
+    stage.step(Input::Written(attempt, stored(record, 2)));
+    let (_, actions) = stage.wait();
+    let before = stage.now.moment;
+    stage.step(Input::Unanswered(replaced(&actions).0));
+    stage.wait();
+    assert_eq!((stage.now.moment.since(before).as_secs_f64() * 1000.0).round(), 250.0);
+}
+
+#[test]
+fn a_failed_read_is_repeated_after_a_pause() {
+    let mut stage = Stage::new();
+    stage.now.chance = Chance(1 << 31);
+    assert_eq!(stage.step(Input::ReadFailed), []);
+    assert_eq!(stage.wait(), (0.125, vec![Action::Read]));
+    assert_eq!(stage.candidate.wake(), None);
+}
+
+#[test]
+fn a_leader_that_cannot_renew_is_suspended_at_the_end_of_its_fence_and_resumes_the_same_term() {
+    let mut stage = Stage::leading();
+    for _ in 0..3 {
+        stage.wait();
+    }
+    assert_eq!(stage.wait(), (27.0, vec![Action::Close]));
+    let actions = stage.at(28.0).step(Input::Unanswered(Attempt(2)));
+    let (attempt, _, record) = replaced(&actions);
+    assert_eq!(stage.at(29.0).step(Input::Written(attempt, stored(record, 2))), [open(1, 0, 28.0)]);
+}
+
+#[test]
+fn a_suspended_term_is_lost_when_another_leads_or_after_two_lease_durations() {
+    let suspended = || {
+        let mut stage = Stage::leading();
+        for _ in 0..4 {
+            stage.wait();
+        }
+        stage
+    };
+    let mut stage = suspended();
+    let actions = stage.at(31.0).step(seen(held(OTHER, 31.0), 2));
+    assert_eq!(actions, [Action::Announce(OTHER.into()), Action::Close, Action::Exit(Exit::Lost)]);
+
+    let mut stage = suspended();
+    assert_eq!(stage.wait(), (60.0, vec![Action::Exit(Exit::Lost)]));
+}
+
+#[test]
+fn a_lease_deleted_under_its_leader_ends_the_term_and_is_waited_out_like_anybodys() {
+    let mut stage = Stage::leading();
+    assert_eq!(stage.at(3.0).step(Input::Absent), [Action::Close]);
+    let (at, actions) = stage.wait();
+    assert_eq!(at, 30.0);
+    let (attempt, record) = created(actions);
+    assert_eq!((record.transitions, record.acquired), (1, Some(wall(30.0))));
+    let anew = Lease { uid: "lease-2".into(), ..stored(record, 9) };
+    let actions = stage.step(Input::Written(attempt, anew));
+    let term = Epoch { lease_uid: "lease-2".into(), ..epoch(9, 1) };
+    assert_eq!(actions, [Action::Open { epoch: term, soft_end: moment(50.0), hard_end: moment(57.0) }]);
+}
+
+#[test]
+fn a_renewal_under_way_when_the_lease_is_deleted_counts_for_nothing() {
+    let mut stage = Stage::leading();
+    let (attempt, ..) = replaced(&stage.wait().1);
+    stage.step(Input::Absent);
+    assert_eq!(stage.step(Input::Refused(attempt)), []);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_lease_deleted_under_a_live_holder_is_created_when_that_one_would_have_expired() {
+    let mut stage = Stage::new();
+    stage.at(1.0).step(seen(held(OTHER, 0.0), 5));
+    assert_eq!(stage.at(2.0).step(Input::Absent), []);
+    assert_eq!(stage.at(3.0).step(Input::Absent), [], "said twice, it is still the same absence");
+    let (at, actions) = stage.wait();
+    assert_eq!((at, created(actions).1.transitions), (31.0, 8));
+}
+
+#[test]
+fn a_lease_deleted_after_its_release_is_created_at_once() {
+    let mut stage = Stage::new();
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 5)));
+    stage.step(Input::Refused(attempt));
+    assert_eq!(created(stage.step(Input::Absent)).1.transitions, 8);
+}
+
+#[test]
+fn a_candidate_that_leads_nothing_leaves_at_once() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 1));
+    assert_eq!(stage.step(Input::Leave), [Action::Exit(Exit::Clean)]);
+    for input in [Input::Leave, Input::Tick, Input::Absent, seen(released(0), 2), Input::Drained, Input::DrainTimedOut]
+    {
+        assert!(!stage.step(input).iter().any(|action| !matches!(action, Action::Announce(_))));
+    }
+}
+
+#[test]
+fn a_candidate_asked_to_leave_during_a_take_over_gives_back_what_it_gets_without_opening() {
+    let acquiring = || {
+        let mut stage = Stage::new();
+        let (attempt, _, record) = replaced(&stage.step(seen(released(7), 9)));
+        assert_eq!(stage.step(Input::Leave), []);
+        (stage, attempt, record)
+    };
+    let (mut stage, attempt, record) = acquiring();
+    let actions = stage.step(Input::Written(attempt, stored(record.clone(), 10)));
+    let (_, version, release) = replaced(&actions);
+    assert_eq!(actions.len(), 2, "the announcement and the release: {actions:?}");
+    assert_eq!((version.as_str(), release.holder.as_str()), ("10", ""));
+
+    let (mut stage, attempt, _) = acquiring();
+    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Exit(Exit::Unreleased)]);
+    let (mut stage, attempt, _) = acquiring();
+    assert_eq!(stage.step(Input::Unanswered(attempt)), [Action::Exit(Exit::Unreleased)]);
+    let (mut stage, attempt, record) = acquiring();
+    stage.step(seen(held(OTHER, 0.0), 11));
+    assert_eq!(stage.step(Input::Written(attempt, stored(record, 10))), [Action::Exit(Exit::Clean)]);
+}
+
+#[test]
+fn a_leader_asked_to_leave_drains_renews_meanwhile_closes_the_fence_and_then_releases() {
+    let mut stage = Stage::leading();
+    assert_eq!(stage.at(1.0).step(Input::Leave), [Action::Drain]);
+    assert_eq!(stage.step(Input::Leave), []);
+    let (at, actions) = stage.wait();
+    let (renewal, _, record) = replaced(&actions);
+    assert_eq!(at, 4.5);
+    assert_eq!(stage.step(Input::Written(renewal, stored(record, 2))), [open(1, 0, 4.5)]);
+
+    let actions = stage.at(6.0).step(Input::Drained);
+    let (release, version, record) = replaced(&actions);
+    assert_eq!((&actions[0], version.as_str()), (&Action::Close, "2"));
+    assert_eq!((record.holder.as_str(), record.duration, record.transitions), ("", Duration::from_secs(1), 0));
+    assert_eq!((record.acquired, record.renewed), (Some(wall(6.0)), Some(wall(6.0))));
+    assert_eq!(stage.step(Input::Written(release, stored(record, 3))), [Action::Exit(Exit::Clean)]);
+}
+
+#[test]
+fn a_drain_that_takes_too_long_closes_the_fence_and_releases_nothing() {
+    let mut stage = Stage::leading();
+    assert_eq!(stage.step(Input::DrainTimedOut), [], "nothing is being drained");
+    assert_eq!(stage.step(Input::Drained), []);
+    stage.step(Input::Leave);
+    assert_eq!(stage.step(Input::DrainTimedOut), [Action::Close, Action::Exit(Exit::Unreleased)]);
+
+    let mut stage = Stage::leading();
+    stage.step(Input::Leave);
+    stage.at(27.0);
+    let actions = stage.step(Input::Tick);
+    assert_eq!(actions, [Action::Close, Action::Exit(Exit::Unreleased)]);
+}
+
+/// A leader that has closed its fence and sent the release, with the attempt and the record it had before.
+fn releasing() -> (Stage, Attempt, Record) {
+    let mut stage = Stage::leading();
+    let Sight::Present { lease, .. } = &stage.candidate.sight else { panic!("a leader sees its Lease") };
+    let own = lease.record.clone();
+    stage.step(Input::Leave);
+    let (release, ..) = replaced(&stage.at(1.0).step(Input::Drained));
+    (stage, release, own)
+}
+
+#[test]
+fn a_refused_release_is_read_about_and_tried_again() {
+    let (mut stage, release, own) = releasing();
+    assert_eq!(stage.step(Input::Refused(release)), [Action::Read]);
+    let (again, version, _) = replaced(&stage.step(seen(own, 2)));
+    assert_eq!(version, "2");
+    assert_eq!(replaced(&stage.step(Input::Unanswered(again))).1, "2");
+}
+
+#[test]
+fn a_release_ends_cleanly_when_nothing_is_left_to_release() {
+    let (mut stage, release, _) = releasing();
+    stage.step(Input::Refused(release));
+    let actions = stage.step(seen(held(OTHER, 1.0), 2));
+    assert_eq!(actions, [Action::Announce(OTHER.into()), Action::Exit(Exit::Clean)]);
+
+    let (mut stage, _, _) = releasing();
+    assert_eq!(stage.step(Input::Absent), [Action::Close, Action::Exit(Exit::Clean)]);
+
+    let mut stage = Stage::leading();
+    stage.step(Input::Leave);
+    assert_eq!(stage.step(Input::Absent), [Action::Close, Action::Exit(Exit::Clean)]);
+}
+
+#[test]
+fn a_release_is_given_up_after_three_seconds() {
+    let (mut stage, ..) = releasing();
+    assert_eq!(stage.wait(), (4.0, vec![Action::Exit(Exit::Unreleased)]));
+}
+
+#[test]
+fn a_suspended_leader_asked_to_leave_releases_what_it_may_still_hold() {
+    let mut stage = Stage::leading();
+    for _ in 0..4 {
+        stage.wait();
+    }
+    let (_, version, record) = replaced(&stage.step(Input::Leave));
+    assert_eq!((version.as_str(), record.holder.as_str()), ("1", ""));
+}
+
+#[test]
+fn a_late_reply_to_a_write_that_was_given_up_is_news_and_nothing_more() {
+    let mut stage = Stage::new();
+    let (attempt, _, record) = replaced(&stage.step(seen(released(7), 9)));
+    stage.step(Input::Unanswered(attempt));
+    stage.step(seen(held(OTHER, 0.0), 11));
+    assert_eq!(stage.step(Input::Written(attempt, stored(record, 10))), []);
+    assert_eq!(stage.step(Input::Unanswered(attempt)), []);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_holder_that_comes_back_after_a_release_is_announced_again() {
+    let mut stage = Stage::new();
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 1)));
+    stage.step(Input::Refused(attempt));
+    assert_eq!(stage.step(seen(held(OTHER, 1.0), 2)), [Action::Announce(OTHER.into())]);
+    assert_eq!(stage.step(seen(held(OTHER, 2.0), 3)), []);
+    let (attempt, ..) = replaced(&stage.step(seen(released(8), 4)));
+    stage.step(Input::Refused(attempt));
+    assert_eq!(stage.step(seen(held(OTHER, 4.0), 5)), [Action::Announce(OTHER.into())]);
+}
