@@ -115,7 +115,7 @@ pub struct AgentRegistrationSpec {
     pub tombstone: Option<bool>,
     /// Spent so far, in wei.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 78), regex(pattern = schema::UNSIGNED))]
+    #[schemars(with = "String", length(max = 38), regex(pattern = schema::UNSIGNED))]
     pub spent_wei: Option<Wei>,
 }
 
@@ -187,10 +187,10 @@ pub struct Attempt {
     /// What it does: Register, Update or Filler.
     pub kind: Operation,
     /// Highest fee per gas, in wei.
-    #[schemars(with = "String", length(max = 78), regex(pattern = schema::UNSIGNED))]
+    #[schemars(with = "String", length(max = 38), regex(pattern = schema::UNSIGNED))]
     pub max_fee_per_gas: Wei,
     /// Highest tip per gas, in wei.
-    #[schemars(with = "String", length(max = 78), regex(pattern = schema::UNSIGNED))]
+    #[schemars(with = "String", length(max = 38), regex(pattern = schema::UNSIGNED))]
     pub max_priority_fee_per_gas: Wei,
     /// Gas limit.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]

@@ -1,0 +1,68 @@
+//! What the ERC-8004 Identity Registry understands (contract version 2.0.0), as far as this operator speaks to it.
+
+use alloy::primitives::{Bytes, U256};
+use alloy::sol;
+use alloy::sol_types::SolCall;
+
+sol! {
+    /// Emitted by every registration.
+    event Registered(uint256 indexed agentId, string agentURI, address indexed owner);
+    /// Emitted by every change of ownership; a mint comes from the zero address (ERC-721).
+    event Transfer(address indexed from, address indexed to, uint256 indexed tokenId);
+
+    /// Registers a new agent of the sender. The same URI may be registered twice: the chain gives no idempotency.
+    function register(string agentURI) external returns (uint256 agentId);
+    /// Owner of an agent. Reverts for an unknown one, as `getAgentWallet` and `getMetadata` do not.
+    function ownerOf(uint256 tokenId) external view returns (address);
+    /// URI of an agent. Reverts for an unknown one.
+    function tokenURI(uint256 tokenId) external view returns (string);
+    /// Number of agents of an owner.
+    function balanceOf(address owner) external view returns (uint256);
+    /// Version of the contract.
+    function getVersion() external pure returns (string);
+}
+
+/// Calldata that registers an agent with this URI.
+#[must_use]
+pub fn register(agent_uri: &str) -> Bytes {
+    registerCall { agentURI: agent_uri.to_owned() }.abi_encode().into()
+}
+
+/// An agent's id as the contract counts it.
+#[must_use]
+pub fn agent_id(text: &str) -> Option<U256> {
+    U256::from_str_radix(text, 10).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::hex;
+    use alloy::sol_types::SolEvent;
+
+    use super::*;
+
+    #[test]
+    fn selectors_and_topics_are_those_of_the_deployed_contract() {
+        assert_eq!(hex::encode(registerCall::SELECTOR), "f2c298be");
+        assert_eq!(hex::encode(ownerOfCall::SELECTOR), "6352211e");
+        assert_eq!(hex::encode(tokenURICall::SELECTOR), "c87b56dd");
+        assert_eq!(hex::encode(balanceOfCall::SELECTOR), "70a08231");
+        assert_eq!(hex::encode(getVersionCall::SELECTOR), "0d8e6e2c");
+        let registered = "ca52e62c367d81bb2e328eb795f7c7ba24afb478408a26c0e201d155c449bc4a";
+        assert_eq!(hex::encode(Registered::SIGNATURE_HASH), registered);
+        let transfer = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
+        assert_eq!(hex::encode(Transfer::SIGNATURE_HASH), transfer);
+    }
+
+    #[test]
+    fn the_calldata_of_a_registration_holds_its_uri() {
+        let decoded = registerCall::abi_decode(&register("https://x/agents/a.json")).unwrap();
+        assert_eq!(decoded.agentURI, "https://x/agents/a.json");
+    }
+
+    #[test]
+    fn an_agent_id_is_a_decimal_number_and_zero_is_one() {
+        assert_eq!(agent_id("0"), Some(U256::ZERO));
+        assert_eq!(agent_id("0x1"), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! Signed bytes: made from what was decided, and checked before every sending. Pure.
+//!
+//! It is the only place that holds a private key. A key shows itself nowhere: not in `Debug`, not in an error.
+
+use std::fmt;
+use std::str::FromStr;
+
+use alloy::consensus::transaction::SignerRecoverable;
+use alloy::consensus::{SignableTransaction, Transaction, TxEip1559, TxEnvelope};
+use alloy::eips::eip2718::{Decodable2718, Encodable2718};
+use alloy::network::TxSignerSync;
+use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy::signers::local::PrivateKeySigner;
+
+use crate::api::{Attempt, Nonce, Operation, Wei};
+use crate::ledger::money::Fees;
+
+/// A key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It is not a key. Its text is not repeated.
+    #[error("the key is not 32 bytes in hex")]
+    Malformed,
+    /// It is another account's.
+    #[error("the key is that of {actual}, not of {expected}")]
+    OtherAccount {
+        /// The account that was named.
+        expected: Address,
+        /// The account of the key.
+        actual: Address,
+    },
+}
+
+/// An account that can sign.
+#[derive(Clone)]
+pub struct Signer(PrivateKeySigner);
+
+impl Signer {
+    /// The account of a key in hex, which must be the account that is expected.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn new(key: &str, expected: Address) -> Result<Self, KeyError> {
+        let signer = PrivateKeySigner::from_str(key.trim()).map_err(|_| KeyError::Malformed)?;
+        let actual = signer.address();
+        if actual == expected { Ok(Self(signer)) } else { Err(KeyError::OtherAccount { expected, actual }) }
+    }
+
+    /// Address of the account.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.0.address()
+    }
+
+    /// Signs an order, as an attempt that is ready to be stored.
+    ///
+    /// # Errors
+    /// If the account cannot sign.
+    pub fn sign(&self, order: &Order) -> Result<Attempt, alloy::signers::Error> {
+        let Order { chain_id, nonce, to, calldata, gas, fees } = order;
+        let mut transaction = TxEip1559 {
+            chain_id: *chain_id,
+            nonce: nonce.0,
+            gas_limit: *gas,
+            max_fee_per_gas: fees.max_fee,
+            max_priority_fee_per_gas: fees.tip,
+            to: (*to).into(),
+            value: U256::ZERO,
+            access_list: Default::default(),
+            input: calldata.clone(),
+        };
+        let signature = self.0.sign_transaction_sync(&mut transaction)?;
+        let envelope = TxEnvelope::from(transaction.into_signed(signature));
+        Ok(Attempt {
+            nonce: *nonce,
+            kind: Operation::Register,
+            max_fee_per_gas: Wei(fees.max_fee),
+            max_priority_fee_per_gas: Wei(fees.tip),
+            gas: *gas,
+            hash: *envelope.tx_hash(),
+            raw: Some(envelope.encoded_2718().into()),
+        })
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Signer").field(&self.address()).finish()
+    }
+}
+
+/// A transaction to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// EIP-155 id of the chain.
+    pub chain_id: u64,
+    /// Nonce of the transaction.
+    pub nonce: Nonce,
+    /// The contract.
+    pub to: Address,
+    /// What it is asked to do.
+    pub calldata: Bytes,
+    /// Gas limit.
+    pub gas: u64,
+    /// Fees.
+    pub fees: Fees,
+}
+
+/// What stored bytes must say to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// EIP-155 id of the chain.
+    pub chain_id: u64,
+    /// The account that signed.
+    pub signer: Address,
+    /// Nonce of the transaction.
+    pub nonce: Nonce,
+    /// The contract.
+    pub to: Address,
+    /// Keccak-256 of the calldata.
+    pub calldata_hash: B256,
+}
+
+/// Stored bytes do not say what they must: they are not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stored transaction has another {0} than its record")]
+pub struct Mismatch(&'static str);
+
+/// Checks that stored bytes are what the record and the ledger say, whoever wrote them.
+///
+/// # Errors
+/// What differs.
+pub fn check(raw: &Bytes, expected: &Expected) -> Result<(), Mismatch> {
+    let envelope = TxEnvelope::decode_2718_exact(raw).map_err(|_| Mismatch("encoding"))?;
+    let signer = envelope.recover_signer().map_err(|_| Mismatch("signature"))?;
+    let checks = [
+        ("chain id", envelope.chain_id() == Some(expected.chain_id)),
+        ("signer", signer == expected.signer),
+        ("nonce", envelope.nonce() == expected.nonce.0),
+        ("contract", envelope.to() == Some(expected.to)),
+        ("value", envelope.value().is_zero()),
+        ("calldata", keccak256(envelope.input()) == expected.calldata_hash),
+    ];
+    match checks.into_iter().find(|(_, equal)| !equal) {
+        Some((what, _)) => Err(Mismatch(what)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::abi;
+
+    const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    const ADDRESS: Address = alloy::primitives::address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
+
+    fn order() -> Order {
+        Order {
+            chain_id: 31337,
+            nonce: Nonce(5),
+            to: Address::repeat_byte(4),
+            calldata: abi::register("https://x/agents/a.json"),
+            gas: 200_000,
+            fees: Fees { max_fee: 30, tip: 2 },
+        }
+    }
+
+    fn expected() -> Expected {
+        let Order { chain_id, nonce, to, calldata, .. } = order();
+        Expected { chain_id, signer: ADDRESS, nonce, to, calldata_hash: keccak256(calldata) }
+    }
+
+    #[test]
+    fn a_key_is_taken_with_or_without_prefix_and_newline_and_only_for_its_own_account() {
+        for key in [KEY, &KEY[2..], &format!("{KEY}\n")] {
+            assert_eq!(Signer::new(key, ADDRESS).unwrap().address(), ADDRESS);
+        }
+        let other = KeyError::OtherAccount { expected: Address::ZERO, actual: ADDRESS };
+        assert_eq!(Signer::new(KEY, Address::ZERO).unwrap_err(), other);
+    }
+
+    #[test]
+    fn a_key_never_shows_itself() {
+        let signer = Signer::new(KEY, ADDRESS).unwrap();
+        assert!(!format!("{signer:?}").contains(&KEY[2..]));
+        let error = Signer::new(&KEY[..40], ADDRESS).unwrap_err();
+        assert_eq!(error, KeyError::Malformed);
+        assert!(!error.to_string().contains(&KEY[2..40]));
+    }
+
+    #[test]
+    fn what_is_signed_passes_its_own_check_and_signing_is_deterministic() {
+        let signer = Signer::new(KEY, ADDRESS).unwrap();
+        let attempt = signer.sign(&order()).unwrap();
+        let raw = attempt.raw.clone().unwrap();
+        assert_eq!(check(&raw, &expected()), Ok(()));
+        assert_eq!(attempt.hash, keccak256(&raw));
+        assert_eq!((attempt.nonce, attempt.gas, attempt.kind), (Nonce(5), 200_000, Operation::Register));
+        assert_eq!((attempt.max_fee_per_gas, attempt.max_priority_fee_per_gas), (Wei(30), Wei(2)));
+        assert_eq!(signer.sign(&order()).unwrap(), attempt);
+    }
+
+    #[test]
+    fn bytes_that_say_anything_else_are_refused_by_name() {
+        let signer = Signer::new(KEY, ADDRESS).unwrap();
+        let raw = signer.sign(&order()).unwrap().raw.unwrap();
+        let wrong = [
+            ("chain id", Expected { chain_id: 1, ..expected() }),
+            ("signer", Expected { signer: Address::ZERO, ..expected() }),
+            ("nonce", Expected { nonce: Nonce(6), ..expected() }),
+            ("contract", Expected { to: Address::ZERO, ..expected() }),
+            ("calldata", Expected { calldata_hash: B256::ZERO, ..expected() }),
+        ];
+        for (what, expected) in wrong {
+            assert_eq!(check(&raw, &expected), Err(Mismatch(what)));
+        }
+        assert_eq!(check(&Bytes::from_static(b"\x02\xde\xad"), &expected()), Err(Mismatch("encoding")));
+        let longer: Bytes = [raw.as_ref(), &[0]].concat().into();
+        assert_eq!(check(&longer, &expected()), Err(Mismatch("encoding")));
+    }
+}

@@ -1,0 +1,126 @@
+//! What the protocol decides on besides the stored objects: what a chain shows, and what is known of the past.
+//!
+//! Values only; [`crate::reconcile::registry`] gathers them, [`super::protocol`] judges them.
+
+use alloy::primitives::{Address, B256};
+
+use super::index::{OwnerIndex, Registration};
+use crate::api::{Key, Nonce, RegistrationResult, SignerLedgerSpec};
+
+/// How often an account has sent, at three depths of the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In final blocks.
+    pub finalized: Nonce,
+    /// In all blocks.
+    pub latest: Nonce,
+    /// In all blocks, and waiting without a gap.
+    pub pending: Nonce,
+}
+
+/// What a chain shows of one account at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// How often the account has sent.
+    pub counts: Counts,
+    /// Number of the last final block.
+    pub finalized_block: u64,
+    /// Base fee of the latest block, in wei per gas.
+    pub base_fee: u128,
+}
+
+/// Where a ledger belongs: which chain, which cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// EIP-155 id of the chain.
+    pub chain_id: u64,
+    /// Hash of its first block.
+    pub genesis_hash: B256,
+    /// The account.
+    pub signer: Address,
+    /// Uid of the cluster's namespace kube-system.
+    pub cluster_uid: String,
+}
+
+/// Everything that decisions about one ledger share: its version at hand, and the chain as seen *before* that version was
+/// read. A chain seen later could show transactions that a later version allocated, and look like a stranger's.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// The ledger.
+    pub ledger: &'a SignerLedgerSpec,
+    /// Final registrations of its account on the registry at hand.
+    pub index: &'a OwnerIndex,
+    /// The account.
+    pub sight: &'a Sight,
+}
+
+/// What there is of an account's past, read after the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Uid of the ledger that the IdentityRegistry's marker names.
+    pub marker: Option<String>,
+    /// Whether a record of this account has an attempt.
+    pub attempted: bool,
+    /// Transaction count at which a used wallet may start.
+    pub bootstrap: Option<Nonce>,
+    /// Highest `next` that this process has seen.
+    pub seen: Nonce,
+}
+
+/// A final registration with everything that proves whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// The log.
+    pub registration: Registration,
+    /// Sender of the transaction.
+    pub sender: Address,
+    /// Nonce of the transaction.
+    pub nonce: Nonce,
+    /// Whether the transaction succeeded and the registry knows the agent at the last final block.
+    pub stands: bool,
+    /// What the transaction cost, in wei.
+    pub cost: u128,
+}
+
+impl Witness {
+    pub(super) fn result(&self) -> RegistrationResult {
+        let Registration { agent_id, transaction, block, block_hash, .. } = &self.registration;
+        RegistrationResult {
+            agent_id: agent_id.to_string(),
+            transaction: Some(*transaction),
+            block: *block,
+            block_hash: *block_hash,
+        }
+    }
+}
+
+/// What the chain shows of one entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Final registrations whose URI contains the key.
+    pub witnesses: Vec<Witness>,
+    /// The attempt of the record at this nonce that a block includes.
+    pub included: Option<Inclusion>,
+    /// Whether the last attempt was sent so recently that it need not be sent again.
+    pub sent_recently: bool,
+}
+
+/// A transaction in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inclusion {
+    /// The transaction.
+    pub transaction: B256,
+    /// Whether the transaction succeeded.
+    pub succeeded: bool,
+}
+
+/// What is known of an agent that is to be adopted by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoptee {
+    /// Number and hash of the final block at which the registry knows the agent; `None` if it does not.
+    pub known_at: Option<(u64, B256)>,
+    /// URI of the agent on chain at that block.
+    pub agent_uri: String,
+    /// Key of the record that the agent belongs to already, if it is another one.
+    pub taken_by: Option<Key>,
+}

@@ -1,0 +1,215 @@
+//! The owner-log index: every final registration that one account made on one registry (rule R11). Pure.
+//!
+//! It is the proof that a key is *not* registered, so what counts is that nothing is missing. It is built from pages of
+//! logs in order and without gaps, up to a final block, and vouches for itself only where the number of agents that it
+//! accounts for equals what the registry says the owner holds at that very block.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256, U256};
+
+use crate::api::Key;
+
+/// One final `Registered` log of the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Id that the registry gave. Zero is an id like any other.
+    pub agent_id: U256,
+    /// URI as it was registered.
+    pub agent_uri: String,
+    /// Transaction that emitted the log.
+    pub transaction: B256,
+    /// Number of its block.
+    pub block: u64,
+    /// Hash of its block.
+    pub block_hash: B256,
+}
+
+/// What a range of blocks holds of one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// First block of the range.
+    pub from: u64,
+    /// Last block of the range.
+    pub to: u64,
+    /// `Registered` logs of the owner, in the order of the chain.
+    pub registrations: Vec<Registration>,
+    /// Agents that the owner received, mints included (ERC-721 `Transfer` to it).
+    pub received: u64,
+    /// Agents that the owner gave away.
+    pub given: u64,
+}
+
+/// The range of blocks is not the next one: a page was lost or repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the index wants blocks from {expected} on, and got blocks from {from} to {to}")]
+pub struct Gap {
+    expected: u64,
+    from: u64,
+    to: u64,
+}
+
+/// Every final registration of one owner on one registry, up to a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerIndex {
+    owner: Address,
+    next_block: u64,
+    held: u64,
+    by_key: BTreeMap<Key, Vec<Registration>>,
+    vouched: Option<u64>,
+}
+
+impl OwnerIndex {
+    /// An index that holds nothing, of an owner that has done nothing before `first_block`.
+    #[must_use]
+    pub fn new(owner: Address, first_block: u64) -> Self {
+        Self { owner, next_block: first_block, held: 0, by_key: BTreeMap::new(), vouched: None }
+    }
+
+    /// Whose registrations these are.
+    #[must_use]
+    pub fn owner(&self) -> Address {
+        self.owner
+    }
+
+    /// First block that has not been taken in.
+    #[must_use]
+    pub fn next_block(&self) -> u64 {
+        self.next_block
+    }
+
+    /// Takes in the next range of blocks.
+    ///
+    /// # Errors
+    /// If it is not the next one.
+    pub fn extend(&mut self, page: Page) -> Result<(), Gap> {
+        if page.from != self.next_block || page.to < page.from {
+            return Err(Gap { expected: self.next_block, from: page.from, to: page.to });
+        }
+        for registration in page.registrations {
+            for key in keys_in(&registration.agent_uri) {
+                self.by_key.entry(key).or_default().push(registration.clone());
+            }
+        }
+        // An owner cannot give away what it has not received; if the logs say so, some are missing.
+        self.held = (self.held + page.received).saturating_sub(page.given);
+        self.next_block = page.to + 1;
+        self.vouched = None;
+        Ok(())
+    }
+
+    /// Compares with what the registry says that the owner holds at the last block that was taken in. Says whether it
+    /// is the same: if not, logs are missing, and the index proves nothing.
+    pub fn vouch(&mut self, balance: U256) -> bool {
+        let complete = balance == U256::from(self.held);
+        self.vouched = self.next_block.checked_sub(1).filter(|_| complete);
+        complete
+    }
+
+    /// Last block up to which the index is proven complete.
+    #[must_use]
+    pub fn covered(&self) -> Option<u64> {
+        self.vouched
+    }
+
+    /// Registrations whose URI contains the key, in the order of the chain.
+    #[must_use]
+    pub fn registrations(&self, key: Key) -> &[Registration] {
+        self.by_key.get(&key).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Every key that a URI contains, wherever it stands.
+fn keys_in(uri: &str) -> impl Iterator<Item = Key> {
+    let windows = uri.as_bytes().windows(16).filter_map(|window| std::str::from_utf8(window).ok()?.parse().ok());
+    windows.collect::<std::collections::BTreeSet<Key>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(letter: char) -> Key {
+        letter.to_string().repeat(16).parse().unwrap()
+    }
+
+    fn registration(block: u64, key: Key) -> Registration {
+        Registration {
+            agent_id: U256::from(block),
+            agent_uri: format!("https://agents.example/agents/{key}.json"),
+            transaction: B256::repeat_byte(1),
+            block,
+            block_hash: B256::repeat_byte(2),
+        }
+    }
+
+    fn page(from: u64, to: u64, registrations: Vec<Registration>) -> Page {
+        let received = registrations.len() as u64;
+        Page { from, to, registrations, received, given: 0 }
+    }
+
+    #[test]
+    fn an_index_covers_nothing_until_the_registry_agrees() {
+        let mut index = OwnerIndex::new(Address::ZERO, 5);
+        assert_eq!((index.covered(), index.next_block(), index.owner()), (None, 5, Address::ZERO));
+        index.extend(page(5, 9, vec![registration(7, key('a'))])).unwrap();
+        assert_eq!(index.covered(), None);
+        assert!(!index.vouch(U256::ZERO));
+        assert_eq!(index.covered(), None);
+        assert!(index.vouch(U256::ONE));
+        assert_eq!(index.covered(), Some(9));
+        index.extend(page(10, 10, vec![])).unwrap();
+        assert_eq!(index.covered(), None, "what was proven of block 9 says nothing of block 10");
+        assert!(index.vouch(U256::ONE));
+        assert_eq!((index.covered(), index.next_block()), (Some(10), 11));
+    }
+
+    #[test]
+    fn nothing_that_was_never_looked_at_is_covered() {
+        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        assert!(index.vouch(U256::ZERO));
+        assert_eq!(index.covered(), None);
+    }
+
+    #[test]
+    fn a_page_that_is_not_the_next_one_is_refused() {
+        let mut index = OwnerIndex::new(Address::ZERO, 5);
+        for (from, to) in [(4, 9), (6, 9), (5, 4)] {
+            assert_eq!(index.extend(page(from, to, vec![])), Err(Gap { expected: 5, from, to }));
+        }
+        assert_eq!(index.next_block(), 5);
+        assert!(index.extend(page(5, 5, vec![])).is_ok());
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_it_stands_in_the_uri() {
+        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        let elsewhere = Registration { agent_uri: format!("ipfs://bafy#{}", key('b')), ..registration(2, key('x')) };
+        let both = Registration { agent_uri: format!("{}{}", key('c'), key('c')), ..registration(3, key('x')) };
+        let first = registration(1, key('a'));
+        index.extend(page(0, 3, vec![first.clone(), elsewhere.clone(), both.clone()])).unwrap();
+        assert_eq!(index.registrations(key('a')), [first]);
+        assert_eq!(index.registrations(key('b')), [elsewhere]);
+        assert_eq!(index.registrations(key('c')), [both], "once, however often the key stands in it");
+        assert!(index.registrations(key('d')).is_empty());
+    }
+
+    #[test]
+    fn all_registrations_of_a_key_are_kept_in_order() {
+        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        index.extend(page(0, 1, vec![registration(1, key('a'))])).unwrap();
+        index.extend(page(2, 2, vec![registration(2, key('a'))])).unwrap();
+        let blocks: Vec<u64> = index.registrations(key('a')).iter().map(|registration| registration.block).collect();
+        assert_eq!(blocks, [1, 2]);
+    }
+
+    #[test]
+    fn agents_that_were_received_or_given_away_count() {
+        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        index.extend(Page { received: 3, given: 1, ..page(0, 1, vec![]) }).unwrap();
+        assert!(!index.vouch(U256::from(3)));
+        assert!(index.vouch(U256::from(2)));
+        index.extend(Page { given: 9, ..page(2, 2, vec![]) }).unwrap();
+        assert!(index.vouch(U256::ZERO), "fewer than nothing cannot be held");
+    }
+}

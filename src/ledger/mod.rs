@@ -1,0 +1,6 @@
+//! The ledger.
+pub mod evidence;
+pub mod freeze;
+pub mod index;
+pub mod money;
+pub mod protocol;

@@ -1,0 +1,518 @@
+//! The exactly-once protocol: what is to be done next, given what is stored and what the chain shows. Pure.
+//!
+//! It owns every decision that could register an agent twice and must not know a client, a clock or a task;
+//! [`super::store`] reads and writes what it decides on, [`crate::reconcile::registry`] carries out its steps.
+//!
+//! Why at most one registration of a key is ever included (each line holds whoever leads, at any speed of any clock):
+//! 1. `next` grows with every write that allocates, and writes are compare-and-swap: a nonce is given to one key only.
+//! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the ledger, has no result.
+//! 3. An entry leaves only after the record has a result ([`EntryStep::Finish`] comes before [`EntryStep::Prune`]).
+//! 4. A transaction is signed only for an entry that was read back, and an account uses a nonce once.
+//! 5. Before a key gets a nonce, the chain's final logs are proven not to hold it: so a record or a ledger that somebody
+//!    deletes cannot cause a second registration.
+//!
+//! Whatever this version cannot resolve by itself is a [`Freeze`]: nothing is allocated, signed or sent until the evidence
+//! is another one. A freeze is derived anew at each look and is stored nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::{B256, U256, keccak256};
+
+use super::evidence::{Adoptee, Counts, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
+use super::freeze::Freeze;
+use super::index::OwnerIndex;
+use super::money::{Limits, Purse, Shortage};
+use crate::api::{
+    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase, ProvenAbsent, Quarantine,
+    QuarantineReason, RegistrationResult, SignerLedgerSpec, Wei,
+};
+
+/// Nonces that may be allocated and not final at once. A constant of the protocol: the recovery of a lost ledger uses up
+/// as many nonces as any ledger may ever have had under way.
+pub const MAX_UNFINAL: u64 = 256;
+/// Signed bytes kept of one record.
+const RAWS_KEPT: usize = 8;
+
+/// What a ledger as a whole needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerStep {
+    /// Create it, in quarantine.
+    Create(SignerLedgerSpec),
+    /// Write its uid to the marker.
+    Mark,
+    /// Replace it by its first active version.
+    Activate(SignerLedgerSpec),
+    /// Wait until the account has nothing under way.
+    Settle,
+    /// Nothing: it may be used.
+    Ready,
+}
+
+/// Decides what a ledger as a whole needs.
+///
+/// A ledger is created in quarantine, its uid goes to the marker, and only what is read after that can make it active: so
+/// nothing is ever signed under a ledger that could be missing later without leaving a trace.
+///
+/// # Errors
+/// If nothing may be spent.
+pub fn ledger_step(
+    place: &Place,
+    ledger: Option<(&SignerLedgerSpec, &str)>,
+    past: &Past,
+    sight: &Sight,
+) -> Result<LedgerStep, Freeze> {
+    let Some((ledger, uid)) = ledger else {
+        let lost = past.marker.is_some() || past.attempted || past.seen > Nonce(0);
+        return match lost {
+            true => Err(Freeze::LedgerLost { uid: past.marker.clone() }),
+            false => Ok(LedgerStep::Create(created(place))),
+        };
+    };
+    if ledger.cluster_uid != place.cluster_uid {
+        return Err(Freeze::Cloned { owner: ledger.cluster_uid.clone() });
+    }
+    if ledger.genesis_hash != place.genesis_hash {
+        return Err(Freeze::OtherChain { seen: place.genesis_hash, recorded: ledger.genesis_hash });
+    }
+    match &past.marker {
+        Some(marker) if marker != uid => return Err(Freeze::LedgerLost { uid: Some(marker.clone()) }),
+        None => return Ok(LedgerStep::Mark),
+        Some(_) => {}
+    }
+    if ledger.next < past.seen {
+        return Err(Freeze::RolledBack { next: ledger.next, seen: past.seen });
+    }
+    match &ledger.quarantine {
+        Some(Quarantine { reason: QuarantineReason::New, .. }) => born(ledger, past, sight),
+        Some(Quarantine { reason, .. }) => Err(Freeze::Quarantined { reason: *reason }),
+        None => {
+            let count = sight.counts.pending.max(sight.counts.latest).max(sight.counts.finalized);
+            if count > ledger.next {
+                return Err(Freeze::NonceAhead { count, next: ledger.next });
+            }
+            Ok(LedgerStep::Ready)
+        }
+    }
+}
+
+/// A ledger as it is created: nothing can be allocated from it.
+fn created(place: &Place) -> SignerLedgerSpec {
+    let ledger = SignerLedgerSpec {
+        chain_id: place.chain_id,
+        genesis_hash: place.genesis_hash,
+        signer: place.signer,
+        cluster_uid: place.cluster_uid.clone(),
+        state: LedgerState::Quarantine,
+        draining: false,
+        quarantine: Some(Quarantine { reason: QuarantineReason::New, bound: Nonce(0) }),
+        next: Nonce(0),
+        finalized_nonce: Nonce(0),
+        finalized_block: 0,
+        entries: BTreeMap::new(),
+        registering: BTreeMap::new(),
+        epoch: 0,
+        history_hash: B256::ZERO,
+    };
+    touched(ledger)
+}
+
+/// Decides whether a new ledger that has its marker may become active.
+fn born(ledger: &SignerLedgerSpec, past: &Past, sight: &Sight) -> Result<LedgerStep, Freeze> {
+    if past.attempted {
+        return Err(Freeze::LedgerLost { uid: None });
+    }
+    let Counts { finalized, latest, pending } = sight.counts;
+    if finalized != pending || finalized != latest {
+        return Ok(LedgerStep::Settle);
+    }
+    if finalized != Nonce(0) && past.bootstrap != Some(finalized) {
+        return Err(Freeze::WalletUsed { count: finalized });
+    }
+    Ok(LedgerStep::Activate(touched(SignerLedgerSpec {
+        state: LedgerState::Active,
+        quarantine: None,
+        next: finalized,
+        finalized_nonce: finalized,
+        finalized_block: sight.finalized_block,
+        ..ledger.clone()
+    })))
+}
+
+/// What one entry of a ledger needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryStep {
+    /// Sign a transaction at this nonce, store it, send it.
+    Sign,
+    /// Send what is stored.
+    Send(Attempt),
+    /// Write the record: where the transaction stands has changed, and nothing depends on it.
+    Note(AgentRegistrationSpec),
+    /// Write the record: the registration is final.
+    Finish(AgentRegistrationSpec),
+    /// Remove the entry: its record has a result.
+    Prune,
+    /// Nothing.
+    Wait,
+}
+
+/// Decides what the entry at a nonce needs. `record` is the record of its key, read after the ledger.
+///
+/// # Errors
+/// If nothing may be spent any more.
+pub fn entry_step(
+    look: Look<'_>,
+    nonce: Nonce,
+    record: Option<&AgentRegistrationSpec>,
+    evidence: &Evidence,
+) -> Result<EntryStep, Freeze> {
+    let Some(Entry { key: Some(key), operation: Operation::Register }) = look.ledger.entries.get(&nonce) else {
+        return Err(Freeze::UnknownOperation { nonce });
+    };
+    let record = record.ok_or(Freeze::RecordMissing { key: *key, nonce })?;
+    let counts = look.sight.counts;
+    if let Some(result) = &record.result {
+        let is_here = |attempt: &Attempt| attempt.nonce == nonce && Some(attempt.hash) == result.transaction;
+        return match (nonce < counts.finalized, record.attempts.iter().any(is_here)) {
+            (true, _) => Ok(EntryStep::Prune),
+            // This endpoint lags behind the one that proved the result.
+            (false, true) => Ok(EntryStep::Wait),
+            (false, false) => Err(Freeze::Misplaced { key: *key, nonce }),
+        };
+    }
+    if nonce < counts.finalized {
+        final_step(look, nonce, record, evidence)
+    } else if nonce < counts.latest {
+        let ours = evidence.included.is_some_and(|inclusion| inclusion.succeeded);
+        Ok(if ours { in_phase(record, Phase::Included) } else { EntryStep::Wait })
+    } else {
+        open_step(look, nonce, record, evidence)
+    }
+}
+
+/// What an entry needs whose nonce has been used in a final block.
+fn final_step(
+    look: Look<'_>,
+    nonce: Nonce,
+    record: &AgentRegistrationSpec,
+    evidence: &Evidence,
+) -> Result<EntryStep, Freeze> {
+    let key = record.key;
+    let is_here = |witness: &&Witness| witness.stands && witness.nonce == nonce && witness.sender == look.ledger.signer;
+    if let Some(witness) = evidence.witnesses.iter().find(is_here) {
+        return Ok(EntryStep::Finish(finished(record, witness)));
+    }
+    if !evidence.witnesses.is_empty() {
+        return Err(Freeze::Misplaced { key, nonce });
+    }
+    // Logs that have not been looked at prove nothing.
+    if look.index.covered().is_none_or(|covered| covered < look.sight.finalized_block) {
+        return Ok(EntryStep::Wait);
+    }
+    match evidence.included {
+        Some(Inclusion { transaction, succeeded: false }) => Err(Freeze::Reverted { key, transaction }),
+        _ => Err(Freeze::ForeignTransaction { nonce, key }),
+    }
+}
+
+/// What an entry needs whose nonce has not been used.
+fn open_step(
+    look: Look<'_>,
+    nonce: Nonce,
+    record: &AgentRegistrationSpec,
+    evidence: &Evidence,
+) -> Result<EntryStep, Freeze> {
+    let Some(attempt) = record.attempts.iter().rfind(|attempt| attempt.nonce == nonce && attempt.raw.is_some()) else {
+        return Ok(EntryStep::Sign);
+    };
+    let (max_fee, base_fee) = (attempt.max_fee_per_gas.0, look.sight.base_fee);
+    if max_fee < base_fee {
+        return Err(Freeze::BelowMarket { key: record.key, max_fee, base_fee });
+    }
+    // The block that held it is gone: it has to be sent again.
+    if record.phase == Phase::Included {
+        return Ok(in_phase(record, Phase::Sent));
+    }
+    Ok(if evidence.sent_recently { EntryStep::Wait } else { EntryStep::Send(attempt.clone()) })
+}
+
+/// Notes where a transaction stands, unless that is noted already.
+fn in_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
+    if record.phase == phase {
+        return EntryStep::Wait;
+    }
+    EntryStep::Note(AgentRegistrationSpec { phase, ..record.clone() })
+}
+
+/// The record of a registration that is final.
+fn finished(record: &AgentRegistrationSpec, witness: &Witness) -> AgentRegistrationSpec {
+    let spent = record.spent_wei.unwrap_or_default().0.saturating_add(witness.cost);
+    AgentRegistrationSpec {
+        phase: if record.tombstone.unwrap_or_default() { Phase::Tombstoned } else { Phase::Registered },
+        result: Some(witness.result()),
+        agent_uri: record.agent_uri.clone().or_else(|| Some(witness.registration.agent_uri.clone())),
+        spent_wei: Some(Wei(spent)),
+        ..record.clone()
+    }
+}
+
+/// What a record needs that has neither a result nor an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PendingStep {
+    /// Write the record: the agent exists.
+    Adopt(Box<AgentRegistrationSpec>),
+    /// The agent that is to be adopted does not exist, or belongs to another record.
+    Refuse(AdoptionRefused),
+    /// It may get a nonce, as far as the chain is concerned.
+    Allocate,
+    /// Wait: the index does not reach as far as the ledger.
+    Prove,
+    /// Nothing.
+    Wait,
+}
+
+/// Why an agent is not adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdoptionRefused {
+    /// The registry does not know it.
+    #[error("the registry knows no such agent: correct registration.agentId")]
+    Unknown,
+    /// It belongs to another identity.
+    #[error("the agent belongs to another identity (record r-{by}): an agent cannot be taken from it")]
+    Taken {
+        /// Key of that identity.
+        by: Key,
+    },
+}
+
+/// Decides what a record needs that has neither a result nor an entry. `ledger` is `None` where the registry only watches.
+#[must_use]
+pub fn pending_step(
+    ledger: Option<&SignerLedgerSpec>,
+    record: &AgentRegistrationSpec,
+    index: Option<&OwnerIndex>,
+    witnesses: &[Witness],
+    adoptee: Option<&Adoptee>,
+) -> PendingStep {
+    if record.result.is_some() || ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key)) {
+        return PendingStep::Wait;
+    }
+    if record.adopt.is_some() {
+        return match adoptee {
+            None => PendingStep::Wait,
+            Some(Adoptee { taken_by: Some(by), .. }) => PendingStep::Refuse(AdoptionRefused::Taken { by: *by }),
+            Some(Adoptee { known_at: None, .. }) => PendingStep::Refuse(AdoptionRefused::Unknown),
+            Some(Adoptee { known_at: Some(at), agent_uri, .. }) => {
+                PendingStep::Adopt(Box::new(adopted(record, *at, agent_uri)))
+            }
+        };
+    }
+    let (Some(ledger), Some(index)) = (ledger, index) else { return PendingStep::Wait };
+    if let Some(witness) = witnesses.iter().find(|witness| witness.stands) {
+        return PendingStep::Adopt(Box::new(finished(record, witness)));
+    }
+    // A second registration after one that reverted is not this version's to decide.
+    if record.tombstone.unwrap_or_default() || record.phase == Phase::Reverted {
+        return PendingStep::Wait;
+    }
+    match is_proven_absent(ledger, index, record.key) {
+        true => PendingStep::Allocate,
+        false => PendingStep::Prove,
+    }
+}
+
+/// Rule R11: whether the chain's final logs are proven to hold no registration of the key, as far as the ledger reaches.
+fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> bool {
+    let reaches = index.covered().is_some_and(|covered| covered >= ledger.finalized_block);
+    reaches && index.owner() == ledger.signer && index.registrations(key).is_empty()
+}
+
+fn adopted(record: &AgentRegistrationSpec, (block, block_hash): (u64, B256), agent_uri: &str) -> AgentRegistrationSpec {
+    AgentRegistrationSpec {
+        phase: Phase::Registered,
+        result: record.adopt.clone().map(|agent_id| RegistrationResult {
+            agent_id,
+            transaction: None,
+            block,
+            block_hash,
+        }),
+        agent_uri: Some(agent_uri.to_owned()),
+        ..record.clone()
+    }
+}
+
+/// A key that wants a nonce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate<'a> {
+    /// Its record, read after the ledger.
+    pub record: &'a AgentRegistrationSpec,
+    /// Namespace that pays, unless the agent is shared by several.
+    pub namespace: Option<&'a str>,
+    /// The most that its registration may cost, in wei.
+    pub cost: u128,
+}
+
+/// How much may be under way, and what there is to spend.
+#[derive(Clone, Debug)]
+pub struct Terms<'a> {
+    /// Unmined nonces that may be under way at once.
+    pub window: usize,
+    /// The registry's limits.
+    pub limits: &'a Limits,
+    /// What there is to spend.
+    pub purse: Purse,
+}
+
+/// What came of an allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// The ledger to write, if anybody got a nonce.
+    pub ledger: Option<SignerLedgerSpec>,
+    /// Who got one.
+    pub bound: Vec<(Nonce, Key)>,
+    /// Who did not for lack of money, and of what.
+    pub short: Vec<(Key, Shortage)>,
+}
+
+/// Rule R1: gives nonces to as many candidates as window, capacity and money allow, in one write.
+///
+/// Records must have been read after this version of the ledger, and the write must be conditional on this version.
+#[must_use]
+pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'_>) -> Allocation {
+    let mut allocation = Allocation::default();
+    if look.ledger.state != LedgerState::Active || look.ledger.draining {
+        return allocation;
+    }
+    let unmined = look.ledger.entries.range(look.sight.counts.latest..).count();
+    let end = Nonce(look.ledger.finalized_nonce.0.saturating_add(MAX_UNFINAL));
+    let mut after = look.ledger.clone();
+    for candidate in candidates {
+        let record = candidate.record;
+        let fits = record.signer == Some(look.ledger.signer)
+            && pending_step(Some(&after), record, Some(look.index), &[], None) == PendingStep::Allocate;
+        if !fits || unmined + allocation.bound.len() >= terms.window || after.next >= end {
+            continue;
+        }
+        if let Err(shortage) = terms.purse.grant(terms.limits, candidate.namespace, candidate.cost) {
+            allocation.short.push((record.key, shortage));
+            continue;
+        }
+        let nonce = after.next;
+        after.entries.insert(nonce, Entry { key: Some(record.key), operation: Operation::Register });
+        after.registering.insert(record.key, nonce);
+        after.next = nonce.next();
+        allocation.bound.push((nonce, record.key));
+    }
+    allocation.ledger = (!allocation.bound.is_empty()).then(|| touched(after));
+    allocation
+}
+
+/// The record of an agent that no offer uses any more, unless it says so already or has a registration under way, which is
+/// finished first. If it has no result, a write of [`touched`] must follow: it makes an allocation fail that has read the
+/// record before.
+#[must_use]
+pub fn retired(ledger: Option<&SignerLedgerSpec>, record: &AgentRegistrationSpec) -> Option<AgentRegistrationSpec> {
+    let under_way = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
+    let done = record.tombstone.unwrap_or_default();
+    (!under_way && !done).then(|| AgentRegistrationSpec {
+        phase: Phase::Tombstoned,
+        tombstone: Some(true),
+        ..record.clone()
+    })
+}
+
+/// The record of an agent that an offer uses again: the same agent, without a transaction.
+#[must_use]
+pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
+    let phase = if record.result.is_some() { Phase::Registered } else { Phase::Pending };
+    AgentRegistrationSpec { phase, tombstone: None, ..record.clone() }
+}
+
+/// Rule R5, its second half: the ledger without the entries of registrations whose records have a result, and with the
+/// knowledge that those are final. `blocks` are the blocks of their transactions.
+#[must_use]
+pub fn pruned(ledger: &SignerLedgerSpec, nonces: &BTreeSet<Nonce>, blocks: &[u64], sight: &Sight) -> SignerLedgerSpec {
+    let mut after = ledger.clone();
+    after.entries.retain(|nonce, _| !nonces.contains(nonce));
+    after.registering.retain(|_, nonce| !nonces.contains(nonce));
+    after.finalized_nonce = after.finalized_nonce.max(sight.counts.finalized.min(after.next));
+    // Whoever allocates after this write must have looked at the chain at least as far as these transactions.
+    after.finalized_block = blocks.iter().copied().fold(after.finalized_block, u64::max);
+    touched(after)
+}
+
+/// The ledger with nothing changed but its history: a write that makes every allocation under way fail.
+#[must_use]
+pub fn touched(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
+    let content = serde_json::to_vec(&ledger).unwrap_or_default();
+    SignerLedgerSpec { history_hash: keccak256(content), ..ledger }
+}
+
+/// Rule R3, its first half: the record with one more attempt, to be stored before it is sent. `covered` is how far the
+/// absence of the key was proven.
+#[must_use]
+pub fn attempted(
+    record: &AgentRegistrationSpec,
+    attempt: Attempt,
+    calldata_hash: B256,
+    agent_uri: &str,
+    covered: Option<u64>,
+) -> AgentRegistrationSpec {
+    let mut after = AgentRegistrationSpec {
+        phase: Phase::Sent,
+        agent_uri: Some(agent_uri.to_owned()),
+        calldata_hash: Some(calldata_hash),
+        proven_absent: covered.map(|block| ProvenAbsent { block }).or_else(|| record.proven_absent.clone()),
+        ..record.clone()
+    };
+    after.attempts.push(attempt);
+    let surplus = after.attempts.len().saturating_sub(RAWS_KEPT);
+    after.attempts.iter_mut().take(surplus).for_each(|attempt| attempt.raw = None);
+    after
+}
+
+/// What reservations a ledger's entries stand for: the worst that each registration under way may still cost, and whose
+/// it is. An entry that nothing was signed for yet counts as the most that one registration may cost.
+#[must_use]
+pub fn reserved(
+    ledger: &SignerLedgerSpec,
+    record_of: impl Fn(Key) -> Option<AgentRegistrationSpec>,
+    per_registration: u128,
+) -> Vec<Reservation> {
+    let reserve = |(nonce, entry): (&Nonce, &Entry)| {
+        let record = entry.key.and_then(&record_of);
+        let attempts = record.iter().flat_map(|record| &record.attempts).filter(|attempt| attempt.nonce == *nonce);
+        let worst = attempts.map(|attempt| attempt.max_fee_per_gas.0.saturating_mul(attempt.gas.into())).max();
+        Reservation {
+            nonce: *nonce,
+            amount: worst.unwrap_or(per_registration),
+            namespace: record.as_ref().and_then(|record| payer(&record.identity).map(str::to_owned)),
+        }
+    };
+    ledger.entries.iter().map(reserve).collect()
+}
+
+/// What one entry may still cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Nonce of the entry.
+    pub nonce: Nonce,
+    /// The amount, in wei.
+    pub amount: u128,
+    /// Namespace that pays.
+    pub namespace: Option<String>,
+}
+
+/// Namespace that pays for an identity; none for the one that a whole registry shares.
+#[must_use]
+pub fn payer(identity: &str) -> Option<&str> {
+    identity.split('/').next().filter(|namespace| !namespace.is_empty())
+}
+
+/// Whether the agent id of a witness and of a record are the same. Ids are compared as numbers.
+#[must_use]
+pub fn same_agent(agent_id: &str, other: U256) -> bool {
+    U256::from_str_radix(agent_id, 10) == Ok(other)
+}
+
+#[cfg(test)]
+mod tests;

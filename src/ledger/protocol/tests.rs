@@ -1,0 +1,669 @@
+//! Every row of the protocol's state machine, and every way in which evidence can fall short.
+
+use alloy::primitives::Address;
+
+use super::super::index::{Page, Registration};
+use super::*;
+use crate::api::{OfferRef, RegistryContract};
+
+const SIGNER: Address = Address::repeat_byte(0x51);
+const STRANGER: Address = Address::repeat_byte(0x99);
+const GENESIS: B256 = B256::repeat_byte(0x6e);
+const LIMITS: Limits =
+    Limits { max_fee_per_gas: None, per_registration: 1_000, per_day: 10_000, per_namespace_per_day: None };
+
+fn key(letter: char) -> Key {
+    letter.to_string().repeat(16).parse().unwrap()
+}
+
+fn hash(number: u8) -> B256 {
+    B256::repeat_byte(number)
+}
+
+fn place() -> Place {
+    Place { chain_id: 31337, genesis_hash: GENESIS, signer: SIGNER, cluster_uid: "cluster".into() }
+}
+
+/// An active ledger that has given away nonces 5 and 6 and knows that those below 5 are final, as of block 50.
+fn ledger() -> SignerLedgerSpec {
+    SignerLedgerSpec {
+        state: LedgerState::Active,
+        quarantine: None,
+        next: Nonce(7),
+        finalized_nonce: Nonce(5),
+        finalized_block: 50,
+        entries: BTreeMap::from([(Nonce(5), register('a')), (Nonce(6), register('b'))]),
+        registering: BTreeMap::from([(key('a'), Nonce(5)), (key('b'), Nonce(6))]),
+        ..created(&place())
+    }
+}
+
+fn register(letter: char) -> Entry {
+    Entry { key: Some(key(letter)), operation: Operation::Register }
+}
+
+fn record(letter: char) -> AgentRegistrationSpec {
+    AgentRegistrationSpec {
+        key: key(letter),
+        identity: format!("shop/{letter}"),
+        chain_id: 31337,
+        registry: RegistryContract { address: Address::ZERO, code_hash: hash(1) },
+        edition: 1,
+        signer: Some(SIGNER),
+        agent_uri: None,
+        calldata_hash: None,
+        adopt: None,
+        phase: Phase::Pending,
+        offers: vec![OfferRef { namespace: "shop".into(), name: letter.into(), uid: "uid".into() }],
+        attempts: vec![],
+        update: None,
+        result: None,
+        proven_absent: None,
+        tombstone: None,
+        spent_wei: None,
+    }
+}
+
+fn attempt(nonce: u64, number: u8) -> Attempt {
+    Attempt {
+        nonce: Nonce(nonce),
+        kind: Operation::Register,
+        max_fee_per_gas: Wei(10),
+        max_priority_fee_per_gas: Wei(1),
+        gas: 30,
+        hash: hash(number),
+        raw: Some(vec![number].into()),
+    }
+}
+
+/// The record of 'a' once its transaction with hash 7 was signed for nonce 5.
+fn sent() -> AgentRegistrationSpec {
+    AgentRegistrationSpec { phase: Phase::Sent, attempts: vec![attempt(5, 7)], ..record('a') }
+}
+
+fn result(transaction: u8) -> RegistrationResult {
+    RegistrationResult { agent_id: "0".into(), transaction: Some(hash(transaction)), block: 60, block_hash: hash(60) }
+}
+
+fn sight(finalized: u64, latest: u64) -> Sight {
+    let counts = Counts { finalized: Nonce(finalized), latest: Nonce(latest), pending: Nonce(latest) };
+    Sight { counts, finalized_block: 60, base_fee: 10 }
+}
+
+/// An index that is proven up to a block and holds one registration of each key that is given.
+fn index(covered: u64, keys: &[char]) -> OwnerIndex {
+    let mut index = OwnerIndex::new(SIGNER, 0);
+    let registrations: Vec<_> = keys.iter().map(|letter| registration(*letter)).collect();
+    let received = registrations.len() as u64;
+    index.extend(Page { from: 0, to: covered, registrations, received, given: 0 }).unwrap();
+    assert!(index.vouch(U256::from(received)));
+    index
+}
+
+fn registration(letter: char) -> Registration {
+    Registration {
+        agent_id: U256::ZERO,
+        agent_uri: format!("https://agents.example/agents/{}.json", key(letter)),
+        transaction: hash(7),
+        block: 60,
+        block_hash: hash(60),
+    }
+}
+
+fn witness(letter: char, nonce: u64) -> Witness {
+    Witness { registration: registration(letter), sender: SIGNER, nonce: Nonce(nonce), stands: true, cost: 250 }
+}
+
+fn evidence(witnesses: &[Witness]) -> Evidence {
+    Evidence { witnesses: witnesses.to_vec(), ..Evidence::default() }
+}
+
+fn included(transaction: u8, succeeded: bool) -> Evidence {
+    Evidence { included: Some(Inclusion { transaction: hash(transaction), succeeded }), ..Evidence::default() }
+}
+
+/// What the entry of 'a' at nonce 5 needs.
+fn step_of(record: &AgentRegistrationSpec, sight: Sight, evidence: &Evidence) -> Result<EntryStep, Freeze> {
+    let (ledger, index) = (ledger(), index(60, &[]));
+    entry_step(Look { ledger: &ledger, index: &index, sight: &sight }, Nonce(5), Some(record), evidence)
+}
+
+mod the_ledger_as_a_whole {
+    use super::*;
+
+    fn step(ledger: Option<&SignerLedgerSpec>, past: &Past, sight: Sight) -> Result<LedgerStep, Freeze> {
+        ledger_step(&place(), ledger.map(|ledger| (ledger, "uid-1")), past, &sight)
+    }
+
+    fn marked() -> Past {
+        Past { marker: Some("uid-1".into()), ..Past::default() }
+    }
+
+    #[test]
+    fn without_any_trace_of_another_it_is_created_in_quarantine() {
+        let Ok(LedgerStep::Create(created)) = step(None, &Past::default(), sight(3, 3)) else { panic!() };
+        assert_eq!((created.state, created.next, created.entries.len()), (LedgerState::Quarantine, Nonce(0), 0));
+        assert_eq!(created.quarantine, Some(Quarantine { reason: QuarantineReason::New, bound: Nonce(0) }));
+        assert_eq!((created.chain_id, created.genesis_hash, created.signer), (31337, GENESIS, SIGNER));
+        assert_ne!(created.history_hash, B256::ZERO);
+    }
+
+    #[test]
+    fn a_missing_one_that_left_a_trace_is_lost() {
+        let traces = [
+            (marked(), Some("uid-1".to_owned())),
+            (Past { attempted: true, ..Past::default() }, None),
+            (Past { seen: Nonce(1), ..Past::default() }, None),
+        ];
+        for (past, uid) in traces {
+            assert_eq!(step(None, &past, sight(0, 0)), Err(Freeze::LedgerLost { uid }));
+        }
+    }
+
+    #[test]
+    fn a_new_one_gets_its_marker_before_anything_else() {
+        let new = created(&place());
+        assert_eq!(step(Some(&new), &Past::default(), sight(0, 0)), Ok(LedgerStep::Mark));
+        assert_eq!(
+            step(Some(&ledger()), &Past::default(), sight(5, 5)),
+            Ok(LedgerStep::Mark),
+            "a restored registry has none"
+        );
+    }
+
+    #[test]
+    fn a_marker_that_names_another_one_means_that_that_one_is_lost() {
+        let past = Past { marker: Some("uid-0".into()), ..Past::default() };
+        let lost = Err(Freeze::LedgerLost { uid: Some("uid-0".into()) });
+        assert_eq!(step(Some(&created(&place())), &past, sight(0, 0)), lost);
+        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), lost);
+    }
+
+    #[test]
+    fn of_a_fresh_wallet_it_becomes_active_at_nonce_zero() {
+        let new = created(&place());
+        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &marked(), sight(0, 0)) else { panic!() };
+        assert_eq!((active.state, active.quarantine), (LedgerState::Active, None));
+        assert_eq!((active.next, active.finalized_nonce, active.finalized_block), (Nonce(0), Nonce(0), 60));
+        assert_ne!(active.history_hash, new.history_hash);
+    }
+
+    #[test]
+    fn of_a_used_wallet_it_becomes_active_only_where_a_person_says_so() {
+        let new = created(&place());
+        let used = Err(Freeze::WalletUsed { count: Nonce(17) });
+        assert_eq!(step(Some(&new), &marked(), sight(17, 17)), used);
+        for at in [0, 16, 18] {
+            let past = Past { bootstrap: Some(Nonce(at)), ..marked() };
+            assert_eq!(step(Some(&new), &past, sight(17, 17)), used);
+        }
+        let past = Past { bootstrap: Some(Nonce(17)), ..marked() };
+        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &past, sight(17, 17)) else { panic!() };
+        assert_eq!((active.next, active.finalized_nonce), (Nonce(17), Nonce(17)));
+    }
+
+    #[test]
+    fn a_wallet_with_something_under_way_settles_first() {
+        let new = created(&place());
+        let past = Past { bootstrap: Some(Nonce(17)), ..marked() };
+        assert_eq!(step(Some(&new), &past, sight(17, 18)), Ok(LedgerStep::Settle));
+        let mut waiting = sight(17, 17);
+        waiting.counts.pending = Nonce(18);
+        assert_eq!(step(Some(&new), &past, waiting), Ok(LedgerStep::Settle));
+        let mut reorganised = sight(17, 16);
+        reorganised.counts.pending = Nonce(17);
+        assert_eq!(step(Some(&new), &past, reorganised), Ok(LedgerStep::Settle));
+    }
+
+    #[test]
+    fn a_new_one_whose_signer_has_attempts_replaces_a_lost_one() {
+        let past = Past { attempted: true, ..marked() };
+        assert_eq!(step(Some(&created(&place())), &past, sight(0, 0)), Err(Freeze::LedgerLost { uid: None }));
+        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Ok(LedgerStep::Ready), "an active one made them itself");
+    }
+
+    #[test]
+    fn in_quarantine_for_any_other_reason_it_is_left_to_people() {
+        for reason in [QuarantineReason::Lost, QuarantineReason::Rollback, QuarantineReason::Clone] {
+            let quarantine = Some(Quarantine { reason, bound: Nonce(9) });
+            let ledger = SignerLedgerSpec { state: LedgerState::Quarantine, quarantine, ..ledger() };
+            assert_eq!(step(Some(&ledger), &marked(), sight(5, 5)), Err(Freeze::Quarantined { reason }));
+        }
+    }
+
+    #[test]
+    fn of_another_cluster_or_chain_it_is_not_used() {
+        let cloned = SignerLedgerSpec { cluster_uid: "other".into(), ..ledger() };
+        assert_eq!(step(Some(&cloned), &marked(), sight(5, 5)), Err(Freeze::Cloned { owner: "other".into() }));
+        let elsewhere = SignerLedgerSpec { genesis_hash: hash(9), ..ledger() };
+        let other = Freeze::OtherChain { seen: GENESIS, recorded: hash(9) };
+        assert_eq!(step(Some(&elsewhere), &marked(), sight(5, 5)), Err(other));
+    }
+
+    #[test]
+    fn behind_what_this_process_has_seen_it_was_rolled_back() {
+        let past = Past { seen: Nonce(8), ..marked() };
+        let rolled_back = Freeze::RolledBack { next: Nonce(7), seen: Nonce(8) };
+        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Err(rolled_back));
+        let past = Past { seen: Nonce(7), ..marked() };
+        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Ok(LedgerStep::Ready));
+    }
+
+    #[test]
+    fn behind_what_the_account_has_sent_it_is_not_used_at_whatever_depth_that_shows() {
+        let ahead = Err(Freeze::NonceAhead { count: Nonce(8), next: Nonce(7) });
+        for (finalized, latest, pending) in [(8, 8, 8), (5, 8, 8), (5, 5, 8), (8, 5, 5), (5, 8, 5)] {
+            let counts = Counts { finalized: Nonce(finalized), latest: Nonce(latest), pending: Nonce(pending) };
+            assert_eq!(step(Some(&ledger()), &marked(), Sight { counts, ..sight(0, 0) }), ahead);
+        }
+        assert_eq!(step(Some(&ledger()), &marked(), sight(7, 7)), Ok(LedgerStep::Ready));
+    }
+}
+
+mod an_entry {
+    use super::*;
+
+    #[test]
+    fn without_a_signed_transaction_is_signed() {
+        assert_eq!(step_of(&record('a'), sight(5, 5), &evidence(&[])), Ok(EntryStep::Sign));
+        let elsewhere = AgentRegistrationSpec { attempts: vec![attempt(4, 6)], ..record('a') };
+        assert_eq!(
+            step_of(&elsewhere, sight(5, 5), &evidence(&[])),
+            Ok(EntryStep::Sign),
+            "what was signed for another nonce is dead"
+        );
+        let forgotten = AgentRegistrationSpec { attempts: vec![Attempt { raw: None, ..attempt(5, 7) }], ..record('a') };
+        assert_eq!(step_of(&forgotten, sight(5, 5), &evidence(&[])), Ok(EntryStep::Sign));
+    }
+
+    #[test]
+    fn is_sent_again_and_again_until_it_is_in_a_block() {
+        assert_eq!(step_of(&sent(), sight(5, 5), &evidence(&[])), Ok(EntryStep::Send(attempt(5, 7))));
+        let recently = Evidence { sent_recently: true, ..Evidence::default() };
+        assert_eq!(step_of(&sent(), sight(5, 5), &recently), Ok(EntryStep::Wait));
+        let bumped = AgentRegistrationSpec { attempts: vec![attempt(5, 7), attempt(5, 8)], ..sent() };
+        assert_eq!(step_of(&bumped, sight(5, 5), &evidence(&[])), Ok(EntryStep::Send(attempt(5, 8))));
+    }
+
+    #[test]
+    fn signed_below_the_market_freezes_until_the_market_falls() {
+        let risen = Sight { base_fee: 11, ..sight(5, 5) };
+        let below = Freeze::BelowMarket { key: key('a'), max_fee: 10, base_fee: 11 };
+        assert_eq!(step_of(&sent(), risen, &evidence(&[])), Err(below));
+        assert!(step_of(&sent(), sight(5, 5), &evidence(&[])).is_ok(), "the same fee is enough");
+    }
+
+    #[test]
+    fn in_a_block_is_noted_once_and_noted_back_if_the_block_goes() {
+        let Ok(EntryStep::Note(noted)) = step_of(&sent(), sight(5, 6), &included(7, true)) else { panic!() };
+        assert_eq!(noted, AgentRegistrationSpec { phase: Phase::Included, ..sent() });
+        assert_eq!(step_of(&noted, sight(5, 6), &included(7, true)), Ok(EntryStep::Wait));
+
+        assert_eq!(step_of(&noted, sight(5, 5), &evidence(&[])), Ok(EntryStep::Note(sent())));
+    }
+
+    #[test]
+    fn in_a_block_by_whatever_is_not_ours_or_failed_waits_for_finality() {
+        assert_eq!(step_of(&sent(), sight(5, 6), &evidence(&[])), Ok(EntryStep::Wait));
+        assert_eq!(step_of(&sent(), sight(5, 6), &included(7, false)), Ok(EntryStep::Wait));
+    }
+
+    #[test]
+    fn that_is_final_gets_its_result_first() {
+        let Ok(EntryStep::Finish(finished)) = step_of(&sent(), sight(6, 6), &evidence(&[witness('a', 5)])) else {
+            panic!()
+        };
+        assert_eq!(finished.result, Some(result(7)));
+        assert_eq!((finished.phase, finished.spent_wei), (Phase::Registered, Some(Wei(250))));
+        assert_eq!(finished.agent_uri, Some(registration('a').agent_uri));
+    }
+
+    #[test]
+    fn keeps_the_uri_that_was_signed_and_adds_to_what_was_spent() {
+        let spent = AgentRegistrationSpec { spent_wei: Some(Wei(50)), agent_uri: Some("signed".into()), ..sent() };
+        let Ok(EntryStep::Finish(finished)) = step_of(&spent, sight(6, 6), &evidence(&[witness('a', 5)])) else {
+            panic!()
+        };
+        assert_eq!((finished.agent_uri.as_deref(), finished.spent_wei), (Some("signed"), Some(Wei(300))));
+    }
+
+    #[test]
+    fn of_an_agent_whose_offers_went_meanwhile_is_finished_as_a_tombstone() {
+        let gone = AgentRegistrationSpec { tombstone: Some(true), ..sent() };
+        let Ok(EntryStep::Finish(finished)) = step_of(&gone, sight(6, 6), &evidence(&[witness('a', 5)])) else {
+            panic!()
+        };
+        assert_eq!((finished.phase, finished.tombstone), (Phase::Tombstoned, Some(true)));
+    }
+
+    #[test]
+    fn whose_record_has_a_result_is_pruned_once_its_nonce_is_final() {
+        let done = AgentRegistrationSpec { result: Some(result(7)), ..sent() };
+        assert_eq!(step_of(&done, sight(6, 6), &evidence(&[])), Ok(EntryStep::Prune));
+        assert_eq!(step_of(&done, sight(5, 6), &evidence(&[])), Ok(EntryStep::Wait), "this endpoint lags behind");
+        let adopted = AgentRegistrationSpec { result: Some(result(9)), ..sent() };
+        let misplaced = Err(Freeze::Misplaced { key: key('a'), nonce: Nonce(5) });
+        assert_eq!(step_of(&adopted, sight(5, 5), &evidence(&[])), misplaced);
+        let by_an_older = AgentRegistrationSpec { result: Some(result(7)), attempts: vec![attempt(4, 7)], ..sent() };
+        assert_eq!(step_of(&by_an_older, sight(5, 5), &evidence(&[])), misplaced);
+        assert_eq!(
+            step_of(&adopted, sight(6, 6), &evidence(&[])),
+            Ok(EntryStep::Prune),
+            "a final nonce can do nothing more"
+        );
+    }
+
+    #[test]
+    fn is_finished_by_nothing_less_than_a_standing_registration_by_this_account_at_this_nonce() {
+        let misplaced = Err(Freeze::Misplaced { key: key('a'), nonce: Nonce(5) });
+        for false_witness in [
+            Witness { nonce: Nonce(4), ..witness('a', 5) },
+            Witness { sender: STRANGER, ..witness('a', 5) },
+            Witness { stands: false, ..witness('a', 5) },
+        ] {
+            assert_eq!(step_of(&sent(), sight(6, 6), &evidence(std::slice::from_ref(&false_witness))), misplaced);
+            let both = [false_witness, witness('a', 5)];
+            assert!(matches!(step_of(&sent(), sight(6, 6), &evidence(&both)), Ok(EntryStep::Finish(_))));
+        }
+    }
+
+    #[test]
+    fn whose_nonce_went_to_something_else_freezes_only_on_positive_knowledge() {
+        let (ledger, sight) = (ledger(), sight(6, 6));
+        let step = |index: &OwnerIndex, evidence: &Evidence| {
+            entry_step(Look { ledger: &ledger, index, sight: &sight }, Nonce(5), Some(&sent()), evidence)
+        };
+        let nothing = evidence(&[]);
+        assert_eq!(step(&index(59, &[]), &nothing), Ok(EntryStep::Wait), "the final block has not been looked at");
+        assert_eq!(step(&OwnerIndex::new(SIGNER, 0), &nothing), Ok(EntryStep::Wait));
+        let foreign = Err(Freeze::ForeignTransaction { nonce: Nonce(5), key: key('a') });
+        assert_eq!(step(&index(60, &[]), &nothing), foreign);
+        assert_eq!(step(&index(60, &[]), &included(7, true)), foreign, "a success without a log is no registration");
+        let reverted = Err(Freeze::Reverted { key: key('a'), transaction: hash(7) });
+        assert_eq!(step(&index(60, &[]), &included(7, false)), reverted);
+    }
+
+    #[test]
+    fn without_a_record_or_of_an_unknown_kind_freezes() {
+        let (mut ledger, index, sight) = (ledger(), index(60, &[]), sight(5, 5));
+        ledger.entries.insert(Nonce(8), Entry { key: Some(key('c')), operation: Operation::Update });
+        ledger.entries.insert(Nonce(9), Entry { key: None, operation: Operation::Filler });
+        let look = Look { ledger: &ledger, index: &index, sight: &sight };
+        let missing = Err(Freeze::RecordMissing { key: key('a'), nonce: Nonce(5) });
+        assert_eq!(entry_step(look, Nonce(5), None, &evidence(&[])), missing);
+        for nonce in [Nonce(8), Nonce(9), Nonce(10)] {
+            let unknown = Err(Freeze::UnknownOperation { nonce });
+            assert_eq!(entry_step(look, nonce, Some(&record('c')), &evidence(&[])), unknown);
+        }
+    }
+}
+
+mod a_record_without_an_entry {
+    use super::*;
+
+    fn step(record: &AgentRegistrationSpec, index: &OwnerIndex, witnesses: &[Witness]) -> PendingStep {
+        pending_step(Some(&ledger()), record, Some(index), witnesses, None)
+    }
+
+    #[test]
+    fn may_get_a_nonce_once_its_absence_is_proven_as_far_as_the_ledger_reaches() {
+        assert_eq!(step(&record('c'), &index(50, &[]), &[]), PendingStep::Allocate);
+        assert_eq!(step(&record('c'), &index(49, &[]), &[]), PendingStep::Prove);
+        assert_eq!(step(&record('c'), &OwnerIndex::new(SIGNER, 0), &[]), PendingStep::Prove);
+        assert_eq!(
+            step(&record('c'), &index(50, &['c']), &[]),
+            PendingStep::Prove,
+            "what is on chain is never minted again"
+        );
+        let mut others = OwnerIndex::new(STRANGER, 0);
+        others.extend(Page { from: 0, to: 60, ..Page::default() }).unwrap();
+        assert!(others.vouch(U256::ZERO));
+        assert_eq!(step(&record('c'), &others, &[]), PendingStep::Prove);
+    }
+
+    #[test]
+    fn that_stands_on_chain_is_adopted_whatever_its_nonce() {
+        let PendingStep::Adopt(adopted) = step(&record('c'), &index(60, &['c']), &[witness('c', 2)]) else { panic!() };
+        assert_eq!(adopted.result, Some(result(7)));
+        assert_eq!((adopted.phase, adopted.spent_wei), (Phase::Registered, Some(Wei(250))));
+        let fallen = Witness { stands: false, ..witness('c', 2) };
+        assert_eq!(step(&record('c'), &index(60, &['c']), &[fallen]), PendingStep::Prove);
+    }
+
+    #[test]
+    fn that_is_done_dead_or_under_way_is_left_alone() {
+        let done = AgentRegistrationSpec { result: Some(result(7)), ..record('c') };
+        let dead = AgentRegistrationSpec { tombstone: Some(true), ..record('c') };
+        let reverted = AgentRegistrationSpec { phase: Phase::Reverted, ..record('c') };
+        for record in [done, dead, reverted, record('a')] {
+            assert_eq!(step(&record, &index(60, &[]), &[]), PendingStep::Wait);
+        }
+        let alive = AgentRegistrationSpec { tombstone: Some(false), ..record('c') };
+        assert_eq!(step(&alive, &index(60, &[]), &[]), PendingStep::Allocate);
+    }
+
+    #[test]
+    fn of_a_registry_that_only_watches_gets_no_nonce() {
+        assert_eq!(pending_step(None, &record('c'), None, &[], None), PendingStep::Wait);
+        assert_eq!(pending_step(Some(&ledger()), &record('c'), None, &[], None), PendingStep::Wait);
+        assert_eq!(pending_step(None, &record('c'), Some(&index(60, &[])), &[], None), PendingStep::Wait);
+    }
+
+    #[test]
+    fn that_names_an_agent_adopts_it_or_waits_and_is_never_minted_for() {
+        let named = AgentRegistrationSpec { adopt: Some("12".into()), ..record('c') };
+        let adoptee = Adoptee { known_at: Some((60, hash(60))), agent_uri: "ipfs://x".into(), taken_by: None };
+        let step =
+            |adoptee: Option<&Adoptee>| pending_step(Some(&ledger()), &named, Some(&index(60, &[])), &[], adoptee);
+        assert_eq!(step(None), PendingStep::Wait);
+        let unknown = Adoptee { known_at: None, ..adoptee.clone() };
+        assert_eq!(step(Some(&unknown)), PendingStep::Refuse(AdoptionRefused::Unknown));
+        let taken = Adoptee { taken_by: Some(key('d')), ..adoptee.clone() };
+        assert_eq!(step(Some(&taken)), PendingStep::Refuse(AdoptionRefused::Taken { by: key('d') }));
+
+        let PendingStep::Adopt(adopted) = step(Some(&adoptee)) else { panic!() };
+        let result = RegistrationResult { agent_id: "12".into(), transaction: None, block: 60, block_hash: hash(60) };
+        assert_eq!(adopted.result, Some(result));
+        assert_eq!((adopted.phase, adopted.agent_uri.as_deref()), (Phase::Registered, Some("ipfs://x")));
+        assert_eq!(adopted.spent_wei, None);
+    }
+}
+
+mod an_allocation {
+    use super::*;
+
+    fn terms(window: usize) -> Terms<'static> {
+        Terms { window, limits: &LIMITS, purse: Purse { balance: 10_000, ..Purse::default() } }
+    }
+
+    fn allocate_to(
+        ledger: &SignerLedgerSpec,
+        sight: Sight,
+        records: &[AgentRegistrationSpec],
+        terms: Terms<'_>,
+    ) -> Allocation {
+        let index = index(60, &[]);
+        let candidates: Vec<Candidate<'_>> =
+            records.iter().map(|record| Candidate { record, namespace: payer(&record.identity), cost: 100 }).collect();
+        allocate(Look { ledger, index: &index, sight: &sight }, &candidates, terms)
+    }
+
+    #[test]
+    fn gives_each_candidate_the_next_nonce_in_one_write() {
+        let before = ledger();
+        let allocation = allocate_to(&before, sight(5, 5), &[record('c'), record('d')], terms(16));
+        assert_eq!(allocation.bound, [(Nonce(7), key('c')), (Nonce(8), key('d'))]);
+        assert!(allocation.short.is_empty());
+        let after = allocation.ledger.unwrap();
+        assert_eq!((after.next, after.entries.len()), (Nonce(9), 4));
+        assert_eq!(after.entries[&Nonce(8)], register('d'));
+        assert_eq!(after.registering[&key('c')], Nonce(7));
+        assert_ne!(after.history_hash, before.history_hash);
+        assert_eq!((after.finalized_nonce, after.finalized_block), (Nonce(5), 50));
+    }
+
+    #[test]
+    fn gives_a_key_one_nonce_however_often_it_is_asked_for() {
+        let twice = allocate_to(&ledger(), sight(5, 5), &[record('c'), record('c'), record('a')], terms(16));
+        assert_eq!(twice.bound, [(Nonce(7), key('c'))]);
+    }
+
+    #[test]
+    fn leaves_no_more_unmined_than_the_window_holds() {
+        let all = [record('c'), record('d'), record('e')];
+        for (window, latest, expected) in [(2, 5, 0), (3, 5, 1), (4, 5, 2), (2, 6, 1), (2, 7, 2), (0, 7, 0)] {
+            let allocation = allocate_to(&ledger(), sight(5, latest), &all, terms(window));
+            assert_eq!(allocation.bound.len(), expected, "window {window}, {latest} mined");
+            assert_eq!(allocation.ledger.is_some(), expected > 0);
+        }
+    }
+
+    #[test]
+    fn stays_within_the_bound_that_recovery_relies_on() {
+        let room = |next: u64| {
+            let ledger = SignerLedgerSpec { next: Nonce(next), ..ledger() };
+            allocate_to(&ledger, sight(5, 5), &[record('c'), record('d')], terms(1_000)).bound.len()
+        };
+        assert_eq!((room(5 + 254), room(5 + 255), room(5 + 256)), (2, 1, 0));
+    }
+
+    #[test]
+    fn takes_no_account_of_what_only_the_chain_says_is_final() {
+        let ledger = SignerLedgerSpec { next: Nonce(261), ..ledger() };
+        assert!(allocate_to(&ledger, sight(200, 200), &[record('c')], terms(1_000)).bound.is_empty());
+    }
+
+    #[test]
+    fn passes_over_records_that_are_not_this_ledgers_or_need_none() {
+        let rotated = AgentRegistrationSpec { signer: Some(STRANGER), ..record('c') };
+        let watched = AgentRegistrationSpec { signer: None, ..record('d') };
+        let done = AgentRegistrationSpec { result: Some(result(7)), ..record('e') };
+        let allocation = allocate_to(&ledger(), sight(5, 5), &[rotated, watched, done, record('f')], terms(16));
+        assert_eq!(allocation.bound, [(Nonce(7), key('f'))]);
+    }
+
+    #[test]
+    fn is_made_from_an_active_ledger_only() {
+        for ledger in [
+            SignerLedgerSpec { state: LedgerState::Quarantine, ..ledger() },
+            SignerLedgerSpec { draining: true, ..ledger() },
+        ] {
+            assert_eq!(allocate_to(&ledger, sight(5, 5), &[record('c')], terms(16)), Allocation::default());
+        }
+    }
+
+    #[test]
+    fn that_money_does_not_reach_for_says_so_and_goes_on_with_the_next() {
+        let limits = Limits { per_namespace_per_day: Some(100), ..LIMITS };
+        let purse = Purse { balance: 250, ..Purse::default() };
+        let elsewhere = AgentRegistrationSpec { identity: "other/e".into(), ..record('e') };
+        let shared = AgentRegistrationSpec { identity: String::new(), ..record('f') };
+        let all = [record('c'), record('d'), elsewhere, shared];
+        let allocation = allocate_to(&ledger(), sight(5, 5), &all, Terms { window: 16, limits: &limits, purse });
+        assert_eq!(allocation.bound, [(Nonce(7), key('c')), (Nonce(8), key('e'))]);
+        let short = [
+            (key('d'), Shortage::PerNamespacePerDay { used: 100, limit: 100, needed: 100 }),
+            (key('f'), Shortage::Balance { balance: 50, needed: 100 }),
+        ];
+        assert_eq!(allocation.short, short);
+    }
+}
+
+mod what_is_written {
+    use super::*;
+
+    #[test]
+    fn pruning_removes_the_entries_and_remembers_that_they_are_final() {
+        let before = ledger();
+        let after = pruned(&before, &BTreeSet::from([Nonce(5)]), &[40, 58, 57], &sight(6, 6));
+        assert_eq!(after.entries.keys().copied().collect::<Vec<_>>(), [Nonce(6)]);
+        assert_eq!(after.registering, BTreeMap::from([(key('b'), Nonce(6))]));
+        assert_eq!((after.finalized_nonce, after.finalized_block, after.next), (Nonce(6), 58, Nonce(7)));
+        assert_ne!(after.history_hash, before.history_hash);
+    }
+
+    #[test]
+    fn nothing_that_is_final_becomes_less_so_and_nothing_that_was_not_given_away_is_final() {
+        let none = BTreeSet::new();
+        let after = pruned(&ledger(), &none, &[10], &sight(3, 3));
+        assert_eq!((after.finalized_nonce, after.finalized_block), (Nonce(5), 50));
+        assert_eq!(pruned(&ledger(), &none, &[], &sight(99, 99)).finalized_nonce, Nonce(7));
+    }
+
+    #[test]
+    fn every_write_changes_the_history_even_if_it_changes_nothing_else() {
+        let (once, again) = (touched(ledger()), touched(touched(ledger())));
+        assert_ne!(once.history_hash, again.history_hash);
+        assert_eq!(
+            SignerLedgerSpec { history_hash: B256::ZERO, ..once.clone() },
+            SignerLedgerSpec { history_hash: B256::ZERO, ..again }
+        );
+        assert_eq!(once, touched(ledger()), "and depends on nothing but what is written");
+    }
+
+    #[test]
+    fn an_attempt_is_stored_with_what_it_was_signed_for() {
+        let after = attempted(&record('a'), attempt(5, 7), hash(3), "https://x", Some(60));
+        let expected = AgentRegistrationSpec {
+            phase: Phase::Sent,
+            attempts: vec![attempt(5, 7)],
+            agent_uri: Some("https://x".into()),
+            calldata_hash: Some(hash(3)),
+            proven_absent: Some(ProvenAbsent { block: 60 }),
+            ..record('a')
+        };
+        assert_eq!(after, expected);
+        let again = attempted(&after, attempt(5, 8), hash(3), "https://x", None);
+        assert_eq!(again.proven_absent, Some(ProvenAbsent { block: 60 }));
+    }
+
+    #[test]
+    fn the_bytes_of_the_last_eight_attempts_are_kept() {
+        let mut after = record('a');
+        for number in 0..10 {
+            after = attempted(&after, attempt(5, number), hash(3), "https://x", None);
+        }
+        let kept: Vec<bool> = after.attempts.iter().map(|attempt| attempt.raw.is_some()).collect();
+        assert_eq!(kept, [false, false, true, true, true, true, true, true, true, true]);
+    }
+
+    #[test]
+    fn reservations_are_the_worst_that_each_entry_may_still_cost() {
+        let a = AgentRegistrationSpec {
+            attempts: vec![attempt(5, 7), Attempt { gas: 40, ..attempt(5, 8) }, Attempt { gas: 900, ..attempt(4, 9) }],
+            ..record('a')
+        };
+        let of = |wanted: Key| (wanted == key('a')).then(|| a.clone());
+        let expected = [
+            Reservation { nonce: Nonce(5), amount: 400, namespace: Some("shop".into()) },
+            Reservation { nonce: Nonce(6), amount: 1_000, namespace: None },
+        ];
+        assert_eq!(reserved(&ledger(), of, 1_000), expected);
+    }
+
+    #[test]
+    fn an_identity_is_paid_for_by_its_namespace() {
+        for (identity, namespace) in [("shop/a", Some("shop")), ("shop", Some("shop")), ("", None)] {
+            assert_eq!(payer(identity), namespace);
+        }
+    }
+
+    #[test]
+    fn a_retired_agent_is_a_tombstone_and_a_revived_one_is_the_same_agent() {
+        let done = AgentRegistrationSpec { result: Some(result(7)), phase: Phase::Registered, ..record('c') };
+        for (alive, phase) in [(done, Phase::Registered), (record('c'), Phase::Pending)] {
+            let dead = retired(Some(&ledger()), &alive).unwrap();
+            assert_eq!((dead.phase, dead.tombstone), (Phase::Tombstoned, Some(true)));
+            assert_eq!(retired(Some(&ledger()), &dead), None);
+            assert_eq!(revived(&dead), AgentRegistrationSpec { phase, ..alive.clone() });
+            assert!(retired(None, &alive).is_some());
+        }
+        assert_eq!(retired(Some(&ledger()), &record('a')), None, "what is under way is finished first");
+    }
+
+    #[test]
+    fn agents_are_the_same_by_number() {
+        assert!(same_agent("0", U256::ZERO) && same_agent("12", U256::from(12)));
+        assert!(!same_agent("12", U256::from(13)) && !same_agent("0x0c", U256::from(12)));
+    }
+}

@@ -1,0 +1,259 @@
+//! Labels whose values are all known when the program is built.
+
+/// A label with a name and a closed set of values.
+pub trait Label: Copy + 'static {
+    /// Name of the label; empty for none.
+    const NAME: &'static str;
+    /// Every value.
+    const ALL: &'static [Self];
+    /// The value as it stands in a series.
+    fn as_str(self) -> &'static str;
+}
+
+/// No label.
+impl Label for () {
+    const NAME: &'static str = "";
+    const ALL: &'static [Self] = &[()];
+
+    fn as_str(self) -> &'static str {
+        ""
+    }
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $type:ident, $name:literal { $($(#[$variant_doc:meta])* $variant:ident = $value:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $type { $($(#[$variant_doc])* $variant,)* }
+
+        impl Label for $type {
+            const NAME: &'static str = $name;
+            const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $value,)* }
+            }
+        }
+    };
+}
+
+label!(
+    /// A reconcile loop.
+    Loop, "loop" {
+        /// ServiceOffers.
+        Offer = "offer",
+        /// IdentityRegistries.
+        Registry = "registry",
+    }
+);
+
+label!(
+    /// How a reconciliation ended.
+    Turn, "result" {
+        /// Nothing is left to do.
+        Success = "success",
+        /// It goes on by itself.
+        Requeue = "requeue",
+        /// It is tried again.
+        Error = "error",
+        /// It was cut short, because the process ends or the term is over.
+        Aborted = "aborted",
+    }
+);
+
+label!(
+    /// Why a reconciliation failed.
+    Reason, "reason" {
+        /// Another replica wrote first.
+        Conflict = "Conflict",
+        /// The API server did not do as asked.
+        Kubernetes = "Kubernetes",
+        /// An RPC endpoint did not answer as it should.
+        Chain = "Chain",
+        /// This replica no longer leads.
+        NotLeading = "NotLeading",
+        /// What is stored contradicts itself.
+        Inconsistent = "Inconsistent",
+    }
+);
+
+label!(
+    /// A kind that is watched.
+    Kind, "kind" {
+        /// AgentRegistration.
+        AgentRegistration = "AgentRegistration",
+        /// IdentityRegistry.
+        IdentityRegistry = "IdentityRegistry",
+        /// Namespace.
+        Namespace = "Namespace",
+        /// Service.
+        Service = "Service",
+        /// ServiceOffer.
+        ServiceOffer = "ServiceOffer",
+    }
+);
+
+label!(
+    /// A condition of an offer.
+    OfferCondition, "condition" {
+        /// Whether the offer can be acted on.
+        Accepted = "Accepted",
+        /// Whether it is listed.
+        Registered = "Registered",
+        /// Whether all that this version covers is done.
+        Ready = "Ready",
+    }
+);
+
+label!(
+    /// Status of a condition.
+    Status, "status" {
+        /// It holds.
+        True = "True",
+        /// It does not hold.
+        False = "False",
+        /// It is not known, or not there.
+        Unknown = "Unknown",
+    }
+);
+
+label!(
+    /// A method of HTTP.
+    Method, "method" {
+        /// GET.
+        Get = "GET",
+        /// POST.
+        Post = "POST",
+        /// PUT.
+        Put = "PUT",
+        /// PATCH.
+        Patch = "PATCH",
+        /// Any other.
+        Other = "other",
+    }
+);
+
+impl Method {
+    /// The label of a method.
+    #[must_use]
+    pub fn of(method: &http::Method) -> Self {
+        Self::ALL.iter().copied().find(|label| label.as_str() == method.as_str()).unwrap_or(Self::Other)
+    }
+}
+
+label!(
+    /// How a request was answered: by class, and by itself where that says more.
+    Code, "code" {
+        /// Success.
+        Success = "2xx",
+        /// Redirections, and 304 Not Modified.
+        Redirection = "3xx",
+        /// 404 Not Found.
+        NotFound = "404",
+        /// 409 Conflict.
+        Conflict = "409",
+        /// 429 Too Many Requests.
+        TooManyRequests = "429",
+        /// Any other mistake of the caller.
+        ClientError = "4xx",
+        /// A mistake of the server.
+        ServerError = "5xx",
+        /// No answer.
+        None = "none",
+    }
+);
+
+impl Code {
+    /// The label of an answer; `None` means that there was none.
+    #[must_use]
+    pub fn of(code: Option<http::StatusCode>) -> Self {
+        match code.map(|code| code.as_u16()) {
+            Some(404) => Self::NotFound,
+            Some(409) => Self::Conflict,
+            Some(429) => Self::TooManyRequests,
+            Some(300..=399) => Self::Redirection,
+            Some(400..=499) => Self::ClientError,
+            Some(500..) => Self::ServerError,
+            Some(_) => Self::Success,
+            None => Self::None,
+        }
+    }
+}
+
+label!(
+    /// A method of an RPC endpoint.
+    Call, "method" {
+        /// eth_chainId.
+        ChainId = "eth_chainId",
+        /// eth_getBlockByNumber.
+        Block = "eth_getBlockByNumber",
+        /// eth_getCode.
+        Code = "eth_getCode",
+        /// eth_call.
+        Call = "eth_call",
+        /// eth_getTransactionCount.
+        TransactionCount = "eth_getTransactionCount",
+        /// eth_getBalance.
+        Balance = "eth_getBalance",
+        /// eth_feeHistory.
+        FeeHistory = "eth_feeHistory",
+        /// eth_estimateGas.
+        EstimateGas = "eth_estimateGas",
+        /// eth_getLogs.
+        Logs = "eth_getLogs",
+        /// eth_getTransactionByHash.
+        Transaction = "eth_getTransactionByHash",
+        /// eth_getTransactionReceipt.
+        Receipt = "eth_getTransactionReceipt",
+        /// eth_sendRawTransaction.
+        Send = "eth_sendRawTransaction",
+    }
+);
+
+label!(
+    /// How a request to an RPC endpoint ended.
+    Answer, "result" {
+        /// With a result.
+        Ok = "ok",
+        /// With an error of the chain's software.
+        Refused = "refused",
+        /// Without an answer that can be understood.
+        Unreachable = "unreachable",
+    }
+);
+
+label!(
+    /// How far a registration came.
+    Outcome, "outcome" {
+        /// Signed and stored.
+        Signed = "signed",
+        /// Sent, repeats included.
+        Sent = "sent",
+        /// Registered, final.
+        Registered = "registered",
+        /// An agent that existed was taken over into the records.
+        Adopted = "adopted",
+        /// The registry was frozen over it.
+        Frozen = "frozen",
+    }
+);
+
+label!(
+    /// A route of the HTTP servers.
+    Route, "route" {
+        /// The document of one agent.
+        Agent = "/agents/{key}.json",
+        /// The well-known document.
+        WellKnown = "/.well-known/agent-registration.json",
+        /// /livez.
+        Livez = "/livez",
+        /// /readyz.
+        Readyz = "/readyz",
+        /// /metrics.
+        Metrics = "/metrics",
+        /// /log-level.
+        LogLevel = "/log-level",
+        /// Anything else.
+        Other = "other",
+    }
+);

@@ -1,0 +1,519 @@
+//! What the process tells of itself to Prometheus: one registry, typed recorders, closed labels.
+//!
+//! It owns names, help texts and label values; nothing outside speaks of the `prometheus` crate. Every series exists from
+//! the start, so that an alert sees zero and not "no data": a label is an enum whose values are all known, or the id of a
+//! chain, which an IdentityRegistry names. A label is never the name of an object, a text of an error, an address or a
+//! URL.
+//!
+//! Recorders are cheap to clone and are handed to whoever has something to tell; there are no statics.
+
+mod family;
+mod label;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use label::*;
+use prometheus::core::Collector;
+use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
+
+use self::family::{ChainCounters, ChainGauges, Counters, Gauges, Timers, collectors};
+
+/// Media type of [`Metrics::render`].
+pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Durations of work inside the cluster, in seconds.
+const WORK: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
+/// Durations of a registration from its first sending to its finality, in seconds.
+const CONFIRMATION: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0];
+
+/// The metrics could not be set up: two of them have one name.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics cannot be set up")]
+pub struct Error(#[from] prometheus::Error);
+
+/// All metrics of one process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// The election of a leader.
+    pub election: Election,
+    /// The reconcile loops.
+    pub reconcile: Reconcile,
+    /// The watches behind the cache.
+    pub watch: Watch,
+    /// Requests to the API server.
+    pub client: Client,
+    /// What happens on chains.
+    pub chain: Chain,
+    /// Requests that are served.
+    pub http: Http,
+}
+
+impl Metrics {
+    /// Metrics of a candidate for the named Lease.
+    ///
+    /// # Errors
+    /// If two metrics have one name.
+    pub fn new(lease: &str) -> Result<Self, Error> {
+        let registry = Registry::new();
+        let metrics = Self {
+            election: Election::new(&registry, lease)?,
+            reconcile: Reconcile::new(&registry)?,
+            watch: Watch::new(&registry)?,
+            client: Client::new(&registry)?,
+            chain: Chain::new(&registry)?,
+            http: Http::new(&registry)?,
+            registry,
+        };
+        metrics.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let build = prometheus::Opts::new("serviceoffer_build_info", "Always 1; the labels say what runs.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        metrics.add(Box::new(build))?;
+        for collector in collectors::runtime() {
+            metrics.add(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// Adds something that is computed when it is asked for.
+    ///
+    /// # Errors
+    /// If one of its names is taken.
+    pub fn add(&self, collector: Box<dyn Collector>) -> Result<(), Error> {
+        Ok(self.registry.register(collector)?)
+    }
+
+    /// Counts offers by condition whenever it is asked for, so that the numbers never go stale.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    pub fn count_offers(&self, count: impl Fn() -> OfferCounts + Send + Sync + 'static) -> Result<(), Error> {
+        self.add(Box::new(collectors::Offers::new(count)?))
+    }
+
+    /// All series, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// If a collector yields something that has no name.
+    pub fn render(&self) -> Result<String, Error> {
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}
+
+/// Number of offers by condition and status, in the order of [`OfferCondition::ALL`] and [`Status::ALL`].
+pub type OfferCounts = [[u64; Status::ALL.len()]; OfferCondition::ALL.len()];
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// What the elector tells.
+#[derive(Clone, Debug)]
+pub struct Election {
+    master: IntGauge,
+    transitions: IntCounter,
+    failures: IntCounter,
+    renewed: Gauge,
+}
+
+impl Election {
+    fn new(registry: &Registry, lease: &str) -> Result<Self, Error> {
+        // The name and the label that controller-runtime uses, so that ready-made dashboards work.
+        let master =
+            prometheus::Opts::new("leader_election_master_status", "1 if this replica leads, 0 if it does not.")
+                .const_label("name", lease);
+        Ok(Self {
+            master: register(registry, IntGauge::with_opts(master)?)?,
+            transitions: register(
+                registry,
+                IntCounter::new(
+                    "serviceoffer_leader_transitions_total",
+                    "Changes of leader that this replica has seen.",
+                )?,
+            )?,
+            failures: register(
+                registry,
+                IntCounter::new(
+                    "serviceoffer_lease_renew_failures_total",
+                    "Writes to the Lease that did not succeed.",
+                )?,
+            )?,
+            renewed: register(
+                registry,
+                Gauge::new(
+                    "serviceoffer_lease_renewed_timestamp_seconds",
+                    "When this replica last wrote the Lease; 0 if never.",
+                )?,
+            )?,
+        })
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self, leads: bool) {
+        self.master.set(leads.into());
+    }
+
+    /// The leader changed.
+    pub fn transition(&self) {
+        self.transitions.inc();
+    }
+
+    /// The Lease was written.
+    pub fn renewed(&self) {
+        self.renewed.set(unix_seconds());
+    }
+
+    /// The Lease was not written.
+    pub fn renewal_failed(&self) {
+        self.failures.inc();
+    }
+}
+
+/// What the reconcile loops tell.
+#[derive(Clone, Debug)]
+pub struct Reconcile {
+    total: Counters<Loop, Turn>,
+    errors: Counters<Loop, Reason>,
+    duration: Timers<Loop>,
+    active: Gauges<Loop>,
+    last_success: Gauges<Loop>,
+}
+
+impl Reconcile {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        Ok(Self {
+            total: Counters::new(registry, "serviceoffer_reconcile_total", "Reconciliations by their result.")?,
+            errors: Counters::new(
+                registry,
+                "serviceoffer_reconcile_errors_total",
+                "Failed reconciliations by their reason.",
+            )?,
+            duration: Timers::new(
+                registry,
+                "serviceoffer_reconcile_duration_seconds",
+                "How long a reconciliation takes.",
+                WORK,
+            )?,
+            active: Gauges::new(registry, "serviceoffer_reconcile_active", "Reconciliations under way.")?,
+            last_success: Gauges::new(
+                registry,
+                "serviceoffer_reconcile_last_success_timestamp_seconds",
+                "When a reconciliation last succeeded; 0 if never.",
+            )?,
+        })
+    }
+
+    /// A reconciliation begins; the value that is returned tells of its end.
+    #[must_use]
+    pub fn begin(&self, of: Loop) -> Reconciliation {
+        self.active.add(of, 1.0);
+        Reconciliation {
+            metrics: self.clone(),
+            of,
+            begun: std::time::Instant::now(),
+            turn: Turn::Aborted,
+            reason: None,
+        }
+    }
+}
+
+/// One reconciliation that is under way. Dropped without a word, it counts as aborted.
+#[derive(Debug)]
+pub struct Reconciliation {
+    metrics: Reconcile,
+    of: Loop,
+    begun: std::time::Instant,
+    turn: Turn,
+    reason: Option<Reason>,
+}
+
+impl Reconciliation {
+    /// It is done; nothing is left to do until something changes.
+    pub fn succeed(mut self) {
+        self.turn = Turn::Success;
+    }
+
+    /// It is done as far as possible; it will go on by itself.
+    pub fn requeue(mut self) {
+        self.turn = Turn::Requeue;
+    }
+
+    /// It failed and will be tried again.
+    pub fn fail(mut self, reason: Reason) {
+        self.turn = Turn::Error;
+        self.reason = Some(reason);
+    }
+}
+
+impl Drop for Reconciliation {
+    fn drop(&mut self) {
+        let Self { metrics, of, begun, turn, reason } = self;
+        metrics.active.add(*of, -1.0);
+        metrics.duration.observe(*of, begun.elapsed());
+        metrics.total.increment(*of, *turn);
+        if let Some(reason) = reason {
+            metrics.errors.increment(*of, *reason);
+        }
+        if matches!(turn, Turn::Success | Turn::Requeue) {
+            metrics.last_success.set(*of, unix_seconds());
+        }
+    }
+}
+
+/// What the watches tell.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    failures: Counters<Kind, ()>,
+    synced: Gauges<Kind>,
+    invalid: Gauges<Kind>,
+    missing: Gauges<Kind>,
+}
+
+impl Watch {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        Ok(Self {
+            failures: Counters::new(registry, "serviceoffer_watch_failures_total", "Watches that broke.")?,
+            synced: Gauges::new(
+                registry,
+                "serviceoffer_cache_synced",
+                "1 once all objects of a kind have been listed.",
+            )?,
+            invalid: Gauges::new(registry, "serviceoffer_invalid_objects", "Objects that cannot be decoded.")?,
+            missing: Gauges::new(
+                registry,
+                "serviceoffer_crd_missing",
+                "1 while the API server does not know the kind.",
+            )?,
+        })
+    }
+
+    /// A watch broke; `missing` says whether because the API server does not know the kind.
+    pub fn failed(&self, kind: Kind, missing: bool) {
+        self.failures.increment(kind, ());
+        self.missing.set(kind, if missing { 1.0 } else { 0.0 });
+    }
+
+    /// All objects of a kind have been listed.
+    pub fn synced(&self, kind: Kind) {
+        self.synced.set(kind, 1.0);
+        self.missing.set(kind, 0.0);
+    }
+
+    /// So many objects of a kind cannot be decoded.
+    pub fn invalid(&self, kind: Kind, count: usize) {
+        self.invalid.set(kind, count as f64);
+    }
+}
+
+/// What the Kubernetes client tells.
+#[derive(Clone, Debug)]
+pub struct Client {
+    requests: Counters<Method, Code>,
+    duration: Timers<Method>,
+}
+
+impl Client {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        Ok(Self {
+            requests: Counters::new(registry, "rest_client_requests_total", "Requests to the API server.")?,
+            duration: Timers::new(
+                registry,
+                "rest_client_request_duration_seconds",
+                "How long the API server takes to answer.",
+                WORK,
+            )?,
+        })
+    }
+
+    /// A request was answered, or failed (`code` is `None`).
+    pub fn requested(&self, method: &http::Method, code: Option<http::StatusCode>, duration: Duration) {
+        let method = Method::of(method);
+        self.requests.increment(method, Code::of(code));
+        self.duration.observe(method, duration);
+    }
+}
+
+/// What happens on chains.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    requests: Counters<Call, Answer>,
+    duration: Timers<Call>,
+    registrations: ChainCounters<Outcome>,
+    spent: ChainGauges,
+    pending: ChainGauges,
+    oldest_pending: ChainGauges,
+    head: ChainGauges,
+    balance: ChainGauges,
+    confirmation: Timers<()>,
+}
+
+impl Chain {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        let gauges = |name: &str, help: &str| ChainGauges::new(registry, name, help);
+        Ok(Self {
+            requests: Counters::new(registry, "serviceoffer_chain_requests_total", "Requests to RPC endpoints.")?,
+            duration: Timers::new(
+                registry,
+                "serviceoffer_chain_request_duration_seconds",
+                "How long an RPC endpoint takes to answer.",
+                WORK,
+            )?,
+            registrations: ChainCounters::new(
+                registry,
+                "serviceoffer_onchain_registrations_total",
+                "Registrations by how far they came: signed, sent (repeats included), registered, adopted, frozen.",
+            )?,
+            spent: gauges(
+                "serviceoffer_chain_spent_coins",
+                "Spent in the last 24 hours, in whole units of the chain's coin.",
+            )?,
+            pending: gauges("serviceoffer_chain_transactions_pending", "Nonces that are in use and not final.")?,
+            oldest_pending: gauges(
+                "serviceoffer_chain_oldest_pending_timestamp_seconds",
+                "Since when the oldest nonce in use waits; 0 if none does.",
+            )?,
+            head: gauges("serviceoffer_chain_head_timestamp_seconds", "Time of the latest block seen; 0 if none was.")?,
+            balance: gauges(
+                "serviceoffer_chain_signer_balance_coins",
+                "Balance of the first signer, in whole units of the chain's coin.",
+            )?,
+            confirmation: Timers::new(
+                registry,
+                "serviceoffer_chain_confirmation_seconds",
+                "How long a registration takes from its first sending to its finality.",
+                CONFIRMATION,
+            )?,
+        })
+    }
+
+    /// A registry uses this chain: its series exist from then on.
+    pub fn introduce(&self, chain_id: u64) {
+        self.registrations.introduce(chain_id);
+        for gauges in [&self.spent, &self.pending, &self.oldest_pending, &self.head, &self.balance] {
+            gauges.introduce(chain_id);
+        }
+    }
+
+    /// A request to an RPC endpoint was answered, or not.
+    pub fn requested(&self, call: Call, answer: Answer, duration: Duration) {
+        self.requests.increment(call, answer);
+        self.duration.observe(call, duration);
+    }
+
+    /// A registration came so far.
+    pub fn registration(&self, chain_id: u64, outcome: Outcome) {
+        self.registrations.increment(chain_id, outcome);
+    }
+
+    /// A registration became final so long after its first sending.
+    pub fn confirmed(&self, duration: Duration) {
+        self.confirmation.observe((), duration);
+    }
+
+    /// What one look at a chain shows.
+    pub fn look(&self, chain_id: u64, look: ChainLook) {
+        let ChainLook { head_timestamp, balance, spent, pending, oldest_pending } = look;
+        self.head.set(chain_id, head_timestamp as f64);
+        self.balance.set(chain_id, balance);
+        self.spent.set(chain_id, spent);
+        self.pending.set(chain_id, pending as f64);
+        self.oldest_pending.set(chain_id, oldest_pending.unwrap_or_default());
+    }
+}
+
+/// What one look at a chain shows. Amounts are in whole units of its coin: exact to 15 digits, fine for alerts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChainLook {
+    /// Time of the latest block, in Unix seconds.
+    pub head_timestamp: u64,
+    /// Balance of the first signer.
+    pub balance: f64,
+    /// Spent in the last 24 hours.
+    pub spent: f64,
+    /// Nonces in use that are not final.
+    pub pending: usize,
+    /// Since when the oldest of them waits, in Unix seconds.
+    pub oldest_pending: Option<f64>,
+}
+
+/// What the HTTP servers tell.
+#[derive(Clone, Debug)]
+pub struct Http {
+    requests: Counters<Route, Code>,
+    duration: Timers<Route>,
+}
+
+impl Http {
+    fn new(registry: &Registry) -> Result<Self, Error> {
+        Ok(Self {
+            requests: Counters::new(registry, "http_requests_total", "Requests served.")?,
+            duration: Timers::new(
+                registry,
+                "http_request_duration_seconds",
+                "How long a request takes to serve.",
+                WORK,
+            )?,
+        })
+    }
+
+    /// A request was served.
+    pub fn served(&self, route: Route, code: http::StatusCode, duration: Duration) {
+        self.requests.increment(route, Code::of(Some(code)));
+        self.duration.observe(route, duration);
+    }
+}
+
+/// Shared by whoever computes a number when it is asked for.
+type Compute<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_exists_from_the_start_and_no_pod_has_too_many() {
+        let metrics = Metrics::new("lease").unwrap();
+        metrics.chain.introduce(84532);
+        let text = metrics.render().unwrap();
+        for series in [
+            "leader_election_master_status{name=\"lease\"} 0",
+            "serviceoffer_leader_transitions_total 0",
+            "serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"registered\"} 0",
+            "serviceoffer_reconcile_total{loop=\"offer\",result=\"success\"} 0",
+            "serviceoffer_watch_failures_total{kind=\"ServiceOffer\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is missing from\n{text}");
+        }
+        let series = text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{")).count();
+        assert!(series < 400, "{series}");
+    }
+
+    #[test]
+    fn a_reconciliation_that_is_dropped_counts_as_aborted() {
+        let metrics = Metrics::new("lease").unwrap();
+        drop(metrics.reconcile.begin(Loop::Registry));
+        metrics.reconcile.begin(Loop::Offer).fail(Reason::Conflict);
+        metrics.reconcile.begin(Loop::Offer).succeed();
+        let text = metrics.render().unwrap();
+        for series in [
+            "serviceoffer_reconcile_total{loop=\"registry\",result=\"aborted\"} 1",
+            "serviceoffer_reconcile_errors_total{loop=\"offer\",reason=\"Conflict\"} 1",
+            "serviceoffer_reconcile_active{loop=\"offer\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is missing from\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_sets_of_metrics_do_not_meet() {
+        assert!(Metrics::new("a").is_ok() && Metrics::new("b").is_ok());
+    }
+}

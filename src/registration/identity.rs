@@ -1,0 +1,177 @@
+//! Which registry an offer uses, and whose agent it is.
+
+use alloy::primitives::Address;
+use kube::ResourceExt;
+
+use crate::api::{
+    AgentRegistration, DEFAULT_REGISTRY_ANNOTATION, IdentityRegistry, IdentityScope, Key, Registration, ServiceOffer,
+    network,
+};
+
+/// Why it is not known whose agent an offer is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// No registry is named, none is in use, and none is the default.
+    #[error(
+        "no IdentityRegistry is the default: set registration.registryRef.name, or annotate one with obol.org/is-default-registry=true"
+    )]
+    NoRegistry,
+    /// Two registries are the default.
+    #[error(
+        "{first} and {second} are both annotated as the default registry: set registration.registryRef.name, or keep one annotation"
+    )]
+    TwoDefaults {
+        /// One of them.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// The registry does not exist.
+    #[error("IdentityRegistry {name} does not exist: create it, or correct registration.registryRef.name")]
+    RegistryNotFound {
+        /// Its name.
+        name: String,
+    },
+    /// The registry's address cannot be read.
+    #[error("IdentityRegistry {name} has no readable address for its chain: correct spec.address")]
+    AddressUnknown {
+        /// Its name.
+        name: String,
+    },
+    /// The offer has an agent already, under another key.
+    #[error(
+        "this offer's agent is {recorded} (record r-{recorded}); its identity or registry now leads to {derived}: restore them, or raise registration.edition to ask for a new agent"
+    )]
+    IdentityChanged {
+        /// Key of the agent that it has.
+        recorded: Key,
+        /// Key that its spec leads to.
+        derived: Key,
+    },
+}
+
+impl Unresolved {
+    /// One word for conditions.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NoRegistry => "NoRegistry",
+            Self::TwoDefaults { .. } => "TwoDefaultRegistries",
+            Self::RegistryNotFound { .. } => "RegistryNotFound",
+            Self::AddressUnknown { .. } => "RegistryAddressUnknown",
+            Self::IdentityChanged { .. } => "IdentityChanged",
+        }
+    }
+}
+
+/// Whose agent an offer is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution<'a> {
+    /// The registry.
+    pub registry: &'a IdentityRegistry,
+    /// The agent's identity.
+    pub identity: String,
+    /// The agent's key.
+    pub key: Key,
+}
+
+/// Finds out whose agent an offer is. `records` are those that list the offer, by namespace and name.
+///
+/// Without `registryRef` an offer stays with the registry that its record uses, so that moving the default moves no agent.
+///
+/// # Errors
+/// If there is no registry, or the offer has an agent already and its spec leads to another one.
+pub fn resolve<'a>(
+    offer: &ServiceOffer,
+    registries: &'a [impl AsRef<IdentityRegistry>],
+    records: &[impl AsRef<AgentRegistration>],
+) -> Result<Resolution<'a>, Unresolved> {
+    let edition = registration(offer).map_or(1, |registration| registration.edition);
+    let own = || records.iter().map(AsRef::as_ref).filter(|record| record.spec.edition == edition);
+    let registry = choose(offer, registries, own())?;
+    let identity = identity_of(offer, registry.spec.identity_scope);
+    let Some(key) = key_of(offer, registry) else {
+        return Err(Unresolved::AddressUnknown { name: registry.name_any() });
+    };
+    match own().map(|record| record.spec.key).find(|recorded| *recorded != key) {
+        Some(recorded) if own().all(|record| record.spec.key != key) => {
+            Err(Unresolved::IdentityChanged { recorded, derived: key })
+        }
+        _ => Ok(Resolution { registry, identity, key }),
+    }
+}
+
+fn choose<'a, 'b>(
+    offer: &ServiceOffer,
+    registries: &'a [impl AsRef<IdentityRegistry>],
+    mut own: impl Iterator<Item = &'b AgentRegistration>,
+) -> Result<&'a IdentityRegistry, Unresolved> {
+    let named = |name: &str| registries.iter().map(AsRef::as_ref).find(|registry| registry.name_any() == name);
+    let or_missing = |name: &str| named(name).ok_or_else(|| Unresolved::RegistryNotFound { name: name.to_owned() });
+    if let Some(reference) = registration(offer).and_then(|registration| registration.registry_ref.as_ref()) {
+        return or_missing(&reference.name);
+    }
+    let in_use = offer.status.as_ref().and_then(|status| status.registration.as_ref()?.registry.as_deref());
+    if let Some(name) = in_use {
+        return or_missing(name);
+    }
+    if let Some(record) = own.next() {
+        let holds = |registry: &&IdentityRegistry| {
+            registry.spec.chain_id == record.spec.chain_id && address_of(registry) == Some(record.spec.registry.address)
+        };
+        let mut holding: Vec<_> = registries.iter().map(AsRef::as_ref).filter(holds).collect();
+        // Of several objects for one contract the default comes first, then the first by name.
+        holding.sort_by_key(|registry| (!is_default(registry), registry.name_any()));
+        let address = record.spec.registry.address;
+        let name = || format!("of contract {address} on chain {}", record.spec.chain_id);
+        return holding.first().copied().ok_or_else(|| Unresolved::RegistryNotFound { name: name() });
+    }
+    let mut defaults = registries.iter().map(AsRef::as_ref).filter(|registry| is_default(registry));
+    match (defaults.next(), defaults.next()) {
+        (Some(registry), None) => Ok(registry),
+        (Some(first), Some(second)) => {
+            Err(Unresolved::TwoDefaults { first: first.name_any(), second: second.name_any() })
+        }
+        (None, _) => Err(Unresolved::NoRegistry),
+    }
+}
+
+/// Key of the agent that an offer leads to on a registry; `None` if the registry's address is not known.
+#[must_use]
+pub fn key_of(offer: &ServiceOffer, registry: &IdentityRegistry) -> Option<Key> {
+    let edition = registration(offer).map_or(1, |registration| registration.edition);
+    let identity = identity_of(offer, registry.spec.identity_scope);
+    Some(Key::derive(&identity, registry.spec.chain_id, address_of(registry)?, edition))
+}
+
+/// Identity of an offer's agent. It begins with the offer's own namespace wherever it has one, so nobody can claim an agent
+/// of another namespace.
+#[must_use]
+pub fn identity_of(offer: &ServiceOffer, scope: IdentityScope) -> String {
+    let namespace = offer.namespace().unwrap_or_default();
+    match scope {
+        IdentityScope::Registry => String::new(),
+        IdentityScope::Namespace => namespace,
+        IdentityScope::Offer => {
+            let own = registration(offer).and_then(|registration| registration.identity.clone());
+            format!("{namespace}/{}", own.unwrap_or_else(|| offer.name_any()))
+        }
+    }
+}
+
+/// Address of a registry's contract: the one that is given, or the one of its chain's class.
+#[must_use]
+pub fn address_of(registry: &IdentityRegistry) -> Option<Address> {
+    match &registry.spec.address {
+        Some(address) => address.parse().ok(),
+        None => network::default_registry(registry.spec.chain_id),
+    }
+}
+
+fn is_default(registry: &IdentityRegistry) -> bool {
+    registry.annotations().get(DEFAULT_REGISTRY_ANNOTATION).is_some_and(|value| value == "true")
+}
+
+fn registration(offer: &ServiceOffer) -> Option<&Registration> {
+    offer.spec.registration.as_ref()
+}
