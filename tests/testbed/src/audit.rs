@@ -1,0 +1,171 @@
+//! The API server's audit log: who did what to which object.
+//!
+//! The server answers a request only after its entry is in the log (`--audit-log-mode=blocking`), except for the entry of a
+//! long request such as a watch, which is there once it began.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// Reads the entries that the log got since the reader was made, or since they were read last.
+#[derive(Debug)]
+pub struct Audit {
+    log: PathBuf,
+    position: u64,
+}
+
+/// One request that the API server handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// The user's name, for a service account `system:serviceaccount:NAMESPACE:NAME`.
+    pub user: String,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or an HTTP method in lower case.
+    pub verb: String,
+    /// The API group, empty for the core group and for paths that are no resource.
+    pub group: String,
+    /// The resource in the plural; empty for paths that are no resource.
+    pub resource: String,
+    /// For example `status`; mostly empty.
+    pub subresource: String,
+    /// Empty for cluster-wide objects.
+    pub namespace: String,
+    /// Empty for lists, and for objects whose name the server chose.
+    pub name: String,
+    /// Path and query.
+    pub uri: String,
+    /// `ResponseComplete`, `ResponseStarted` for a long request that goes on, `Panic`.
+    pub stage: String,
+    /// The HTTP status, 0 if there was none.
+    pub code: u16,
+    /// When the request arrived.
+    pub received: Timestamp,
+    /// When this stage was reached.
+    pub time: Timestamp,
+}
+
+impl Audit {
+    /// A reader that begins at the log's end.
+    pub(crate) fn from_now(log: PathBuf) -> Result<Self> {
+        let position = std::fs::metadata(&log).map(|file| file.len());
+        let position = match position {
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            length => length.with_context(|| format!("reading {}", log.display()))?,
+        };
+        Ok(Self { log, position })
+    }
+
+    /// The entries since the last call, oldest first.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or is not an audit log.
+    pub fn read(&mut self) -> Result<Vec<AuditEntry>> {
+        let mut file = File::open(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
+        file.seek(SeekFrom::Start(self.position))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // The last line may be half-written.
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
+        self.position += u64::try_from(complete)?;
+        text[..complete].lines().map(parse).collect()
+    }
+}
+
+fn parse(line: &str) -> Result<AuditEntry> {
+    let event: Event = serde_json::from_str(line).with_context(|| format!("audit entry {line}"))?;
+    let object = event.object_ref.unwrap_or_default();
+    Ok(AuditEntry {
+        user: event.user.username,
+        user_agent: event.user_agent,
+        verb: event.verb,
+        group: object.api_group,
+        resource: object.resource,
+        subresource: object.subresource,
+        namespace: object.namespace,
+        name: object.name,
+        uri: event.request_uri,
+        stage: event.stage,
+        code: event.response_status.map_or(0, |status| status.code),
+        received: event.request_received_timestamp,
+        time: event.stage_timestamp,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    user: User,
+    #[serde(default)]
+    user_agent: String,
+    verb: String,
+    #[serde(rename = "requestURI")]
+    request_uri: String,
+    stage: String,
+    object_ref: Option<ObjectRef>,
+    response_status: Option<ResponseStatus>,
+    request_received_timestamp: Timestamp,
+    stage_timestamp: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct User {
+    #[serde(default)]
+    username: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ObjectRef {
+    api_group: String,
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ResponseStatus {
+    #[serde(default)]
+    code: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const LINE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"/apis/apps/v1/namespaces/a/deployments/b/status?x=1","verb":"patch","user":{"username":"admin","groups":["system:masters"]},"sourceIPs":["127.0.0.1"],"userAgent":"test","objectRef":{"resource":"deployments","namespace":"a","name":"b","apiGroup":"apps","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200},"requestReceivedTimestamp":"2026-01-02T03:04:05.000001Z","stageTimestamp":"2026-01-02T03:04:05.100001Z"}"#;
+
+    #[test]
+    fn an_entry_says_who_did_what_to_which_object() -> Result<()> {
+        let entry = parse(LINE)?;
+        assert_eq!((entry.user.as_str(), entry.verb.as_str(), entry.code), ("admin", "patch", 200));
+        assert_eq!(
+            (entry.group.as_str(), entry.resource.as_str(), entry.subresource.as_str()),
+            ("apps", "deployments", "status")
+        );
+        assert_eq!((entry.namespace.as_str(), entry.name.as_str()), ("a", "b"));
+        assert_eq!(entry.time.as_millisecond() - entry.received.as_millisecond(), 100);
+        Ok(())
+    }
+
+    #[test]
+    fn a_half_written_line_is_read_once_it_is_whole() -> Result<()> {
+        let path = std::env::temp_dir().join(format!("testbed-audit-{}", std::process::id()));
+        let mut log = File::create(&path)?;
+        writeln!(log, "{LINE}")?;
+        let mut audit = Audit::from_now(path.clone())?;
+        let (first, second) = LINE.split_at(100);
+        write!(log, "{LINE}\n{first}")?;
+        assert_eq!(audit.read()?.len(), 1);
+        writeln!(log, "{second}")?;
+        assert_eq!(audit.read()?.len(), 1);
+        assert_eq!(audit.read()?.len(), 0);
+        Ok(std::fs::remove_file(path)?)
+    }
+}

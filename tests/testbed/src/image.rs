@@ -1,0 +1,153 @@
+//! Container images for tests: built from a Dockerfile, or packed from files of the host.
+//!
+//! The result is a `docker-archive` file in the cache, which [`crate::Cluster::load`] puts on the node. No image tool's
+//! own storage on the host is touched.
+
+pub(crate) mod archive;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cache::Cache;
+use crate::name::Name;
+use crate::subprocess;
+
+/// Hides the host's image storage from the program that follows the work directory in the arguments. buildah keeps a
+/// cache of blob locations in `/var/lib/containers`, and no option moves it. The work directory stays real, also below
+/// `/var/lib`.
+const HIDDEN_STORAGE: &str = r#"
+    cd "$1"
+    mkdir -p hidden
+    mount -t tmpfs tmpfs hidden
+    mkdir hidden/upper hidden/work
+    mount -t overlay -o lowerdir=/var/lib,upperdir=hidden/upper,workdir=hidden/work overlay /var/lib
+    mount --bind . "$1"
+    cd /
+    shift
+    exec "$@"
+"#;
+
+/// Builds the Dockerfile in `context`. Each of `build_contexts` replaces a stage or an image of that name with a directory.
+///
+/// # Errors
+/// If the build fails; the error holds the end of its output.
+pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Result<PathBuf> {
+    let place = Place::of(tag)?;
+    let storage = [("--root", "storage"), ("--runroot", "run"), ("--storage-driver", "vfs")].map(|(option, value)| {
+        let value = if option == "--storage-driver" { value.into() } else { place.work.join(value).into_os_string() };
+        [OsString::from(option), value]
+    });
+    // Debian ships this file in a package that nothing here needs otherwise.
+    let policy = place.work.join("policy.json");
+    fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)?;
+
+    let mut bud = hidden_buildah(&place);
+    bud.args(storage.iter().flatten()).args(["build", "--isolation", "chroot", "--tag", tag]);
+    bud.arg("--signature-policy").arg(&policy);
+    for (name, directory) in build_contexts {
+        bud.arg("--build-context").arg(format!("{name}={}", directory.display()));
+    }
+    subprocess::logged(bud.arg(context), &place.log()).with_context(|| format!("building {tag}"))?;
+
+    let mut push = hidden_buildah(&place);
+    push.args(storage.iter().flatten()).arg("push").arg("--signature-policy").arg(&policy).arg(tag);
+    push.arg(format!("docker-archive:{}:{tag}", place.partial().display()));
+    subprocess::logged(&mut push, &place.log()).with_context(|| format!("writing {tag} to an archive"))?;
+    place.finish()
+}
+
+/// Packs files into an image without a base, as (path on the host, absolute path in the image).
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn from_files(files: &[(&Path, &str)], entrypoint: &[&str], tag: &str) -> Result<PathBuf> {
+    let place = Place::of(tag)?;
+    archive::write(&place.partial(), files, entrypoint, tag)?;
+    place.finish()
+}
+
+/// The shared libraries that a program is linked to, the loader included, where the loader will look for them.
+///
+/// # Errors
+/// If a library is not on this machine.
+pub fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = subprocess::output(Command::new("ldd").arg(program))?;
+    parse_libraries(&listed).with_context(|| format!("libraries of {}", program.display()))
+}
+
+fn parse_libraries(listed: &str) -> Result<Vec<PathBuf>> {
+    let mut libraries = Vec::new();
+    for line in listed.lines() {
+        ensure!(!line.contains("not found"), "{}", line.trim());
+        let path = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
+        let path = path.split_once(" (").map_or(path, |(path, _)| path);
+        // Lines without a path are the kernel's own object, or say that the program is static.
+        if path.starts_with('/') {
+            libraries.push(PathBuf::from(path));
+        }
+    }
+    Ok(libraries)
+}
+
+fn hidden_buildah(place: &Place) -> Command {
+    let mut command = subprocess::bound("unshare");
+    command.args(["--mount", "--propagation", "private", "--", "sh", "-ec", HIDDEN_STORAGE, "sh"]);
+    command.arg(&place.work).arg("buildah").env("TMPDIR", &place.work);
+    command
+}
+
+/// Where an image is made: beside its final file, and of no interest to anyone until it is complete.
+struct Place {
+    file: PathBuf,
+    work: PathBuf,
+}
+
+impl Place {
+    fn of(tag: &str) -> Result<Self> {
+        let images = Cache::open()?.path("images").join(Name::current()?.as_str());
+        let plain = tag.replace(['/', ':', '@'], "_");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let work = images.join(format!("{plain}.{}.{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+        Ok(Self { file: images.join(format!("{plain}.tar")), work })
+    }
+
+    fn partial(&self) -> PathBuf {
+        self.work.join("image.tar")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.work.join("log")
+    }
+
+    fn finish(self) -> Result<PathBuf> {
+        fs::rename(self.partial(), &self.file).with_context(|| format!("writing {}", self.file.display()))?;
+        Ok(self.file.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The next image of another process would not be in its way.
+        let _ = fs::remove_dir_all(&self.work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read_from_the_loaders_list() -> Result<()> {
+        let listed = "\tlinux-vdso.so.1 (0x7f)\n\tlibm.so.6 => /lib/x/libm.so.6 (0x7f)\n\t/lib64/ld.so.2 (0x7f)\n";
+        assert_eq!(parse_libraries(listed)?, [Path::new("/lib/x/libm.so.6"), Path::new("/lib64/ld.so.2")]);
+        assert_eq!(parse_libraries("\tstatically linked\n")?, Vec::<PathBuf>::new());
+        assert!(parse_libraries("\tlibx.so => not found\n").is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! A Kubernetes namespace that belongs to one test.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Object, ServiceAccount};
+use kube::api::{DeleteParams, PostParams};
+use kube::core::ObjectMeta;
+use kube::{Api, Client};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::cluster::Cluster;
+
+/// A namespace, deleted when this is dropped. What is in it goes away in the background.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    cluster: Cluster,
+}
+
+impl Namespace {
+    pub(crate) async fn create(cluster: &Cluster, prefix: &str, labels: &[(&str, &str)]) -> Result<Self> {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let object = Object {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{prefix}-")),
+                labels: Some(labels.collect::<BTreeMap<_, _>>()),
+                ..ObjectMeta::default()
+            },
+            ..Object::default()
+        };
+        let created = Api::<Object>::all(cluster.client()).create(&PostParams::default(), &object).await?;
+        let name = created.metadata.name.context("a namespace without a name")?;
+        let namespace = Self { name, cluster: cluster.clone() };
+        namespace.wait_for_pods_to_be_possible().await?;
+        Ok(namespace)
+    }
+
+    /// The name that the server chose: the prefix and five random letters.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Deletes it and waits until everything in it is gone.
+    ///
+    /// # Errors
+    /// If it is not gone within two minutes.
+    pub async fn delete(self) -> Result<()> {
+        let api: Api<Object> = Api::all(self.cluster.client());
+        api.delete(&self.name, &DeleteParams::default()).await?;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while api.get_opt(&self.name).await?.is_some() {
+            anyhow::ensure!(Instant::now() < deadline, "namespace {} does not go away", self.name);
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// A pod cannot be created before its service account, nor start before the authority's certificate.
+    async fn wait_for_pods_to_be_possible(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let client: Client = self.cluster.client();
+        loop {
+            let account = Api::<ServiceAccount>::namespaced(client.clone(), &self.name).get_opt("default").await?;
+            let authority =
+                Api::<ConfigMap>::namespaced(client.clone(), &self.name).get_opt("kube-root-ca.crt").await?;
+            if account.and(authority.map(drop)).is_some() {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "namespace {} does not get its service account", self.name);
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Namespace {
+    /// Through kubectl, because the test's runtime may be on its way out. Deleting it twice does no harm.
+    fn drop(&mut self) {
+        let arguments =
+            ["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found", "--request-timeout=5s"];
+        let mut kubectl = self.cluster.kubectl(arguments);
+        let _ = kubectl.as_std_mut().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}

@@ -1,0 +1,121 @@
+//! Processes as the host's `/proc` shows them.
+//!
+//! A pid alone is not an identity, because the kernel gives it out again: [`ProcessId`] adds the start time. Nothing
+//! here knows what a process is for; [`crate::process`] is what tests hold.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// One process: its pid on the host, and when it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: u32,
+    start: u64,
+}
+
+impl ProcessId {
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        Stat::read(pid).map(|stat| stat.id)
+    }
+
+    /// The state letter of `/proc/PID/stat`, or none when this process is gone or a zombie.
+    pub(crate) fn state(self) -> Option<char> {
+        let stat = Stat::read(self.pid)?;
+        (stat.id == self && !matches!(stat.state, 'Z' | 'X')).then_some(stat.state)
+    }
+
+    pub(crate) fn is_alive(self) -> bool {
+        self.state().is_some()
+    }
+
+    pub(crate) fn signal(self, signal: signal::Signal) -> Result<()> {
+        ensure!(self.is_alive(), "process {} is gone", self.pid);
+        let pid = Pid::from_raw(i32::try_from(self.pid)?);
+        signal::kill(pid, signal).with_context(|| format!("{signal} to process {}", self.pid))
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident(self) -> Option<u64> {
+        let kilobytes = status_field(self.pid, "VmRSS:")?;
+        Some(kilobytes.trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+    }
+}
+
+/// The fields of `/proc/PID/stat` that the testbed reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub(crate) id: ProcessId,
+    pub(crate) state: char,
+    pub(crate) parent: u32,
+    pub(crate) session: u32,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// The command name may hold spaces and brackets, so the fields are counted from its last bracket.
+    fn parse(pid: u32, text: &str) -> Option<Self> {
+        let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        let start = fields.nth(15)?.parse().ok()?;
+        Some(Self { id: ProcessId { pid, start }, state, parent, session })
+    }
+}
+
+/// Every process of the machine, zombies included.
+pub(crate) fn all() -> Vec<Stat> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(Stat::read).collect()
+}
+
+/// The pid that a process has in the innermost pid namespace that it is part of.
+pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
+    status_field(pid, "NSpid:")?.split_ascii_whitespace().last()?.parse().ok()
+}
+
+/// The program and the arguments that a process was started with.
+pub(crate) fn arguments(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+}
+
+/// What tells one namespace of a kind (`pid`, `net`, ...) from another.
+pub(crate) fn namespace(pid: u32, kind: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
+
+fn status_field(pid: u32, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_brackets_and_spaces_does_not_shift_the_fields() -> Result<()> {
+        let line = "7 (a) b) S 3 7 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        let stat = Stat::parse(7, line).context("no parse")?;
+        assert_eq!((stat.state, stat.parent, stat.session, stat.id.start), ('S', 3, 5, 4242));
+        Ok(())
+    }
+
+    #[test]
+    fn a_pid_with_another_start_time_is_another_process() -> Result<()> {
+        let own = ProcessId::of(std::process::id()).context("no own process")?;
+        assert!(own.is_alive());
+        assert!(!ProcessId { start: own.start + 1, ..own }.is_alive());
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Programs built from Go modules: the Kubernetes components, etcd and CoreDNS.
+//!
+//! The module files are part of this crate; `go.sum` pins every source, and Go's own caches make a rebuild fast.
+
+use std::fs;
+use std::sync::OnceLock;
+
+use anyhow::{Result, anyhow};
+
+use super::{Tool, prerequisite};
+use crate::cache::Scratch;
+use crate::subprocess;
+
+const ADVICE: &str = "install Go 1.21 or later from https://go.dev/dl and put its bin directory into PATH";
+
+/// A Go module and the programs that it yields.
+pub(super) struct Module {
+    label: &'static str,
+    files: &'static [(&'static str, &'static str)],
+    linker_flags: &'static str,
+    /// Each yields a program that is named like the last part of the path.
+    packages: &'static [&'static str],
+}
+
+pub(super) const KUBERNETES: Module = Module {
+    label: "kubernetes-1.34.4",
+    files: &[
+        ("go.mod", include_str!("../../node/kubernetes/go.mod")),
+        ("go.sum", include_str!("../../node/kubernetes/go.sum")),
+    ],
+    // Without the stamp the server calls itself v0.0.0, and a chart's `kubeVersion` refuses it.
+    linker_flags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 \
+                   -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34",
+    packages: &[
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-scheduler",
+        "k8s.io/kubernetes/cmd/kubelet",
+        "k8s.io/kubernetes/cmd/kube-proxy",
+    ],
+};
+
+pub(super) const ETCD: Module = Module {
+    label: "etcd-3.6.15",
+    files: &[
+        ("go.mod", include_str!("../../node/etcd/go.mod")),
+        ("go.sum", include_str!("../../node/etcd/go.sum")),
+        ("main.go", include_str!("../../node/etcd/main.go")),
+    ],
+    linker_flags: "-s -w",
+    packages: &["serviceoffer.test/etcd"],
+};
+
+pub(super) const COREDNS: Module = Module {
+    label: "coredns-1.15.0",
+    files: &[
+        ("go.mod", include_str!("../../node/coredns/go.mod")),
+        ("go.sum", include_str!("../../node/coredns/go.sum")),
+        ("main.go", include_str!("../../node/coredns/main.go")),
+    ],
+    linker_flags: "-s -w",
+    packages: &["serviceoffer.test/coredns"],
+};
+
+impl Tool for Module {
+    fn label(&self) -> String {
+        self.label.to_owned()
+    }
+
+    fn inputs(&self) -> Result<String> {
+        let files: String = self.files.iter().map(|(name, content)| format!("{name}\n{content}")).collect();
+        Ok(format!("{}\n{}\n{}\n{files}", go_version()?, self.linker_flags, self.packages.join(" ")))
+    }
+
+    fn make(&self, scratch: &Scratch) -> Result<()> {
+        let go = prerequisite("go", ADVICE)?;
+        for (name, content) in self.files {
+            fs::write(scratch.work.join(name), content)?;
+        }
+        let mut build = subprocess::bound(go);
+        build.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", self.linker_flags]);
+        build.arg("-o").arg(scratch.output.join("")).args(self.packages);
+        build.env("CGO_ENABLED", "0").env("GOFLAGS", "").current_dir(&scratch.work);
+        subprocess::logged(&mut build, &scratch.log)
+    }
+}
+
+/// The toolchain's version; asking takes a while, and it does not change under a running process.
+fn go_version() -> Result<String> {
+    static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
+    let ask = || {
+        let go = prerequisite("go", ADVICE)?;
+        subprocess::output(std::process::Command::new(go).args(["env", "GOVERSION"]).current_dir("/"))
+    };
+    VERSION.get_or_init(|| ask().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
+}
