@@ -13,10 +13,12 @@ pub mod rpc;
 pub mod scan;
 pub mod transaction;
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 
 pub use rpc::{Endpoint, RpcError};
 pub use transaction::Signer;
+
+use crate::api::Nonce;
 
 /// A block, as far as decisions need it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,4 +31,82 @@ pub struct Block {
     pub timestamp: u64,
     /// Its base fee, in wei per gas (EIP-1559); zero on a chain without one.
     pub base_fee: u128,
+}
+
+/// How often an account has sent, at three depths of the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In final blocks.
+    pub finalized: Nonce,
+    /// In all blocks.
+    pub latest: Nonce,
+    /// In all blocks, and waiting without a gap.
+    pub pending: Nonce,
+}
+
+/// Fees of the moment, in wei per gas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Market {
+    /// Base fee of the latest block (EIP-1559).
+    pub base_fee: u128,
+    /// Tip that is usual.
+    pub tip: u128,
+}
+
+/// Fees of one transaction, in wei per gas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fees {
+    /// Highest fee, tip included.
+    pub max_fee: u128,
+    /// Highest tip.
+    pub tip: u128,
+}
+
+impl Fees {
+    /// Most that a transaction of so much gas can cost.
+    #[must_use]
+    pub fn worst_cost(self, gas: u64) -> u128 {
+        self.max_fee.saturating_mul(gas.into())
+    }
+}
+
+/// A transaction in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Whether it succeeded.
+    pub succeeded: bool,
+    /// Number of its block.
+    pub block: u64,
+    /// What it cost in wei, an L2's fee for its data included.
+    pub cost: u128,
+}
+
+/// One final `Registered` log of the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Id that the registry gave. Zero is an id like any other.
+    pub agent_id: U256,
+    /// URI as it was registered.
+    pub agent_uri: String,
+    /// Transaction that emitted the log.
+    pub transaction: B256,
+    /// Number of its block.
+    pub block: u64,
+    /// Hash of its block.
+    pub block_hash: B256,
+}
+
+/// What a range of blocks holds of one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// First block of the range.
+    pub from: u64,
+    /// Last block of the range.
+    pub to: u64,
+    /// `Registered` logs of the owner, in the order of the chain.
+    pub registrations: Vec<Registration>,
+    /// Agents that the owner received, mints included (ERC-721 `Transfer` to it).
+    pub received: u64,
+    /// Agents that the owner gave away.
+    pub given: u64,
 }

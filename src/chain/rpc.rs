@@ -16,13 +16,10 @@ use alloy::serde::WithOtherFields;
 use alloy::sol_types::{SolCall, SolEvent};
 use alloy::transports::{RpcError as AlloyError, TransportError, TransportErrorKind};
 
-use super::{Block, abi};
+use super::{Block, Counts, Market, Page, Receipt, Registration, abi};
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
 use crate::leader::{Leading, NotLeading};
-use crate::ledger::evidence::Counts;
-use crate::ledger::index::{Page, Registration};
-use crate::ledger::money::Market;
 use crate::metrics::{Answer, Call, Chain as Metrics};
 
 /// How long one question may take.
@@ -95,17 +92,6 @@ pub enum Sent {
     Refused(String),
     /// Nothing is known.
     Unknown,
-}
-
-/// A transaction in a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Whether it succeeded.
-    pub succeeded: bool,
-    /// Number of its block.
-    pub block: u64,
-    /// What it cost in wei, an L2's fee for its data included.
-    pub cost: u128,
 }
 
 /// One endpoint.

@@ -12,8 +12,8 @@ use alloy::network::TxSignerSync;
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 
+use super::Fees;
 use crate::api::{Attempt, Nonce, Operation, Wei};
-use crate::ledger::money::Fees;
 
 /// A key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

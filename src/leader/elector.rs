@@ -4,6 +4,7 @@
 //! decides: each event of the world becomes one input, each action one effect. What the fence protects is not its
 //! business, and its own writes to the Lease are the only ones that need no proof of leadership: they make it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -23,10 +24,13 @@ use super::drain::Drain;
 use super::fence::Fence;
 use super::lease::{Action, Attempt, Candidate, Exit, Input};
 use super::record::{Chance, Config, Lease, Moment, Now, Record, Version};
+use crate::http::admin::Health;
 use crate::metrics::Election;
 
 /// Uid of the Pod that wrote the record: what tells a Pod's next container from a stranger of the same name.
 const POD_UID_ANNOTATION: &str = "obol.org/holder-pod-uid";
+/// How often the elector goes round at least, to show that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a read of one small object may take.
 const READ_BUDGET: Duration = Duration::from_secs(3);
 /// Delays between two attempts to watch: doubling from the first to the second, shortened by chance.
@@ -49,6 +53,8 @@ pub struct Elector {
     pub drain_budget: Duration,
     /// What it tells of itself.
     pub metrics: Election,
+    /// Whom it tells that it is alive.
+    pub health: Arc<Health>,
 }
 
 impl Elector {
@@ -83,6 +89,7 @@ impl Elector {
                     return exit;
                 }
             }
+            self.health.beat();
             let draining = world.draining;
             let event = tokio::select! {
                 biased;
@@ -92,6 +99,7 @@ impl Elector {
                 () = self.drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
                 () = until(draining) => Event::Input(Input::DrainTimedOut),
                 () = until(candidate.wake().map(|wake| clock.instant(wake))) => Event::Input(Input::Tick),
+                () = sleep(HEARTBEAT) => Event::Input(Input::Tick),
             };
             let input = world.take_in(event);
             debug!(?input, "election input");

@@ -4,19 +4,9 @@
 
 use alloy::primitives::{Address, B256};
 
-use super::index::{OwnerIndex, Registration};
+use super::index::OwnerIndex;
 use crate::api::{Key, Nonce, RegistrationResult, SignerLedgerSpec};
-
-/// How often an account has sent, at three depths of the chain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// In final blocks.
-    pub finalized: Nonce,
-    /// In all blocks.
-    pub latest: Nonce,
-    /// In all blocks, and waiting without a gap.
-    pub pending: Nonce,
-}
+use crate::chain::{Counts, Registration};
 
 /// What a chain shows of one account at one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

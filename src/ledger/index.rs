@@ -6,39 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, U256};
 
 use crate::api::Key;
-
-/// One final `Registered` log of the owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// Id that the registry gave. Zero is an id like any other.
-    pub agent_id: U256,
-    /// URI as it was registered.
-    pub agent_uri: String,
-    /// Transaction that emitted the log.
-    pub transaction: B256,
-    /// Number of its block.
-    pub block: u64,
-    /// Hash of its block.
-    pub block_hash: B256,
-}
-
-/// What a range of blocks holds of one owner.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// First block of the range.
-    pub from: u64,
-    /// Last block of the range.
-    pub to: u64,
-    /// `Registered` logs of the owner, in the order of the chain.
-    pub registrations: Vec<Registration>,
-    /// Agents that the owner received, mints included (ERC-721 `Transfer` to it).
-    pub received: u64,
-    /// Agents that the owner gave away.
-    pub given: u64,
-}
+use crate::chain::{Page, Registration};
 
 /// The range of blocks is not the next one: a page was lost or repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +98,8 @@ fn keys_in(uri: &str) -> impl Iterator<Item = Key> {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::B256;
+
     use super::*;
 
     fn key(letter: char) -> Key {

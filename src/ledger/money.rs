@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::utils::{format_ether, parse_units};
 
 use crate::api::SpendingLimits;
+use crate::chain::{Fees, Market};
 
 /// Digits of wei below one coin.
 const COIN_DECIMALS: u8 = 18;
@@ -64,32 +65,6 @@ fn amount(field: &'static str, value: &str, decimals: u8) -> Result<u128, Unread
 pub fn coins(wei: u128) -> String {
     let text = format_ether(wei);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Fees of the moment, in wei per gas.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Market {
-    /// Base fee of the latest block (EIP-1559).
-    pub base_fee: u128,
-    /// Tip that is usual.
-    pub tip: u128,
-}
-
-/// Fees of one transaction, in wei per gas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fees {
-    /// Highest fee, tip included.
-    pub max_fee: u128,
-    /// Highest tip.
-    pub tip: u128,
-}
-
-impl Fees {
-    /// Most that a transaction of so much gas can cost.
-    #[must_use]
-    pub fn worst_cost(self, gas: u64) -> u128 {
-        self.max_fee.saturating_mul(gas.into())
-    }
 }
 
 /// Why nothing is bought.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{B256, U256, keccak256};
 
-use super::evidence::{Adoptee, Counts, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
+use super::evidence::{Adoptee, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
 use super::freeze::Freeze;
 use super::index::OwnerIndex;
 use super::money::{Limits, Purse, Shortage};
@@ -26,6 +26,7 @@ use crate::api::{
     AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase, ProvenAbsent, Quarantine,
     QuarantineReason, RegistrationResult, SignerLedgerSpec, Wei,
 };
+use crate::chain::Counts;
 
 /// Nonces that may be allocated and not final at once. A constant of the protocol: the recovery of a lost ledger uses up
 /// as many nonces as any ledger may ever have had under way.

@@ -423,7 +423,9 @@ impl Chain {
         let ChainLook { head_timestamp, balance, spent, pending, oldest_pending } = look;
         self.head.set(chain_id, head_timestamp as f64);
         self.balance.set(chain_id, balance);
-        self.spent.set(chain_id, spent);
+        if let Some(spent) = spent {
+            self.spent.set(chain_id, spent);
+        }
         self.pending.set(chain_id, pending as f64);
         self.oldest_pending.set(chain_id, oldest_pending.unwrap_or_default());
     }
@@ -436,8 +438,8 @@ pub struct ChainLook {
     pub head_timestamp: u64,
     /// Balance of the first signer.
     pub balance: f64,
-    /// Spent in the last 24 hours.
-    pub spent: f64,
+    /// Spent in the last 24 hours, if it was counted at this look.
+    pub spent: Option<f64>,
     /// Nonces in use that are not final.
     pub pending: usize,
     /// Since when the oldest of them waits, in Unix seconds.

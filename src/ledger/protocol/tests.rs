@@ -2,9 +2,9 @@
 
 use alloy::primitives::Address;
 
-use super::super::index::{Page, Registration};
 use super::*;
 use crate::api::{OfferRef, RegistryContract};
+use crate::chain::{Page, Registration};
 
 const SIGNER: Address = Address::repeat_byte(0x51);
 const STRANGER: Address = Address::repeat_byte(0x99);

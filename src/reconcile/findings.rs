@@ -1,0 +1,130 @@
+//! What the registry loop finds out about single offers, for the offer loop to tell.
+//!
+//! A finding lives in memory: it is found again within a turn by whoever leads next.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::broadcast;
+
+use crate::ledger::money::Shortage;
+use crate::ledger::protocol::AdoptionRefused;
+
+/// Namespace and name of an offer.
+pub type OfferName = (String, String);
+
+/// Why an offer's agent is not registered yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// Traces of an earlier registration by another controller.
+    #[error(
+        "{trace}: a registration could be a second one. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
+    )]
+    AdoptionRequired {
+        /// What was found.
+        trace: String,
+    },
+    /// The agent that is to be adopted is not.
+    #[error(transparent)]
+    AdoptionRefused(#[from] AdoptionRefused),
+    /// There is no money for it.
+    #[error(transparent)]
+    Short(#[from] Shortage),
+    /// The registry would refuse it.
+    #[error("the registry would refuse the registration: {words}")]
+    WouldRevert {
+        /// Its own words.
+        words: String,
+    },
+    /// The record under the agent's key is another agent's.
+    #[error("record {name} belongs to identity {other:?}: two identities share one key")]
+    KeyTaken {
+        /// Name of the record.
+        name: String,
+        /// Its identity.
+        other: String,
+    },
+}
+
+impl Finding {
+    /// One word for conditions.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::AdoptionRequired { .. } => "AdoptionRequired",
+            Self::AdoptionRefused(_) => "AdoptionRefused",
+            Self::Short(shortage) => shortage.reason(),
+            Self::WouldRevert { .. } => "RegistrationWouldRevert",
+            Self::KeyTaken { .. } => "KeyTaken",
+        }
+    }
+
+    /// Whether a person has to act on the offer before anything can go on.
+    #[must_use]
+    pub const fn needs_a_person(&self) -> bool {
+        match self {
+            Self::AdoptionRequired { .. } | Self::AdoptionRefused(_) | Self::KeyTaken { .. } => true,
+            Self::Short(_) | Self::WouldRevert { .. } => false,
+        }
+    }
+}
+
+/// Findings of all registries. All clones are the same.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    by_registry: Arc<Mutex<BTreeMap<String, BTreeMap<OfferName, Finding>>>>,
+    changes: broadcast::Sender<OfferName>,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self { by_registry: Arc::default(), changes: broadcast::Sender::new(4096) }
+    }
+}
+
+impl Findings {
+    /// Replaces what one registry found, and tells which offers that concerns.
+    pub fn replace(&self, registry: &str, found: BTreeMap<OfferName, Finding>) {
+        let mut all = self.by_registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.insert(registry.to_owned(), found.clone()).unwrap_or_default();
+        drop(all);
+        let changed = |offer: &&OfferName| before.get(*offer) != found.get(*offer);
+        for offer in before.keys().chain(found.keys()).filter(changed) {
+            // Nobody listening is no loss: the offer loop begins by looking at every offer.
+            let _ = self.changes.send(offer.clone());
+        }
+    }
+
+    /// What a registry found out about an offer.
+    #[must_use]
+    pub fn get(&self, registry: &str, offer: &OfferName) -> Option<Finding> {
+        let all = self.by_registry.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(registry)?.get(offer).cloned()
+    }
+
+    /// Offers whose finding changes, from this moment on.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<OfferName> {
+        self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_offers_whose_finding_changes_are_told() {
+        let findings = Findings::default();
+        let mut changes = findings.changes();
+        let offer = |name: &str| ("shop".to_owned(), name.to_owned());
+        let short = Finding::Short(Shortage::Balance { balance: 0, needed: 1 });
+        findings.replace("idr", [(offer("a"), short.clone()), (offer("b"), short.clone())].into());
+        findings.replace("idr", [(offer("b"), short.clone())].into());
+        assert_eq!(findings.get("idr", &offer("a")), None);
+        assert_eq!(findings.get("idr", &offer("b")), Some(short));
+        assert_eq!(findings.get("other", &offer("b")), None);
+        let told: Vec<OfferName> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+        assert_eq!(told, [offer("a"), offer("b"), offer("a")]);
+    }
+}

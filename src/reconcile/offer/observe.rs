@@ -1,0 +1,66 @@
+//! Gathers what an offer's status depends on: all of it from the cache and from findings.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kube::core::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use super::plan::{Seen, Subject, View};
+use crate::api::ServiceOffer;
+use crate::cluster::cache::{Cache, Guarded};
+use crate::reconcile::Context;
+use crate::registration::identity;
+use crate::registration::standing::{self, Surroundings};
+
+/// Everything that decides what an offer's status says.
+pub(super) fn view(context: &Context, offer: &Guarded<ServiceOffer>) -> View {
+    let now = Timestamp::now();
+    let object = offer.object_ref(&());
+    let metadata: &ObjectMeta = offer.meta();
+    let generation = metadata.generation;
+    let subject = match &offer.0 {
+        Err(error) => Subject::Undecodable(error.error.clone()),
+        Ok(offer) => subject(context, offer, now),
+    };
+    let applied = object.uid.as_deref().and_then(|uid| context.applied.get(uid));
+    View { object, generation, now, applied, subject }
+}
+
+fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {
+    let cache = &context.cache;
+    let name = (offer.namespace().unwrap_or_default(), offer.name_any());
+    let registries = cache.registries();
+    let records = cache.records_of(&name);
+    let resolution = identity::resolve(offer, &registries, &records);
+    let registry = resolution.as_ref().ok().map(|resolution| resolution.registry.clone());
+    let key = resolution.as_ref().ok().map(|resolution| resolution.key);
+    Subject::Offer(Box::new(Seen {
+        standing: registry.as_ref().map(|registry| standing_of(cache, offer, registry, now)),
+        unresolved: resolution.err(),
+        record: key.and_then(|key| cache.record(key)).map(|record| record.spec.clone()),
+        finding: registry.as_ref().and_then(|registry| context.findings.get(&registry.name_any(), &name)),
+        upstream_exists: upstream_exists(cache, offer),
+        registry,
+        offer: offer.clone(),
+    }))
+}
+
+/// Whether an offer may be listed, as the cache has it.
+#[must_use]
+pub fn standing_of(
+    cache: &Cache,
+    offer: &ServiceOffer,
+    registry: &crate::api::IdentityRegistry,
+    now: Timestamp,
+) -> standing::Standing {
+    let labels: Option<BTreeMap<String, String>> = cache.namespace_labels(&offer.namespace().unwrap_or_default());
+    let around =
+        Surroundings { namespace_labels: labels.as_ref(), upstream_exists: upstream_exists(cache, offer), now };
+    standing::standing(offer, registry, around)
+}
+
+fn upstream_exists(cache: &Cache, offer: &ServiceOffer) -> bool {
+    let upstream = offer.spec.upstream.as_ref();
+    upstream.is_none_or(|upstream| cache.service_exists(&upstream.namespace, &upstream.service))
+}

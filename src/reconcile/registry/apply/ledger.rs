@@ -1,0 +1,432 @@
+//! Carries out what the ledger, its entries and the records need.
+//!
+//! Within a turn, records come first, then either pruning or spending: a ledger that has been pruned is newer than the records
+//! at hand, and nothing may be allocated from it before they have been read again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tracing::{info, warn};
+
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce, Suspend,
+};
+use crate::chain::rpc::Sent;
+use crate::chain::{RpcError, abi};
+use crate::cluster::Error as ClusterError;
+use crate::leader::Leading;
+use crate::ledger::evidence::Look;
+use crate::ledger::money::{coins, price};
+use crate::ledger::protocol::{
+    Allocation, Candidate, LedgerStep, PendingStep, Terms, allocate, attempted, payer, pending_step, pruned,
+};
+use crate::ledger::{Bound, Held, sender};
+use crate::metrics::{ChainLook, Outcome};
+use crate::reconcile::findings::{Finding, OfferName};
+use crate::reconcile::registry::Rest;
+use crate::reconcile::registry::memory::Memory;
+use crate::reconcile::registry::observe::{Account, Chain, Ready, Site, View};
+use crate::reconcile::registry::plan::{self, Spend, Steps};
+use crate::reconcile::registry::status::{Report, Trouble};
+use crate::reconcile::{Context, Error};
+use crate::registration::document::agent_uri;
+
+/// Most markers that a registry's status holds; the schema's limit.
+const MOST_MARKERS: usize = 64;
+/// How old the numbers of a registry's status may be.
+const NUMBERS_EVERY: Duration = Duration::from_secs(60);
+
+/// What the ledger's part of a turn works with.
+pub(in crate::reconcile::registry) struct Turn<'a> {
+    pub(in crate::reconcile::registry) context: &'a Context,
+    pub(in crate::reconcile::registry) leading: &'a Leading,
+    pub(in crate::reconcile::registry) registry: &'a IdentityRegistry,
+    pub(in crate::reconcile::registry) site: &'a Site,
+    pub(in crate::reconcile::registry) chain: &'a Chain,
+    /// Keys that an offer wants registered, and who wants them.
+    pub(in crate::reconcile::registry) wanted: &'a BTreeMap<Key, Vec<OfferName>>,
+    pub(in crate::reconcile::registry) memory: &'a mut Memory,
+    pub(in crate::reconcile::registry) report: &'a mut Report,
+    pub(in crate::reconcile::registry) findings: &'a mut BTreeMap<OfferName, Finding>,
+}
+
+/// What a registration takes at the moment.
+#[derive(Clone, Copy)]
+struct Quote {
+    gas: u64,
+    fees: crate::chain::Fees,
+}
+
+impl Turn<'_> {
+    /// Does what the view asks for.
+    pub(in crate::reconcile::registry) async fn work(&mut self, view: View) -> Result<Rest, Error> {
+        match view {
+            View::Watching { records, adoptees } => {
+                let mut wrote = false;
+                for record in records.iter().filter(|record| self.site.has(&record.spec)) {
+                    let step = pending_step(None, &record.spec, None, &[], adoptees.get(&record.spec.key));
+                    wrote |= self.settle(record, step).await?;
+                }
+                self.tell(0, None);
+                Ok(if wrote { Rest::Now } else { Rest::Idle })
+            }
+            View::Unready(unready) => self.prepare(*unready).await,
+            View::Ready(ready) => self.ready(*ready).await,
+        }
+    }
+
+    /// Does what a ledger as a whole needs.
+    async fn prepare(&mut self, unready: (LedgerStep, Option<Held>)) -> Result<Rest, Error> {
+        let store = &self.context.store;
+        match unready {
+            (LedgerStep::Create(spec), _) => {
+                info!(chain = spec.chain_id, signer = %spec.signer, "creating the signer's ledger");
+                match store.create_ledger(self.leading, spec).await {
+                    Ok(_) | Err(ClusterError::Exists) => Ok(Rest::Now),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            (LedgerStep::Mark, Some(held)) => {
+                self.mark(&held).await?;
+                Ok(Rest::Now)
+            }
+            (LedgerStep::Activate(spec), Some(held)) => {
+                info!(chain = spec.chain_id, signer = %spec.signer, next = %spec.next, "the signer's ledger is active");
+                store.replace_ledger(self.leading, held, spec).await?;
+                Ok(Rest::Now)
+            }
+            (LedgerStep::Settle | LedgerStep::Ready | LedgerStep::Mark | LedgerStep::Activate(_), _) => {
+                self.report.waiting =
+                    Some("earlier transactions of the signer become final, or the chain's logs are being read");
+                Ok(Rest::Busy)
+            }
+        }
+    }
+
+    /// Writes the ledger's uid to the registry's status, unless another one stands there.
+    async fn mark(&self, held: &Held) -> Result<(), Error> {
+        let Some(mut registry) = self.context.reader.cluster_wide::<IdentityRegistry>(&self.site.name).await? else {
+            return Ok(());
+        };
+        let signer = format!("{:#x}", held.spec().signer);
+        let status = registry.status.get_or_insert_default();
+        if status.ledgers.iter().any(|marker| marker.signer == signer) || status.ledgers.len() >= MOST_MARKERS {
+            return Ok(());
+        }
+        status.ledgers.push(LedgerMarker { signer, uid: held.uid().to_owned() });
+        self.context.writer.replace_registry_status(self.leading, &registry).await?;
+        Ok(())
+    }
+
+    async fn ready(&mut self, ready: Ready) -> Result<Rest, Error> {
+        let look = Look { ledger: ready.held.spec(), index: &ready.index, sight: &ready.sight };
+        let site = self.site;
+        let steps =
+            plan::entries(look, &ready.records, &ready.evidence, |record| site.has(record), !self.is_suspended());
+        let under_way = look.ledger.entries.len();
+        if let Some(freeze) = &steps.freeze {
+            self.report.freeze(freeze.clone());
+        }
+        self.record(&steps, &ready).await?;
+        let (pending, settled) = self.settle_all(look, &ready).await?;
+        if !steps.prune.is_empty() {
+            let (nonces, blocks) = plan::pruned_nonces(&steps);
+            let after = pruned(look.ledger, &nonces, &blocks, look.sight);
+            self.tell(under_way - nonces.len(), None);
+            self.context.store.replace_ledger(self.leading, ready.held, after).await?;
+            return Ok(Rest::Now);
+        }
+        let recorded = settled || !steps.finish.is_empty();
+        let may_spend = steps.freeze.is_none() && !self.is_suspended();
+        if may_spend && !self.spend(&ready.held, &steps.spend, &ready.records).await? {
+            return Ok(Rest::Busy);
+        }
+        let bound = self.allocate(ready, pending, may_spend).await?;
+        Ok(match (recorded || bound > 0, under_way + bound) {
+            (true, _) => Rest::Now,
+            (false, 0) => Rest::Idle,
+            (false, _) => Rest::Busy,
+        })
+    }
+
+    /// Writes what became of entries to their records.
+    async fn record(&mut self, steps: &Steps, ready: &Ready) -> Result<(), Error> {
+        for (key, spec) in &steps.finish {
+            let Some(record) = ready.records.get(key) else { continue };
+            self.context.store.replace_record(self.leading, record, spec.clone()).await?;
+            let agent = spec.result.as_ref().map(|result| result.agent_id.as_str()).unwrap_or_default();
+            info!(%key, agent, spent = coins(spec.spent_wei.unwrap_or_default().0), "registered, final");
+            self.count(Outcome::Registered);
+            if let Some(since) = self.memory.first_sent.remove(key) {
+                self.context.metrics.chain.confirmed(since.elapsed().unwrap_or_default());
+            }
+        }
+        for (key, spec) in &steps.note {
+            let Some(record) = ready.records.get(key) else { continue };
+            self.context.store.replace_record(self.leading, record, spec.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Settles every record of this registry that has neither result nor entry. Answers with those that may get a nonce, the
+    /// oldest first, and whether anything was written.
+    async fn settle_all(&mut self, look: Look<'_>, ready: &Ready) -> Result<(Vec<AgentRegistration>, bool), Error> {
+        let (mut pending, mut wrote) = (Vec::new(), false);
+        for record in ready.records.values().filter(|record| self.site.has(&record.spec)) {
+            let key = record.spec.key;
+            let witnesses = ready.witnesses.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let step =
+                pending_step(Some(look.ledger), &record.spec, Some(look.index), witnesses, ready.adoptees.get(&key));
+            match step {
+                PendingStep::Allocate if self.wanted.contains_key(&key) => pending.push(record.clone()),
+                step => wrote |= self.settle(record, step).await?,
+            }
+        }
+        pending.sort_by_key(|record| (record.metadata.creation_timestamp.as_ref().map(|time| time.0), record.spec.key));
+        Ok((pending, wrote))
+    }
+
+    async fn settle(&mut self, record: &AgentRegistration, step: PendingStep) -> Result<bool, Error> {
+        match step {
+            PendingStep::Adopt(spec) => {
+                let agent = spec.result.as_ref().map(|result| result.agent_id.as_str()).unwrap_or_default();
+                info!(key = %spec.key, agent, "adopting an agent that exists");
+                self.context.store.replace_record(self.leading, record, *spec).await?;
+                self.count(Outcome::Adopted);
+                Ok(true)
+            }
+            PendingStep::Refuse(refused) => {
+                self.find(record.spec.key, &Finding::AdoptionRefused(refused));
+                Ok(false)
+            }
+            PendingStep::Prove => {
+                self.report.waiting = Some("the chain's logs are being read");
+                Ok(false)
+            }
+            PendingStep::Allocate | PendingStep::Wait => Ok(false),
+        }
+    }
+
+    /// Signs and sends what entries need, in the order of their nonces. Says whether the endpoint kept answering.
+    async fn spend(
+        &mut self,
+        held: &Held,
+        spends: &BTreeMap<Nonce, Spend>,
+        records: &BTreeMap<Key, AgentRegistration>,
+    ) -> Result<bool, Error> {
+        for (nonce, spend) in spends {
+            let Some(bound) = held.bound(*nonce) else { continue };
+            let Some(record) = records.get(&bound.key()) else { continue };
+            // The switch may have been thrown since the turn began.
+            if self.is_suspended() {
+                return Ok(true);
+            }
+            let answered = match spend {
+                Spend::Send(attempt) => self.send(&bound, &record.spec, attempt).await?,
+                Spend::Sign => self.sign(&bound, record).await?,
+            };
+            if !answered {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives nonces to those who want one, and signs and sends for them. Answers with how many.
+    async fn allocate(
+        &mut self,
+        ready: Ready,
+        pending: Vec<AgentRegistration>,
+        may_spend: bool,
+    ) -> Result<usize, Error> {
+        let look = Look { ledger: ready.held.spec(), index: &ready.index, sight: &ready.sight };
+        let Some(account) = &self.chain.account else { return Ok(0) };
+        let wants = may_spend && !pending.is_empty();
+        let numbers_due = self.memory.told.is_none_or(|told| told.elapsed() >= NUMBERS_EVERY);
+        if !wants && !numbers_due {
+            self.tell(look.ledger.entries.len(), None);
+            return Ok(0);
+        }
+        let quote = self.quote(account, &pending).await;
+        let cached = self.context.cache.records();
+        let spent = match ready.census {
+            true => plan::spent(look, ready.records.values(), ready.day),
+            false => plan::spent(look, cached.iter().map(AsRef::as_ref), ready.day),
+        };
+        let limits = &self.site.limits;
+        let reservations = plan::reservations(look, &ready.records, limits.per_registration);
+        let purse = plan::purse(look, account.balance, &spent, &reservations);
+        self.report.spent = Some(spent.iter().map(|(_, amount)| *amount).fold(0, u128::saturating_add));
+        let quote = match quote {
+            Ok(quote) => quote,
+            Err(finding) => {
+                pending.iter().for_each(|record| self.find(record.spec.key, &finding));
+                if let Finding::Short(shortage) = finding {
+                    self.report.shortage = Some(shortage).filter(|_| wants);
+                    self.report.left = Some(0);
+                }
+                self.tell(look.ledger.entries.len(), self.report.spent);
+                return Ok(0);
+            }
+        };
+        let cost = quote.fees.worst_cost(quote.gas);
+        self.report.left = Some(purse.registrations_left(limits, cost));
+        if !wants {
+            self.tell(look.ledger.entries.len(), self.report.spent);
+            return Ok(0);
+        }
+        let candidates: Vec<Candidate<'_>> = pending
+            .iter()
+            .map(|record| Candidate { record: &record.spec, namespace: payer(&record.spec.identity), cost })
+            .collect();
+        let terms = Terms { window: self.context.settings.max_in_flight, limits, purse };
+        let allocation = allocate(look, &candidates, terms);
+        self.tell(look.ledger.entries.len() + allocation.bound.len(), self.report.spent);
+        self.bind(ready.held, &ready.records, allocation).await
+    }
+
+    /// Writes an allocation, and signs and sends for everyone who got a nonce.
+    async fn bind(
+        &mut self,
+        held: Held,
+        records: &BTreeMap<Key, AgentRegistration>,
+        allocation: Allocation,
+    ) -> Result<usize, Error> {
+        let Allocation { ledger, bound, short } = allocation;
+        for (key, shortage) in short {
+            self.find(key, &Finding::Short(shortage));
+            if shortage.concerns_all() {
+                self.report.shortage = Some(shortage);
+            }
+        }
+        let Some(ledger) = ledger else { return Ok(0) };
+        let held = self.context.store.replace_ledger(self.leading, held, ledger).await?;
+        info!(count = bound.len(), first = ?bound.first(), "gave out nonces");
+        let spends = bound.iter().map(|(nonce, _)| (*nonce, Spend::Sign)).collect();
+        self.spend(&held, &spends, records).await?;
+        Ok(bound.len())
+    }
+
+    /// What one more registration takes at the moment.
+    async fn quote(&self, account: &Account, pending: &[AgentRegistration]) -> Result<Quote, Finding> {
+        // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
+        let key = pending.first().map_or_else(|| Key::derive("", 0, self.site.address, 0), |record| record.spec.key);
+        self.quote_for(account, &agent_uri(self.registry, key)).await
+    }
+
+    async fn quote_for(&self, account: &Account, uri: &str) -> Result<Quote, Finding> {
+        let signer = self.site.signer.as_ref().map(crate::chain::Signer::address).unwrap_or_default();
+        let estimate = self.chain.endpoint.estimate_gas(signer, self.site.address, abi::register(uri)).await;
+        let gas = match estimate {
+            // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
+            Ok(gas) => gas.saturating_add(gas / 5),
+            Err(RpcError::Refused { words, .. }) => return Err(Finding::WouldRevert { words }),
+            Err(error) => return Err(Finding::WouldRevert { words: error.to_string() }),
+        };
+        Ok(Quote { gas, fees: price(account.market, &self.site.limits, gas)? })
+    }
+
+    /// Signs for an entry, stores what was signed, and sends it. Says whether the endpoint kept answering.
+    async fn sign(&mut self, bound: &Bound, record: &AgentRegistration) -> Result<bool, Error> {
+        let (Some(signer), Some(account)) = (&self.site.signer, &self.chain.account) else { return Ok(true) };
+        let frozen = record.spec.agent_uri.clone().filter(|_| record.spec.calldata_hash.is_some());
+        let uri = frozen.unwrap_or_else(|| agent_uri(self.registry, bound.key()));
+        let quote = match self.quote_for(account, &uri).await {
+            Ok(quote) => quote,
+            Err(finding) => {
+                self.find(bound.key(), &finding);
+                return Ok(!matches!(finding, Finding::WouldRevert { .. }));
+            }
+        };
+        let signed = match sender::sign(signer, bound, &record.spec, &uri, quote.gas, quote.fees) {
+            Ok(signed) => signed,
+            Err(error) => {
+                self.stop(bound, &error);
+                return Ok(true);
+            }
+        };
+        let covered = self.memory.index.as_ref().and_then(|(_, index, _)| index.covered());
+        let spec = attempted(&record.spec, signed.attempt.clone(), signed.calldata_hash, &uri, covered);
+        let stored = self.context.store.replace_record(self.leading, record, spec).await?;
+        self.count(Outcome::Signed);
+        self.send(bound, &stored.spec, &signed.attempt).await
+    }
+
+    /// Sends stored bytes. Says whether the endpoint answered.
+    async fn send(&mut self, bound: &Bound, record: &AgentRegistrationSpec, attempt: &Attempt) -> Result<bool, Error> {
+        let sent = match sender::send(&self.chain.endpoint, self.leading, bound, record, attempt).await {
+            Ok(sent) => sent,
+            Err(sender::Error::NotLeading(error)) => return Err(ClusterError::NotLeading(error).into()),
+            Err(error) => {
+                self.stop(bound, &error);
+                return Ok(true);
+            }
+        };
+        let key = bound.key();
+        self.memory.first_sent.entry(key).or_insert_with(SystemTime::now);
+        if sent == Sent::Unknown {
+            return Ok(false);
+        }
+        // Once a block is often enough, whatever the endpoint said.
+        self.memory.sent.insert(attempt.hash, self.chain.latest.number);
+        match sent {
+            Sent::Accepted => {
+                info!(%key, nonce = %bound.nonce(), transaction = %attempt.hash, "sent");
+                self.count(Outcome::Sent);
+            }
+            Sent::Refused(words) => {
+                warn!(%key, nonce = %bound.nonce(), words, "the endpoint does not take the transaction yet")
+            }
+            Sent::NonceUsed | Sent::Unknown => {}
+        }
+        Ok(true)
+    }
+
+    /// What is stored contradicts itself: a person has to look.
+    fn stop(&mut self, bound: &Bound, error: &sender::Error) {
+        let (key, nonce) = (bound.key(), bound.nonce());
+        self.report.trouble = Some(Trouble::Stored { key, nonce, why: error.to_string() });
+    }
+
+    /// Whether the incident switch has been thrown, as far as the cache knows at this moment.
+    fn is_suspended(&self) -> bool {
+        let current = self.context.cache.registry(&self.site.name);
+        current.map_or(self.registry.spec.suspend, |registry| registry.spec.suspend) != Suspend::None
+    }
+
+    fn find(&mut self, key: Key, finding: &Finding) {
+        for offer in self.wanted.get(&key).into_iter().flatten() {
+            self.findings.insert(offer.clone(), finding.clone());
+        }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.context.metrics.chain.registration(self.site.chain_id, outcome);
+    }
+
+    /// Tells numbers: to people by the report, and to Prometheus.
+    fn tell(&mut self, under_way: usize, spent: Option<u128>) {
+        let records = self.context.cache.records();
+        let ours: Vec<_> = records.iter().filter(|record| self.site.has(&record.spec)).collect();
+        let agents = ours.iter().filter(|record| record.spec.result.is_some()).count();
+        let pending =
+            ours.iter().filter(|record| record.spec.result.is_none() && record.spec.tombstone.is_none()).count();
+        self.report.agents = Some((agents, pending));
+        let keys: BTreeSet<Key> =
+            ours.iter().filter(|record| record.spec.result.is_none()).map(|record| record.spec.key).collect();
+        self.memory.first_sent.retain(|key, _| keys.contains(key));
+        let oldest = self.memory.first_sent.values().min();
+        self.context.metrics.chain.look(
+            self.site.chain_id,
+            ChainLook {
+                head_timestamp: self.chain.latest.timestamp,
+                balance: coins(self.chain.account.as_ref().map_or(0, |account| account.balance))
+                    .parse()
+                    .unwrap_or_default(),
+                spent: spent.or(self.report.spent).map(|wei| coins(wei).parse().unwrap_or_default()),
+                pending: under_way,
+                oldest_pending: oldest.and_then(|since| Some(since.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())),
+            },
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! Carries out what a turn decided, in the order that a crash at any point leaves safe: a record before the entry that waits
+//! for it, stored bytes before sent ones.
+//!
+//! It decides nothing but to stop: after a conflict, everything known is old.
+
+mod ledger;
+mod records;
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+use tracing::{debug, info};
+
+pub(super) use ledger::Turn;
+pub(super) use records::{enrol, retire};
+
+use super::memory::Memory;
+use super::status::{self, Report};
+use crate::api::IdentityRegistry;
+use crate::api::condition::Observation;
+use crate::cluster::Error as ClusterError;
+use crate::leader::Leading;
+use crate::metrics::Outcome;
+use crate::reconcile::{Context, Error};
+
+/// Writes what people are told, if it differs from what stands.
+pub(super) async fn status(
+    context: &Context,
+    leading: &Leading,
+    registry: &IdentityRegistry,
+    memory: &mut Memory,
+    report: Report,
+) -> Result<(), Error> {
+    tell_freeze(context, registry, memory, &report);
+    let wanted = |registry: &IdentityRegistry| {
+        let before = registry.status.clone().unwrap_or_default();
+        let observation =
+            Observation { generation: registry.metadata.generation, before: &before.conditions, now: Timestamp::now() };
+        (status::status(registry, &report, &observation), before)
+    };
+    let age = memory.told.map(|told| told.elapsed());
+    let (planned, standing) = wanted(registry);
+    if !status::must_write(&standing, &planned, age) {
+        return Ok(());
+    }
+    // The copy may be a moment old: what is written is decided again on what stands.
+    let Some(mut fresh) = context.reader.cluster_wide::<IdentityRegistry>(&registry.name_any()).await? else {
+        return Ok(());
+    };
+    let (planned, standing) = wanted(&fresh);
+    memory.told = Some(Instant::now());
+    if standing == planned {
+        return Ok(());
+    }
+    let notes = status::notes(&standing, &planned);
+    fresh.status = Some(planned);
+    match context.writer.replace_registry_status(leading, &fresh).await {
+        Ok(_) => {}
+        // Somebody else tells the same, or the next turn does.
+        Err(ClusterError::Conflict) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    for note in notes {
+        info!(reason = note.reason, message = note.message, "registry");
+        if let Err(error) = context.writer.publish(leading, &fresh.object_ref(&()), &note).await {
+            debug!(error = &error as &dyn std::error::Error, "the event was not published");
+        }
+    }
+    Ok(())
+}
+
+/// Counts a freeze once, when it begins.
+fn tell_freeze(context: &Context, registry: &IdentityRegistry, memory: &mut Memory, report: &Report) {
+    let reason = report.frozen.as_ref().map(crate::ledger::Freeze::reason);
+    if reason.is_some() && reason != memory.frozen {
+        context.metrics.chain.registration(registry.spec.chain_id, Outcome::Frozen);
+    }
+    memory.frozen = reason;
+}

@@ -1,0 +1,156 @@
+//! Which records the offers ask for. Pure.
+//!
+//! A record is made for an identity, not for an object: offers that share an identity share a record, and an offer that is
+//! made anew finds the one it had.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256};
+
+use crate::api::{AgentRegistration, AgentRegistrationSpec, Key, OfferRef, Phase, RegistryContract};
+use crate::ledger::protocol::revived;
+use crate::reconcile::findings::{Finding, OfferName};
+
+/// Most offers that a record lists; the schema's limit.
+const MOST_OFFERS: usize = 1024;
+
+/// What all records of a registry have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ground {
+    /// EIP-155 id of the chain.
+    pub chain_id: u64,
+    /// Address of the registry contract.
+    pub registry: Address,
+    /// Keccak-256 of its code.
+    pub code_hash: B256,
+    /// Account that registers; none where the registry only watches.
+    pub signer: Option<Address>,
+}
+
+/// An offer that leads to this registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applicant {
+    /// Its namespace and name.
+    pub name: OfferName,
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// Identity of its agent.
+    pub identity: String,
+    /// Key of its agent.
+    pub key: Key,
+    /// Edition of its agent.
+    pub edition: u32,
+    /// The agent that it wants to adopt.
+    pub adopt: Option<String>,
+    /// Agent id that another controller left in its status.
+    pub relic: Option<String>,
+    /// Whether it may be listed.
+    pub live: bool,
+}
+
+impl Applicant {
+    fn reference(&self) -> OfferRef {
+        OfferRef { namespace: self.name.0.clone(), name: self.name.1.clone(), uid: self.uid.clone() }
+    }
+}
+
+/// What the records need.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Roll {
+    /// Records to create, each with the offer that asks for it.
+    pub create: Vec<(AgentRegistrationSpec, Applicant)>,
+    /// Records to replace.
+    pub amend: Vec<(AgentRegistration, AgentRegistrationSpec)>,
+    /// Offers that cannot have a record.
+    pub findings: BTreeMap<OfferName, Finding>,
+}
+
+/// Decides what the records need. `record_of` answers from a copy: a write that was decided on an old copy is refused.
+pub fn roll<R: AsRef<AgentRegistration>>(
+    ground: &Ground,
+    applicants: &[Applicant],
+    record_of: impl Fn(Key) -> Option<R>,
+) -> Roll {
+    let mut by_key: BTreeMap<Key, Vec<&Applicant>> = BTreeMap::new();
+    for applicant in applicants.iter().filter(|applicant| applicant.live) {
+        by_key.entry(applicant.key).or_default().push(applicant);
+    }
+    let mut roll = Roll::default();
+    for (key, group) in by_key {
+        let Some(first) = group.first() else { continue };
+        match record_of(key) {
+            None => roll.create.push((created(ground, first, &group), (*first).clone())),
+            Some(record) => {
+                let record = record.as_ref();
+                if !is_record_of(&record.spec, ground, first) {
+                    let other = record.spec.identity.clone();
+                    let finding = Finding::KeyTaken { name: key.record_name(), other };
+                    roll.findings.extend(group.iter().map(|applicant| (applicant.name.clone(), finding.clone())));
+                    continue;
+                }
+                let wanted = joined(&record.spec, &group);
+                if wanted != record.spec {
+                    roll.amend.push((record.clone(), wanted));
+                }
+            }
+        }
+    }
+    roll
+}
+
+/// Keys that an offer wants registered, and who wants them.
+#[must_use]
+pub fn wanted(applicants: &[Applicant]) -> BTreeMap<Key, Vec<OfferName>> {
+    let mut wanted: BTreeMap<Key, Vec<OfferName>> = BTreeMap::new();
+    for applicant in applicants.iter().filter(|applicant| applicant.live) {
+        wanted.entry(applicant.key).or_default().push(applicant.name.clone());
+    }
+    wanted
+}
+
+/// Whether a record is that of the applicant's agent, and not of another one whose key happens to be the same.
+fn is_record_of(record: &AgentRegistrationSpec, ground: &Ground, applicant: &Applicant) -> bool {
+    record.identity == applicant.identity
+        && record.edition == applicant.edition
+        && record.chain_id == ground.chain_id
+        && record.registry.address == ground.registry
+}
+
+fn created(ground: &Ground, first: &Applicant, group: &[&Applicant]) -> AgentRegistrationSpec {
+    AgentRegistrationSpec {
+        key: first.key,
+        identity: first.identity.clone(),
+        chain_id: ground.chain_id,
+        registry: RegistryContract { address: ground.registry, code_hash: ground.code_hash },
+        edition: first.edition,
+        signer: ground.signer,
+        agent_uri: None,
+        calldata_hash: None,
+        adopt: group.iter().find_map(|applicant| applicant.adopt.clone()),
+        phase: Phase::Pending,
+        offers: group.iter().take(MOST_OFFERS).map(|applicant| applicant.reference()).collect(),
+        attempts: Vec::new(),
+        update: None,
+        result: None,
+        proven_absent: None,
+        tombstone: None,
+        spent_wei: None,
+    }
+}
+
+/// The record with every applicant on its list, alive. Offers that have gone stay on the list until the agent is retired.
+fn joined(record: &AgentRegistrationSpec, group: &[&Applicant]) -> AgentRegistrationSpec {
+    let mut wanted = if record.tombstone.is_some() { revived(record) } else { record.clone() };
+    for applicant in group {
+        let reference = applicant.reference();
+        let same = |listed: &OfferRef| listed.namespace == reference.namespace && listed.name == reference.name;
+        match wanted.offers.iter().position(same) {
+            Some(at) => wanted.offers[at] = reference,
+            None if wanted.offers.len() < MOST_OFFERS => wanted.offers.push(reference),
+            None => {}
+        }
+    }
+    wanted
+}

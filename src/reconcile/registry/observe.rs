@@ -1,0 +1,554 @@
+//! Gathers what a turn decides on. It writes nothing and sends nothing.
+//!
+//! The order of its questions is part of the protocol: the chain before the ledger, the ledger before the records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, B256, U256};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::enrol::{Applicant, Ground};
+use super::memory::{IndexOf, Memory};
+use super::status::{Trouble, Unverified};
+use crate::api::{AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key, Nonce};
+use crate::chain::scan::Step;
+use crate::chain::{Block, Endpoint, Market, RpcError, Signer, abi};
+use crate::cluster;
+use crate::ledger::evidence::{Adoptee, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
+use crate::ledger::index::OwnerIndex;
+use crate::ledger::money::Limits;
+use crate::ledger::protocol::{LedgerStep, ledger_step, same_agent};
+use crate::ledger::{Freeze, Held};
+use crate::reconcile::Context;
+use crate::registration::identity::{self, address_of};
+use crate::registration::standing::Standing;
+
+/// How long a turn may spend on reading logs; the rest is read in the next one.
+const SCAN_BUDGET: Duration = Duration::from_secs(15);
+/// How long the first block of a day is good for.
+const DAY_EVERY: Duration = Duration::from_secs(60);
+/// Seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
+/// Something could not be gathered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Kubernetes(#[from] cluster::Error),
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+}
+
+/// What a registry's spec stands for.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) name: String,
+    pub(super) chain_id: u64,
+    pub(super) address: Address,
+    /// The endpoint that answers; the first one until one has.
+    pub(super) endpoint: Endpoint,
+    others: Vec<Endpoint>,
+    pub(super) signer: Option<Signer>,
+    pub(super) limits: Limits,
+    bootstrap: Option<Nonce>,
+}
+
+impl Site {
+    pub(super) fn ground(&self, chain: &Chain) -> Ground {
+        Ground {
+            chain_id: self.chain_id,
+            registry: self.address,
+            code_hash: chain.code_hash,
+            signer: self.signer.as_ref().map(Signer::address),
+        }
+    }
+
+    /// Whether a record is one of this registry contract.
+    pub(super) fn has(&self, record: &AgentRegistrationSpec) -> bool {
+        record.chain_id == self.chain_id && record.registry.address == self.address
+    }
+}
+
+/// Reads what the spec refers to.
+pub(super) async fn site(
+    context: &Context,
+    registry: &IdentityRegistry,
+) -> Result<Result<Site, Trouble>, cluster::Error> {
+    let spec = &registry.spec;
+    let name = registry.name_any();
+    let Some(address) = address_of(registry) else {
+        return Ok(Err(Trouble::Unverified(Unverified::NoContract {
+            address: Address::ZERO,
+            chain_id: spec.chain_id,
+        })));
+    };
+    let limits = match Limits::read(&spec.limits) {
+        Ok(limits) => limits,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    if spec.quorum > 1 {
+        return Ok(Err(Trouble::Quorum { quorum: spec.quorum }));
+    }
+    let mut endpoints = Vec::new();
+    for endpoint in &spec.rpc {
+        match resolve(context, endpoint).await? {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(trouble) => return Ok(Err(trouble)),
+        }
+    }
+    let Some((endpoint, others)) = endpoints.split_first() else {
+        return Ok(Err(Trouble::EndpointUnknown("spec.rpc names no endpoint".to_owned())));
+    };
+    let signer = match signer(context, registry).await? {
+        Ok(signer) => signer,
+        Err(trouble) => return Ok(Err(trouble)),
+    };
+    let bootstrap = spec.bootstrap.as_ref().map(|bootstrap| Nonce(bootstrap.at_nonce));
+    let (endpoint, others) = (endpoint.clone(), others.to_vec());
+    Ok(Ok(Site { name, chain_id: spec.chain_id, address, endpoint, others, signer, limits, bootstrap }))
+}
+
+async fn resolve(context: &Context, endpoint: &EndpointSpec) -> Result<Result<Endpoint, Trouble>, cluster::Error> {
+    let unknown = |message: String| Ok(Err(Trouble::EndpointUnknown(message)));
+    let url = match (&endpoint.url, &endpoint.url_from) {
+        (Some(url), _) => url.clone(),
+        (None, Some(from)) => match context.reader.secret(&from.secret_key_ref).await? {
+            Some(url) => url,
+            None => {
+                let key = &from.secret_key_ref;
+                return unknown(format!(
+                    "Secret {} has no key {}: create it in the namespace of the operator, with the URL of the endpoint",
+                    key.name, key.key
+                ));
+            }
+        },
+        (None, None) => return unknown("an endpoint has neither url nor urlFrom".to_owned()),
+    };
+    match Endpoint::new(&url, context.metrics.chain.clone()) {
+        Ok(endpoint) => Ok(Ok(endpoint)),
+        Err(error) => unknown(format!("an endpoint cannot be used: {error}")),
+    }
+}
+
+async fn signer(
+    context: &Context,
+    registry: &IdentityRegistry,
+) -> Result<Result<Option<Signer>, Trouble>, cluster::Error> {
+    let Some(first) = registry.spec.signers.first() else { return Ok(Ok(None)) };
+    let Some(key) = context.reader.secret(&first.secret_ref).await? else {
+        let (secret, key) = (first.secret_ref.name.clone(), first.secret_ref.key.clone());
+        return Ok(Err(Trouble::SignerMissing { secret, key }));
+    };
+    let address = first.address.parse().unwrap_or_default();
+    Ok(Signer::new(&key, address)
+        .map(Some)
+        .map_err(|error| Trouble::SignerKey { address: first.address.clone(), error }))
+}
+
+/// The chain at one look.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) endpoint: Endpoint,
+    pub(super) genesis_hash: B256,
+    pub(super) latest: Block,
+    pub(super) finalized: Block,
+    pub(super) code_hash: B256,
+    pub(super) version: String,
+    pub(super) account: Option<Account>,
+}
+
+/// The signer's account at that look.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub(super) sight: Sight,
+    pub(super) balance: u128,
+    pub(super) market: Market,
+}
+
+/// Looks at the chain through the first endpoint that answers.
+pub(super) async fn chain(site: &Site, memory: &mut Memory) -> Result<Result<Chain, Unverified>, RpcError> {
+    let mut chain_id = site.endpoint.chain_id().await;
+    let mut endpoint = &site.endpoint;
+    for other in &site.others {
+        if chain_id.is_ok() {
+            break;
+        }
+        let answer = other.chain_id().await;
+        if answer.is_ok() {
+            (chain_id, endpoint) = (answer, other);
+        }
+    }
+    let actual = chain_id?;
+    if actual != site.chain_id {
+        return Ok(Err(Unverified::WrongChain { expected: site.chain_id, actual }));
+    }
+    let Some(genesis) = endpoint.block(BlockNumberOrTag::Number(0)).await? else {
+        return Ok(Err(Unverified::NoFinality));
+    };
+    let (address, chain_id) = (site.address, site.chain_id);
+    let Some(code_hash) = endpoint.code_hash(address).await? else {
+        return Ok(Err(Unverified::NoContract { address, chain_id }));
+    };
+    let Some(version) = endpoint.version(address).await? else { return Ok(Err(Unverified::NotARegistry { address })) };
+    let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
+    let finalized = endpoint.block(BlockNumberOrTag::Finalized).await?;
+    let (Some(latest), Some(finalized)) = (latest, finalized) else { return Ok(Err(Unverified::NoFinality)) };
+    let account = match &site.signer {
+        None => None,
+        Some(signer) => {
+            let address = signer.address();
+            if endpoint.code_hash(address).await?.is_some() {
+                return Ok(Err(Unverified::SignerHasCode { address }));
+            }
+            let sight = sight(endpoint, address, &latest, &finalized).await?;
+            let (balance, market) = (endpoint.balance(address).await?, endpoint.market(&latest).await?);
+            Some(Account { sight, balance, market })
+        }
+    };
+    let genesis_hash = genesis.hash;
+    let chain = Chain { endpoint: endpoint.clone(), genesis_hash, latest, finalized, code_hash, version, account };
+    if let Some(signer) = &site.signer {
+        index(site, &chain, signer.address(), memory).await?;
+    }
+    Ok(Ok(chain))
+}
+
+async fn sight(endpoint: &Endpoint, account: Address, latest: &Block, finalized: &Block) -> Result<Sight, RpcError> {
+    let counts = endpoint.counts(account, finalized.number).await?;
+    Ok(Sight { counts, finalized_block: finalized.number, base_fee: latest.base_fee })
+}
+
+/// Reads logs until the index reaches the final block, or the time for it is up.
+async fn index(site: &Site, chain: &Chain, owner: Address, memory: &mut Memory) -> Result<(), RpcError> {
+    let of = IndexOf { chain_id: site.chain_id, genesis_hash: chain.genesis_hash, registry: site.address, owner };
+    if memory.index.as_ref().is_none_or(|(known, ..)| *known != of) {
+        let first = first_use(&chain.endpoint, owner, &chain.finalized).await;
+        memory.index = Some((of, Arc::new(OwnerIndex::new(owner, first)), Step::default()));
+    }
+    let Some((_, index, step)) = &mut memory.index else { return Ok(()) };
+    let index = Arc::make_mut(index);
+    let begun = Instant::now();
+    while let Some((from, to)) = step.range(index.next_block(), chain.finalized.number) {
+        if begun.elapsed() > SCAN_BUDGET {
+            return Ok(());
+        }
+        match chain.endpoint.page(site.address, owner, from, to).await {
+            Ok(page) => {
+                *step = step.answered();
+                // A page is asked for from where the index ends, so it cannot leave a gap.
+                let _ = index.extend(page);
+            }
+            Err(error @ RpcError::Refused { .. }) => *step = step.refused().ok_or(error)?,
+            Err(error) => return Err(error),
+        }
+    }
+    let last = index.next_block().checked_sub(1).filter(|last| index.covered() != Some(*last));
+    if let Some(last) = last {
+        let balance = chain.endpoint.balance_of(site.address, owner, last).await?;
+        if !index.vouch(balance) {
+            // Logs are missing: an endpoint left some out. Only a new reading can tell.
+            memory.index = None;
+        }
+    }
+    Ok(())
+}
+
+/// First block in which the account can have done anything: it sends nothing while its count is zero. An endpoint that has
+/// forgotten old states cannot tell; then everything is read.
+async fn first_use(endpoint: &Endpoint, account: Address, finalized: &Block) -> u64 {
+    let (mut unused, mut used) = (0, finalized.number + 1);
+    while unused + 1 < used {
+        let middle = unused + (used - unused) / 2;
+        match endpoint.count_at(account, BlockNumberOrTag::Number(middle)).await {
+            Ok(Nonce(0)) => unused = middle,
+            Ok(_) => used = middle,
+            Err(_) => return 0,
+        }
+    }
+    // Block `unused` itself is read again: an index needs a first block to vouch for.
+    unused
+}
+
+/// Offers that lead to this registry.
+pub(super) fn applicants(context: &Context, registry: &IdentityRegistry, now: Timestamp) -> Vec<Applicant> {
+    let registries = context.cache.registries();
+    let name = registry.name_any();
+    let mut offers = context.cache.offers();
+    offers.retain(|offer| offer.spec.registration.is_some() && offer.metadata.deletion_timestamp.is_none());
+    offers.sort_by_key(|offer| {
+        (offer.metadata.creation_timestamp.as_ref().map(|time| time.0), offer.namespace(), offer.name_any())
+    });
+    let applicant = |offer: &crate::api::ServiceOffer| {
+        let own = offer.spec.registration.as_ref()?;
+        let offer_name = (offer.namespace()?, offer.name_any());
+        let records = context.cache.records_of(&offer_name);
+        let resolution = identity::resolve(offer, &registries, &records).ok()?;
+        if resolution.registry.name_any() != name {
+            return None;
+        }
+        let standing = crate::reconcile::offer::standing_of(&context.cache, offer, registry, now);
+        let status = offer.status.as_ref();
+        let known = status.and_then(|status| status.registration.as_ref()).is_some_and(|own| own.key.is_some());
+        Some(Applicant {
+            name: offer_name,
+            uid: offer.uid().unwrap_or_default(),
+            generation: offer.metadata.generation,
+            identity: resolution.identity,
+            key: resolution.key,
+            edition: own.edition,
+            adopt: own.agent_id.clone(),
+            // An id beside a key is this operator's own mirror, and no relic.
+            relic: status.filter(|_| !known).and_then(|status| status.agent_id.clone()),
+            live: standing == Standing::Live,
+        })
+    };
+    offers.iter().filter_map(|offer| applicant(offer)).collect()
+}
+
+/// What a turn knows of the ledger and of the records, all of it read after the chain.
+#[derive(Debug)]
+pub(super) enum View {
+    /// The registry has no signer.
+    Watching { records: Vec<AgentRegistration>, adoptees: BTreeMap<Key, Adoptee> },
+    /// The ledger as a whole needs something first.
+    Unready(Box<(LedgerStep, Option<Held>)>),
+    /// The ledger may be used.
+    Ready(Box<Ready>),
+}
+
+/// A ledger that may be used.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) held: Held,
+    pub(super) sight: Sight,
+    pub(super) index: Arc<OwnerIndex>,
+    /// Every record if `census`, else those of the entries.
+    pub(super) records: BTreeMap<Key, AgentRegistration>,
+    pub(super) census: bool,
+    pub(super) evidence: BTreeMap<Nonce, Evidence>,
+    /// Final registrations of keys that have no entry.
+    pub(super) witnesses: BTreeMap<Key, Vec<Witness>>,
+    pub(super) adoptees: BTreeMap<Key, Adoptee>,
+    /// First block of the last 24 hours.
+    pub(super) day: u64,
+}
+
+/// Reads the ledger, then the records, then what the chain shows of them.
+pub(super) async fn ledger(
+    context: &Context,
+    site: &Site,
+    chain: &Chain,
+    applicants: &[Applicant],
+    memory: &mut Memory,
+) -> Result<Result<View, Freeze>, Failure> {
+    let (Some(signer), Some(account)) = (&site.signer, &chain.account) else {
+        let records = if adopting(context, site) { context.store.records_after(None).await? } else { Vec::new() };
+        let adoptees = adoptees(site, chain, &records).await?;
+        return Ok(Ok(View::Watching { records, adoptees }));
+    };
+    let address = signer.address();
+    let held = context.store.hold(site.chain_id, address).await?;
+    let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&site.name).await?;
+    let active = held.as_ref().is_some_and(|held| held.spec().quarantine.is_none());
+    let waiting = applicants.iter().any(|applicant| applicant.live && waits(context, applicant.key));
+    let census = waiting || !active || adopting(context, site);
+    let records = match (&held, census) {
+        (Some(held), false) => entries_records(context, held).await?,
+        (held, _) => by_key(context.store.records_after(held.as_ref()).await?),
+    };
+    // A ledger may be born only on counts that were read after its marker.
+    let sight =
+        if active { account.sight } else { sight(&chain.endpoint, address, &chain.latest, &chain.finalized).await? };
+    let past = Past {
+        marker: registry.as_ref().and_then(|registry| marker(registry, address)),
+        attempted: records
+            .values()
+            .any(|record| record.spec.signer == Some(address) && !record.spec.attempts.is_empty()),
+        bootstrap: site.bootstrap,
+        seen: memory.seen.get(&(site.chain_id, address)).copied().unwrap_or_default(),
+    };
+    let place = Place {
+        chain_id: site.chain_id,
+        genesis_hash: chain.genesis_hash,
+        signer: address,
+        cluster_uid: context.cluster_uid.clone(),
+    };
+    let step = ledger_step(&place, held.as_ref().map(|held| (held.spec(), held.uid())), &past, &sight);
+    let held = match (step, held) {
+        (Err(freeze), _) => return Ok(Err(freeze)),
+        (Ok(LedgerStep::Ready), Some(held)) => held,
+        (Ok(step), held) => return Ok(Ok(View::Unready(Box::new((step, held))))),
+    };
+    memory.seen.insert((site.chain_id, address), held.spec().next);
+    let Some(index) = memory.index.as_ref().map(|(_, index, _)| Arc::clone(index)) else {
+        return Ok(Ok(View::Unready(Box::new((LedgerStep::Settle, Some(held))))));
+    };
+    let look = Look { ledger: held.spec(), index: &index, sight: &sight };
+    let evidence = evidence(site, chain, look, &records, memory).await?;
+    let mut witnesses = BTreeMap::new();
+    let pending = records.values().filter(|record| site.has(&record.spec) && record.spec.result.is_none());
+    for key in pending.map(|record| record.spec.key).filter(|key| !look.ledger.registering.contains_key(key)) {
+        let found = witnesses_of(site, chain, &index, key).await?;
+        if !found.is_empty() {
+            witnesses.insert(key, found);
+        }
+    }
+    let adoptees = adoptees(site, chain, records.values()).await?;
+    let day = if census { day(chain, memory).await? } else { memory.day.map_or(0, |(block, _)| block) };
+    Ok(Ok(View::Ready(Box::new(Ready { held, sight, index, records, census, evidence, witnesses, adoptees, day }))))
+}
+
+/// Whether a key has no result yet, as far as the cache knows.
+fn waits(context: &Context, key: Key) -> bool {
+    context.cache.record(key).is_some_and(|record| record.spec.result.is_none())
+}
+
+/// Whether a record waits to adopt an agent, as far as the cache knows.
+fn adopting(context: &Context, site: &Site) -> bool {
+    let waits = |record: &AgentRegistration| record.spec.adopt.is_some() && record.spec.result.is_none();
+    context.cache.records().iter().any(|record| site.has(&record.spec) && waits(record))
+}
+
+async fn entries_records(context: &Context, held: &Held) -> Result<BTreeMap<Key, AgentRegistration>, cluster::Error> {
+    let keys: BTreeSet<Key> = held.spec().entries.values().filter_map(|entry| entry.key).collect();
+    let mut records = BTreeMap::new();
+    for key in keys {
+        if let Some(record) = context.store.record_after(held, key).await? {
+            records.insert(key, record);
+        }
+    }
+    Ok(records)
+}
+
+fn by_key(records: Vec<AgentRegistration>) -> BTreeMap<Key, AgentRegistration> {
+    records.into_iter().map(|record| (record.spec.key, record)).collect()
+}
+
+fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
+    let ledgers = &registry.status.as_ref()?.ledgers;
+    let own = ledgers.iter().find(|marker| marker.signer == format!("{signer:#x}"))?;
+    Some(own.uid.clone())
+}
+
+/// What the chain shows of each entry: only what a decision can need is asked.
+async fn evidence(
+    site: &Site,
+    chain: &Chain,
+    look: Look<'_>,
+    records: &BTreeMap<Key, AgentRegistration>,
+    memory: &Memory,
+) -> Result<BTreeMap<Nonce, Evidence>, RpcError> {
+    let mut all = BTreeMap::new();
+    let counts = look.sight.counts;
+    for (nonce, entry) in &look.ledger.entries {
+        let Some(record) = entry.key.and_then(|key| records.get(&key)).map(|record| &record.spec) else { continue };
+        let attempts = || record.attempts.iter().filter(|attempt| attempt.nonce == *nonce);
+        let mut evidence = Evidence::default();
+        if record.result.is_some() {
+            continue;
+        }
+        if *nonce < counts.finalized {
+            evidence.witnesses = witnesses_of(site, chain, look.index, record.key).await?;
+        }
+        if *nonce < counts.latest && evidence.witnesses.is_empty() {
+            for attempt in attempts() {
+                if let Some(receipt) = chain.endpoint.receipt(attempt.hash).await? {
+                    evidence.included = Some(Inclusion { transaction: attempt.hash, succeeded: receipt.succeeded });
+                }
+            }
+        }
+        let last = attempts().next_back();
+        let sent = last.and_then(|attempt| memory.sent.get(&attempt.hash));
+        evidence.sent_recently = sent.is_some_and(|block| *block >= chain.latest.number);
+        all.insert(*nonce, evidence);
+    }
+    Ok(all)
+}
+
+/// Everything that proves whose a key's final registrations are.
+async fn witnesses_of(site: &Site, chain: &Chain, index: &OwnerIndex, key: Key) -> Result<Vec<Witness>, RpcError> {
+    let mut witnesses = Vec::new();
+    for registration in index.registrations(key) {
+        let transaction = chain.endpoint.transaction(registration.transaction).await?;
+        let receipt = chain.endpoint.receipt(registration.transaction).await?;
+        let (Some((sender, nonce)), Some(receipt)) = (transaction, receipt) else {
+            let what = "a transaction whose log it has";
+            return Err(RpcError::Incomplete { call: "eth_getTransactionByHash", what });
+        };
+        let owner = chain.endpoint.owner_of(site.address, registration.agent_id, chain.finalized.number).await?;
+        witnesses.push(Witness {
+            registration: registration.clone(),
+            sender,
+            nonce,
+            stands: receipt.succeeded && owner.is_some(),
+            cost: receipt.cost,
+        });
+    }
+    Ok(witnesses)
+}
+
+/// What is known of agents that are to be adopted.
+async fn adoptees<'a>(
+    site: &Site,
+    chain: &Chain,
+    records: impl IntoIterator<Item = &'a AgentRegistration> + Clone,
+) -> Result<BTreeMap<Key, Adoptee>, RpcError> {
+    let ours = || records.clone().into_iter().filter(|record| site.has(&record.spec));
+    let mut adoptees = BTreeMap::new();
+    for record in ours().filter(|record| record.spec.result.is_none()) {
+        let Some(agent_id) = record.spec.adopt.as_deref().and_then(abi::agent_id) else { continue };
+        let block = chain.finalized.number;
+        let known = chain.endpoint.owner_of(site.address, agent_id, block).await?.is_some();
+        let uri = if known { chain.endpoint.token_uri(site.address, agent_id, block).await? } else { None };
+        let agent_uri = uri.unwrap_or_default();
+        let taken_by = taken_by(record, agent_id, &agent_uri, ours());
+        let known_at = known.then_some((block, chain.finalized.hash));
+        adoptees.insert(record.spec.key, Adoptee { known_at, agent_uri, taken_by });
+    }
+    Ok(adoptees)
+}
+
+/// Whose an agent is already: another record's that has it or asked for it first, or the one whose key its URI names.
+fn taken_by<'a>(
+    record: &AgentRegistration,
+    agent_id: U256,
+    agent_uri: &str,
+    records: impl Iterator<Item = &'a AgentRegistration>,
+) -> Option<Key> {
+    let age =
+        |record: &AgentRegistration| (record.metadata.creation_timestamp.as_ref().map(|time| time.0), record.spec.key);
+    let has = |other: &AgentRegistration| match (&other.spec.result, &other.spec.adopt) {
+        (Some(result), _) => same_agent(&result.agent_id, agent_id),
+        (None, Some(wanted)) => same_agent(wanted, agent_id) && age(other) < age(record),
+        (None, None) => false,
+    };
+    let holder = records.filter(|other| other.spec.key != record.spec.key).find(|other| has(other));
+    let named = || agent_uri.rsplit('/').next()?.strip_suffix(".json")?.parse::<Key>().ok();
+    let by_uri = || named().filter(|key| *key != record.spec.key && agent_uri.contains(&format!("/agents/{key}.json")));
+    holder.map(|other| other.spec.key).or_else(by_uri)
+}
+
+/// First block of the last 24 hours, by the chain's own time.
+async fn day(chain: &Chain, memory: &mut Memory) -> Result<u64, RpcError> {
+    if let Some((block, _)) = memory.day.filter(|(_, found)| found.elapsed() < DAY_EVERY) {
+        return Ok(block);
+    }
+    let since = chain.latest.timestamp.saturating_sub(DAY);
+    let (mut before, mut within) = (memory.day.map_or(0, |(block, _)| block), chain.latest.number);
+    while before < within {
+        let middle = before + (within - before) / 2;
+        match chain.endpoint.block(BlockNumberOrTag::Number(middle)).await? {
+            Some(block) if block.timestamp < since => before = middle + 1,
+            Some(_) => within = middle,
+            None => {
+                return Err(RpcError::Incomplete { call: "eth_getBlockByNumber", what: "a block below the latest" });
+            }
+        }
+    }
+    memory.day = Some((within, Instant::now()));
+    Ok(within)
+}

@@ -1,0 +1,353 @@
+//! What people are told about a registry. Pure.
+//!
+//! A report is filled during a turn with what was found and applied; conditions follow from it. Conditions are written when
+//! they change; the numbers beside them at most once a minute.
+
+use std::time::Duration;
+
+use alloy::primitives::Address;
+
+use super::observe::{Chain, Site};
+use crate::api::{
+    Condition, ConditionStatus, IdentityRegistry, IdentityRegistryStatus, Key, Nonce, SignerStatus, Suspend,
+    condition::{self, Observation},
+};
+use crate::chain::RpcError;
+use crate::chain::transaction::KeyError;
+use crate::cluster::Note;
+use crate::ledger::Freeze;
+use crate::ledger::money::{Shortage, UnreadableLimit, coins};
+
+/// How old the numbers of a status may be.
+const NUMBERS_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a registry cannot be used at all.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Trouble {
+    /// An endpoint does not answer as it should.
+    #[error("{endpoint}: {error}")]
+    Rpc {
+        /// The endpoint, without credentials.
+        endpoint: String,
+        /// What went wrong.
+        error: RpcError,
+    },
+    /// An endpoint's URL is not to be had.
+    #[error("{0}")]
+    EndpointUnknown(String),
+    /// The chain or the contract is not what the spec says.
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
+    /// The signer's key is not to be had.
+    #[error("Secret {secret} has no key {key}: create it in the namespace of the operator")]
+    SignerMissing {
+        /// Name of the Secret.
+        secret: String,
+        /// Key inside it.
+        key: String,
+    },
+    /// The signer's key is not the signer's.
+    #[error("signer {address}: {error}")]
+    SignerKey {
+        /// Address that the spec names.
+        address: String,
+        /// What is wrong with the key.
+        error: KeyError,
+    },
+    /// A limit cannot be read.
+    #[error(transparent)]
+    Limit(#[from] UnreadableLimit),
+    /// What is stored for a nonce contradicts the ledger or itself.
+    #[error("nonce {nonce} of agent {key}: {why}. Restore the record from a backup")]
+    Stored {
+        /// The agent.
+        key: Key,
+        /// Its nonce.
+        nonce: Nonce,
+        /// What is wrong.
+        why: String,
+    },
+    /// The quorum cannot be honoured.
+    #[error(
+        "quorum is {quorum}: this version asks one endpoint only, and spends nothing where more must agree. Set quorum: 1"
+    )]
+    Quorum {
+        /// What the spec asks for.
+        quorum: u8,
+    },
+}
+
+/// Why a chain or a contract is not what the spec says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// The endpoint serves another chain.
+    #[error("the endpoint serves chain {actual}, and spec.chainId is {expected}: correct one of them")]
+    WrongChain {
+        /// What the spec says.
+        expected: u64,
+        /// What the endpoint says.
+        actual: u64,
+    },
+    /// There is no contract.
+    #[error("there is no contract at {address} on chain {chain_id}: correct spec.address")]
+    NoContract {
+        /// The address.
+        address: Address,
+        /// The chain.
+        chain_id: u64,
+    },
+    /// The contract is something else.
+    #[error(
+        "the contract at {address} does not answer getVersion(): it is not an identity registry. Correct spec.address"
+    )]
+    NotARegistry {
+        /// The address.
+        address: Address,
+    },
+    /// Nothing is final yet, or the chain does not know finality.
+    #[error("the endpoint knows no final block: use one that serves the tag \"finalized\"")]
+    NoFinality,
+    /// The signer delegates its account to code.
+    #[error(
+        "signer {address} has code (an EIP-7702 delegation): anyone that code lets in could register in its name. Use an account without code"
+    )]
+    SignerHasCode {
+        /// The signer.
+        address: Address,
+    },
+}
+
+impl Trouble {
+    /// The condition that it concerns, and one word for it.
+    const fn place(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Rpc { error, .. } => ("RpcHealthy", error.reason()),
+            Self::EndpointUnknown(_) => ("RpcHealthy", "EndpointUnknown"),
+            Self::Unverified(unverified) => match unverified {
+                Unverified::WrongChain { .. } => ("RegistryVerified", "WrongChain"),
+                Unverified::NoContract { .. } => ("RegistryVerified", "NoContract"),
+                Unverified::NotARegistry { .. } => ("RegistryVerified", "NotARegistry"),
+                Unverified::NoFinality => ("RegistryVerified", "NoFinality"),
+                Unverified::SignerHasCode { .. } => ("SignersReady", "SignerHasCode"),
+            },
+            Self::SignerMissing { .. } => ("SignersReady", "SecretMissing"),
+            Self::SignerKey { .. } => ("SignersReady", "KeyMismatch"),
+            Self::Stored { .. } => ("SignersReady", "StoredTransactionMismatch"),
+            Self::Limit(_) => ("RegistryVerified", "InvalidLimit"),
+            Self::Quorum { .. } => ("RegistryVerified", "QuorumNotSupported"),
+        }
+    }
+
+    /// Whether it may pass by itself.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Rpc { .. } | Self::Unverified(Unverified::NoFinality))
+    }
+}
+
+/// Everything a turn found out that people should know.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Why the registry cannot be used.
+    pub trouble: Option<Trouble>,
+    /// Why nothing may be spent.
+    pub frozen: Option<Freeze>,
+    /// What there is too little of, for everybody.
+    pub shortage: Option<Shortage>,
+    /// What the ledger waits for.
+    pub waiting: Option<&'static str>,
+    /// The endpoint that was asked.
+    pub endpoint: Option<String>,
+    /// Version that the contract names.
+    pub version: Option<String>,
+    /// The signer, its balance in wei, and what of that nothing may take any more.
+    pub signer: Option<(Address, u128)>,
+    /// Whether there is a signer at all.
+    pub watch_only: bool,
+    /// Agents registered, registrations under way.
+    pub agents: Option<(usize, usize)>,
+    /// Registrations that balance and limits still allow.
+    pub left: Option<u32>,
+    /// Spent in the last 24 hours, in wei.
+    pub spent: Option<u128>,
+}
+
+impl Report {
+    pub(super) fn site(&mut self, site: &Site) {
+        self.watch_only = site.signer.is_none();
+    }
+
+    pub(super) fn chain(&mut self, site: &Site, chain: &Chain) {
+        self.endpoint = Some(chain.endpoint.to_string());
+        self.version = Some(chain.version.clone());
+        self.signer = site
+            .signer
+            .as_ref()
+            .zip(chain.account.as_ref())
+            .map(|(signer, account)| (signer.address(), account.balance));
+    }
+
+    /// Nothing may be spent.
+    pub(super) fn freeze(&mut self, freeze: Freeze) {
+        self.frozen = Some(freeze);
+    }
+}
+
+/// The status that a report stands for. The ledgers' markers are not part of it: they are written on their own.
+#[must_use]
+pub fn status(registry: &IdentityRegistry, report: &Report, observation: &Observation<'_>) -> IdentityRegistryStatus {
+    let before = registry.status.clone().unwrap_or_default();
+    let signers = match report.signer {
+        Some((address, balance)) => vec![SignerStatus { address: address.to_string(), balance: Some(coins(balance)) }],
+        None if report.watch_only => Vec::new(),
+        None => before.signers,
+    };
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).min(i32::MAX as u32);
+    IdentityRegistryStatus {
+        observed_generation: observation.generation,
+        conditions: conditions(registry, report, observation),
+        ledgers: before.ledgers,
+        signers,
+        agents: report.agents.map(|(agents, _)| count(agents)).or(before.agents),
+        pending: report.agents.map(|(_, pending)| count(pending)).or(before.pending),
+        registrations_left: report.left.or(before.registrations_left),
+        spent_last_24h: report.spent.map(coins).or(before.spent_last_24h),
+    }
+}
+
+fn conditions(registry: &IdentityRegistry, report: &Report, observation: &Observation<'_>) -> Vec<Condition> {
+    let suspended = match registry.spec.suspend {
+        Suspend::None => None,
+        Suspend::Spending => Some(("Spending", "nothing is signed or sent; documents stay up")),
+        Suspend::All => Some(("All", "nothing is signed, sent or written; documents stay up")),
+    };
+    let mut conditions = vec![
+        facet(report, observation, "RpcHealthy", "Answering", || format!("{} answers", named(&report.endpoint))),
+        facet(report, observation, "RegistryVerified", "Verified", || {
+            format!("contract version {}", named(&report.version))
+        }),
+        facet(report, observation, "SignersReady", if report.watch_only { "WatchOnly" } else { "KeysMatch" }, || {
+            if report.watch_only {
+                "no signers: agents are adopted by id, and nothing is ever minted"
+            } else {
+                "every key is its signer's"
+            }
+            .to_owned()
+        }),
+        funded(report, observation),
+        match suspended {
+            Some((reason, message)) => observation.condition("Suspended", ConditionStatus::True, reason, message),
+            None => observation.condition("Suspended", ConditionStatus::False, "Running", "spec.suspend is None"),
+        },
+    ];
+    let blocking = blocking(report, suspended);
+    match blocking {
+        None => {
+            conditions.push(observation.condition("Ready", ConditionStatus::True, "Reconciled", ready_message(report)))
+        }
+        Some((reason, message, abnormal)) => {
+            conditions.push(observation.condition("Ready", ConditionStatus::False, reason, message.clone()));
+            conditions.push(observation.condition(abnormal, ConditionStatus::True, reason, message));
+        }
+    }
+    conditions
+}
+
+/// What keeps the registry from registering, the weightiest first: reason, message, and the kstatus condition it is.
+fn blocking(
+    report: &Report,
+    suspended: Option<(&'static str, &'static str)>,
+) -> Option<(&'static str, String, &'static str)> {
+    if let Some(trouble) = &report.trouble {
+        let abnormal = if trouble.may_pass() { "Reconciling" } else { "Stalled" };
+        return Some((trouble.place().1, trouble.to_string(), abnormal));
+    }
+    if let Some(freeze) = &report.frozen {
+        return Some((freeze.reason(), freeze.to_string(), "Stalled"));
+    }
+    if let Some((_, message)) = suspended {
+        return Some(("Suspended", message.to_owned(), "Stalled"));
+    }
+    if let Some(shortage) = &report.shortage {
+        return Some((shortage.reason(), shortage.to_string(), "Stalled"));
+    }
+    report.waiting.map(|message| ("Settling", message.to_owned(), "Reconciling"))
+}
+
+/// One side of a registry: it fails by its own trouble, and is unknown while another trouble keeps it from being looked at.
+fn facet(
+    report: &Report,
+    observation: &Observation<'_>,
+    type_: &str,
+    reason: &str,
+    message: impl FnOnce() -> String,
+) -> Condition {
+    // Sides are looked at in this order; what comes after a trouble was not looked at.
+    const ORDER: [&str; 3] = ["SignersReady", "RpcHealthy", "RegistryVerified"];
+    let rank = |name: &str| ORDER.iter().position(|side| *side == name);
+    match &report.trouble {
+        Some(trouble) if trouble.place().0 == type_ => {
+            observation.condition(type_, ConditionStatus::False, trouble.place().1, trouble.to_string())
+        }
+        Some(trouble) if rank(trouble.place().0) < rank(type_) => {
+            let (side, reason) = trouble.place();
+            observation.condition(type_, ConditionStatus::Unknown, reason, format!("not known while {side} is False"))
+        }
+        _ => observation.condition(type_, ConditionStatus::True, reason, message()),
+    }
+}
+
+fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
+    match (&report.shortage, report.signer, report.watch_only) {
+        (_, _, true) => observation.condition("Funded", ConditionStatus::True, "WatchOnly", "nothing is spent"),
+        (Some(shortage @ Shortage::Balance { .. }), ..) => {
+            observation.condition("Funded", ConditionStatus::False, shortage.reason(), shortage.to_string())
+        }
+        (_, Some((address, 0)), _) => observation.condition(
+            "Funded",
+            ConditionStatus::False,
+            "InsufficientFunds",
+            format!("signer {address} holds nothing: send it some coin"),
+        ),
+        // Balances are numbers of the status, and not repeated here: a message that changes is a write.
+        (_, Some(_), _) => observation.condition("Funded", ConditionStatus::True, "Funded", "the signer can pay"),
+        (_, None, _) => {
+            observation.condition("Funded", ConditionStatus::Unknown, "NotKnown", "the balance is not known")
+        }
+    }
+}
+
+fn ready_message(report: &Report) -> &'static str {
+    match report.watch_only {
+        true => "watching: agents are adopted by id",
+        false => "offers are registered",
+    }
+}
+
+fn named(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or_default()
+}
+
+/// Whether a status has to be written, given how old the one that stands is.
+#[must_use]
+pub fn must_write(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus, age: Option<Duration>) -> bool {
+    let said = |status: &IdentityRegistryStatus| (status.observed_generation, status.conditions.clone());
+    let old = age.is_none_or(|age| age >= NUMBERS_EVERY);
+    said(current) != said(wanted) || (old && current != wanted)
+}
+
+/// What is worth telling: that a registry has become ready, and that it no longer is.
+#[must_use]
+pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) -> Vec<Note> {
+    let ready = |status: &IdentityRegistryStatus| {
+        condition::find(&status.conditions, "Ready").map(|ready| (ready.is_true(), ready.reason.clone()))
+    };
+    let (before, after) = (ready(current), ready(wanted));
+    if before == after {
+        return Vec::new();
+    }
+    let found = condition::find(&wanted.conditions, "Ready");
+    let message = found.and_then(|ready| ready.message.clone()).unwrap_or_default();
+    let reason = found.and_then(|ready| ready.reason.clone()).unwrap_or_default();
+    let warning = found.is_some_and(|ready| !ready.is_true());
+    vec![Note { warning, reason, message, action: "Reconcile" }]
+}

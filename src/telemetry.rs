@@ -1,0 +1,119 @@
+//! Logs: text for a person at a terminal, JSON for everything else, at a level that can be changed while running.
+//!
+//! Whatever the level, other crates say no more than `info`: at `debug` an HTTP client shows URLs, and a URL may hold a
+//! credential.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ValueEnum;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt, Filtered, filter_fn};
+use tracing_subscriber::fmt::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// One line of text for each event.
+    Text,
+    /// One JSON object for each event.
+    Json,
+}
+
+/// A level or filter that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a log level: write error, warn, info, debug or trace, or directives like serviceoffer::leader=debug"
+)]
+pub struct FilterError(String);
+
+/// What is logged. All clones are the same filter.
+#[derive(Clone)]
+pub struct Filter {
+    set: Arc<dyn Fn(EnvFilter) + Send + Sync>,
+    current: Arc<Mutex<String>>,
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Filter").field(&self.current()).finish()
+    }
+}
+
+impl Filter {
+    /// What stands.
+    #[must_use]
+    pub fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes it, from this moment on.
+    ///
+    /// # Errors
+    /// If it cannot be read; then nothing changes.
+    pub fn set(&self, directives: &str) -> Result<(), FilterError> {
+        (self.set)(parse(directives)?);
+        directives.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+}
+
+fn parse(directives: &str) -> Result<EnvFilter, FilterError> {
+    let unreadable = || FilterError(directives.to_owned());
+    if directives.is_empty() {
+        return Err(unreadable());
+    }
+    EnvFilter::builder().parse(directives).map_err(|_| unreadable())
+}
+
+/// Sets up logs for the whole process.
+///
+/// # Errors
+/// If the level cannot be read.
+pub fn init(level: &str, format: Format) -> Result<Filter, FilterError> {
+    let (filter, handle) = reload::Layer::new(parse(level)?);
+    let json = match format {
+        Format::Auto => !std::io::stdout().is_terminal(),
+        Format::Text => false,
+        Format::Json => true,
+    };
+    let layer = Layer::default().with_target(true);
+    let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
+    let discreet = filter_fn(is_discreet);
+    let filtered: Filtered<_, _, Registry> = layer.with_filter(filter.and(discreet));
+    // A second set-up, as in a test, leaves the first in place.
+    let _ = tracing_subscriber::registry().with(filtered).try_init();
+    let set = move |filter| {
+        // The handle outlives the subscriber only while the process ends.
+        let _ = handle.reload(filter);
+    };
+    Ok(Filter { set: Arc::new(set), current: Arc::new(Mutex::new(level.to_owned())) })
+}
+
+/// Whether an event cannot hold more of another crate's insides than it should.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("serviceoffer") || *metadata.level() <= Level::INFO
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_directives_are_read_and_nonsense_is_refused_by_name() {
+        for directives in ["info", "debug", "warn,serviceoffer::leader=trace"] {
+            assert!(parse(directives).is_ok(), "{directives}");
+        }
+        for directives in ["", "loud==", "info,=="] {
+            let error = parse(directives).unwrap_err().to_string();
+            assert!(error.contains("is not a log level"), "{error}");
+        }
+    }
+}
