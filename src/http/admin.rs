@@ -67,13 +67,15 @@ struct Admin {
 /// The admin routes.
 pub fn router(health: Arc<Health>, metrics: Metrics, filter: Filter) -> Router {
     let http = metrics.http.clone();
-    let router = Router::new()
+    counted(routes().with_state(Admin { health, metrics, filter }), http)
+}
+
+fn routes() -> Router<Admin> {
+    Router::new()
         .route(Route::Livez.as_str(), get(livez))
         .route(Route::Readyz.as_str(), get(readyz))
         .route(Route::Metrics.as_str(), get(render))
         .route(Route::LogLevel.as_str(), put(set_log_level).get(log_level))
-        .with_state(Admin { health, metrics, filter });
-    counted(router, http)
 }
 
 async fn livez(State(admin): State<Admin>) -> (StatusCode, &'static str) {
@@ -120,6 +122,11 @@ async fn set_log_level(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_route_is_one_that_can_be_served() {
+        let _ = routes();
+    }
 
     #[test]
     fn a_silent_elector_is_dead_and_no_elector_is_not() {

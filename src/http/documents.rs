@@ -35,20 +35,23 @@ struct Documents {
 
 /// The public routes.
 pub fn router(cache: Cache, health: Arc<Health>, metrics: metrics::Http) -> Router {
-    let router = Router::new()
+    counted(routes().with_state(Documents { cache, health }), metrics)
+}
+
+fn routes() -> Router<Documents> {
+    Router::new()
         .route(Route::Agent.as_str(), get(agent))
         .route(Route::WellKnown.as_str(), get(well_known))
         .route(ICON_PATH, get(icon))
         .fallback(async || StatusCode::NOT_FOUND)
-        .with_state(Documents { cache, health });
-    counted(router, metrics)
 }
 
-async fn agent(State(documents): State<Documents>, Path(key): Path<String>, headers: HeaderMap) -> Response {
+async fn agent(State(documents): State<Documents>, Path(file): Path<String>, headers: HeaderMap) -> Response {
     if !documents.health.is_synced() {
         return unavailable();
     }
-    let found = key.parse::<Key>().ok().and_then(|key| documents.agent(key));
+    let key = file.strip_suffix(".json").and_then(|key| key.parse::<Key>().ok());
+    let found = key.and_then(|key| documents.agent(key));
     found.map_or_else(|| StatusCode::NOT_FOUND.into_response(), |document| answer(&document, &headers))
 }
 
@@ -163,6 +166,11 @@ fn unavailable() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_route_is_one_that_can_be_served() {
+        let _ = routes();
+    }
 
     #[test]
     fn a_domain_is_compared_without_scheme_port_path_and_case() {

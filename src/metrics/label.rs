@@ -242,7 +242,7 @@ label!(
     /// A route of the HTTP servers.
     Route, "route" {
         /// The document of one agent.
-        Agent = "/agents/{key}.json",
+        Agent = "/agents/{file}",
         /// The well-known document.
         WellKnown = "/.well-known/agent-registration.json",
         /// /livez.

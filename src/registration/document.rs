@@ -260,3 +260,176 @@ fn age(offer: &ServiceOffer) -> impl Ord + use<> {
     let created = offer.metadata.creation_timestamp.as_ref().map(|time| time.0);
     (created, offer.namespace(), offer.name_any())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::registration::fixtures::{offer, record, registry, result};
+
+    fn live(offer: &ServiceOffer) -> Listed<'_> {
+        Listed { offer, standing: Standing::Live }
+    }
+
+    fn json_of(document: &Document) -> Value {
+        serde_json::from_slice(&document.render().unwrap().0).unwrap()
+    }
+
+    #[test]
+    fn an_uri_holds_the_key() {
+        let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
+        assert_eq!(agent_uri(&registry(json!({})), key), "https://agents.example/agents/aaaaaaaaaaaaaaaa.json");
+    }
+
+    #[test]
+    fn a_pending_document_is_whole_but_for_its_registrations() {
+        let offer = offer(json!({}));
+        let document = agent(&record("shop/chat", 1, json!({})), &registry(json!({})), vec![live(&offer)]);
+        let expected = json!({
+            "type": "https://eips.ethereum.org/EIPS/eip-8004#registration-v1",
+            "name": "chat",
+            "description": "x402 payment-gated http service: chat",
+            "image": "https://agents.example/agents/icon.svg",
+            "services": [{ "name": "web", "endpoint": "https://agents.example/services/chat" }],
+            "x402Support": true,
+            "active": true,
+        });
+        assert_eq!(json_of(&document), expected);
+    }
+
+    #[test]
+    fn an_active_document_says_what_the_seller_says() {
+        let offer = offer(json!({ "spec": {
+            "type": "inference",
+            "model": { "name": "llama", "runtime": "vllm" },
+            "path": "/llama",
+            "provenance": { "made": "by hand" },
+            "registration": {
+                "name": "Llama", "description": "A model.", "image": "https://img.example/l.png",
+                "supportedTrust": ["reputation"], "skills": ["chat"], "domains": ["nlp"], "metadata": { "k": "v" },
+                "services": [{ "name": "MCP", "endpoint": "https://mcp.example", "version": "2025-06-18" }],
+            },
+        } }));
+        let record = record("shop/chat", 1, json!({ "spec": { "result": result("12") } }));
+        let document = json_of(&agent(&record, &registry(json!({})), vec![live(&offer)]));
+        let endpoint = "https://agents.example/llama";
+        assert_eq!(document["name"], "Llama");
+        assert_eq!(document["description"], "A model.");
+        assert_eq!(document["image"], "https://img.example/l.png");
+        assert_eq!(
+            document["services"],
+            json!([
+                { "name": "web", "endpoint": endpoint },
+                { "name": "OASF", "endpoint": endpoint, "version": "0.8", "skills": ["chat"], "domains": ["nlp"] },
+                { "name": "MCP", "endpoint": "https://mcp.example", "version": "2025-06-18" },
+            ])
+        );
+        let registry = "eip155:84532:0x8004A818BFB912233c491871b3d84c89A494BD9e";
+        assert_eq!(document["registrations"], json!([{ "agentId": 12, "agentRegistry": registry }]));
+        assert_eq!((&document["supportedTrust"], &document["metadata"]["k"]), (&json!(["reputation"]), &json!("v")));
+        assert_eq!(document["provenance"]["made"], "by hand");
+    }
+
+    #[test]
+    fn a_model_describes_itself_and_a_host_name_replaces_the_base_url() {
+        let offer = offer(
+            json!({ "spec": { "model": { "name": "llama", "runtime": "tgi" }, "hostname": "chat.example.org" } }),
+        );
+        let document = json_of(&agent(&record("shop/chat", 1, json!({})), &registry(json!({})), vec![live(&offer)]));
+        assert_eq!(document["description"], "llama inference via x402 micropayments");
+        assert_eq!(document["services"][0]["endpoint"], "https://chat.example.org/");
+        let plain = registry(json!({ "spec": { "chainId": 31337, "baseUrl": "http://agents.local" } }));
+        assert_eq!(public_url(&offer, &plain), "http://chat.example.org/");
+    }
+
+    #[test]
+    fn an_inactive_document_keeps_the_id_and_offers_nothing() {
+        let offer =
+            offer(json!({ "spec": { "registration": { "metadata": { "k": "v" } }, "provenance": { "a": "b" } } }));
+        let record = record("shop/chat", 1, json!({ "spec": { "result": result("0") } }));
+        let disabled = Listed { offer: &offer, standing: Standing::Disabled };
+        for offers in [vec![disabled], vec![]] {
+            let document = json_of(&agent(&record, &registry(json!({})), offers));
+            assert_eq!(document["name"], "chat");
+            assert_eq!(document["description"], "Agent chat (deactivated)");
+            assert_eq!((&document["active"], &document["x402Support"]), (&json!(false), &json!(false)));
+            assert_eq!(document["services"], json!([]));
+            assert_eq!(document["registrations"][0]["agentId"], 0);
+            assert!(document.get("metadata").is_none() && document.get("provenance").is_none());
+        }
+    }
+
+    #[test]
+    fn offers_that_share_an_agent_are_listed_by_age_and_the_oldest_speaks() {
+        let young = offer(json!({ "metadata": { "name": "young", "creationTimestamp": "2026-02-01T00:00:00Z" },
+            "spec": { "registration": { "supportedTrust": ["reputation", "tee-attestation"] } } }));
+        let old = offer(
+            json!({ "metadata": { "name": "old" }, "spec": { "registration": { "supportedTrust": ["reputation"] } } }),
+        );
+        let document =
+            json_of(&agent(&record("shop/chat", 1, json!({})), &registry(json!({})), vec![live(&young), live(&old)]));
+        assert_eq!(document["name"], "old");
+        let endpoints: Vec<&Value> =
+            document["services"].as_array().unwrap().iter().map(|one| &one["endpoint"]).collect();
+        assert_eq!(endpoints, ["https://agents.example/services/old", "https://agents.example/services/young"]);
+        assert_eq!(document["supportedTrust"], json!(["reputation", "tee-attestation"]), "each once");
+    }
+
+    #[test]
+    fn a_shared_agent_is_described_by_its_registry() {
+        let shared = registry(json!({ "spec": {
+            "identityScope": "Namespace",
+            "agent": { "name": "The shop", "description": "All of it.", "image": "https://img.example/s.png" },
+        } }));
+        let offer = offer(json!({ "spec": { "registration": { "name": "ignored" } } }));
+        let document = json_of(&agent(&record("shop", 1, json!({})), &shared, vec![live(&offer)]));
+        assert_eq!(document["name"], "The shop");
+        assert_eq!(document["description"], "All of it.");
+        assert_eq!(document["image"], "https://img.example/s.png");
+        let own = registry(json!({ "spec": { "agent": { "name": "The shop" } } }));
+        let document = json_of(&agent(&record("shop/chat", 1, json!({})), &own, vec![live(&offer)]));
+        assert_eq!(document["name"], "ignored", "with a scope of Offer, an agent speaks for itself");
+    }
+
+    #[test]
+    fn the_well_known_document_lists_every_agent_that_is_registered() {
+        let (a, b) = (offer(json!({})), offer(json!({ "metadata": { "name": "b" } })));
+        let records = [
+            record("shop/chat", 1, json!({ "spec": { "result": result("10") } })),
+            record("shop/b", 1, json!({ "spec": { "result": result("9") } })),
+            record("shop/pending", 1, json!({})),
+        ];
+        let registry = registry(json!({ "spec": { "agent": { "name": "Us", "description": "We." } } }));
+        let offers = vec![(&registry, live(&b)), (&registry, Listed { offer: &a, standing: Standing::Disabled })];
+        let document = json_of(&well_known(&[&registry], &records, offers));
+        assert_eq!((&document["name"], &document["description"]), (&json!("Us"), &json!("We.")));
+        let ids: Vec<&Value> =
+            document["registrations"].as_array().unwrap().iter().map(|one| &one["agentId"]).collect();
+        assert_eq!(ids, [9, 10], "in the order of numbers");
+        assert_eq!(document["services"], json!([{ "name": "web", "endpoint": "https://agents.example/services/b" }]));
+        assert_eq!(document["active"], true);
+
+        let empty = json_of(&well_known(&[], &[], vec![]));
+        assert_eq!((&empty["active"], &empty["name"]), (&json!(false), &json!("Agents of this domain")));
+    }
+
+    #[test]
+    fn the_tag_follows_the_bytes() {
+        let offer = offer(json!({}));
+        let (registry, record) = (registry(json!({})), record("shop/chat", 1, json!({})));
+        let render = |registry: &IdentityRegistry| agent(&record, registry, vec![live(&offer)]).render().unwrap();
+        assert_eq!(render(&registry), render(&registry));
+        let moved = crate::registration::fixtures::registry(json!({ "spec": { "baseUrl": "https://new.example" } }));
+        let ((before, old), (after, new)) = (render(&registry), render(&moved));
+        assert!(before != after && old != new && old.starts_with('"') && old.len() == 34, "{old}");
+    }
+
+    #[test]
+    fn an_id_beyond_every_number_is_written_as_text() {
+        let huge = "9".repeat(30);
+        let record = record("shop/chat", 1, json!({ "spec": { "result": result(&huge) } }));
+        let document = json_of(&agent(&record, &registry(json!({})), vec![]));
+        assert_eq!(document["registrations"][0]["agentId"], json!(huge));
+    }
+}

@@ -175,3 +175,123 @@ fn is_default(registry: &IdentityRegistry) -> bool {
 fn registration(offer: &ServiceOffer) -> Option<&Registration> {
     offer.spec.registration.as_ref()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::registration::fixtures::{REGISTRY, offer, record, registry};
+
+    fn resolved(
+        offer: &ServiceOffer,
+        registries: &[Arc<IdentityRegistry>],
+        records: &[Arc<AgentRegistration>],
+    ) -> Result<(String, String), Unresolved> {
+        let resolution = resolve(offer, registries, records)?;
+        assert_eq!(resolution.key, key_of(offer, resolution.registry).unwrap());
+        Ok((resolution.registry.name_any(), resolution.identity))
+    }
+
+    fn named(name: &str, default: bool) -> Arc<IdentityRegistry> {
+        let annotations = json!({ "obol.org/is-default-registry": default.to_string() });
+        Arc::new(registry(json!({ "metadata": { "name": name, "annotations": annotations } })))
+    }
+
+    #[test]
+    fn an_identity_begins_with_the_offers_own_namespace_wherever_it_has_one() {
+        let offer = offer(json!({}));
+        for (scope, identity) in
+            [(IdentityScope::Offer, "shop/chat"), (IdentityScope::Namespace, "shop"), (IdentityScope::Registry, "")]
+        {
+            assert_eq!(identity_of(&offer, scope), identity);
+        }
+        let renamed = self::offer(json!({ "spec": { "registration": { "identity": "assistant" } } }));
+        assert_eq!(identity_of(&renamed, IdentityScope::Offer), "shop/assistant");
+    }
+
+    #[test]
+    fn the_registry_that_is_named_wins() {
+        let offer = offer(json!({ "spec": { "registration": { "registryRef": { "name": "b" } } } }));
+        let registries = [named("a", true), named("b", false)];
+        assert_eq!(resolved(&offer, &registries, &[]), Ok(("b".into(), "shop/chat".into())));
+        let missing = Err(Unresolved::RegistryNotFound { name: "b".into() });
+        assert_eq!(resolved(&offer, &registries[..1], &[]), missing);
+    }
+
+    #[test]
+    fn without_a_name_the_one_default_is_used() {
+        let offer = offer(json!({}));
+        assert_eq!(resolved(&offer, &[named("a", false), named("b", true)], &[]).unwrap().0, "b");
+        assert_eq!(resolved(&offer, &[named("a", false)], &[]), Err(Unresolved::NoRegistry));
+        let two = Err(Unresolved::TwoDefaults { first: "a".into(), second: "b".into() });
+        assert_eq!(resolved(&offer, &[named("a", true), named("b", true)], &[]), two);
+    }
+
+    #[test]
+    fn an_offer_stays_with_the_registry_in_use_when_the_default_moves() {
+        let other = json!({ "metadata": { "name": "other" }, "spec": { "address": format!("0x{}", "ab".repeat(20)) } });
+        let registries = [Arc::new(registry(other)), named("sepolia", false)];
+        let known = Arc::new(record("shop/chat", 1, json!({})));
+        assert_eq!(resolved(&offer(json!({})), &registries, &[known]).unwrap().0, "sepolia", "by its record");
+        let told = offer(json!({ "status": { "registration": { "registry": "sepolia" } } }));
+        assert_eq!(resolved(&told, &registries, &[]).unwrap().0, "sepolia", "by its status");
+        let gone = offer(json!({ "status": { "registration": { "registry": "gone" } } }));
+        let missing = Err(Unresolved::RegistryNotFound { name: "gone".into() });
+        assert_eq!(resolved(&gone, &registries, &[]), missing, "it moves to no other by itself");
+    }
+
+    #[test]
+    fn of_several_objects_for_one_contract_the_default_comes_first_then_the_first_by_name() {
+        let known = [Arc::new(record("shop/chat", 1, json!({})))];
+        let offer = offer(json!({}));
+        assert_eq!(resolved(&offer, &[named("c", false), named("b", false)], &known).unwrap().0, "b");
+        assert_eq!(resolved(&offer, &[named("b", false), named("c", true)], &known).unwrap().0, "c");
+        let elsewhere = json!({ "spec": { "chainId": 8453 }, "metadata": { "name": "base" } });
+        let error = resolved(&offer, &[Arc::new(registry(elsewhere))], &known).unwrap_err();
+        assert_eq!(error.reason(), "RegistryNotFound");
+    }
+
+    #[test]
+    fn an_offer_whose_spec_leads_to_another_key_than_its_record_is_refused() {
+        let known = record("shop/chat", 1, json!({}));
+        let recorded = known.spec.key;
+        let moved = offer(json!({ "spec": { "registration": { "identity": "other" } } }));
+        let registries = [named("sepolia", true)];
+        let derived = key_of(&moved, &registries[0]).unwrap();
+        let changed = Err(Unresolved::IdentityChanged { recorded, derived });
+        let records = [Arc::new(known)];
+        assert_eq!(resolved(&moved, &registries, &records), changed);
+        let anew = offer(json!({ "spec": { "registration": { "identity": "other", "edition": 2 } } }));
+        assert!(resolved(&anew, &registries, &records).is_ok(), "another edition is another agent");
+        let both = [Arc::clone(&records[0]), Arc::new(record("shop/other", 1, json!({})))];
+        assert!(resolved(&moved, &registries, &both).is_ok(), "it has that record as well");
+    }
+
+    #[test]
+    fn an_address_is_the_one_that_is_given_or_that_of_the_class_of_the_chain() {
+        let given = registry(json!({ "spec": { "address": format!("0x{}", "AB".repeat(20)) } }));
+        assert_eq!(address_of(&given), Some(Address::repeat_byte(0xab)));
+        assert_eq!(address_of(&registry(json!({}))), Some(REGISTRY.parse().unwrap()));
+        let unknown = registry(json!({ "spec": { "chainId": 31337 } }));
+        assert_eq!(address_of(&unknown), None);
+        let error = resolve(&offer(json!({})), &[Arc::new(unknown)], &[] as &[Arc<AgentRegistration>]).unwrap_err();
+        assert_eq!(error.reason(), "RegistryAddressUnknown");
+    }
+
+    #[test]
+    fn every_reason_is_one_word_and_says_what_to_do() {
+        let key = Key::derive("", 1, Address::ZERO, 1);
+        for unresolved in [
+            Unresolved::NoRegistry,
+            Unresolved::TwoDefaults { first: "a".into(), second: "b".into() },
+            Unresolved::RegistryNotFound { name: "a".into() },
+            Unresolved::AddressUnknown { name: "a".into() },
+            Unresolved::IdentityChanged { recorded: key, derived: key },
+        ] {
+            assert!(unresolved.reason().chars().all(char::is_alphabetic) && unresolved.to_string().contains(':'));
+        }
+    }
+}

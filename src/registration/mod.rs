@@ -10,3 +10,6 @@
 pub mod document;
 pub mod identity;
 pub mod standing;
+
+#[cfg(test)]
+pub(crate) mod fixtures;

@@ -196,3 +196,185 @@ pub fn ignored_fields(spec: &ServiceOfferSpec) -> Vec<&'static str> {
     ];
     fields.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::registration::fixtures::{merge, offer, registry};
+
+    const CHECKSUMMED: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+
+    fn labels() -> BTreeMap<String, String> {
+        BTreeMap::from([("team".into(), "red".into()), ("tier".into(), "gold".into())])
+    }
+
+    fn now() -> Timestamp {
+        "2026-06-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn of(over: Value) -> Standing {
+        let labels = labels();
+        let around = Surroundings { namespace_labels: Some(&labels), upstream_exists: true, now: now() };
+        standing(&offer(over), &registry(json!({})), around)
+    }
+
+    fn spec(over: Value) -> Value {
+        json!({ "spec": over })
+    }
+
+    #[test]
+    fn an_offer_stands_if_nothing_speaks_against_it() {
+        assert_eq!(of(json!({})), Standing::Live);
+        assert_eq!(of(spec(json!({ "registration": { "enabled": false } }))), Standing::Disabled);
+        assert_eq!(of(json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })), Standing::Deleted);
+        let mut none = serde_json::to_value(offer(json!({}))).unwrap();
+        none["spec"].as_object_mut().unwrap().remove("registration");
+        let around = Surroundings { namespace_labels: None, upstream_exists: true, now: now() };
+        assert_eq!(standing(&serde_json::from_value(none).unwrap(), &registry(json!({})), around), Standing::Disabled);
+    }
+
+    #[test]
+    fn a_mistyped_wallet_is_refused_and_one_without_a_checksum_is_taken() {
+        for address in [CHECKSUMMED, &CHECKSUMMED.to_lowercase(), &CHECKSUMMED.to_uppercase().replace("0X", "0x")] {
+            assert_eq!(of(spec(json!({ "payment": { "payTo": address } }))), Standing::Live, "{address}");
+        }
+        let mistyped = CHECKSUMMED.replace("c79C8", "c79c8");
+        let expected = Standing::Unacceptable(Unacceptable::PayToChecksum { address: mistyped.clone() });
+        assert_eq!(of(spec(json!({ "payment": { "payTo": mistyped } }))), expected);
+        let second = json!({ "network": "base", "payTo": mistyped, "price": { "perHour": "1" } });
+        assert_eq!(of(spec(json!({ "payments": [second] }))), expected);
+    }
+
+    #[test]
+    fn what_serves_over_http_needs_an_upstream() {
+        let without = |type_: &str| {
+            let mut offer = serde_json::to_value(offer(json!({}))).unwrap();
+            offer["spec"].as_object_mut().unwrap().remove("upstream");
+            merge(&mut offer, spec(json!({ "type": type_ })));
+            accept(&serde_json::from_value(offer).unwrap())
+        };
+        for type_ in ["http", "inference", "fine-tuning"] {
+            assert_eq!(without(type_), Err(Unacceptable::NoUpstream { type_ }), "{type_}");
+        }
+        for type_ in ["agent", "skill", "dataset"] {
+            assert_eq!(without(type_), Ok(None), "{type_}");
+        }
+    }
+
+    #[test]
+    fn an_agent_of_another_namespace_cannot_be_sold() {
+        let of = |namespace: &str| of(spec(json!({ "agent": { "ref": { "name": "a", "namespace": namespace } } })));
+        assert_eq!(of("shop"), Standing::Live);
+        assert_eq!(of("bank"), Standing::Unacceptable(Unacceptable::ForeignAgent { own: "shop".into() }));
+    }
+
+    #[test]
+    fn an_offer_is_drained_when_its_grace_has_passed() {
+        let drained = |at: &str, period: Option<&str>| {
+            let mut over = json!({ "drainAt": at });
+            if let Some(period) = period {
+                over["drainGracePeriod"] = json!(period);
+            }
+            of(spec(over))
+        };
+        assert_eq!(drained("2026-06-01T11:00:00Z", None), Standing::Drained, "an hour, to the second");
+        assert_eq!(drained("2026-06-01T11:00:01Z", None), Standing::Live);
+        assert_eq!(drained("2026-06-01T12:00:00Z", Some("0")), Standing::Drained);
+        assert_eq!(drained("2026-06-01T12:00:00Z", Some("0s")), Standing::Drained);
+        assert_eq!(drained("2026-06-01T10:30:00Z", Some("1h30m")), Standing::Drained);
+        assert_eq!(drained("2026-06-01T10:30:01Z", Some("1h30m")), Standing::Live);
+        assert_eq!(drained("2026-06-01T11:59:00Z", Some("1.5h")), Standing::Live);
+        for (at, period) in [("tomorrow", None), ("2026-06-01T12:00:00Z", Some("a while"))] {
+            assert_eq!(drained(at, period), Standing::Unacceptable(Unacceptable::Drain));
+        }
+    }
+
+    #[test]
+    fn namespaces_are_admitted_by_their_labels() {
+        let admitted = |allowed: Value, labels: Option<&BTreeMap<String, String>>| {
+            let registry = registry(spec(json!({ "allowedNamespaces": allowed })));
+            let around = Surroundings { namespace_labels: labels, upstream_exists: true, now: now() };
+            standing(&offer(json!({})), &registry, around) == Standing::Live
+        };
+        let labels = labels();
+        let selects = |selector: Value| admitted(json!({ "from": "Selector", "selector": selector }), Some(&labels));
+        let expression = |key: &str, operator: &str, values: &[&str]| {
+            selects(json!({ "matchExpressions": [{ "key": key, "operator": operator, "values": values }] }))
+        };
+        assert!(admitted(json!({ "from": "All" }), Some(&labels)));
+        assert!(!admitted(json!({ "from": "All" }), None), "a namespace that is not there");
+        assert!(!admitted(json!({ "from": "Selector" }), Some(&labels)), "no selector is not all");
+        assert!(selects(json!({ "matchLabels": { "team": "red", "tier": "gold" } })));
+        assert!(!selects(json!({ "matchLabels": { "team": "red", "tier": "lead" } })));
+        assert!(expression("team", "In", &["blue", "red"]) && !expression("team", "In", &["blue"]));
+        assert!(expression("team", "NotIn", &["blue"]) && !expression("team", "NotIn", &["red"]));
+        assert!(expression("absent", "NotIn", &["x"]) && !expression("absent", "In", &["x"]));
+        assert!(expression("team", "Exists", &[]) && !expression("absent", "Exists", &[]));
+        assert!(expression("absent", "DoesNotExist", &[]) && !expression("team", "DoesNotExist", &[]));
+        let both = json!({ "matchLabels": { "team": "red" }, "matchExpressions": [{ "key": "tier", "operator": "DoesNotExist" }] });
+        assert!(!selects(both), "all parts must hold");
+    }
+
+    #[test]
+    fn the_first_thing_that_speaks_against_an_offer_is_told() {
+        let none = BTreeMap::new();
+        let closed = registry(spec(json!({
+            "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "team": "red" } } },
+        })));
+        let of = |labels: &BTreeMap<String, String>, upstream_exists| {
+            let around = Surroundings { namespace_labels: Some(labels), upstream_exists, now: now() };
+            standing(&offer(json!({})), &closed, around)
+        };
+        assert_eq!(of(&none, false), Standing::NamespaceNotAllowed);
+        assert_eq!(of(&labels(), false), Standing::UpstreamMissing);
+        assert_eq!(of(&labels(), true), Standing::Live);
+    }
+
+    #[test]
+    fn fields_that_are_kept_and_not_acted_on_are_listed() {
+        assert!(ignored_fields(&offer(json!({})).spec).is_empty());
+        let all = offer(spec(json!({
+            "type": "agent",
+            "payments": [{ "network": "base", "price": { "perHour": "1" } }],
+            "routes": [{ "path": "/v1" }],
+            "hostname": "chat.example.org",
+            "branding": {},
+            "listing": {},
+            "async": {},
+            "limits": {},
+            "payment": { "card": {} },
+            "skill": { "name": "s", "version": "1", "sha256": "x", "bundleConfigMap": "m" },
+            "dataset": {},
+        })));
+        let listed = [
+            "agent",
+            "payments",
+            "routes",
+            "hostname",
+            "branding",
+            "listing",
+            "async",
+            "limits",
+            "payment.card",
+            "skill",
+            "dataset",
+        ];
+        assert_eq!(ignored_fields(&all.spec), listed);
+        let referenced = offer(spec(json!({ "agent": { "ref": { "name": "a", "namespace": "shop" } } })));
+        assert_eq!(ignored_fields(&referenced.spec), ["agent"]);
+    }
+
+    #[test]
+    fn every_reason_is_one_word() {
+        for unacceptable in [
+            Unacceptable::PayToChecksum { address: String::new() },
+            Unacceptable::NoUpstream { type_: "http" },
+            Unacceptable::ForeignAgent { own: String::new() },
+            Unacceptable::Drain,
+        ] {
+            assert!(unacceptable.reason().chars().all(char::is_alphabetic));
+        }
+    }
+}

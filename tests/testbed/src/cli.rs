@@ -16,7 +16,7 @@ use crate::name::{self, Name};
 use crate::node::Condition;
 use crate::state::State;
 use crate::testbed::{Line, Testbed};
-use crate::{init, interrupt, run, tools};
+use crate::{image, init, interrupt, run, tools};
 
 const NOT_HEALTHY: u8 = 3;
 
@@ -63,6 +63,17 @@ enum Action {
     Load {
         /// The archive.
         image: PathBuf,
+    },
+    /// Builds the image of a Dockerfile, and prints the docker-archive that holds it.
+    Build {
+        /// Name and tag of the image.
+        #[arg(long)]
+        tag: String,
+        /// Replaces a stage of the Dockerfile with a directory, as NAME=DIRECTORY.
+        #[arg(long, value_parser = stage)]
+        stage: Vec<(String, PathBuf)>,
+        /// The directory of the Dockerfile.
+        context: PathBuf,
     },
     /// Installs Debian packages, downloads tools and builds the cluster's programs, where something is missing.
     Deps {
@@ -112,6 +123,10 @@ fn carry_out(Arguments { name, action }: Arguments) -> Result<u8> {
         Action::Kubectl { arguments } => match exec(&testbed, &[vec!["kubectl".to_owned()], arguments].concat())? {},
         Action::Helm { arguments } => match exec(&testbed, &[vec!["helm".to_owned()], arguments].concat())? {},
         Action::Load { image } => testbed.load(&image)?,
+        Action::Build { tag, stage, context } => {
+            let stages: Vec<_> = stage.iter().map(|(name, directory)| (name.as_str(), directory.as_path())).collect();
+            println!("{}", image::build(&context, &stages, &tag)?.display());
+        }
         Action::Deps { print_path } => {
             interrupt::listen()?;
             testbed.install()?;
@@ -127,6 +142,11 @@ fn carry_out(Arguments { name, action }: Arguments) -> Result<u8> {
         Action::Guard => run::guard(&testbed)?,
     }
     Ok(0)
+}
+
+fn stage(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, directory) = text.split_once('=').ok_or("write NAME=DIRECTORY")?;
+    Ok((name.to_owned(), PathBuf::from(directory)))
 }
 
 /// Becomes the command, so that signals and the exit code need no passing on.

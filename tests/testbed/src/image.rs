@@ -38,6 +38,7 @@ const HIDDEN_STORAGE: &str = r#"
 /// If the build fails; the error holds the end of its output.
 pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Result<PathBuf> {
     let place = Place::of(tag)?;
+    let real = |path: &Path| path.canonicalize().with_context(|| format!("there is no {}", path.display()));
     let storage = [("--root", "storage"), ("--runroot", "run"), ("--storage-driver", "vfs")].map(|(option, value)| {
         let value = if option == "--storage-driver" { value.into() } else { place.work.join(value).into_os_string() };
         [OsString::from(option), value]
@@ -50,9 +51,9 @@ pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Res
     bud.args(storage.iter().flatten()).args(["build", "--isolation", "chroot", "--tag", tag]);
     bud.arg("--signature-policy").arg(&policy);
     for (name, directory) in build_contexts {
-        bud.arg("--build-context").arg(format!("{name}={}", directory.display()));
+        bud.arg("--build-context").arg(format!("{name}={}", real(directory)?.display()));
     }
-    subprocess::logged(bud.arg(context), &place.log()).with_context(|| format!("building {tag}"))?;
+    subprocess::logged(bud.arg(real(context)?), &place.log()).with_context(|| format!("building {tag}"))?;
 
     let mut push = hidden_buildah(&place);
     push.args(storage.iter().flatten()).arg("push").arg("--signature-policy").arg(&policy).arg(tag);

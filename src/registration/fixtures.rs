@@ -1,0 +1,82 @@
+//! Objects for unit tests, written as people write them.
+
+use serde_json::{Value, json};
+
+use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
+
+/// Address of the registry contract in every fixture.
+pub(crate) const REGISTRY: &str = "0x8004A818BFB912233c491871b3d84c89A494BD9e";
+
+/// Lays the fields of one JSON value over another.
+pub(crate) fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+/// An offer `shop/chat` that wants to be registered, with fields laid over it.
+pub(crate) fn offer(over: Value) -> ServiceOffer {
+    let mut offer = json!({
+        "apiVersion": "obol.org/v1alpha1",
+        "kind": "ServiceOffer",
+        "metadata": {
+            "name": "chat", "namespace": "shop", "uid": "uid-chat", "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "upstream": { "service": "backend", "namespace": "shop" },
+            "payment": { "network": "base-sepolia", "price": { "perRequest": "0.002" } },
+            "registration": { "enabled": true },
+        },
+    });
+    merge(&mut offer, over);
+    serde_json::from_value(offer).unwrap()
+}
+
+/// A registry `sepolia` on Base Sepolia that is the default and open to all, with fields laid over it.
+pub(crate) fn registry(over: Value) -> IdentityRegistry {
+    let mut registry = json!({
+        "apiVersion": "obol.org/v1alpha1",
+        "kind": "IdentityRegistry",
+        "metadata": { "name": "sepolia", "annotations": { "obol.org/is-default-registry": "true" } },
+        "spec": {
+            "chainId": 84532,
+            "rpc": [{ "url": "https://rpc.example" }],
+            "baseUrl": "https://agents.example",
+            "allowedNamespaces": { "from": "All" },
+        },
+    });
+    merge(&mut registry, over);
+    serde_json::from_value(registry).unwrap()
+}
+
+/// The record of an identity on that registry, listing `shop/chat`, with fields laid over it.
+pub(crate) fn record(identity: &str, edition: u32, over: Value) -> AgentRegistration {
+    let key = Key::derive(identity, 84532, REGISTRY.parse().unwrap(), edition);
+    let mut record = json!({
+        "apiVersion": "obol.org/v1alpha1",
+        "kind": "AgentRegistration",
+        "metadata": { "name": key.record_name() },
+        "spec": {
+            "key": key,
+            "identity": identity,
+            "chainId": 84532,
+            "registry": { "address": REGISTRY.to_lowercase(), "codeHash": format!("0x{}", "11".repeat(32)) },
+            "edition": edition,
+            "offers": [{ "namespace": "shop", "name": "chat", "uid": "uid-chat" }],
+        },
+    });
+    merge(&mut record, over);
+    serde_json::from_value(record).unwrap()
+}
+
+/// What a registration looks like in a record once it is final.
+pub(crate) fn result(agent_id: &str) -> Value {
+    let hash = format!("0x{}", "22".repeat(32));
+    json!({ "agentId": agent_id, "transaction": hash, "block": 7, "blockHash": hash })
+}

@@ -1,0 +1,18 @@
+//! Whole flows on real parts: a real API server, kubelet, Helm and EVM node, and the image that users build.
+//!
+//! One file per flow. What they are played on:
+//! - [`stage`] makes the cluster as if nothing had ever been installed, and is where a flow begins
+//! - [`chain`] is an EVM node of the flow's own, with an identity registry on it
+//! - [`release`] is the operator, as `helm install` puts it there
+//! - [`objects`] makes offers and registries; [`patience`] waits for what should come true
+//!
+//! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which `make test` does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+
+mod chain;
+mod objects;
+mod patience;
+mod release;
+mod stage;
+
+mod registration;

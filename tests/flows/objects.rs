@@ -1,0 +1,182 @@
+//! Offers, registries, and what they need around them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
+
+use crate::chain::Chain;
+use crate::patience::eventually;
+use crate::release::Release;
+use std::time::Duration;
+
+/// A manifest of an offer: one HTTP service for sale, registered.
+pub fn offer(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "obol.org/v1alpha1",
+        "kind": "ServiceOffer",
+        "metadata": { "name": name, "namespace": namespace },
+        "spec": {
+            "upstream": { "service": "backend", "namespace": namespace, "port": 80 },
+            "payment": {
+                "network": "eip155:31337",
+                "payTo": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+                "price": { "perRequest": "0.002" },
+                "asset": { "symbol": "USDC" },
+            },
+            "registration": { "enabled": true },
+        },
+    })
+}
+
+/// A manifest of the registry of a chain, the default one, open to all namespaces, with generous limits.
+pub fn registry(name: &str, chain: &Chain, base_url: &str) -> Value {
+    json!({
+        "apiVersion": "obol.org/v1alpha1",
+        "kind": "IdentityRegistry",
+        "metadata": { "name": name, "annotations": { "obol.org/is-default-registry": "true" } },
+        "spec": {
+            "chainId": chain.anvil.chain_id(),
+            "address": chain.registry,
+            "rpc": [{ "url": chain.url() }],
+            "signers": [{ "address": chain.signer().address(), "secretRef": { "name": "signer", "key": "key" } }],
+            "baseUrl": base_url,
+            "allowedNamespaces": { "from": "All" },
+            "limits": { "perRegistration": "0.05", "perDay": "100" },
+        },
+    })
+}
+
+/// Objects of one cluster.
+#[derive(Clone)]
+pub struct Objects {
+    pub client: Client,
+}
+
+impl Objects {
+    pub fn offers(&self, namespace: &str) -> Api<ServiceOffer> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub fn all_offers(&self) -> Api<ServiceOffer> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn registries(&self) -> Api<IdentityRegistry> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn records(&self) -> Api<AgentRegistration> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn ledgers(&self) -> Api<SignerLedger> {
+        Api::all(self.client.clone())
+    }
+
+    pub async fn create_offer(&self, manifest: Value) -> ServiceOffer {
+        let offer: ServiceOffer = serde_json::from_value(manifest).expect("a manifest");
+        let namespace = offer.namespace().expect("a namespace");
+        self.offers(&namespace).create(&PostParams::default(), &offer).await.expect("the offer is admitted")
+    }
+
+    pub async fn create_registry(&self, manifest: Value) -> IdentityRegistry {
+        let registry: IdentityRegistry = serde_json::from_value(manifest).expect("a manifest");
+        self.registries().create(&PostParams::default(), &registry).await.expect("the registry is admitted")
+    }
+
+    /// A namespace with a Service that offers can sell.
+    pub async fn shop(&self, name: &str, labels: &[(&str, &str)]) {
+        let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let namespace: Namespace =
+            serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } })).expect("a manifest");
+        Api::all(self.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("the namespace is created");
+        self.backend(name).await;
+    }
+
+    pub async fn backend(&self, namespace: &str) {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": { "name": "backend" },
+            "spec": { "ports": [{ "port": 80 }], "selector": { "app": "backend" } },
+        }))
+        .expect("a manifest");
+        let services = Api::<Service>::namespaced(self.client.clone(), namespace);
+        services.create(&PostParams::default(), &service).await.expect("the Service is created");
+    }
+
+    /// The Secret that the signer's key is read from.
+    pub async fn signer_secret(&self, release: &Release, chain: &Chain) {
+        self.secret(release.namespace(), "signer", "key", &chain.key()).await;
+    }
+
+    pub async fn secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
+        let manifest = json!({ "metadata": { "name": name }, "stringData": { key: value } });
+        let secret: Secret = serde_json::from_value(manifest).expect("a manifest");
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let _ = secrets.delete(name, &DeleteParams::default()).await;
+        secrets.create(&PostParams::default(), &secret).await.expect("the Secret is created");
+    }
+
+    /// Waits until an offer is registered, and answers with its agent id.
+    pub async fn registered(&self, namespace: &str, name: &str, limit: Duration) -> String {
+        eventually(&format!("offer {namespace}/{name} is registered"), limit, async || {
+            let offer = self.offers(namespace).get(name).await.map_err(|error| error.to_string())?;
+            let agent = offer.status.as_ref().and_then(|status| status.agent_id.clone());
+            match (agent, condition(&offer, "Registered")) {
+                (Some(agent), (status, reason, _)) if status == "True" && reason == "Registered" => Ok(agent),
+                (_, seen) => Err(format!("{seen:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a condition of an offer has a reason, and answers with its status and message.
+    pub async fn offer_says(
+        &self,
+        namespace: &str,
+        name: &str,
+        type_: &str,
+        reason: &str,
+        limit: Duration,
+    ) -> (String, String) {
+        eventually(&format!("{type_} of offer {namespace}/{name} says {reason}"), limit, async || {
+            let offer = self.offers(namespace).get(name).await.map_err(|error| error.to_string())?;
+            match condition(&offer, type_) {
+                (status, found, message) if found == reason => Ok((status, message)),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until a condition of a registry has a reason, and answers with its status and message.
+    pub async fn registry_says(&self, name: &str, type_: &str, reason: &str, limit: Duration) -> (String, String) {
+        eventually(&format!("{type_} of registry {name} says {reason}"), limit, async || {
+            let registry = self.registries().get(name).await.map_err(|error| error.to_string())?;
+            let conditions = registry.status.map(|status| status.conditions).unwrap_or_default();
+            match read(&conditions, type_) {
+                (status, found, message) if found == reason => Ok((status, message)),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await
+    }
+}
+
+/// Status, reason and message of a condition of an offer.
+pub fn condition(offer: &ServiceOffer, type_: &str) -> (String, String, String) {
+    let conditions = offer.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    read(&conditions, type_)
+}
+
+fn read(conditions: &[serviceoffer::api::Condition], type_: &str) -> (String, String, String) {
+    let found = serviceoffer::api::condition::find(conditions, type_);
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    found.map_or_else(Default::default, |found| (found.status.to_string(), text(&found.reason), text(&found.message)))
+}

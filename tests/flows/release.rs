@@ -1,0 +1,207 @@
+//! The operator, as Helm puts it into the cluster.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::{Api, Client, ResourceExt};
+use testbed::Cluster;
+
+use crate::patience::eventually;
+
+/// Name of the release in every flow.
+pub const NAME: &str = "offers";
+/// Tag under which `make image` packs the image.
+pub const IMAGE: &str = "localhost/serviceoffer-controller:test";
+/// How long Helm may wait for Pods.
+const WAIT: &str = "60s";
+
+/// The chart of this checkout.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/serviceoffer-controller")
+}
+
+/// A release of the operator.
+pub struct Release {
+    cluster: Cluster,
+    namespace: String,
+}
+
+impl Release {
+    /// Installs the operator with the image under test and further values, and waits until it is ready.
+    pub async fn install(cluster: &Cluster, namespace: &str, values: &[&str]) -> Self {
+        let release = Self { cluster: cluster.clone(), namespace: namespace.to_owned() };
+        let output = release.try_install(values).await;
+        assert!(output.status.success(), "helm install: {}", said(&output));
+        release
+    }
+
+    /// Installs the operator, and answers with what Helm said.
+    pub async fn try_install(&self, values: &[&str]) -> Output {
+        let chart = chart();
+        let chart = chart.to_str().expect("a path in UTF-8");
+        let arguments = ["install", NAME, chart, "--create-namespace", "--wait", "--timeout", WAIT];
+        self.helm(&arguments, &[&image_values()[..], values].concat()).await
+    }
+
+    /// A release that is not installed yet.
+    pub fn of(cluster: &Cluster, namespace: &str) -> Self {
+        Self { cluster: cluster.clone(), namespace: namespace.to_owned() }
+    }
+
+    /// Upgrades the release: values that are not given keep what they are.
+    pub async fn upgrade(&self, values: &[&str]) {
+        let chart = chart();
+        let chart = chart.to_str().expect("a path in UTF-8");
+        let arguments = ["upgrade", NAME, chart, "--reset-then-reuse-values", "--wait", "--timeout", WAIT];
+        let output = self.helm(&arguments, values).await;
+        assert!(output.status.success(), "helm upgrade: {}", said(&output));
+    }
+
+    /// Removes the release, as a user would.
+    pub async fn uninstall(&self) -> Output {
+        self.helm(&["uninstall", NAME, "--wait", "--timeout", WAIT], &[]).await
+    }
+
+    /// Calls Helm in the namespace of the release.
+    pub async fn helm(&self, arguments: &[&str], values: &[&str]) -> Output {
+        let sets = values.iter().flat_map(|value| ["--set", value]);
+        let arguments: Vec<&str> =
+            arguments.iter().copied().chain(["--namespace", &self.namespace]).chain(sets).collect();
+        self.cluster.helm(&arguments).output().await.expect("helm runs")
+    }
+
+    /// Namespace of the release.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Client of the cluster.
+    pub fn client(&self) -> Client {
+        self.cluster.client()
+    }
+
+    pub fn pod_api(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    pub fn lease_api(&self) -> Api<Lease> {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    /// Replicas that are not being deleted, by name.
+    pub async fn pods(&self) -> Vec<Pod> {
+        let selector = format!("app.kubernetes.io/name=serviceoffer-controller,app.kubernetes.io/instance={NAME}");
+        let pods = self.pod_api().list(&ListParams::default().labels(&selector)).await.expect("pods are listed");
+        pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+    }
+
+    /// Waits for that many ready replicas.
+    pub async fn ready(&self, count: usize, limit: Duration) -> Vec<Pod> {
+        eventually(&format!("{count} replicas are ready"), limit, async || {
+            let pods = self.pods().await;
+            let ready: Vec<Pod> = pods.into_iter().filter(is_ready).collect();
+            if ready.len() == count {
+                Ok(ready)
+            } else {
+                Err(ready.iter().map(ResourceExt::name_any).collect::<Vec<_>>())
+            }
+        })
+        .await
+    }
+
+    /// Who leads, as the Lease says; `None` if nobody does.
+    pub async fn holder(&self) -> Option<String> {
+        let lease = self.lease_api().get_opt("serviceoffer-controller").await.expect("the lease is read")?;
+        lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
+    }
+
+    /// Waits until one of the present replicas leads, another one than `not`.
+    pub async fn leader(&self, not: Option<&str>, limit: Duration) -> String {
+        eventually("a replica leads", limit, async || {
+            let holder = self.holder().await;
+            let present: Vec<String> = self.pods().await.iter().map(ResourceExt::name_any).collect();
+            match holder {
+                Some(holder) if Some(holder.as_str()) != not && present.contains(&holder) => Ok(holder),
+                seen => Err((seen, present)),
+            }
+        })
+        .await
+    }
+
+    /// Deletes a Pod without grace, as a node that dies would.
+    pub async fn force_delete(&self, pod: &str) {
+        let parameters = DeleteParams::default().grace_period(0);
+        self.pod_api().delete(pod, &parameters).await.expect("the pod is deleted");
+    }
+
+    /// Ends the operator's process in a Pod with SIGKILL.
+    pub async fn kill(&self, pod: &str) -> anyhow::Result<()> {
+        self.cluster.container(&self.namespace, pod, "controller").await?.kill(testbed::Signal::Kill)
+    }
+
+    /// Everything that a replica has logged since its container started.
+    pub async fn logs(&self, pod: &str) -> String {
+        self.pod_api().logs(pod, &LogParams::default()).await.unwrap_or_default()
+    }
+
+    /// What every present replica has logged.
+    pub async fn all_logs(&self) -> String {
+        let mut all = String::new();
+        for pod in self.pods().await {
+            let name = pod.name_any();
+            all += &self.logs(&name).await;
+        }
+        all
+    }
+
+    /// A path of a replica's admin port.
+    pub async fn admin(&self, pod: &Pod, path: &str) -> reqwest::Result<String> {
+        reqwest::get(format!("http://{}:8081{path}", ip(pod))).await?.error_for_status()?.text().await
+    }
+
+    /// A replica's series, by name and labels.
+    pub async fn metrics(&self, pod: &Pod) -> BTreeMap<String, f64> {
+        let text = self.admin(pod, "/metrics").await.expect("metrics are served");
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = series.filter_map(|line| line.rsplit_once(' '));
+        pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN))).collect()
+    }
+
+    /// A series, summed over all present replicas.
+    pub async fn sum(&self, series: &str) -> f64 {
+        let mut sum = 0.0;
+        for pod in self.ready_pods().await {
+            sum += self.metrics(&pod).await.get(series).copied().unwrap_or_default();
+        }
+        sum
+    }
+
+    async fn ready_pods(&self) -> Vec<Pod> {
+        self.pods().await.into_iter().filter(is_ready).collect()
+    }
+}
+
+/// Values that make a release use the image under test.
+pub fn image_values() -> [&'static str; 3] {
+    ["image.repository=localhost/serviceoffer-controller", "image.tag=test", "image.pullPolicy=Never"]
+}
+
+/// Address of a Pod.
+pub fn ip(pod: &Pod) -> String {
+    pod.status.as_ref().and_then(|status| status.pod_ip.clone()).expect("the pod has an address")
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
+}
+
+/// What a command said.
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
