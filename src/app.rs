@@ -31,7 +31,7 @@ use crate::leader::{Drain, Fence};
 use crate::ledger::Store;
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Settings};
-use crate::telemetry::Filter;
+use crate::telemetry::{Filter, causes};
 
 /// How long work may take to come to rest; less than the grace period of the Pod, with room for the release.
 const DRAIN_BUDGET: Duration = Duration::from_secs(25);
@@ -137,7 +137,7 @@ fn elected(
             match client::unfenced(config) {
                 // Nobody listening means that the process is ending.
                 Ok(client) => drop(sender.send(elector.run(client, leave.cancelled_owned()).await)),
-                Err(error) => error!(error = &error as &dyn std::error::Error, "the elector has no client"),
+                Err(error) => error!(error = %causes(&error), "the elector has no client"),
             }
         });
     })?;
@@ -211,7 +211,7 @@ async fn cluster_uid(reader: &Reader) -> String {
         match reader.cluster_wide::<Namespace>("kube-system").await {
             Ok(Some(namespace)) => return namespace.uid().unwrap_or_default(),
             Ok(None) => error!("there is no namespace kube-system"),
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "the API server does not answer yet"),
+            Err(error) => warn!(error = %causes(&error), "the API server does not answer yet"),
         }
         sleep(START_RETRY).await;
     }

@@ -73,6 +73,22 @@ fn parse(directives: &str) -> Result<EnvFilter, FilterError> {
     EnvFilter::builder().parse(directives).map_err(|_| unreadable())
 }
 
+/// An error with everything that led to it, in one line: `the API server did not do as asked: connection refused`.
+///
+/// A cause that its effect already spells out is not said twice.
+pub fn causes(error: &dyn std::error::Error) -> impl fmt::Display {
+    let mut said = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !said.contains(&words) {
+            said = format!("{said}: {words}");
+        }
+        next = cause.source();
+    }
+    said
+}
+
 /// Sets up logs for the whole process.
 ///
 /// # Errors
@@ -85,7 +101,7 @@ pub fn init(level: &str, format: Format) -> Result<Filter, FilterError> {
         Format::Json => true,
     };
     let layer = Layer::default().with_target(true);
-    let layer = if json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
+    let layer = if json { layer.json().flatten_event(true).with_span_list(false).boxed() } else { layer.boxed() };
     let discreet = filter_fn(is_discreet);
     let filtered: Filtered<_, _, Registry> = layer.with_filter(filter.and(discreet));
     // A second set-up, as in a test, leaves the first in place.
@@ -105,6 +121,24 @@ fn is_discreet(metadata: &Metadata<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{words}")]
+    struct Fault {
+        words: &'static str,
+        #[source]
+        cause: Option<Box<Fault>>,
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_nothing_twice() {
+        let fault = |words, cause: Option<Fault>| Fault { words, cause: cause.map(Box::new) };
+        let refused = fault("connection refused", None);
+        let request = fault("request: connection refused", Some(refused));
+        let error = fault("not answered", Some(request));
+        assert_eq!(causes(&error).to_string(), "not answered: request: connection refused");
+        assert_eq!(causes(&fault("alone", None)).to_string(), "alone");
+    }
 
     #[test]
     fn levels_and_directives_are_read_and_nonsense_is_refused_by_name() {

@@ -22,6 +22,7 @@ use tracing::warn;
 
 use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
 use crate::metrics::{Kind, Metrics, OfferCondition, OfferCounts};
+use crate::telemetry::causes;
 
 /// Seconds after which a watch is begun anew, so that one that died in silence is noticed.
 const WATCH_SECONDS: u32 = 60;
@@ -320,7 +321,7 @@ impl Keeper<'_> {
                     Ok(None) => return,
                     Err(error) => {
                         metrics.failed(kind, is_missing(&error));
-                        warn!(?kind, error = &error as &dyn std::error::Error, "the watch broke and is begun anew");
+                        warn!(?kind, error = %causes(&error), "the watch broke and is begun anew");
                     }
                 }
             }

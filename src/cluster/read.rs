@@ -123,7 +123,8 @@ impl Reader {
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         match api.get(name).await {
             Ok(object) => Ok(Some(object)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            // A kind that the cluster does not know is answered without a Status: only the code tells.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -26,6 +26,7 @@ use super::lease::{Action, Attempt, Candidate, Exit, Input};
 use super::record::{Chance, Config, Lease, Moment, Now, Record, Version};
 use crate::http::admin::Health;
 use crate::metrics::Election;
+use crate::telemetry::causes;
 
 /// Uid of the Pod that wrote the record: what tells a Pod's next container from a stranger of the same name.
 const POD_UID_ANNOTATION: &str = "obol.org/holder-pod-uid";
@@ -238,7 +239,7 @@ impl World<'_> {
                         Event::Input(Input::Refused(attempt))
                     }
                     Ok(Err(error)) => {
-                        warn!(error = &error as &dyn std::error::Error, "the lease was not written");
+                        warn!(error = %causes(&error), "the lease was not written");
                         Event::Input(Input::Unanswered(attempt))
                     }
                     Err(_) => {
@@ -258,7 +259,7 @@ async fn look(api: &Api<StoredLease>, name: &str) -> Event {
         Ok(Ok(Some(lease))) => Event::Seen(Box::new(lease)),
         Ok(Ok(None)) => Event::Input(Input::Absent),
         Ok(Err(error)) => {
-            warn!(error = &error as &dyn std::error::Error, "the lease was not read");
+            warn!(error = %causes(&error), "the lease was not read");
             Event::Input(Input::ReadFailed)
         }
         Err(_) => {
@@ -274,7 +275,7 @@ async fn watch(api: Api<StoredLease>, name: String, lease_duration: Duration, si
     while !sightings.is_closed() {
         let begun = Instant::now();
         if let Err(error) = watch_once(&api, &name, lease_duration, &sightings).await {
-            debug!(error = &error as &dyn std::error::Error, "the watch of the lease broke");
+            debug!(error = %causes(&error), "the watch of the lease broke");
         }
         failures = if begun.elapsed() > WATCH_BACKOFF.1 { 0 } else { failures + 1 };
         let ceiling = WATCH_BACKOFF.0.saturating_mul(1 << failures.min(8)).min(WATCH_BACKOFF.1);

@@ -37,6 +37,7 @@ use crate::cluster::{self, Cache, Change, Reader, Writer};
 use crate::leader::{Drain, Fence, Leading};
 use crate::ledger;
 use crate::metrics::{Loop, Metrics, Reason};
+use crate::telemetry::causes;
 
 /// Until a reconciliation that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -114,7 +115,7 @@ pub async fn run(context: Arc<Context>, drain: &Drain) {
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended {
             // A panic must not leave one loop running without the other.
-            error!(error = &error as &dyn std::error::Error, "a reconcile loop broke");
+            error!(error = %causes(&error), "a reconcile loop broke");
             return;
         }
     }
@@ -169,8 +170,8 @@ where
         Ok(_) => reconciliation.requeue(),
         Err(error) => {
             match error.reason() {
-                Reason::Conflict | Reason::NotLeading => debug!(error = error as &dyn std::error::Error, "tried again"),
-                _ => warn!(error = error as &dyn std::error::Error, "tried again"),
+                Reason::Conflict | Reason::NotLeading => debug!(error = %causes(error), "tried again"),
+                _ => warn!(error = %causes(error), "tried again"),
             }
             reconciliation.fail(error.reason());
         }

@@ -9,6 +9,7 @@ use super::plan::{Plan, Subject, View, must_write};
 use crate::api::ServiceOfferStatus;
 use crate::leader::Leading;
 use crate::reconcile::{Context, Error};
+use crate::telemetry::causes;
 
 /// What was last applied to each offer, by uid.
 ///
@@ -51,7 +52,7 @@ pub(super) async fn apply(context: &Context, leading: &Leading, view: &View, pla
     for note in notes {
         info!(reason = note.reason, message = note.message, "offer");
         if let Err(error) = context.writer.publish(leading, &view.object, &note).await {
-            debug!(error = &error as &dyn std::error::Error, "the event was not published");
+            debug!(error = %causes(&error), "the event was not published");
         }
     }
     Ok(())

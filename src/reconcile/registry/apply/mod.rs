@@ -23,6 +23,7 @@ use crate::cluster::Error as ClusterError;
 use crate::leader::Leading;
 use crate::metrics::Outcome;
 use crate::reconcile::{Context, Error};
+use crate::telemetry::causes;
 
 /// Writes what people are told, if it differs from what stands.
 pub(super) async fn status(
@@ -64,7 +65,7 @@ pub(super) async fn status(
     for note in notes {
         info!(reason = note.reason, message = note.message, "registry");
         if let Err(error) = context.writer.publish(leading, &fresh.object_ref(&()), &note).await {
-            debug!(error = &error as &dyn std::error::Error, "the event was not published");
+            debug!(error = %causes(&error), "the event was not published");
         }
     }
     Ok(())
