@@ -347,5 +347,6 @@ fn is_missing(error: &watcher::Error) -> bool {
         | watcher::Error::WatchFailed(source) => source,
         _ => return false,
     };
-    matches!(source, kube::Error::Api(status) if status.is_not_found())
+    // A kind that is not known is answered without a Status: only the code tells.
+    matches!(source, kube::Error::Api(status) if status.code == 404)
 }

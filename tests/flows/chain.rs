@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use alloy::primitives::{Address, U256};
 use alloy::signers::local::PrivateKeySigner;
@@ -19,12 +18,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain whose blocks come at that interval; the last but two is final.
-    pub async fn start(host: IpAddr, block_time: Duration) -> Self {
-        Self::start_with(host, AnvilConfig { block_time: Some(block_time), ..AnvilConfig::default() }).await
-    }
-
-    pub async fn start_with(host: IpAddr, config: AnvilConfig) -> Self {
+    /// A chain with a registry on it; pods reach it at `host`.
+    pub async fn start(host: IpAddr, config: AnvilConfig) -> Self {
         let anvil = Anvil::start(config).await.expect("anvil starts");
         let registry = contracts::deploy(anvil.provider(), &anvil.keys()[0]).await.expect("the registry is deployed");
         Self { anvil, registry, host }

@@ -4,7 +4,7 @@
 //! - [`stage`] makes the cluster as if nothing had ever been installed, and is where a flow begins
 //! - [`chain`] is an EVM node of the flow's own, with an identity registry on it
 //! - [`release`] is the operator, as `helm install` puts it there
-//! - [`objects`] makes offers and registries; [`patience`] waits for what should come true
+//! - [`objects`] makes offers and registries; [`patience`] waits for what should come true; [`tally`] counts what came of it
 //!
 //! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which `make test` does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
@@ -14,5 +14,8 @@ mod objects;
 mod patience;
 mod release;
 mod stage;
+mod tally;
 
+mod contention;
+mod failover;
 mod registration;

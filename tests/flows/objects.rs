@@ -1,9 +1,10 @@
 //! Offers, registries, and what they need around them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
@@ -11,7 +12,6 @@ use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, Signe
 use crate::chain::Chain;
 use crate::patience::eventually;
 use crate::release::Release;
-use std::time::Duration;
 
 /// A manifest of an offer: one HTTP service for sale, registered.
 pub fn offer(namespace: &str, name: &str) -> Value {
@@ -81,6 +81,41 @@ impl Objects {
         let offer: ServiceOffer = serde_json::from_value(manifest).expect("a manifest");
         let namespace = offer.namespace().expect("a namespace");
         self.offers(&namespace).create(&PostParams::default(), &offer).await.expect("the offer is admitted")
+    }
+
+    /// Makes that many offers, spread over namespaces that exist.
+    pub async fn create_offers(&self, namespaces: &[&str], count: usize) {
+        let manifests = namespaces
+            .iter()
+            .cycle()
+            .take(count)
+            .enumerate()
+            .map(|(at, namespace)| offer(namespace, &format!("offer-{at}")));
+        futures::future::join_all(manifests.map(|manifest| self.create_offer(manifest))).await;
+    }
+
+    /// Changes fields of an offer's spec or metadata; the rest stays.
+    pub async fn change_offer(&self, namespace: &str, name: &str, change: Value) {
+        let change = Patch::Merge(change);
+        self.offers(namespace).patch(name, &PatchParams::default(), &change).await.expect("the offer is changed");
+    }
+
+    /// Deletes an offer, and waits until it is gone.
+    pub async fn delete_offer(&self, namespace: &str, name: &str) {
+        self.offers(namespace).delete(name, &DeleteParams::default()).await.expect("the offer is deleted");
+        eventually(&format!("offer {namespace}/{name} is gone"), Duration::from_secs(10), async || {
+            match self.offers(namespace).get_opt(name).await {
+                Ok(None) => Ok(()),
+                found => Err(format!("{found:?}")),
+            }
+        })
+        .await;
+    }
+
+    /// Changes fields of a registry; the rest stays.
+    pub async fn change_registry(&self, name: &str, change: Value) {
+        let change = Patch::Merge(change);
+        self.registries().patch(name, &PatchParams::default(), &change).await.expect("the registry is changed");
     }
 
     pub async fn create_registry(&self, manifest: Value) -> IdentityRegistry {

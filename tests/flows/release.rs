@@ -17,6 +17,8 @@ use crate::patience::eventually;
 pub const NAME: &str = "offers";
 /// Tag under which `make image` packs the image.
 pub const IMAGE: &str = "localhost/serviceoffer-controller:test";
+/// The series by which a replica says whether it leads.
+pub const LEADS: &str = r#"leader_election_master_status{name="serviceoffer-controller"}"#;
 /// How long Helm may wait for Pods.
 const WAIT: &str = "60s";
 
@@ -120,23 +122,26 @@ impl Release {
         lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
     }
 
-    /// Waits until one of the present replicas leads, another one than `not`.
+    /// Waits until a replica that holds the Lease, and is not `not`, says itself that it leads.
     pub async fn leader(&self, not: Option<&str>, limit: Duration) -> String {
         eventually("a replica leads", limit, async || {
-            let holder = self.holder().await;
-            let present: Vec<String> = self.pods().await.iter().map(ResourceExt::name_any).collect();
-            match holder {
-                Some(holder) if Some(holder.as_str()) != not && present.contains(&holder) => Ok(holder),
-                seen => Err((seen, present)),
+            let holder =
+                self.holder().await.filter(|holder| Some(holder.as_str()) != not).ok_or("nobody else leads")?;
+            let pods = self.pods().await;
+            let pod = pods.iter().find(|pod| pod.name_any() == holder).ok_or("the holder is gone")?;
+            let metrics = self.try_metrics(pod).await.map_err(|_| "the holder does not answer")?;
+            match metrics.get(LEADS) {
+                Some(1.0) => Ok(holder),
+                _ => Err("the holder does not lead"),
             }
         })
         .await
     }
 
     /// Deletes a Pod without grace, as a node that dies would.
-    pub async fn force_delete(&self, pod: &str) {
-        let parameters = DeleteParams::default().grace_period(0);
-        self.pod_api().delete(pod, &parameters).await.expect("the pod is deleted");
+    pub async fn force_delete(&self, pod: &str) -> anyhow::Result<()> {
+        self.pod_api().delete(pod, &DeleteParams::default().grace_period(0)).await?;
+        Ok(())
     }
 
     /// Ends the operator's process in a Pod with SIGKILL.
@@ -161,15 +166,20 @@ impl Release {
 
     /// A path of a replica's admin port.
     pub async fn admin(&self, pod: &Pod, path: &str) -> reqwest::Result<String> {
-        reqwest::get(format!("http://{}:8081{path}", ip(pod))).await?.error_for_status()?.text().await
+        let request = reqwest::Client::new().get(format!("http://{}:8081{path}", ip(pod)));
+        request.timeout(Duration::from_secs(2)).send().await?.error_for_status()?.text().await
     }
 
     /// A replica's series, by name and labels.
     pub async fn metrics(&self, pod: &Pod) -> BTreeMap<String, f64> {
-        let text = self.admin(pod, "/metrics").await.expect("metrics are served");
+        self.try_metrics(pod).await.expect("metrics are served")
+    }
+
+    async fn try_metrics(&self, pod: &Pod) -> reqwest::Result<BTreeMap<String, f64>> {
+        let text = self.admin(pod, "/metrics").await?;
         let series = text.lines().filter(|line| !line.starts_with('#'));
         let pairs = series.filter_map(|line| line.rsplit_once(' '));
-        pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN))).collect()
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN))).collect())
     }
 
     /// A series, summed over all present replicas.

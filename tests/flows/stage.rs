@@ -7,9 +7,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use testbed::Cluster;
+use testbed::{AnvilConfig, Cluster};
 
-use crate::objects::Objects;
+use crate::chain::Chain;
+use crate::objects::{Objects, registry};
 use crate::patience::eventually;
 use crate::release::{NAME, Release};
 
@@ -37,6 +38,20 @@ impl Stage {
     /// Installs the operator.
     pub async fn install(&self, values: &[&str]) -> Release {
         Release::install(&self.cluster, "operator", values).await
+    }
+
+    /// Installs the operator, starts a chain whose blocks come every second, and puts a registry, open to all, between them.
+    pub async fn open(&self, values: &[&str]) -> (Chain, Release) {
+        let config = AnvilConfig { block_time: Some(Duration::from_secs(1)), ..AnvilConfig::default() };
+        self.open_on(config, values).await
+    }
+
+    /// The same on a chain that the flow shapes.
+    pub async fn open_on(&self, config: AnvilConfig, values: &[&str]) -> (Chain, Release) {
+        let (chain, release) = tokio::join!(Chain::start(self.cluster.node_ip(), config), self.install(values));
+        self.objects.signer_secret(&release, &chain).await;
+        self.objects.create_registry(registry("local", &chain, "http://agents.example")).await;
+        (chain, release)
     }
 
     /// Removes everything that an earlier flow left.

@@ -23,6 +23,8 @@ pub struct Audit {
 pub struct AuditEntry {
     /// The user's name, for a service account `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
+    /// The pod whose service account token was used; empty for other users.
+    pub pod: String,
     /// What the client calls itself.
     pub user_agent: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or an HTTP method in lower case.
@@ -79,8 +81,10 @@ impl Audit {
 fn parse(line: &str) -> Result<AuditEntry> {
     let event: Event = serde_json::from_str(line).with_context(|| format!("audit entry {line}"))?;
     let object = event.object_ref.unwrap_or_default();
+    let pod = event.user.extra.pod_name.into_iter().next().unwrap_or_default();
     Ok(AuditEntry {
         user: event.user.username,
+        pod,
         user_agent: event.user_agent,
         verb: event.verb,
         group: object.api_group,
@@ -116,6 +120,14 @@ struct Event {
 struct User {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: Extra,
+}
+
+#[derive(Default, Deserialize)]
+struct Extra {
+    #[serde(rename = "authentication.kubernetes.io/pod-name", default)]
+    pod_name: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -151,6 +163,15 @@ mod tests {
         );
         assert_eq!((entry.namespace.as_str(), entry.name.as_str()), ("a", "b"));
         assert_eq!(entry.time.as_millisecond() - entry.received.as_millisecond(), 100);
+        Ok(())
+    }
+
+    #[test]
+    fn an_entry_says_whose_pod_it_was() -> Result<()> {
+        let extra =
+            r#""username":"system:serviceaccount:a:b","extra":{"authentication.kubernetes.io/pod-name":["p-1"]}"#;
+        let entry = parse(&LINE.replace(r#""username":"admin""#, extra))?;
+        assert_eq!((entry.pod.as_str(), parse(LINE)?.pod.as_str()), ("p-1", ""));
         Ok(())
     }
 
