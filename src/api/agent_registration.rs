@@ -119,6 +119,14 @@ pub struct AgentRegistrationSpec {
     pub spent_wei: Option<Wei>,
 }
 
+impl AgentRegistrationSpec {
+    /// Whether the agent is registered by an account on a chain. An account has a ledger of its own on each chain.
+    #[must_use]
+    pub fn is_of(&self, chain_id: u64, signer: Address) -> bool {
+        self.chain_id == chain_id && self.signer == Some(signer)
+    }
+}
+
 /// A registry contract.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -388,7 +388,7 @@ pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'
     let mut after = look.ledger.clone();
     for candidate in candidates {
         let record = candidate.record;
-        let fits = record.signer == Some(look.ledger.signer)
+        let fits = record.is_of(look.ledger.chain_id, look.ledger.signer)
             && pending_step(Some(&after), record, Some(look.index), &[], None) == PendingStep::Allocate;
         if !fits || unmined + allocation.bound.len() >= terms.window || after.next >= end {
             continue;

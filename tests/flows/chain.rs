@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
 use alloy::signers::local::PrivateKeySigner;
 use contracts::Registered;
+use contracts::abi::IdentityRegistry;
+use serde_json::json;
 use testbed::{Anvil, AnvilConfig};
 
 /// A chain with a registry.
@@ -40,6 +43,16 @@ impl Chain {
         format!("{:#x}", self.signer().to_bytes())
     }
 
+    /// Registers an agent for the signer, as another program would. Answers with its id.
+    pub async fn register(&self, uri: &str) -> String {
+        let contract = IdentityRegistry::new(self.registry, self.anvil.provider());
+        let call = contract.register_1(uri.to_owned()).from(self.signer().address());
+        let sent = self.anvil.rpc("eth_sendTransaction", json!([call.into_transaction_request()])).await;
+        let hash: B256 = serde_json::from_value(sent.expect("the transaction is taken")).expect("a hash");
+        contracts::included(self.anvil.provider(), hash).await.expect("the agent is registered");
+        self.registered().await.last().expect("an event").agent_id.to_string()
+    }
+
     /// Every registration of the signer, in the order of the chain.
     pub async fn registered(&self) -> Vec<Registered> {
         contracts::registered_events(self.anvil.provider(), self.registry, Some(self.signer().address()))
@@ -61,12 +74,43 @@ impl Chain {
         agents
     }
 
-    /// How often the signer has sent.
+    /// How many transactions of the signer are in blocks.
     pub async fn count(&self) -> u64 {
-        let signer = self.signer().address();
-        let count = self.anvil.rpc("eth_getTransactionCount", serde_json::json!([signer, "latest"])).await;
+        self.transactions("latest").await
+    }
+
+    /// How many transactions of the signer the node has, in blocks or not.
+    pub async fn sent(&self) -> u64 {
+        self.transactions("pending").await
+    }
+
+    async fn transactions(&self, block: &str) -> u64 {
+        let count = self.anvil.rpc("eth_getTransactionCount", json!([self.signer().address(), block])).await;
         let count: U256 = serde_json::from_value(count.expect("the chain answers")).expect("a number");
         count.to()
+    }
+
+    /// What the signer's registrations have cost, in wei.
+    pub async fn spent(&self) -> U256 {
+        let mut spent = U256::ZERO;
+        for event in self.registered().await {
+            let receipt = contracts::included(self.anvil.provider(), event.transaction).await.expect("a receipt");
+            spent += U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
+        }
+        spent
+    }
+
+    /// Lets the next block have that base fee, in wei per gas.
+    pub async fn base_fee(&self, fee: u64) {
+        self.anvil.rpc("anvil_setNextBlockBaseFeePerGas", json!([U256::from(fee)])).await.expect("the fee is set");
+    }
+
+    /// Keeps the base fee where it is put; blocks that are nearly empty would let it fall.
+    pub async fn hold_base_fee(&self, fee: u64) -> std::convert::Infallible {
+        loop {
+            self.base_fee(fee).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 

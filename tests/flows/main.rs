@@ -17,5 +17,13 @@ mod stage;
 mod tally;
 
 mod contention;
+mod documents;
 mod failover;
+mod install;
+mod once;
+mod outage;
 mod registration;
+mod rights;
+mod shutdown;
+mod tenancy;
+mod undecodable;

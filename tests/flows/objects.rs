@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
+use serviceoffer::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer, SignerLedger};
 
 use crate::chain::Chain;
 use crate::patience::eventually;
@@ -94,6 +94,13 @@ impl Objects {
         futures::future::join_all(manifests.map(|manifest| self.create_offer(manifest))).await;
     }
 
+    /// Key of an offer's agent, as its status names it.
+    pub async fn offer_key(&self, namespace: &str, name: &str) -> Key {
+        let offer = self.offers(namespace).get(name).await.expect("the offer is read");
+        let registration = offer.status.and_then(|status| status.registration);
+        registration.and_then(|registration| registration.key).expect("the offer has a key")
+    }
+
     /// Changes fields of an offer's spec or metadata; the rest stays.
     pub async fn change_offer(&self, namespace: &str, name: &str, change: Value) {
         let change = Patch::Merge(change);
@@ -133,6 +140,13 @@ impl Objects {
             .await
             .expect("the namespace is created");
         self.backend(name).await;
+    }
+
+    /// Gives a namespace a label.
+    pub async fn label(&self, namespace: &str, key: &str, value: &str) {
+        let change = Patch::Merge(json!({ "metadata": { "labels": { key: value } } }));
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        namespaces.patch(namespace, &PatchParams::default(), &change).await.expect("the namespace is labelled");
     }
 
     pub async fn backend(&self, namespace: &str) {

@@ -17,6 +17,8 @@ use crate::patience::eventually;
 pub const NAME: &str = "offers";
 /// Tag under which `make image` packs the image.
 pub const IMAGE: &str = "localhost/serviceoffer-controller:test";
+/// Name of the Lease that replicas compete for.
+pub const LEASE: &str = "serviceoffer-controller";
 /// The series by which a replica says whether it leads.
 pub const LEADS: &str = r#"leader_election_master_status{name="serviceoffer-controller"}"#;
 /// How long Helm may wait for Pods.
@@ -118,7 +120,7 @@ impl Release {
 
     /// Who leads, as the Lease says; `None` if nobody does.
     pub async fn holder(&self) -> Option<String> {
-        let lease = self.lease_api().get_opt("serviceoffer-controller").await.expect("the lease is read")?;
+        let lease = self.lease_api().get_opt(LEASE).await.expect("the lease is read")?;
         lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
     }
 
@@ -168,6 +170,12 @@ impl Release {
     pub async fn admin(&self, pod: &Pod, path: &str) -> reqwest::Result<String> {
         let request = reqwest::Client::new().get(format!("http://{}:8081{path}", ip(pod)));
         request.timeout(Duration::from_secs(2)).send().await?.error_for_status()?.text().await
+    }
+
+    /// What a replica serves under a path of its public port.
+    pub async fn document(&self, pod: &Pod, path: &str) -> reqwest::Result<reqwest::Response> {
+        let request = reqwest::Client::new().get(format!("http://{}:8080{path}", ip(pod)));
+        request.timeout(Duration::from_secs(2)).send().await
     }
 
     /// A replica's series, by name and labels.

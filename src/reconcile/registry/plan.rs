@@ -100,7 +100,7 @@ pub fn spent<'a>(
     let of_account = records
         .into_iter()
         .map(|record| &record.spec)
-        .filter(|record| record.chain_id == look.ledger.chain_id && record.signer == Some(look.ledger.signer));
+        .filter(|record| record.is_of(look.ledger.chain_id, look.ledger.signer));
     let recent = of_account.filter(|record| record.result.as_ref().is_some_and(|result| result.block >= from_block));
     recent.map(|record| (payer(&record.identity), record.spent_wei.unwrap_or_default().0)).collect()
 }
