@@ -220,6 +220,22 @@ fn a_take_over_that_was_committed_unseen_is_gone_on_with_under_the_same_transiti
 }
 
 #[test]
+fn a_record_under_this_name_is_claimed_only_by_the_acquire_time_that_was_sent() {
+    let mut stage = Stage::new();
+    stage.candidate.config.pod_uid = None;
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
+    stage.step(Input::Unanswered(attempt));
+    let stranger = Lease { pod_uid: None, ..stored(held(ME, 0.0), 10) };
+    assert_eq!(stage.step(Input::Seen(stranger)), [Action::Announce(ME.into())]);
+    assert_eq!(stage.wait().0, 30.0);
+
+    let mut stage = Stage::new();
+    let undated = Lease { pod_uid: None, ..stored(Record { acquired: None, ..held(ME, 0.0) }, 9) };
+    assert_eq!(stage.step(Input::Seen(undated)), [Action::Announce(ME.into())], "nothing was sent, nothing is claimed");
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
 fn an_unanswered_take_over_that_another_won_is_given_up() {
     let mut stage = Stage::new();
     let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
@@ -348,6 +364,12 @@ fn a_term_that_somebody_edited_is_lost() {
     let mut stage = Stage::leading();
     let longer = Record { acquired: Some(wall(0.0)), duration: Duration::from_secs(31), ..own };
     assert_eq!(stage.step(seen(longer, 2)), []);
+    let (_, _, renewal) = replaced(&stage.wait().1);
+    assert_eq!(
+        renewal.duration,
+        Duration::from_secs(30),
+        "a renewal says how long this candidate wants to be waited for"
+    );
 }
 
 #[test]
