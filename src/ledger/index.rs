@@ -25,16 +25,18 @@ pub struct Gap {
 pub struct OwnerIndex {
     owner: Address,
     next_block: u64,
-    held: u64,
+    /// How many agents the owner holds by what has been taken in; `None` once that contradicts itself.
+    held: Option<U256>,
     by_key: BTreeMap<Key, Vec<Registration>>,
     vouched: Option<u64>,
 }
 
 impl OwnerIndex {
-    /// An index that holds nothing, of an owner that has done nothing before `first_block`.
+    /// An index of an owner that has registered nothing before `first_block`. `held` is how many agents others had given it
+    /// by then: whoever has never sent a transaction may all the same have received.
     #[must_use]
-    pub fn new(owner: Address, first_block: u64) -> Self {
-        Self { owner, next_block: first_block, held: 0, by_key: BTreeMap::new(), vouched: None }
+    pub fn new(owner: Address, first_block: u64, held: U256) -> Self {
+        Self { owner, next_block: first_block, held: Some(held), by_key: BTreeMap::new(), vouched: None }
     }
 
     /// Whose registrations these are.
@@ -62,8 +64,8 @@ impl OwnerIndex {
                 self.by_key.entry(key).or_default().push(registration.clone());
             }
         }
-        // An owner cannot give away what it has not received; if the logs say so, some are missing.
-        self.held = (self.held + page.received).saturating_sub(page.given);
+        // An owner cannot give away what it has not received: if the logs say so, some are missing for good.
+        self.held = self.held.and_then(|held| (held + U256::from(page.received)).checked_sub(U256::from(page.given)));
         self.next_block = page.to + 1;
         self.vouched = None;
         Ok(())
@@ -72,7 +74,7 @@ impl OwnerIndex {
     /// Compares with what the registry says that the owner holds at the last block that was taken in. Says whether it
     /// is the same: if not, logs are missing, and the index proves nothing.
     pub fn vouch(&mut self, balance: U256) -> bool {
-        let complete = balance == U256::from(self.held);
+        let complete = self.held == Some(balance);
         self.vouched = self.next_block.checked_sub(1).filter(|_| complete);
         complete
     }
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_index_covers_nothing_until_the_registry_agrees() {
-        let mut index = OwnerIndex::new(Address::ZERO, 5);
+        let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
         assert_eq!((index.covered(), index.next_block(), index.owner()), (None, 5, Address::ZERO));
         index.extend(page(5, 9, vec![registration(7, key('a'))])).unwrap();
         assert_eq!(index.covered(), None);
@@ -139,14 +141,14 @@ mod tests {
 
     #[test]
     fn nothing_that_was_never_looked_at_is_covered() {
-        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         assert!(index.vouch(U256::ZERO));
         assert_eq!(index.covered(), None);
     }
 
     #[test]
     fn a_page_that_is_not_the_next_one_is_refused() {
-        let mut index = OwnerIndex::new(Address::ZERO, 5);
+        let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
         for (from, to) in [(4, 9), (6, 9), (5, 4)] {
             assert_eq!(index.extend(page(from, to, vec![])), Err(Gap { expected: 5, from, to }));
         }
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_key_is_found_wherever_it_stands_in_the_uri() {
-        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         let elsewhere = Registration { agent_uri: format!("ipfs://bafy#{}", key('b')), ..registration(2, key('x')) };
         let both = Registration { agent_uri: format!("{}{}", key('c'), key('c')), ..registration(3, key('x')) };
         let first = registration(1, key('a'));
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn all_registrations_of_a_key_are_kept_in_order() {
-        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index.extend(page(0, 1, vec![registration(1, key('a'))])).unwrap();
         index.extend(page(2, 2, vec![registration(2, key('a'))])).unwrap();
         let blocks: Vec<u64> = index.registrations(key('a')).iter().map(|registration| registration.block).collect();
@@ -178,11 +180,28 @@ mod tests {
 
     #[test]
     fn agents_that_were_received_or_given_away_count() {
-        let mut index = OwnerIndex::new(Address::ZERO, 0);
+        let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index.extend(Page { received: 3, given: 1, ..page(0, 1, vec![]) }).unwrap();
         assert!(!index.vouch(U256::from(3)));
         assert!(index.vouch(U256::from(2)));
-        index.extend(Page { given: 9, ..page(2, 2, vec![]) }).unwrap();
-        assert!(index.vouch(U256::ZERO), "fewer than nothing cannot be held");
+        index.extend(Page { given: 2, ..page(2, 2, vec![]) }).unwrap();
+        assert!(index.vouch(U256::ZERO));
+    }
+
+    #[test]
+    fn an_owner_that_gave_away_more_than_it_received_shows_that_logs_are_missing() {
+        let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
+        index.extend(Page { given: 1, ..page(0, 1, vec![]) }).unwrap();
+        assert!(!index.vouch(U256::ZERO), "its mint has been left out: the key may be on chain");
+        index.extend(Page { received: 1, ..page(2, 2, vec![]) }).unwrap();
+        assert!(!index.vouch(U256::ZERO), "what it receives later does not bring the log back");
+    }
+
+    #[test]
+    fn agents_that_were_received_before_the_first_block_count() {
+        let mut index = OwnerIndex::new(Address::ZERO, 5, U256::from(2));
+        index.extend(page(5, 9, vec![registration(7, key('a'))])).unwrap();
+        assert!(!index.vouch(U256::ONE));
+        assert!(index.vouch(U256::from(3)));
     }
 }

@@ -92,7 +92,7 @@ fn sight(finalized: u64, latest: u64) -> Sight {
 
 /// An index that is proven up to a block and holds one registration of each key that is given.
 fn index(covered: u64, keys: &[char]) -> OwnerIndex {
-    let mut index = OwnerIndex::new(SIGNER, 0);
+    let mut index = OwnerIndex::new(SIGNER, 0, U256::ZERO);
     let registrations: Vec<_> = keys.iter().map(|letter| registration(*letter)).collect();
     let received = registrations.len() as u64;
     index.extend(Page { from: 0, to: covered, registrations, received, given: 0 }).unwrap();
@@ -375,7 +375,7 @@ mod an_entry {
         };
         let nothing = evidence(&[]);
         assert_eq!(step(&index(59, &[]), &nothing), Ok(EntryStep::Wait), "the final block has not been looked at");
-        assert_eq!(step(&OwnerIndex::new(SIGNER, 0), &nothing), Ok(EntryStep::Wait));
+        assert_eq!(step(&OwnerIndex::new(SIGNER, 0, U256::ZERO), &nothing), Ok(EntryStep::Wait));
         let foreign = Err(Freeze::ForeignTransaction { nonce: Nonce(5), key: key('a') });
         assert_eq!(step(&index(60, &[]), &nothing), foreign);
         assert_eq!(step(&index(60, &[]), &included(7, true)), foreign, "a success without a log is no registration");
@@ -409,13 +409,13 @@ mod a_record_without_an_entry {
     fn may_get_a_nonce_once_its_absence_is_proven_as_far_as_the_ledger_reaches() {
         assert_eq!(step(&record('c'), &index(50, &[]), &[]), PendingStep::Allocate);
         assert_eq!(step(&record('c'), &index(49, &[]), &[]), PendingStep::Prove);
-        assert_eq!(step(&record('c'), &OwnerIndex::new(SIGNER, 0), &[]), PendingStep::Prove);
+        assert_eq!(step(&record('c'), &OwnerIndex::new(SIGNER, 0, U256::ZERO), &[]), PendingStep::Prove);
         assert_eq!(
             step(&record('c'), &index(50, &['c']), &[]),
             PendingStep::Prove,
             "what is on chain is never minted again"
         );
-        let mut others = OwnerIndex::new(STRANGER, 0);
+        let mut others = OwnerIndex::new(STRANGER, 0, U256::ZERO);
         others.extend(Page { from: 0, to: 60, ..Page::default() }).unwrap();
         assert!(others.vouch(U256::ZERO));
         assert_eq!(step(&record('c'), &others, &[]), PendingStep::Prove);

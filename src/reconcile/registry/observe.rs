@@ -226,8 +226,8 @@ async fn sight(endpoint: &Endpoint, account: Address, latest: &Block, finalized:
 async fn index(site: &Site, chain: &Chain, owner: Address, memory: &mut Memory) -> Result<(), RpcError> {
     let of = IndexOf { chain_id: site.chain_id, genesis_hash: chain.genesis_hash, registry: site.address, owner };
     if memory.index.as_ref().is_none_or(|(known, ..)| *known != of) {
-        let first = first_use(&chain.endpoint, owner, &chain.finalized).await;
-        memory.index = Some((of, Arc::new(OwnerIndex::new(owner, first)), Step::default()));
+        let index = empty_index(site, chain, owner).await?;
+        memory.index = Some((of, Arc::new(index), Step::default()));
     }
     let Some((_, index, step)) = &mut memory.index else { return Ok(()) };
     let index = Arc::make_mut(index);
@@ -255,6 +255,20 @@ async fn index(site: &Site, chain: &Chain, owner: Address, memory: &mut Memory) 
         }
     }
     Ok(())
+}
+
+/// An index that begins at the account's first use, with what others had given it until then.
+async fn empty_index(site: &Site, chain: &Chain, owner: Address) -> Result<OwnerIndex, RpcError> {
+    let first = first_use(&chain.endpoint, owner, &chain.finalized).await;
+    let Some(before) = first.checked_sub(1) else { return Ok(OwnerIndex::new(owner, 0, U256::ZERO)) };
+    match chain.endpoint.balance_of(site.address, owner, before).await {
+        Ok(held) => Ok(OwnerIndex::new(owner, first, held)),
+        // There was no registry yet.
+        Err(RpcError::Incomplete { .. }) => Ok(OwnerIndex::new(owner, first, U256::ZERO)),
+        // The state of that block is forgotten: everything is read.
+        Err(RpcError::Refused { .. }) => Ok(OwnerIndex::new(owner, 0, U256::ZERO)),
+        Err(error) => Err(error),
+    }
 }
 
 /// First block in which the account can have done anything: it sends nothing while its count is zero. An endpoint that has
