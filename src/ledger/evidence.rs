@@ -5,7 +5,7 @@
 use alloy::primitives::{Address, B256};
 
 use super::index::OwnerIndex;
-use crate::api::{Key, Nonce, RegistrationResult, SignerLedgerSpec};
+use crate::api::{AgentRegistrationSpec, Key, Nonce, RegistrationResult, SignerLedgerSpec};
 use crate::chain::{Counts, Registration};
 
 /// What a chain shows of one account at one look.
@@ -32,6 +32,14 @@ pub struct Place {
     pub cluster_uid: String,
 }
 
+impl Place {
+    /// Whether a record shows that this account has signed for this chain: a ledger must have been there.
+    #[must_use]
+    pub fn has_attempt(&self, record: &AgentRegistrationSpec) -> bool {
+        record.chain_id == self.chain_id && record.signer == Some(self.signer) && !record.attempts.is_empty()
+    }
+}
+
 /// Everything that decisions about one ledger share: its version at hand, and the chain as seen *before* that version was
 /// read. A chain seen later could show transactions that a later version allocated, and look like a stranger's.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +57,7 @@ pub struct Look<'a> {
 pub struct Past {
     /// Uid of the ledger that the IdentityRegistry's marker names.
     pub marker: Option<String>,
-    /// Whether a record of this account has an attempt.
+    /// Whether a record has an attempt of this account on this chain.
     pub attempted: bool,
     /// Transaction count at which a used wallet may start.
     pub bootstrap: Option<Nonce>,

@@ -244,11 +244,16 @@ fn in_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
     EntryStep::Note(AgentRegistrationSpec { phase, ..record.clone() })
 }
 
+/// Where an agent stands that has its id.
+fn done_phase(record: &AgentRegistrationSpec) -> Phase {
+    if record.tombstone.unwrap_or_default() { Phase::Tombstoned } else { Phase::Registered }
+}
+
 /// The record of a registration that is final.
 fn finished(record: &AgentRegistrationSpec, witness: &Witness) -> AgentRegistrationSpec {
     let spent = record.spent_wei.unwrap_or_default().0.saturating_add(witness.cost);
     AgentRegistrationSpec {
-        phase: if record.tombstone.unwrap_or_default() { Phase::Tombstoned } else { Phase::Registered },
+        phase: done_phase(record),
         result: Some(witness.result()),
         agent_uri: record.agent_uri.clone().or_else(|| Some(witness.registration.agent_uri.clone())),
         spent_wei: Some(Wei(spent)),
@@ -329,7 +334,7 @@ fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> 
 
 fn adopted(record: &AgentRegistrationSpec, (block, block_hash): (u64, B256), agent_uri: &str) -> AgentRegistrationSpec {
     AgentRegistrationSpec {
-        phase: Phase::Registered,
+        phase: done_phase(record),
         result: record.adopt.clone().map(|agent_id| RegistrationResult {
             agent_id,
             transaction: None,
@@ -409,13 +414,13 @@ pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'
 
 /// The record of an agent that no offer uses any more, unless it says so already or has a registration under way, which is
 /// finished first. If it has no result, a write of [`touched`] must follow: it makes an allocation fail that has read the
-/// record before.
+/// record before. A registration that reverted stays so, or its agent would be registered anew when it is revived.
 #[must_use]
 pub fn retired(ledger: Option<&SignerLedgerSpec>, record: &AgentRegistrationSpec) -> Option<AgentRegistrationSpec> {
     let under_way = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
     let done = record.tombstone.unwrap_or_default();
     (!under_way && !done).then(|| AgentRegistrationSpec {
-        phase: Phase::Tombstoned,
+        phase: if record.phase == Phase::Reverted { Phase::Reverted } else { Phase::Tombstoned },
         tombstone: Some(true),
         ..record.clone()
     })
@@ -424,7 +429,11 @@ pub fn retired(ledger: Option<&SignerLedgerSpec>, record: &AgentRegistrationSpec
 /// The record of an agent that an offer uses again: the same agent, without a transaction.
 #[must_use]
 pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
-    let phase = if record.result.is_some() { Phase::Registered } else { Phase::Pending };
+    let phase = match (&record.result, record.phase) {
+        (Some(_), _) => Phase::Registered,
+        (None, Phase::Reverted) => Phase::Reverted,
+        (None, _) => Phase::Pending,
+    };
     AgentRegistrationSpec { phase, tombstone: None, ..record.clone() }
 }
 

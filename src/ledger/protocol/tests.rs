@@ -466,6 +466,10 @@ mod a_record_without_an_entry {
         assert_eq!(adopted.result, Some(result));
         assert_eq!((adopted.phase, adopted.agent_uri.as_deref()), (Phase::Registered, Some("ipfs://x")));
         assert_eq!(adopted.spent_wei, None);
+
+        let gone = AgentRegistrationSpec { tombstone: Some(true), ..named.clone() };
+        let adopted = pending_step(None, &gone, None, &[], Some(&adoptee));
+        assert!(matches!(adopted, PendingStep::Adopt(record) if record.phase == Phase::Tombstoned));
     }
 }
 
@@ -659,6 +663,24 @@ mod what_is_written {
             assert!(retired(None, &alive).is_some());
         }
         assert_eq!(retired(Some(&ledger()), &record('a')), None, "what is under way is finished first");
+    }
+
+    #[test]
+    fn a_registration_that_reverted_is_not_tried_again_for_an_offer_that_is_made_anew() {
+        let reverted = AgentRegistrationSpec { phase: Phase::Reverted, ..record('c') };
+        let dead = retired(Some(&ledger()), &reverted).unwrap();
+        assert_eq!((dead.phase, dead.tombstone), (Phase::Reverted, Some(true)));
+        assert_eq!(revived(&dead), reverted);
+    }
+
+    #[test]
+    fn an_attempt_is_a_trace_of_the_ledger_of_its_own_chain_and_signer() {
+        let here = place();
+        assert!(here.has_attempt(&sent()));
+        assert!(!here.has_attempt(&record('a')), "nothing was signed");
+        let elsewhere = AgentRegistrationSpec { chain_id: 1, ..sent() };
+        assert!(!here.has_attempt(&elsewhere), "one wallet may serve several chains");
+        assert!(!here.has_attempt(&AgentRegistrationSpec { signer: Some(STRANGER), ..sent() }));
     }
 
     #[test]

@@ -377,19 +377,17 @@ pub(super) async fn ledger(
     // A ledger may be born only on counts that were read after its marker.
     let sight =
         if active { account.sight } else { sight(&chain.endpoint, address, &chain.latest, &chain.finalized).await? };
-    let past = Past {
-        marker: registry.as_ref().and_then(|registry| marker(registry, address)),
-        attempted: records
-            .values()
-            .any(|record| record.spec.signer == Some(address) && !record.spec.attempts.is_empty()),
-        bootstrap: site.bootstrap,
-        seen: memory.seen.get(&(site.chain_id, address)).copied().unwrap_or_default(),
-    };
     let place = Place {
         chain_id: site.chain_id,
         genesis_hash: chain.genesis_hash,
         signer: address,
         cluster_uid: context.cluster_uid.clone(),
+    };
+    let past = Past {
+        marker: registry.as_ref().and_then(|registry| marker(registry, address)),
+        attempted: records.values().any(|record| place.has_attempt(&record.spec)),
+        bootstrap: site.bootstrap,
+        seen: memory.seen.get(&(site.chain_id, address)).copied().unwrap_or_default(),
     };
     let step = ledger_step(&place, held.as_ref().map(|held| (held.spec(), held.uid())), &past, &sight);
     let held = match (step, held) {
