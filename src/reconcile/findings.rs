@@ -27,6 +27,19 @@ pub enum Finding {
     /// The agent that is to be adopted is not.
     #[error(transparent)]
     AdoptionRefused(#[from] AdoptionRefused),
+    /// The record of the agent's identity stands for another agent than the offer names.
+    #[error(
+        "registration.agentId is {wanted}, and record {name} of this identity {}: raise registration.edition to adopt agent {wanted} under a record of its own, or make the offer anew without registration.agentId",
+        .recorded.as_ref().map_or_else(|| "is for a new agent".to_owned(), |id| format!("is for agent {id}"))
+    )]
+    OtherAgent {
+        /// The agent that the offer names.
+        wanted: String,
+        /// Name of the record.
+        name: String,
+        /// The agent of the record, unless a new one is to be registered.
+        recorded: Option<String>,
+    },
     /// There is no money for it.
     #[error(transparent)]
     Short(#[from] Shortage),
@@ -53,6 +66,7 @@ impl Finding {
         match self {
             Self::AdoptionRequired { .. } => "AdoptionRequired",
             Self::AdoptionRefused(_) => "AdoptionRefused",
+            Self::OtherAgent { .. } => "OtherAgent",
             Self::Short(shortage) => shortage.reason(),
             Self::WouldRevert { .. } => "RegistrationWouldRevert",
             Self::KeyTaken { .. } => "KeyTaken",
@@ -63,7 +77,10 @@ impl Finding {
     #[must_use]
     pub const fn needs_a_person(&self) -> bool {
         match self {
-            Self::AdoptionRequired { .. } | Self::AdoptionRefused(_) | Self::KeyTaken { .. } => true,
+            Self::AdoptionRequired { .. }
+            | Self::AdoptionRefused(_)
+            | Self::OtherAgent { .. }
+            | Self::KeyTaken { .. } => true,
             Self::Short(_) | Self::WouldRevert { .. } => false,
         }
     }

@@ -241,6 +241,10 @@ fn stand(seen: &Seen) -> Stand {
             None => Stand::waiting("Pending", "the registry is not known yet"),
         };
     };
+    // Before what the record says, which may be another agent's than the offer means.
+    if let Some(finding) = finding.as_ref().filter(|finding| finding.needs_a_person()) {
+        return Stand::stalled(finding.reason(), finding.to_string());
+    }
     if let (Some(id), Some(record)) = (seen.agent_id(), record) {
         return Stand::done("Registered", registered_message(id, record, registry));
     }
@@ -259,7 +263,6 @@ fn stand(seen: &Seen) -> Stand {
         Some(Standing::Live | Standing::Disabled) | None => {}
     }
     match (finding, record) {
-        (Some(finding), _) if finding.needs_a_person() => Stand::stalled(finding.reason(), finding.to_string()),
         (Some(finding), _) => Stand::waiting(finding.reason(), finding.to_string()),
         (None, Some(record)) => progress(record, registry),
         (None, None) => held_up(registry).unwrap_or_else(|| Stand::waiting("Pending", "waits for its turn")),

@@ -1,14 +1,16 @@
 //! Which records the offers ask for. Pure.
 //!
 //! A record is made for an identity, not for an object: offers that share an identity share a record, and an offer that is
-//! made anew finds the one it had.
+//! made anew finds the one it had. An offer that names an agent by its id never leads to another one: it joins a record that
+//! stands for that agent, or none.
 
 use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256};
 
 use crate::api::{AgentRegistration, AgentRegistrationSpec, Key, OfferRef, Phase, RegistryContract};
-use crate::ledger::protocol::revived;
+use crate::chain::abi;
+use crate::ledger::protocol::{revived, same_agent};
 use crate::reconcile::findings::{Finding, OfferName};
 
 /// Most offers that a record lists; the schema's limit.
@@ -59,8 +61,8 @@ impl Applicant {
 /// What the records need.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Roll {
-    /// Records to create, each with the offer that asks for it.
-    pub create: Vec<(AgentRegistrationSpec, Applicant)>,
+    /// Records to create, each with the offers that ask for it.
+    pub create: Vec<(AgentRegistrationSpec, Vec<Applicant>)>,
     /// Records to replace.
     pub amend: Vec<(AgentRegistration, AgentRegistrationSpec)>,
     /// Offers that cannot have a record.
@@ -79,32 +81,70 @@ pub fn roll<R: AsRef<AgentRegistration>>(
     }
     let mut roll = Roll::default();
     for (key, group) in by_key {
-        let Some(first) = group.first() else { continue };
         match record_of(key) {
-            None => roll.create.push((created(ground, first, &group), (*first).clone())),
-            Some(record) => {
-                let record = record.as_ref();
-                if !is_record_of(&record.spec, ground, first) {
-                    let other = record.spec.identity.clone();
-                    let finding = Finding::KeyTaken { name: key.record_name(), other };
-                    roll.findings.extend(group.iter().map(|applicant| (applicant.name.clone(), finding.clone())));
-                    continue;
-                }
-                let wanted = joined(&record.spec, &group);
-                if wanted != record.spec {
-                    roll.amend.push((record.clone(), wanted));
-                }
-            }
+            None => roll.enter(ground, &group),
+            Some(record) => roll.join(ground, record.as_ref(), &group),
         }
     }
     roll
 }
 
-/// Keys that an offer wants registered, and who wants them.
+impl Roll {
+    /// Offers whose agent has no record.
+    fn enter(&mut self, ground: &Ground, group: &[&Applicant]) {
+        let adopt = group.iter().find_map(|applicant| applicant.adopt.as_deref());
+        let fitting = self.fitting(group, adopt);
+        let Some(first) = fitting.first() else { return };
+        let applicants = fitting.iter().map(|applicant| (*applicant).clone()).collect();
+        self.create.push((created(ground, first, adopt, &fitting), applicants));
+    }
+
+    /// Offers whose agent's key has a record.
+    fn join(&mut self, ground: &Ground, record: &AgentRegistration, group: &[&Applicant]) {
+        let spec = &record.spec;
+        if group.iter().any(|applicant| !is_record_of(spec, ground, applicant)) {
+            let finding = Finding::KeyTaken { name: spec.key.record_name(), other: spec.identity.clone() };
+            self.findings.extend(group.iter().map(|applicant| (applicant.name.clone(), finding.clone())));
+            return;
+        }
+        let agent = spec.result.as_ref().map(|result| result.agent_id.as_str()).or(spec.adopt.as_deref());
+        let fitting = self.fitting(group, agent);
+        if fitting.is_empty() {
+            return;
+        }
+        let wanted = joined(ground, spec, &fitting);
+        if wanted != *spec {
+            self.amend.push((record.clone(), wanted));
+        }
+    }
+
+    /// Those of a group that may share a record which stands for this agent, or for one that is to be registered.
+    fn fitting<'a>(&mut self, group: &[&'a Applicant], agent: Option<&str>) -> Vec<&'a Applicant> {
+        let mut fitting = Vec::new();
+        for applicant in group {
+            match &applicant.adopt {
+                Some(wanted) if !agent.is_some_and(|agent| is_same(agent, wanted)) => {
+                    let (name, recorded) = (applicant.key.record_name(), agent.map(str::to_owned));
+                    let finding = Finding::OtherAgent { wanted: wanted.clone(), name, recorded };
+                    self.findings.insert(applicant.name.clone(), finding);
+                }
+                _ => fitting.push(*applicant),
+            }
+        }
+        fitting
+    }
+}
+
+/// Whether two ids name the same agent.
+fn is_same(agent_id: &str, other: &str) -> bool {
+    abi::agent_id(other).is_some_and(|other| same_agent(agent_id, other))
+}
+
+/// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want nothing.
 #[must_use]
-pub fn wanted(applicants: &[Applicant]) -> BTreeMap<Key, Vec<OfferName>> {
+pub fn wanted(applicants: &[Applicant], refused: &BTreeMap<OfferName, Finding>) -> BTreeMap<Key, Vec<OfferName>> {
     let mut wanted: BTreeMap<Key, Vec<OfferName>> = BTreeMap::new();
-    for applicant in applicants.iter().filter(|applicant| applicant.live) {
+    for applicant in applicants.iter().filter(|applicant| applicant.live && !refused.contains_key(&applicant.name)) {
         wanted.entry(applicant.key).or_default().push(applicant.name.clone());
     }
     wanted
@@ -118,7 +158,7 @@ fn is_record_of(record: &AgentRegistrationSpec, ground: &Ground, applicant: &App
         && record.registry.address == ground.registry
 }
 
-fn created(ground: &Ground, first: &Applicant, group: &[&Applicant]) -> AgentRegistrationSpec {
+fn created(ground: &Ground, first: &Applicant, adopt: Option<&str>, group: &[&Applicant]) -> AgentRegistrationSpec {
     AgentRegistrationSpec {
         key: first.key,
         identity: first.identity.clone(),
@@ -128,7 +168,7 @@ fn created(ground: &Ground, first: &Applicant, group: &[&Applicant]) -> AgentReg
         signer: ground.signer,
         agent_uri: None,
         calldata_hash: None,
-        adopt: group.iter().find_map(|applicant| applicant.adopt.clone()),
+        adopt: adopt.map(str::to_owned),
         phase: Phase::Pending,
         offers: group.iter().take(MOST_OFFERS).map(|applicant| applicant.reference()).collect(),
         attempts: Vec::new(),
@@ -141,8 +181,12 @@ fn created(ground: &Ground, first: &Applicant, group: &[&Applicant]) -> AgentReg
 }
 
 /// The record with every applicant on its list, alive. Offers that have gone stay on the list until the agent is retired.
-fn joined(record: &AgentRegistrationSpec, group: &[&Applicant]) -> AgentRegistrationSpec {
+fn joined(ground: &Ground, record: &AgentRegistrationSpec, group: &[&Applicant]) -> AgentRegistrationSpec {
     let mut wanted = if record.tombstone.is_some() { revived(record) } else { record.clone() };
+    // Made while the registry only watched. Another account than the first is a matter of rotation.
+    if wanted.signer.is_none() && wanted.result.is_none() {
+        wanted.signer = ground.signer;
+    }
     for applicant in group {
         let reference = applicant.reference();
         let same = |listed: &OfferRef| listed.namespace == reference.namespace && listed.name == reference.name;
@@ -154,3 +198,6 @@ fn joined(record: &AgentRegistrationSpec, group: &[&Applicant]) -> AgentRegistra
     }
     wanted
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,7 +126,7 @@ async fn turn(
     };
     let worked = match view {
         Ok(view) => {
-            let wanted = enrol::wanted(&applicants);
+            let wanted = enrol::wanted(&applicants, &findings);
             let findings = &mut findings;
             let mut turn = apply::Turn {
                 context,

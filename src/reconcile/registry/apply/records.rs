@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use crate::api::{AgentRegistration, IdentityRegistry, Key, network};
+use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, network};
 use crate::cluster::Error as ClusterError;
 use crate::leader::Leading;
 use crate::ledger::Held;
@@ -21,6 +21,7 @@ use crate::registration::identity::key_of;
 const GRACE: Duration = Duration::from_secs(60);
 /// How long it is remembered whether another controller left traces of an offer.
 const TRACES_EVERY: Duration = Duration::from_secs(15);
+
 /// Writes the records that the offers ask for. Says whether it wrote any.
 pub(in crate::reconcile::registry) async fn enrol(
     context: &Context,
@@ -32,9 +33,10 @@ pub(in crate::reconcile::registry) async fn enrol(
 ) -> Result<bool, Error> {
     findings.extend(roll.findings);
     let mut wrote = false;
-    for (spec, applicant) in roll.create {
-        if let Some(trace) = traces(context, site, &applicant, memory).await? {
-            findings.insert(applicant.name, Finding::AdoptionRequired { trace });
+    for (spec, applicants) in roll.create {
+        if let Some(trace) = traces(context, site, &spec, &applicants, memory).await? {
+            let required = Finding::AdoptionRequired { trace };
+            findings.extend(applicants.into_iter().map(|applicant| (applicant.name, required.clone())));
             continue;
         }
         info!(key = %spec.key, identity = spec.identity, "recording a new agent");
@@ -52,16 +54,33 @@ pub(in crate::reconcile::registry) async fn enrol(
     Ok(wrote)
 }
 
-/// What another controller left of an offer's registration (rule R12); nothing if the offer says what to do about it.
+/// What another controller left of the registration of any offer of an agent (rule R12); nothing if the offers say what to do
+/// about it.
 async fn traces(
+    context: &Context,
+    site: &Site,
+    spec: &AgentRegistrationSpec,
+    applicants: &[Applicant],
+    memory: &mut Memory,
+) -> Result<Option<String>, Error> {
+    if spec.adopt.is_some() || spec.edition > 1 {
+        return Ok(None);
+    }
+    for applicant in applicants {
+        if let Some(trace) = traces_of(context, site, applicant, memory).await? {
+            return Ok(Some(trace));
+        }
+    }
+    Ok(None)
+}
+
+/// What another controller left of one offer's registration.
+async fn traces_of(
     context: &Context,
     site: &Site,
     applicant: &Applicant,
     memory: &mut Memory,
 ) -> Result<Option<String>, Error> {
-    if applicant.adopt.is_some() || applicant.edition > 1 {
-        return Ok(None);
-    }
     if let Some(id) = &applicant.relic {
         return Ok(Some(format!("status.agentId is {id} and this operator has no record of it")));
     }
