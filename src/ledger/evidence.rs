@@ -36,7 +36,7 @@ impl Place {
     /// Whether a record shows that this account has signed for this chain: a ledger must have been there.
     #[must_use]
     pub fn has_attempt(&self, record: &AgentRegistrationSpec) -> bool {
-        record.chain_id == self.chain_id && record.signer == Some(self.signer) && !record.attempts.is_empty()
+        record.is_of(self.chain_id, self.signer) && !record.attempts.is_empty()
     }
 }
 

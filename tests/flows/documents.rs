@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use alloy::primitives::U256;
+use boon::{Compiler, SchemaIndex, Schemas};
 use contracts::abi::IdentityRegistry;
-use jsonschema::Validator;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
@@ -29,7 +29,7 @@ fn a_uri_on_chain_leads_to_the_same_valid_document_on_every_replica() {
     Stage::play(async |stage| {
         let objects = &stage.objects;
         let (chain, release) = open(&stage, &["replicaCount=3"]).await;
-        let schema = schema();
+        let shape = Shape::new();
         for manifest in variety() {
             objects.create_offer(manifest).await;
         }
@@ -43,10 +43,11 @@ fn a_uri_on_chain_leads_to_the_same_valid_document_on_every_replica() {
             let answer = service.get(&uri).send().await.unwrap();
             assert_eq!(answer.status(), StatusCode::OK, "{uri}");
             let (headers, tag) = (answer.headers().clone(), tag_of(&answer));
-            assert_eq!((&headers[CONTENT_TYPE], &headers["x-content-type-options"]), (&"application/json", &"nosniff"));
+            assert_eq!(headers[CONTENT_TYPE], "application/json");
+            assert_eq!(headers["x-content-type-options"], "nosniff");
             let bytes = answer.bytes().await.unwrap();
             let document: Value = serde_json::from_slice(&bytes).unwrap();
-            schema.validate(&document).unwrap_or_else(|error| panic!("{uri}: {error}: {document}"));
+            shape.check(&document);
             assert_eq!(document["active"], true);
             assert_eq!(document["registrations"], json!([place(&chain, event.agent_id)]));
 
@@ -62,7 +63,7 @@ fn a_uri_on_chain_leads_to_the_same_valid_document_on_every_replica() {
         }
 
         let all: Value = service.get(format!("http://{HOST}{WELL_KNOWN}")).send().await.unwrap().json().await.unwrap();
-        schema.validate(&all).unwrap_or_else(|error| panic!("{error}: {all}"));
+        shape.check(&all);
         let listed: Vec<Value> = chain.registered().await.iter().map(|event| place(&chain, event.agent_id)).collect();
         assert_eq!(all["registrations"], json!(listed));
         let mut bodies = Vec::new();
@@ -80,7 +81,7 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
     Stage::play(async |stage| {
         let objects = &stage.objects;
         let (_chain, release) = open(&stage, &[]).await;
-        let schema = schema();
+        let shape = Shape::new();
         objects.change_registry("local", json!({ "spec": { "suspend": "Spending" } })).await;
         objects.create_offer(offer("shop", "chat")).await;
         let key = eventually("the agent has a key", LIMIT, async || {
@@ -93,7 +94,7 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
             let pods = release.ready(1, LIMIT).await;
             let answer = release.document(&pods[0], &path).await.unwrap().error_for_status().unwrap();
             let document = answer.json().await.unwrap();
-            schema.validate(&document).unwrap_or_else(|error| panic!("{error}: {document}"));
+            shape.check(&document);
             document
         };
 
@@ -174,7 +175,26 @@ fn tag_of(answer: &Response) -> String {
     answer.headers()[ETAG].to_str().unwrap().to_owned()
 }
 
-fn schema() -> Validator {
-    let schema = serde_json::from_str(include_str!("registration-file.schema.json")).unwrap();
-    jsonschema::validator_for(&schema).unwrap()
+/// What every registration file must be.
+struct Shape {
+    schemas: Schemas,
+    root: SchemaIndex,
+}
+
+impl Shape {
+    fn new() -> Self {
+        let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+        let schema = serde_json::from_str(include_str!("registration-file.schema.json")).unwrap();
+        compiler.add_resource("registration-file.schema.json", schema).unwrap();
+        let root = compiler.compile("registration-file.schema.json", &mut schemas).unwrap();
+        Self { schemas, root }
+    }
+
+    /// # Panics
+    /// If the document has another shape.
+    fn check(&self, document: &Value) {
+        if let Err(error) = self.schemas.validate(document, self.root) {
+            panic!("{error}: {document}");
+        }
+    }
 }

@@ -204,6 +204,16 @@ impl Objects {
         .await
     }
 
+    /// Waits until the operator has taken in a registry's spec as it stands.
+    pub async fn registry_observed(&self, name: &str, limit: Duration) {
+        eventually(&format!("registry {name} has been looked at"), limit, async || {
+            let registry = self.registries().get(name).await.map_err(|error| error.to_string())?;
+            let observed = registry.status.and_then(|status| status.observed_generation);
+            if observed == registry.metadata.generation { Ok(()) } else { Err(format!("{observed:?}")) }
+        })
+        .await;
+    }
+
     /// Waits until a condition of a registry has a reason, and answers with its status and message.
     pub async fn registry_says(&self, name: &str, type_: &str, reason: &str, limit: Duration) -> (String, String) {
         eventually(&format!("{type_} of registry {name} says {reason}"), limit, async || {

@@ -75,7 +75,7 @@ fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
         let sent = chain.sent().await;
         throughout("documents are served and nothing is sent", OUTAGE.saturating_sub(begun.elapsed()), async || {
             for pod in &pods {
-                let answer = release.document(pod, WELL_KNOWN).await.map_err(|error| error.to_string())?;
+                let answer = release.document(pod, WELL_KNOWN).await.map_err(|error| format!("{error:?}"))?;
                 answer.error_for_status().map_err(|error| error.to_string())?;
             }
             match chain.sent().await {

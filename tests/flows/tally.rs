@@ -20,8 +20,7 @@ impl Objects {
     pub async fn all_registered(&self, chain: &Chain, count: usize, limit: Duration) -> Agents {
         let offers = eventually(&format!("{count} offers are registered"), limit, async || {
             let offers = self.offers_everywhere().await?;
-            let open: Vec<_> =
-                offers.iter().filter(|offer| agent_of(offer).is_none()).map(|offer| told(offer)).collect();
+            let open: Vec<_> = offers.iter().filter(|offer| agent_of(offer).is_none()).map(told).collect();
             let entries: usize = self.ledgers_now().await?.iter().map(|ledger| ledger.spec.entries.len()).sum();
             match (offers.len(), open.len(), entries) {
                 (all, 0, 0) if all == count => Ok(offers),

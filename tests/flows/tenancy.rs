@@ -50,6 +50,7 @@ fn a_namespace_that_is_not_allowed_spends_nothing() {
         let selector = json!({ "matchLabels": { "sells": "yes" } });
         let allowed = json!({ "from": "Selector", "selector": selector });
         objects.change_registry("local", json!({ "spec": { "allowedNamespaces": allowed } })).await;
+        objects.registry_observed("local", LIMIT).await;
         objects.shop("open", &[("sells", "yes")]).await;
         objects.shop("closed", &[("sells", "no")]).await;
         for namespace in ["closed", "open"] {

@@ -39,7 +39,7 @@ fn an_offer_that_cannot_be_read_is_told_of_and_holds_up_no_other() {
         })
         .await;
         assert_eq!(told["status"], "False");
-        assert!(told["message"].as_str().unwrap().contains("port"), "the message names the field: {told}");
+        assert!(told["message"].as_str().unwrap().contains("eighty"), "the message shows what is wrong: {told}");
         let invalid = release.sum(r#"serviceoffer_invalid_objects{kind="ServiceOffer"}"#).await;
         assert_eq!(invalid, 1.0);
 

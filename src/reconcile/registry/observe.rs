@@ -47,6 +47,8 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) name: String,
+    /// Generation of the spec.
+    generation: Option<i64>,
     pub(super) chain_id: u64,
     pub(super) address: Address,
     /// The endpoint that answers; the first one until one has.
@@ -109,7 +111,8 @@ pub(super) async fn site(
     };
     let bootstrap = spec.bootstrap.as_ref().map(|bootstrap| Nonce(bootstrap.at_nonce));
     let (endpoint, others) = (endpoint.clone(), others.to_vec());
-    Ok(Ok(Site { name, chain_id: spec.chain_id, address, endpoint, others, signer, limits, bootstrap }))
+    let generation = registry.metadata.generation;
+    Ok(Ok(Site { name, generation, chain_id: spec.chain_id, address, endpoint, others, signer, limits, bootstrap }))
 }
 
 async fn resolve(context: &Context, endpoint: &EndpointSpec) -> Result<Result<Endpoint, Trouble>, cluster::Error> {
@@ -367,6 +370,10 @@ pub(super) async fn ledger(
     let address = signer.address();
     let held = context.store.hold(site.chain_id, address).await?;
     let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&site.name).await?;
+    // Money is spent by the spec that stands, not by a copy that may be older: it may have been taken back since.
+    if registry.as_ref().is_none_or(|registry| registry.metadata.generation != site.generation) {
+        return Err(cluster::Error::Conflict.into());
+    }
     let active = held.as_ref().is_some_and(|held| held.spec().quarantine.is_none());
     let waiting = applicants.iter().any(|applicant| applicant.live && waits(context, applicant.key));
     let census = waiting || !active || adopting(context, site);
