@@ -56,8 +56,9 @@ impl Limits {
 }
 
 fn amount(field: &'static str, value: &str, decimals: u8) -> Result<u128, UnreadableLimit> {
-    let parsed = parse_units(value, decimals).ok().and_then(|units| u128::try_from(units.get_absolute()).ok());
-    parsed.ok_or_else(|| UnreadableLimit { field, value: value.to_owned() })
+    let units = parse_units(value, decimals).ok().filter(|units| !units.is_negative());
+    let wei = units.and_then(|units| u128::try_from(units.get_absolute()).ok()).filter(|wei| *wei > 0);
+    wei.ok_or_else(|| UnreadableLimit { field, value: value.to_owned() })
 }
 
 /// An amount as people read it: whole units of the coin, without trailing zeros.
@@ -131,8 +132,8 @@ impl Shortage {
 
 /// Fees at which a transaction of so much gas is included soon and stays within the limits.
 ///
-/// The cap leaves room for two blocks of rising base fee (12.5 % each, EIP-1559) where the limits have it; a market within
-/// one such step of the cap counts as too dear, since it might be above it when the transaction arrives.
+/// The highest fee leaves room for a base fee that doubles, where the limits have it. A market within one block's rise of the
+/// cap (12.5 %, EIP-1559) counts as too dear, since it might be above the cap when the transaction arrives.
 ///
 /// # Errors
 /// [`Shortage::TooDear`].
@@ -229,9 +230,11 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_no_amount_is_named() {
-        let stated = SpendingLimits { per_day: "a lot".into(), ..SpendingLimits::default() };
-        let error = Limits::read(&stated).unwrap_err().to_string();
-        assert!(error.contains("limits.perDay") && error.contains("a lot"), "{error}");
+        for value in ["a lot", "", "0", "-5", "1e3", "99999999999999999999999"] {
+            let stated = SpendingLimits { per_day: value.into(), ..SpendingLimits::default() };
+            let error = Limits::read(&stated).unwrap_err().to_string();
+            assert!(error.contains("limits.perDay") && error.contains(&format!("{value:?}")), "{error}");
+        }
     }
 
     #[test]
