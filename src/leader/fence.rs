@@ -216,6 +216,16 @@ impl Leading {
     }
 }
 
+#[cfg(test)]
+impl Leading {
+    /// Proof of a term that is over.
+    pub(crate) fn outlived() -> Self {
+        let leading = Self { fence: Fence::open_for_ever(), epoch: None };
+        leading.fence.close();
+        leading
+    }
+}
+
 /// Puts the fence under a client: while it is closed, no request but a read leaves the process.
 #[derive(Clone, Debug)]
 pub struct Layer {

@@ -56,7 +56,8 @@ pub fn sign(
     gas: u64,
     fees: Fees,
 ) -> Result<Signed, Error> {
-    if record.key != bound.key() || record.chain_id != bound.chain_id() || record.result.is_some() {
+    check_owner(bound, record)?;
+    if record.result.is_some() {
         return Err(Error::OtherOwner("record"));
     }
     if signer.address() != bound.signer() {
@@ -73,6 +74,15 @@ pub fn sign(
     Ok(Signed { attempt, calldata_hash })
 }
 
+fn check_owner(bound: &Bound, record: &AgentRegistrationSpec) -> Result<(), Error> {
+    let owner = (record.key, record.chain_id, record.signer);
+    if owner == (bound.key(), bound.chain_id(), Some(bound.signer())) {
+        Ok(())
+    } else {
+        Err(Error::OtherOwner("record"))
+    }
+}
+
 /// Sends an attempt that is stored in the record.
 ///
 /// # Errors
@@ -84,6 +94,7 @@ pub async fn send(
     record: &AgentRegistrationSpec,
     attempt: &Attempt,
 ) -> Result<Sent, Error> {
+    check_owner(bound, record)?;
     let raw = attempt.raw.as_ref().ok_or(Error::Forgotten)?;
     let calldata_hash = record.calldata_hash.ok_or(Error::OtherOwner("record"))?;
     let expected = Expected {
@@ -96,3 +107,6 @@ pub async fn send(
     transaction::check(raw, &expected)?;
     Ok(endpoint.send(leading, raw).await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,15 @@ impl Held {
     }
 }
 
+#[cfg(test)]
+impl Held {
+    /// A ledger as if it had been read.
+    pub(super) fn read(spec: SignerLedgerSpec) -> Self {
+        let metadata = ObjectMeta { uid: Some("uid".into()), ..ObjectMeta::default() };
+        Self { ledger: SignerLedger { metadata, spec } }
+    }
+}
+
 /// Proof that a nonce of an account belongs to the registration of a key: the entry was read back from the API server.
 ///
 /// Nothing is signed without one (rule R2), and nothing but a [`Held`] ledger makes one.
@@ -198,8 +207,7 @@ mod tests {
             epoch: 0,
             history_hash: Default::default(),
         };
-        let metadata = ObjectMeta { uid: Some("uid".into()), ..ObjectMeta::default() };
-        let held = Held { ledger: SignerLedger { metadata, spec } };
+        let held = Held::read(spec);
         let bound = held.bound(Nonce(1)).unwrap();
         assert_eq!((bound.nonce(), bound.key(), bound.chain_id()), (Nonce(1), key, 31337));
         assert_eq!((bound.signer(), held.uid()), (Address::repeat_byte(1), "uid"));
