@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::cli::Run;
 use crate::cluster::{Cache, Reader, Writer, client};
-use crate::http::admin::Health;
+use crate::health::Health;
 use crate::http::{self, admin, documents};
 use crate::leader::elector::Elector;
 use crate::leader::lease::Exit;

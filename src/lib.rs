@@ -11,7 +11,7 @@
 //! | [`registration`] | what an offer means: identity, standing, document | nowhere |
 //! | [`http`] | documents for the public, the admin port | both |
 //! | [`api`] | the four kinds and their rules | nowhere |
-//! | [`metrics`], [`telemetry`] | what the process tells of itself | |
+//! | [`health`], [`metrics`], [`telemetry`] | what the process tells of itself | |
 //! | [`cli`], [`app`] | flags, and how everything is put together and ended | `app` |
 //!
 //! # Flow
@@ -21,14 +21,16 @@
 //!
 //! # Rules
 //! What decides takes values and returns values, with the time passed in; what awaits only gathers or carries out. No write
-//! compiles without a [`leader::Leading`]. Dependencies point down the list `app`, `reconcile`, `http`, `ledger`,
-//! `registration`, `cluster`, `chain`, `leader`, `metrics`, `api`; nothing imports `app`.
+//! compiles without a [`leader::Leading`]. Dependencies point down the list `app`, `http`, `reconcile`, `ledger`,
+//! `registration`, `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`. Tests hold all of this
+//! (`tests/architecture.rs`).
 
 pub mod api;
 pub mod app;
 pub mod chain;
 pub mod cli;
 pub mod cluster;
+pub mod health;
 pub mod http;
 pub mod leader;
 pub mod ledger;

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
@@ -13,49 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 
 use super::counted;
+use crate::health::Health;
 use crate::metrics::{self, Label, Metrics, Route};
 use crate::telemetry::Filter;
-
-/// What liveness and readiness depend on. Neither depends on leadership, and neither on a chain: a standby serves documents,
-/// and an outage of an RPC endpoint must not take them down.
-#[derive(Debug)]
-pub struct Health {
-    origin: Instant,
-    synced: AtomicBool,
-    /// Milliseconds from `origin` to the last sign of life of the elector; zero before the first.
-    heartbeat: AtomicU64,
-    patience: Option<Duration>,
-}
-
-impl Health {
-    /// `patience` is how long the elector may be silent; `None` where there is none.
-    #[must_use]
-    pub fn new(patience: Option<Duration>) -> Self {
-        Self { origin: Instant::now(), synced: AtomicBool::new(false), heartbeat: AtomicU64::new(0), patience }
-    }
-
-    /// The cache holds every kind.
-    pub fn synced(&self) {
-        self.synced.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the cache holds every kind.
-    #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.synced.load(Ordering::Relaxed)
-    }
-
-    /// The elector has gone round once more.
-    pub fn beat(&self) {
-        let elapsed = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heartbeat.store(elapsed, Ordering::Relaxed);
-    }
-
-    fn is_alive(&self) -> bool {
-        let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
-        self.patience.is_none_or(|patience| self.origin.elapsed().saturating_sub(beat) <= patience)
-    }
-}
 
 #[derive(Clone)]
 struct Admin {
@@ -126,15 +84,5 @@ mod tests {
     #[test]
     fn every_route_is_one_that_can_be_served() {
         let _ = routes();
-    }
-
-    #[test]
-    fn a_silent_elector_is_dead_and_no_elector_is_not() {
-        assert!(Health::new(None).is_alive());
-        let health = Health::new(Some(Duration::from_millis(20)));
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(!health.is_alive());
-        health.beat();
-        assert!(health.is_alive());
     }
 }

@@ -14,11 +14,11 @@ use axum::routing::get;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::admin::Health;
 use super::counted;
 use crate::api::{AgentRegistration, IdentityRegistry, Key};
 use crate::cluster::Cache;
 use crate::cluster::cache::Decoded;
+use crate::health::Health;
 use crate::metrics::{self, Label, Route};
 use crate::reconcile::standing_of;
 use crate::registration::document::{self, Document, ICON_PATH, Listed, MEDIA_TYPE};

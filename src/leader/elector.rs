@@ -24,7 +24,7 @@ use super::drain::Drain;
 use super::fence::Fence;
 use super::lease::{Action, Attempt, Candidate, Exit, Input};
 use super::record::{Chance, Config, Lease, Moment, Now, Record, Version};
-use crate::http::admin::Health;
+use crate::health::Health;
 use crate::metrics::Election;
 use crate::telemetry::causes;
 
