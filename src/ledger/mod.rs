@@ -18,5 +18,8 @@ pub mod protocol;
 pub mod sender;
 pub mod store;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+
 pub use freeze::Freeze;
 pub use store::{Bound, Held, Store};

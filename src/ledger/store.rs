@@ -180,37 +180,25 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{LedgerState, Quarantine, QuarantineReason};
+    use crate::ledger::fixtures;
 
     #[test]
     fn only_a_registers_entry_that_was_read_back_binds_a_nonce() {
         let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
         let entry = |operation, key| Entry { key, operation };
         let spec = SignerLedgerSpec {
-            chain_id: 31337,
-            genesis_hash: Default::default(),
-            signer: Address::repeat_byte(1),
-            cluster_uid: String::new(),
-            state: LedgerState::Quarantine,
-            draining: false,
-            quarantine: Some(Quarantine { reason: QuarantineReason::New, bound: Nonce(0) }),
-            next: Nonce(9),
-            finalized_nonce: Nonce(0),
-            finalized_block: 0,
             entries: [
                 (Nonce(1), entry(Operation::Register, Some(key))),
                 (Nonce(2), entry(Operation::Update, Some(key))),
                 (Nonce(3), entry(Operation::Register, None)),
             ]
             .into(),
-            registering: Default::default(),
-            epoch: 0,
-            history_hash: Default::default(),
+            ..fixtures::ledger()
         };
         let held = Held::read(spec);
         let bound = held.bound(Nonce(1)).unwrap();
         assert_eq!((bound.nonce(), bound.key(), bound.chain_id()), (Nonce(1), key, 31337));
-        assert_eq!((bound.signer(), held.uid()), (Address::repeat_byte(1), "uid"));
+        assert_eq!((bound.signer(), held.uid()), (fixtures::SIGNER, "uid"));
         for nonce in [0, 2, 3, 4] {
             assert_eq!(held.bound(Nonce(nonce)), None);
         }

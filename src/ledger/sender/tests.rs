@@ -8,10 +8,10 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::super::Held;
 use super::*;
-use crate::api::{Entry, Key, LedgerState, Nonce, Operation, SignerLedgerSpec};
+use crate::api::{Entry, Key, Nonce, Operation, SignerLedgerSpec};
 use crate::leader::Fence;
+use crate::ledger::Held;
 use crate::metrics::Metrics;
 use crate::registration::fixtures;
 
@@ -36,19 +36,10 @@ fn record() -> AgentRegistrationSpec {
 fn bound_to(key: Key, signer: Address) -> Bound {
     let ledger = SignerLedgerSpec {
         chain_id: 84532,
-        genesis_hash: B256::ZERO,
         signer,
-        cluster_uid: String::new(),
-        state: LedgerState::Active,
-        draining: false,
-        quarantine: None,
-        next: Nonce(6),
-        finalized_nonce: Nonce(5),
-        finalized_block: 0,
         entries: [(Nonce(5), Entry { key: Some(key), operation: Operation::Register })].into(),
         registering: [(key, Nonce(5))].into(),
-        epoch: 0,
-        history_hash: B256::ZERO,
+        ..crate::ledger::fixtures::ledger()
     };
     Held::read(ledger).bound(Nonce(5)).unwrap()
 }

@@ -439,3 +439,6 @@ fn overlay(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Servic
         registration: planned.registration.clone().or_else(|| current.registration.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

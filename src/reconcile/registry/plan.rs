@@ -134,3 +134,6 @@ pub fn reservations(
 pub fn pruned_nonces(steps: &Steps) -> (BTreeSet<Nonce>, Vec<u64>) {
     (steps.prune.keys().copied().collect(), steps.prune.values().copied().flatten().collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,7 +335,7 @@ pub fn must_write(current: &IdentityRegistryStatus, wanted: &IdentityRegistrySta
     said(current) != said(wanted) || (old && current != wanted)
 }
 
-/// What is worth telling: that a registry has become ready, and that it no longer is.
+/// What is worth telling: that a registry has become ready, that it no longer is, or that it is not for another reason.
 #[must_use]
 pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) -> Vec<Note> {
     let ready = |status: &IdentityRegistryStatus| {
@@ -351,3 +351,6 @@ pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) 
     let warning = found.is_some_and(|ready| !ready.is_true());
     vec![Note { warning, reason, message, action: "Reconcile" }]
 }
+
+#[cfg(test)]
+mod tests;
