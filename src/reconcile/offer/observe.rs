@@ -20,11 +20,19 @@ pub(super) fn view(context: &Context, offer: &Guarded<ServiceOffer>) -> View {
     let metadata: &ObjectMeta = offer.meta();
     let generation = metadata.generation;
     let subject = match &offer.0 {
-        Err(error) => Subject::Undecodable(error.error.clone()),
+        Err(error) => undecodable(context, metadata, error.error.clone()),
         Ok(offer) => subject(context, offer, now),
     };
     let applied = object.uid.as_deref().and_then(|uid| context.applied.get(uid));
     View { object, generation, now, applied, subject }
+}
+
+/// Of an offer that cannot be decoded no registry and no identity is known; its records list it by name.
+fn undecodable(context: &Context, metadata: &ObjectMeta, error: String) -> Subject {
+    let name = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    let records = context.cache.records_of(&name);
+    let latest = records.iter().max_by_key(|record| record.spec.edition);
+    Subject::Undecodable { error, record: latest.map(|record| Box::new(record.spec.clone())) }
 }
 
 fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {

@@ -45,7 +45,12 @@ pub struct View {
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// It cannot be decoded: it was stored under another schema.
-    Undecodable(String),
+    Undecodable {
+        /// Why.
+        error: String,
+        /// The latest record that lists it.
+        record: Option<Box<AgentRegistrationSpec>>,
+    },
     /// It can.
     Offer(Box<Seen>),
 }
@@ -91,7 +96,7 @@ impl View {
     pub fn current(&self) -> ServiceOfferStatus {
         match &self.subject {
             // What stands cannot be read either; what was applied last is the best that is known.
-            Subject::Undecodable(_) => self.applied.clone().unwrap_or_default(),
+            Subject::Undecodable { .. } => self.applied.clone().unwrap_or_default(),
             Subject::Offer(seen) => seen.offer.status.clone().unwrap_or_default(),
         }
     }
@@ -137,7 +142,11 @@ pub fn plan(view: &View) -> Plan {
     let before = view.applied.as_ref().unwrap_or(&current);
     let observation = condition::Observation { generation: view.generation, before: &before.conditions, now: view.now };
     let (status, strip_finalizer) = match &view.subject {
-        Subject::Undecodable(error) => (undecodable(error, &observation), false),
+        Subject::Undecodable { error, record } => {
+            // The API server refuses a status that drops the key of an agent.
+            let registration = registration(None, record.as_deref(), &current);
+            (ServiceOfferStatus { registration, ..undecodable(error, &observation) }, false)
+        }
         Subject::Offer(seen) => {
             let strip = seen.offer.finalizers().iter().any(|own| own == crate::api::LEGACY_FINALIZER);
             (decoded(seen, &current, &observation), strip)
@@ -148,7 +157,7 @@ pub fn plan(view: &View) -> Plan {
     Plan { status, strip_finalizer, notes }
 }
 
-/// An offer that cannot be decoded: what it means is unknown, so nothing but that is said.
+/// What is said of an offer that cannot be decoded: what it means is unknown, so nothing but that.
 fn undecodable(error: &str, observation: &condition::Observation<'_>) -> ServiceOfferStatus {
     let message = format!("the stored object cannot be read: {error}. Apply it again to see what admission refuses");
     let conditions = ["Accepted", "Ready"]

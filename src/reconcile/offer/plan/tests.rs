@@ -295,7 +295,7 @@ fn a_price_is_shown_as_people_say_it() {
 
 #[test]
 fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
-    let subject = Subject::Undecodable("missing field `payment`".into());
+    let subject = Subject::Undecodable { error: "missing field `payment`".into(), record: None };
     let Plan { status, strip_finalizer, notes } = plan(&View { subject, ..view(seen(json!({}))) });
     let types: Vec<&str> = status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
     assert_eq!(types, ["Accepted", "Ready", "Stalled"]);
@@ -305,6 +305,21 @@ fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
     let said = ServiceOfferStatus { conditions: vec![], observed_generation: None, ..status };
     assert_eq!(said, ServiceOfferStatus::default());
     assert_eq!(notes.len(), 1);
+}
+
+#[test]
+fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
+    let unreadable = |record: Option<AgentRegistrationSpec>, applied| {
+        let subject = Subject::Undecodable { error: String::new(), record: record.map(Box::new) };
+        plan(&View { subject, applied, ..view(seen(json!({}))) }).status.registration
+    };
+    let key = registered().unwrap().key;
+    let by_its_record = unreadable(registered(), None).unwrap();
+    assert_eq!((by_its_record.key, by_its_record.registry), (Some(key), None));
+    let applied = status_of(Seen { record: registered(), ..seen(json!({})) });
+    assert_eq!(unreadable(None, Some(applied.clone())), applied.registration);
+    let both = unreadable(registered(), Some(applied)).unwrap();
+    assert_eq!((both.key, both.registry.as_deref()), (Some(key), Some("sepolia")));
 }
 
 #[test]
@@ -323,8 +338,8 @@ fn time_alone_changes_a_status_when_the_offer_will_have_been_drained() {
     assert_eq!(next(draining), Some(Duration::from_secs(31)), "a second after its end");
     assert_eq!(next(json!({ "drainAt": "1970-01-01T00:00:00Z", "drainGracePeriod": "0" })), None);
     assert_eq!(next(json!({ "drainAt": "soon" })), None);
-    let undecodable = View { subject: Subject::Undecodable(String::new()), ..view(seen(json!({}))) };
-    assert_eq!(undecodable.next_change(), None);
+    let subject = Subject::Undecodable { error: String::new(), record: None };
+    assert_eq!(View { subject, ..view(seen(json!({}))) }.next_change(), None);
 }
 
 mod what_is_written {
