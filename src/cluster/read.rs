@@ -10,6 +10,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use super::cache::Guarded;
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
 
 /// Objects asked for at once.
@@ -31,11 +32,11 @@ impl Reader {
         Self { client, release_namespace }
     }
 
-    /// An offer.
+    /// An offer. One that cannot be decoded is an answer as well: it must not stall whoever asks.
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn offer(&self, namespace: &str, name: &str) -> Result<Option<ServiceOffer>, Error> {
+    pub async fn offer(&self, namespace: &str, name: &str) -> Result<Option<Guarded<ServiceOffer>>, Error> {
         Ok(Api::namespaced(self.client.clone(), namespace).get_opt(name).await?)
     }
 

@@ -7,11 +7,15 @@
 use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256};
+use kube::core::DeserializeGuard;
 
-use crate::api::{AgentRegistration, AgentRegistrationSpec, Key, OfferRef, Phase, RegistryContract};
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, OfferRef, Phase, RegistryContract, ServiceOffer,
+};
 use crate::chain::abi;
 use crate::ledger::protocol::{revived, same_agent};
 use crate::reconcile::findings::{Finding, OfferName};
+use crate::registration::identity::key_of;
 
 /// Most offers that a record lists; the schema's limit.
 const MOST_OFFERS: usize = 1024;
@@ -148,6 +152,12 @@ pub fn wanted(applicants: &[Applicant], refused: &BTreeMap<OfferName, Finding>) 
         wanted.entry(applicant.key).or_default().push(applicant.name.clone());
     }
     wanted
+}
+
+/// Whether an offer that a record lists may still use its agent. What cannot be decoded is not judged: it keeps its agent.
+#[must_use]
+pub fn may_use(offer: &DeserializeGuard<ServiceOffer>, registry: &IdentityRegistry, key: Key) -> bool {
+    offer.0.as_ref().map_or(true, |offer| key_of(offer, registry) == Some(key))
 }
 
 /// Whether a record is that of the applicant's agent, and not of another one whose key happens to be the same.

@@ -11,7 +11,7 @@ use crate::leader::Leading;
 use crate::ledger::Held;
 use crate::ledger::protocol::{retired, touched};
 use crate::reconcile::findings::{Finding, OfferName};
-use crate::reconcile::registry::enrol::{Applicant, Roll};
+use crate::reconcile::registry::enrol::{Applicant, Roll, may_use};
 use crate::reconcile::registry::memory::Memory;
 use crate::reconcile::registry::observe::Site;
 use crate::reconcile::{Context, Error, relic};
@@ -129,7 +129,7 @@ pub(in crate::reconcile::registry) async fn retire(
 async fn is_used(context: &Context, record: &AgentRegistration, registry: &IdentityRegistry) -> Result<bool, Error> {
     for listed in &record.spec.offers {
         let offer = context.reader.offer(&listed.namespace, &listed.name).await?;
-        if offer.is_some_and(|offer| key_of(&offer, registry) == Some(record.spec.key)) {
+        if offer.is_some_and(|offer| may_use(&offer, registry, record.spec.key)) {
             return Ok(true);
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::registration::fixtures::{REGISTRY, record, result};
+use crate::registration::fixtures::{REGISTRY, offer, record, registry, result};
 
 const SIGNER: Address = Address::repeat_byte(0x51);
 
@@ -185,4 +185,17 @@ fn whoever_shares_an_identity_still_wants_it_when_another_is_refused() {
     let roll = roll_of(&offers, &[chat(json!({}))]);
     assert_eq!(wanted(&offers, &roll.findings), BTreeMap::from([(offers[0].key, vec![offers[0].name.clone()])]));
     assert_eq!(listed(&roll.amend[0].1), [("chat", "uid-chat"), ("a", "uid-a")]);
+}
+
+#[test]
+fn an_offer_that_cannot_be_read_keeps_its_agent_and_stalls_nobody() {
+    let (registry, key) = (registry(json!({})), chat(json!({})).spec.key);
+    let guarded = |offer: Value| serde_json::from_value::<DeserializeGuard<ServiceOffer>>(offer).unwrap();
+    let readable = serde_json::to_value(offer(json!({}))).unwrap();
+    assert!(may_use(&guarded(readable.clone()), &registry, key));
+    let renamed = serde_json::to_value(offer(json!({ "spec": { "registration": { "identity": "x" } } }))).unwrap();
+    assert!(!may_use(&guarded(renamed), &registry, key));
+    let mut unreadable = readable;
+    unreadable["spec"]["payment"] = json!("free");
+    assert!(may_use(&guarded(unreadable), &registry, key));
 }
