@@ -79,7 +79,8 @@ impl Default for AnvilConfig {
 }
 
 impl AnvilConfig {
-    fn arguments(&self) -> Vec<String> {
+    /// anvil's arguments for a chain like this.
+    pub fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = [
             ("--host", self.host.to_string()),
             ("--port", self.port.to_string()),

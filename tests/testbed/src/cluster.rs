@@ -3,6 +3,7 @@
 //! Every thread of a test is in the testbed's network namespace, so that a plain socket reaches the API server, pods and
 //! Services. Starting and stopping a testbed is not a test's business: see the `testbed` command.
 
+use std::env;
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,11 @@ where
     reported(enter(name.clone(), body))
 }
 
-fn enter<F, T>(name: Name, body: F) -> Result<T>
+/// Runs a program's work in the network of the testbed of that name.
+///
+/// # Errors
+/// If that testbed is not up.
+pub fn enter<F, T>(name: Name, body: F) -> Result<T>
 where
     F: AsyncFnOnce(Cluster) -> T + Send,
     T: Send,
@@ -191,14 +196,29 @@ impl Cluster {
         self.command("helm", arguments)
     }
 
+    /// A script for bash with helm and kubectl in its PATH, as in `testbed exec`. Its first failure ends it.
+    pub fn shell(&self, script: &str) -> Command {
+        let inherited = env::var("PATH").unwrap_or_default();
+        let mut command = self.prepared("bash");
+        command.args(["-euo", "pipefail", "-c", script]);
+        command.env("PATH", format!("{}:{inherited}", self.clients.display()));
+        command
+    }
+
     /// kubectl with the administrator's rights.
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         self.command("kubectl", arguments)
     }
 
     fn command<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(self.clients.join(program));
-        command.args(arguments).envs(testbed::client_variables(&self.state)).kill_on_drop(true);
+        let mut command = self.prepared(self.clients.join(program));
+        command.args(arguments);
+        command
+    }
+
+    fn prepared(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.envs(testbed::client_variables(&self.state)).kill_on_drop(true);
         for variable in PROXIES {
             command.env_remove(variable);
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod archive;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,24 @@ pub fn from_files(files: &[(&Path, &str)], entrypoint: &[&str], tag: &str) -> Re
     let place = Place::of(tag)?;
     archive::write(&place.partial(), files, entrypoint, tag)?;
     place.finish()
+}
+
+/// Packs programs of the host into an image, each as `/bin/<name>`, with the libraries that they are linked to.
+///
+/// # Errors
+/// If one of them, or a library of one, is not on this machine.
+pub fn from_programs(programs: &[&Path], entrypoint: &[&str], tag: &str) -> Result<PathBuf> {
+    let mut files = BTreeSet::new();
+    for program in programs {
+        let name = program.file_name().with_context(|| format!("{} is not a program", program.display()))?;
+        files.insert((program.to_path_buf(), format!("/bin/{}", name.display())));
+        files.extend(shared_libraries(program)?.into_iter().map(|library| {
+            let inside = library.display().to_string();
+            (library, inside)
+        }));
+    }
+    let files: Vec<_> = files.iter().map(|(outside, inside)| (outside.as_path(), inside.as_str())).collect();
+    from_files(&files, entrypoint, tag)
 }
 
 /// The shared libraries that a program is linked to, the loader included, where the loader will look for them.

@@ -39,7 +39,7 @@ pub mod tools;
 
 pub use anvil::{Anvil, AnvilConfig};
 pub use audit::{Audit, AuditEntry};
-pub use cluster::{Cluster, test, test_on};
+pub use cluster::{Cluster, enter, test, test_on};
 pub use component::Component;
 pub use name::Name;
 pub use namespace::Namespace;

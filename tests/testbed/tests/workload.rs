@@ -18,18 +18,8 @@ const SHELL: &str = "localhost/testbed-shell:1";
 /// An image with a shell, a name lookup, and a server: programs of the host with the libraries they need.
 async fn load_shell(cluster: &Cluster) {
     let anvil = tools::anvil().unwrap();
-    let programs = [Path::new("/bin/bash"), Path::new("/usr/bin/getent"), Path::new("/bin/sleep"), &anvil];
-    let mut files: Vec<(_, String)> = Vec::new();
-    for program in programs {
-        files.push((program.to_owned(), format!("/bin/{}", program.file_name().unwrap().display())));
-        for library in image::shared_libraries(program).unwrap() {
-            files.push((library.clone(), library.display().to_string()));
-        }
-    }
-    files.sort();
-    files.dedup();
-    let files: Vec<_> = files.iter().map(|(outside, inside)| (outside.as_path(), inside.as_str())).collect();
-    let archive = image::from_files(&files, &["/bin/bash"], SHELL).unwrap();
+    let programs = [Path::new("/bin/bash"), Path::new("/usr/bin/getent"), Path::new("/bin/sleep"), anvil.as_path()];
+    let archive = image::from_programs(&programs, &["/bin/bash"], SHELL).unwrap();
     cluster.load(&archive).await.unwrap();
 }
 
