@@ -327,12 +327,16 @@ fn named(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or_default()
 }
 
-/// Whether a status has to be written, given how old the one that stands is.
+/// Whether a status has to be written, given how old the one that stands is. A number that was not known before is not made
+/// to wait: a registry that has just become ready would show blanks for a minute.
 #[must_use]
 pub fn must_write(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus, age: Option<Duration>) -> bool {
     let said = |status: &IdentityRegistryStatus| (status.observed_generation, status.conditions.clone());
+    let known = |status: &IdentityRegistryStatus| {
+        [status.agents.is_some(), status.pending.is_some(), status.registrations_left.is_some()]
+    };
     let old = age.is_none_or(|age| age >= NUMBERS_EVERY);
-    said(current) != said(wanted) || (old && current != wanted)
+    said(current) != said(wanted) || known(current) != known(wanted) || (old && current != wanted)
 }
 
 /// What is worth telling: that a registry has become ready, that it no longer is, or that it is not for another reason.
