@@ -61,7 +61,7 @@ test: deps lint image ## Run every check and every test, on a real cluster
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --lib --bins --test architecture
+	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --lib --bins --test architecture
 
 .PHONY: test-flows
 test-flows: image ## Run the flows on the testbed that is up (make testbed-up), FLOW=name for one

@@ -1,0 +1,180 @@
+//! The offers of the demo: the README's first one, and more like it in three namespaces.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use serde_yaml::Value;
+use serviceoffer::api::ServiceOffer;
+
+use crate::patience::until;
+use crate::screen;
+use crate::summary::Told;
+
+/// Namespaces that sell; the README's first offer is in the first one.
+pub const NAMESPACES: [&str; 3] = ["shop", "studio", "workshop"];
+/// What each of them sells.
+const FIRST: [&str; 4] = ["chat", "images", "search", "speech"];
+/// What each of them sells later.
+const LATER: [&str; 4] = ["embeddings", "maps", "translation", "weather"];
+
+/// Which offers are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// Those that are there before anything goes wrong, without the first, which the README makes.
+    First,
+    /// Those that are made while the leader dies.
+    Later,
+}
+
+impl Batch {
+    /// Namespace and name of each offer.
+    fn names(self) -> Vec<(&'static str, &'static str)> {
+        let names = match self {
+            Self::First => FIRST,
+            Self::Later => LATER,
+        };
+        let all = NAMESPACES.iter().flat_map(|namespace| names.map(|name| (*namespace, name)));
+        all.filter(|name| *name != (NAMESPACES[0], FIRST[0])).collect()
+    }
+}
+
+/// Offers of one cluster.
+pub struct Offers {
+    client: Client,
+    pattern: Value,
+    /// Offers that have been shown as registered.
+    shown: BTreeSet<String>,
+}
+
+impl Offers {
+    /// Offers like the pattern, the README's first one.
+    pub fn like(client: Client, pattern: Value) -> Self {
+        Self { client, pattern, shown: BTreeSet::new() }
+    }
+
+    /// Makes the namespaces, and a Service behind each offer.
+    pub async fn prepare(&self) -> Result<()> {
+        for name in NAMESPACES {
+            let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+            Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+            let services: Api<Service> = Api::namespaced(self.client.clone(), name);
+            for name in FIRST.iter().chain(&LATER) {
+                let service: Service = serde_json::from_value(json!({
+                    "metadata": { "name": name },
+                    "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
+                }))?;
+                services.create(&PostParams::default(), &service).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the offers of a batch, all at once.
+    pub async fn make(&self, batch: Batch) -> Result<()> {
+        let create = async |(namespace, name)| {
+            let offers: Api<ServiceOffer> = Api::namespaced(self.client.clone(), namespace);
+            offers.create(&PostParams::default(), &self.offer(namespace, name)?).await?;
+            anyhow::Ok(())
+        };
+        try_join_all(batch.names().into_iter().map(create)).await?;
+        Ok(())
+    }
+
+    fn offer(&self, namespace: &str, name: &str) -> Result<ServiceOffer> {
+        let mut offer = self.pattern.clone();
+        offer["metadata"]["namespace"] = namespace.into();
+        offer["metadata"]["name"] = name.into();
+        offer["spec"]["upstream"]["namespace"] = namespace.into();
+        offer["spec"]["upstream"]["service"] = name.into();
+        Ok(serde_yaml::from_value(offer)?)
+    }
+
+    /// Shows each offer once, as its agent arrives, until that many have one.
+    pub async fn watch(&mut self, wanted: usize, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        screen::output(&format!("{:<24}  {:<6}  {:<6}  TRANSACTION", "OFFER", "AGENT", "BLOCK"));
+        until(&format!("{wanted} registered offers"), limit, async || {
+            let all = self.list().await?;
+            for offer in &all {
+                if is_registered(offer) && self.shown.insert(name_of(offer)) {
+                    screen::output(&row(offer));
+                }
+            }
+            let registered = all.iter().filter(|offer| is_registered(offer)).count();
+            screen::passing(&format!("{registered} of {wanted}, {} s", begun.elapsed().as_secs()));
+            match registered >= wanted {
+                true => Ok(()),
+                false => bail!("{registered} are; the others say: {}", waiting(&all)),
+            }
+        })
+        .await
+    }
+
+    /// What the status of every offer tells.
+    pub async fn told(&self) -> Result<Vec<Told>> {
+        let told = |offer: &ServiceOffer| {
+            let status = offer.status.as_ref();
+            let key = status.and_then(|status| status.registration.as_ref()?.key);
+            let agent = status.and_then(|status| status.agent_id.clone());
+            Told { name: name_of(offer), key: key.map(|key| key.to_string()), agent }
+        };
+        Ok(self.list().await?.iter().map(told).collect())
+    }
+
+    async fn list(&self) -> Result<Vec<ServiceOffer>> {
+        Ok(Api::all(self.client.clone()).list(&ListParams::default()).await?.items)
+    }
+}
+
+fn name_of(offer: &ServiceOffer) -> String {
+    format!("{}/{}", offer.namespace().unwrap_or_default(), offer.name_any())
+}
+
+fn is_registered(offer: &ServiceOffer) -> bool {
+    offer.status.as_ref().is_some_and(|status| status.agent_id.is_some())
+}
+
+fn row(offer: &ServiceOffer) -> String {
+    let registration = offer.status.as_ref().and_then(|status| status.registration.clone()).unwrap_or_default();
+    let block = registration.block.map(|block| block.to_string()).unwrap_or_default();
+    let transaction = registration.transaction.unwrap_or_default();
+    let agent = registration.agent_id.unwrap_or_default();
+    format!("{:<24}  {agent:<6}  {block:<6}  {transaction}", name_of(offer))
+}
+
+/// Why offers wait, each reason once.
+fn waiting(offers: &[ServiceOffer]) -> String {
+    let ready = |offer: &ServiceOffer| {
+        let conditions = &offer.status.as_ref()?.conditions;
+        serviceoffer::api::condition::find(conditions, "Ready")?.message.clone()
+    };
+    let reasons: BTreeSet<String> = offers.iter().filter(|offer| !is_registered(offer)).filter_map(ready).collect();
+    reasons.into_iter().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manual::Manual;
+
+    #[test]
+    fn the_batches_and_the_first_offer_are_twenty_four_in_three_namespaces() {
+        let mut names: Vec<_> = Batch::First.names().into_iter().chain(Batch::Later.names()).collect();
+        names.push((NAMESPACES[0], FIRST[0]));
+        assert_eq!((names.len(), names.iter().collect::<BTreeSet<_>>().len()), (24, 24));
+        assert_eq!(names.iter().map(|(namespace, _)| namespace).collect::<BTreeSet<_>>().len(), 3);
+    }
+
+    #[test]
+    fn the_first_offer_is_the_one_that_the_readme_makes() {
+        let offer: ServiceOffer = serde_yaml::from_value(Manual::readme().file("offer.yaml").unwrap()).unwrap();
+        assert_eq!(name_of(&offer), format!("{}/{}", NAMESPACES[0], FIRST[0]));
+        assert_eq!(offer.spec.upstream.unwrap().service, FIRST[0]);
+    }
+}
