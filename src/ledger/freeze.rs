@@ -12,8 +12,8 @@ pub enum Freeze {
     /// An earlier ledger is missing.
     #[error(
         "the SignerLedger {} is missing although it has been in use: transactions that nobody remembers may be under way. \
-         Restore it from a backup that is not older than its last use; recovery without one needs \
-         spec.recovery.approvedFor and is not part of this version",
+         Restore etcd from a backup that is not older than its last use (an object that is made again does not count); \
+         recovery without one needs spec.recovery.approvedFor and is not part of this version",
         .uid.as_deref().unwrap_or("of this signer")
     )]
     LedgerLost {
@@ -183,5 +183,9 @@ mod tests {
         let words: std::collections::BTreeSet<&str> = all.iter().map(Freeze::reason).collect();
         assert_eq!(words.len(), all.len());
         assert!(words.iter().all(|word| !word.is_empty() && word.chars().all(char::is_alphabetic)));
+        let page = include_str!("../../docs/operations.md");
+        for word in words {
+            assert!(page.contains(&format!("| `{word}` |")), "docs/operations.md does not say what to do about {word}");
+        }
     }
 }

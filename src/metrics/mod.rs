@@ -514,6 +514,20 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn the_readme_lists_every_metric_and_no_other() {
+        let metrics = Metrics::new("lease").unwrap();
+        metrics.count_offers(OfferCounts::default).unwrap();
+        metrics.chain.introduce(84532);
+        let text = metrics.render().unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let ours: std::collections::BTreeSet<&str> = names.filter(|name| !name.starts_with("process_")).collect();
+        let chapter = include_str!("../../README.md").split("\n## Metrics\n").nth(1).unwrap();
+        let rows = chapter.split("\n## ").next().unwrap().lines();
+        let listed = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        assert_eq!(ours, listed);
+    }
+
     #[test]
     fn two_sets_of_metrics_do_not_meet() {
         assert!(Metrics::new("a").is_ok() && Metrics::new("b").is_ok());

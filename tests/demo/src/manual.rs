@@ -23,8 +23,10 @@ pub enum Chapter {
     Metrics,
     /// More replicas.
     Scale,
-    /// Backup.
+    /// Records are saved.
     Backup,
+    /// Records are restored into a cluster that has lost them.
+    Restore,
     /// The release is removed.
     Uninstall,
     /// Everything that outlives the release is removed.
@@ -42,7 +44,8 @@ impl Chapter {
             Self::Status => "Read the status",
             Self::Metrics => "Metrics",
             Self::Scale => "Upgrade and high availability",
-            Self::Backup => "Backup and restore",
+            Self::Backup => "Back up",
+            Self::Restore => "Restore",
             Self::Uninstall => "Uninstall",
             Self::Remove => "Remove the records as well",
         }
@@ -131,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    const CHAPTERS: [Chapter; 10] = [
+    const CHAPTERS: [Chapter; 11] = [
         Chapter::Install,
         Chapter::Registry,
         Chapter::Offer,
@@ -140,6 +143,7 @@ mod tests {
         Chapter::Metrics,
         Chapter::Scale,
         Chapter::Backup,
+        Chapter::Restore,
         Chapter::Uninstall,
         Chapter::Remove,
     ];
@@ -190,7 +194,7 @@ mod tests {
             Manual::parse("## Uninstall\ntext\n```sh\none \\\n  --two\n\nthree\n```\n## Other\n```sh\nno\n```\n");
         assert_eq!(manual.commands(Chapter::Uninstall).unwrap(), ["one --two", "three"]);
         let error = manual.commands(Chapter::Backup).unwrap_err().to_string();
-        assert!(error.contains("Backup and restore"), "{error}");
+        assert!(error.contains("Back up"), "{error}");
     }
 
     #[test]

@@ -95,10 +95,15 @@ impl Offers {
         Ok(serde_yaml::from_value(offer)?)
     }
 
-    /// Shows each offer once, as its agent arrives, until that many have one.
+    /// Shows a table of offers that grows as their agents arrive, until that many have one.
     pub async fn watch(&mut self, wanted: usize, limit: Duration) -> Result<()> {
-        let begun = Instant::now();
         screen::output(&format!("{:<24}  {:<6}  {:<6}  TRANSACTION", "OFFER", "AGENT", "BLOCK"));
+        self.registered(wanted, limit).await
+    }
+
+    /// Waits until that many offers have an agent; one that has not been shown with it is.
+    pub async fn registered(&mut self, wanted: usize, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
         until(&format!("{wanted} registered offers"), limit, async || {
             let all = self.list().await?;
             for offer in &all {

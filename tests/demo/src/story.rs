@@ -46,7 +46,8 @@ pub async fn play(cluster: &Cluster, mut screen: Screen) -> Result<Summary> {
     screen.step("The others go on", offers.watch(OFFERS, takeover.limit + REGISTRATION)).await?;
     screen.step("What each replica counts afterwards", metrics(&release)).await?;
     let documents = screen.step("Every document, as its on-chain URI leads to it", documents(&release, &chain)).await?;
-    screen.step("A backup of what is recorded", workplace.follow(Chapter::Backup, Answer::Shown)).await?;
+    screen.step("A backup, and then everything is removed", lose_everything(&workplace)).await?;
+    screen.step("Restored from the backup", restore(&workplace, &mut offers)).await?;
     let census = screen.step("The chain's own count", show_census(&chain)).await?;
     screen.step("What people see", workplace.follow(Chapter::Status, Answer::Shown)).await?;
     let told = offers.told().await?;
@@ -179,6 +180,20 @@ async fn documents(release: &Release, chain: &Chain) -> Result<u64> {
     let served = fetched.into_iter().filter(|served| *served).count();
     output(&format!("{served} documents: the same bytes from the Service and from each of {} replicas", pods.len()));
     Ok(count(served))
+}
+
+/// Saves what is recorded, and removes the operator with all of it. What stands on chain stays.
+async fn lose_everything(workplace: &Workplace) -> Result<()> {
+    workplace.follow(Chapter::Backup, Answer::Shown).await?;
+    workplace.follow(Chapter::Uninstall, Answer::Shown).await?;
+    workplace.follow(Chapter::Remove, Answer::Shown).await
+}
+
+async fn restore(workplace: &Workplace, offers: &mut Offers) -> Result<()> {
+    workplace.follow(Chapter::Install, Answer::Hidden).await?;
+    workplace.follow(Chapter::Restore, Answer::Hidden).await?;
+    workplace.follow(Chapter::Scale, Answer::Hidden).await?;
+    offers.registered(OFFERS, REGISTRATION).await
 }
 
 async fn show_census(chain: &Chain) -> Result<crate::summary::Census> {
