@@ -8,15 +8,13 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, LogParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use testbed::Cluster;
 
 use crate::patience::eventually;
 
 /// Name of the release in every flow.
 pub const NAME: &str = "offers";
-/// Tag under which `make image` packs the image.
-pub const IMAGE: &str = "localhost/serviceoffer-controller:test";
 /// Name of the Lease that replicas compete for.
 pub const LEASE: &str = "serviceoffer-controller";
 /// The series by which a replica says whether it leads.
@@ -84,11 +82,6 @@ impl Release {
         &self.namespace
     }
 
-    /// Client of the cluster.
-    pub fn client(&self) -> Client {
-        self.cluster.client()
-    }
-
     pub fn pod_api(&self) -> Api<Pod> {
         Api::namespaced(self.cluster.client(), &self.namespace)
     }
@@ -154,16 +147,6 @@ impl Release {
     /// Everything that a replica has logged since its container started.
     pub async fn logs(&self, pod: &str) -> String {
         self.pod_api().logs(pod, &LogParams::default()).await.unwrap_or_default()
-    }
-
-    /// What every present replica has logged.
-    pub async fn all_logs(&self) -> String {
-        let mut all = String::new();
-        for pod in self.pods().await {
-            let name = pod.name_any();
-            all += &self.logs(&name).await;
-        }
-        all
     }
 
     /// A path of a replica's admin port.

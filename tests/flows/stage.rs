@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use testbed::{AnvilConfig, Cluster};
+use testbed::{AnvilConfig, Cluster, Name};
 
 use crate::chain::Chain;
 use crate::objects::{Objects, registry};
@@ -24,11 +24,11 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Plays a flow on a clean cluster. Flows take turns: nextest runs them one at a time.
+    /// Plays a flow on a clean cluster. No other flow is on it: see `.config/nextest.toml`.
     pub fn play(flow: impl AsyncFnOnce(Stage) + Send) {
         // Clients of the API server and of pods share one TLS library.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        testbed::test(async |cluster| {
+        testbed::test_on(&lane(), async |cluster| {
             let stage = Stage { objects: Objects { client: cluster.client() }, cluster };
             stage.clear().await;
             flow(stage).await;
@@ -105,5 +105,15 @@ impl Stage {
             if left.is_empty() { Ok(()) } else { Err(left) }
         })
         .await;
+    }
+}
+
+/// The testbed of this flow: the checkout's own, or of several that are named the one for the flow's slot.
+fn lane() -> Name {
+    let lanes = std::env::var("LANES").unwrap_or_default();
+    let slot = std::env::var("NEXTEST_TEST_GROUP_SLOT").ok().and_then(|slot| slot.parse().ok()).unwrap_or(0);
+    match lanes.split_whitespace().nth(slot) {
+        Some(lane) => lane.parse().expect("LANES holds names of testbeds"),
+        None => Name::current().expect("TESTBED_NAME is a name"),
     }
 }
