@@ -6,10 +6,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde_json::Value;
 use serviceoffer::api;
+
+mod soundness;
 
 /// Write the CRDs of group obol.org as YAML, one file per kind
 #[derive(Parser)]
@@ -42,6 +44,8 @@ fn render() -> Result<Vec<(String, String)>> {
             let name = definition.metadata.name.clone().context("a definition has no name")?;
             let mut value = serde_json::to_value(definition)?;
             normalise(&mut value);
+            let faults = soundness::faults(&value);
+            ensure!(faults.is_empty(), "{name}: {}", faults.join("; "));
             let yaml = serde_yaml::to_string(&value)?;
             Ok((format!("{name}.yaml"), format!("# Generated from src/api by `make crds`. Do not edit.\n{yaml}")))
         })
@@ -98,4 +102,16 @@ fn strangers(directory: &Path, files: &[(String, String)]) -> Result<Vec<PathBuf
     let present = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let paths = present.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     Ok(paths.into_iter().filter(|path| !files.iter().any(|(name, _)| path.ends_with(name))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_defined_soundly() {
+        let names: Vec<String> = render().unwrap().into_iter().map(|(name, _)| name).collect();
+        let kinds = ["agentregistrations", "identityregistries", "serviceoffers", "signerledgers"];
+        assert_eq!(names, kinds.map(|kind| format!("{kind}.obol.org.yaml")));
+    }
 }
