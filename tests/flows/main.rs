@@ -16,6 +16,7 @@ mod release;
 mod stage;
 mod tally;
 
+mod admission;
 mod contention;
 mod documents;
 mod failover;
