@@ -236,6 +236,13 @@ fn conditions_are_written_at_once_and_numbers_once_a_minute() {
 }
 
 #[test]
+fn a_number_that_becomes_known_does_not_wait() {
+    let stands = told(&healthy());
+    let unknown = IdentityRegistryStatus { agents: None, ..stands.clone() };
+    assert!(must_write(&unknown, &stands, Some(Duration::ZERO)));
+}
+
+#[test]
 fn becoming_ready_and_ceasing_to_be_is_told_once() {
     let (ready, away) = (told(&healthy()), told(&troubled(unreachable())));
     let refused = told(&troubled(rpc(RpcError::Refused { call: "x", words: "y".into() })));
