@@ -188,6 +188,36 @@ mod tests {
         }
     }
 
+    /// Words that arms of a match give, like `Self::Drain => "InvalidDrain"`.
+    fn reasons_in(source: &str) -> BTreeSet<&str> {
+        let arms = source.lines().filter_map(|line| line.split_once(" => "));
+        let words = arms.flat_map(|(_, given)| given.split('"').skip(1).step_by(2));
+        let is_reason = |word: &&str| {
+            word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic) && word.len() > 3
+        };
+        words.filter(is_reason).collect()
+    }
+
+    #[test]
+    fn the_operations_page_knows_every_reason_that_the_operator_gives() {
+        let page = include_str!("../../../docs/operations.md");
+        let sources = [
+            include_str!("../../../src/ledger/freeze.rs"),
+            include_str!("../../../src/ledger/money.rs"),
+            include_str!("../../../src/reconcile/findings.rs"),
+            include_str!("../../../src/reconcile/registry/status.rs"),
+            include_str!("../../../src/registration/identity.rs"),
+            include_str!("../../../src/registration/standing.rs"),
+        ];
+        for source in sources {
+            let reasons = reasons_in(source);
+            assert!(reasons.len() > 3, "{reasons:?}");
+            for reason in reasons {
+                assert!(page.contains(&format!("`{reason}`")), "docs/operations.md says nothing about {reason}");
+            }
+        }
+    }
+
     #[test]
     fn commands_are_read_line_by_line_with_what_they_go_on_in() {
         let manual =
