@@ -257,23 +257,3 @@ fn becoming_ready_and_ceasing_to_be_is_told_once() {
     assert_eq!(reasons(&ready, &numbers), []);
     assert_eq!(notes(&ready, &away)[0].message, unreachable().to_string());
 }
-
-fn numbers(agents: u32) -> IdentityRegistryStatus {
-    IdentityRegistryStatus {
-        agents: Some(agents),
-        pending: Some(0),
-        registrations_left: Some(9),
-        ..IdentityRegistryStatus::default()
-    }
-}
-
-#[test]
-fn a_number_that_changes_waits_for_a_minute_and_one_that_becomes_known_does_not() {
-    let unknown = IdentityRegistryStatus::default();
-    let moment = Some(Duration::from_secs(1));
-    assert!(must_write(&unknown, &numbers(0), moment), "it was not known");
-    assert!(!must_write(&numbers(0), &numbers(1), moment), "it is young");
-    assert!(must_write(&numbers(0), &numbers(1), Some(NUMBERS_EVERY)), "it is old");
-    assert!(must_write(&numbers(0), &numbers(1), None), "nobody knows how old it is");
-    assert!(!must_write(&numbers(1), &numbers(1), None), "nothing changed");
-}
