@@ -73,7 +73,8 @@ async fn clean(cluster: &Cluster, workplace: &Workplace) -> Result<()> {
         workplace.follow(Chapter::Uninstall, Answer::Shown).await?;
     }
     let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client());
-    if definitions.get_opt("serviceoffers.obol.org").await?.is_some() {
+    // The last one that the README removes.
+    if definitions.get_opt("signerledgers.obol.org").await?.is_some() {
         workplace.follow(Chapter::Remove, Answer::Shown).await?;
     }
     let namespaces: Api<Namespace> = Api::all(cluster.client());
