@@ -78,6 +78,7 @@ fn wrong_values_are_refused_with_their_path() {
             ("leaderElection.leasename=x", "leasename"),
             ("controller.maxInFlight=0", "maxInFlight"),
             ("controller.logLevel=loud", "logLevel"),
+            ("controller.logFormat=xml", "logFormat"),
             ("service.port=0", "port"),
             ("podDisruptionBudget.enabled=maybe", "podDisruptionBudget"),
         ] {

@@ -108,12 +108,12 @@ impl Manual {
     /// A file that the README shows.
     ///
     /// # Errors
-    /// If it does not, or not in YAML.
-    pub fn file(&self, name: &str) -> Result<serde_yaml::Value> {
+    /// If it does not.
+    pub fn file(&self, name: &str) -> Result<String> {
         let mut files = self.blocks.iter().filter(|block| block.language == "yaml");
         let file = files.find(|block| block.lines.first().is_some_and(|line| *line == format!("# {name}")));
         let file = file.with_context(|| format!("README.md has no yaml block that begins with `# {name}`"))?;
-        serde_yaml::from_str(&file.lines.join("\n")).with_context(|| format!("{name} in README.md"))
+        Ok(file.lines.join("\n") + "\n")
     }
 
     fn scripts(&self) -> impl Iterator<Item = &Block> {
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_file_is_found_by_the_name_in_its_first_line() {
         let manual = Manual::parse("```yaml\n# a.yaml\nkey: 1\n```\n```yaml\n# b.yaml\nkey: 2\n```\n");
-        assert_eq!(manual.file("b.yaml").unwrap()["key"], 2);
+        assert_eq!(manual.file("b.yaml").unwrap(), "# b.yaml\nkey: 2\n");
         assert!(manual.file("c.yaml").is_err());
     }
 }

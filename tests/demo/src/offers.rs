@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use serde_yaml::Value;
 use serviceoffer::api::ServiceOffer;
 
 use crate::patience::until;
@@ -47,15 +46,14 @@ impl Batch {
 /// Offers of one cluster.
 pub struct Offers {
     client: Client,
-    pattern: Value,
     /// Offers that have been shown as registered.
     shown: BTreeSet<String>,
 }
 
 impl Offers {
-    /// Offers like the pattern, the README's first one.
-    pub fn like(client: Client, pattern: Value) -> Self {
-        Self { client, pattern, shown: BTreeSet::new() }
+    /// Offers of the cluster that the client reaches.
+    pub fn of(client: Client) -> Self {
+        Self { client, shown: BTreeSet::new() }
     }
 
     /// Makes the namespaces, and a Service behind each offer.
@@ -75,24 +73,18 @@ impl Offers {
         Ok(())
     }
 
-    /// Makes the offers of a batch, all at once.
+    /// Makes the offers of a batch, all at once, each like the first one.
     pub async fn make(&self, batch: Batch) -> Result<()> {
+        let first = self.within(NAMESPACES[0]).get(FIRST[0]).await.context("the README's first offer")?;
         let create = async |(namespace, name)| {
-            let offers: Api<ServiceOffer> = Api::namespaced(self.client.clone(), namespace);
-            offers.create(&PostParams::default(), &self.offer(namespace, name)?).await?;
-            anyhow::Ok(())
+            self.within(namespace).create(&PostParams::default(), &like(&first, namespace, name)).await
         };
         try_join_all(batch.names().into_iter().map(create)).await?;
         Ok(())
     }
 
-    fn offer(&self, namespace: &str, name: &str) -> Result<ServiceOffer> {
-        let mut offer = self.pattern.clone();
-        offer["metadata"]["namespace"] = namespace.into();
-        offer["metadata"]["name"] = name.into();
-        offer["spec"]["upstream"]["namespace"] = namespace.into();
-        offer["spec"]["upstream"]["service"] = name.into();
-        Ok(serde_yaml::from_value(offer)?)
+    fn within(&self, namespace: &str) -> Api<ServiceOffer> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 
     /// Shows a table of offers that grows as their agents arrive, until that many have one.
@@ -137,6 +129,17 @@ impl Offers {
     }
 }
 
+/// The same offer for another Service.
+fn like(pattern: &ServiceOffer, namespace: &str, name: &str) -> ServiceOffer {
+    let mut offer = ServiceOffer::new(name, pattern.spec.clone());
+    offer.metadata.namespace = Some(namespace.to_owned());
+    if let Some(upstream) = &mut offer.spec.upstream {
+        namespace.clone_into(&mut upstream.namespace);
+        name.clone_into(&mut upstream.service);
+    }
+    offer
+}
+
 fn name_of(offer: &ServiceOffer) -> String {
     format!("{}/{}", offer.namespace().unwrap_or_default(), offer.name_any())
 }
@@ -178,8 +181,9 @@ mod tests {
 
     #[test]
     fn the_first_offer_is_the_one_that_the_readme_makes() {
-        let offer: ServiceOffer = serde_yaml::from_value(Manual::readme().file("offer.yaml").unwrap()).unwrap();
-        assert_eq!(name_of(&offer), format!("{}/{}", NAMESPACES[0], FIRST[0]));
-        assert_eq!(offer.spec.upstream.unwrap().service, FIRST[0]);
+        let file = Manual::readme().file("offer.yaml").unwrap();
+        for line in [format!("namespace: {}", NAMESPACES[0]), format!("name: {}", FIRST[0])] {
+            assert!(file.contains(&line), "offer.yaml in README.md has no `{line}`");
+        }
     }
 }

@@ -36,7 +36,7 @@ pub async fn play(cluster: &Cluster, mut screen: Screen) -> Result<Summary> {
     screen.step("The operator", install(cluster, &workplace)).await?;
     let release = Release::of(cluster).await?;
     screen.step("One IdentityRegistry; its signer is not the deployer", use_chain(&workplace, &chain)).await?;
-    let mut offers = Offers::like(cluster.client(), workplace.manual().file("offer.yaml")?);
+    let mut offers = Offers::of(cluster.client());
     screen.step("12 offers in 3 namespaces become agents", first_offers(&workplace, &mut offers)).await?;
     screen.step("Documents and metrics", expose(&workplace)).await?;
     screen.step("Three replicas", scale(&workplace, &release)).await?;
@@ -109,10 +109,10 @@ async fn start_chain(cluster: &Cluster) -> Result<Chain> {
 async fn install(cluster: &Cluster, workplace: &Workplace) -> Result<()> {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image.tar");
     cluster.load(&archive).await.context("loading target/image.tar: `make image` packs it")?;
-    workplace.write_changed("values.yaml", |values| {
-        values["image"]["repository"] = IMAGE.0.into();
-        values["image"]["tag"] = IMAGE.1.into();
-    })?;
+    workplace.write_changed(
+        "values.yaml",
+        &[("registry.example.org/serviceoffer-controller", IMAGE.0), ("tag: 0.1.0", &format!("tag: {}", IMAGE.1))],
+    )?;
     let refused = "another release on this node would be in the way: `make demo-down` removes everything";
     workplace.follow(Chapter::Install, Answer::Hidden).await.context(refused)
 }
@@ -120,20 +120,23 @@ async fn install(cluster: &Cluster, workplace: &Workplace) -> Result<()> {
 /// Applies the README's IdentityRegistry, with the demo's chain in place of a public one.
 async fn use_chain(workplace: &Workplace, chain: &Chain) -> Result<()> {
     workplace.write("signer.key", chain.key())?;
-    workplace.write_changed("registry.yaml", |registry| {
-        let spec = &mut registry["spec"];
-        spec["address"] = chain.registry.to_string().into();
-        spec["rpc"][0]["url"] = chain.url().into();
-        spec["signers"][0]["address"] = chain.signer.address().to_string().into();
-        spec["baseUrl"] = release::BASE_URL.into();
-    })?;
+    let (chain_id, signer) = (format!("chainId: {CHAIN_ID}"), chain.signer.address().to_string());
+    workplace.write_changed(
+        "registry.yaml",
+        &[
+            (&chain_id, &format!("{chain_id}\n  address: \"{}\"", chain.registry)),
+            ("https://sepolia.base.org", &chain.url()),
+            ("0x70997970C51812dc3A010C7d01b50e0d17dc79C8", &signer),
+            ("https://agents.example.org", release::BASE_URL),
+        ],
+    )?;
     workplace.follow(Chapter::Registry, Answer::Shown).await
 }
 
 /// Makes the README's first offer, and eleven like it.
 async fn first_offers(workplace: &Workplace, offers: &mut Offers) -> Result<()> {
     offers.prepare().await?;
-    workplace.write_changed("offer.yaml", |_| {})?;
+    workplace.write_changed("offer.yaml", &[])?;
     workplace.follow(Chapter::Offer, Answer::Shown).await?;
     offers.make(Batch::First).await?;
     offers.watch(OFFERS / 2, REGISTRATION).await

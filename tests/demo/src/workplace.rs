@@ -37,21 +37,23 @@ impl Workplace {
         Ok(Self { cluster: cluster.clone(), manual: Manual::readme(), directory })
     }
 
-    /// The manual that is followed.
-    pub fn manual(&self) -> &Manual {
-        &self.manual
-    }
-
     /// Writes a file that commands name.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
         fs::write(self.directory.join(name), content).with_context(|| format!("writing {name}"))
     }
 
-    /// Writes a file of the manual, changed to fit this place.
-    pub fn write_changed(&self, name: &str, change: impl FnOnce(&mut serde_yaml::Value)) -> Result<()> {
-        let mut file = self.manual.file(name)?;
-        change(&mut file);
-        self.write(name, serde_yaml::to_string(&file)?)
+    /// Writes a file of the manual, with some of its text replaced by what fits this place.
+    ///
+    /// # Errors
+    /// If the manual does not hold each of those texts once.
+    pub fn write_changed(&self, name: &str, changes: &[(&str, &str)]) -> Result<()> {
+        let mut text = self.manual.file(name)?;
+        for (stated, fitting) in changes {
+            let count = text.matches(stated).count();
+            ensure!(count == 1, "{name} in README.md holds `{stated}` {count} times: the demo replaces one");
+            text = text.replace(stated, fitting);
+        }
+        self.write(name, text)
     }
 
     /// Runs all commands of a chapter.

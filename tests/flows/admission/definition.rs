@@ -1,11 +1,11 @@
 //! The generated definitions, read as data: which bounds and rules they state, and where.
 
 use std::fmt;
-use std::fs;
 
 use serde_json::Value;
+use testbed::Cluster;
 
-use crate::release::chart;
+use crate::release::{chart, said};
 
 /// One generated CustomResourceDefinition.
 pub struct Definition {
@@ -15,21 +15,21 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Every definition of the chart, as its files state it.
-    pub fn all() -> Vec<Self> {
-        let directory = fs::read_dir(chart().join("files/crds")).expect("the chart has definitions");
-        let mut all: Vec<Self> = directory
-            .map(|file| fs::read_to_string(file.expect("a file").path()).expect("a definition is text"))
-            .map(|text| Self::parse(&text))
-            .collect();
-        all.sort_by(|one, other| one.name.cmp(&other.name));
-        all
+    /// Every definition of the chart, as its files state it and kubectl reads them.
+    pub async fn all(cluster: &Cluster) -> Vec<Self> {
+        let directory = chart().join("files/crds");
+        let directory = directory.to_str().expect("a path in UTF-8");
+        let arguments = ["create", "--dry-run=client", "--output=json", "--filename", directory];
+        let output = cluster.kubectl(arguments).output().await.expect("kubectl runs");
+        assert!(output.status.success(), "kubectl: {}", said(&output));
+        let list: Value = serde_json::from_slice(&output.stdout).expect("kubectl writes JSON");
+        list["items"].as_array().expect("the chart has definitions").iter().map(Self::of).collect()
     }
 
-    fn parse(text: &str) -> Self {
-        let document: Value = serde_yaml::from_str(text).expect("a definition is YAML");
+    fn of(document: &Value) -> Self {
         let text = |pointer| document.pointer(pointer).and_then(Value::as_str).expect("a definition names itself");
-        Self { name: text("/metadata/name").to_owned(), kind: text("/spec/names/kind").to_owned(), document }
+        let (name, kind) = (text("/metadata/name").to_owned(), text("/spec/names/kind").to_owned());
+        Self { name, kind, document: document.clone() }
     }
 
     /// The schema of the one version.

@@ -39,12 +39,13 @@ use table::{Row, Scene};
 const CONCURRENCY: usize = 16;
 
 /// Plays on a cluster that has the definitions of the chart and nothing else of it.
-fn admission(flow: impl AsyncFnOnce(Door) + Send) {
+fn admission(flow: impl AsyncFnOnce(Door, Vec<Definition>) + Send) {
     Stage::play(async |stage| {
-        for definition in Definition::all() {
-            define(&stage, &definition).await;
+        let definitions = Definition::all(&stage.cluster).await;
+        for definition in &definitions {
+            define(&stage, definition).await;
         }
-        flow(Door::of(stage.cluster.client())).await;
+        flow(Door::of(stage.cluster.client()), definitions).await;
     });
 }
 
@@ -93,7 +94,7 @@ fn assert_none(objections: &[String], what: &str) {
 
 #[test]
 fn every_row_is_admitted_or_refused_in_words_that_help() {
-    admission(async |door| {
+    admission(async |door, _| {
         let scenes = scenes();
         let answers = play(&scenes, &door).await;
         let objections: Vec<String> = answers
@@ -107,12 +108,12 @@ fn every_row_is_admitted_or_refused_in_words_that_help() {
 
 #[test]
 fn every_cel_rule_refuses_a_row() {
-    admission(async |door| {
+    admission(async |door, definitions| {
         let scenes = only(scenes(), Row::is_refused);
         let answers = play(&scenes, &door).await;
         let mut unreached = Vec::new();
         let mut count = 0;
-        for definition in Definition::all() {
+        for definition in definitions {
             let causes: Vec<&Cause> = causes_of(&definition.kind, &answers).collect();
             for rule in definition.rules() {
                 count += 1;
@@ -137,11 +138,10 @@ fn causes_of<'a>(kind: &str, answers: &'a [(&str, &Row, Answer)]) -> impl Iterat
 
 #[test]
 fn every_bound_refuses_a_value_that_breaks_it() {
-    admission(async |door| {
+    admission(async |door, definitions| {
         let mut breaches = Vec::new();
         for specimen in specimens() {
             let observed = observed(&door, &specimen).await;
-            let definitions = Definition::all();
             let definition = definitions.iter().find(|definition| specimen["kind"] == definition.kind.as_str());
             breaches.extend(Breach::all(definition.expect("a specimen is of a kind"), &specimen, &observed));
         }
@@ -174,7 +174,7 @@ async fn objection(door: &Door, breach: &Breach) -> Option<String> {
 /// A schema that takes what the operator cannot read would stall nobody and serve nobody.
 #[test]
 fn whatever_is_admitted_is_read_whole_by_the_operator() {
-    admission(async |door| {
+    admission(async |door, _| {
         let scenes = only(scenes(), |row| !row.is_refused());
         let answers = play(&scenes, &door).await;
         let objections: Vec<String> = answers
@@ -210,8 +210,8 @@ fn unread_as<T: Serialize + DeserializeOwned>(object: &Value) -> Option<String> 
 
 #[test]
 fn stored_definitions_are_the_generated_ones() {
-    admission(async |door| {
-        for definition in Definition::all() {
+    admission(async |door, definitions| {
+        for definition in definitions {
             let mut stored = door.read(&path_of(&definition)).await;
             let conditions = stored["status"]["conditions"].as_array().expect("a definition has conditions");
             let complaint = conditions.iter().find(|one| one["type"] == "NonStructuralSchema");
@@ -228,9 +228,9 @@ fn stored_definitions_are_the_generated_ones() {
 
 #[test]
 fn every_property_is_explained() {
-    admission(async |door| {
+    admission(async |door, definitions| {
         let mut bare = Vec::new();
-        for definition in Definition::all() {
+        for definition in definitions {
             let stored = door.read(&path_of(&definition)).await;
             walk(schema_of(&stored), &Place::default(), &mut |place, schema| {
                 for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -252,8 +252,7 @@ fn path_of(definition: &Definition) -> String {
 
 #[test]
 fn manifests_of_every_era_are_stored_whole() {
-    admission(async |door| {
-        let definitions = Definition::all();
+    admission(async |door, definitions| {
         let offers =
             definitions.iter().find(|definition| definition.kind == "ServiceOffer").expect("offers are defined");
         for mut manifest in eras::manifests() {
