@@ -154,10 +154,15 @@ pub fn wanted(applicants: &[Applicant], refused: &BTreeMap<OfferName, Finding>) 
     wanted
 }
 
+/// Keys of the agents that an offer leads to on these registries.
+pub fn keys_of(offer: &ServiceOffer, registries: &[impl AsRef<IdentityRegistry>]) -> impl Iterator<Item = Key> {
+    registries.iter().filter_map(|registry| key_of(offer, registry.as_ref()))
+}
+
 /// Whether an offer that a record lists may still use its agent. What cannot be decoded is not judged: it keeps its agent.
 #[must_use]
-pub fn may_use(offer: &DeserializeGuard<ServiceOffer>, registry: &IdentityRegistry, key: Key) -> bool {
-    offer.0.as_ref().map_or(true, |offer| key_of(offer, registry) == Some(key))
+pub fn may_use(offer: &DeserializeGuard<ServiceOffer>, registries: &[impl AsRef<IdentityRegistry>], key: Key) -> bool {
+    offer.0.as_ref().map_or(true, |offer| keys_of(offer, registries).any(|led_to| led_to == key))
 }
 
 /// Whether a record is that of the applicant's agent, and not of another one whose key happens to be the same.

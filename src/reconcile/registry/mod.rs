@@ -114,7 +114,7 @@ async fn turn(
     let applicants = observe::applicants(context, registry, Timestamp::now());
     let roll = enrol::roll(&site.ground(&chain), &applicants, |key| context.cache.record(key));
     let enrolled = apply::enrol(context, leading, &site, roll, memory, &mut findings).await?;
-    let retired = apply::retire(context, leading, &site, registry, memory).await?;
+    let retired = apply::retire(context, leading, &site, memory).await?;
 
     let view = match observe::ledger(context, &site, &chain, &applicants, memory).await {
         Ok(view) => view,

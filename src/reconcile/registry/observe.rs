@@ -69,6 +69,11 @@ impl Site {
         }
     }
 
+    /// Whether a registry object is for this registry contract.
+    pub(super) fn is_of(&self, registry: &IdentityRegistry) -> bool {
+        registry.spec.chain_id == self.chain_id && address_of(registry) == Some(self.address)
+    }
+
     /// Whether a record is one of this registry contract.
     pub(super) fn has(&self, record: &AgentRegistrationSpec) -> bool {
         record.chain_id == self.chain_id && record.registry.address == self.address

@@ -7,15 +7,15 @@ use tracing::info;
 
 use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, network};
 use crate::cluster::Error as ClusterError;
+use crate::cluster::cache::Decoded;
 use crate::leader::Leading;
 use crate::ledger::Held;
 use crate::ledger::protocol::{retired, touched};
 use crate::reconcile::findings::{Finding, OfferName};
-use crate::reconcile::registry::enrol::{Applicant, Roll, may_use};
+use crate::reconcile::registry::enrol::{Applicant, Roll, keys_of, may_use};
 use crate::reconcile::registry::memory::Memory;
 use crate::reconcile::registry::observe::Site;
 use crate::reconcile::{Context, Error, relic};
-use crate::registration::identity::key_of;
 
 /// How long no offer may use an agent before it is retired: an offer that is made anew within it changes nothing.
 const GRACE: Duration = Duration::from_secs(60);
@@ -103,12 +103,14 @@ pub(in crate::reconcile::registry) async fn retire(
     context: &Context,
     leading: &Leading,
     site: &Site,
-    registry: &IdentityRegistry,
     memory: &mut Memory,
 ) -> Result<bool, Error> {
+    // Other objects for the same contract give agents other identities. None of them retires the agents of another.
+    let mut registries = context.cache.registries();
+    registries.retain(|registry| site.is_of(registry));
     let offers = context.cache.offers();
     let alive = offers.iter().filter(|offer| offer.metadata.deletion_timestamp.is_none());
-    let used: HashSet<Key> = alive.filter_map(|offer| key_of(offer, registry)).collect();
+    let used: HashSet<Key> = alive.flat_map(|offer| keys_of(offer, &registries)).collect();
     memory.unused.retain(|key, _| !used.contains(key));
     let mut wrote = false;
     for record in context.cache.records().iter().filter(|record| site.has(&record.spec)) {
@@ -117,7 +119,7 @@ pub(in crate::reconcile::registry) async fn retire(
             continue;
         }
         let since = *memory.unused.entry(key).or_insert_with(Instant::now);
-        if since.elapsed() < GRACE || is_used(context, record, registry).await? {
+        if since.elapsed() < GRACE || is_used(context, record, &registries).await? {
             continue;
         }
         wrote |= retire_one(context, leading, site, key).await?;
@@ -126,10 +128,14 @@ pub(in crate::reconcile::registry) async fn retire(
 }
 
 /// Whether an offer uses the agent, by the state of this moment.
-async fn is_used(context: &Context, record: &AgentRegistration, registry: &IdentityRegistry) -> Result<bool, Error> {
+async fn is_used(
+    context: &Context,
+    record: &AgentRegistration,
+    registries: &[Decoded<IdentityRegistry>],
+) -> Result<bool, Error> {
     for listed in &record.spec.offers {
         let offer = context.reader.offer(&listed.namespace, &listed.name).await?;
-        if offer.is_some_and(|offer| may_use(&offer, registry, record.spec.key)) {
+        if offer.is_some_and(|offer| may_use(&offer, registries, record.spec.key)) {
             return Ok(true);
         }
     }

@@ -1,5 +1,7 @@
 //! Offers that come, share, come again and contradict each other.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -41,7 +43,7 @@ fn chat(spec: Value) -> AgentRegistration {
 }
 
 fn roll_of(applicants: &[Applicant], records: &[AgentRegistration]) -> Roll {
-    let record_of = |key| records.iter().find(|record| record.spec.key == key).cloned().map(std::sync::Arc::new);
+    let record_of = |key| records.iter().find(|record| record.spec.key == key).cloned().map(Arc::new);
     roll(&ground(), applicants, record_of)
 }
 
@@ -187,15 +189,28 @@ fn whoever_shares_an_identity_still_wants_it_when_another_is_refused() {
     assert_eq!(listed(&roll.amend[0].1), [("chat", "uid-chat"), ("a", "uid-a")]);
 }
 
+fn guarded(offer: Value) -> DeserializeGuard<ServiceOffer> {
+    serde_json::from_value(offer).unwrap()
+}
+
 #[test]
 fn an_offer_that_cannot_be_read_keeps_its_agent_and_stalls_nobody() {
-    let (registry, key) = (registry(json!({})), chat(json!({})).spec.key);
-    let guarded = |offer: Value| serde_json::from_value::<DeserializeGuard<ServiceOffer>>(offer).unwrap();
+    let (registries, key) = ([Arc::new(registry(json!({})))], chat(json!({})).spec.key);
     let readable = serde_json::to_value(offer(json!({}))).unwrap();
-    assert!(may_use(&guarded(readable.clone()), &registry, key));
+    assert!(may_use(&guarded(readable.clone()), &registries, key));
     let renamed = serde_json::to_value(offer(json!({ "spec": { "registration": { "identity": "x" } } }))).unwrap();
-    assert!(!may_use(&guarded(renamed), &registry, key));
+    assert!(!may_use(&guarded(renamed), &registries, key));
     let mut unreadable = readable;
     unreadable["spec"]["payment"] = json!("free");
-    assert!(may_use(&guarded(unreadable), &registry, key));
+    assert!(may_use(&guarded(unreadable), &registries, key));
+}
+
+#[test]
+fn an_agent_is_in_use_if_any_registry_object_for_its_contract_leads_to_it() {
+    let scoped = |scope: &str| Arc::new(registry(json!({ "spec": { "identityScope": scope } })));
+    let (by_offer, by_namespace) = (scoped("Offer"), scoped("Namespace"));
+    let offer = guarded(serde_json::to_value(offer(json!({}))).unwrap());
+    let shared = Key::derive("shop", 84532, REGISTRY.parse().unwrap(), 1);
+    assert!(!may_use(&offer, std::slice::from_ref(&by_offer), shared));
+    assert!(may_use(&offer, &[by_offer, by_namespace], shared));
 }
