@@ -51,6 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_replica_is_ready_once_its_cache_is_filled() {
+        let health = Health::new(None);
+        assert!(!health.is_synced());
+        health.synced();
+        assert!(health.is_synced());
+    }
+
+    #[test]
     fn a_silent_elector_is_dead_and_no_elector_is_not() {
         assert!(Health::new(None).is_alive());
         let health = Health::new(Some(Duration::from_millis(20)));

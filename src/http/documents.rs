@@ -172,6 +172,45 @@ mod tests {
         let _ = routes();
     }
 
+    fn asked(known: Option<&str>) -> Response {
+        let document = document::well_known(&[], [], Vec::new());
+        let headers = known.map(|known| (IF_NONE_MATCH, known.parse().unwrap()));
+        answer(&document, &headers.into_iter().collect())
+    }
+
+    fn header<'a>(response: &'a Response, name: &axum::http::HeaderName) -> Option<&'a str> {
+        response.headers().get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_document_comes_with_its_tag_for_every_page_and_never_guessed_at() {
+        let response = asked(None);
+        assert_eq!(response.status(), StatusCode::OK);
+        let headers = [CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS, CACHE_CONTROL, ACCESS_CONTROL_ALLOW_ORIGIN];
+        let sent = headers.each_ref().map(|name| header(&response, name).unwrap());
+        assert_eq!(sent, [MEDIA_TYPE, "nosniff", "public, no-cache", "*"]);
+    }
+
+    #[test]
+    fn whoever_has_the_document_is_not_sent_it_again() {
+        let whole = asked(None);
+        let tag = header(&whole, &ETAG).unwrap();
+        for known in [tag.to_owned(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".to_owned()] {
+            let response = asked(Some(&known));
+            assert_eq!(response.status(), StatusCode::NOT_MODIFIED, "{known}");
+            assert_eq!((header(&response, &ETAG), header(&response, &CONTENT_TYPE)), (Some(tag), None));
+        }
+        for known in ["", "\"other\"", "W/\"other\"", tag.trim_matches('"')] {
+            assert_eq!(asked(Some(known)).status(), StatusCode::OK, "{known}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_asked_for_again() {
+        let response = unavailable();
+        assert_eq!((response.status(), header(&response, &RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    }
+
     #[test]
     fn a_domain_is_compared_without_scheme_port_path_and_case() {
         for host in ["agents.example", "AGENTS.example:8443"] {

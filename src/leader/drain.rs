@@ -36,3 +36,25 @@ impl Drain {
         self.finished.cancelled().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_begins_and_finishes_once_for_all_of_its_clones() {
+        let drain = Drain::default();
+        let work = tokio::spawn({
+            let drain = drain.clone();
+            async move {
+                drain.begun().await;
+                drain.finish();
+            }
+        });
+        assert!(!drain.has_begun());
+        drain.begin();
+        drain.finished().await;
+        work.await.unwrap();
+        assert!(drain.has_begun());
+    }
+}

@@ -257,3 +257,60 @@ label!(
         Other = "other",
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn every_answer_has_a_class_and_those_that_say_more_have_their_own() {
+        let label = |code| Code::of(Some(StatusCode::from_u16(code).unwrap())).as_str();
+        for (codes, expected) in [
+            (&[101, 200, 201, 299][..], "2xx"),
+            (&[300, 304, 399], "3xx"),
+            (&[404], "404"),
+            (&[409], "409"),
+            (&[429], "429"),
+            (&[400, 403, 422, 499], "4xx"),
+            (&[500, 503, 599], "5xx"),
+        ] {
+            assert!(codes.iter().all(|code| label(*code) == expected), "{codes:?}");
+        }
+        assert_eq!(Code::of(None).as_str(), "none");
+    }
+
+    #[test]
+    fn every_method_of_this_operator_has_a_label_and_others_share_one() {
+        for (method, label) in [
+            (http::Method::GET, "GET"),
+            (http::Method::POST, "POST"),
+            (http::Method::PUT, "PUT"),
+            (http::Method::PATCH, "PATCH"),
+            (http::Method::DELETE, "other"),
+        ] {
+            assert_eq!(Method::of(&method).as_str(), label);
+        }
+    }
+
+    #[test]
+    fn no_label_has_two_values_of_one_name() {
+        fn check<L: Label>() {
+            let values: std::collections::BTreeSet<&str> = L::ALL.iter().map(|value| value.as_str()).collect();
+            assert_eq!(values.len(), L::ALL.len(), "{}", L::NAME);
+        }
+        check::<Loop>();
+        check::<Turn>();
+        check::<Reason>();
+        check::<Kind>();
+        check::<OfferCondition>();
+        check::<Status>();
+        check::<Method>();
+        check::<Code>();
+        check::<Call>();
+        check::<Answer>();
+        check::<Outcome>();
+        check::<Route>();
+    }
+}

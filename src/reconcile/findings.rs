@@ -131,6 +131,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_finding_has_a_word_and_says_what_to_do() {
+        let (name, other) = (String::from("r-x"), String::from("shop/other"));
+        let all = [
+            Finding::AdoptionRequired { trace: "a request exists".into() },
+            AdoptionRefused::Unknown.into(),
+            Finding::OtherAgent { wanted: "1".into(), name: name.clone(), recorded: None },
+            Shortage::Balance { balance: 0, needed: 1 }.into(),
+            Finding::WouldRevert { words: "no".into() },
+            Finding::KeyTaken { name, other },
+        ];
+        let words: std::collections::BTreeSet<&str> = all.iter().map(Finding::reason).collect();
+        assert_eq!(words.len(), all.len());
+        assert!(all.iter().all(|finding| finding.to_string().contains(':')));
+        assert!(words.iter().all(|word| word.chars().all(char::is_alphabetic)));
+    }
+
+    #[test]
     fn only_offers_whose_finding_changes_are_told() {
         let findings = Findings::default();
         let mut changes = findings.changes();

@@ -56,3 +56,16 @@ pub struct Memory {
     /// When the status was last written.
     pub(super) told: Option<Instant>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_registry_has_one_memory_whoever_asks() {
+        let memories = Memories::default();
+        memories.clone().of("a").lock().await.frozen = Some("LedgerLost");
+        assert_eq!(memories.of("a").lock().await.frozen, Some("LedgerLost"));
+        assert_eq!(memories.of("b").lock().await.frozen, None);
+    }
+}
