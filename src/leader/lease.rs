@@ -368,6 +368,11 @@ impl Candidate {
             && lease.record.duration >= self.config.lease_duration
     }
 
+    /// Whether the Lease in sight still says what a term wrote.
+    fn stands(&self, acquired: Option<Timestamp>) -> bool {
+        matches!(&self.sight, Sight::Present { lease, .. } if self.is_of_term(lease, acquired))
+    }
+
     fn hard_end(&self, term: &Term) -> Moment {
         term.renewed + (self.config.lease_duration - self.config.guard())
     }
@@ -393,16 +398,15 @@ impl Candidate {
 
     /// What the Lease in sight means for the part that is played.
     fn judge(&mut self, actions: &mut Vec<Action>) {
-        let Sight::Present { lease, .. } = &self.sight else { return };
         match &self.role {
             Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
-                if !self.is_of_term(lease, term.acquired) {
+                if !self.stands(term.acquired) {
                     actions.push(Action::Close);
                     self.exit(Exit::Lost, actions);
                 }
             }
             Role::Releasing { acquired, .. } => {
-                if !self.is_of_term(lease, *acquired) {
+                if !self.stands(*acquired) {
                     self.exit(Exit::Clean, actions);
                 }
             }
@@ -443,22 +447,20 @@ impl Candidate {
             }
             Role::Acquiring { leaving, .. } => {
                 let (leaving, acquired) = (*leaving, lease.record.acquired);
-                let superseded =
-                    matches!(&self.sight, Sight::Present { lease, .. } if !self.is_of_term(lease, acquired));
                 self.claimed = None;
-                self.role = match (superseded, leaving) {
-                    (true, false) => Role::Following,
-                    (true, true) => return self.exit(Exit::Clean, actions),
-                    (false, true) => return self.release(acquired, now),
-                    (false, false) => {
+                self.role = match (self.stands(acquired), leaving) {
+                    (false, false) => Role::Following,
+                    (false, true) => return self.exit(Exit::Clean, actions),
+                    (true, true) => return self.release(acquired, now),
+                    (true, false) => {
                         let transitions = lease.record.transitions;
                         let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };
                         Role::Suspended(Term { epoch, acquired, renewed: sent, due })
                     }
                 };
             }
-            Role::Releasing { .. } => return self.exit(Exit::Clean, actions),
-            Role::Following | Role::Over => return,
+            // A follower has nothing under way, so what succeeded is the release.
+            Role::Releasing { .. } | Role::Following | Role::Over => return self.exit(Exit::Clean, actions),
         }
         self.open(now, actions);
     }

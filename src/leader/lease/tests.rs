@@ -236,6 +236,25 @@ fn a_record_under_this_name_is_claimed_only_by_the_acquire_time_that_was_sent() 
 }
 
 #[test]
+fn an_unanswered_take_over_gets_a_twin_that_asks_for_the_very_same_term() {
+    let mut stage = Stage::new();
+    let (first, _, record) = replaced(&stage.step(seen(released(7), 9)));
+    let (at, actions) = stage.wait();
+    let (second, version, again) = replaced(&actions);
+    assert_eq!((at, version.as_str(), &again), (3.0, "9", &record));
+    // The first one was committed, and so the second refused. Its own reply comes too late to be more than news.
+    assert_eq!(stage.at(4.0).step(Input::Refused(second)), [Action::Read]);
+    assert_eq!(stage.step(Input::Written(first, stored(record.clone(), 10)))[0], Action::Announce(ME.into()));
+
+    let mut stage = Stage::new();
+    let (first, ..) = replaced(&stage.step(seen(released(7), 9)));
+    let (second, ..) = replaced(&stage.wait().1);
+    let actions = stage.step(Input::Written(second, stored(record, 10)));
+    assert_eq!(actions, [Action::Announce(ME.into()), open(10, 8, 3.0)]);
+    assert_eq!(stage.step(Input::Refused(first)), []);
+}
+
+#[test]
 fn an_unanswered_take_over_that_another_won_is_given_up() {
     let mut stage = Stage::new();
     let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
@@ -330,6 +349,24 @@ fn a_refused_renewal_is_read_about_and_sent_again_at_once_if_the_term_still_stan
     // Somebody labelled the Lease, or the reply to our own write was lost.
     let (_, version, _) = replaced(&stage.at(4.7).step(seen(record, 3)));
     assert_eq!(version, "3");
+}
+
+#[test]
+fn a_refused_renewal_of_a_term_that_drains_or_is_suspended_is_sent_again_at_once_too() {
+    let mut draining = Stage::leading();
+    draining.step(Input::Leave);
+    let (attempt, _, record) = replaced(&draining.wait().1);
+    assert_eq!(draining.step(Input::Refused(attempt)), [Action::Read]);
+    let (attempt, _, record) = replaced(&draining.at(5.0).step(seen(record, 3)));
+    assert_eq!(draining.step(Input::Written(attempt, stored(record, 4))), [open(1, 0, 5.0)]);
+
+    let mut suspended = Stage::leading();
+    let (attempt, _, record) = replaced(&suspended.wait().1);
+    let (twin, ..) = replaced(&suspended.at(27.0).step(Input::Tick));
+    assert_eq!(suspended.step(Input::Refused(attempt)), [Action::Read]);
+    assert_eq!(suspended.step(Input::Refused(twin)), []);
+    let (attempt, _, record) = replaced(&suspended.at(28.0).step(seen(record, 3)));
+    assert_eq!(suspended.step(Input::Written(attempt, stored(record, 4))), [open(1, 0, 28.0)]);
 }
 
 #[test]
