@@ -2,6 +2,7 @@
 //! writes without proof of leadership.
 //!
 //! They read the text of the sources without comments and without what only tests compile.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
