@@ -173,11 +173,19 @@ struct ContextParts {
 /// Works whenever this replica leads. Ends only if it cannot go on.
 async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
     let ContextParts { cache, reader, writer, fence, metrics, settings } = parts;
-    cache.synced().await;
-    health.synced();
+    let known = async {
+        cache.synced().await;
+        health.synced();
+        cluster_uid(&reader).await
+    };
+    let cluster_uid = tokio::select! {
+        uid = known => uid,
+        // Nothing has been begun that would have to come to rest.
+        () = drain.begun() => return rest(&drain).await,
+    };
     let context = Arc::new(reconcile::Context {
         store: Store::new(reader.clone(), writer.clone()),
-        cluster_uid: cluster_uid(&reader).await,
+        cluster_uid,
         findings: Default::default(),
         memories: Default::default(),
         applied: Default::default(),
@@ -200,9 +208,14 @@ async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
         }
     }
     if drain.has_begun() {
-        drain.finish();
-        std::future::pending().await
+        rest(&drain).await;
     }
+}
+
+/// Says that nothing is under way any more, and begins nothing.
+async fn rest(drain: &Drain) {
+    drain.finish();
+    std::future::pending().await
 }
 
 /// Uid of the namespace kube-system, by which a cluster is told from a copy of it.

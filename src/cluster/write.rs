@@ -99,11 +99,11 @@ impl Writer {
         Ok(leading.guard(Effect::Kubernetes, api.replace_status(&name, &parameters, registry)).await??)
     }
 
-    /// Applies what is ours of an offer's status. What others wrote stays as it is. `object` names the offer; it need not be
-    /// decodable.
+    /// Applies what is ours of an offer's status. What others wrote stays as it is. `object` names the offer, which need not
+    /// be decodable, and the version that it must still have, if it matters.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// [`Error::Conflict`] if it has another version.
     pub async fn apply_offer_status(
         &self,
         leading: &Leading,
@@ -116,7 +116,9 @@ impl Writer {
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": ServiceOffer::kind(&()),
             // Bound to the very object that was looked at: one that was made anew under its name has a status of its own.
-            "metadata": { "name": name, "namespace": namespace, "uid": object.uid },
+            "metadata": {
+                "name": name, "namespace": namespace, "uid": object.uid, "resourceVersion": object.resource_version,
+            },
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();

@@ -4,7 +4,7 @@
 //! made anew finds the one it had. An offer that names an agent by its id never leads to another one: it joins a record that
 //! stands for that agent, or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256};
 use kube::core::DeserializeGuard;
@@ -54,6 +54,9 @@ pub struct Applicant {
     pub relic: Option<String>,
     /// Whether it may be listed.
     pub live: bool,
+    /// Whether its status names this agent. Only then is its choice of a registry made for good: a default that moves
+    /// while copies lag behind can have the offer ask two registries.
+    pub settled: bool,
 }
 
 impl Applicant {
@@ -152,6 +155,13 @@ pub fn wanted(applicants: &[Applicant], refused: &BTreeMap<OfferName, Finding>) 
         wanted.entry(applicant.key).or_default().push(applicant.name.clone());
     }
     wanted
+}
+
+/// Keys of which an offer's status says that they are its agent's: they may get a nonce.
+#[must_use]
+pub fn settled(applicants: &[Applicant], wanted: &BTreeMap<Key, Vec<OfferName>>) -> BTreeSet<Key> {
+    let settled = applicants.iter().filter(|applicant| applicant.settled);
+    settled.map(|applicant| applicant.key).filter(|key| wanted.contains_key(key)).collect()
 }
 
 /// Keys of the agents that an offer leads to on these registries.

@@ -127,6 +127,7 @@ async fn turn(
     let worked = match view {
         Ok(view) => {
             let wanted = enrol::wanted(&applicants, &findings);
+            let settled = enrol::settled(&applicants, &wanted);
             let findings = &mut findings;
             let mut turn = apply::Turn {
                 context,
@@ -135,6 +136,7 @@ async fn turn(
                 site: &site,
                 chain: &chain,
                 wanted: &wanted,
+                settled: &settled,
                 memory,
                 report,
                 findings,

@@ -314,7 +314,7 @@ pub(super) fn applicants(context: &Context, registry: &IdentityRegistry, now: Ti
         }
         let standing = crate::reconcile::offer::standing_of(&context.cache, offer, registry, now);
         let status = offer.status.as_ref();
-        let known = status.and_then(|status| status.registration.as_ref()).is_some_and(|own| own.key.is_some());
+        let told = status.and_then(|status| status.registration.as_ref()?.key);
         Some(Applicant {
             name: offer_name,
             uid: offer.uid().unwrap_or_default(),
@@ -324,8 +324,9 @@ pub(super) fn applicants(context: &Context, registry: &IdentityRegistry, now: Ti
             edition: own.edition,
             adopt: own.agent_id.clone(),
             // An id beside a key is this operator's own mirror, and no relic.
-            relic: status.filter(|_| !known).and_then(|status| status.agent_id.clone()),
+            relic: status.filter(|_| told.is_none()).and_then(|status| status.agent_id.clone()),
             live: standing == Standing::Live,
+            settled: told == Some(resolution.key),
         })
     };
     offers.iter().filter_map(|offer| applicant(offer)).collect()

@@ -45,6 +45,8 @@ pub(in crate::reconcile::registry) struct Turn<'a> {
     pub(in crate::reconcile::registry) chain: &'a Chain,
     /// Keys that an offer wants registered, and who wants them.
     pub(in crate::reconcile::registry) wanted: &'a BTreeMap<Key, Vec<OfferName>>,
+    /// Those of them that may get a nonce.
+    pub(in crate::reconcile::registry) settled: &'a BTreeSet<Key>,
     pub(in crate::reconcile::registry) memory: &'a mut Memory,
     pub(in crate::reconcile::registry) report: &'a mut Report,
     pub(in crate::reconcile::registry) findings: &'a mut BTreeMap<OfferName, Finding>,
@@ -178,7 +180,7 @@ impl Turn<'_> {
             let step =
                 pending_step(Some(look.ledger), &record.spec, Some(look.index), witnesses, ready.adoptees.get(&key));
             match step {
-                PendingStep::Allocate if self.wanted.contains_key(&key) => pending.push(record.clone()),
+                PendingStep::Allocate if self.settled.contains(&key) => pending.push(record.clone()),
                 step => wrote |= self.settle(record, step).await?,
             }
         }
@@ -247,7 +249,14 @@ impl Turn<'_> {
             self.tell(look.ledger.entries.len(), None);
             return Ok(0);
         }
-        let quote = self.quote(account, &pending).await;
+        let quote = match self.quote(account, &pending).await {
+            Ok(quote) => quote,
+            Err(error) => {
+                self.unanswered(error);
+                self.tell(look.ledger.entries.len(), None);
+                return Ok(0);
+            }
+        };
         let cached = self.context.cache.records();
         let spent = match ready.census {
             true => plan::spent(look, ready.records.values(), ready.day),
@@ -308,34 +317,43 @@ impl Turn<'_> {
     }
 
     /// What one more registration takes at the moment.
-    async fn quote(&self, account: &Account, pending: &[AgentRegistration]) -> Result<Quote, Finding> {
+    async fn quote(
+        &self,
+        account: &Account,
+        pending: &[AgentRegistration],
+    ) -> Result<Result<Quote, Finding>, RpcError> {
         // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
         let key = pending.first().map_or_else(|| Key::derive("", 0, self.site.address, 0), |record| record.spec.key);
         self.quote_for(account, &agent_uri(self.registry, key)).await
     }
 
-    async fn quote_for(&self, account: &Account, uri: &str) -> Result<Quote, Finding> {
+    async fn quote_for(&self, account: &Account, uri: &str) -> Result<Result<Quote, Finding>, RpcError> {
         let signer = self.site.signer.as_ref().map(crate::chain::Signer::address).unwrap_or_default();
         let estimate = self.chain.endpoint.estimate_gas(signer, self.site.address, abi::register(uri)).await;
         let gas = match estimate {
             // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
             Ok(gas) => gas.saturating_add(gas / 5),
-            Err(RpcError::Refused { words, .. }) => return Err(Finding::WouldRevert { words }),
-            Err(error) => return Err(Finding::WouldRevert { words: error.to_string() }),
+            Err(RpcError::Refused { words, .. }) => return Ok(Err(Finding::WouldRevert { words })),
+            Err(error) => return Err(error),
         };
-        Ok(Quote { gas, fees: price(account.market, &self.site.limits, gas)? })
+        let fees = price(account.market, &self.site.limits, gas);
+        Ok(fees.map(|fees| Quote { gas, fees }).map_err(Finding::from))
     }
 
-    /// Signs for an entry, stores what was signed, and sends it. Says whether the endpoint kept answering.
+    /// Signs for an entry, stores what was signed, and sends it. Says whether the nonces after it are worth a try.
     async fn sign(&mut self, bound: &Bound, record: &AgentRegistration) -> Result<bool, Error> {
         let (Some(signer), Some(account)) = (&self.site.signer, &self.chain.account) else { return Ok(true) };
         let frozen = record.spec.agent_uri.clone().filter(|_| record.spec.calldata_hash.is_some());
         let uri = frozen.unwrap_or_else(|| agent_uri(self.registry, bound.key()));
         let quote = match self.quote_for(account, &uri).await {
-            Ok(quote) => quote,
-            Err(finding) => {
+            Ok(Ok(quote)) => quote,
+            Ok(Err(finding)) => {
                 self.find(bound.key(), &finding);
                 return Ok(!matches!(finding, Finding::WouldRevert { .. }));
+            }
+            Err(error) => {
+                self.unanswered(error);
+                return Ok(false);
             }
         };
         let signed = match sender::sign(signer, bound, &record.spec, &uri, quote.gas, quote.fees) {
@@ -380,6 +398,11 @@ impl Turn<'_> {
             Sent::NonceUsed | Sent::Unknown => {}
         }
         Ok(true)
+    }
+
+    /// The endpoint has stopped answering in the middle of the turn.
+    fn unanswered(&mut self, error: RpcError) {
+        self.report.trouble = Some(Trouble::Rpc { endpoint: self.chain.endpoint.to_string(), error });
     }
 
     /// What is stored contradicts itself: a person has to look.

@@ -26,6 +26,7 @@ fn applicant(name: &str, identity: &str) -> Applicant {
         adopt: None,
         relic: None,
         live: true,
+        settled: true,
     }
 }
 
@@ -213,4 +214,16 @@ fn an_agent_is_in_use_if_any_registry_object_for_its_contract_leads_to_it() {
     let shared = Key::derive("shop", 84532, REGISTRY.parse().unwrap(), 1);
     assert!(!may_use(&offer, std::slice::from_ref(&by_offer), shared));
     assert!(may_use(&offer, &[by_offer, by_namespace], shared));
+}
+
+#[test]
+fn a_key_may_get_a_nonce_once_the_status_of_an_offer_that_wants_it_names_it() {
+    let undecided = Applicant { settled: false, ..applicant("chat", "shop/chat") };
+    let other = Applicant { settled: false, ..applicant("other", "shop/other") };
+    let both = [undecided.clone(), applicant("same", "shop/chat"), other.clone()];
+    let wanted_by = |applicants: &[Applicant]| settled(applicants, &wanted(applicants, &BTreeMap::new()));
+    assert_eq!(wanted_by(&both), BTreeSet::from([undecided.key]), "one of those that share it is enough");
+    assert_eq!(wanted_by(&[undecided, other]), BTreeSet::new());
+    let gone = Applicant { live: false, ..applicant("chat", "shop/chat") };
+    assert_eq!(wanted_by(&[gone]), BTreeSet::new(), "nobody wants it");
 }
