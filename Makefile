@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 
 TARGET  := x86_64-unknown-linux-gnu
-IMAGE   ?= localhost/serviceoffer-controller:test
+# The image that the chart names, so that what is tested is installed without a value.
+IMAGE   ?= ghcr.io/obolnetwork/serviceoffer-controller:0.1.0
 BINARY  := target/$(TARGET)/release/serviceoffer-controller
 TESTBED := target/debug/testbed
 # The tools that `make deps` puts into its cache, in front of those of the machine.

@@ -34,7 +34,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// Installs the operator with the image under test and further values, and waits until it is ready.
+    /// Installs the operator and waits until it is ready. Its image is the one that the chart names, from `make image`.
     pub async fn install(cluster: &Cluster, namespace: &str, values: &[&str]) -> Self {
         let release = Self { cluster: cluster.clone(), namespace: namespace.to_owned() };
         let output = release.try_install(values).await;
@@ -47,7 +47,7 @@ impl Release {
         let chart = chart();
         let chart = chart.to_str().expect("a path in UTF-8");
         let arguments = ["install", NAME, chart, "--create-namespace", "--wait", "--timeout", WAIT];
-        self.helm(&arguments, &[&image_values()[..], values].concat()).await
+        self.helm(&arguments, values).await
     }
 
     /// A release that is not installed yet.
@@ -185,11 +185,6 @@ impl Release {
     async fn ready_pods(&self) -> Vec<Pod> {
         self.pods().await.into_iter().filter(is_ready).collect()
     }
-}
-
-/// Values that make a release use the image under test.
-pub fn image_values() -> [&'static str; 3] {
-    ["image.repository=localhost/serviceoffer-controller", "image.tag=test", "image.pullPolicy=Never"]
 }
 
 /// Address of a Pod.

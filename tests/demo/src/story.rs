@@ -25,8 +25,8 @@ const OFFERS: usize = 24;
 const REPLICAS: usize = 3;
 /// How long twelve offers may take to be registered.
 const REGISTRATION: Duration = Duration::from_secs(60);
-/// The image that `make image` packs.
-const IMAGE: (&str, &str) = ("localhost/serviceoffer-controller", "test");
+/// Where the chart looks for the image, and `make image` puts it.
+const IMAGE: &str = "ghcr.io/obolnetwork/serviceoffer-controller";
 
 /// Plays all steps, and returns what was counted.
 pub async fn play(cluster: &Cluster, mut screen: Screen) -> Result<Summary> {
@@ -109,10 +109,7 @@ async fn start_chain(cluster: &Cluster) -> Result<Chain> {
 async fn install(cluster: &Cluster, workplace: &Workplace) -> Result<()> {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image.tar");
     cluster.load(&archive).await.context("loading target/image.tar: `make image` packs it")?;
-    workplace.write_changed(
-        "values.yaml",
-        &[("registry.example.org/serviceoffer-controller", IMAGE.0), ("tag: 0.1.0", &format!("tag: {}", IMAGE.1))],
-    )?;
+    workplace.write_changed("values.yaml", &[("registry.example.org/serviceoffer-controller", IMAGE)])?;
     let refused = "another release on this node would be in the way: `make demo-down` removes everything";
     workplace.follow(Chapter::Install, Answer::Hidden).await.context(refused)
 }
