@@ -22,14 +22,14 @@ impl Definition {
         let arguments = ["create", "--dry-run=client", "--output=json", "--filename", directory];
         let output = cluster.kubectl(arguments).output().await.expect("kubectl runs");
         assert!(output.status.success(), "kubectl: {}", said(&output));
-        let list: Value = serde_json::from_slice(&output.stdout).expect("kubectl writes JSON");
-        list["items"].as_array().expect("the chart has definitions").iter().map(Self::of).collect()
+        let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+        documents.map(|document| Self::of(document.expect("kubectl writes one JSON after the other"))).collect()
     }
 
-    fn of(document: &Value) -> Self {
+    fn of(document: Value) -> Self {
         let text = |pointer| document.pointer(pointer).and_then(Value::as_str).expect("a definition names itself");
         let (name, kind) = (text("/metadata/name").to_owned(), text("/spec/names/kind").to_owned());
-        Self { name, kind, document: document.clone() }
+        Self { name, kind, document }
     }
 
     /// The schema of the one version.
