@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::ObjectMeta;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -112,13 +113,18 @@ impl Writer {
     ) -> Result<(), Error> {
         let (namespace, name) = place(object);
         let api = Api::<kube::api::PartialObjectMeta<ServiceOffer>>::namespaced(self.client.clone(), namespace);
+        // Bound to the very object that was looked at: one that was made anew under its name has a status of its own.
+        let metadata = ObjectMeta {
+            name: object.name.clone(),
+            namespace: object.namespace.clone(),
+            uid: object.uid.clone(),
+            resource_version: object.resource_version.clone(),
+            ..ObjectMeta::default()
+        };
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": ServiceOffer::kind(&()),
-            // Bound to the very object that was looked at: one that was made anew under its name has a status of its own.
-            "metadata": {
-                "name": name, "namespace": namespace, "uid": object.uid, "resourceVersion": object.resource_version,
-            },
+            "metadata": metadata,
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
