@@ -18,6 +18,7 @@ mod memory;
 mod observe;
 pub mod plan;
 pub mod status;
+pub mod trouble;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +30,8 @@ use tracing::warn;
 
 pub use memory::{Memories, Memory};
 
-use self::status::{Report, Trouble};
+use self::status::Report;
+use self::trouble::Trouble;
 use super::{Context, Error};
 use crate::api::{IdentityRegistry, Suspend};
 use crate::cluster::cache::Guarded;

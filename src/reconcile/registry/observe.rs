@@ -13,7 +13,7 @@ use kube::ResourceExt;
 
 use super::enrol::{Applicant, Ground};
 use super::memory::{IndexOf, Memory};
-use super::status::{Trouble, Unverified};
+use super::trouble::{Trouble, Unverified};
 use crate::api::{AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key, Nonce};
 use crate::chain::scan::Step;
 use crate::chain::{Block, Endpoint, Market, RpcError, Signer, abi};

@@ -206,6 +206,7 @@ mod tests {
             include_str!("../../../src/ledger/money.rs"),
             include_str!("../../../src/reconcile/findings.rs"),
             include_str!("../../../src/reconcile/registry/status.rs"),
+            include_str!("../../../src/reconcile/registry/trouble.rs"),
             include_str!("../../../src/registration/identity.rs"),
             include_str!("../../../src/registration/standing.rs"),
         ];

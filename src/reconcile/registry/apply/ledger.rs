@@ -27,7 +27,8 @@ use crate::reconcile::registry::Rest;
 use crate::reconcile::registry::memory::Memory;
 use crate::reconcile::registry::observe::{Account, Chain, Ready, Site, View};
 use crate::reconcile::registry::plan::{self, Spend, Steps};
-use crate::reconcile::registry::status::{Report, Trouble};
+use crate::reconcile::registry::status::Report;
+use crate::reconcile::registry::trouble::Trouble;
 use crate::reconcile::{Context, Error};
 use crate::registration::document::agent_uri;
 

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::LedgerMarker;
+use crate::api::{Key, LedgerMarker, Nonce};
+use crate::chain::RpcError;
+use crate::chain::transaction::KeyError;
+use crate::reconcile::registry::trouble::Unverified;
 use crate::registration::fixtures::registry;
 
 const SIGNER: Address = Address::repeat_byte(0x51);
