@@ -118,7 +118,7 @@ fn without_its_ledger_a_registry_stalls_and_says_what_recovery_needs() {
         objects.create_offer(offer("shop", "second")).await;
         let (status, message) = objects.registry_says("local", "Stalled", "LedgerLost", LIMIT).await;
         assert_eq!(status, "True");
-        assert!(message.contains("Restore it from a backup"), "the message says what to do: {message}");
+        assert!(message.contains("Restore etcd from a backup"), "the message says what to do: {message}");
         objects.offer_says("shop", "second", "Registered", "RegistryNotReady", LIMIT).await;
         throughout("nothing is sent", Duration::from_secs(10), async || match chain.count().await {
             1 => Ok(()),

@@ -29,7 +29,7 @@ fn a_leader_that_is_asked_to_end_exits_with_0_and_hands_over_within_half_a_secon
         for _ in 0..HANDOVERS {
             release.ready(3, LIMIT).await;
             let leader = release.leader(None, LIMIT).await;
-            let holders = Holders::watch(release.lease_api());
+            let holders = Holders::watch(release.lease_api()).await;
             keep(&release.pod_api(), &leader, true).await;
             release.pod_api().delete(&leader, &DeleteParams::default()).await.unwrap();
             let next = release.leader(Some(&leader), LIMIT).await;
@@ -67,7 +67,8 @@ struct Holders {
 }
 
 impl Holders {
-    fn watch(leases: Api<Lease>) -> Self {
+    /// Watches, and has seen who holds the Lease to begin with.
+    async fn watch(leases: Api<Lease>) -> Self {
         let seen = Arc::<Mutex<Vec<_>>>::default();
         let watch = tokio::spawn({
             let seen = Arc::clone(&seen);
@@ -83,7 +84,13 @@ impl Holders {
                 }
             }
         });
-        Self { seen, watch }
+        let holders = Self { seen, watch };
+        eventually("the Lease is seen", LIMIT, async || match holders.seen.lock().unwrap().is_empty() {
+            true => Err("it is not"),
+            false => Ok(()),
+        })
+        .await;
+        holders
     }
 
     /// How long nobody held the Lease between two holders, the first of which released it.
