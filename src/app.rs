@@ -201,7 +201,8 @@ async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
             leading = context.fence.opened() => leading,
             () = drain.begun() => break,
         };
-        info!(epoch = ?leading.epoch(), "leading");
+        let term = leading.epoch().map(|epoch| epoch.transitions);
+        info!(term, "leading");
         tokio::select! {
             () = reconcile::run(Arc::clone(&context), &drain) => break,
             () = leading.over() => warn!("the term is over: what was under way is dropped"),

@@ -54,7 +54,7 @@ pub(super) async fn apply(context: &Context, leading: &Leading, view: &View, pla
     context.writer.apply_offer_status(leading, &object, &status).await?;
     context.applied.remember(&uid, status);
     for note in notes {
-        info!(reason = note.reason, message = note.message, "offer");
+        info!(reason = note.reason, "{}", note.message);
         if let Err(error) = context.writer.publish(leading, &view.object, &note).await {
             debug!(error = %causes(&error), "the event was not published");
         }

@@ -311,7 +311,8 @@ impl Turn<'_> {
         }
         let Some(ledger) = ledger else { return Ok(0) };
         let held = self.context.store.replace_ledger(self.leading, held, ledger).await?;
-        info!(count = bound.len(), first = ?bound.first(), "gave out nonces");
+        let first = bound.first().map(|(nonce, _)| nonce.0);
+        info!(count = bound.len(), first, "gave out nonces");
         let spends = bound.iter().map(|(nonce, _)| (*nonce, Spend::Sign)).collect();
         self.spend(&held, &spends, records).await?;
         Ok(bound.len())

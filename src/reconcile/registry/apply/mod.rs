@@ -63,7 +63,7 @@ pub(super) async fn status(
         Err(error) => return Err(error.into()),
     }
     for note in notes {
-        info!(reason = note.reason, message = note.message, "registry");
+        info!(reason = note.reason, "{}", note.message);
         if let Err(error) = context.writer.publish(leading, &fresh.object_ref(&()), &note).await {
             debug!(error = %causes(&error), "the event was not published");
         }
