@@ -7,6 +7,7 @@
 //! This room depends on nothing else of the crate and decides nothing: it holds values.
 //! What an offer means is decided in [`crate::registration`] and [`crate::reconcile`], what a ledger may do in
 //! [`crate::ledger::protocol`].
+#![allow(rustdoc::invalid_html_tags, reason = "`kubectl explain` shows descriptions as they are")]
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

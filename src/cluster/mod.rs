@@ -3,7 +3,7 @@
 //! - [`client`] builds clients: no retries behind anybody's back, every request counted, no write through a closed fence
 //! - [`cache`] holds a copy of every kind that decisions and documents need, on every replica
 //! - [`read`] asks for the state of this moment, where a copy is not enough
-//! - [`write`] changes things; each of its functions takes a [`crate::leader::Leading`]
+//! - [`mod@write`] changes things; each of its functions takes a [`crate::leader::Leading`]
 //!
 //! [`kube::Client`] stays inside: whoever holds a [`Reader`] cannot write, and whoever holds a [`Writer`] cannot write
 //! without proof of leadership.
