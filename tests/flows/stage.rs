@@ -1,11 +1,14 @@
 //! Where a flow begins: a cluster as if nothing had ever been installed.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use testbed::{AnvilConfig, Cluster, Name};
 
@@ -60,6 +63,8 @@ impl Stage {
             let output = Release::of(&self.cluster, &namespace).uninstall().await;
             assert!(output.status.success(), "helm uninstall: {}", crate::release::said(&output));
         }
+        free(&Api::<Pod>::all(self.cluster.client())).await;
+        free(&self.objects.all_offers()).await;
         self.delete_definitions().await;
         self.delete_namespaces().await;
     }
@@ -105,6 +110,20 @@ impl Stage {
             if left.is_empty() { Ok(()) } else { Err(left) }
         })
         .await;
+    }
+}
+
+/// Takes the finalizers of objects away: a flow that failed half-way must not hold up the next one.
+async fn free<K>(objects: &Api<K>)
+where
+    K: Clone + Debug + DeserializeOwned + Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    // The kind may not be there.
+    let Ok(all) = objects.list_metadata(&ListParams::default()).await else { return };
+    for held in all.items.iter().filter(|object| !object.finalizers().is_empty()) {
+        let objects = Api::<K>::namespaced(objects.clone().into_client(), &held.namespace().unwrap_or_default());
+        let none = Patch::Merge(json!({ "metadata": { "finalizers": [] } }));
+        let _ = objects.patch_metadata(&held.name_any(), &PatchParams::default(), &none).await;
     }
 }
 
