@@ -12,6 +12,7 @@
 //!
 //! A turn waits for nothing on a chain; it comes again.
 
+pub mod adoption;
 mod apply;
 pub mod enrol;
 mod memory;

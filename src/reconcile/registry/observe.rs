@@ -11,6 +11,7 @@ use alloy::primitives::{Address, B256, U256};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::adoption::taken_by;
 use super::enrol::{Applicant, Ground};
 use super::memory::{IndexOf, Memory};
 use super::trouble::{Trouble, Unverified};
@@ -21,7 +22,7 @@ use crate::cluster;
 use crate::ledger::evidence::{Adoptee, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
 use crate::ledger::index::OwnerIndex;
 use crate::ledger::money::Limits;
-use crate::ledger::protocol::{LedgerStep, ledger_step, same_agent};
+use crate::ledger::protocol::{LedgerStep, ledger_step};
 use crate::ledger::{Freeze, Held};
 use crate::reconcile::Context;
 use crate::registration::identity::{self, address_of};
@@ -535,26 +536,6 @@ async fn adoptees<'a>(
         adoptees.insert(record.spec.key, Adoptee { known_at, agent_uri, taken_by });
     }
     Ok(adoptees)
-}
-
-/// Whose an agent is already: another record's that has it or asked for it first, or the one whose key its URI names.
-fn taken_by<'a>(
-    record: &AgentRegistration,
-    agent_id: U256,
-    agent_uri: &str,
-    records: impl Iterator<Item = &'a AgentRegistration>,
-) -> Option<Key> {
-    let age =
-        |record: &AgentRegistration| (record.metadata.creation_timestamp.as_ref().map(|time| time.0), record.spec.key);
-    let has = |other: &AgentRegistration| match (&other.spec.result, &other.spec.adopt) {
-        (Some(result), _) => same_agent(&result.agent_id, agent_id),
-        (None, Some(wanted)) => same_agent(wanted, agent_id) && age(other) < age(record),
-        (None, None) => false,
-    };
-    let holder = records.filter(|other| other.spec.key != record.spec.key).find(|other| has(other));
-    let named = || agent_uri.rsplit('/').next()?.strip_suffix(".json")?.parse::<Key>().ok();
-    let by_uri = || named().filter(|key| *key != record.spec.key && agent_uri.contains(&format!("/agents/{key}.json")));
-    holder.map(|other| other.spec.key).or_else(by_uri)
 }
 
 /// First block of the last 24 hours, by the chain's own time.
