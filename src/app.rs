@@ -24,7 +24,8 @@ use crate::cli::Run;
 use crate::cluster::{Cache, Reader, Writer, client};
 use crate::health::Health;
 use crate::http::{self, admin, documents};
-use crate::leader::elector::Elector;
+use crate::leader::clock::Clock;
+use crate::leader::elector::{Departure, Elector, introduce_container};
 use crate::leader::lease::Exit;
 use crate::leader::record::Config;
 use crate::leader::{Drain, Fence};
@@ -59,7 +60,7 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let config = client::config().await.context("no Kubernetes configuration: run in a Pod, or set KUBECONFIG")?;
     let own_namespace = settings.pod_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let metrics = Metrics::new(&settings.lease_name)?;
-    let fence = if settings.leader_elect { Fence::closed() } else { Fence::open_for_ever() };
+    let fence = if settings.leader_elect { Fence::closed(Clock::start()) } else { Fence::open_for_ever() };
     let drain = Drain::default();
     let identity = settings.pod_name.clone().map_or_else(outside_identity, Ok)?;
     let client = client::fenced(config.clone(), fence.clone(), metrics.client.clone())?;
@@ -69,6 +70,10 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let (cache, mut watches) = Cache::fill(&client, &metrics);
     let counted = cache.clone();
     metrics.count_offers(move || counted.count_offers())?;
+    if settings.leader_elect {
+        let shown = fence.clone();
+        metrics.show_fence(move || shown.remaining())?;
+    }
     let served = CancellationToken::new();
     let public = listen(settings.http_bind).await?;
     let admin = listen(settings.admin_bind).await?;
@@ -86,16 +91,22 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let reader = Reader::new(client.clone(), own_namespace.clone());
     let writer = Writer::new(client, identity.clone());
     let leadership: Pin<Box<dyn Future<Output = End> + Send>> = if settings.leader_elect {
+        // What concerns Pods is nothing to a process outside of one.
+        let in_pod = settings.pod_uid.is_some();
         let elector = Elector {
             config: Config {
                 identity,
                 pod_uid: settings.pod_uid.clone(),
+                instance: in_pod.then(introduce_container).flatten(),
+                marks: in_pod && settings.mark_pod,
                 lease_duration: settings.lease_duration,
                 renew_deadline: settings.renew_deadline,
                 retry_period: settings.retry_period,
             },
             name: settings.lease_name.clone(),
-            namespace: settings.lease_namespace.clone().unwrap_or(own_namespace),
+            namespace: settings.lease_namespace.clone().unwrap_or_else(|| own_namespace.clone()),
+            pod_namespace: own_namespace,
+            early_takeover: in_pod && settings.early_takeover,
             fence: fence.clone(),
             drain: drain.clone(),
             drain_budget: DRAIN_BUDGET,
@@ -143,8 +154,9 @@ fn elected(
     })?;
     Ok(async move {
         match exit.await {
-            Ok(Exit::Clean | Exit::Unreleased) => End::Asked,
-            Ok(Exit::Lost) => End::Forced,
+            Ok(Departure { stalled: true, .. }) => forced("the loops stood still"),
+            Ok(Departure { exit: Exit::Lost, .. }) => End::Forced,
+            Ok(Departure { exit: Exit::Clean | Exit::Unreleased, .. }) => End::Asked,
             Err(_) => forced("the elector died"),
         }
     })
@@ -194,6 +206,7 @@ async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
         writer,
         fence,
         metrics,
+        health,
         settings,
     });
     loop {
@@ -204,13 +217,23 @@ async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
         let term = leading.epoch().map(|epoch| epoch.transitions);
         info!(term, "leading");
         tokio::select! {
-            () = reconcile::run(Arc::clone(&context), &drain) => break,
+            () = lead(&context, &drain) => break,
             () = leading.over() => warn!("the term is over: what was under way is dropped"),
         }
+        context.health.rests();
     }
     if drain.has_begun() {
         rest(&drain).await;
     }
+}
+
+/// Works for one term. The last leader may have changed what the copies here do not show yet.
+async fn lead(context: &Arc<reconcile::Context>, drain: &Drain) {
+    tokio::select! {
+        () = context.cache.catch_up(&context.reader) => {}
+        () = drain.begun() => return,
+    }
+    reconcile::run(Arc::clone(context), drain).await;
 }
 
 /// Says that nothing is under way any more, and begins nothing.

@@ -73,6 +73,18 @@ pub struct Run {
         help_heading = "Leader election"
     )]
     pub retry_period: Duration,
+    /// Take over at once when the kubelet reports that the leader's container has terminated
+    #[arg(
+        long, env = "SERVICEOFFER_EARLY_TAKEOVER", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
+        num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Leader election"
+    )]
+    pub early_takeover: bool,
+    /// Label the leader's Pod obol.org/role=leader, and let it be deleted last
+    #[arg(
+        long, env = "SERVICEOFFER_MARK_POD", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
+        num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Leader election"
+    )]
+    pub mark_pod: bool,
     /// Where documents are served
     #[arg(
         long,
@@ -215,7 +227,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_that_are_documented() {
         let run = run(&[]);
-        assert!(run.leader_elect);
+        assert!(run.leader_elect && run.early_takeover && run.mark_pod);
         assert_eq!(run.lease_name, "serviceoffer-controller");
         let seconds = [run.lease_duration, run.renew_deadline, run.retry_period].map(|duration| duration.as_secs());
         assert_eq!(seconds, [30, 20, 5]);

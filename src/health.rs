@@ -1,7 +1,19 @@
-//! Whether this replica is alive and ready: what the elector and the caches say of themselves, for the admin port to tell.
+//! Whether this replica is alive and ready: what the elector, the caches and the loops say of themselves, for the admin port
+//! to tell and for the elector to act on.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::metrics::Loop;
+
+/// How long work may wait without any of it being done before a leader makes room for another. Longer than any one turn
+/// takes: every request of one has a limit of seconds.
+const STANDSTILL: Duration = Duration::from_secs(300);
+
+/// What waits to be reconciled: one object of one loop.
+pub type Work = (Loop, Option<String>, String);
 
 /// What liveness and readiness depend on. Neither depends on leadership, and neither on a chain: a standby serves documents,
 /// and an outage of an RPC endpoint must not take them down.
@@ -12,13 +24,35 @@ pub struct Health {
     /// Milliseconds from `origin` to the last sign of life of the elector; zero before the first.
     heartbeat: AtomicU64,
     patience: Option<Duration>,
+    progress: Mutex<Progress>,
+}
+
+/// What has been asked of the loops, and when they last answered.
+#[derive(Debug, Default)]
+struct Progress {
+    waiting: HashMap<Work, Instant>,
+    done: Option<Instant>,
+}
+
+impl Progress {
+    /// Since when nothing has been done although something waits.
+    fn standing_since(&self) -> Option<Instant> {
+        let oldest = self.waiting.values().min()?;
+        Some(self.done.map_or(*oldest, |done| done.max(*oldest)))
+    }
 }
 
 impl Health {
     /// `patience` is how long the elector may be silent; `None` where there is none.
     #[must_use]
     pub fn new(patience: Option<Duration>) -> Self {
-        Self { origin: Instant::now(), synced: AtomicBool::new(false), heartbeat: AtomicU64::new(0), patience }
+        Self {
+            origin: Instant::now(),
+            synced: AtomicBool::new(false),
+            heartbeat: AtomicU64::new(0),
+            patience,
+            progress: Mutex::default(),
+        }
     }
 
     /// The cache holds every kind.
@@ -38,17 +72,54 @@ impl Health {
         self.heartbeat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Whether the elector has shown itself within the patience with it.
+    /// An object is to be looked at.
+    pub fn asked(&self, work: Work) {
+        self.progress().waiting.entry(work).or_insert_with(Instant::now);
+    }
+
+    /// An object has been looked at.
+    pub fn done(&self, work: &Work) {
+        let mut progress = self.progress();
+        progress.waiting.remove(work);
+        progress.done = Some(Instant::now());
+    }
+
+    /// The loops have ended: nothing waits for them.
+    pub fn rests(&self) {
+        *self.progress() = Progress::default();
+    }
+
+    /// How long the loops have stood still although work waits, if it is too long.
+    #[must_use]
+    pub fn standstill(&self) -> Option<Duration> {
+        self.standstill_of(STANDSTILL)
+    }
+
+    fn standstill_of(&self, limit: Duration) -> Option<Duration> {
+        self.progress().standing_since().map(|since| since.elapsed()).filter(|standstill| *standstill > limit)
+    }
+
+    /// Whether the elector has shown itself within the patience with it, and no loop has stood still for so long that the
+    /// elector should long have left.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
-        self.patience.is_none_or(|patience| self.origin.elapsed().saturating_sub(beat) <= patience)
+        let heard = self.patience.is_none_or(|patience| self.origin.elapsed().saturating_sub(beat) <= patience);
+        heard && self.standstill_of(STANDSTILL + STANDSTILL / 5).is_none()
+    }
+
+    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn work(name: &str) -> Work {
+        (Loop::Offer, Some("shop".into()), name.into())
+    }
 
     #[test]
     fn a_replica_is_ready_once_its_cache_is_filled() {
@@ -66,5 +137,42 @@ mod tests {
         assert!(!health.is_alive());
         health.beat();
         assert!(health.is_alive());
+    }
+
+    #[test]
+    fn loops_stand_still_only_while_work_waits_and_none_is_done() {
+        let health = Health::new(None);
+        let (limit, longer) = (Duration::from_millis(20), Duration::from_millis(40));
+        std::thread::sleep(longer);
+        assert_eq!(health.standstill_of(limit), None, "nothing has been asked");
+
+        health.asked(work("a"));
+        health.asked(work("b"));
+        std::thread::sleep(longer);
+        health.asked(work("a"));
+        assert!(health.standstill_of(limit) >= Some(longer), "asking again is no progress");
+        assert!(health.is_alive(), "that is no long time");
+
+        health.done(&work("a"));
+        assert_eq!(health.standstill_of(limit), None, "one of two is progress");
+        std::thread::sleep(longer);
+        assert!(health.standstill_of(limit).is_some());
+        health.done(&work("b"));
+        assert_eq!(health.standstill_of(Duration::ZERO), None);
+
+        health.asked(work("c"));
+        health.rests();
+        std::thread::sleep(longer);
+        assert_eq!(health.standstill_of(limit), None, "whoever does not lead does nothing");
+    }
+
+    #[test]
+    fn a_replica_whose_loops_stand_still_for_too_long_is_dead() {
+        let health = Health::new(None);
+        let Some(before) = Instant::now().checked_sub(2 * STANDSTILL) else { return };
+        health.progress().waiting.insert(work("a"), before);
+        assert!(health.standstill().is_some() && !health.is_alive());
+        health.done(&work("a"));
+        assert!(health.standstill().is_none() && health.is_alive());
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -18,9 +19,13 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tokio::time::sleep;
+use tracing::{debug, warn};
 
+use super::Reader;
+use super::read::{Census, place, version};
 use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
+use crate::leader::record::Version;
 use crate::metrics::{Kind, Metrics, OfferCondition, OfferCounts};
 use crate::telemetry::causes;
 
@@ -28,6 +33,11 @@ use crate::telemetry::causes;
 const WATCH_SECONDS: u32 = 60;
 /// Changes that a listener may be behind; one that is further behind looks at everything.
 const BACKLOG: usize = 4096;
+
+/// How long a copy may take to show what was counted, before it is counted again: what was counted may be gone.
+const CENSUS_LIFE: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const CATCH_UP_PERIOD: Duration = Duration::from_millis(5);
 
 /// An object that may not be decodable.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -165,6 +175,18 @@ impl Cache {
         let _ = all.await;
     }
 
+    /// Waits until every copy shows all that the cluster's store held when this was asked. A copy may lag behind for as long
+    /// as its watch does, and whoever has just begun to lead must not act on what the last leader has changed since.
+    pub async fn catch_up(&self, reader: &Reader) {
+        futures::join!(
+            catch_up(&self.offers, reader),
+            catch_up(&self.registries, reader),
+            catch_up(&self.records, reader),
+            catch_up(&self.namespaces, reader),
+            catch_up(&self.services, reader),
+        );
+    }
+
     /// Every change from this moment on.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Change> {
@@ -268,6 +290,44 @@ impl Cache {
     }
 }
 
+async fn catch_up<K>(store: &Store<K>, reader: &Reader)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    loop {
+        match reader.census::<K>().await {
+            Ok(census) => {
+                let asked = Instant::now();
+                while asked.elapsed() < CENSUS_LIFE {
+                    if shows(store.state().iter().map(|object| (place(&**object), version(&**object))), &census) {
+                        return;
+                    }
+                    sleep(CATCH_UP_PERIOD).await;
+                }
+                debug!(kind = %K::kind(&()), "the copy lags behind");
+            }
+            Err(error) => {
+                warn!(kind = %K::kind(&()), error = %causes(&error), "whether the copy lags behind is not known");
+                sleep(CENSUS_LIFE).await;
+            }
+        }
+    }
+}
+
+/// Whether a copy shows all that a census counted: nothing older, nothing less, and nothing that had gone before.
+fn shows(copy: impl Iterator<Item = ((Option<String>, String), Version)>, census: &Census) -> bool {
+    let mut found = 0;
+    for (place, version) in copy {
+        match census.objects.get(&place) {
+            Some(counted) if version.precedes(counted) => return false,
+            Some(_) => found += 1,
+            None if !census.version.precedes(&version) => return false,
+            None => {}
+        }
+    }
+    found == census.objects.len()
+}
+
 fn invalid<K>(object: &Guarded<K>) -> bool {
     object.0.is_err()
 }
@@ -349,4 +409,33 @@ fn is_missing(error: &watcher::Error) -> bool {
     };
     // A kind that is not known is answered without a Status: only the code tells.
     matches!(source, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_caught_up_when_it_shows_everything_in_no_older_version_and_nothing_that_is_gone() {
+        let place = |name: &str| (Some("shop".to_owned()), name.to_owned());
+        let version = |number: u64| Version(number.to_string());
+        let copy = |objects: &[(&str, u64)]| -> Vec<_> {
+            objects.iter().map(|(name, number)| (place(name), version(*number))).collect()
+        };
+        let objects = copy(&[("a", 7), ("b", 95)]).into_iter().collect();
+        let census = Census { version: version(100), objects };
+        for (shown, fresh) in [
+            (&[("a", 7), ("b", 95)][..], true),
+            (&[("a", 101), ("b", 95)], true),
+            (&[("a", 7), ("b", 95), ("made-since", 101)], true),
+            (&[("a", 7)], false),
+            (&[], false),
+            (&[("a", 7), ("b", 9)], false),
+            (&[("a", 7), ("b", 95), ("gone", 60)], false),
+            (&[("a", 7), ("other", 95)], false),
+        ] {
+            assert_eq!(shows(copy(shown).into_iter(), &census), fresh, "{shown:?}");
+        }
+        assert!(shows(std::iter::empty(), &Census::default()));
+    }
 }

@@ -51,7 +51,8 @@ pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
 /// If the configuration cannot be used.
 pub fn fenced(config: Config, fence: Fence, metrics: metrics::Client) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from(settle(config))?;
-    Ok(builder.with_layer(&Count(metrics)).with_layer(&fence::Layer::new(fence)).build())
+    let fence = fence::Layer::new(fence, metrics.clone());
+    Ok(builder.with_layer(&Count(metrics)).with_layer(&fence).build())
 }
 
 /// Counts every request that leaves the process.

@@ -2,21 +2,32 @@
 //!
 //! Decisions that could spend money are made on these alone.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::cache::Guarded;
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
+use crate::leader::record::Version;
 
 /// Objects asked for at once.
 const PAGE: u32 = 500;
 /// Namespace and name of the old controller's one AgentIdentity.
 const AGENT_IDENTITY: (&str, &str) = ("x402", "default");
+
+/// Which objects of a kind exist, and in which versions.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// As of which version of the cluster's store.
+    pub version: Version,
+    /// Version of each object by namespace and name.
+    pub objects: HashMap<(Option<String>, String), Version>,
+}
 
 /// Reads, and cannot write.
 #[derive(Clone)]
@@ -65,6 +76,28 @@ impl Reader {
         K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope> + Clone + DeserializeOwned + Debug,
     {
         Ok(Api::<K>::all(self.client.clone()).get_opt(name).await?)
+    }
+
+    /// Every object of a kind, without what it holds.
+    ///
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn census<K>(&self) -> Result<Census, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        let (mut census, mut parameters) = (Census::default(), ListParams::default().limit(PAGE));
+        loop {
+            let page = api.list_metadata(&parameters).await?;
+            // All pages show the moment of the first one.
+            census.version = Version(page.metadata.resource_version.unwrap_or_default());
+            census.objects.extend(page.items.iter().map(|object| (place(object), version(object))));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(census),
+            }
+        }
     }
 
     /// Every record, all of one moment.
@@ -129,4 +162,14 @@ impl Reader {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Namespace and name of an object.
+pub(super) fn place(object: &impl ResourceExt) -> (Option<String>, String) {
+    (object.namespace(), object.name_any())
+}
+
+/// Version of an object.
+pub(super) fn version(object: &impl ResourceExt) -> Version {
+    Version(object.resource_version().unwrap_or_default())
 }

@@ -4,6 +4,9 @@
 //! whether or not anything of the elector still runs. It is asked three times: by the type system (a write takes a
 //! `&Leading`), around every effect ([`Leading::guard`]), and under the Kubernetes client ([`Layer`]).
 //!
+//! It is closed as soon as any clock says that the term is over: the one that counts the machine's sleep, or the wall clock,
+//! which is put right after a virtual machine was frozen. A wall clock that jumps costs time, never safety.
+//!
 //! It narrows the time in which a former leader may still act to one request that had already left. What makes even that
 //! one harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not enough.
 
@@ -13,11 +16,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Method, Request};
+use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tower::{BoxError, Service};
 
-use super::record::Epoch;
+use super::clock::{self, Clock};
+use super::record::{Epoch, Moment};
+use crate::metrics;
 
 /// Why a write was refused or cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,10 +82,29 @@ impl Effect {
     }
 }
 
+/// How far the last renewal of a term reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// From then on nothing is started.
+    pub(super) soft_end: Moment,
+    /// From then on nothing is under way.
+    pub(super) hard_end: Moment,
+    /// The same by the wall clock.
+    pub(super) wall_end: Timestamp,
+}
+
+impl Reach {
+    /// What is left until the first clock says that it is over.
+    fn left(&self, moment: Moment, wall: Timestamp) -> Duration {
+        let by_wall = Duration::try_from(self.wall_end.duration_since(wall)).unwrap_or_default();
+        self.hard_end.since(moment).min(by_wall)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Gate {
     Closed,
-    Open { epoch: Epoch, soft_end: Instant, hard_end: Instant },
+    Open { epoch: Epoch, reach: Reach },
     OpenForEver,
 }
 
@@ -87,24 +112,34 @@ enum Gate {
 #[derive(Clone, Debug)]
 pub struct Fence {
     gate: watch::Sender<Gate>,
+    clock: Clock,
 }
 
 impl Fence {
-    /// A closed fence, for an elector to open.
+    /// A closed fence, for an elector of the same clock to open.
     #[must_use]
-    pub fn closed() -> Self {
-        Self { gate: watch::Sender::new(Gate::Closed) }
+    pub fn closed(clock: Clock) -> Self {
+        Self { gate: watch::Sender::new(Gate::Closed), clock }
     }
 
     /// A fence that never closes, for `--leader-elect=false`.
     #[must_use]
     pub fn open_for_ever() -> Self {
-        Self { gate: watch::Sender::new(Gate::OpenForEver) }
+        Self { gate: watch::Sender::new(Gate::OpenForEver), clock: Clock::start() }
     }
 
     /// Opens the fence for a term, or moves the end of that term.
-    pub(super) fn open(&self, epoch: Epoch, soft_end: Instant, hard_end: Instant) {
-        self.gate.send_replace(Gate::Open { epoch, soft_end, hard_end });
+    pub(super) fn open(&self, epoch: Epoch, reach: Reach) {
+        self.gate.send_replace(Gate::Open { epoch, reach });
+    }
+
+    /// The clock by which it closes.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn left(&self, reach: &Reach) -> Duration {
+        reach.left(self.clock.moment(), clock::wall())
     }
 
     /// Closes the fence.
@@ -120,20 +155,26 @@ impl Fence {
         let epoch = match &*self.gate.borrow() {
             Gate::Closed => return Err(NotLeading::Closed),
             Gate::OpenForEver => None,
-            Gate::Open { hard_end, .. } if *hard_end <= Instant::now() => return Err(NotLeading::Closed),
-            Gate::Open { soft_end, .. } if *soft_end <= Instant::now() => return Err(NotLeading::TermEnding),
+            Gate::Open { reach, .. } if self.left(reach).is_zero() => return Err(NotLeading::Closed),
+            Gate::Open { reach, .. } if reach.soft_end <= self.clock.moment() => return Err(NotLeading::TermEnding),
             Gate::Open { epoch, .. } => Some(epoch.clone()),
         };
         Ok(Leading { fence: self.clone(), epoch })
     }
 
+    /// How much of the term is left: nothing while it is closed, without end where leadership is not elected.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        match &*self.gate.borrow() {
+            Gate::Closed => Duration::ZERO,
+            Gate::OpenForEver => Duration::MAX,
+            Gate::Open { reach, .. } => self.left(reach),
+        }
+    }
+
     /// Whether a request may pass.
     fn is_open(&self) -> bool {
-        match &*self.gate.borrow() {
-            Gate::Closed => false,
-            Gate::OpenForEver => true,
-            Gate::Open { hard_end, .. } => Instant::now() < *hard_end,
-        }
+        !self.remaining().is_zero()
     }
 
     /// Waits until the fence is open.
@@ -176,16 +217,15 @@ impl Leading {
     /// # Errors
     /// If it must not be begun.
     pub fn remaining(&self, effect: Effect) -> Result<Duration, NotLeading> {
-        let now = Instant::now();
         match (&*self.fence.gate.borrow(), &self.epoch) {
             (Gate::OpenForEver, _) => Ok(Duration::MAX),
             (Gate::Closed, _) => Err(NotLeading::Closed),
             (Gate::Open { epoch, .. }, own) if Some(epoch) != own.as_ref() => Err(NotLeading::TermOver),
-            (Gate::Open { soft_end, .. }, _) if effect == Effect::Chain && *soft_end <= now => {
-                Err(NotLeading::TermEnding)
-            }
-            (Gate::Open { hard_end, .. }, _) => match hard_end.saturating_duration_since(now) {
+            (Gate::Open { reach, .. }, _) => match self.fence.left(reach) {
                 Duration::ZERO => Err(NotLeading::Closed),
+                _ if effect == Effect::Chain && reach.soft_end <= self.fence.clock.moment() => {
+                    Err(NotLeading::TermEnding)
+                }
                 left if left < effect.minimum() => Err(NotLeading::TermEnding),
                 left => Ok(left),
             },
@@ -230,13 +270,14 @@ impl Leading {
 #[derive(Clone, Debug)]
 pub struct Layer {
     fence: Fence,
+    metrics: metrics::Client,
 }
 
 impl Layer {
-    /// A layer that asks this fence.
+    /// A layer that asks this fence, and counts what it refuses.
     #[must_use]
-    pub fn new(fence: Fence) -> Self {
-        Self { fence }
+    pub fn new(fence: Fence, metrics: metrics::Client) -> Self {
+        Self { fence, metrics }
     }
 }
 
@@ -244,14 +285,14 @@ impl<S> tower::Layer<S> for Layer {
     type Service = Fenced<S>;
 
     fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced { fence: self.fence.clone(), inner }
+        Fenced { layer: self.clone(), inner }
     }
 }
 
 /// A client under a fence.
 #[derive(Clone, Debug)]
 pub struct Fenced<S> {
-    fence: Fence,
+    layer: Layer,
     inner: S,
 }
 
@@ -270,7 +311,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.method() != Method::GET && !self.fence.is_open() {
+        let Layer { fence, metrics } = &self.layer;
+        if request.method() != Method::GET && !fence.is_open() {
+            metrics.refused(request.method());
             return Box::pin(async { Err(NotLeading::Closed.into()) });
         }
         let response = self.inner.call(request);
@@ -280,37 +323,68 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
     use tower::{Layer as _, ServiceExt, service_fn};
 
     use super::super::record::Version;
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn epoch(version: &str) -> Epoch {
         Epoch { lease_uid: "lease".into(), version: Version(version.into()), transitions: 0 }
     }
 
+    /// A reach from this moment, by clocks that agree.
+    fn reach(fence: &Fence, soft: Duration, hard: Duration) -> Reach {
+        let moment = fence.clock.moment();
+        Reach { soft_end: moment + soft, hard_end: moment + hard, wall_end: clock::wall() + 1000 * SECOND }
+    }
+
     /// A fence that is open for ten seconds, the last three of which are for finishing.
     fn open() -> Fence {
-        let fence = Fence::closed();
-        let now = Instant::now();
-        fence.open(epoch("1"), now + Duration::from_secs(7), now + Duration::from_secs(10));
+        let fence = Fence::closed(Clock::start());
+        fence.open(epoch("1"), reach(&fence, 7 * SECOND, 10 * SECOND));
         fence
+    }
+
+    /// The same, up to what the test itself takes by the clock that no test can stop.
+    fn is_about(left: Result<Duration, NotLeading>, seconds: u32) -> bool {
+        left.is_ok_and(|left| left <= seconds * SECOND && left + SECOND / 2 > seconds * SECOND)
+    }
+
+    #[test]
+    fn the_first_clock_that_says_so_ends_the_term() {
+        let wall = clock::wall();
+        let reach = Reach { soft_end: Moment::default(), hard_end: Moment(10 * SECOND), wall_end: wall + 10 * SECOND };
+        let left = |moment: u32, elapsed: i64| {
+            reach.left(Moment(moment * SECOND), wall + jiff::SignedDuration::from_secs(elapsed))
+        };
+        assert_eq!(left(4, 4), 6 * SECOND);
+        assert_eq!(left(7, 4), 3 * SECOND);
+        assert_eq!(left(4, 9), SECOND, "a machine that was frozen finds out by its wall clock");
+        assert_eq!(left(4, 3600), Duration::ZERO);
+        assert_eq!(left(4, -3600), 6 * SECOND, "a wall clock that is set back prolongs nothing");
+        assert_eq!(left(10, 0), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_fence_gives_no_proof_and_an_open_one_stops_by_itself() {
-        assert_eq!(Fence::closed().leading().unwrap_err(), NotLeading::Closed);
+        let closed = Fence::closed(Clock::start());
+        assert_eq!((closed.leading().unwrap_err(), closed.remaining()), (NotLeading::Closed, Duration::ZERO));
         let fence = open();
         let leading = fence.leading().unwrap();
         assert_eq!(leading.epoch(), Some(&epoch("1")));
-        assert_eq!(leading.remaining(Effect::Chain), Ok(Duration::from_secs(10)));
+        assert!(is_about(leading.remaining(Effect::Chain), 10));
 
-        tokio::time::advance(Duration::from_secs(7)).await;
+        // The clock that no test can stop has gone on as well.
+        let moment = SECOND / 1000;
+        tokio::time::advance(7 * SECOND + moment).await;
         assert_eq!(fence.leading().unwrap_err(), NotLeading::TermEnding);
         assert_eq!(leading.remaining(Effect::Chain), Err(NotLeading::TermEnding));
-        assert_eq!(leading.remaining(Effect::Kubernetes), Ok(Duration::from_secs(3)));
+        assert!(is_about(leading.remaining(Effect::Kubernetes), 3));
 
-        tokio::time::advance(Duration::from_secs(3)).await;
+        tokio::time::advance(3 * SECOND + moment).await;
         assert_eq!(fence.leading().unwrap_err(), NotLeading::Closed);
         assert_eq!(leading.remaining(Effect::Kubernetes), Err(NotLeading::Closed));
         assert!(!fence.is_open());
@@ -323,7 +397,7 @@ mod tests {
         let begun = Instant::now();
         let never = std::future::pending::<()>();
         assert_eq!(leading.guard(Effect::Chain, never).await, Err(NotLeading::Unanswered));
-        assert_eq!(begun.elapsed(), Duration::from_secs(10), "the term ended before the budget of 15 s");
+        assert!(begun.elapsed() <= 10 * SECOND, "the term ended before the budget of 15 s");
 
         let leading = Fence::open_for_ever().leading().unwrap();
         let begun = Instant::now();
@@ -334,9 +408,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_effect_on_a_chain_is_not_begun_in_the_last_half_second() {
-        let fence = Fence::closed();
-        let end = Instant::now() + Duration::from_millis(499);
-        fence.open(epoch("1"), end, end);
+        let fence = Fence::closed(Clock::start());
+        let end = Duration::from_millis(499);
+        fence.open(epoch("1"), reach(&fence, end, end));
         let leading = fence.leading().unwrap();
         assert_eq!(leading.remaining(Effect::Chain), Err(NotLeading::TermEnding));
         assert!(leading.remaining(Effect::Kubernetes).is_ok());
@@ -346,10 +420,10 @@ mod tests {
     async fn proof_of_one_term_is_no_proof_of_the_next() {
         let fence = open();
         let leading = fence.leading().unwrap();
-        let end = Instant::now() + Duration::from_secs(20);
-        fence.open(epoch("1"), end, end);
-        assert_eq!(leading.remaining(Effect::Kubernetes), Ok(Duration::from_secs(20)), "a renewal moves the end");
-        fence.open(epoch("2"), end, end);
+        let longer = reach(&fence, 20 * SECOND, 20 * SECOND);
+        fence.open(epoch("1"), longer);
+        assert!(is_about(leading.remaining(Effect::Kubernetes), 20), "a renewal moves the end");
+        fence.open(epoch("2"), longer);
         assert_eq!(leading.remaining(Effect::Kubernetes), Err(NotLeading::TermOver));
         leading.over().await;
         fence.close();
@@ -358,23 +432,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waiting_for_the_fence_ends_with_its_opening_and_waiting_for_the_end_with_the_term() {
-        let fence = Fence::closed();
+        let fence = Fence::closed(Clock::start());
         let waiting = tokio::spawn({
             let fence = fence.clone();
             async move { fence.opened().await }
         });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = Instant::now();
-        fence.open(epoch("1"), now + Duration::from_secs(7), now + Duration::from_secs(10));
+        tokio::time::sleep(SECOND).await;
+        let begun = Instant::now();
+        fence.open(epoch("1"), reach(&fence, 7 * SECOND, 10 * SECOND));
         let leading = waiting.await.unwrap();
         leading.over().await;
-        assert_eq!(now.elapsed(), Duration::from_secs(10));
+        assert!(is_about(Ok(begun.elapsed()), 10), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_under_a_closed_fence_reads_and_writes_nothing() {
-        let fence = open();
-        let client = Layer::new(fence.clone()).layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
+    async fn a_client_under_a_closed_fence_reads_and_writes_nothing_and_counts_what_was_refused() {
+        let (fence, metrics) = (open(), metrics::Metrics::new("lease").unwrap());
+        let layer = Layer::new(fence.clone(), metrics.client.clone());
+        let client = layer.layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
         let send = async |method: Method| {
             let request = Request::builder().method(method).body(()).unwrap();
             client.clone().oneshot(request).await.map_err(|error| error.to_string())
@@ -384,6 +459,10 @@ mod tests {
         assert_eq!(send(Method::GET).await, Ok(()));
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             assert_eq!(send(method).await, Err(NotLeading::Closed.to_string()));
+        }
+        let text = metrics.render().unwrap();
+        for series in ["{method=\"POST\"} 1", "{method=\"PUT\"} 1", "{method=\"GET\"} 0"] {
+            assert!(text.contains(&format!("serviceoffer_fence_rejections_total{series}")), "{text}");
         }
     }
 }

@@ -10,14 +10,16 @@
 //!    *received* the last change. So a leader's clock starts no later and a follower's no earlier than the commit.
 //! 3. A leader's fence ends [`Config::guard`] before the Lease may be taken over.
 //!
-//! Remote timestamps are never compared with a local clock: only that they change says that a holder lives.
+//! Remote timestamps are never compared with a local clock: only that they change says that a holder lives. What may shorten
+//! a wait is proof that the holder has ended: its own release, or the kubelet's report that its very container terminated.
+//! A holder that somebody else erased, shortened or deleted is waited out as it was last seen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::record::{Chance, Config, Epoch, Lease, Moment, Now, Record, Version};
+use super::record::{Chance, Config, Epoch, Lease, Moment, Now, Record, Version, Way};
 
 /// Unanswered writes under way at once: a second connection outlives a dead first one, a third a dead second.
 const MAX_IN_FLIGHT: usize = 3;
@@ -27,8 +29,10 @@ const HEDGE_AFTER: Duration = Duration::from_secs(3);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long a release may take; after that the Lease runs out by itself.
 const RELEASE_BUDGET: Duration = Duration::from_secs(3);
-/// What a released Lease says of its duration, as client-go writes it.
-const RELEASED_DURATION: Duration = Duration::from_secs(1);
+/// How long a follower that hears nothing trusts its watch, beyond the period in which a holder renews.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long others leave a Lease to the candidate for which its holder was asked to step down.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// Names one write to the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +44,17 @@ pub enum Input {
     /// The Lease stands like this, by a read or by the watch.
     Seen(Lease),
     /// There is no Lease, by a read or by the watch.
-    Absent,
+    Absent {
+        /// The version as of which that is known; a read just answered has none, and is believed.
+        version: Option<Version>,
+        /// Another Pod, whose container is not reported terminated, is marked as the leader's: the Lease may have been
+        /// deleted under it while it hears nothing.
+        rival: bool,
+    },
+    /// The container with this token has terminated.
+    Terminated(String),
+    /// The Pod of this candidate is marked as the leader's, or cannot be.
+    Marked,
     /// A read failed.
     ReadFailed,
     /// A write was committed; the Lease stands like this.
@@ -68,6 +82,15 @@ pub enum Action {
     Create(Attempt, Record),
     /// Replace the Lease if it still has this version.
     Replace(Attempt, Version, Record),
+    /// Mark the Pod of this candidate as the leader's, and say [`Input::Marked`].
+    Mark,
+    /// A term begins: its fence opens for the first time.
+    Begin {
+        /// How this candidate came to it.
+        way: Way,
+        /// Since the Lease was known to be free.
+        waited: Duration,
+    },
     /// Open the fence, or move its end.
     Open {
         /// The term.
@@ -76,12 +99,14 @@ pub enum Action {
         soft_end: Moment,
         /// From then on nothing is under way.
         hard_end: Moment,
+        /// The same by the wall clock, for a machine whose other clocks stood still.
+        wall_end: Timestamp,
     },
     /// Close the fence. It is closed before any later action is carried out.
     Close,
     /// Let the work come to rest at a safe point, then say [`Input::Drained`].
     Drain,
-    /// The holder changed to this one.
+    /// This holder began a term.
     Announce(String),
     /// Nothing is left to do.
     Exit(Exit),
@@ -104,10 +129,10 @@ enum Role {
     /// Nobody leads, or somebody else does, or nothing is known.
     Following,
     /// A write that would take the Lease over is under way.
-    Acquiring { record: Record, leaving: bool },
+    Acquiring { record: Record, leaving: bool, way: Way, free: Moment },
     /// The fence is open.
     Leading(Term),
-    /// The fence is closed because renewals failed; nobody else has been seen.
+    /// The fence is closed, because it has not been opened yet or because renewals failed; nobody else has been seen.
     Suspended(Term),
     /// The fence is open until the work has come to rest.
     Draining(Term),
@@ -124,9 +149,28 @@ struct Term {
     /// What tells this term's record from any other under the same name.
     acquired: Option<Timestamp>,
     /// When the last write that succeeded was sent.
-    renewed: Moment,
+    renewed: Sent,
     /// When the next renewal is due.
     due: Moment,
+    /// What stands before the first opening of the fence.
+    opening: Option<Opening>,
+}
+
+/// A term whose fence has never been open.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Opening {
+    way: Way,
+    /// When the Lease was known to be free.
+    free: Moment,
+    /// The mark is set, or does not matter.
+    marked: bool,
+}
+
+/// The instant at which a write was sent, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Sent {
+    moment: Moment,
+    wall: Timestamp,
 }
 
 /// What is known of the Lease.
@@ -169,8 +213,19 @@ pub struct Candidate {
     config: Config,
     role: Role,
     sight: Sight,
-    /// Writes under way, with the moment at which each was sent.
-    in_flight: BTreeMap<Attempt, Moment>,
+    /// When a live holder that was seen may have ended at the earliest, whatever the Lease says of it by now.
+    floor: Moment,
+    /// The same for holders of Leases that were deleted.
+    wary: Moment,
+    /// The same for a rival that is known by its mark alone.
+    rival: Option<Moment>,
+    /// Token of the last container that is known to have terminated.
+    ended: Option<String>,
+    /// When anything was last heard of the Lease, and when that was news.
+    heard: Moment,
+    news: Moment,
+    /// Writes under way, and when each was sent.
+    in_flight: BTreeMap<Attempt, Sent>,
     attempts: u64,
     /// Acquire time of a write of ours that may have been committed unseen.
     claimed: Option<Timestamp>,
@@ -193,6 +248,12 @@ impl Candidate {
             config,
             role: Role::Following,
             sight: Sight::Unknown,
+            floor: Moment::default(),
+            wary: Moment::default(),
+            rival: None,
+            ended: None,
+            heard: now.moment,
+            news: now.moment,
             in_flight: BTreeMap::new(),
             attempts: 0,
             claimed: None,
@@ -216,9 +277,20 @@ impl Candidate {
                 self.see(lease, now, &mut actions);
                 self.judge(&mut actions);
             }
-            Input::Absent => {
+            Input::Absent { version, rival } => {
                 self.reading = false;
-                self.miss(now, &mut actions);
+                self.miss(version, rival, now, &mut actions);
+            }
+            Input::Terminated(instance) => {
+                self.ended = Some(instance);
+                self.news = now.moment;
+            }
+            Input::Marked => {
+                if let Role::Suspended(Term { opening: Some(opening), .. }) = &mut self.role {
+                    opening.marked = true;
+                    self.open(now, &mut actions);
+                    self.judge(&mut actions);
+                }
             }
             Input::ReadFailed => {
                 self.reading = false;
@@ -280,19 +352,24 @@ impl Candidate {
     /// Everything that time alone will bring about, with its moment. A moment that has passed is due at once.
     fn agenda(&self) -> Vec<(Moment, Due)> {
         let mut agenda = Vec::new();
-        if self.stale && !self.reading && self.role != Role::Over {
-            agenda.push((self.not_before, Due::Read));
+        if !self.reading && self.role != Role::Over {
+            if self.stale {
+                agenda.push((self.not_before, Due::Read));
+            } else if self.role == Role::Following {
+                let silence = self.heard + self.config.retry_period + SILENCE;
+                agenda.push((silence.max(self.not_before), Due::Read));
+            }
         }
         let write = match &self.role {
             Role::Over => None,
-            Role::Following => self.free_at(),
+            Role::Following => self.free_at().map(|(free, _)| free),
             Role::Acquiring { .. } => Some(Moment::default()),
             Role::Leading(term) | Role::Draining(term) => {
                 agenda.push((self.hard_end(term), Due::FenceEnd));
                 Some(term.due)
             }
             Role::Suspended(term) => {
-                agenda.push((term.renewed + 2 * self.config.lease_duration, Due::GiveUp));
+                agenda.push((term.renewed.moment + 2 * self.config.lease_duration, Due::GiveUp));
                 Some(term.due)
             }
             Role::Releasing { until, .. } => {
@@ -301,11 +378,9 @@ impl Candidate {
             }
         };
         if let Some(due) = write.filter(|_| !self.stale) {
-            match self.in_flight.values().max() {
+            match self.in_flight.values().map(|sent| sent.moment).max() {
                 None => agenda.push((due.max(self.not_before), Due::Write)),
-                Some(newest) if self.in_flight.len() < MAX_IN_FLIGHT => {
-                    agenda.push((*newest + HEDGE_AFTER, Due::Write))
-                }
+                Some(newest) if self.in_flight.len() < MAX_IN_FLIGHT => agenda.push((newest + HEDGE_AFTER, Due::Write)),
                 Some(_) => {}
             }
         }
@@ -333,23 +408,32 @@ impl Candidate {
         }
     }
 
-    /// When the Lease may be taken over, as far as is known.
-    fn free_at(&self) -> Option<Moment> {
+    /// When the Lease may be taken over, as far as is known, and in which way.
+    fn free_at(&self) -> Option<(Moment, Way)> {
         let at_once = Moment::default();
-        if let Sight::Present { lease, .. } = &self.sight
-            && self.is_mine(lease)
-        {
-            return Some(at_once);
-        }
-        match (&self.sight, self.sight.record()) {
-            (Sight::Unknown, _) => None,
-            (_, None) => Some(at_once),
-            (_, Some((record, _))) if record.holder.is_empty() => Some(at_once),
-            (_, Some((record, since))) => {
-                let spread = Duration::from_millis(100).min(record.duration / 60);
-                Some(since + record.duration + self.chance.of(spread))
+        let (free, way) = match &self.sight {
+            Sight::Unknown => return None,
+            Sight::Gone { .. } => (self.rival.unwrap_or(at_once), Way::Creation),
+            Sight::Present { lease, .. } if self.is_mine(lease) => (at_once, Way::Reclaim),
+            // Whoever is named by the API server takes the Lease; nobody else does.
+            Sight::Present { lease, .. } if lease.coordinated => {
+                (lease.record.holder == self.config.identity).then_some((at_once, Way::Release))?
             }
-        }
+            Sight::Present { lease, since } if lease.record.is_released() => match &lease.successor {
+                Some(successor) if !successor.is_empty() && *successor != self.config.identity => {
+                    (*since + HEAD_START, Way::Release)
+                }
+                _ => (at_once, Way::Release),
+            },
+            Sight::Present { lease, .. } if lease.instance.is_some() && lease.instance == self.ended => {
+                (at_once, Way::Termination)
+            }
+            Sight::Present { lease, .. } => {
+                let spread = Duration::from_millis(100).min(lease.record.duration / 60);
+                (self.floor + self.chance.of(spread), Way::Expiry)
+            }
+        };
+        Some((free.max(self.wary), way))
     }
 
     /// Whether a record under this candidate's name was written by it, or by an earlier container of its Pod. Containers
@@ -373,24 +457,48 @@ impl Candidate {
         matches!(&self.sight, Sight::Present { lease, .. } if self.is_of_term(lease, acquired))
     }
 
+    /// Whether somebody asks this holder to make room.
+    fn is_to_step_down(&self) -> bool {
+        let Sight::Present { lease, .. } = &self.sight else { return false };
+        lease.successor.as_ref().is_some_and(|successor| *successor != self.config.identity)
+    }
+
     fn hard_end(&self, term: &Term) -> Moment {
-        term.renewed + (self.config.lease_duration - self.config.guard())
+        term.renewed.moment + self.config.reach()
     }
 
     /// Takes in how the Lease stands, unless something newer is known.
     fn see(&mut self, lease: Lease, now: Now, actions: &mut Vec<Action>) {
-        let since = match &self.sight {
+        self.heard = now.moment;
+        let anew = match &self.sight {
             Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,
-            // Only a change of the record proves that its holder lives: not a new label, not a new version.
-            Sight::Present { lease: known, since } if known.record == lease.record && known.uid == lease.uid => *since,
-            _ => now.moment,
+            Sight::Present { lease: known, .. } => known.uid != lease.uid,
+            Sight::Gone { .. } | Sight::Unknown => false,
         };
-        let before = self.sight.record().map(|(record, _)| record.holder.as_str());
-        if !lease.record.holder.is_empty() && before != Some(lease.record.holder.as_str()) {
-            actions.push(Action::Announce(lease.record.holder.clone()));
+        if anew {
+            self.wary = self.wary.max(self.floor);
         }
-        if since == now.moment {
-            self.chance = now.chance;
+        if let Some(rival) = self.rival.take() {
+            self.wary = self.wary.max(rival);
+        }
+        let since = match &self.sight {
+            // Only a change of the record proves that its holder lives: not a new label, not a new version.
+            Sight::Present { lease: known, since } if known.record == lease.record && !anew => *since,
+            _ => {
+                self.chance = now.chance;
+                self.news = now.moment;
+                self.floor = match &lease.record {
+                    record if record.is_released() => Moment::default(),
+                    record if record.holder.is_empty() => self.floor,
+                    record => self.floor.max(now.moment + record.duration),
+                };
+                now.moment
+            }
+        };
+        let term = |record: &Record| (record.holder.clone(), record.transitions);
+        let before = self.sight.record().map(|(record, _)| term(record));
+        if !lease.record.holder.is_empty() && before != Some(term(&lease.record)) {
+            actions.push(Action::Announce(lease.record.holder.clone()));
         }
         self.stale = false;
         self.sight = Sight::Present { lease, since };
@@ -403,6 +511,8 @@ impl Candidate {
                 if !self.stands(term.acquired) {
                     actions.push(Action::Close);
                     self.exit(Exit::Lost, actions);
+                } else if matches!(self.role, Role::Leading(_)) && self.is_to_step_down() {
+                    self.drain(actions);
                 }
             }
             Role::Releasing { acquired, .. } => {
@@ -415,9 +525,21 @@ impl Candidate {
     }
 
     /// Takes in that there is no Lease.
-    fn miss(&mut self, now: Now, actions: &mut Vec<Action>) {
+    fn miss(&mut self, version: Option<Version>, rival: bool, now: Now, actions: &mut Vec<Action>) {
+        self.heard = now.moment;
+        if let (Some(version), Sight::Present { lease, .. }) = (version, &self.sight)
+            && version.precedes(&lease.version)
+        {
+            return;
+        }
         self.stale = false;
-        self.chance = now.chance;
+        if !matches!(self.sight, Sight::Gone { .. }) {
+            self.news = now.moment;
+            self.wary = self.wary.max(self.floor);
+        }
+        // A mark says who leads, not until when: what counts is this candidate's own measure.
+        let until = self.rival.unwrap_or(now.moment + self.config.lease_duration);
+        self.rival = rival.then_some(until);
         self.sight = Sight::Gone { last: self.sight.record().map(|(record, since)| (record.clone(), since)) };
         match &self.role {
             // Others wait out the term that they saw, and so does this candidate: a Lease made anew is a new term.
@@ -435,18 +557,19 @@ impl Candidate {
     }
 
     /// Takes in that a write sent at `sent` made the Lease stand like `lease`.
-    fn succeed(&mut self, sent: Moment, lease: Lease, now: Now, actions: &mut Vec<Action>) {
+    fn succeed(&mut self, sent: Sent, lease: Lease, now: Now, actions: &mut Vec<Action>) {
         // All writes under way carry the version that this one has just replaced: none of them can succeed any more.
         self.in_flight.clear();
         let period = self.config.retry_period;
-        let due = sent + period * 9 / 10 + now.chance.of(period / 5);
+        let due = sent.moment + period * 9 / 10 + now.chance.of(period / 5);
         match &mut self.role {
             Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
                 term.renewed = sent;
                 term.due = due;
             }
-            Role::Acquiring { leaving, .. } => {
+            Role::Acquiring { leaving, way, free, .. } => {
                 let (leaving, acquired) = (*leaving, lease.record.acquired);
+                let opening = Some(Opening { way: *way, free: *free, marked: !self.config.marks });
                 self.claimed = None;
                 self.role = match (self.stands(acquired), leaving) {
                     (false, false) => Role::Following,
@@ -455,7 +578,10 @@ impl Candidate {
                     (true, false) => {
                         let transitions = lease.record.transitions;
                         let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };
-                        Role::Suspended(Term { epoch, acquired, renewed: sent, due })
+                        if self.config.marks {
+                            actions.push(Action::Mark);
+                        }
+                        Role::Suspended(Term { epoch, acquired, renewed: sent, due, opening })
                     }
                 };
             }
@@ -467,22 +593,27 @@ impl Candidate {
 
     /// Opens the fence as far as the last renewal reaches. A reply that came too late opens nothing.
     fn open(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &self.role else { return };
-        let (epoch, soft_end, hard_end) =
-            (term.epoch.clone(), term.renewed + self.config.renew_deadline, self.hard_end(term));
-        if hard_end <= now.moment {
+        let reach = self.config.reach();
+        let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &mut self.role else { return };
+        let hard_end = term.renewed.moment + reach;
+        let wall_end = term.renewed.wall.checked_add(reach).unwrap_or(Timestamp::MAX);
+        if hard_end <= now.moment || term.opening.as_ref().is_some_and(|opening| !opening.marked) {
             return;
         }
+        if let Some(Opening { way, free, .. }) = term.opening.take() {
+            actions.push(Action::Begin { way, waited: now.moment.since(free) });
+        }
+        let soft_end = term.renewed.moment + self.config.renew_deadline;
+        actions.push(Action::Open { epoch: term.epoch.clone(), soft_end, hard_end, wall_end });
         if let Role::Suspended(term) = &self.role {
             self.role = Role::Leading(term.clone());
         }
-        actions.push(Action::Open { epoch, soft_end, hard_end });
     }
 
     /// Takes in that a write was refused, or that every write under way came to nothing known.
     fn doubt(&mut self, now: Now, actions: &mut Vec<Action>) {
         match &mut self.role {
-            Role::Acquiring { record, leaving } => {
+            Role::Acquiring { record, leaving, .. } => {
                 let leaving = *leaving;
                 self.claimed = record.acquired;
                 self.role = Role::Following;
@@ -498,15 +629,22 @@ impl Candidate {
     }
 
     fn leave(&mut self, now: Now, actions: &mut Vec<Action>) {
-        match std::mem::replace(&mut self.role, Role::Over) {
+        match &mut self.role {
             Role::Following => self.exit(Exit::Clean, actions),
-            Role::Acquiring { record, .. } => self.role = Role::Acquiring { record, leaving: true },
-            Role::Leading(term) => {
-                actions.push(Action::Drain);
-                self.role = Role::Draining(term);
+            Role::Acquiring { leaving, .. } => *leaving = true,
+            Role::Leading(_) => self.drain(actions),
+            Role::Suspended(term) => {
+                let acquired = term.acquired;
+                self.release(acquired, now);
             }
-            Role::Suspended(term) => self.release(term.acquired, now),
-            role @ (Role::Draining(_) | Role::Releasing { .. } | Role::Over) => self.role = role,
+            Role::Draining(_) | Role::Releasing { .. } | Role::Over => {}
+        }
+    }
+
+    fn drain(&mut self, actions: &mut Vec<Action>) {
+        if let Role::Leading(term) = &self.role {
+            self.role = Role::Draining(term.clone());
+            actions.push(Action::Drain);
         }
     }
 
@@ -536,12 +674,13 @@ impl Candidate {
             Role::Releasing { .. } => self.released(now),
             Role::Leading(_) | Role::Draining(_) | Role::Suspended(_) | Role::Over => self.renewal(now),
         };
-        if self.role == Role::Following {
-            self.role = Role::Acquiring { record: record.clone(), leaving: false };
+        if let (Role::Following, Some((free, way))) = (&self.role, self.free_at()) {
+            let free = free.max(self.news);
+            self.role = Role::Acquiring { record: record.clone(), leaving: false, way, free };
         }
         self.attempts += 1;
         let attempt = Attempt(self.attempts);
-        self.in_flight.insert(attempt, now.moment);
+        self.in_flight.insert(attempt, Sent { moment: now.moment, wall: now.wall });
         actions.push(match &self.sight {
             Sight::Present { lease, .. } => Action::Replace(attempt, lease.version.clone(), record),
             Sight::Gone { .. } | Sight::Unknown => Action::Create(attempt, record),
@@ -580,7 +719,7 @@ impl Candidate {
         let known = self.sight.record().map(|(record, _)| record.clone()).unwrap_or_default();
         Record {
             holder: String::new(),
-            duration: RELEASED_DURATION,
+            duration: Record::RELEASED,
             acquired: Some(now.wall),
             renewed: Some(now.wall),
             ..known

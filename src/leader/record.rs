@@ -44,7 +44,8 @@ impl Chance {
 pub struct Now {
     /// Monotonic time: all decisions are made by it.
     pub moment: Moment,
-    /// Wall-clock time in whole microseconds: written into the record for people, never decided by.
+    /// Wall-clock time in whole microseconds. It is written into the record for people, and it can close a fence early:
+    /// no wait is ever shortened by it.
     pub wall: Timestamp,
     /// Spreads the candidates in time.
     pub chance: Chance,
@@ -57,6 +58,10 @@ pub struct Config {
     pub identity: String,
     /// Uid of this Pod, if it is one: tells its next container from a stranger of the same name.
     pub pod_uid: Option<String>,
+    /// Token of this very container, if the kubelet will repeat it when the container has terminated.
+    pub instance: Option<String>,
+    /// Whether a leader marks its Pod before its fence opens.
+    pub marks: bool,
     /// How long others wait after the last change before they take over. Whole seconds.
     pub lease_duration: Duration,
     /// After how long without a successful renewal nothing is started any more.
@@ -72,10 +77,16 @@ impl Config {
     pub fn guard(&self) -> Duration {
         (self.lease_duration / 10).max(Duration::from_secs(1))
     }
+
+    /// How far a renewal carries the fence.
+    #[must_use]
+    pub fn reach(&self) -> Duration {
+        self.lease_duration.saturating_sub(self.guard())
+    }
 }
 
 /// Version of an object as the API server numbers it: a decimal integer that grows with every write (KEP-5504).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version(pub String);
 
 impl Version {
@@ -108,10 +119,42 @@ pub struct Lease {
     pub record: Record,
     /// Uid of the Pod that wrote the record, if its elector is one of ours.
     pub pod_uid: Option<String>,
+    /// Token of the container that wrote the record, if its elector is one of ours.
+    pub instance: Option<String>,
+    /// Somebody asks the holder to step down: for the candidate of this name, or for anybody if it is empty.
+    pub successor: Option<String>,
+    /// Whether the API server chooses the holder (coordinated leader election, KEP-4355): then nobody takes it by himself.
+    pub coordinated: bool,
     /// Uid of the object: a Lease that was deleted and made anew has another one.
     pub uid: String,
     /// Version of the object.
     pub version: Version,
+}
+
+impl Record {
+    /// What a released Lease says of its duration, as client-go writes it.
+    pub const RELEASED: Duration = Duration::from_secs(1);
+
+    /// Whether its holder gave the Lease back. A holder that somebody else erased has not: it may still act.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.holder.is_empty() && self.duration <= Self::RELEASED
+    }
+}
+
+/// How a candidate came to its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// There was no Lease.
+    Creation,
+    /// The holder had released it.
+    Release,
+    /// The holder had let it run out.
+    Expiry,
+    /// The holder's container had terminated.
+    Termination,
+    /// The holder was an earlier container of the same Pod.
+    Reclaim,
 }
 
 /// One term of leadership. The version of the write that began it grows over transitions, restarts and deletions of the

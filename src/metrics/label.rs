@@ -23,7 +23,7 @@ impl Label for () {
 macro_rules! label {
     ($(#[$doc:meta])* $type:ident, $name:literal { $($(#[$variant_doc:meta])* $variant:ident = $value:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $type { $($(#[$variant_doc])* $variant,)* }
 
         impl Label for $type {
@@ -44,6 +44,36 @@ label!(
         Offer = "offer",
         /// IdentityRegistries.
         Registry = "registry",
+    }
+);
+
+label!(
+    /// How a replica came to lead.
+    Takeover, "cause" {
+        /// There was no Lease.
+        Creation = "creation",
+        /// The holder had released it.
+        Release = "release",
+        /// The holder had let it run out.
+        Expiry = "expiry",
+        /// The kubelet had reported that the holder's container terminated.
+        Termination = "termination",
+        /// The holder was an earlier container of the same Pod.
+        Reclaim = "reclaim",
+    }
+);
+
+label!(
+    /// Why the Lease was not written.
+    RenewError, "reason" {
+        /// It had been changed meanwhile.
+        Conflict = "Conflict",
+        /// The API server refused.
+        Refused = "Refused",
+        /// The API server cannot be reached.
+        Unreachable = "Unreachable",
+        /// The API server did not answer in time.
+        Timeout = "Timeout",
     }
 );
 
@@ -301,6 +331,8 @@ mod tests {
             assert_eq!(values.len(), L::ALL.len(), "{}", L::NAME);
         }
         check::<Loop>();
+        check::<Takeover>();
+        check::<RenewError>();
         check::<Turn>();
         check::<Reason>();
         check::<Kind>();

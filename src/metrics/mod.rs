@@ -94,6 +94,19 @@ impl Metrics {
         self.add(Box::new(collectors::Offers::new(count)?))
     }
 
+    /// Tells how much of this replica's term is left whenever it is asked for.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    pub fn show_fence(&self, remaining: impl Fn() -> Duration + Send + Sync + 'static) -> Result<(), Error> {
+        let gauge = prometheus::PullingGauge::new(
+            "serviceoffer_leader_fence_remaining_seconds",
+            "How much of this replica's term is left if no renewal succeeds; 0 if it does not lead.",
+            Box::new(move || remaining().as_secs_f64()),
+        )?;
+        self.add(Box::new(gauge))
+    }
+
     /// All series, in the text format of Prometheus.
     ///
     /// # Errors
@@ -120,37 +133,70 @@ fn unix_seconds() -> f64 {
 pub struct Election {
     master: IntGauge,
     transitions: IntCounter,
-    failures: IntCounter,
+    slow_path: IntCounter,
+    acquisition: Timers<Takeover>,
+    renewal: Timers<()>,
+    errors: Counters<RenewError, ()>,
     renewed: Gauge,
+    epoch: Gauge,
+    watch_restarts: IntCounter,
 }
 
 impl Election {
     fn new(registry: &Registry, lease: &str) -> Result<Self, Error> {
-        // The name and the label that controller-runtime uses, so that ready-made dashboards work.
-        let master =
-            prometheus::Opts::new("leader_election_master_status", "1 if this replica leads, 0 if it does not.")
-                .const_label("name", lease);
+        // The names and the label of client-go and controller-runtime, so that ready-made dashboards work.
+        let named = |name: &str, help: &str| prometheus::Opts::new(name, help).const_label("name", lease);
+        let master = named("leader_election_master_status", "1 if this replica leads, 0 if it does not.");
+        let slow_path = named(
+            "leader_election_slowpath_total",
+            "Renewals that had to read the Lease first, because it was not what it was thought to be.",
+        );
         Ok(Self {
             master: register(registry, IntGauge::with_opts(master)?)?,
+            slow_path: register(registry, IntCounter::with_opts(slow_path)?)?,
             transitions: register(
                 registry,
                 IntCounter::new(
                     "serviceoffer_leader_transitions_total",
-                    "Changes of leader that this replica has seen.",
+                    "Terms of leadership that this replica has seen begin, those of one holder included.",
                 )?,
             )?,
-            failures: register(
+            acquisition: Timers::new(
                 registry,
-                IntCounter::new(
-                    "serviceoffer_lease_renew_failures_total",
-                    "Writes to the Lease that did not succeed.",
-                )?,
+                "serviceoffer_leader_acquire_latency_seconds",
+                "From knowing that the Lease is free to leading.",
+                WORK,
+            )?,
+            renewal: Timers::new(
+                registry,
+                "serviceoffer_leader_renew_duration_seconds",
+                "How long a successful write to the Lease takes.",
+                WORK,
+            )?,
+            errors: Counters::new(
+                registry,
+                "serviceoffer_leader_renew_errors_total",
+                "Writes to the Lease that did not succeed.",
             )?,
             renewed: register(
                 registry,
                 Gauge::new(
-                    "serviceoffer_lease_renewed_timestamp_seconds",
+                    "serviceoffer_leader_renewed_timestamp_seconds",
                     "When this replica last wrote the Lease; 0 if never.",
+                )?,
+            )?,
+            epoch: register(
+                registry,
+                Gauge::new(
+                    "serviceoffer_leader_epoch",
+                    "Version of the write that began the last term of this replica; grows from term to term; 0 if none.",
+                )?,
+            )?,
+            watch_restarts: register(
+                registry,
+                IntCounter::new(
+                    "serviceoffer_leader_watch_restarts_total",
+                    "Watches of the Lease that ended and were begun anew.",
                 )?,
             )?,
         })
@@ -161,19 +207,41 @@ impl Election {
         self.master.set(leads.into());
     }
 
-    /// The leader changed.
+    /// A term of this replica began with the write of that version.
+    pub fn epoch(&self, version: &str) {
+        // A gauge cannot hold more digits than those; the order of terms is kept all the same.
+        self.epoch.set(version.parse().unwrap_or_default());
+    }
+
+    /// A term began, whoever's.
     pub fn transition(&self) {
         self.transitions.inc();
     }
 
+    /// This replica began to lead, so long after it knew that it might.
+    pub fn acquired(&self, by: Takeover, after: Duration) {
+        self.acquisition.observe(by, after);
+    }
+
     /// The Lease was written.
-    pub fn renewed(&self) {
+    pub fn renewed(&self, took: Duration) {
+        self.renewal.observe((), took);
         self.renewed.set(unix_seconds());
     }
 
     /// The Lease was not written.
-    pub fn renewal_failed(&self) {
-        self.failures.inc();
+    pub fn renewal_failed(&self, error: RenewError) {
+        self.errors.increment(error, ());
+    }
+
+    /// A leader had to read the Lease.
+    pub fn slow_path(&self) {
+        self.slow_path.inc();
+    }
+
+    /// The watch of the Lease was begun anew.
+    pub fn watch_restarted(&self) {
+        self.watch_restarts.inc();
     }
 }
 
@@ -318,6 +386,7 @@ impl Watch {
 pub struct Client {
     requests: Counters<Method, Code>,
     duration: Timers<Method>,
+    rejections: Counters<Method, ()>,
 }
 
 impl Client {
@@ -330,7 +399,17 @@ impl Client {
                 "How long the API server takes to answer.",
                 WORK,
             )?,
+            rejections: Counters::new(
+                registry,
+                "serviceoffer_fence_rejections_total",
+                "Requests that were not sent because this replica did not lead.",
+            )?,
         })
+    }
+
+    /// A request was not sent, because the fence is closed.
+    pub fn refused(&self, method: &http::Method) {
+        self.rejections.increment(Method::of(method), ());
     }
 
     /// A request was answered, or failed (`code` is `None`).
@@ -518,6 +597,7 @@ mod tests {
     async fn the_readme_lists_every_metric_and_no_other() {
         let metrics = Metrics::new("lease").unwrap();
         metrics.count_offers(OfferCounts::default).unwrap();
+        metrics.show_fence(Duration::default).unwrap();
         metrics.chain.introduce(84532);
         let text = metrics.render().unwrap();
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

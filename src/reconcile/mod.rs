@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, stream};
-use kube::runtime::controller::{Action, Config, ReconcileRequest, applier};
+use kube::runtime::controller::{self, Action, Config, ReconcileRequest, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast;
@@ -34,6 +34,7 @@ pub use self::offer::standing_of;
 use crate::api::{IdentityRegistry, ServiceOffer};
 use crate::cluster::cache::Guarded;
 use crate::cluster::{self, Cache, Change, Reader, Writer};
+use crate::health::Health;
 use crate::leader::{Drain, Fence, Leading};
 use crate::ledger;
 use crate::metrics::{Loop, Metrics, Reason};
@@ -69,6 +70,8 @@ pub struct Context {
     pub fence: Fence,
     /// What is told to Prometheus.
     pub metrics: Metrics,
+    /// Whom the loops tell what they are asked and what they have done.
+    pub health: Arc<Health>,
     /// What the registry loop tells the offer loop.
     pub findings: Findings,
     /// What the registry loop remembers.
@@ -140,7 +143,14 @@ async fn drive<K, W>(
     W: Clone + Send + 'static,
 {
     let Drive { which, concurrency, drain } = how;
-    let requests = triggers.map(|object| Ok::<_, Infallible>(ReconcileRequest::from(object)));
+    let health = Arc::clone(&context.health);
+    let requests = triggers.map({
+        let health = Arc::clone(&health);
+        move |object| {
+            health.asked((which, object.namespace.clone(), object.name.clone()));
+            Ok::<_, Infallible>(ReconcileRequest::from(object))
+        }
+    });
     let queue = requests.take_until(async move { drain.begun().await });
     let reconcile = move |object: Arc<Guarded<K>>, context: Arc<Context>| {
         let work = work.clone();
@@ -154,7 +164,19 @@ async fn drive<K, W>(
     let config = Config::default().concurrency(concurrency);
     let results = applier(reconcile, retry, context, store, queue, config);
     // What a reconciliation has to say it has said itself; an object that is gone has nothing to be done about.
-    results.for_each(|_| std::future::ready(())).await;
+    results
+        .for_each(|result| {
+            let work = match result {
+                Ok((object, _)) => Some((which, object.namespace, object.name)),
+                Err(controller::Error::ReconcilerFailed(_, object) | controller::Error::ObjectNotFound(object)) => {
+                    Some((which, object.namespace, object.name))
+                }
+                Err(controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => None,
+            };
+            work.inspect(|work| health.done(work));
+            std::future::ready(())
+        })
+        .await;
 }
 
 /// One reconciliation of one object, if this replica leads.

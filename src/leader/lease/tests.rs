@@ -6,32 +6,46 @@ const ME: &str = "pod-a";
 const OTHER: &str = "pod-b";
 const POD: &str = "uid-of-pod-a";
 
+/// Token of this candidate's container.
+const CONTAINER: &str = "container-of-pod-a";
+/// Token of the container of the other.
+const OTHER_CONTAINER: &str = "container-of-pod-b";
+
 /// A candidate on a stage where time passes only when the test says so.
 struct Stage {
     candidate: Candidate,
     now: Now,
+    /// How the candidate came to its terms. They are kept apart from its other actions.
+    begun: Vec<(Way, Duration)>,
 }
 
 impl Stage {
     /// A candidate with a Lease of 30 s, a deadline of 20 s and a period of 5 s that has asked for its first read.
     fn new() -> Self {
-        let config = Config {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config {
             identity: ME.into(),
             pod_uid: Some(POD.into()),
+            instance: Some(CONTAINER.into()),
+            marks: false,
             lease_duration: Duration::from_secs(30),
             renew_deadline: Duration::from_secs(20),
             retry_period: Duration::from_secs(5),
         };
+        change(&mut config);
         let now = Now { moment: Moment::default(), wall: wall(0.0), chance: Chance(0) };
         let (candidate, actions) = Candidate::new(config, now);
         assert_eq!(actions, [Action::Read]);
-        Self { candidate, now }
+        Self { candidate, now, begun: Vec::new() }
     }
 
     /// A leader whose first write was sent at 0 s and answered at once.
     fn leading() -> Self {
         let mut stage = Self::new();
-        let (attempt, record) = created(stage.step(Input::Absent));
+        let (attempt, record) = created(stage.step(absent()));
         let actions = stage.step(Input::Written(attempt, stored(record, 1)));
         assert!(matches!(&actions[..], [Action::Announce(_), Action::Open { .. }]), "{actions:?}");
         stage
@@ -45,11 +59,37 @@ impl Stage {
     }
 
     fn step(&mut self, input: Input) -> Vec<Action> {
-        self.candidate.step(input, self.now)
+        let mut actions = self.candidate.step(input, self.now);
+        actions.retain(|action| match action {
+            Action::Begin { way, waited } => {
+                self.begun.push((*way, *waited));
+                false
+            }
+            _ => true,
+        });
+        actions
     }
 
-    /// Lets time pass until something is due, and says what is done then.
+    /// Lets time pass until something is due, and says what is done then. A look at the Lease out of mere silence finds it as
+    /// it was.
     fn wait(&mut self) -> (f64, Vec<Action>) {
+        loop {
+            let (woken, actions) = self.wake();
+            if actions != [Action::Read] || self.candidate.stale {
+                return (woken, actions);
+            }
+            let answer = match &self.candidate.sight {
+                Sight::Present { lease, .. } => Input::Seen(lease.clone()),
+                _ => Input::Absent { version: None, rival: self.candidate.rival.is_some() },
+            };
+            let actions = self.step(answer);
+            if !actions.is_empty() {
+                return (woken, actions);
+            }
+        }
+    }
+
+    fn wake(&mut self) -> (f64, Vec<Action>) {
         let wake = self.candidate.wake().expect("nothing will ever happen").0.as_secs_f64();
         (wake, self.at(wake.max(self.now.moment.0.as_secs_f64())).step(Input::Tick))
     }
@@ -80,12 +120,29 @@ fn released(transitions: i32) -> Record {
 
 /// The Lease with that record, as an elector of ours in this Pod or as a stranger stored it.
 fn stored(record: Record, version: u64) -> Lease {
-    let pod_uid = (record.holder == ME).then(|| POD.to_owned());
-    Lease { record, pod_uid, uid: "lease-1".into(), version: Version(version.to_string()) }
+    let (pod_uid, instance) = match record.holder.as_str() {
+        ME => (Some(POD.to_owned()), Some(CONTAINER.to_owned())),
+        OTHER => (None, Some(OTHER_CONTAINER.to_owned())),
+        _ => (None, None),
+    };
+    Lease {
+        record,
+        pod_uid,
+        instance,
+        successor: None,
+        coordinated: false,
+        uid: "lease-1".into(),
+        version: Version(version.to_string()),
+    }
 }
 
 fn seen(record: Record, version: u64) -> Input {
     Input::Seen(stored(record, version))
+}
+
+/// A read just answered that there is no Lease, and nobody leads without one.
+fn absent() -> Input {
+    Input::Absent { version: None, rival: false }
 }
 
 #[track_caller]
@@ -113,6 +170,7 @@ fn open(version: u64, transitions: i32, renewed: f64) -> Action {
         epoch: epoch(version, transitions),
         soft_end: moment(renewed + 20.0),
         hard_end: moment(renewed + 27.0),
+        wall_end: wall(renewed + 27.0),
     }
 }
 
@@ -127,7 +185,7 @@ fn the_guard_is_a_tenth_of_the_lease_and_at_least_a_second() {
 #[test]
 fn a_lease_that_never_was_is_created_and_led_from_the_moment_of_sending() {
     let mut stage = Stage::new();
-    let (attempt, record) = created(stage.at(1.0).step(Input::Absent));
+    let (attempt, record) = created(stage.at(1.0).step(absent()));
     assert_eq!((record.holder.as_str(), record.transitions), (ME, 0));
     assert_eq!((record.acquired, record.renewed), (Some(wall(1.0)), Some(wall(1.0))));
     assert_eq!(record.duration, Duration::from_secs(30));
@@ -275,7 +333,7 @@ fn a_take_over_that_was_overtaken_before_its_reply_opens_nothing() {
 #[test]
 fn a_reply_that_comes_after_the_fence_would_have_ended_opens_nothing_until_a_renewal_succeeds() {
     let mut stage = Stage::new();
-    let (attempt, record) = created(stage.step(Input::Absent));
+    let (attempt, record) = created(stage.step(absent()));
     stage.at(27.0);
     let actions = stage.step(Input::Written(attempt, stored(record, 1)));
     assert_eq!(actions[0], Action::Announce(ME.into()));
@@ -290,7 +348,9 @@ fn the_next_container_of_the_same_pod_reclaims_its_lease_at_once_in_a_new_term()
     let actions = stage.step(Input::Seen(stored(held(ME, -3.0), 5)));
     let (attempt, _, record) = replaced(&actions);
     assert_eq!((record.transitions, record.acquired), (8, Some(wall(0.0))));
-    assert_eq!(stage.step(Input::Written(attempt, stored(record, 6))), [open(6, 8, 0.0)]);
+    let actions = stage.step(Input::Written(attempt, stored(record, 6)));
+    assert_eq!(actions, [Action::Announce(ME.into()), open(6, 8, 0.0)], "a term of the same name is another term");
+    assert_eq!(stage.begun, [(Way::Reclaim, Duration::ZERO)]);
 }
 
 #[test]
@@ -316,20 +376,22 @@ fn a_leader_renews_around_its_period_and_moves_the_end_of_its_fence() {
     for (chance, due) in [(0, 4.5), (1 << 31, 5.0), (u32::MAX, 5.5)] {
         let mut stage = Stage::new();
         stage.now.chance = Chance(chance);
-        let (attempt, record) = created(stage.step(Input::Absent));
+        let (attempt, record) = created(stage.step(absent()));
         stage.step(Input::Written(attempt, stored(record, 1)));
         let (at, actions) = stage.wait();
         assert!((at - due).abs() < 1e-6, "{at} is not {due}");
         let (attempt, version, record) = replaced(&actions);
         assert_eq!((version.as_str(), record.transitions, record.acquired), ("1", 0, Some(wall(0.0))));
         assert_eq!(record.renewed, Some(wall(at)));
-        stage.at(at + 1.0);
-        let actions = stage.step(Input::Written(attempt, stored(record, 2)));
-        let soft_end = stage.now.moment + Duration::from_secs(19);
-        assert_eq!(
-            actions,
-            [Action::Open { epoch: epoch(1, 0), soft_end, hard_end: soft_end + Duration::from_secs(7) }]
-        );
+        let sent = stage.now;
+        let actions = stage.at(at + 1.0).step(Input::Written(attempt, stored(record, 2)));
+        let reaches = Action::Open {
+            epoch: epoch(1, 0),
+            soft_end: sent.moment + Duration::from_secs(20),
+            hard_end: sent.moment + Duration::from_secs(27),
+            wall_end: sent.wall + Duration::from_secs(27),
+        };
+        assert_eq!(actions, [reaches]);
     }
 }
 
@@ -388,7 +450,7 @@ fn a_leader_that_sees_another_holder_closes_the_fence_and_ends_at_once() {
 
 #[test]
 fn a_term_that_somebody_edited_is_lost() {
-    let own = held(ME, 0.0);
+    let own = Record { transitions: 0, ..held(ME, 0.0) };
     for edited in [
         Record { acquired: Some(wall(9.0)), ..own.clone() },
         Record { acquired: Some(wall(0.0)), duration: Duration::from_secs(29), ..own.clone() },
@@ -499,7 +561,7 @@ fn a_suspended_term_is_lost_when_another_leads_or_after_two_lease_durations() {
 #[test]
 fn a_lease_deleted_under_its_leader_ends_the_term_and_is_waited_out_like_anybodys() {
     let mut stage = Stage::leading();
-    assert_eq!(stage.at(3.0).step(Input::Absent), [Action::Close]);
+    assert_eq!(stage.at(3.0).step(absent()), [Action::Close]);
     let (at, actions) = stage.wait();
     assert_eq!(at, 30.0);
     let (attempt, record) = created(actions);
@@ -507,14 +569,19 @@ fn a_lease_deleted_under_its_leader_ends_the_term_and_is_waited_out_like_anybody
     let anew = Lease { uid: "lease-2".into(), ..stored(record, 9) };
     let actions = stage.step(Input::Written(attempt, anew));
     let term = Epoch { lease_uid: "lease-2".into(), ..epoch(9, 1) };
-    assert_eq!(actions, [Action::Open { epoch: term, soft_end: moment(50.0), hard_end: moment(57.0) }]);
+    let Action::Open { soft_end, hard_end, wall_end, .. } = open(9, 1, 30.0) else { unreachable!() };
+    assert_eq!(
+        actions,
+        [Action::Announce(ME.into()), Action::Open { epoch: term, soft_end, hard_end, wall_end }],
+        "a term of the same name is another term"
+    );
 }
 
 #[test]
 fn a_renewal_under_way_when_the_lease_is_deleted_counts_for_nothing() {
     let mut stage = Stage::leading();
     let (attempt, ..) = replaced(&stage.wait().1);
-    stage.step(Input::Absent);
+    stage.step(absent());
     assert_eq!(stage.step(Input::Refused(attempt)), []);
     assert_eq!(stage.wait().0, 30.0);
 }
@@ -523,8 +590,8 @@ fn a_renewal_under_way_when_the_lease_is_deleted_counts_for_nothing() {
 fn a_lease_deleted_under_a_live_holder_is_created_when_that_one_would_have_expired() {
     let mut stage = Stage::new();
     stage.at(1.0).step(seen(held(OTHER, 0.0), 5));
-    assert_eq!(stage.at(2.0).step(Input::Absent), []);
-    assert_eq!(stage.at(3.0).step(Input::Absent), [], "said twice, it is still the same absence");
+    assert_eq!(stage.at(2.0).step(absent()), []);
+    assert_eq!(stage.at(3.0).step(absent()), [], "said twice, it is still the same absence");
     let (at, actions) = stage.wait();
     assert_eq!((at, created(actions).1.transitions), (31.0, 8));
 }
@@ -534,7 +601,7 @@ fn a_lease_deleted_after_its_release_is_created_at_once() {
     let mut stage = Stage::new();
     let (attempt, ..) = replaced(&stage.step(seen(released(7), 5)));
     stage.step(Input::Refused(attempt));
-    assert_eq!(created(stage.step(Input::Absent)).1.transitions, 8);
+    assert_eq!(created(stage.step(absent())).1.transitions, 8);
 }
 
 #[test]
@@ -542,8 +609,7 @@ fn a_candidate_that_leads_nothing_leaves_at_once() {
     let mut stage = Stage::new();
     stage.step(seen(held(OTHER, 0.0), 1));
     assert_eq!(stage.step(Input::Leave), [Action::Exit(Exit::Clean)]);
-    for input in [Input::Leave, Input::Tick, Input::Absent, seen(released(0), 2), Input::Drained, Input::DrainTimedOut]
-    {
+    for input in [Input::Leave, Input::Tick, absent(), seen(released(0), 2), Input::Drained, Input::DrainTimedOut] {
         assert!(!stage.step(input).iter().any(|action| !matches!(action, Action::Announce(_))));
     }
 }
@@ -631,11 +697,11 @@ fn a_release_ends_cleanly_when_nothing_is_left_to_release() {
     assert_eq!(actions, [Action::Announce(OTHER.into()), Action::Exit(Exit::Clean)]);
 
     let (mut stage, _, _) = releasing();
-    assert_eq!(stage.step(Input::Absent), [Action::Close, Action::Exit(Exit::Clean)]);
+    assert_eq!(stage.step(absent()), [Action::Close, Action::Exit(Exit::Clean)]);
 
     let mut stage = Stage::leading();
     stage.step(Input::Leave);
-    assert_eq!(stage.step(Input::Absent), [Action::Close, Action::Exit(Exit::Clean)]);
+    assert_eq!(stage.step(absent()), [Action::Close, Action::Exit(Exit::Clean)]);
 }
 
 #[test]
@@ -675,4 +741,212 @@ fn a_holder_that_comes_back_after_a_release_is_announced_again() {
     let (attempt, ..) = replaced(&stage.step(seen(released(8), 4)));
     stage.step(Input::Refused(attempt));
     assert_eq!(stage.step(seen(held(OTHER, 4.0), 5)), [Action::Announce(OTHER.into())]);
+}
+
+#[test]
+fn how_a_candidate_came_to_its_term_and_how_long_after_it_might_is_told_once() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 8));
+    let (attempt, _, record) = replaced(&stage.at(2.0).step(seen(released(7), 9)));
+    stage.at(2.5).step(Input::Written(attempt, stored(record, 10)));
+    let (attempt, _, record) = replaced(&stage.wait().1);
+    stage.step(Input::Written(attempt, stored(record, 11)));
+    assert_eq!(stage.begun, [(Way::Release, Duration::from_millis(500))]);
+
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 8));
+    let (attempt, _, record) = replaced(&stage.wait().1);
+    stage.at(30.25).step(Input::Written(attempt, stored(record, 9)));
+    assert_eq!(stage.begun, [(Way::Expiry, Duration::from_millis(250))]);
+
+    assert_eq!(Stage::leading().begun, [(Way::Creation, Duration::ZERO)]);
+}
+
+#[test]
+fn a_lease_whose_holders_container_terminated_is_taken_at_once() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 8));
+    let (attempt, version, record) = replaced(&stage.at(1.0).step(Input::Terminated(OTHER_CONTAINER.into())));
+    assert_eq!((version.as_str(), record.transitions), ("8", 8));
+    stage.step(Input::Written(attempt, stored(record, 9)));
+    assert_eq!(stage.begun, [(Way::Termination, Duration::ZERO)]);
+
+    // The word may come before the Lease.
+    let mut stage = Stage::new();
+    stage.step(Input::Terminated(OTHER_CONTAINER.into()));
+    assert_eq!(replaced(&stage.step(seen(held(OTHER, 0.0), 8))).1, "8");
+}
+
+#[test]
+fn the_end_of_another_container_shortens_no_wait() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 8));
+    assert_eq!(stage.at(1.0).step(Input::Terminated("an earlier container of pod-b".into())), []);
+    assert_eq!(stage.wait().0, 30.0);
+
+    let mut stage = Stage::new();
+    stage.step(Input::Terminated(OTHER_CONTAINER.into()));
+    assert_eq!(stage.step(Input::Seen(Lease { instance: None, ..stored(held("go-1", 0.0), 8) }))[1..], []);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_holder_that_somebody_erased_or_shortened_is_waited_out_as_it_was_last_seen() {
+    let erased = Record { holder: String::new(), ..held(OTHER, 0.0) };
+    let shortened = Record { duration: Duration::from_secs(1), ..held(OTHER, 0.0) };
+    let renamed = Record { holder: "pod-x".into(), duration: Duration::from_secs(1), ..held(OTHER, 0.0) };
+    for (edited, announced) in [(erased.clone(), 0), (shortened, 0), (renamed, 1)] {
+        let mut stage = Stage::new();
+        stage.step(seen(held(OTHER, 0.0), 8));
+        assert_eq!(stage.at(2.0).step(seen(edited, 9)).len(), announced);
+        let (at, _) = stage.wait();
+        assert!((30.0..30.02).contains(&at), "{at}");
+    }
+    let mut stage = Stage::new();
+    assert_eq!(replaced(&stage.step(seen(erased, 8))).1, "8", "nobody was seen who might still act");
+}
+
+#[test]
+fn a_lease_deleted_under_a_holder_and_made_anew_by_another_does_not_end_the_first_ones_time() {
+    for through_absence in [true, false] {
+        let mut stage = Stage::new();
+        stage.at(1.0).step(seen(held(OTHER, 0.0), 5));
+        if through_absence {
+            stage.at(2.0).step(absent());
+        }
+        let anew = Lease { uid: "lease-2".into(), ..stored(held("pod-c", 2.0), 7) };
+        stage.at(3.0).step(Input::Seen(anew));
+        let given_back = Lease { uid: "lease-2".into(), ..stored(released(0), 8) };
+        assert_eq!(stage.at(4.0).step(Input::Seen(given_back)), []);
+        assert_eq!(stage.wait().0, 31.0);
+    }
+}
+
+#[test]
+fn a_lease_that_is_gone_while_a_mark_says_who_leads_is_created_when_that_one_must_have_stopped() {
+    let rival = || Input::Absent { version: None, rival: true };
+    let mut stage = Stage::new();
+    assert_eq!(stage.at(1.0).step(rival()), []);
+    assert_eq!(stage.at(20.0).step(rival()), [], "said twice, it is still the same rival");
+    let (at, actions) = stage.wait();
+    assert_eq!((at, created(actions).1.holder.as_str()), (31.0, ME));
+
+    let mut stage = Stage::new();
+    stage.step(rival());
+    created(stage.at(5.0).step(absent()));
+
+    // Somebody without eyes for marks created it, and gave it back.
+    let mut stage = Stage::new();
+    stage.at(1.0).step(rival());
+    stage.at(2.0).step(seen(released(0), 3));
+    assert_eq!(stage.wait().0, 31.0);
+}
+
+#[test]
+fn an_absence_that_is_older_than_what_is_known_is_not_news() {
+    let old = |version: &str| Input::Absent { version: Some(Version(version.into())), rival: false };
+    let mut stage = Stage::leading();
+    stage.step(Input::Seen(stored(held(ME, 0.0), 1)));
+    let mut stage = Stage::new();
+    let (attempt, record) = created(stage.step(absent()));
+    stage.step(Input::Written(attempt, stored(record, 20)));
+    assert_eq!(stage.step(old("9")), []);
+    assert_eq!(stage.step(old("21")), [Action::Close]);
+}
+
+#[test]
+fn a_follower_that_hears_nothing_looks_for_itself_and_one_that_hears_does_not() {
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 1));
+    for second in [5.0, 10.0, 15.0] {
+        assert_eq!(stage.at(second).step(seen(held(OTHER, second), 1 + second as u64)), []);
+    }
+    assert_eq!(stage.wake(), (23.0, vec![Action::Read]));
+    assert_eq!(stage.candidate.wake(), Some(moment(45.0)), "one look at a time");
+    stage.now.chance = Chance(1 << 31);
+    assert_eq!(stage.at(24.0).step(Input::ReadFailed), []);
+    assert_eq!(stage.wake(), (24.125, vec![Action::Read]));
+    stage.at(25.0).step(seen(held(OTHER, 20.0), 30));
+    assert_eq!(stage.wake().0, 33.0);
+}
+
+#[test]
+fn a_leader_marks_its_pod_before_its_fence_opens() {
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, record) = created(stage.step(absent()));
+    let actions = stage.step(Input::Written(attempt, stored(record, 1)));
+    assert_eq!(actions, [Action::Announce(ME.into()), Action::Mark]);
+    assert_eq!(stage.at(0.25).step(Input::Marked), [open(1, 0, 0.0)]);
+    assert_eq!(stage.begun, [(Way::Creation, Duration::from_millis(250))]);
+    assert_eq!(stage.step(Input::Marked), []);
+
+    // A renewal that overtakes the mark opens nothing either.
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, record) = created(stage.step(absent()));
+    stage.step(Input::Written(attempt, stored(record, 1)));
+    let (attempt, _, record) = replaced(&stage.wait().1);
+    assert_eq!(stage.step(Input::Written(attempt, stored(record, 2))), []);
+    assert_eq!(stage.at(5.0).step(Input::Marked), [open(1, 0, 4.5)]);
+}
+
+#[test]
+fn a_candidate_asked_to_leave_before_its_fence_opened_gives_the_lease_back() {
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, record) = created(stage.step(absent()));
+    stage.step(Input::Written(attempt, stored(record, 1)));
+    assert_eq!(replaced(&stage.step(Input::Leave)).2.holder, "");
+    assert_eq!(stage.step(Input::Marked), []);
+}
+
+#[test]
+fn a_leader_steps_down_for_another_when_it_is_asked_to() {
+    let asked = |successor: &str| {
+        let mut stage = Stage::leading();
+        let Sight::Present { lease, .. } = stage.candidate.sight.clone() else { panic!("a leader sees its Lease") };
+        let version = Version("2".into());
+        let actions = stage.step(Input::Seen(Lease { successor: Some(successor.into()), version, ..lease }));
+        (stage, actions)
+    };
+    for successor in [OTHER, ""] {
+        let (mut stage, actions) = asked(successor);
+        assert_eq!(actions, [Action::Drain]);
+        assert_eq!(stage.at(1.0).step(Input::Drained)[0], Action::Close);
+    }
+    assert_eq!(asked(ME).1, []);
+
+    // The request was there before the fence was open.
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, record) = created(stage.step(absent()));
+    let lease = Lease { successor: Some(OTHER.into()), ..stored(record, 1) };
+    stage.step(Input::Written(attempt, lease));
+    assert_eq!(stage.step(Input::Marked), [open(1, 0, 0.0), Action::Drain]);
+}
+
+#[test]
+fn a_lease_that_was_released_for_somebody_is_left_to_that_one_for_two_seconds() {
+    let given = |successor: &str| Input::Seen(Lease { successor: Some(successor.into()), ..stored(released(7), 9) });
+    let mut stage = Stage::new();
+    assert_eq!(stage.at(1.0).step(given(OTHER)), []);
+    let (at, actions) = stage.wait();
+    assert_eq!((at, replaced(&actions).1.as_str()), (3.0, "9"));
+    for successor in [ME, ""] {
+        assert_eq!(replaced(&Stage::new().step(given(successor))).1, "9");
+    }
+}
+
+#[test]
+fn a_lease_whose_holder_the_api_server_chooses_is_taken_only_by_the_chosen() {
+    let coordinated = |record| Input::Seen(Lease { coordinated: true, pod_uid: None, ..stored(record, 9) });
+    let mut stage = Stage::new();
+    stage.step(coordinated(held(OTHER, 0.0)));
+    for _ in 0..10 {
+        assert_eq!(stage.wake().1, [Action::Read]);
+        stage.step(coordinated(held(OTHER, 0.0)));
+    }
+    let mut stage = Stage::new();
+    stage.step(coordinated(released(7)));
+    assert_eq!(stage.wake().1, [Action::Read]);
+    let mut stage = Stage::new();
+    let (_, version, record) = replaced(&stage.step(coordinated(held(ME, 0.0))));
+    assert_eq!((version.as_str(), record.transitions), ("9", 8));
 }

@@ -1,0 +1,94 @@
+//! The clocks of this process, read in one place.
+//!
+//! Moments count what has really passed: `CLOCK_MONOTONIC` stands still while a machine sleeps, `CLOCK_BOOTTIME` does not.
+//! The wall clock is read besides, because it is the only one that is put right after a virtual machine was frozen.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, Unit};
+use rand::RngExt as _;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
+
+use super::record::{Chance, Moment, Now};
+
+/// Tells the moments of one process. All copies agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    monotonic: Instant,
+    boot: Duration,
+}
+
+impl Clock {
+    /// A clock whose first moment is this one.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { monotonic: Instant::now(), boot: since_boot() }
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn moment(self) -> Moment {
+        Moment(self.monotonic.elapsed().max(since_boot().saturating_sub(self.boot)))
+    }
+
+    /// This instant, as the core of the elector takes it in.
+    #[must_use]
+    pub fn now(self) -> Now {
+        Now { moment: self.moment(), wall: wall(), chance: chance() }
+    }
+
+    /// When to wake for a moment.
+    #[must_use]
+    pub fn instant(self, moment: Moment) -> Instant {
+        Instant::now() + moment.since(self.moment())
+    }
+}
+
+/// The wall clock, in the whole microseconds that a Lease can hold.
+#[must_use]
+pub fn wall() -> Timestamp {
+    Timestamp::now().round(Unit::Microsecond).unwrap_or_default()
+}
+
+/// A share of chance.
+#[must_use]
+pub fn chance() -> Chance {
+    Chance(rand::rng().random())
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_since_the_machine_started_passes_without_any_runtime() {
+        let before = since_boot();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(since_boot() - before >= Duration::from_millis(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn moments_count_from_the_start_and_agree_with_instants() {
+        let clock = Clock::start();
+        let copy = clock;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let moment = copy.moment();
+        assert!(moment.0 >= Duration::from_secs(3) && moment.0 < Duration::from_secs(4), "{moment:?}");
+        let ahead = clock.instant(moment + Duration::from_secs(2)) - Instant::now();
+        assert!(ahead <= Duration::from_secs(2) && ahead > Duration::from_secs(1), "{ahead:?}");
+        assert_eq!(clock.instant(Moment::default()), Instant::now(), "what has passed is due at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sleep_that_only_the_boot_clock_counts_has_passed_as_well() {
+        let clock = Clock::start();
+        let slept = Clock { boot: clock.boot.saturating_sub(Duration::from_secs(40)), ..clock };
+        assert!(slept.moment().0 >= Duration::from_secs(40).min(clock.boot));
+    }
+}

@@ -1,0 +1,52 @@
+//! One look at the Lease as the API server has it at this moment.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease as StoredLease;
+use kube::Api;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::Event;
+use super::pods::Pods;
+use crate::leader::lease::Input;
+use crate::leader::record::Version;
+use crate::telemetry::causes;
+
+/// How long a read of one small object may take.
+const BUDGET: Duration = Duration::from_secs(3);
+
+/// Looks at one Lease.
+#[derive(Clone)]
+pub(super) struct Look {
+    pub(super) api: Api<StoredLease>,
+    pub(super) name: String,
+    pub(super) pods: Option<Pods>,
+}
+
+impl Look {
+    /// How the Lease stands at this moment.
+    pub(super) async fn look(&self) -> Event {
+        match timeout(BUDGET, self.api.get_opt(&self.name)).await {
+            Ok(Ok(Some(lease))) => Event::Seen(Box::new(lease)),
+            Ok(Ok(None)) => self.absent(None).await,
+            Ok(Err(error)) => {
+                warn!(error = %causes(&error), "the lease was not read");
+                Event::Input(Input::ReadFailed)
+            }
+            Err(_) => {
+                warn!(seconds = BUDGET.as_secs(), "the API server did not answer a read of the lease");
+                Event::Input(Input::ReadFailed)
+            }
+        }
+    }
+
+    /// There is no Lease: whether anybody may lead all the same is asked of the Pods.
+    pub(super) async fn absent(&self, version: Option<Version>) -> Event {
+        let rival = match &self.pods {
+            Some(pods) => pods.rival().await,
+            None => false,
+        };
+        Event::Input(Input::Absent { version, rival })
+    }
+}

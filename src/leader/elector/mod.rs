@@ -1,0 +1,415 @@
+//! The elector: carries out what [`super::lease`] decides on the Lease of a real API server.
+//!
+//! It runs on a thread and a connection pool of its own, so that nothing a reconciler does can delay a renewal. It never
+//! decides: each event of the world becomes one input, each action one effect. What the fence protects is not its
+//! business, and its own writes, to the Lease and to the marks of Pods, are the only ones that need no proof of leadership:
+//! they make it.
+//!
+//! - [`stored`] is how values stand in the Lease object (pure)
+//! - [`look`] and [`mod@watch`] tell how the Lease stands
+//! - [`pods`] marks the leader's Pod, and tells of containers that ended
+
+mod look;
+mod pods;
+mod stored;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::coordination::v1::Lease as StoredLease;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::PostParams;
+use kube::runtime::events::{self, EventType, Recorder, Reporter};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use self::look::Look;
+use self::pods::Pods;
+use self::watch::Watch;
+use super::clock::Clock;
+use super::drain::Drain;
+use super::fence::{Fence, Reach};
+use super::lease::{Action, Attempt, Candidate, Exit, Input};
+use super::record::{Config, Way};
+use crate::health::Health;
+use crate::metrics::{Election, RenewError, Takeover};
+use crate::telemetry::causes;
+
+pub use self::pods::introduce_container;
+
+/// How often the elector goes round at least, to show that it is alive and to see that the work is.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long telling people about an election may take.
+const EVENT_BUDGET: Duration = Duration::from_secs(1);
+/// Name under which events are told.
+const REPORTER: &str = "serviceoffer-controller";
+
+/// Everything an elector needs.
+#[derive(Debug)]
+pub struct Elector {
+    /// How this candidate takes part.
+    pub config: Config,
+    /// Name of the Lease.
+    pub name: String,
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Namespace of the Pods of all candidates.
+    pub pod_namespace: String,
+    /// Whether the kubelet's word that the holder's container terminated is listened to.
+    pub early_takeover: bool,
+    /// What it opens and closes.
+    pub fence: Fence,
+    /// How it asks the work to come to rest.
+    pub drain: Drain,
+    /// How long it waits for that.
+    pub drain_budget: Duration,
+    /// What it tells of itself.
+    pub metrics: Election,
+    /// Whom it tells that it is alive, and whom it asks whether the work is.
+    pub health: Arc<Health>,
+}
+
+/// How an elector ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// What became of the Lease.
+    pub exit: Exit,
+    /// It left because the work had come to a standstill.
+    pub stalled: bool,
+}
+
+impl Elector {
+    /// Takes part until the process should end, and says why. `leave` resolves when the process is asked to end.
+    ///
+    /// `client` must have no retry layer: a write that is repeated behind the elector's back is one whose moment of
+    /// sending it does not know.
+    pub async fn run(self, client: Client, leave: impl Future<Output = ()>) -> Departure {
+        let (sender, sightings) = mpsc::channel(16);
+        let (attended, holder) = tokio::sync::watch::channel(None);
+        let pods =
+            Pods { api: Api::namespaced(client.clone(), &self.pod_namespace), own: self.config.identity.clone() };
+        let look = Look {
+            api: Api::namespaced(client.clone(), &self.namespace),
+            name: self.name.clone(),
+            pods: self.config.marks.then(|| pods.clone()),
+        };
+        let watch = Watch {
+            look: look.clone(),
+            period: self.config.retry_period,
+            silence: self.config.lease_duration,
+            sightings: sender.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let mut background = JoinSet::new();
+        background.spawn(watch.run());
+        if self.early_takeover {
+            background.spawn(pods.clone().attend(holder, sender));
+        }
+        let reporter = Reporter { controller: REPORTER.into(), instance: Some(self.config.identity.clone()) };
+        let world = World {
+            look,
+            pods,
+            recorder: Recorder::new(client, reporter),
+            clock: self.fence.clock(),
+            latest: None,
+            replies: FuturesUnordered::new(),
+            draining: None,
+            attended,
+            has_led: false,
+            stalled: false,
+            background,
+            elector: self,
+        };
+        world.take_part(sightings, leave).await
+    }
+}
+
+/// Sleeps until then, or for ever.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What happened, with the object that came with it.
+#[derive(Debug)]
+enum Event {
+    Seen(Box<StoredLease>),
+    Written(Attempt, Box<StoredLease>, Duration),
+    Input(Input),
+}
+
+/// The elector's hands: everything it holds between two steps of the candidate.
+struct World {
+    elector: Elector,
+    look: Look,
+    pods: Pods,
+    recorder: Recorder,
+    clock: Clock,
+    /// The newest object that came in. A write starts from it, so that fields of others are kept.
+    latest: Option<StoredLease>,
+    replies: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// The end of the patience with the work, once it has been asked to come to rest.
+    draining: Option<Instant>,
+    /// Tells whose Pod is attended to.
+    attended: tokio::sync::watch::Sender<Option<String>>,
+    has_led: bool,
+    stalled: bool,
+    /// What ends with the elector.
+    background: JoinSet<()>,
+}
+
+impl World {
+    async fn take_part(mut self, mut sightings: mpsc::Receiver<Event>, leave: impl Future<Output = ()>) -> Departure {
+        if self.elector.config.marks {
+            // An earlier container of this Pod may have led.
+            let (pods, own) = (self.pods.clone(), self.elector.config.identity.clone());
+            self.background.spawn(async move { pods.unmark(|name| name == own).await });
+        }
+        let (mut candidate, mut actions) = Candidate::new(self.elector.config.clone(), self.clock.now());
+        let leave = leave.fuse();
+        tokio::pin!(leave);
+        loop {
+            for action in actions {
+                if let Some(exit) = self.carry_out(action) {
+                    return self.depart(exit).await;
+                }
+            }
+            self.elector.health.beat();
+            let (clock, draining, drain) = (self.clock, self.draining, self.elector.drain.clone());
+            let event = tokio::select! {
+                biased;
+                () = &mut leave => Event::Input(Input::Leave),
+                Some(event) = self.replies.next() => event,
+                Some(event) = sightings.recv() => event,
+                () = drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
+                () = until(draining) => Event::Input(Input::DrainTimedOut),
+                () = until(candidate.wake().map(|wake| clock.instant(wake))) => Event::Input(Input::Tick),
+                () = sleep(HEARTBEAT) => Event::Input(self.look_after_the_work()),
+            };
+            let input = self.take_in(event);
+            debug!(?input, "election input");
+            actions = candidate.step(input, clock.now());
+        }
+    }
+
+    /// A leader whose loops stand still while work waits makes room for one whose loops move.
+    fn look_after_the_work(&mut self) -> Input {
+        match self.elector.health.standstill() {
+            Some(standstill) if !self.stalled => {
+                warn!(seconds = standstill.as_secs(), "work waits and nothing has been done: stepping down");
+                self.stalled = true;
+                Input::Leave
+            }
+            _ => Input::Tick,
+        }
+    }
+
+    fn take_in(&mut self, event: Event) -> Input {
+        match event {
+            Event::Seen(stored) => {
+                let lease = stored::read(&stored);
+                self.keep(*stored);
+                Input::Seen(lease)
+            }
+            Event::Written(attempt, stored, took) => {
+                let lease = stored::read(&stored);
+                self.keep(*stored);
+                self.elector.metrics.renewed(took);
+                Input::Written(attempt, lease)
+            }
+            Event::Input(input) => {
+                if matches!(input, Input::Drained | Input::DrainTimedOut) {
+                    self.draining = None;
+                }
+                input
+            }
+        }
+    }
+
+    fn keep(&mut self, stored: StoredLease) {
+        let older =
+            self.latest.as_ref().is_some_and(|latest| stored::version(&stored).precedes(&stored::version(latest)));
+        if !older {
+            let lease = stored::read(&stored);
+            let stranger = lease.record.holder != self.elector.config.identity;
+            let attended = lease.instance.filter(|_| stranger).map(|_| lease.record.holder);
+            self.attended.send_if_modified(|name| std::mem::replace(name, attended.clone()) != attended);
+            self.latest = Some(stored);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<Exit> {
+        debug!(?action, "election action");
+        let elector = &self.elector;
+        match action {
+            Action::Read => {
+                if !elector.fence.remaining().is_zero() {
+                    elector.metrics.slow_path();
+                }
+                let look = self.look.clone();
+                self.replies.push(async move { look.look().await }.boxed());
+            }
+            Action::Create(attempt, record) => {
+                let lease = stored::write(&elector.config, (&elector.namespace, &elector.name), None, record);
+                let api = self.look.api.clone();
+                self.send(attempt, async move { api.create(&PostParams::default(), &lease).await });
+            }
+            Action::Replace(attempt, expected, record) => {
+                let Some(latest) = self.latest.as_ref().filter(|latest| stored::version(latest) == expected) else {
+                    // The object at hand is newer than the decision: the API server would refuse the write as well.
+                    self.replies.push(std::future::ready(Event::Input(Input::Refused(attempt))).boxed());
+                    return None;
+                };
+                let lease = stored::write(&elector.config, (&elector.namespace, &elector.name), Some(latest), record);
+                let (api, name) = (self.look.api.clone(), elector.name.clone());
+                self.send(attempt, async move { api.replace(&name, &PostParams::default(), &lease).await });
+            }
+            Action::Mark => {
+                let pods = self.pods.clone();
+                let marked = async move {
+                    pods.mark().await;
+                    Event::Input(Input::Marked)
+                };
+                self.replies.push(marked.boxed());
+            }
+            Action::Begin { way, waited } => {
+                info!(?way, milliseconds = waited.as_millis(), "a term begins");
+                elector.metrics.acquired(takeover(way), waited);
+                self.begin();
+            }
+            Action::Open { epoch, soft_end, hard_end, wall_end } => {
+                elector.metrics.leads(true);
+                elector.metrics.epoch(&epoch.version.0);
+                elector.fence.open(epoch, Reach { soft_end, hard_end, wall_end });
+            }
+            Action::Close => {
+                elector.fence.close();
+                elector.metrics.leads(false);
+            }
+            Action::Drain => {
+                elector.drain.begin();
+                self.draining = Some(Instant::now() + elector.drain_budget);
+            }
+            Action::Announce(holder) => {
+                elector.metrics.transition();
+                info!(leader = holder, "new leader is {holder}");
+            }
+            Action::Exit(exit) => {
+                match exit {
+                    Exit::Clean => info!("no longer a candidate"),
+                    Exit::Unreleased => {
+                        warn!("no longer a candidate; the lease was not released and runs out by itself")
+                    }
+                    Exit::Lost => warn!("the lease is lost"),
+                }
+                return Some(exit);
+            }
+        }
+        None
+    }
+
+    fn send(
+        &mut self,
+        attempt: Attempt,
+        write: impl Future<Output = Result<StoredLease, kube::Error>> + Send + 'static,
+    ) {
+        // Slow is not dead: the candidate sends a twin long before, and this one keeps its chance.
+        let budget = self.elector.config.renew_deadline;
+        let metrics = self.elector.metrics.clone();
+        self.replies.push(
+            async move {
+                let begun = Instant::now();
+                match timeout(budget, write).await {
+                    Ok(Ok(lease)) => Event::Written(attempt, Box::new(lease), begun.elapsed()),
+                    // A conflict, an object that exists already, or one that is gone: all say that a read is due.
+                    Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+                        metrics.renewal_failed(RenewError::Conflict);
+                        Event::Input(Input::Refused(attempt))
+                    }
+                    Ok(Err(error)) => {
+                        metrics.renewal_failed(match error {
+                            kube::Error::Api(_) => RenewError::Refused,
+                            _ => RenewError::Unreachable,
+                        });
+                        warn!(error = %causes(&error), "the lease was not written");
+                        Event::Input(Input::Unanswered(attempt))
+                    }
+                    Err(_) => {
+                        metrics.renewal_failed(RenewError::Timeout);
+                        warn!(seconds = budget.as_secs(), "the API server did not answer a write to the lease");
+                        Event::Input(Input::Unanswered(attempt))
+                    }
+                }
+            }
+            .boxed(),
+        );
+    }
+
+    /// A term begins: people are told, and the mark is taken from whoever led before.
+    fn begin(&mut self) {
+        self.has_led = true;
+        let (recorder, event, lease) = (self.recorder.clone(), self.event("became leader"), self.reference());
+        self.background.spawn(async move { publish(recorder, event, lease).await });
+        if self.elector.config.marks {
+            let (pods, own) = (self.pods.clone(), self.elector.config.identity.clone());
+            self.background.spawn(async move { pods.unmark(|name| name != own).await });
+        }
+    }
+
+    async fn depart(self, exit: Exit) -> Departure {
+        if self.has_led {
+            publish(self.recorder.clone(), self.event("stopped leading"), self.reference()).await;
+        }
+        Departure { exit, stalled: self.stalled }
+    }
+
+    /// What client-go tells about an election, in its words.
+    fn event(&self, what: &str) -> events::Event {
+        events::Event {
+            type_: EventType::Normal,
+            reason: "LeaderElection".into(),
+            note: Some(format!("{} {what}", self.elector.config.identity)),
+            action: "LeaderElection".into(),
+            secondary: None,
+        }
+    }
+
+    fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("coordination.k8s.io/v1".into()),
+            kind: Some("Lease".into()),
+            namespace: Some(self.elector.namespace.clone()),
+            name: Some(self.elector.name.clone()),
+            uid: self.latest.as_ref().and_then(|lease| lease.metadata.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+fn takeover(way: Way) -> Takeover {
+    match way {
+        Way::Creation => Takeover::Creation,
+        Way::Release => Takeover::Release,
+        Way::Expiry => Takeover::Expiry,
+        Way::Termination => Takeover::Termination,
+        Way::Reclaim => Takeover::Reclaim,
+    }
+}
+
+/// Tells people, if that is quickly done.
+async fn publish(recorder: Recorder, event: events::Event, lease: ObjectReference) {
+    match timeout(EVENT_BUDGET, recorder.publish(&event, &lease)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(error = %causes(&error), "an event was not told"),
+        Err(_) => debug!("an event was not told in time"),
+    }
+}

@@ -1,0 +1,260 @@
+//! What the elector knows of Pods and does to them: the mark of the leader, and the kubelet's word that a container ended.
+//!
+//! A container is known by a token that it drew at its start and wrote into its termination log: the kubelet repeats that
+//! text in the Pod's status once this very container has terminated, and never before. So no clock and no container id has
+//! to be compared, and a Pod that vanished or was declared failed proves nothing.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::Event;
+use crate::leader::clock::chance;
+use crate::leader::lease::Input;
+use crate::telemetry::causes;
+
+/// Says who leads, to people and to Services.
+const ROLE_LABEL: &str = "obol.org/role";
+/// The role of whoever leads. Nobody else has one.
+const LEADER: &str = "leader";
+/// Of the Pods of a ReplicaSet, the one that costs most is deleted last.
+const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+const DELETION_COST: &str = "100";
+/// Where Kubernetes has every container write its last words.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// What those words begin with.
+const LAST_WORDS: &str = "serviceoffer-controller container ";
+/// How long a new leader waits for its mark: long enough for a write, too short to be missed as a leader.
+const MARK_BUDGET: Duration = Duration::from_millis(500);
+/// How long any other request may take.
+const BUDGET: Duration = Duration::from_secs(3);
+/// Seconds after which the API server ends a watch.
+const WATCH_SECONDS: u32 = 60;
+/// The longest pause between two attempts to watch.
+const RETRY: Duration = Duration::from_secs(2);
+/// The same where the role allows no watch.
+const RETRY_FORBIDDEN: Duration = Duration::from_secs(60);
+
+/// Draws the token of this container and writes it where the kubelet finds it. `None` where no kubelet looks.
+#[must_use]
+pub fn introduce_container() -> Option<String> {
+    let token = format!("{:032x}", rand::random::<u128>());
+    // Never created: a file that is not there is one that nobody reads.
+    let written = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(TERMINATION_LOG)
+        .and_then(|mut log| write!(log, "{LAST_WORDS}{token}"));
+    match written {
+        Ok(()) => Some(token),
+        Err(error) => {
+            debug!(%error, "no termination log: the end of this container will not be known before its lease runs out");
+            None
+        }
+    }
+}
+
+/// The Pods of one namespace, as one replica sees them.
+#[derive(Clone)]
+pub(super) struct Pods {
+    pub(super) api: Api<Pod>,
+    /// Name of the Pod of this replica.
+    pub(super) own: String,
+}
+
+impl Pods {
+    /// Marks the Pod of this replica as the leader's. What fails is told, and changes nothing: the mark serves people, roll
+    /// outs, and a candidate that finds no Lease.
+    pub(super) async fn mark(&self) {
+        let metadata = json!({
+            "labels": { ROLE_LABEL: LEADER }, "annotations": { DELETION_COST_ANNOTATION: DELETION_COST },
+        });
+        match timeout(MARK_BUDGET, self.patch(&self.own, metadata)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = %causes(&error), "the pod of the leader is not marked"),
+            Err(_) => warn!("the API server did not answer in time: the pod of the leader may not be marked"),
+        }
+    }
+
+    /// Takes the mark from every Pod that `outdated` chooses.
+    pub(super) async fn unmark(&self, outdated: impl Fn(&str) -> bool) {
+        let unmarked = async {
+            for name in self.marked().await?.iter().map(ResourceExt::name_any).filter(|name| outdated(name)) {
+                let metadata = json!({
+                    "labels": { ROLE_LABEL: null }, "annotations": { DELETION_COST_ANNOTATION: null },
+                });
+                match self.patch(&name, metadata).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    other => other?,
+                }
+            }
+            Ok::<_, kube::Error>(())
+        };
+        match timeout(BUDGET, unmarked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = %causes(&error), "an outdated mark of a leader stays"),
+            Err(_) => warn!("the API server did not answer in time: an outdated mark of a leader may stay"),
+        }
+    }
+
+    /// Whether another Pod is marked as the leader's and not known to have ended. If that cannot be told, it may be.
+    pub(super) async fn rival(&self) -> bool {
+        match timeout(BUDGET, self.marked()).await {
+            Ok(Ok(pods)) => pods.iter().any(|pod| pod.name_any() != self.own && !has_ended(pod)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => false,
+            Ok(Err(error)) => {
+                warn!(error = %causes(&error), "there is no lease, and whether anybody leads without one is not known");
+                true
+            }
+            Err(_) => true,
+        }
+    }
+
+    async fn marked(&self) -> Result<Vec<Pod>, kube::Error> {
+        let parameters = ListParams::default().labels(&format!("{ROLE_LABEL}={LEADER}"));
+        Ok(self.api.list(&parameters).await?.items)
+    }
+
+    async fn patch(&self, name: &str, metadata: serde_json::Value) -> Result<(), kube::Error> {
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        self.api.patch_metadata(name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Tells of every container of the holder's Pod that has terminated, whoever the holder is.
+    pub(super) async fn attend(self, mut holder: watch::Receiver<Option<String>>, sightings: mpsc::Sender<Event>) {
+        loop {
+            let name = holder.borrow_and_update().clone();
+            let attending = async {
+                match name {
+                    Some(name) => self.attend_to(&name, &sightings).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = attending => return,
+                changed = holder.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Ends when nobody listens any more.
+    async fn attend_to(&self, name: &str, sightings: &mpsc::Sender<Event>) {
+        let mut version = None;
+        while !sightings.is_closed() {
+            let pause = match self.watch(name, &mut version, sightings).await {
+                Ok(()) => Duration::ZERO,
+                Err(kube::Error::Api(status)) if status.code == 403 => RETRY_FORBIDDEN,
+                Err(error) => {
+                    debug!(error = %causes(&error), "the watch of the holder's pod broke");
+                    version = None;
+                    RETRY
+                }
+            };
+            sleep(chance().of(pause)).await;
+        }
+    }
+
+    async fn watch(
+        &self,
+        name: &str,
+        version: &mut Option<String>,
+        sightings: &mpsc::Sender<Event>,
+    ) -> Result<(), kube::Error> {
+        let selector = format!("metadata.name={name}");
+        let tell = async |pod: &Pod| {
+            for token in terminated(pod) {
+                let _ = sightings.send(Event::Input(Input::Terminated(token))).await;
+            }
+        };
+        let from = match version.clone() {
+            Some(version) => version,
+            None => {
+                let list = self.api.list(&ListParams::default().fields(&selector)).await?;
+                for pod in &list.items {
+                    tell(pod).await;
+                }
+                version.insert(list.metadata.resource_version.unwrap_or_default()).clone()
+            }
+        };
+        let parameters = WatchParams::default().fields(&selector).timeout(WATCH_SECONDS);
+        let mut stream = self.api.watch(&parameters, &from).await?.boxed();
+        while let Some(event) = stream.try_next().await? {
+            match event {
+                WatchEvent::Added(pod) | WatchEvent::Modified(pod) | WatchEvent::Deleted(pod) => {
+                    tell(&pod).await;
+                    *version = pod.resource_version();
+                }
+                WatchEvent::Bookmark(bookmark) => *version = Some(bookmark.metadata.resource_version),
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tokens of the containers of a Pod that have terminated.
+fn terminated(pod: &Pod) -> Vec<String> {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let states = statuses.flat_map(|status| [&status.state, &status.last_state]).flatten();
+    let words = states.filter_map(|state: &ContainerState| state.terminated.as_ref()?.message.as_deref());
+    words.filter_map(|words| Some(words.trim().strip_prefix(LAST_WORDS)?.to_owned())).collect()
+}
+
+/// Whether no container of a Pod runs, by the kubelet's word on each of them.
+fn has_ended(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let ended = |state: &Option<ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
+    !statuses.is_empty() && statuses.iter().all(|status| ended(&status.state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(statuses: serde_json::Value) -> Pod {
+        let status = json!({ "phase": "Failed", "containerStatuses": statuses });
+        serde_json::from_value(json!({ "metadata": { "name": "pod-a" }, "status": status })).unwrap()
+    }
+
+    fn status(state: serde_json::Value, last: serde_json::Value) -> serde_json::Value {
+        json!({
+            "name": "controller", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": state, "lastState": last,
+        })
+    }
+
+    fn ended(message: &str) -> serde_json::Value {
+        json!({ "terminated": { "exitCode": 137, "message": message } })
+    }
+
+    #[test]
+    fn a_container_that_terminated_is_known_by_its_token_as_long_as_the_kubelet_remembers_it() {
+        let running = json!({ "running": {} });
+        let first = format!("{LAST_WORDS}0a1b\n");
+        assert_eq!(terminated(&pod(json!([status(ended(&first), json!({}))]))), ["0a1b"]);
+        assert_eq!(terminated(&pod(json!([status(running.clone(), ended(&first))]))), ["0a1b"]);
+        assert_eq!(terminated(&pod(json!([status(running, json!({}))]))), [""; 0]);
+        assert_eq!(terminated(&pod(json!([status(ended("some other text"), json!({}))]))), [""; 0]);
+    }
+
+    #[test]
+    fn a_pod_that_is_declared_failed_has_not_ended_as_long_as_a_container_is_not_reported_terminated() {
+        assert!(!has_ended(&pod(json!([]))));
+        assert!(!has_ended(&Pod::default()));
+        assert_eq!(terminated(&pod(json!([]))), [""; 0]);
+        let running = status(json!({ "running": {} }), ended("x"));
+        assert!(!has_ended(&pod(json!([running.clone()]))));
+        assert!(!has_ended(&pod(json!([running, status(ended("x"), json!({}))]))));
+        assert!(has_ended(&pod(json!([status(ended("x"), json!({}))]))));
+    }
+}

@@ -1,0 +1,236 @@
+//! How a candidate's values stand in the Lease object, field by field as client-go reads and writes them. Pure.
+//!
+//! What client-go has no field for stands in annotations. It keeps annotations that it does not know when it takes a Lease
+//! over, so ours say of which term they speak, and are nothing in any other.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease as StoredLease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use serde::{Deserialize, Serialize};
+
+use crate::leader::record::{Config, Lease, Record, Version};
+
+/// What is known of the holder besides its name.
+const HOLDER_ANNOTATION: &str = "obol.org/holder";
+/// Asks the holder to step down, for the candidate that it names, or for any other if it is empty.
+const STEP_DOWN_ANNOTATION: &str = "obol.org/step-down";
+
+/// The holder's Pod and container, and the term of which that is true.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Holder {
+    acquire_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+}
+
+/// Version of the object.
+pub(super) fn version(stored: &StoredLease) -> Version {
+    Version(stored.metadata.resource_version.clone().unwrap_or_default())
+}
+
+/// The Lease as a candidate knows it. Absent fields read as client-go reads them: no holder, no time, no transition.
+pub(super) fn read(stored: &StoredLease) -> Lease {
+    let spec = stored.spec.clone().unwrap_or_default();
+    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
+    let record = Record {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration: Duration::from_secs(seconds),
+        acquired: spec.acquire_time.map(|time| time.0),
+        renewed: spec.renew_time.map(|time| time.0),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+    };
+    let annotation = |name| stored.metadata.annotations.as_ref().and_then(|annotations| annotations.get(name));
+    let holder = annotation(HOLDER_ANNOTATION).and_then(|text| serde_json::from_str::<Holder>(text).ok());
+    let holder = holder.filter(|holder| holder.acquire_time.is_some() && holder.acquire_time == record.acquired);
+    let (pod_uid, instance) = holder.map_or((None, None), |holder| (holder.pod_uid, holder.instance));
+    let preferred = spec.preferred_holder.filter(|preferred| !preferred.is_empty());
+    Lease {
+        record,
+        pod_uid,
+        instance,
+        successor: annotation(STEP_DOWN_ANNOTATION).cloned().or(preferred),
+        coordinated: spec.strategy.is_some_and(|strategy| !strategy.is_empty()),
+        uid: stored.metadata.uid.clone().unwrap_or_default(),
+        version: version(stored),
+    }
+}
+
+/// The Lease to store. Everything that is not this elector's business stays as it was.
+pub(super) fn write(
+    config: &Config,
+    (namespace, name): (&str, &str),
+    latest: Option<&StoredLease>,
+    record: Record,
+) -> StoredLease {
+    let mut lease = latest.cloned().unwrap_or_else(|| StoredLease {
+        metadata: ObjectMeta { name: Some(name.into()), namespace: Some(namespace.into()), ..ObjectMeta::default() },
+        spec: None,
+    });
+    // The server keeps those; a stale copy of them would only make the request larger.
+    lease.metadata.managed_fields = None;
+    let kept = lease.spec.take().unwrap_or_default();
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    let begins = !record.holder.is_empty() && kept.acquire_time.as_ref().map(|time| time.0) != record.acquired;
+    if begins {
+        // Whoever begins a term has made room as it was asked.
+        annotations.remove(STEP_DOWN_ANNOTATION);
+    }
+    let holder =
+        Holder { acquire_time: record.acquired, pod_uid: config.pod_uid.clone(), instance: config.instance.clone() };
+    let says_more = !record.holder.is_empty() && (holder.pod_uid.is_some() || holder.instance.is_some());
+    match serde_json::to_string(&holder).ok().filter(|_| says_more) {
+        Some(text) => annotations.insert(HOLDER_ANNOTATION.into(), text),
+        None => annotations.remove(HOLDER_ANNOTATION),
+    };
+    lease.spec = Some(LeaseSpec {
+        holder_identity: Some(record.holder),
+        lease_duration_seconds: Some(i32::try_from(record.duration.as_secs()).unwrap_or(i32::MAX)),
+        acquire_time: record.acquired.map(MicroTime),
+        renew_time: record.renewed.map(MicroTime),
+        lease_transitions: Some(record.transitions),
+        ..kept
+    });
+    lease
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PLACE: (&str, &str) = ("operators", "serviceoffer-controller");
+
+    fn config() -> Config {
+        Config {
+            identity: "pod-a".into(),
+            pod_uid: Some("uid-a".into()),
+            instance: Some("token-a".into()),
+            marks: false,
+            lease_duration: Duration::from_secs(30),
+            renew_deadline: Duration::from_secs(20),
+            retry_period: Duration::from_secs(5),
+        }
+    }
+
+    fn time(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn held(holder: &str, acquired: i64) -> Record {
+        Record {
+            holder: holder.into(),
+            duration: Duration::from_secs(30),
+            acquired: Some(time(acquired)),
+            renewed: Some(time(acquired + 5)),
+            transitions: 3,
+        }
+    }
+
+    fn stored(value: serde_json::Value) -> StoredLease {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        let mut lease = write(&config(), PLACE, None, held("pod-a", 0));
+        lease.metadata.uid = Some("lease".into());
+        lease.metadata.resource_version = Some("17".into());
+        let expected = Lease {
+            record: held("pod-a", 0),
+            pod_uid: Some("uid-a".into()),
+            instance: Some("token-a".into()),
+            successor: None,
+            coordinated: false,
+            uid: "lease".into(),
+            version: Version("17".into()),
+        };
+        assert_eq!(read(&lease), expected);
+        assert_eq!(lease.metadata.namespace.as_deref(), Some("operators"));
+    }
+
+    #[test]
+    fn records_of_client_go_are_read_held_and_released() {
+        let held = stored(json!({
+            "metadata": { "name": "x", "namespace": "y", "uid": "lease", "resourceVersion": "8" },
+            "spec": {
+                "holderIdentity": "go-1", "leaseDurationSeconds": 15, "leaseTransitions": 2,
+                "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:01:00.000000Z",
+            },
+        }));
+        let lease = read(&held);
+        assert_eq!((lease.record.holder.as_str(), lease.record.transitions), ("go-1", 2));
+        assert_eq!(lease.record.duration, Duration::from_secs(15));
+        assert_eq!((lease.pod_uid, lease.instance, lease.successor, lease.coordinated), (None, None, None, false));
+
+        let released = stored(json!({
+            "metadata": {},
+            "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 2 },
+        }));
+        assert!(read(&released).record.is_released());
+        let erased = stored(json!({ "metadata": {}, "spec": { "leaseDurationSeconds": 15 } }));
+        assert!(!read(&erased).record.is_released(), "somebody took the name away: that is no release");
+        assert_eq!(read(&StoredLease::default()).record, Record::default());
+    }
+
+    #[test]
+    fn fields_of_others_survive_a_write() {
+        let before = stored(json!({
+            "metadata": {
+                "name": "x", "resourceVersion": "8", "labels": { "team": "a" }, "annotations": { "note": "b" },
+                "managedFields": [{ "manager": "m" }],
+            },
+            "spec": { "holderIdentity": "go-1", "preferredHolder": "go-2", "strategy": "OldestEmulationVersion" },
+        }));
+        let after = write(&config(), PLACE, Some(&before), held("pod-a", 0));
+        assert_eq!(after.metadata.labels, before.metadata.labels);
+        assert_eq!(after.metadata.annotations.as_ref().unwrap()["note"], "b");
+        assert_eq!(after.metadata.resource_version.as_deref(), Some("8"));
+        assert_eq!(after.metadata.managed_fields, None);
+        let lease = read(&after);
+        assert_eq!((lease.successor.as_deref(), lease.coordinated), (Some("go-2"), true));
+    }
+
+    #[test]
+    fn what_is_said_of_one_holder_is_not_believed_of_the_next() {
+        let ours = write(&config(), PLACE, None, held("pod-a", 0));
+        // client-go replaces the spec and keeps the metadata, whoever it takes the Lease over from.
+        let mut theirs = ours.clone();
+        theirs.spec.as_mut().unwrap().holder_identity = Some("go-1".into());
+        theirs.spec.as_mut().unwrap().acquire_time = Some(MicroTime(time(40)));
+        let lease = read(&theirs);
+        assert_eq!((lease.pod_uid, lease.instance), (None, None));
+        let mut nonsense = ours;
+        nonsense.metadata.annotations.as_mut().unwrap().insert(HOLDER_ANNOTATION.into(), "{".into());
+        assert_eq!(read(&nonsense).instance, None);
+    }
+
+    #[test]
+    fn a_request_to_step_down_is_read_and_ends_with_the_next_term() {
+        let mut lease = write(&config(), PLACE, None, held("pod-a", 0));
+        let annotations = lease.metadata.annotations.as_mut().unwrap();
+        annotations.insert(STEP_DOWN_ANNOTATION.into(), "pod-b".into());
+        assert_eq!(read(&lease).successor.as_deref(), Some("pod-b"));
+
+        let renewed = write(&config(), PLACE, Some(&lease), Record { renewed: Some(time(9)), ..held("pod-a", 0) });
+        assert_eq!(read(&renewed).successor.as_deref(), Some("pod-b"), "a renewal does not hide the request");
+        let released = Record { holder: String::new(), duration: Record::RELEASED, ..held("", 10) };
+        let released = write(&config(), PLACE, Some(&renewed), released);
+        assert_eq!(read(&released).successor.as_deref(), Some("pod-b"), "candidates must see for whom it was released");
+        assert_eq!(read(&released).instance, None);
+        let taken = write(&config(), PLACE, Some(&released), held("pod-c", 20));
+        assert_eq!(read(&taken).successor, None);
+    }
+
+    #[test]
+    fn a_candidate_outside_a_pod_says_nothing_of_pods() {
+        let config = Config { pod_uid: None, instance: None, ..config() };
+        let lease = write(&config, PLACE, None, held("host_1", 0));
+        assert_eq!(lease.metadata.annotations, Some(Default::default()));
+    }
+}
