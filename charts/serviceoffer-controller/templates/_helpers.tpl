@@ -76,3 +76,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/* What the elector may do with Pods: only what is switched on. */}}
+{{- define "serviceoffer-controller.podVerbs" -}}
+{{- $verbs := list -}}
+{{- with .Values.leaderElection -}}
+{{- if or .earlyTakeover .markPod }}{{ $verbs = append $verbs "list" }}{{ end -}}
+{{- if .earlyTakeover }}{{ $verbs = append $verbs "watch" }}{{ end -}}
+{{- if .markPod }}{{ $verbs = append $verbs "patch" }}{{ end -}}
+{{- end -}}
+{{- join ", " $verbs -}}
+{{- end -}}
