@@ -19,6 +19,7 @@ mod tally;
 mod admission;
 mod contention;
 mod documents;
+mod election;
 mod failover;
 mod install;
 mod once;

@@ -14,7 +14,7 @@ use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::Event;
@@ -151,8 +151,10 @@ impl Pods {
     async fn attend_to(&self, name: &str, sightings: &mpsc::Sender<Event>) {
         let mut version = None;
         while !sightings.is_closed() {
+            let begun = Instant::now();
             let pause = match self.watch(name, &mut version, sightings).await {
-                Ok(()) => Duration::ZERO,
+                Ok(()) if begun.elapsed() > RETRY => Duration::ZERO,
+                Ok(()) => RETRY,
                 Err(kube::Error::Api(status)) if status.code == 403 => RETRY_FORBIDDEN,
                 Err(error) => {
                     debug!(error = %causes(&error), "the watch of the holder's pod broke");

@@ -43,7 +43,7 @@ impl Watch {
         while !self.sightings.is_closed() {
             let begun = Instant::now();
             match self.watch(&mut version).await {
-                Ok(()) => failures = 0,
+                Ok(()) => {}
                 Err(kube::Error::Api(status)) if status.code == 403 => {
                     if !told {
                         warn!(missing = status.message, "the lease cannot be watched and is read again and again");
@@ -58,12 +58,15 @@ impl Watch {
                         version = None;
                     }
                     debug!(error = %causes(&error), "the watch of the lease broke");
-                    failures = if begun.elapsed() > BACKOFF.1 { 1 } else { failures + 1 };
                 }
             }
             self.metrics.watch_restarted();
-            let ceiling = BACKOFF.0.saturating_mul(1 << failures.min(8)).min(BACKOFF.1);
-            sleep(chance().of(ceiling)).await;
+            // One that lasted goes on at once: a release in between must not wait.
+            failures = if begun.elapsed() > BACKOFF.1 { 0 } else { failures + 1 };
+            if failures > 0 {
+                let ceiling = BACKOFF.0.saturating_mul(1 << failures.min(8)).min(BACKOFF.1);
+                sleep(chance().of(ceiling)).await;
+            }
         }
     }
 
