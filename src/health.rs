@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::metrics::Loop;
 
@@ -92,11 +94,8 @@ impl Health {
     /// How long the loops have stood still although work waits, if it is too long.
     #[must_use]
     pub fn standstill(&self) -> Option<Duration> {
-        self.standstill_of(STANDSTILL)
-    }
-
-    fn standstill_of(&self, limit: Duration) -> Option<Duration> {
-        self.progress().standing_since().map(|since| since.elapsed()).filter(|standstill| *standstill > limit)
+        let standing = self.progress().standing_since()?.elapsed();
+        (standing > STANDSTILL).then_some(standing)
     }
 
     /// Whether the elector has shown itself within the patience with it, and no loop has stood still for so long that the
@@ -105,7 +104,7 @@ impl Health {
     pub fn is_alive(&self) -> bool {
         let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
         let heard = self.patience.is_none_or(|patience| self.origin.elapsed().saturating_sub(beat) <= patience);
-        heard && self.standstill_of(STANDSTILL + STANDSTILL / 5).is_none()
+        heard && self.standstill().is_none_or(|standstill| standstill <= STANDSTILL + STANDSTILL / 5)
     }
 
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
@@ -115,6 +114,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn work(name: &str) -> Work {
@@ -129,50 +130,51 @@ mod tests {
         assert!(health.is_synced());
     }
 
-    #[test]
-    fn a_silent_elector_is_dead_and_no_elector_is_not() {
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_elector_is_dead_and_no_elector_is_not() {
         assert!(Health::new(None).is_alive());
-        let health = Health::new(Some(Duration::from_millis(20)));
-        std::thread::sleep(Duration::from_millis(50));
+        let health = Health::new(Some(Duration::from_secs(50)));
+        advance(Duration::from_secs(51)).await;
         assert!(!health.is_alive());
         health.beat();
         assert!(health.is_alive());
     }
 
-    #[test]
-    fn loops_stand_still_only_while_work_waits_and_none_is_done() {
+    #[tokio::test(start_paused = true)]
+    async fn loops_stand_still_only_while_work_waits_and_none_is_done() {
         let health = Health::new(None);
-        let (limit, longer) = (Duration::from_millis(20), Duration::from_millis(40));
-        std::thread::sleep(longer);
-        assert_eq!(health.standstill_of(limit), None, "nothing has been asked");
+        let longer = STANDSTILL + Duration::from_secs(1);
+        advance(longer).await;
+        assert_eq!(health.standstill(), None, "nothing has been asked");
 
         health.asked(work("a"));
         health.asked(work("b"));
-        std::thread::sleep(longer);
+        advance(longer).await;
         health.asked(work("a"));
-        assert!(health.standstill_of(limit) >= Some(longer), "asking again is no progress");
-        assert!(health.is_alive(), "that is no long time");
+        assert_eq!(health.standstill(), Some(longer), "asking again is no progress");
+        assert!(health.is_alive(), "the elector is still to leave by itself");
 
         health.done(&work("a"));
-        assert_eq!(health.standstill_of(limit), None, "one of two is progress");
-        std::thread::sleep(longer);
-        assert!(health.standstill_of(limit).is_some());
+        assert_eq!(health.standstill(), None, "one of two is progress");
+        advance(longer).await;
+        assert_eq!(health.standstill(), Some(longer));
         health.done(&work("b"));
-        assert_eq!(health.standstill_of(Duration::ZERO), None);
+        advance(longer).await;
+        assert_eq!(health.standstill(), None);
 
         health.asked(work("c"));
         health.rests();
-        std::thread::sleep(longer);
-        assert_eq!(health.standstill_of(limit), None, "whoever does not lead does nothing");
+        advance(longer).await;
+        assert_eq!(health.standstill(), None, "whoever does not lead does nothing");
     }
 
-    #[test]
-    fn a_replica_whose_loops_stand_still_for_too_long_is_dead() {
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_whose_loops_stand_still_for_too_long_is_dead() {
         let health = Health::new(None);
-        let Some(before) = Instant::now().checked_sub(2 * STANDSTILL) else { return };
-        health.progress().waiting.insert(work("a"), before);
-        assert!(health.standstill().is_some() && !health.is_alive());
+        health.asked(work("a"));
+        advance(2 * STANDSTILL).await;
+        assert!(!health.is_alive());
         health.done(&work("a"));
-        assert!(health.standstill().is_none() && health.is_alive());
+        assert!(health.is_alive());
     }
 }

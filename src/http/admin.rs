@@ -39,7 +39,7 @@ fn routes() -> Router<Admin> {
 async fn livez(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     match admin.health.is_alive() {
         true => (StatusCode::OK, "ok\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the elector has stopped\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the elector or a loop has stopped\n"),
     }
 }
 
