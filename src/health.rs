@@ -12,7 +12,7 @@ use crate::metrics::Loop;
 
 /// How long work may wait without any of it being done before a leader makes room for another. Longer than any one turn
 /// takes: every request of one has a limit of seconds.
-const STANDSTILL: Duration = Duration::from_secs(300);
+const STANDSTILL: Duration = Duration::from_secs(600);
 
 /// What waits to be reconciled: one object of one loop.
 pub type Work = (Loop, Option<String>, String);

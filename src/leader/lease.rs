@@ -452,14 +452,16 @@ impl Candidate {
             && lease.record.duration >= self.config.lease_duration
     }
 
-    /// Whether the Lease in sight still says what a term wrote.
-    fn stands(&self, acquired: Option<Timestamp>) -> bool {
-        matches!(&self.sight, Sight::Present { lease, .. } if self.is_of_term(lease, acquired))
+    /// The Lease in sight, if it still says what a term wrote.
+    fn lease_of(&self, acquired: Option<Timestamp>) -> Option<&Lease> {
+        match &self.sight {
+            Sight::Present { lease, .. } if self.is_of_term(lease, acquired) => Some(lease),
+            _ => None,
+        }
     }
 
     /// Whether somebody asks this holder to make room.
-    fn is_to_step_down(&self) -> bool {
-        let Sight::Present { lease, .. } = &self.sight else { return false };
+    fn is_unwanted(&self, lease: &Lease) -> bool {
         lease.successor.as_ref().is_some_and(|successor| *successor != self.config.identity)
     }
 
@@ -508,15 +510,18 @@ impl Candidate {
     fn judge(&mut self, actions: &mut Vec<Action>) {
         match &self.role {
             Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
-                if !self.stands(term.acquired) {
-                    actions.push(Action::Close);
-                    self.exit(Exit::Lost, actions);
-                } else if matches!(self.role, Role::Leading(_)) && self.is_to_step_down() {
-                    self.drain(actions);
+                let leads = matches!(self.role, Role::Leading(_));
+                match self.lease_of(term.acquired) {
+                    None => {
+                        actions.push(Action::Close);
+                        self.exit(Exit::Lost, actions);
+                    }
+                    Some(lease) if leads && self.is_unwanted(lease) => self.drain(term.clone(), actions),
+                    Some(_) => {}
                 }
             }
             Role::Releasing { acquired, .. } => {
-                if !self.stands(*acquired) {
+                if self.lease_of(*acquired).is_none() {
                     self.exit(Exit::Clean, actions);
                 }
             }
@@ -571,7 +576,7 @@ impl Candidate {
                 let (leaving, acquired) = (*leaving, lease.record.acquired);
                 let opening = Some(Opening { way: *way, free: *free, marked: !self.config.marks });
                 self.claimed = None;
-                self.role = match (self.stands(acquired), leaving) {
+                self.role = match (self.lease_of(acquired).is_some(), leaving) {
                     (false, false) => Role::Following,
                     (false, true) => return self.exit(Exit::Clean, actions),
                     (true, true) => return self.release(acquired, now),
@@ -632,7 +637,10 @@ impl Candidate {
         match &mut self.role {
             Role::Following => self.exit(Exit::Clean, actions),
             Role::Acquiring { leaving, .. } => *leaving = true,
-            Role::Leading(_) => self.drain(actions),
+            Role::Leading(term) => {
+                let term = term.clone();
+                self.drain(term, actions);
+            }
             Role::Suspended(term) => {
                 let acquired = term.acquired;
                 self.release(acquired, now);
@@ -641,11 +649,9 @@ impl Candidate {
         }
     }
 
-    fn drain(&mut self, actions: &mut Vec<Action>) {
-        if let Role::Leading(term) = &self.role {
-            self.role = Role::Draining(term.clone());
-            actions.push(Action::Drain);
-        }
+    fn drain(&mut self, term: Term, actions: &mut Vec<Action>) {
+        self.role = Role::Draining(term);
+        actions.push(Action::Drain);
     }
 
     fn release(&mut self, acquired: Option<Timestamp>, now: Now) {
