@@ -1,5 +1,5 @@
-//! Writes to the API server. Each takes proof of leadership, and each is conditional: on a name that must be free, on the
-//! version that was read, or (for status of an offer, which people share) on the fields that are ours.
+//! Writes to the API server. Each takes proof of leadership, and each is conditional: on a name that must be free, or on the
+//! version that was read. Events alone are not: they only add.
 //!
 //! Without proof nothing compiles:
 //! ```compile_fail
@@ -101,7 +101,7 @@ impl Writer {
     }
 
     /// Applies what is ours of an offer's status. What others wrote stays as it is. `object` names the offer, which need not
-    /// be decodable, and the version that it must still have, if it matters.
+    /// be decodable, and the version that was looked at: what a stopped process sends late must not hide what is newer.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it has another version.
@@ -111,6 +111,7 @@ impl Writer {
         object: &ObjectReference,
         status: &ServiceOfferStatus,
     ) -> Result<(), Error> {
+        debug_assert!(object.resource_version.is_some(), "an application without a version is unconditional");
         let (namespace, name) = place(object);
         let api = Api::<kube::api::PartialObjectMeta<ServiceOffer>>::namespaced(self.client.clone(), namespace);
         // Bound to the very object that was looked at: one that was made anew under its name has a status of its own.

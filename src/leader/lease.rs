@@ -45,8 +45,8 @@ pub enum Input {
     Seen(Lease),
     /// There is no Lease, by a read or by the watch.
     Absent {
-        /// The version as of which that is known; a read just answered has none, and is believed.
-        version: Option<Version>,
+        /// As of when that is known.
+        as_of: AsOf,
         /// Another Pod, whose container is not reported terminated, is marked as the leader's: the Lease may have been
         /// deleted under it while it hears nothing.
         rival: bool,
@@ -71,6 +71,15 @@ pub enum Input {
     Drained,
     /// Something is still under way, and the patience with it is over.
     DrainTimedOut,
+}
+
+/// How old the knowledge is that there is no Lease: an object that is not there has no version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AsOf {
+    /// It is as of this version of the cluster's store.
+    Version(Version),
+    /// It was asked for at this moment, and is not older.
+    Asked(Moment),
 }
 
 /// What a candidate wants done.
@@ -221,8 +230,9 @@ pub struct Candidate {
     rival: Option<Moment>,
     /// Token of the last container that is known to have terminated.
     ended: Option<String>,
-    /// When anything was last heard of the Lease, and when that was news.
+    /// When anything was last heard of the Lease, when it was last seen, and when that was news.
     heard: Moment,
+    seen: Moment,
     news: Moment,
     /// Writes under way, and when each was sent.
     in_flight: BTreeMap<Attempt, Sent>,
@@ -253,6 +263,7 @@ impl Candidate {
             rival: None,
             ended: None,
             heard: now.moment,
+            seen: now.moment,
             news: now.moment,
             in_flight: BTreeMap::new(),
             attempts: 0,
@@ -277,9 +288,9 @@ impl Candidate {
                 self.see(lease, now, &mut actions);
                 self.judge(&mut actions);
             }
-            Input::Absent { version, rival } => {
+            Input::Absent { as_of, rival } => {
                 self.reading = false;
-                self.miss(version, rival, now, &mut actions);
+                self.miss(&as_of, rival, now, &mut actions);
             }
             Input::Terminated(instance) => {
                 self.ended = Some(instance);
@@ -503,6 +514,7 @@ impl Candidate {
             actions.push(Action::Announce(lease.record.holder.clone()));
         }
         self.stale = false;
+        self.seen = now.moment;
         self.sight = Sight::Present { lease, since };
     }
 
@@ -530,12 +542,18 @@ impl Candidate {
     }
 
     /// Takes in that there is no Lease.
-    fn miss(&mut self, version: Option<Version>, rival: bool, now: Now, actions: &mut Vec<Action>) {
+    fn miss(&mut self, as_of: &AsOf, rival: bool, now: Now, actions: &mut Vec<Action>) {
         self.heard = now.moment;
-        if let (Some(version), Sight::Present { lease, .. }) = (version, &self.sight)
-            && version.precedes(&lease.version)
-        {
-            return;
+        if let Sight::Present { lease, .. } = &self.sight {
+            match as_of {
+                AsOf::Version(version) if version.precedes(&lease.version) => return,
+                // The answer may be older than the Lease that was seen meanwhile: only another question can tell.
+                AsOf::Asked(moment) if *moment <= self.seen => {
+                    self.stale = true;
+                    return;
+                }
+                AsOf::Version(_) | AsOf::Asked(_) => {}
+            }
         }
         self.stale = false;
         if !matches!(self.sight, Sight::Gone { .. }) {

@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::Event;
 use super::pods::Pods;
-use crate::leader::lease::Input;
-use crate::leader::record::Version;
+use crate::leader::clock::Clock;
+use crate::leader::lease::{AsOf, Input};
 use crate::telemetry::causes;
 
 /// How long a read of one small object may take.
@@ -22,14 +22,16 @@ pub(super) struct Look {
     pub(super) api: Api<StoredLease>,
     pub(super) name: String,
     pub(super) pods: Option<Pods>,
+    pub(super) clock: Clock,
 }
 
 impl Look {
     /// How the Lease stands at this moment.
     pub(super) async fn look(&self) -> Event {
+        let asked = AsOf::Asked(self.clock.moment());
         match timeout(BUDGET, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => Event::Seen(Box::new(lease)),
-            Ok(Ok(None)) => self.absent(None).await,
+            Ok(Ok(None)) => self.absent(asked).await,
             Ok(Err(error)) => {
                 warn!(error = %causes(&error), "the lease was not read");
                 Event::Input(Input::ReadFailed)
@@ -42,11 +44,11 @@ impl Look {
     }
 
     /// There is no Lease: whether anybody may lead all the same is asked of the Pods.
-    pub(super) async fn absent(&self, version: Option<Version>) -> Event {
+    pub(super) async fn absent(&self, as_of: AsOf) -> Event {
         let rival = match &self.pods {
             Some(pods) => pods.rival().await,
             None => false,
         };
-        Event::Input(Input::Absent { version, rival })
+        Event::Input(Input::Absent { as_of, rival })
     }
 }

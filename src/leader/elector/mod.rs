@@ -99,6 +99,7 @@ impl Elector {
             api: Api::namespaced(client.clone(), &self.namespace),
             name: self.name.clone(),
             pods: self.config.marks.then(|| pods.clone()),
+            clock: self.fence.clock(),
         };
         let watch = Watch {
             look: look.clone(),

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::Event;
 use super::look::Look;
 use crate::leader::clock::chance;
+use crate::leader::lease::AsOf;
 use crate::leader::record::Version;
 use crate::metrics::Election;
 use crate::telemetry::causes;
@@ -88,7 +89,7 @@ impl Watch {
                 }
                 Some(WatchEvent::Deleted(lease)) => {
                     *version = lease.metadata.resource_version.clone();
-                    self.look.absent(lease.metadata.resource_version.map(Version)).await
+                    self.look.absent(as_of(lease.metadata.resource_version)).await
                 }
                 Some(WatchEvent::Bookmark(bookmark)) => {
                     *version = Some(bookmark.metadata.resource_version);
@@ -108,7 +109,7 @@ impl Watch {
         let version = list.metadata.resource_version.unwrap_or_default();
         let event = match list.items.into_iter().next() {
             Some(lease) => Event::Seen(Box::new(lease)),
-            None => self.look.absent(Some(Version(version.clone()))).await,
+            None => self.look.absent(as_of(Some(version.clone()))).await,
         };
         let _ = self.sightings.send(event).await;
         Ok(version)
@@ -121,4 +122,8 @@ impl Watch {
             sleep(self.period * 4 / 5 + chance().of(self.period * 2 / 5)).await;
         }
     }
+}
+
+fn as_of(version: Option<String>) -> AsOf {
+    AsOf::Version(Version(version.unwrap_or_default()))
 }

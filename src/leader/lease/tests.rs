@@ -80,7 +80,7 @@ impl Stage {
             }
             let answer = match &self.candidate.sight {
                 Sight::Present { lease, .. } => Input::Seen(lease.clone()),
-                _ => Input::Absent { version: None, rival: self.candidate.rival.is_some() },
+                _ => Input::Absent { as_of: later(), rival: self.candidate.rival.is_some() },
             };
             let actions = self.step(answer);
             if !actions.is_empty() {
@@ -142,7 +142,12 @@ fn seen(record: Record, version: u64) -> Input {
 
 /// A read just answered that there is no Lease, and nobody leads without one.
 fn absent() -> Input {
-    Input::Absent { version: None, rival: false }
+    Input::Absent { as_of: later(), rival: false }
+}
+
+/// No sight of the Lease is younger.
+fn later() -> AsOf {
+    AsOf::Asked(moment(1e6))
 }
 
 #[track_caller]
@@ -824,7 +829,7 @@ fn a_lease_deleted_under_a_holder_and_made_anew_by_another_does_not_end_the_firs
 
 #[test]
 fn a_lease_that_is_gone_while_a_mark_says_who_leads_is_created_when_that_one_must_have_stopped() {
-    let rival = || Input::Absent { version: None, rival: true };
+    let rival = || Input::Absent { as_of: later(), rival: true };
     let mut stage = Stage::new();
     assert_eq!(stage.at(1.0).step(rival()), []);
     assert_eq!(stage.at(20.0).step(rival()), [], "said twice, it is still the same rival");
@@ -844,14 +849,27 @@ fn a_lease_that_is_gone_while_a_mark_says_who_leads_is_created_when_that_one_mus
 
 #[test]
 fn an_absence_that_is_older_than_what_is_known_is_not_news() {
-    let old = |version: &str| Input::Absent { version: Some(Version(version.into())), rival: false };
-    let mut stage = Stage::leading();
-    stage.step(Input::Seen(stored(held(ME, 0.0), 1)));
+    let absent_as_of = |version: &str| {
+        let as_of = AsOf::Version(Version(version.into()));
+        Input::Absent { as_of, rival: false }
+    };
     let mut stage = Stage::new();
     let (attempt, record) = created(stage.step(absent()));
     stage.step(Input::Written(attempt, stored(record, 20)));
-    assert_eq!(stage.step(old("9")), []);
-    assert_eq!(stage.step(old("21")), [Action::Close]);
+    assert_eq!(stage.step(absent_as_of("9")), []);
+    assert_eq!(stage.step(absent_as_of("21")), [Action::Close]);
+}
+
+#[test]
+fn an_absence_that_was_asked_for_before_the_lease_was_seen_is_asked_for_again() {
+    let asked = |seconds: f64| Input::Absent { as_of: AsOf::Asked(moment(seconds)), rival: false };
+    let mut stage = Stage::new();
+    let (attempt, record) = created(stage.at(0.5).step(asked(0.1)));
+    stage.at(1.0).step(Input::Written(attempt, stored(record, 20)));
+    for seconds in [0.2, 1.0] {
+        assert_eq!(stage.step(asked(seconds)), [Action::Read], "another read had been under way since {seconds} s");
+    }
+    assert_eq!(stage.step(asked(1.5)), [Action::Close]);
 }
 
 #[test]

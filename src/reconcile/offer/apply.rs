@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use tracing::{debug, info};
 
-use super::plan::{Plan, Subject, View, chooses, must_write};
+use super::plan::{Plan, Subject, View, must_write};
 use crate::api::ServiceOfferStatus;
 use crate::leader::Leading;
 use crate::reconcile::{Context, Error};
@@ -48,10 +47,7 @@ pub(super) async fn apply(context: &Context, leading: &Leading, view: &View, pla
     if !must_write(&view.current(), view.applied.as_ref(), &status) {
         return Ok(());
     }
-    let current = view.current();
-    let version = view.object.resource_version.clone().filter(|_| chooses(&current, &status));
-    let object = ObjectReference { resource_version: version, ..view.object.clone() };
-    context.writer.apply_offer_status(leading, &object, &status).await?;
+    context.writer.apply_offer_status(leading, &view.object, &status).await?;
     context.applied.remember(&uid, status);
     for note in notes {
         info!(reason = note.reason, "{}", note.message);

@@ -412,14 +412,6 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Note
     notes
 }
 
-/// Whether a status names an agent for the first time. That is the choice of a registry, and it is made once: on the version
-/// of the offer that was looked at, or not at all.
-#[must_use]
-pub fn chooses(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> bool {
-    let key = |status: &ServiceOfferStatus| status.registration.as_ref().and_then(|registration| registration.key);
-    key(current).is_none() && key(planned).is_some()
-}
-
 /// Whether a status has to be written.
 ///
 /// It has to if something planned does not stand. Something that stands and is not planned may be another controller's, and

@@ -424,11 +424,3 @@ mod what_is_told {
         assert_eq!(told(drained(), waiting()), []);
     }
 }
-
-#[test]
-fn an_agent_is_chosen_by_the_status_that_names_a_key_first() {
-    let without = status_of(seen(json!({})));
-    let named = status_of(Seen { record: registered(), ..seen(json!({})) });
-    assert!(chooses(&without, &named));
-    assert!(!chooses(&named, &named) && !chooses(&without, &without) && !chooses(&named, &without));
-}
