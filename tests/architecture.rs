@@ -167,8 +167,11 @@ fn root() -> PathBuf {
 /// Every file that is compiled into the operator.
 fn sources() -> Vec<Source> {
     let root = root();
-    let is_compiled =
-        |path: &PathBuf| !["tests.rs", "fixtures.rs"].contains(&path.file_name().unwrap().to_str().unwrap());
+    let is_for_tests = |name: &str| ["tests.rs", "tests", "fixtures.rs"].contains(&name);
+    let is_compiled = |path: &PathBuf| {
+        let mut names = path.strip_prefix(&root).unwrap().iter();
+        !names.any(|name| is_for_tests(name.to_str().unwrap()))
+    };
     let sources: Vec<Source> =
         files(&root).into_iter().filter(is_compiled).map(|path| Source::new(&root, &path)).collect();
     assert!(sources.len() > 40, "the sources are not where they are looked for");

@@ -319,6 +319,11 @@ impl Candidate {
             Input::Refused(attempt) => {
                 if self.in_flight.remove(&attempt).is_some() {
                     self.stale = true;
+                    // One conflict is looked into at once. Another one, although nothing has changed, is a quarrel.
+                    match self.failures {
+                        0 => self.failures = 1,
+                        _ => self.back_off(now),
+                    }
                     self.doubt(now, &mut actions);
                 }
             }
@@ -482,12 +487,13 @@ impl Candidate {
 
     /// Takes in how the Lease stands, unless something newer is known.
     fn see(&mut self, lease: Lease, now: Now, actions: &mut Vec<Action>) {
-        self.heard = now.moment;
         let anew = match &self.sight {
+            // A watch that lags tells nothing, however often.
             Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,
             Sight::Present { lease: known, .. } => known.uid != lease.uid,
             Sight::Gone { .. } | Sight::Unknown => false,
         };
+        self.heard = now.moment;
         if anew {
             self.wary = self.wary.max(self.floor);
         }
@@ -500,6 +506,7 @@ impl Candidate {
             _ => {
                 self.chance = now.chance;
                 self.news = now.moment;
+                self.failures = 0;
                 self.floor = match &lease.record {
                     record if record.is_released() => Moment::default(),
                     record if record.holder.is_empty() => self.floor,

@@ -241,7 +241,9 @@ fn the_duration_that_counts_is_the_one_in_the_record_and_chance_spreads_the_cand
 fn what_is_older_than_what_is_known_is_not_news() {
     let mut stage = Stage::new();
     stage.step(seen(held(OTHER, 5.0), 10));
-    assert_eq!(stage.at(10.0).step(seen(released(7), 9)), []);
+    assert_eq!(stage.at(7.0).step(seen(released(7), 9)), []);
+    assert_eq!(stage.wake(), (8.0, vec![Action::Read]), "a watch that lags does not pass for one that tells");
+    stage.step(seen(held(OTHER, 5.0), 10));
     assert_eq!(stage.wait().0, 30.0);
     // The same digits in another order of magnitude: versions are numbers, not words.
     assert!(Version("9".into()).precedes(&Version("10".into())));
@@ -256,6 +258,19 @@ fn a_lease_made_anew_restarts_the_wait_even_with_an_equal_record() {
     let anew = Lease { uid: "lease-2".into(), ..stored(held(OTHER, 0.0), 2) };
     assert_eq!(stage.at(10.0).step(Input::Seen(anew)), []);
     assert_eq!(stage.wait().0, 40.0);
+}
+
+#[test]
+fn a_second_conflict_although_nothing_has_changed_is_looked_into_after_a_pause() {
+    let mut stage = Stage::new();
+    stage.now.chance = Chance(1 << 31);
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
+    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
+    let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
+    assert_eq!(stage.step(Input::Refused(attempt)), []);
+    assert_eq!(stage.wake(), (0.25, vec![Action::Read]));
+    let (attempt, ..) = replaced(&stage.step(seen(released(8), 10)));
+    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read], "what has changed meanwhile is no quarrel");
 }
 
 #[test]
