@@ -27,7 +27,7 @@ use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use self::look::Look;
@@ -178,6 +178,9 @@ impl World {
         let (mut candidate, mut actions) = Candidate::new(self.elector.config.clone(), self.clock.now());
         let leave = leave.fuse();
         tokio::pin!(leave);
+        // Counted whatever else happens: a leader that renews more often than that has to look as well.
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             for action in actions {
                 if let Some(exit) = self.carry_out(action) {
@@ -194,7 +197,7 @@ impl World {
                 () = drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
                 () = until(draining) => Event::Input(Input::DrainTimedOut),
                 () = until(candidate.wake().map(|wake| clock.instant(wake))) => Event::Input(Input::Tick),
-                () = sleep(HEARTBEAT) => Event::Input(self.look_after_the_work()),
+                _ = heartbeat.tick() => Event::Input(self.look_after_the_work()),
             };
             let input = self.take_in(event);
             debug!(?input, "election input");
@@ -358,7 +361,8 @@ impl World {
     /// A term begins: people are told, and the mark is taken from whoever led before.
     fn begin(&mut self) {
         self.has_led = true;
-        let (recorder, event, lease) = (self.recorder.clone(), self.event("became leader"), self.reference());
+        let (recorder, event, lease) =
+            (self.recorder.clone(), self.event("Acquire", "became leader"), self.reference());
         self.background.spawn(async move { publish(recorder, event, lease).await });
         if self.elector.config.marks {
             let (pods, own) = (self.pods.clone(), self.elector.config.identity.clone());
@@ -368,18 +372,18 @@ impl World {
 
     async fn depart(self, exit: Exit) -> Departure {
         if self.has_led {
-            publish(self.recorder.clone(), self.event("stopped leading"), self.reference()).await;
+            publish(self.recorder.clone(), self.event("Release", "stopped leading"), self.reference()).await;
         }
         Departure { exit, stalled: self.stalled }
     }
 
-    /// What client-go tells about an election, in its words.
-    fn event(&self, what: &str) -> events::Event {
+    /// What client-go tells about an election, in its words. Events of one action are taken for repetitions of the first.
+    fn event(&self, action: &str, what: &str) -> events::Event {
         events::Event {
             type_: EventType::Normal,
             reason: "LeaderElection".into(),
             note: Some(format!("{} {what}", self.elector.config.identity)),
-            action: "LeaderElection".into(),
+            action: action.into(),
             secondary: None,
         }
     }
@@ -414,3 +418,6 @@ async fn publish(recorder: Recorder, event: events::Event, lease: ObjectReferenc
         Err(_) => debug!("an event was not told in time"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::metrics::Loop;
 
 /// What is told of a takeover.
 fn acquired(replica: &Replica, cause: &str) -> (f64, f64) {
@@ -204,8 +205,11 @@ async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() 
         leader.leads().await;
         sleep(20 * SECOND).await;
         assert!(leader.is_leading());
-        health.stands_still();
         leader.rests_when_asked();
+        let end = leader.end_of_term();
+        health.asked((Loop::Offer, None, "an offer".into()));
+        sleep(600 * SECOND).await;
+        assert!(!end.is_finished(), "a turn may take long");
         let begun = Instant::now();
         assert_eq!(leader.departs().await, Departure { exit: Exit::Clean, stalled: true });
         assert!(begun.elapsed() < 6 * SECOND, "{period}: {:?}", begun.elapsed());
