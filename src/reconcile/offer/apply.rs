@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use tracing::{debug, info};
 
 use super::plan::{Plan, Subject, View, must_write};
@@ -49,9 +50,11 @@ pub(super) async fn apply(context: &Context, leading: &Leading, view: &View, pla
     }
     context.writer.apply_offer_status(leading, &view.object, &status).await?;
     context.applied.remember(&uid, status);
+    // Events of all versions of an offer are events of one offer.
+    let offer = ObjectReference { resource_version: None, ..view.object.clone() };
     for note in notes {
         info!(reason = note.reason, "{}", note.message);
-        if let Err(error) = context.writer.publish(leading, &view.object, &note).await {
+        if let Err(error) = context.writer.publish(leading, &offer, &note).await {
             debug!(error = %causes(&error), "the event was not published");
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
@@ -16,7 +17,8 @@ use crate::registration::standing::{self, Surroundings};
 /// Everything that decides what an offer's status says.
 pub(super) fn view(context: &Context, offer: &Guarded<ServiceOffer>) -> View {
     let now = Timestamp::now();
-    let object = offer.object_ref(&());
+    // What was looked at, and not merely of whom: whatever is decided on it is bound to this version.
+    let object = ObjectReference { resource_version: offer.resource_version(), ..offer.object_ref(&()) };
     let metadata: &ObjectMeta = offer.meta();
     let generation = metadata.generation;
     let subject = match &offer.0 {
