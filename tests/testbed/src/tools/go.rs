@@ -1,4 +1,4 @@
-//! Programs built from Go modules: the Kubernetes components, etcd and CoreDNS.
+//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, and the elector's peers.
 //!
 //! The module files are part of this crate; `go.sum` pins every source, and Go's own caches make a rebuild fast.
 
@@ -60,6 +60,20 @@ pub(super) const COREDNS: Module = Module {
     ],
     linker_flags: "-s -w",
     packages: &["serviceoffer.test/coredns"],
+};
+
+/// What the operator's elector is compared with.
+pub(super) const PEERS: Module = Module {
+    label: "peers-0.34.4",
+    files: &[
+        ("go.mod", include_str!("../../../peers/go.mod")),
+        ("go.sum", include_str!("../../../peers/go.sum")),
+        ("main.go", include_str!("../../../peers/main.go")),
+        ("elect.go", include_str!("../../../peers/elect.go")),
+        ("manage.go", include_str!("../../../peers/manage.go")),
+    ],
+    linker_flags: "-s -w",
+    packages: &["serviceoffer.test/peers"],
 };
 
 impl Tool for Module {

@@ -1,0 +1,158 @@
+//! The candidates of one Lease, and those that take the place of the dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::future::{select_ok, try_join_all};
+use jiff::Timestamp;
+use testbed::Signal;
+
+use crate::candidate::{Candidate, Kind, Spec};
+use crate::place::Place;
+
+/// How long a process may take to be part of the election.
+const START: Duration = Duration::from_secs(60);
+/// How long a process that was killed may take to be gone.
+const END: Duration = Duration::from_secs(10);
+
+/// Candidates that compete for one Lease.
+#[derive(Debug)]
+pub struct Group {
+    place: Arc<Place>,
+    lease: String,
+    members: Vec<Candidate>,
+    born: usize,
+}
+
+/// Who began to lead, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// Its index in the group.
+    pub member: usize,
+    /// Its identity.
+    pub identity: String,
+    /// When it said that it leads.
+    pub at: Timestamp,
+}
+
+impl Group {
+    /// Starts one candidate per spec, and waits until all of them take part. The Lease's name begins the candidates'.
+    ///
+    /// # Errors
+    /// If one of them does not start.
+    pub async fn start(place: &Arc<Place>, lease: &str, specs: &[Spec]) -> Result<Self> {
+        let mut group = Self { place: Arc::clone(place), lease: lease.to_owned(), members: Vec::new(), born: 0 };
+        for spec in specs {
+            let candidate = group.bear(spec.clone()).await?;
+            group.members.push(candidate);
+        }
+        try_join_all(group.members.iter().map(|member| member.joined(START))).await?;
+        Ok(group)
+    }
+
+    async fn bear(&mut self, spec: Spec) -> Result<Candidate> {
+        self.born += 1;
+        let kind = match spec.kind {
+            Kind::Ours => "o",
+            Kind::ClientGo => "g",
+            Kind::ControllerRuntime => "r",
+        };
+        Candidate::start(&self.place, &self.lease, &format!("{}-{kind}{}", self.lease, self.born), spec).await
+    }
+
+    /// Name of the Lease.
+    pub fn lease(&self) -> &str {
+        &self.lease
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// All candidates, the dead ones included that nobody has replaced.
+    pub fn members(&self) -> &[Candidate] {
+        &self.members
+    }
+
+    /// One candidate.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    pub fn member(&mut self, member: usize) -> &mut Candidate {
+        &mut self.members[member]
+    }
+
+    /// Waits for the first member that says that it leads at or after `since`.
+    ///
+    /// # Errors
+    /// If nobody does in time.
+    pub async fn successor(&self, since: Timestamp, limit: Duration) -> Result<Successor> {
+        self.first(async |candidate| candidate.leads(since, limit).await).await
+    }
+
+    /// Waits for somebody who leads, and says who: the first that is found.
+    ///
+    /// # Errors
+    /// If nobody does in time.
+    pub async fn leader(&self, limit: Duration) -> Result<Successor> {
+        self.first(async |candidate| candidate.leading(limit).await).await
+    }
+
+    async fn first(&self, begun: impl AsyncFn(&Candidate) -> Result<Timestamp>) -> Result<Successor> {
+        let begun = &begun;
+        let waits = self.members.iter().enumerate().map(|(member, candidate)| {
+            Box::pin(async move {
+                let at = begun(candidate).await?;
+                Ok::<_, anyhow::Error>(Successor { member, identity: candidate.identity().to_owned(), at })
+            })
+        });
+        let (successor, _) = select_ok(waits).await.with_context(|| format!("nobody leads {} in time", self.lease))?;
+        Ok(successor)
+    }
+
+    /// Waits until every member that runs, and can, names this leader.
+    ///
+    /// # Errors
+    /// If one of them does not in time.
+    pub async fn agrees(&mut self, leader: &str, since: Timestamp, limit: Duration) -> Result<()> {
+        let mut alive = Vec::new();
+        for member in &mut self.members {
+            if member.kind() != Kind::ControllerRuntime && member.ended()?.is_none() {
+                alive.push(&*member);
+            }
+        }
+        try_join_all(alive.into_iter().map(|member| member.names(leader, since, limit))).await?;
+        Ok(())
+    }
+
+    /// Puts another candidate of the same spec, under another identity, in the place of a member. The member is killed if it
+    /// still runs. The candidate may not take part yet, see [`Candidate::joined`].
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn replace(&mut self, member: usize) -> Result<&Candidate> {
+        let candidate = self.bear(self.members[member].spec().clone()).await?;
+        let mut old = std::mem::replace(&mut self.members[member], candidate);
+        if old.ended()?.is_none() {
+            old.signal(Signal::Kill)?;
+            old.wait(END).await?;
+        }
+        Ok(&self.members[member])
+    }
+
+    /// Kills all members.
+    ///
+    /// # Errors
+    /// If one of them does not end.
+    pub async fn end(mut self) -> Result<()> {
+        for member in &mut self.members {
+            if member.ended()?.is_none() {
+                member.signal(Signal::Kill)?;
+                member.wait(END).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! The operator's elector among others, as real processes on a real API server.
+//!
+//! From bottom to top: [`event`] is what a candidate says, [`place`] where candidates compete and as whom, [`candidate`] one
+//! process, [`group`] the candidates of one Lease. What is shown with them is in the tests of this package.
+//!
+//! Nothing here starts a testbed: everything runs in the network of one that is up, see `testbed::enter`.
+
+pub mod candidate;
+pub mod event;
+pub mod group;
+pub mod place;
+
+pub use candidate::{Candidate, Kind, Spec, Timing};
+pub use event::{Event, Said};
+pub use group::Group;
+pub use place::Place;

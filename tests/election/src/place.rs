@@ -1,0 +1,185 @@
+//! Where candidates compete: a namespace of their own, in which each of them is a Kubernetes user of its own.
+//!
+//! The user is what tells the candidates apart in the API server's audit log: whose request it was is what its token says,
+//! not what it calls itself.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::PostParams;
+use kube::core::ObjectMeta;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use testbed::Cluster;
+
+/// The first port of a candidate's servers.
+const FIRST_PORT: u16 = 20_000;
+
+/// A namespace in which candidates compete, on one testbed.
+#[derive(Debug)]
+pub struct Place {
+    cluster: Cluster,
+    namespace: testbed::Namespace,
+    directory: PathBuf,
+    /// Of this process alone: candidates listen on it, and no outgoing connection uses its ports.
+    address: Ipv4Addr,
+    next_port: AtomicU16,
+}
+
+/// A candidate's user.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// As the audit log names it.
+    pub user: String,
+    /// The file by which a process becomes that user.
+    pub kubeconfig: PathBuf,
+}
+
+impl Place {
+    /// A new namespace, whose candidates may do everything in the cluster.
+    ///
+    /// # Errors
+    /// If the API server does not do as asked.
+    pub async fn new(cluster: &Cluster, prefix: &str) -> Result<Self> {
+        Self::with_role(cluster, prefix, "cluster-admin").await
+    }
+
+    /// A new namespace, whose candidates have a ClusterRole, everywhere in the cluster.
+    ///
+    /// # Errors
+    /// If the API server does not do as asked.
+    pub async fn with_role(cluster: &Cluster, prefix: &str, role: &str) -> Result<Self> {
+        let namespace = cluster.namespace(prefix).await;
+        let directory = cluster.scratch(&format!("election/{}", namespace.name()))?;
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, high, low, 1);
+        let next_port = AtomicU16::new(FIRST_PORT);
+        let place = Self { cluster: cluster.clone(), namespace, directory, address, next_port };
+        place.bind(role).await.with_context(|| format!("giving candidates the role {role}"))?;
+        Ok(place)
+    }
+
+    /// Gives all service accounts of the namespace the role, for as long as the namespace is there.
+    async fn bind(&self, role: &str) -> Result<()> {
+        let client = self.cluster.client();
+        let namespace = Api::<Namespace>::all(client.clone()).get(self.namespace()).await?;
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Namespace".to_owned(),
+            name: namespace.name_any(),
+            uid: namespace.uid().unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let binding = ClusterRoleBinding {
+            metadata: ObjectMeta {
+                name: Some(format!("candidates:{}", self.namespace())),
+                owner_references: Some(vec![owner]),
+                ..ObjectMeta::default()
+            },
+            role_ref: RoleRef {
+                api_group: "rbac.authorization.k8s.io".to_owned(),
+                kind: "ClusterRole".to_owned(),
+                name: role.to_owned(),
+            },
+            subjects: Some(vec![Subject {
+                api_group: Some("rbac.authorization.k8s.io".to_owned()),
+                kind: "Group".to_owned(),
+                name: format!("system:serviceaccounts:{}", self.namespace()),
+                namespace: None,
+            }]),
+        };
+        Api::<ClusterRoleBinding>::all(client).create(&PostParams::default(), &binding).await?;
+        Ok(())
+    }
+
+    /// The testbed.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Name of the namespace.
+    pub fn namespace(&self) -> &str {
+        self.namespace.name()
+    }
+
+    /// Where candidates leave what they print.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The Leases that are competed for.
+    pub fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.cluster.client(), self.namespace())
+    }
+
+    /// An address that no other candidate listens on.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.address), self.next_port.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes the user of a candidate. One name may be asked for again: it is the same user.
+    ///
+    /// # Errors
+    /// If the API server does not do as asked.
+    pub async fn account(&self, identity: &str) -> Result<Account> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), self.namespace());
+        let object = ServiceAccount {
+            metadata: ObjectMeta { name: Some(identity.to_owned()), ..ObjectMeta::default() },
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        };
+        match accounts.create(&PostParams::default(), &object).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            created => drop(created.with_context(|| format!("creating the account {identity}"))?),
+        }
+        let hours = TokenRequestSpec { expiration_seconds: Some(12 * 3600), ..TokenRequestSpec::default() };
+        let request = TokenRequest { spec: hours, ..TokenRequest::default() };
+        let answer = accounts.create_token_request(identity, &PostParams::default(), &request).await?;
+        let token = answer.status.context("a request for a token without an answer")?.token;
+        let kubeconfig = self.directory.join(format!("{identity}.kubeconfig"));
+        let admin: Value = serde_json::from_slice(&fs::read(self.cluster.kubeconfig())?)?;
+        let content = kubeconfig_of(&admin, self.namespace(), identity, &token);
+        fs::write(&kubeconfig, content.to_string()).with_context(|| format!("writing {}", kubeconfig.display()))?;
+        Ok(Account { user: format!("system:serviceaccount:{}:{identity}", self.namespace()), kubeconfig })
+    }
+}
+
+/// The administrator's kubeconfig with another user and a default namespace.
+fn kubeconfig_of(admin: &Value, namespace: &str, user: &str, token: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": user,
+        "clusters": admin["clusters"],
+        "contexts": [{
+            "name": user,
+            "context": { "cluster": admin["clusters"][0]["name"], "namespace": namespace, "user": user },
+        }],
+        "users": [{ "name": user, "user": { "token": token } }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidates_kubeconfig_leads_to_the_same_cluster_as_another_user() {
+        let admin = json!({
+            "clusters": [{ "name": "testbed", "cluster": { "server": "https://127.0.0.1:6443" } }],
+            "users": [{ "name": "admin", "user": { "client-key-data": "secret" } }],
+        });
+        let own = kubeconfig_of(&admin, "place", "a-1", "token");
+        assert_eq!(own["clusters"], admin["clusters"]);
+        assert_eq!(own["contexts"][0]["context"], json!({ "cluster": "testbed", "namespace": "place", "user": "a-1" }));
+        assert_eq!(own["users"], json!([{ "name": "a-1", "user": { "token": "token" } }]));
+    }
+}

@@ -1,0 +1,95 @@
+// Peers is what the operator's elector is compared with, and has to get along with: client-go's leader election as a plain
+// program uses it, and controller-runtime's manager.
+//
+// Each event is one line of JSON on standard output, with the wall clock in microseconds. Logs go to standard error.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// settings are what both kinds of candidate are started with.
+type settings struct {
+	identity        string
+	namespace       string
+	lease           string
+	leaseDuration   time.Duration
+	renewDeadline   time.Duration
+	retryPeriod     time.Duration
+	releaseOnCancel bool
+}
+
+// event is something that a candidate believes from this moment on.
+type event struct {
+	Time     int64  `json:"time"`
+	Event    string `json:"event"`
+	Identity string `json:"identity"`
+	Leader   string `json:"leader,omitempty"`
+}
+
+var output sync.Mutex
+
+func (s settings) say(what, leader string) {
+	line, err := json.Marshal(event{Time: time.Now().UnixMicro(), Event: what, Identity: s.identity, Leader: leader})
+	if err != nil {
+		fail(err)
+	}
+	output.Lock()
+	defer output.Unlock()
+	fmt.Println(string(line))
+}
+
+func main() {
+	var s settings
+	kind := flag.String("kind", "client-go", "client-go or controller-runtime")
+	kubeconfig := flag.String("kubeconfig", "", "path of a kubeconfig; inside a Pod, its service account if empty")
+	flag.StringVar(&s.identity, "identity", "", "name of this candidate")
+	flag.StringVar(&s.namespace, "namespace", "default", "namespace of the Lease")
+	flag.StringVar(&s.lease, "lease", "peers", "name of the Lease")
+	flag.DurationVar(&s.leaseDuration, "lease-duration", 30*time.Second, "")
+	flag.DurationVar(&s.renewDeadline, "renew-deadline", 20*time.Second, "")
+	flag.DurationVar(&s.retryPeriod, "retry-period", 5*time.Second, "")
+	flag.BoolVar(&s.releaseOnCancel, "release-on-cancel", false, "")
+	flag.Parse()
+
+	config, err := connect(*kubeconfig)
+	if err != nil {
+		fail(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	switch *kind {
+	case "client-go":
+		err = elect(ctx, config, s)
+	case "controller-runtime":
+		err = manage(ctx, config, s)
+	default:
+		err = fmt.Errorf("no such kind: %s", *kind)
+	}
+	if err != nil {
+		fail(err)
+	}
+}
+
+func connect(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return rest.InClusterConfig()
+	}
+	return clientcmd.BuildConfigFromFlags("", kubeconfig)
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
