@@ -52,16 +52,20 @@ func (s settings) say(what, leader string) {
 
 func main() {
 	var s settings
-	kind := flag.String("kind", "client-go", "client-go or controller-runtime")
-	kubeconfig := flag.String("kubeconfig", "", "path of a kubeconfig; inside a Pod, its service account if empty")
-	flag.StringVar(&s.identity, "identity", "", "name of this candidate")
-	flag.StringVar(&s.namespace, "namespace", "default", "namespace of the Lease")
-	flag.StringVar(&s.lease, "lease", "peers", "name of the Lease")
-	flag.DurationVar(&s.leaseDuration, "lease-duration", 30*time.Second, "")
-	flag.DurationVar(&s.renewDeadline, "renew-deadline", 20*time.Second, "")
-	flag.DurationVar(&s.retryPeriod, "retry-period", 5*time.Second, "")
-	flag.BoolVar(&s.releaseOnCancel, "release-on-cancel", false, "")
-	flag.Parse()
+	// Not the package's own set: controller-runtime has put a flag of its own there.
+	flags := flag.NewFlagSet(os.Args[0], flag.ExitOnError)
+	kind := flags.String("kind", "client-go", "client-go or controller-runtime")
+	kubeconfig := flags.String("kubeconfig", "", "path of a kubeconfig; inside a Pod, its service account if empty")
+	flags.StringVar(&s.identity, "identity", "", "name of this candidate")
+	flags.StringVar(&s.namespace, "namespace", "default", "namespace of the Lease")
+	flags.StringVar(&s.lease, "lease", "peers", "name of the Lease")
+	flags.DurationVar(&s.leaseDuration, "lease-duration", 30*time.Second, "how long others wait after the last renewal")
+	flags.DurationVar(&s.renewDeadline, "renew-deadline", 20*time.Second, "how long a leader tries to renew")
+	flags.DurationVar(&s.retryPeriod, "retry-period", 5*time.Second, "between two tries")
+	flags.BoolVar(&s.releaseOnCancel, "release-on-cancel", false, "release the Lease when asked to end")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		fail(err)
+	}
 
 	config, err := connect(*kubeconfig)
 	if err != nil {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -20,6 +20,8 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use testbed::Cluster;
 
+/// The operator's own kinds. A candidate caches them, and leads only once it has.
+const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/serviceoffer-controller/files/crds");
 /// The first port of a candidate's servers.
 const FIRST_PORT: u16 = 20_000;
 
@@ -57,6 +59,7 @@ impl Place {
     /// # Errors
     /// If the API server does not do as asked.
     pub async fn with_role(cluster: &Cluster, prefix: &str, role: &str) -> Result<Self> {
+        define(cluster).await.context("installing the operator's kinds")?;
         let namespace = cluster.namespace(prefix).await;
         let directory = cluster.scratch(&format!("election/{}", namespace.name()))?;
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -150,6 +153,17 @@ impl Place {
         fs::write(&kubeconfig, content.to_string()).with_context(|| format!("writing {}", kubeconfig.display()))?;
         Ok(Account { user: format!("system:serviceaccount:{}:{identity}", self.namespace()), kubeconfig })
     }
+}
+
+/// Makes the API server know the operator's kinds. They stay when the place goes away.
+async fn define(cluster: &Cluster) -> Result<()> {
+    let apply = ["apply", "--server-side", "--force-conflicts", "--filename", DEFINITIONS];
+    let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", DEFINITIONS];
+    for arguments in [&apply[..], &wait[..]] {
+        let output = cluster.kubectl(arguments).output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 /// The administrator's kubeconfig with another user and a default namespace.

@@ -1,0 +1,256 @@
+//! Ours and client-go's candidates on the same Lease, as while one replaces the other: each takes over from each, and nobody
+//! leads while another one does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use election::group::Successor;
+use election::term::{Term, overlaps};
+use election::{Group, Kind, Place, Said, Spec, Timing, Writes};
+use futures::{StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use kube::Api;
+use kube::api::{WatchEvent, WatchParams};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use testbed::{Cluster, Signal};
+use tokio::task::JoinHandle;
+
+const TIMING: Timing = Timing::QUICK;
+const DEATHS: usize = 30;
+/// What a takeover may take beyond the moment at which it is allowed.
+const SLACK: Duration = Duration::from_millis(300);
+/// How long a process may take for what takes no time.
+const LIMIT: Duration = Duration::from_secs(20);
+const LEASE: &str = "mixed";
+
+#[test]
+fn ours_and_client_go_take_over_from_each_other_in_time_and_never_lead_both() {
+    testbed::test(async |cluster| {
+        let seed =
+            std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().expect("SEED is a number"));
+        println!("SEED={seed}");
+        let mut trial = Trial::begin(&cluster, seed).await;
+        for death in 1..=DEATHS {
+            trial.end_leader(death).await;
+        }
+        trial.judge();
+    });
+}
+
+/// A death of a leader, and who came after.
+#[derive(Debug)]
+struct Death {
+    leader: Leader,
+    signal: Signal,
+    at: Timestamp,
+    /// Whether one of ours was there to take over.
+    watched: bool,
+    next: Successor,
+}
+
+#[derive(Clone, Debug)]
+struct Leader {
+    identity: String,
+    user: String,
+    kind: Kind,
+    /// When it said that it stopped to lead; not if it was killed.
+    stopped: Option<Timestamp>,
+}
+
+struct Trial {
+    group: Group,
+    random: StdRng,
+    writes: Writes,
+    records: Records,
+    deaths: Vec<Death>,
+}
+
+impl Trial {
+    async fn begin(cluster: &Cluster, seed: u64) -> Self {
+        let place = Arc::new(Place::new(cluster, "mixed").await.unwrap());
+        let writes = Writes::from_now(&place).unwrap();
+        let records = Records::watch(place.leases());
+        let kinds = [Kind::Ours, Kind::ClientGo, Kind::Ours, Kind::ClientGo];
+        let specs = kinds.map(|kind| Spec::new(kind, TIMING));
+        let group = Group::start(&place, LEASE, &specs).await.unwrap();
+        Self { group, random: StdRng::seed_from_u64(seed), writes, records, deaths: Vec::new() }
+    }
+
+    /// Ends the leader, and with it those of one kind or of none, so that the next one is of either kind.
+    async fn end_leader(&mut self, death: usize) {
+        let leader = self.group.leader(LIMIT).await.unwrap();
+        // Each has seen the leader renew: a candidate counts from what it has seen, and one that came after the last renewal
+        // would count from later on.
+        tokio::time::sleep(TIMING.period * 2 + TIMING.period.mul_f64(self.random.random_range(0.0..2.0))).await;
+        let signal = if self.random.random_bool(0.5) { Signal::Kill } else { Signal::Term };
+        let others = if self.random.random_bool(0.5) { Some(Kind::Ours) } else { None };
+        let mut victims = vec![leader.member];
+        for member in 0..self.group.members().len() {
+            if member != leader.member && Some(self.group.members()[member].kind()) == others {
+                // Gone before the leader is, or it would be the next one.
+                self.group.member(member).signal(Signal::Kill).unwrap();
+                self.group.member(member).wait(LIMIT).await.unwrap();
+                victims.push(member);
+            }
+        }
+        let survivors = (0..self.group.members().len()).filter(|member| !victims.contains(member));
+        let watched = survivors.into_iter().any(|member| self.group.members()[member].kind() == Kind::Ours);
+        let at = self.group.member(leader.member).signal(signal).unwrap();
+        let next = self.group.successor(at, TIMING.lease + TIMING.longest_poll() * 2 + LIMIT).await.unwrap();
+        let status = self.group.member(leader.member).wait(LIMIT).await.unwrap();
+        if signal == Signal::Term {
+            assert_eq!(status.code(), Some(0), "{} ended in good order", leader.identity);
+        }
+        let stopped = self.stopped(&leader, signal).await;
+        let candidate = &self.group.members()[leader.member];
+        let (user, kind) = (candidate.user().to_owned(), candidate.kind());
+        let took = next.at.duration_since(at).as_secs_f64();
+        println!("{death:2}: {} ends by {signal:?}, after {took:.3} s {} leads", leader.identity, next.identity);
+        self.group.agrees(&next.identity, at, TIMING.longest_poll() + LIMIT).await.unwrap();
+        let leader = Leader { identity: leader.identity, user, kind, stopped };
+        self.deaths.push(Death { leader, signal, at, watched, next });
+        for victim in victims {
+            self.group.replace(victim).await.unwrap();
+        }
+        for member in self.group.members() {
+            member.joined(LIMIT).await.unwrap();
+        }
+    }
+
+    async fn stopped(&self, leader: &Successor, signal: Signal) -> Option<Timestamp> {
+        if signal == Signal::Kill {
+            return None;
+        }
+        let candidate = &self.group.members()[leader.member];
+        let stopped = candidate.until(LIMIT, |event| event.at > leader.at && event.said == Said::Stopped).await;
+        Some(stopped.unwrap().at)
+    }
+
+    fn judge(mut self) {
+        self.writes.read().unwrap();
+        let mut late = Vec::new();
+        let mut terms = Vec::new();
+        for death in &self.deaths {
+            let Death { leader, next, .. } = death;
+            let last = self.writes.last_before(LEASE, &leader.user, next.at).expect("the leader wrote").clone();
+            let allowed = match death.signal {
+                Signal::Term => last.answered,
+                _ => last.answered + TIMING.lease,
+            };
+            let polls = match (death.watched, death.signal) {
+                (true, _) => Duration::ZERO,
+                (false, Signal::Term) => TIMING.longest_poll(),
+                // It may see the last renewal only at its next look, and its end only at the one after.
+                (false, _) => TIMING.longest_poll() * 2,
+            };
+            let latest = allowed + polls + SLACK;
+            if next.at > latest {
+                late.push(format!("{death:?} was allowed at {allowed}, expected by {latest}"));
+            }
+            let early = allowed.duration_since(next.at);
+            // The answer to a release leaves after others have seen it.
+            assert!(early < SignedDuration::from_millis(50), "{death:?} was allowed at {allowed} only");
+            let begun = self.writes.first(LEASE, &leader.user).expect("the leader took the Lease").received;
+            let ended = match (leader.kind, leader.stopped) {
+                (_, None) => death.at,
+                // Its fence closes before the release is sent.
+                (Kind::Ours, Some(_)) => last.received,
+                (_, Some(stopped)) => stopped,
+            };
+            terms.push(Term { leader: leader.identity.clone(), begun, ended });
+        }
+        assert!(late.is_empty(), "{} of {DEATHS} takeovers were late: {late:#?}", late.len());
+        self.judge_overlaps(&terms);
+        let count = self.records.judge();
+        self.judge_variety();
+        println!("{count} records, each as both kinds read them");
+    }
+
+    /// client-go tells its work to end only after it has released the Lease; nothing else may overlap.
+    fn judge_overlaps(&self, terms: &[Term]) {
+        let hole = |overlap: &&election::term::Overlap| {
+            let death = self.deaths.iter().find(|death| death.leader.identity == overlap.earlier);
+            death.is_some_and(|death| death.leader.kind == Kind::ClientGo && death.signal == Signal::Term)
+        };
+        let all = overlaps(terms);
+        let (known, unknown): (Vec<_>, Vec<_>) = all.iter().partition(hole);
+        assert!(unknown.is_empty(), "two leaders: {unknown:#?}");
+        let longest = known.iter().map(|overlap| overlap.duration).max().unwrap_or_default();
+        println!("{} overlaps after releases of client-go, the longest of {longest:?}; no others", known.len());
+        assert!(longest < SignedDuration::from_secs(1), "client-go takes that long to tell its work? {known:#?}");
+    }
+
+    /// Whether every kind of leader has ended in every way, and each kind has followed each.
+    fn judge_variety(&self) {
+        let kind = |identity: &str| if identity.contains("-o") { Kind::Ours } else { Kind::ClientGo };
+        for signal in [Signal::Kill, Signal::Term] {
+            for from in [Kind::Ours, Kind::ClientGo] {
+                for to in [Kind::Ours, Kind::ClientGo] {
+                    let deaths = self.deaths.iter().filter(|death| {
+                        death.signal == signal && death.leader.kind == from && kind(&death.next.identity) == to
+                    });
+                    println!("{signal:?}: {} by {} {} times", from.name(), to.name(), deaths.count());
+                }
+            }
+        }
+    }
+}
+
+/// Every record that was stored.
+struct Records {
+    seen: Arc<Mutex<Vec<LeaseSpec>>>,
+    watch: JoinHandle<()>,
+}
+
+impl Records {
+    fn watch(leases: Api<Lease>) -> Self {
+        let seen = Arc::<Mutex<Vec<_>>>::default();
+        let records = Arc::clone(&seen);
+        let watch = tokio::spawn(async move {
+            let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
+            let mut version = "0".to_owned();
+            loop {
+                let mut events = leases.watch(&parameters, &version).await.expect("the Lease is watched").boxed();
+                while let Ok(Some(event)) = events.try_next().await {
+                    if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event {
+                        version = lease.metadata.resource_version.expect("a version");
+                        records.lock().unwrap().push(lease.spec.expect("a record"));
+                    }
+                }
+            }
+        });
+        Self { seen, watch }
+    }
+
+    /// Each change of holder counts one transition, a release and a renewal none; and every field is there.
+    fn judge(&self) -> usize {
+        let seen = self.seen.lock().unwrap();
+        let mut holder = String::new();
+        let mut transitions = None;
+        for record in seen.iter() {
+            let now = record.holder_identity.clone().unwrap_or_default();
+            let count = record.lease_transitions.expect("transitions are counted");
+            assert!(record.acquire_time.is_some() && record.renew_time.is_some(), "{record:?}");
+            let is_new = !now.is_empty() && now != holder;
+            let expected = transitions.map_or(0, |before: i32| before + i32::from(is_new));
+            assert_eq!(count, expected, "{holder} was the last holder before {record:?}");
+            let seconds = if now.is_empty() { 1 } else { i32::try_from(TIMING.lease.as_secs()).unwrap() };
+            assert_eq!(record.lease_duration_seconds, Some(seconds), "{record:?}");
+            if !now.is_empty() {
+                holder = now;
+            }
+            transitions = Some(count);
+        }
+        assert_eq!(transitions, Some(i32::try_from(DEATHS).unwrap()), "each death made one other leader");
+        seen.len()
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
