@@ -13,10 +13,11 @@ use nix::sys::signal;
 use nix::unistd::Pid;
 use testbed::Signal;
 use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::event::{Event, Said};
 use crate::place::{Account, Place};
@@ -25,6 +26,9 @@ use crate::place::{Account, Place};
 pub const BINARY: &str = "SERVICEOFFER_CONTROLLER";
 /// Where `make build` leaves the operator's binary.
 const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/serviceoffer-controller";
+
+/// Between two questions to a server.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a candidate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -326,6 +330,21 @@ impl Candidate {
         self.until(limit, |event| event.said != Said::Stopped).await.map(drop)
     }
 
+    /// Waits until it could take over and begin to work: it takes part, and the operator's caches are filled.
+    ///
+    /// # Errors
+    /// If it is not in time, or ends before.
+    pub async fn ready(&self, limit: Duration) -> Result<()> {
+        self.joined(limit).await?;
+        let Some(admin) = self.argument("--admin-bind") else { return Ok(()) };
+        let asked = timeout(limit, async {
+            while !matches!(answers(admin, "/readyz").await, Ok(true)) {
+                sleep(PAUSE).await;
+            }
+        });
+        asked.await.with_context(|| format!("{} is not ready after {limit:?}", self.identity))
+    }
+
     /// Waits until it names this candidate as the leader. A manager of controller-runtime names nobody.
     ///
     /// # Errors
@@ -357,6 +376,15 @@ impl Candidate {
 fn leading_since(events: &[Event]) -> Option<Timestamp> {
     let last = events.iter().rev().find(|event| matches!(event.said, Said::Leads | Said::Stopped))?;
     (last.said == Said::Leads).then_some(last.at)
+}
+
+/// Whether a server answers 200.
+async fn answers(address: &str, path: &str) -> Result<bool> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    Ok(answer.split_ascii_whitespace().nth(1) == Some("200"))
 }
 
 /// Passes every line on.

@@ -6,6 +6,7 @@
 //!
 //! Nothing here starts a testbed: everything runs in the network of one that is up, see `testbed::enter`.
 
+pub mod bench;
 pub mod candidate;
 pub mod event;
 pub mod group;

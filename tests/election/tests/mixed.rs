@@ -183,9 +183,13 @@ impl Trial {
         assert!(longest < SignedDuration::from_secs(1), "client-go takes that long to tell its work? {known:#?}");
     }
 
-    /// Whether every kind of leader has ended in every way, and each kind has followed each.
+    /// Chance may not have left one kind out.
     fn judge_variety(&self) {
         let kind = |identity: &str| if identity.contains("-o") { Kind::Ours } else { Kind::ClientGo };
+        for next in [Kind::Ours, Kind::ClientGo] {
+            let took = self.deaths.iter().filter(|death| kind(&death.next.identity) == next).count();
+            assert!(took >= 3, "{} took over {took} times only", next.name());
+        }
         for signal in [Signal::Kill, Signal::Term] {
             for from in [Kind::Ours, Kind::ClientGo] {
                 for to in [Kind::Ours, Kind::ClientGo] {

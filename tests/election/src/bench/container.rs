@@ -1,0 +1,258 @@
+//! Leaders in Pods whose container's process is killed on the node, where the kubelet sees it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
+use kube::{Api, ResourceExt};
+use rand::RngExt as _;
+use serde_json::json;
+use testbed::{Cluster, Signal, image, tools};
+use tokio::time::{Instant, sleep};
+
+use super::race::CANDIDATES;
+use super::report::Sample;
+use super::screen::Track;
+use crate::candidate::{self, Kind, Timing};
+use crate::event::{Event, Said};
+use crate::place::Place;
+
+/// The chart of this checkout.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/serviceoffer-controller");
+/// Name of the release and of its namespace: a release has objects outside of any namespace, so there can be one only.
+const RELEASE: &str = "election-bench";
+/// Name of the Lease in the chart.
+const LEASE: &str = "serviceoffer-controller";
+const PAUSE: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Replicas of one kind in Pods.
+pub struct Replicas {
+    cluster: Cluster,
+    kind: Kind,
+    namespace: String,
+    selector: &'static str,
+    container: &'static str,
+    lease: &'static str,
+}
+
+impl Replicas {
+    /// The operator, as the chart installs it with its defaults, apart from the number of replicas.
+    ///
+    /// # Errors
+    /// If Helm does not install it.
+    pub async fn ours(cluster: &Cluster) -> Result<Self> {
+        let program = "/bin/serviceoffer-controller";
+        load(cluster, &candidate::operator()?, program, "localhost/election-bench/ours:1").await?;
+        uninstall(cluster).await?;
+        let install = ["install", RELEASE, CHART, "--namespace", RELEASE, "--create-namespace", "--wait"];
+        let values = [
+            "image.repository=localhost/election-bench/ours".to_owned(),
+            "image.tag=1".to_owned(),
+            format!("replicaCount={CANDIDATES}"),
+            // They are there already, for the candidates outside of Pods.
+            "crds.enabled=false".to_owned(),
+        ];
+        let values = values.iter().flat_map(|value| ["--set", value]);
+        helm(cluster, install.into_iter().chain(values)).await?;
+        Ok(Self {
+            cluster: cluster.clone(),
+            kind: Kind::Ours,
+            namespace: RELEASE.to_owned(),
+            selector: "app.kubernetes.io/name=serviceoffer-controller",
+            container: "controller",
+            lease: LEASE,
+        })
+    }
+
+    /// client-go's leader election with the Pod's name as its identity, as the chart of a Go operator would have it.
+    ///
+    /// # Errors
+    /// If the API server does not do as asked.
+    pub async fn client_go(place: &Place) -> Result<Self> {
+        let cluster = place.cluster();
+        load(cluster, &tools::peers()?, "/bin/peers", "localhost/election-bench/peers:1").await?;
+        let Timing { lease, deadline, period } = Timing::LONG;
+        let deployment = serde_json::from_value(json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": "peers" },
+            "spec": {
+                "replicas": CANDIDATES,
+                "selector": { "matchLabels": { "app": "peers" } },
+                "template": {
+                    "metadata": { "labels": { "app": "peers" } },
+                    "spec": {
+                        "terminationGracePeriodSeconds": 30,
+                        "containers": [{
+                            "name": "peer",
+                            "image": "localhost/election-bench/peers:1",
+                            "imagePullPolicy": "Never",
+                            "args": [
+                                "--identity=$(POD_NAME)",
+                                format!("--namespace={}", place.namespace()),
+                                "--lease=peers",
+                                "--release-on-cancel",
+                                format!("--lease-duration={}s", lease.as_secs()),
+                                format!("--renew-deadline={}s", deadline.as_secs()),
+                                format!("--retry-period={}s", period.as_secs()),
+                            ],
+                            "env": [{ "name": "POD_NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
+                        }],
+                    },
+                },
+            },
+        }))?;
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client(), place.namespace());
+        deployments.create(&PostParams::default(), &deployment).await?;
+        Ok(Self {
+            cluster: cluster.clone(),
+            kind: Kind::ClientGo,
+            namespace: place.namespace().to_owned(),
+            selector: "app=peers",
+            container: "peer",
+            lease: "peers",
+        })
+    }
+
+    /// Kills the leader's process that many times.
+    ///
+    /// # Errors
+    /// If nobody follows, or the dead are not replaced.
+    pub async fn run(&self, times: usize, track: &Track) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        for _ in 0..times {
+            let pods = self.ready().await?;
+            let leader = self.leader(&pods).await?;
+            sleep(Timing::LONG.period.mul_f64(rand::rng().random_range(0.2..0.6))).await;
+            let process = self.cluster.container(&self.namespace, &leader, self.container).await?;
+            let transitions = self.record().await?.1;
+            let at = Timestamp::now();
+            process.kill(Signal::Kill)?;
+            let next = self.successor(&leader, transitions, at).await?;
+            let seconds = next.duration_since(at).as_secs_f64();
+            track.step(&format!("{seconds:.3} s"));
+            samples.push(Sample { seconds, since_renewal: None });
+            // A container that dies again and again is restarted later and later; a new Pod has not died yet.
+            let gone = DeleteParams::default();
+            self.pods().delete(&leader, &gone).await?;
+            let begun = Instant::now();
+            while self.pods().get_opt(&leader).await?.is_some() {
+                ensure!(begun.elapsed() < LIMIT, "{leader} does not go away");
+                sleep(PAUSE).await;
+            }
+        }
+        Ok(samples)
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// If Helm, or the API server, does not do as asked.
+    pub async fn remove(self) -> Result<()> {
+        match self.kind {
+            Kind::Ours => uninstall(&self.cluster).await,
+            _ => {
+                let deployments: Api<Deployment> = Api::namespaced(self.cluster.client(), &self.namespace);
+                deployments.delete("peers", &DeleteParams::default()).await?;
+                Ok(())
+            }
+        }
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    /// Waits until all replicas are ready, and none is on its way out.
+    async fn ready(&self) -> Result<Vec<String>> {
+        let begun = Instant::now();
+        loop {
+            let pods = self.pods().list(&ListParams::default().labels(self.selector)).await?.items;
+            if pods.len() == CANDIDATES && pods.iter().all(is_ready) {
+                return Ok(pods.iter().map(ResourceExt::name_any).collect());
+            }
+            ensure!(begun.elapsed() < LIMIT, "{CANDIDATES} replicas are not ready");
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits until one of the Pods holds the Lease and says that it leads.
+    async fn leader(&self, pods: &[String]) -> Result<String> {
+        let begun = Instant::now();
+        loop {
+            let (holder, _) = self.record().await?;
+            if pods.contains(&holder) && self.begins(&holder).await?.is_some() {
+                return Ok(holder);
+            }
+            ensure!(begun.elapsed() < LIMIT, "no replica leads");
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits for a Pod that leads after the death of another one, or of its own container before this one.
+    async fn successor(&self, dead: &str, transitions: i32, since: Timestamp) -> Result<Timestamp> {
+        let begun = Instant::now();
+        loop {
+            let record = self.record().await?;
+            // client-go's next container goes on with the Lease of the one before, and counts no transition.
+            if record != (dead.to_owned(), transitions) || self.kind == Kind::ClientGo {
+                if let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
+                    return Ok(at);
+                }
+            }
+            ensure!(begun.elapsed() < LIMIT, "nobody leads after the death of {dead}");
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// When the container of a Pod that runs at this moment last began to lead.
+    async fn begins(&self, pod: &str) -> Result<Option<Timestamp>> {
+        // Between two containers there is no log.
+        let Ok(log) = self.pods().logs(pod, &LogParams::default()).await else { return Ok(None) };
+        let events = log.lines().filter_map(|line| match self.kind {
+            Kind::Ours => Event::of_operator(line),
+            _ => Event::of_peer(line, Timestamp::now()),
+        });
+        Ok(events.filter(|event| event.said == Said::Leads).last().map(|event| event.at))
+    }
+
+    /// Holder and transitions of the Lease.
+    async fn record(&self) -> Result<(String, i32)> {
+        let leases: Api<Lease> = Api::namespaced(self.cluster.client(), &self.namespace);
+        let spec = leases.get_opt(self.lease).await?.and_then(|lease| lease.spec).unwrap_or_default();
+        Ok((spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or_default()))
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Puts a program on the node as an image.
+async fn load(cluster: &Cluster, program: &Path, inside: &str, tag: &str) -> Result<()> {
+    let mut files = vec![(program.to_owned(), inside.to_owned())];
+    let libraries = image::shared_libraries(program).with_context(|| program.display().to_string())?;
+    files.extend(libraries.into_iter().map(|library| (library.clone(), library.display().to_string())));
+    let files: Vec<_> = files.iter().map(|(outside, inside)| (outside.as_path(), inside.as_str())).collect();
+    cluster.load(&image::from_files(&files, &[inside], tag)?).await
+}
+
+async fn uninstall(cluster: &Cluster) -> Result<()> {
+    helm(cluster, ["uninstall", RELEASE, "--namespace", RELEASE, "--ignore-not-found", "--wait"]).await
+}
+
+async fn helm<'a>(cluster: &Cluster, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let output = cluster.helm(arguments).output().await.context("helm")?;
+    if !output.status.success() {
+        bail!("helm: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}

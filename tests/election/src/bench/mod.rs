@@ -1,0 +1,285 @@
+//! The bench: the operator's elector side by side with client-go's and with controller-runtime's manager.
+//!
+//! One API server, three candidates per group, each candidate a process of its own. Groups whose leader dies without a word
+//! wait for their leases all at the same time; what is a matter of milliseconds is measured while all others are idle.
+//! [`race`] and [`container`] end leaders, [`idle`] looks at those that do nothing, [`report`] says what came of it.
+
+mod container;
+mod distribution;
+mod idle;
+mod plot;
+mod race;
+mod report;
+mod screen;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use testbed::{Cluster, Signal};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use self::container::Replicas;
+use self::race::Death;
+use self::report::{Contender, Measure, Origin, Report, Series};
+use self::screen::Screen;
+use crate::candidate::{self, Kind, Timing};
+use crate::group::Group;
+use crate::place::Place;
+use crate::writes::Writes;
+
+const OURS: Contender = Contender { kind: Kind::Ours, timing: Timing::LONG, release: true };
+const OURS_SHORT: Contender = Contender { timing: Timing::SHORT, ..OURS };
+const CLIENT_GO: Contender = Contender { kind: Kind::ClientGo, ..OURS };
+const CLIENT_GO_SHORT: Contender = Contender { kind: Kind::ClientGo, ..OURS_SHORT };
+const MANAGER: Contender = Contender { kind: Kind::ControllerRuntime, ..OURS };
+/// The manager's defaults.
+const MANAGER_SHORT: Contender = Contender { kind: Kind::ControllerRuntime, timing: Timing::SHORT, release: false };
+
+/// Those that are looked at while they do nothing, and whose graceful handover is measured.
+const IDLE: [Contender; 4] = [OURS, CLIENT_GO, MANAGER, MANAGER_SHORT];
+/// Those whose crash is measured.
+const CRASHING: [Contender; 6] = [OURS, OURS_SHORT, CLIENT_GO, CLIENT_GO_SHORT, MANAGER, MANAGER_SHORT];
+/// Groups of one contender that wait for their leases at the same time.
+const GROUPS: usize = 10;
+/// Processes that start at the same time would keep each other from starting.
+const TURNS: usize = 3;
+/// Until a group that has just started does nothing but renew.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Length of one of the steps in which idle candidates are looked at.
+const STEPS_PER_MINUTE: usize = 12;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Graceful handovers of each contender.
+    pub graceful: usize,
+    /// Crashes of each.
+    pub crashes: usize,
+    /// Killed containers of each.
+    pub containers: usize,
+    /// Minutes in which nothing happens.
+    pub minutes: usize,
+}
+
+/// Runs the bench, prints what came of it, and writes `target/bench/election.json` and `docs/election.svg`.
+///
+/// # Errors
+/// If something could not be measured. A bar that was missed is no error.
+pub async fn run(cluster: Cluster, plan: Plan) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let begun = (Timestamp::now(), Instant::now());
+    let place = Arc::new(Place::new(&cluster, "bench").await?);
+    let bench = Bench { place, screen: Screen::new(), turns: Semaphore::new(TURNS), plan };
+    let (mut series, usage) = bench.measure_quiet().await?;
+    series.extend(bench.measure_waiting().await?);
+    series.extend(bench.measure_containers().await?);
+    series.retain(|one| !one.samples.is_empty());
+    series.sort_by_key(|one| (one.measure, one.contender.timing.lease < Timing::LONG.lease, one.contender));
+    let report = Report {
+        begun: begun.0,
+        seconds: begun.1.elapsed().as_secs_f64(),
+        origin: origin(&cluster, &root).await?,
+        bars: report::bars(&series, &usage),
+        series,
+        usage,
+    };
+    fs::create_dir_all(root.join("target/bench"))?;
+    fs::write(root.join("target/bench/election.json"), serde_json::to_vec_pretty(&report)?)?;
+    plot::draw(&root.join("docs/election.svg"), &report.series)?;
+    println!("{}", report.text());
+    println!("{:.0} s. target/bench/election.json has every sample, docs/election.svg shows them.", report.seconds);
+    Ok(())
+}
+
+struct Bench {
+    place: Arc<Place>,
+    screen: Screen,
+    turns: Semaphore,
+    plan: Plan,
+}
+
+/// A group and what is measured on it.
+struct Job {
+    contender: Contender,
+    lease: String,
+    crashes: usize,
+    graceful: usize,
+}
+
+impl Bench {
+    /// What needs quiet: the costs of doing nothing, and our graceful handover.
+    async fn measure_quiet(&self) -> Result<(Vec<Series>, Vec<report::Usage>)> {
+        self.screen.say("starting one group of each kind");
+        let mut groups = Vec::new();
+        for (number, contender) in IDLE.into_iter().enumerate() {
+            let group = race::start(&self.place, &format!("idle-{number}"), contender, &self.turns).await?;
+            groups.push((contender, group));
+        }
+        let mut usage = Vec::new();
+        if self.plan.minutes > 0 {
+            sleep(SETTLE).await;
+            let steps = self.plan.minutes * STEPS_PER_MINUTE;
+            let track = self.screen.track("idle: requests, processor time, memory", steps);
+            usage = idle::measure(&self.place, &mut groups, steps, &track).await?;
+        }
+        let track = self.screen.track(format!("graceful: {OURS}"), self.plan.graceful);
+        let mut samples = Vec::new();
+        for (contender, group) in &mut groups {
+            if *contender == OURS {
+                let deaths = race::run(group, Signal::Term, self.plan.graceful, &track).await?;
+                samples.extend(deaths.iter().map(|death| death.sample(None)));
+            }
+        }
+        try_join_all(groups.into_iter().map(|(_, group)| group.end())).await?;
+        Ok((vec![Series { measure: Measure::Graceful, contender: OURS, samples }], usage))
+    }
+
+    /// What mostly waits, many groups at the same time: crashes of all, and then graceful handovers of the others.
+    async fn measure_waiting(&self) -> Result<Vec<Series>> {
+        let mut writes = Writes::from_now(&self.place)?;
+        let Plan { crashes, graceful, .. } = self.plan;
+        let mut jobs = Vec::new();
+        for (number, contender) in CRASHING.into_iter().enumerate() {
+            let graceful = if IDLE.contains(&contender) && contender != OURS { graceful } else { 0 };
+            for group in 0..GROUPS {
+                let job = Job {
+                    contender,
+                    lease: format!("race-{number}-{group}"),
+                    crashes: share(crashes, group),
+                    graceful: share(graceful, group),
+                };
+                if job.crashes + job.graceful > 0 {
+                    jobs.push(job);
+                }
+            }
+        }
+        let started = self.screen.track("starting groups", jobs.len());
+        let start = |job: Job| {
+            let started = &started;
+            async move {
+                let group = race::start(&self.place, &job.lease, job.contender, &self.turns).await?;
+                started.step(&job.lease);
+                Ok::<_, anyhow::Error>((job, group))
+            }
+        };
+        let groups = try_join_all(jobs.into_iter().map(start)).await?;
+        let (groups, deaths) = self.race(groups, Signal::Kill, |job| job.crashes).await?;
+        writes.read()?;
+        let mut series = collect(Measure::Crash, deaths, Some(&writes));
+        let (groups, deaths) = self.race(groups, Signal::Term, |job| job.graceful).await?;
+        series.extend(collect(Measure::Graceful, deaths, None));
+        try_join_all(groups.into_iter().map(|(_, group)| group.end())).await?;
+        Ok(series)
+    }
+
+    /// Ends the leaders of all groups, each as often as its job says.
+    async fn race(
+        &self,
+        groups: Vec<(Job, Group)>,
+        signal: Signal,
+        times: impl Fn(&Job) -> usize,
+    ) -> Result<(Vec<(Job, Group)>, Vec<(Contender, Death)>)> {
+        let word = if signal == Signal::Kill { "crash" } else { "graceful" };
+        let total = |contender| {
+            groups.iter().filter(|(job, _)| job.contender == contender).map(|(job, _)| times(job)).sum::<usize>()
+        };
+        let tracks: Vec<_> = CRASHING
+            .into_iter()
+            .filter(|contender| total(*contender) > 0)
+            .map(|contender| (contender, self.screen.track(format!("{word}: {contender}"), total(contender))))
+            .collect();
+        let (tracks, times) = (&tracks, &times);
+        let runs = groups.into_iter().map(|(job, mut group)| async move {
+            let track = tracks.iter().find(|(contender, _)| *contender == job.contender);
+            let deaths = match track {
+                Some((_, track)) => race::run(&mut group, signal, times(&job), track).await?,
+                None => Vec::new(),
+            };
+            Ok::<_, anyhow::Error>((job, group, deaths))
+        });
+        let mut deaths = Vec::new();
+        let mut groups = Vec::new();
+        for (job, group, found) in try_join_all(runs).await? {
+            deaths.extend(found.into_iter().map(|death| (job.contender, death)));
+            groups.push((job, group));
+        }
+        Ok((groups, deaths))
+    }
+
+    /// What needs a kubelet.
+    async fn measure_containers(&self) -> Result<Vec<Series>> {
+        let mut series = Vec::new();
+        if self.plan.containers == 0 {
+            return Ok(series);
+        }
+        for contender in [OURS, CLIENT_GO] {
+            let track = self.screen.track(format!("container killed: {contender}"), self.plan.containers);
+            let replicas = match contender.kind {
+                Kind::Ours => Replicas::ours(self.place.cluster()).await?,
+                _ => Replicas::client_go(&self.place).await?,
+            };
+            let samples = replicas.run(self.plan.containers, &track).await?;
+            replicas.remove().await?;
+            series.push(Series { measure: Measure::Container, contender, samples });
+        }
+        Ok(series)
+    }
+}
+
+/// What one of the groups has to do of a whole.
+fn share(whole: usize, group: usize) -> usize {
+    whole / GROUPS + usize::from(group < whole % GROUPS)
+}
+
+fn collect(measure: Measure, deaths: Vec<(Contender, Death)>, writes: Option<&Writes>) -> Vec<Series> {
+    let of = |contender| {
+        let own = deaths.iter().filter(move |(one, _)| *one == contender);
+        Series { measure, contender, samples: own.map(|(_, death)| death.sample(writes)).collect() }
+    };
+    CRASHING.into_iter().map(of).collect()
+}
+
+async fn origin(cluster: &Cluster, root: &Path) -> Result<Origin> {
+    let version = cluster.client().apiserver_version().await?;
+    let cpu = fs::read_to_string("/proc/cpuinfo")?;
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
+    };
+    let kibibytes: u64 = field(&memory, "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
+    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(root).output();
+    let commit = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    // A path below the checkout is the same for everybody.
+    let binary = candidate::operator()?;
+    let root = root.canonicalize().context("the checkout")?;
+    let binary = binary.strip_prefix(&root).unwrap_or(&binary);
+    Ok(Origin {
+        commit,
+        binary: binary.display().to_string(),
+        kubernetes: version.git_version,
+        processor: field(&cpu, "model name"),
+        processors: std::thread::available_parallelism()?.get(),
+        memory: kibibytes / 1000,
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_groups_are_the_whole() {
+        for whole in [0, 3, 30, 101] {
+            assert_eq!((0..GROUPS).map(|group| share(whole, group)).sum::<usize>(), whole);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the person at the terminal sees while the bench runs: one bar per series; elsewhere a line for every quarter.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Shows what goes on.
+#[derive(Debug)]
+pub struct Screen {
+    bars: Option<MultiProgress>,
+}
+
+/// Counts the steps of one thing.
+#[derive(Debug)]
+pub struct Track {
+    name: String,
+    total: usize,
+    done: AtomicUsize,
+    bar: Option<ProgressBar>,
+}
+
+impl Screen {
+    /// On the terminal, if there is one.
+    pub fn new() -> Self {
+        Self { bars: stderr().is_terminal().then(MultiProgress::new) }
+    }
+
+    /// A line of its own.
+    pub fn say(&self, line: &str) {
+        match &self.bars {
+            // Without a terminal to draw on there is nobody to tell it to.
+            Some(bars) => drop(bars.println(line)),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Something of that many steps.
+    pub fn track(&self, name: impl Into<String>, total: usize) -> Track {
+        let name = name.into();
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX)));
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:<48} {bar:30} {pos:>4}/{len:<4} {elapsed:>5} {msg}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name.clone());
+            bar.enable_steady_tick(Duration::from_millis(500));
+            bar
+        });
+        Track { name, total, done: AtomicUsize::new(0), bar }
+    }
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Track {
+    /// One more step is done, with this outcome.
+    pub fn step(&self, outcome: &str) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        match &self.bar {
+            Some(bar) => {
+                bar.inc(1);
+                bar.set_message(outcome.to_owned());
+                if done == self.total {
+                    bar.finish();
+                }
+            }
+            None if done * 4 / self.total > (done - 1) * 4 / self.total => {
+                eprintln!("{}: {done} of {}, {outcome}", self.name, self.total);
+            }
+            None => {}
+        }
+    }
+}

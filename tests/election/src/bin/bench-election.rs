@@ -1,0 +1,33 @@
+//! `make bench-election`: measures the operator's elector against others, on the testbed that is up.
+
+use anyhow::Result;
+use clap::Parser;
+use election::bench::{self, Plan};
+use testbed::Name;
+
+/// Measures the operator's elector side by side with client-go's and with controller-runtime's manager.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Graceful handovers of each kind
+    #[arg(long, default_value_t = 100)]
+    graceful: usize,
+    /// Crashes of each kind and timing
+    #[arg(long, default_value_t = 30)]
+    crashes: usize,
+    /// Killed containers of each kind
+    #[arg(long, default_value_t = 20)]
+    containers: usize,
+    /// Minutes in which idle candidates are looked at
+    #[arg(long, default_value_t = 2)]
+    minutes: usize,
+    /// The most samples of anything, for a short run
+    #[arg(long, env = "SAMPLES")]
+    samples: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    let Arguments { graceful, crashes, containers, minutes, samples } = Arguments::parse();
+    let most = |count: usize| samples.map_or(count, |samples| count.min(samples));
+    let plan = Plan { graceful: most(graceful), crashes: most(crashes), containers: most(containers), minutes };
+    testbed::enter(Name::current()?, async |cluster| bench::run(cluster, plan).await)?
+}
