@@ -69,6 +69,15 @@ test-flows: image ## Run the flows on the testbed that is up (make testbed-up), 
 	$(TESTBED) load target/image.tar
 	$(TOOLS) cargo-nextest nextest run --package serviceoffer-controller --test flows $(FLOW)
 
+.PHONY: test-election
+test-election: build ## Run the elector among others on the testbed that is up (make testbed-up), TEST=name for one
+	$(TOOLS) cargo-nextest nextest run --locked --package election $(TEST)
+
+.PHONY: bench-election
+bench-election: deps build ## Measure the elector side by side with client-go and controller-runtime, SAMPLES=number for a short run
+	cargo build --quiet --locked --package election --bin bench-election
+	$(TESTBED) run -- target/debug/bench-election
+
 .PHONY: coverage
 coverage: deps ## Region coverage of the two decision cores, which must be complete
 	.ci/coverage

@@ -48,12 +48,12 @@ impl Replicas {
     /// If Helm does not install it.
     pub async fn ours(cluster: &Cluster) -> Result<Self> {
         let program = "/bin/serviceoffer-controller";
-        load(cluster, &candidate::operator()?, program, "localhost/election-bench/ours:1").await?;
+        load(cluster, &candidate::operator()?, program, "localhost/election-bench/ours:built").await?;
         uninstall(cluster).await?;
         let install = ["install", RELEASE, CHART, "--namespace", RELEASE, "--create-namespace", "--wait"];
         let values = [
             "image.repository=localhost/election-bench/ours".to_owned(),
-            "image.tag=1".to_owned(),
+            "image.tag=built".to_owned(),
             format!("replicaCount={CANDIDATES}"),
             // They are there already, for the candidates outside of Pods.
             "crds.enabled=false".to_owned(),
@@ -76,7 +76,7 @@ impl Replicas {
     /// If the API server does not do as asked.
     pub async fn client_go(place: &Place) -> Result<Self> {
         let cluster = place.cluster();
-        load(cluster, &tools::peers()?, "/bin/peers", "localhost/election-bench/peers:1").await?;
+        load(cluster, &tools::peers()?, "/bin/peers", "localhost/election-bench/peers:built").await?;
         let Timing { lease, deadline, period } = Timing::LONG;
         let deployment = serde_json::from_value(json!({
             "apiVersion": "apps/v1",
@@ -91,7 +91,7 @@ impl Replicas {
                         "terminationGracePeriodSeconds": 30,
                         "containers": [{
                             "name": "peer",
-                            "image": "localhost/election-bench/peers:1",
+                            "image": "localhost/election-bench/peers:built",
                             "imagePullPolicy": "Never",
                             "args": [
                                 "--identity=$(POD_NAME)",
@@ -238,10 +238,11 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// Puts a program on the node as an image.
 async fn load(cluster: &Cluster, program: &Path, inside: &str, tag: &str) -> Result<()> {
-    let mut files = vec![(program.to_owned(), inside.to_owned())];
-    let libraries = image::shared_libraries(program).with_context(|| program.display().to_string())?;
-    files.extend(libraries.into_iter().map(|library| (library.clone(), library.display().to_string())));
-    let files: Vec<_> = files.iter().map(|(outside, inside)| (outside.as_path(), inside.as_str())).collect();
+    // A program that is linked to nothing needs nothing beside it.
+    let libraries = image::shared_libraries(program).unwrap_or_default();
+    let libraries: Vec<_> = libraries.iter().map(|library| (library.as_path(), library.to_string_lossy())).collect();
+    let beside = libraries.iter().map(|(outside, inside)| (*outside, inside.as_ref()));
+    let files: Vec<_> = [(program, inside)].into_iter().chain(beside).collect();
     cluster.load(&image::from_files(&files, &[inside], tag)?).await
 }
 
