@@ -259,8 +259,8 @@ impl Candidate {
 
     /// The value of one of its arguments, for example of `--admin-bind`.
     pub fn argument(&self, name: &str) -> Option<&str> {
-        let values = self.arguments.iter().filter_map(|argument| argument.strip_prefix(name)?.strip_prefix('='));
-        values.last()
+        let mut values = self.arguments.iter().filter_map(|argument| argument.strip_prefix(name)?.strip_prefix('='));
+        values.next_back()
     }
 
     /// Sends a signal, and answers with the moment before.
@@ -368,7 +368,7 @@ impl Candidate {
         let mut events = self.events.clone();
         let leading = timeout(limit, events.wait_for(|events| leading_since(events).is_some())).await;
         let events = leading.with_context(|| format!("{} does not lead after {limit:?}", self.identity))?;
-        leading_since(&*events.with_context(|| format!("{} ended", self.identity))?).context("it led")
+        leading_since(&events.with_context(|| format!("{} ended", self.identity))?).context("it led")
     }
 }
 

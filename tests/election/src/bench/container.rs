@@ -201,10 +201,9 @@ impl Replicas {
         loop {
             let record = self.record().await?;
             // client-go's next container goes on with the Lease of the one before, and counts no transition.
-            if record != (dead.to_owned(), transitions) || self.kind == Kind::ClientGo {
-                if let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
-                    return Ok(at);
-                }
+            let is_other = record != (dead.to_owned(), transitions) || self.kind == Kind::ClientGo;
+            if is_other && let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
+                return Ok(at);
             }
             ensure!(begun.elapsed() < LIMIT, "nobody leads after the death of {dead}");
             sleep(PAUSE).await;
@@ -215,11 +214,11 @@ impl Replicas {
     async fn begins(&self, pod: &str) -> Result<Option<Timestamp>> {
         // Between two containers there is no log.
         let Ok(log) = self.pods().logs(pod, &LogParams::default()).await else { return Ok(None) };
-        let events = log.lines().filter_map(|line| match self.kind {
+        let mut events = log.lines().filter_map(|line| match self.kind {
             Kind::Ours => Event::of_operator(line),
             _ => Event::of_peer(line, Timestamp::now()),
         });
-        Ok(events.filter(|event| event.said == Said::Leads).last().map(|event| event.at))
+        Ok(events.rfind(|event| event.said == Said::Leads).map(|event| event.at))
     }
 
     /// Holder and transitions of the Lease.

@@ -45,7 +45,7 @@ pub fn draw(file: &Path, series: &[Series]) -> Result<()> {
     let right = Pos::new(HPos::Right, VPos::Center);
     let middle = Pos::new(HPos::Center, VPos::Center);
     area.fill(&WHITE).map_err(error)?;
-    let title = "From the end of a leader to the next one's first work (one dot per sample, bar: median)";
+    let title = "From the end of a leader to the next one's begin (a dot is a sample, a bar the median)";
     area.draw(&Text::new(title, (16, 24), text(15, &BLACK, left))).map_err(error)?;
     for (seconds, label) in MARKS {
         let x = across(seconds);

@@ -9,16 +9,16 @@ use testbed::Name;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Graceful handovers of each kind
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = Plan::FULL.graceful)]
     graceful: usize,
     /// Crashes of each kind and timing
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = Plan::FULL.crashes)]
     crashes: usize,
     /// Killed containers of each kind
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = Plan::FULL.containers)]
     containers: usize,
     /// Minutes in which idle candidates are looked at
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = Plan::FULL.minutes)]
     minutes: usize,
     /// The most samples of anything, for a short run
     #[arg(long, env = "SAMPLES")]
