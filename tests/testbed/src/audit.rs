@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// Reads the entries that the log got since the reader was made, or since they were read last.
 #[derive(Debug)]
@@ -49,6 +50,10 @@ pub struct AuditEntry {
     pub received: Timestamp,
     /// When this stage was reached.
     pub time: Timestamp,
+    /// What was sent; null unless it is a write to a Lease or to one of the operator's own kinds.
+    pub sent: Value,
+    /// The object that was answered; null where `sent` is.
+    pub answered: Value,
 }
 
 impl Audit {
@@ -97,6 +102,8 @@ fn parse(line: &str) -> Result<AuditEntry> {
         code: event.response_status.map_or(0, |status| status.code),
         received: event.request_received_timestamp,
         time: event.stage_timestamp,
+        sent: event.request_object,
+        answered: event.response_object,
     })
 }
 
@@ -114,6 +121,10 @@ struct Event {
     response_status: Option<ResponseStatus>,
     request_received_timestamp: Timestamp,
     stage_timestamp: Timestamp,
+    #[serde(default)]
+    request_object: Value,
+    #[serde(default)]
+    response_object: Value,
 }
 
 #[derive(Deserialize)]
@@ -163,6 +174,16 @@ mod tests {
         );
         assert_eq!((entry.namespace.as_str(), entry.name.as_str()), ("a", "b"));
         assert_eq!(entry.time.as_millisecond() - entry.received.as_millisecond(), 100);
+        Ok(())
+    }
+
+    #[test]
+    fn an_entry_says_what_was_sent_and_answered_where_the_policy_keeps_it() -> Result<()> {
+        let bodies = r#""requestObject":{"metadata":{"resourceVersion":"7"}},"responseObject":{"kind":"Lease"},"verb""#;
+        let entry = parse(&LINE.replace(r#""verb""#, bodies))?;
+        assert_eq!(entry.sent["metadata"]["resourceVersion"], "7");
+        assert_eq!(entry.answered["kind"], "Lease");
+        assert!(parse(LINE)?.sent.is_null());
         Ok(())
     }
 

@@ -11,12 +11,13 @@ use nix::unistd::geteuid;
 use crate::progress::Progress;
 use crate::subprocess;
 
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "buildah",
     "ca-certificates",
     "conntrack",
     "containerd",
     "containernetworking-plugins",
+    "faketime",
     "gcc",
     "iproute2",
     "iptables",

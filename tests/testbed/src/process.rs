@@ -1,4 +1,4 @@
-//! A process of the testbed in a test's hand: to end it, to freeze it, to start it again.
+//! A process in a test's hand: to end it, to freeze it, to start it again.
 //!
 //! It is the process that it was when the handle was made: after a restart, or once a container runs again, the pid is
 //! another one, and a handle of the old process does nothing but fail.
@@ -36,7 +36,7 @@ impl From<Signal> for signal::Signal {
     }
 }
 
-/// A component of the node, or the main process of a container.
+/// A component of the node, the main process of a container, or a process that a test started itself.
 #[derive(Clone, Debug)]
 pub struct Process {
     name: String,
@@ -52,6 +52,14 @@ impl Process {
     pub(crate) fn of_container(name: String, pid: u32) -> Result<Self> {
         let id = ProcessId::of(pid).with_context(|| format!("{name} has just ended"))?;
         Ok(Self { name, id, origin: None })
+    }
+
+    /// A process that a test started itself.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn started(name: &str, pid: u32) -> Result<Self> {
+        Self::of_container(name.to_owned(), pid)
     }
 
     /// The pid on the host.
@@ -84,10 +92,10 @@ impl Process {
     /// Kills a component if it still runs, starts it again and waits until it works. The handle is the new process then.
     ///
     /// # Errors
-    /// If it is a container's process, or does not start.
+    /// If it is not a component's process, or does not start.
     pub async fn restart(&mut self) -> Result<()> {
         let (state, component) =
-            self.origin.clone().with_context(|| format!("{} is restarted by the kubelet", self.name))?;
+            self.origin.clone().with_context(|| format!("{} is restarted by whoever started it", self.name))?;
         let namespaces = Namespaces::find(&state).context("the testbed is gone")?;
         if self.is_alive() {
             self.kill(Signal::Kill)?;

@@ -39,13 +39,22 @@ pub(crate) fn write(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Who did what to which object; `RequestReceived` would only say the same thing earlier.
+/// Who did what to which object; `RequestReceived` would only say the same thing earlier. Of writes to Leases and to the
+/// operator's own kinds also what was sent and answered: by it a test tells who held a Lease, and on what condition a write was
+/// sent.
 fn audit_policy() -> Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
-        "rules": [{ "level": "Metadata" }],
+        "rules": [
+            {
+                "level": "RequestResponse",
+                "verbs": ["create", "update", "patch", "delete"],
+                "resources": [{ "group": "coordination.k8s.io", "resources": ["leases"] }, { "group": "obol.org" }],
+            },
+            { "level": "Metadata" },
+        ],
     })
 }
 
