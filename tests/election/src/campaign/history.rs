@@ -1,0 +1,247 @@
+//! From an audit log, and from what a chain was sent, to the values that are judged.
+//!
+//! It knows how a request says on what condition it was sent, and which requests are the election's own and not work. Pure:
+//! [`super::recorder`] listens to the chain, `testbed` reads the log.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Bytes, TxHash, keccak256};
+use jiff::Timestamp;
+use serde_json::Value;
+use testbed::AuditEntry;
+
+use super::recorder::Sending;
+use super::verdict::{Effect, Precondition, Turn};
+
+/// Verbs that change something.
+const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
+/// What the election itself writes, besides its Lease, and what tells people of it: none of it is a leader's work.
+const OWN: [(&str, &str); 3] = [("", "pods"), ("", "events"), ("events.k8s.io", "events")];
+
+/// What is judged, gathered as it happens.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// What the API server's name of every candidate's user begins with.
+    candidates: String,
+    lease: String,
+    /// Writes of candidates that changed the Lease.
+    pub turns: Vec<Turn>,
+    /// What candidates did to the world.
+    pub effects: Vec<Effect>,
+    /// When each transaction first stood in a record, by its hash.
+    stored: BTreeMap<TxHash, Timestamp>,
+}
+
+impl History {
+    /// The history of those who compete for a Lease, and whose users' names begin alike.
+    #[must_use]
+    pub fn of(candidates: &str, lease: &str) -> Self {
+        let (turns, effects, stored) = Default::default();
+        Self { candidates: candidates.to_owned(), lease: lease.to_owned(), turns, effects, stored }
+    }
+
+    /// Goes on with what an audit log says.
+    pub fn read(&mut self, entries: &[AuditEntry]) {
+        let writes = entries.iter().filter(|entry| WRITES.contains(&entry.verb.as_str()));
+        let own = writes.filter(|entry| entry.user.starts_with(&self.candidates) && entry.stage != "ResponseStarted");
+        for entry in own.collect::<Vec<_>>() {
+            let done = (200..300).contains(&entry.code);
+            if entry.resource == "leases" {
+                if done && entry.answered["metadata"]["name"] == self.lease.as_str() {
+                    let holder = entry.answered["spec"]["holderIdentity"].as_str().unwrap_or_default();
+                    let holds = !holder.is_empty();
+                    self.turns.push(Turn { at: entry.received, writer: entry.user.clone(), holds });
+                }
+                continue;
+            }
+            if OWN.contains(&(entry.group.as_str(), entry.resource.as_str())) {
+                continue;
+            }
+            if done {
+                for raw in signed(&entry.answered) {
+                    self.stored.entry(keccak256(raw)).or_insert(entry.time);
+                }
+            }
+            self.effects.push(Effect {
+                at: entry.received,
+                writer: entry.user.clone(),
+                object: object(entry),
+                precondition: precondition(entry),
+                done,
+            });
+        }
+    }
+
+    /// Who leads as far as it is told: the candidate whose write holds the Lease, and when it last did that.
+    #[must_use]
+    pub fn leader(&self) -> Option<&Turn> {
+        self.turns.iter().max_by_key(|turn| turn.at).filter(|turn| turn.holds)
+    }
+
+    /// Everything that candidates did, with what a chain was sent.
+    #[must_use]
+    pub fn effects_with(&self, sendings: &[Sending]) -> Vec<Effect> {
+        let effect = |Sending { at, writer, raw }: &Sending| {
+            let hash = keccak256(raw);
+            let stored = self.stored.get(&hash).is_some_and(|stored| stored <= at);
+            Effect {
+                at: *at,
+                writer: writer.clone(),
+                object: format!("transaction {hash}"),
+                precondition: if stored { Precondition::StoredBytes } else { Precondition::None },
+                done: true,
+            }
+        };
+        self.effects.iter().cloned().chain(sendings.iter().map(effect)).collect()
+    }
+}
+
+fn object(entry: &AuditEntry) -> String {
+    let AuditEntry { verb, resource, subresource, namespace, name, .. } = entry;
+    let name = if name.is_empty() { entry.sent["metadata"]["name"].as_str().unwrap_or_default() } else { name };
+    let place = [resource, subresource, namespace, name].into_iter().filter(|part| !part.is_empty());
+    format!("{verb} {} ({})", place.collect::<Vec<_>>().join("/"), entry.code)
+}
+
+fn precondition(entry: &AuditEntry) -> Precondition {
+    let version =
+        entry.sent["metadata"]["resourceVersion"].as_str().or(entry.sent["preconditions"]["resourceVersion"].as_str());
+    match (entry.verb.as_str(), version) {
+        ("create", _) => Precondition::Name,
+        ("update" | "patch" | "delete", Some(version)) if !version.is_empty() => Precondition::Version,
+        _ => Precondition::None,
+    }
+}
+
+/// Every signed transaction that stands anywhere in an object.
+fn signed(object: &Value) -> Vec<Bytes> {
+    match object {
+        Value::Array(items) => items.iter().flat_map(signed).collect(),
+        Value::Object(fields) => {
+            let own = fields.get("raw").and_then(Value::as_str).and_then(|raw| raw.parse().ok());
+            own.into_iter().chain(fields.values().flat_map(signed)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::verdict::{Allowance, Breach, judge};
+    use super::*;
+
+    fn entry(at: i64, user: &str, verb: &str, resource: &str, sent: Value, answered: Value) -> AuditEntry {
+        let received = Timestamp::from_second(at).unwrap();
+        AuditEntry {
+            user: format!("test:{user}"),
+            pod: String::new(),
+            user_agent: String::new(),
+            verb: verb.into(),
+            group: "obol.org".into(),
+            resource: resource.into(),
+            subresource: String::new(),
+            namespace: String::new(),
+            name: "one".into(),
+            uri: String::new(),
+            stage: "ResponseComplete".into(),
+            code: 200,
+            received,
+            time: received,
+            sent,
+            answered,
+        }
+    }
+
+    fn lease(at: i64, user: &str, holder: &str) -> AuditEntry {
+        let answered = json!({ "metadata": { "name": "lease" }, "spec": { "holderIdentity": holder } });
+        entry(at, user, "update", "leases", Value::Null, answered)
+    }
+
+    fn history(entries: &[AuditEntry]) -> History {
+        let mut history = History::of("test:", "lease");
+        history.read(entries);
+        history
+    }
+
+    fn preconditions(entries: &[AuditEntry]) -> Vec<Precondition> {
+        history(entries).effects.iter().map(|effect| effect.precondition).collect()
+    }
+
+    #[test]
+    fn a_lease_is_held_by_whoever_wrote_a_holder_into_it_and_given_up_by_whoever_wrote_none() {
+        let other = json!({ "metadata": { "name": "other" }, "spec": { "holderIdentity": "a" } });
+        let refused = AuditEntry { code: 409, ..lease(2, "b", "b") };
+        let entries = [
+            lease(1, "a", "same-name"),
+            refused,
+            entry(3, "b", "update", "leases", Value::Null, other),
+            lease(4, "a", ""),
+            lease(5, "b", "same-name"),
+            AuditEntry { user: "somebody".into(), ..lease(6, "b", "c") },
+        ];
+        let history = history(&entries);
+        let told: Vec<_> = history.turns.iter().map(|turn| (turn.writer.as_str(), turn.holds)).collect();
+        assert_eq!(told, [("test:a", true), ("test:a", false), ("test:b", true)]);
+        assert_eq!(history.leader(), history.turns.last());
+    }
+
+    #[test]
+    fn a_request_says_on_what_condition_it_was_sent() {
+        let version = json!({ "metadata": { "resourceVersion": "7" } });
+        let none = json!({ "metadata": { "uid": "u" } });
+        let empty = json!({ "metadata": { "resourceVersion": "" } });
+        let entries = [
+            entry(1, "a", "create", "agentregistrations", none.clone(), Value::Null),
+            entry(2, "a", "update", "signerledgers", version.clone(), Value::Null),
+            entry(3, "a", "patch", "serviceoffers", version, Value::Null),
+            entry(4, "a", "patch", "serviceoffers", none, Value::Null),
+            entry(5, "a", "update", "signerledgers", empty, Value::Null),
+            entry(6, "a", "deletecollection", "serviceoffers", Value::Null, Value::Null),
+        ];
+        use Precondition::{Name, None, Version};
+        assert_eq!(preconditions(&entries), [Name, Version, Version, None, None, None]);
+    }
+
+    #[test]
+    fn reads_people_and_the_elections_own_writes_are_no_effects() {
+        let event =
+            AuditEntry { group: "events.k8s.io".into(), ..entry(1, "a", "create", "events", Value::Null, Value::Null) };
+        let mark = AuditEntry { group: String::new(), ..entry(2, "a", "patch", "pods", Value::Null, Value::Null) };
+        let entries = [
+            event,
+            mark,
+            entry(3, "a", "get", "serviceoffers", Value::Null, Value::Null),
+            AuditEntry { user: "admin".into(), ..entry(4, "", "patch", "serviceoffers", Value::Null, Value::Null) },
+        ];
+        assert_eq!(preconditions(&entries), []);
+    }
+
+    #[test]
+    fn a_transaction_is_safe_to_send_late_only_if_its_bytes_were_stored_before() {
+        let record = json!({ "spec": { "attempts": [{ "nonce": 0, "raw": "0x0102" }] } });
+        let entries = [
+            lease(1, "a", "a"),
+            entry(3, "a", "update", "agentregistrations", Value::Null, record),
+            lease(5, "b", "b"),
+        ];
+        let sending = |at, raw: &'static [u8]| Sending {
+            at: Timestamp::from_second(at).unwrap(),
+            writer: "test:a".into(),
+            raw: Bytes::from_static(raw),
+        };
+        let breaches = |sendings: &[Sending]| {
+            let history = history(&entries);
+            judge(history.turns.clone(), history.effects_with(sendings), Allowance::One)
+                .overlaps
+                .iter()
+                .map(|overlap| overlap.breach)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(breaches(&[sending(6, &[1, 2])]), []);
+        assert_eq!(breaches(&[sending(6, &[1, 3])]), [Breach::Unconditional]);
+        let early = history(&entries).effects_with(&[sending(2, &[1, 2])]);
+        assert_eq!(early.last().unwrap().precondition, Precondition::None, "it was stored only afterwards");
+    }
+}

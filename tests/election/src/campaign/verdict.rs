@@ -1,0 +1,298 @@
+//! The judgement: whether anybody acted who did not lead. Values in, values out.
+//!
+//! It owns the rule and nothing else: terms are read off the writes that changed the Lease, and every effect is held against
+//! them by the moment at which it *arrived*, on the clock of whoever took it in. What a process believed does not count.
+//! Where the values come from is in [`super::history`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+/// A write of a candidate that changed the Lease. Writes of anybody else begin and end no term: a person who edits the Lease
+/// cannot be waited for, and only another candidate can act in the old leader's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// When the request arrived.
+    pub at: Timestamp,
+    /// The candidate that sent it. One process each, whatever name it writes into the Lease.
+    pub writer: String,
+    /// Whether the record that it wrote names a holder. One that does not is a release.
+    pub holds: bool,
+}
+
+/// What keeps an effect from harm if it comes late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// It is refused unless the object still has the version that was read.
+    Version,
+    /// It is refused unless the name is free.
+    Name,
+    /// It is a transaction whose bytes stood in a record before: whoever sends it, and how often, it is the same one.
+    StoredBytes,
+    /// Nothing.
+    None,
+}
+
+/// Something that a candidate did to the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// When it arrived.
+    pub at: Timestamp,
+    /// The candidate that sent it.
+    pub writer: String,
+    /// What it was done to, for people.
+    pub object: String,
+    /// What keeps it from harm.
+    pub precondition: Precondition,
+    /// Whether it was carried out, and not refused.
+    pub done: bool,
+}
+
+/// The time from a candidate's first write that holds the Lease to the first that ends this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// The candidate.
+    pub leader: String,
+    /// When the write that began it arrived.
+    pub began: Timestamp,
+    /// When the write that ended it arrived, unless it lasts.
+    pub ended: Option<Timestamp>,
+}
+
+/// How many requests of a leader may arrive after its term. All of them must be such that they cannot overwrite what is newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// One: what had passed the fence when the leader was stopped. All others that left had arrived.
+    One,
+    /// Any number: what had left was held up on its way, or where it should have been answered, and nobody can call it back.
+    HeldUp,
+}
+
+/// Why an effect is an overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Breach {
+    /// Its sender had never led.
+    NeverLed,
+    /// It came after the term, and another effect had come after that term before it.
+    SecondLate,
+    /// It came after the term, and nothing would have kept it from overwriting what is newer.
+    Unconditional,
+}
+
+/// An effect that should not have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The effect.
+    pub effect: Effect,
+    /// Why.
+    pub breach: Breach,
+    /// How long after the end of its sender's last term it came, in microseconds.
+    pub late_by: i128,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Effect { at, writer, object, precondition, done } = &self.effect;
+        let outcome = if *done { "carried out" } else { "refused" };
+        let late = self.late_by as f64 / 1e6;
+        write!(f, "{:?}: {at} {writer} {object} ({precondition:?}, {outcome}, {late:.6} s after its term)", self.breach)
+    }
+}
+
+/// What came of a history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Every term, in the order of their beginnings.
+    pub terms: Vec<Term>,
+    /// How many effects came within their sender's term.
+    pub within: usize,
+    /// Effects that came after their sender's term, and were allowed to.
+    pub late: Vec<Effect>,
+    /// Effects that should not have been.
+    pub overlaps: Vec<Overlap>,
+}
+
+impl Verdict {
+    /// How often another candidate than the last leader began a term.
+    #[must_use]
+    pub fn takeovers(&self) -> usize {
+        self.terms.windows(2).filter(|pair| pair[0].leader != pair[1].leader).count()
+    }
+}
+
+/// Judges a history. Neither list need be sorted.
+#[must_use]
+pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowance) -> Verdict {
+    turns.sort_by_key(|turn| turn.at);
+    effects.sort_by_key(|effect| effect.at);
+    let mut verdict = Verdict { terms: terms(&turns), ..Verdict::default() };
+    let mut came_late = BTreeMap::<usize, usize>::new();
+    for effect in effects {
+        let last = verdict.terms.iter().rposition(|term| term.leader == effect.writer && term.began <= effect.at);
+        let Some(last) = last else {
+            verdict.overlaps.push(Overlap { effect, breach: Breach::NeverLed, late_by: 0 });
+            continue;
+        };
+        let Some(ended) = verdict.terms[last].ended.filter(|ended| *ended <= effect.at) else {
+            verdict.within += 1;
+            continue;
+        };
+        let before = came_late.entry(last).or_default();
+        *before += 1;
+        let breach = match (effect.precondition, *before) {
+            (Precondition::None, _) => Some(Breach::Unconditional),
+            (_, 1) => None,
+            _ if allowance == Allowance::HeldUp => None,
+            _ => Some(Breach::SecondLate),
+        };
+        match breach {
+            Some(breach) => {
+                let late_by = effect.at.as_microsecond() - ended.as_microsecond();
+                verdict.overlaps.push(Overlap { effect, breach, late_by: late_by.into() });
+            }
+            None => verdict.late.push(effect),
+        }
+    }
+    verdict
+}
+
+/// The terms in a history of the Lease that is in order.
+fn terms(turns: &[Turn]) -> Vec<Term> {
+    let mut terms: Vec<Term> = Vec::new();
+    for turn in turns {
+        let open = terms.last_mut().filter(|term| term.ended.is_none());
+        match open {
+            Some(term) if term.leader == turn.writer && turn.holds => continue,
+            Some(term) => term.ended = Some(turn.at),
+            None => {}
+        }
+        if turn.holds {
+            terms.push(Term { leader: turn.writer.clone(), began: turn.at, ended: None });
+        }
+    }
+    terms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap()
+    }
+
+    fn holds(writer: &str, moment: i64) -> Turn {
+        Turn { at: at(moment), writer: writer.into(), holds: true }
+    }
+
+    fn releases(writer: &str, moment: i64) -> Turn {
+        Turn { holds: false, ..holds(writer, moment) }
+    }
+
+    fn writes(writer: &str, moment: i64) -> Effect {
+        let (writer, object) = (writer.into(), "records/one".into());
+        Effect { at: at(moment), writer, object, precondition: Precondition::Version, done: true }
+    }
+
+    fn blindly(writer: &str, moment: i64) -> Effect {
+        Effect { precondition: Precondition::None, ..writes(writer, moment) }
+    }
+
+    fn judged(turns: &[Turn], effects: &[Effect]) -> Verdict {
+        judge(turns.to_vec(), effects.to_vec(), Allowance::One)
+    }
+
+    fn breaches(turns: &[Turn], effects: &[Effect]) -> Vec<Breach> {
+        let verdict = judged(turns, effects);
+        assert_eq!(verdict.within + verdict.late.len() + verdict.overlaps.len(), effects.len(), "none is left out");
+        verdict.overlaps.iter().map(|overlap| overlap.breach).collect()
+    }
+
+    #[test]
+    fn a_leader_may_write_from_the_write_that_made_it_one_until_the_write_of_another() {
+        let turns = [holds("a", 0), holds("a", 1000), holds("b", 5000), holds("b", 6000)];
+        let effects = [blindly("a", 0), blindly("a", 4999), blindly("b", 5000), blindly("b", 90_000)];
+        assert_eq!(breaches(&turns, &effects), []);
+        let verdict = judged(&turns, &effects);
+        let term = |leader: &str, began, ended: Option<i64>| Term {
+            leader: leader.into(),
+            began: at(began),
+            ended: ended.map(at),
+        };
+        assert_eq!(verdict.terms, [term("a", 0, Some(5000)), term("b", 5000, None)]);
+        assert_eq!((verdict.takeovers(), verdict.within), (1, 4));
+    }
+
+    #[test]
+    fn one_conditional_request_may_come_after_each_term_whether_it_is_refused_or_not() {
+        let turns = [holds("a", 0), holds("b", 5000), holds("a", 9000), holds("b", 12_000)];
+        let refused = Effect { done: false, ..writes("b", 9001) };
+        let bytes = Effect { precondition: Precondition::StoredBytes, ..writes("a", 12_001) };
+        let effects = [writes("a", 5000), refused, bytes];
+        assert_eq!(breaches(&turns, &effects), []);
+        assert_eq!(judged(&turns, &effects).late, effects);
+    }
+
+    #[test]
+    fn a_second_request_after_the_same_term_is_an_overlap() {
+        let turns = [holds("a", 0), holds("b", 5000)];
+        let refused = Effect { done: false, ..writes("a", 5002) };
+        assert_eq!(breaches(&turns, &[writes("a", 5001), refused]), [Breach::SecondLate]);
+    }
+
+    #[test]
+    fn requests_that_were_held_up_may_all_come_late_but_none_without_a_precondition() {
+        let turns = [holds("a", 0), holds("b", 5000)];
+        let effects = vec![writes("a", 5001), writes("a", 5002), blindly("a", 5003), writes("b", 4000)];
+        let verdict = judge(turns.to_vec(), effects, Allowance::HeldUp);
+        let breaches: Vec<_> = verdict.overlaps.iter().map(|overlap| overlap.breach).collect();
+        assert_eq!(breaches, [Breach::NeverLed, Breach::Unconditional]);
+        assert_eq!(verdict.late.len(), 2);
+    }
+
+    #[test]
+    fn a_request_without_a_precondition_after_the_term_is_an_overlap() {
+        let turns = [holds("a", 0), holds("b", 5000)];
+        let verdict = judged(&turns, &[blindly("a", 5250)]);
+        let [overlap] = verdict.overlaps.as_slice() else { panic!("{verdict:?}") };
+        assert_eq!((overlap.breach, overlap.late_by), (Breach::Unconditional, 250_000));
+    }
+
+    #[test]
+    fn two_leaders_that_write_in_turns_are_found() {
+        let turns = [holds("a", 0), holds("b", 5000)];
+        let effects = [writes("a", 5100), writes("b", 5200), writes("a", 5300), writes("b", 5400), blindly("a", 5500)];
+        assert_eq!(breaches(&turns, &effects), [Breach::SecondLate, Breach::Unconditional]);
+    }
+
+    #[test]
+    fn a_write_before_the_writers_term_or_without_any_is_an_overlap() {
+        let turns = [holds("a", 0), holds("b", 5000)];
+        assert_eq!(breaches(&turns, &[writes("b", 4999), writes("c", 6000)]), [Breach::NeverLed; 2]);
+    }
+
+    #[test]
+    fn a_release_ends_the_term_also_while_nobody_else_leads() {
+        let turns = [holds("a", 0), releases("a", 5000), holds("b", 5040)];
+        assert_eq!(breaches(&turns, &[writes("a", 4999)]), []);
+        assert_eq!(breaches(&turns, &[blindly("a", 5020)]), [Breach::Unconditional]);
+        let verdict = judged(&turns, &[]);
+        assert_eq!(verdict.terms[0].ended, Some(at(5000)));
+        assert_eq!(verdict.terms.len(), 2);
+    }
+
+    #[test]
+    fn a_leader_that_takes_the_lease_back_begins_a_term_of_its_own() {
+        let turns = [holds("a", 0), holds("b", 5000), releases("b", 7000), holds("a", 7010)];
+        assert_eq!(breaches(&turns, &[blindly("a", 7010)]), []);
+        assert_eq!(breaches(&turns, &[blindly("a", 6999)]), [Breach::Unconditional]);
+        assert_eq!(judged(&turns, &[]).takeovers(), 2);
+    }
+
+    #[test]
+    fn the_order_in_which_a_history_is_told_does_not_matter() {
+        let turns = [holds("b", 5000), holds("a", 0)];
+        assert_eq!(breaches(&turns, &[blindly("a", 5300), writes("a", 5100)]), [Breach::Unconditional]);
+    }
+}
