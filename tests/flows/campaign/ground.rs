@@ -1,0 +1,326 @@
+//! Where a campaign takes place: a cluster with the operator's kinds and rights but none of its Pods, a chain behind a recorder,
+//! a group of candidates, and work for whoever leads. A campaign ends with its judgement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use alloy::consensus::{Transaction, TxEnvelope};
+use alloy::eips::eip2718::Decodable2718;
+use election::campaign::history::History;
+use election::campaign::recorder::Recorder;
+use election::campaign::verdict::{Allowance, Precondition, Verdict, judge};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+use testbed::{AnvilConfig, Audit};
+
+use super::contender::{Guise, LEASE, Nursery, Timings};
+use super::group::Group;
+use super::table;
+use super::work::{SHOP, burst, stream};
+use crate::chain::Chain;
+use crate::objects::registry;
+use crate::patience::eventually;
+use crate::release::Release;
+use crate::stage::Stage;
+
+/// How long anything may take that is not itself measured.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// How long the work may take to be finished once the faults are over.
+const SETTLED: Duration = Duration::from_secs(240);
+
+/// The rights of candidates at Leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// As the chart gives them.
+    All,
+    /// They may not list and watch, as with the rights of a client-go controller.
+    Blind,
+}
+
+/// A campaign under way.
+pub struct Ground {
+    fault: String,
+    pub stage: Stage,
+    pub chain: Chain,
+    pub group: Group,
+    pub chance: StdRng,
+    /// Whether the fault holds up requests that have left, and not only the leader.
+    pub allowance: Allowance,
+    release: Release,
+    recorder: Arc<Recorder>,
+    told: Mutex<(Audit, History)>,
+    injected: Mutex<Vec<Timestamp>>,
+}
+
+impl Ground {
+    /// Runs a campaign with a group that is kept at three members, and judges it.
+    pub fn campaign(fault: &str, timings: Timings, body: impl AsyncFnOnce(&mut Ground) + Send) {
+        Self::campaign_of(fault, timings, Rights::All, Some(Guise::default()), body);
+    }
+
+    /// Runs a campaign with a group of certain rights, kept at three members of a guise or left empty, and judges it.
+    pub fn campaign_of(
+        fault: &str,
+        timings: Timings,
+        rights: Rights,
+        guise: Option<Guise>,
+        body: impl AsyncFnOnce(&mut Ground) + Send,
+    ) {
+        Stage::play(async |stage| {
+            let mut ground = Self::prepare(fault, stage, timings, rights).await;
+            if let Some(guise) = guise {
+                ground.group.keep(3, guise);
+            }
+            let working = tokio::spawn(stream(ground.stage.objects.clone(), seed()));
+            body(&mut ground).await;
+            working.abort();
+            ground.settle().await;
+        });
+    }
+
+    async fn prepare(fault: &str, stage: Stage, timings: Timings, rights: Rights) -> Self {
+        let config = AnvilConfig { block_time: Some(Duration::from_secs(1)), ..AnvilConfig::default() };
+        let (chain, release) =
+            tokio::join!(Chain::start(stage.cluster.node_ip(), config), stage.install(&["replicaCount=0"]));
+        let recorder = Arc::new(Recorder::start(chain.anvil.url()).await.expect("a recorder"));
+        stage.objects.signer_secret(&release, &chain).await;
+        let mut manifest = registry("local", &chain, "http://agents.example");
+        manifest["spec"]["rpc"][0]["url"] = json!(format!("http://{}:{}", stage.cluster.node_ip(), recorder.port()));
+        stage.objects.create_registry(manifest).await;
+        stage.objects.shop(SHOP, &[]).await;
+        bind(&stage, &release, rights).await;
+        let nursery = Nursery::new(&stage.cluster, release.namespace(), timings).expect("a nursery");
+        let told = Mutex::new((stage.cluster.audit().expect("an audit log"), History::of(&nursery.users(), LEASE)));
+        let group = Group::new(nursery, Arc::clone(&recorder));
+        let chance = StdRng::seed_from_u64(seed());
+        let allowance = Allowance::One;
+        let fault = fault.to_owned();
+        Self { fault, stage, chain, group, chance, allowance, release, recorder, told, injected: Mutex::default() }
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.release.namespace()
+    }
+
+    pub fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.stage.cluster.client(), self.release.namespace())
+    }
+
+    /// Notes that a fault is injected at this moment.
+    pub fn inject(&self) -> Timestamp {
+        let at = Timestamp::now();
+        self.injected.lock().unwrap().push(at);
+        at
+    }
+
+    /// The member whose write holds the Lease, if it has not ended.
+    pub fn leader_now(&self) -> Option<String> {
+        let leader = self.history(|history| history.leader().map(|turn| turn.writer.clone()))?;
+        self.group.present().contains(&leader).then_some(leader)
+    }
+
+    /// Waits until a member leads.
+    pub async fn leader(&self) -> String {
+        eventually("a candidate leads", LIMIT, async || self.leader_now().ok_or("nobody")).await
+    }
+
+    /// Waits until the Lease has been held, or held on to, since then, and answers with whoever did last.
+    pub async fn leader_since(&self, since: Timestamp) -> String {
+        eventually("the lease is held", LIMIT, async || {
+            let leader = self.history(|history| history.leader().filter(|turn| turn.at >= since).cloned());
+            leader.map(|turn| turn.writer).filter(|leader| self.group.present().contains(leader)).ok_or("nobody")
+        })
+        .await
+    }
+
+    /// Waits until a member other than this one leads, and answers with it and with when it took the Lease over.
+    pub async fn successor(&self, of: &str, since: Timestamp) -> (String, Timestamp) {
+        eventually("another candidate leads", LIMIT, async || {
+            self.history(|history| {
+                let turns = history.turns.iter().filter(|turn| turn.holds && turn.at >= since && turn.writer != of);
+                turns.min_by_key(|turn| turn.at).map(|turn| (turn.writer.clone(), turn.at))
+            })
+            .ok_or("nobody")
+        })
+        .await
+    }
+
+    /// Who has begun a term since then.
+    pub fn leaders_since(&self, since: Timestamp) -> BTreeSet<String> {
+        self.history(|history| {
+            let turns = history.turns.iter().filter(|turn| turn.holds && turn.at >= since);
+            turns.map(|turn| turn.writer.clone()).collect()
+        })
+    }
+
+    /// When the Lease was last written by this member before that moment.
+    fn last_renewal(&self, of: &str, before: Timestamp) -> Timestamp {
+        self.history(|history| {
+            let turns = history.turns.iter().filter(|turn| turn.writer == of && turn.holds && turn.at < before);
+            turns.map(|turn| turn.at).max().expect("it led")
+        })
+    }
+
+    /// Waits until a member has ended, and answers with its exit code: none if a signal ended it.
+    pub async fn exit_code(&self, user: &str) -> Option<i32> {
+        eventually(&format!("{user} has ended"), LIMIT, async || {
+            self.group.ended(user).map(|(exit, _)| exit.code()).ok_or("it has not")
+        })
+        .await
+    }
+
+    fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+        let mut told = self.told.lock().unwrap();
+        let (audit, history) = &mut *told;
+        history.read(&audit.read().expect("the audit log"));
+        look(history)
+    }
+
+    /// Waits until all work is done, and judges everything that was done since the beginning.
+    async fn settle(&self) {
+        self.leader().await;
+        let offers = eventually("the offers are listed", LIMIT, async || {
+            let list = self.stage.objects.all_offers().list(&ListParams::default()).await;
+            list.map(|list| list.items.len()).map_err(|error| error.to_string())
+        })
+        .await;
+        let agents = self.stage.objects.all_registered(&self.chain, offers, SETTLED).await;
+        assert_eq!(agents.len(), offers);
+        assert_eq!(self.chain.count().await, offers as u64, "nothing else was sent");
+        self.one_story_for_each_nonce();
+        let verdict = self.judge();
+        assert!(verdict.overlaps.is_empty(), "nobody acted who did not lead");
+        self.print(&verdict);
+        let within = verdict.within;
+        let (fault, terms) = (&self.fault, verdict.terms.len());
+        println!("{fault}: {offers} offers, {terms} terms, {within} effects within their terms");
+        assert!(within > 50, "leaders worked: {within} effects");
+    }
+
+    /// How long after its holder's last write that one took the Lease over, in seconds.
+    pub fn waited(&self, holder: &str, taken: Timestamp) -> f64 {
+        taken.duration_since(self.last_renewal(holder, taken)).as_secs_f64()
+    }
+
+    /// Waits for a moment at which the leader has much under way.
+    pub async fn busy_moment(&mut self) {
+        self.moment(Duration::from_millis(500)).await;
+        burst(&self.stage.objects, &mut self.chance);
+        self.moment(Duration::from_millis(100)).await;
+    }
+
+    /// Waits some of that time, by chance.
+    pub async fn moment(&mut self, within: Duration) {
+        let microseconds = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_micros(self.chance.random_range(0..microseconds))).await;
+    }
+
+    /// What happened so far, judged.
+    pub fn judge(&self) -> Verdict {
+        let sendings = self.recorder.sendings();
+        self.history(|history| judge(history.turns.clone(), history.effects_with(&sendings), self.allowance))
+    }
+
+    fn print(&self, verdict: &Verdict) {
+        let fault = &self.fault;
+        for overlap in &verdict.overlaps {
+            println!("{fault}: {overlap}");
+        }
+        for late in &verdict.late {
+            println!("{fault}: late: {} {} {} {:?}", late.at, late.writer, late.object, late.precondition);
+        }
+        if !verdict.overlaps.is_empty() {
+            let directory = self.stage.cluster.scratch("campaign").expect("a directory");
+            println!("{fault}: logs of the candidates are below {}", directory.display());
+        }
+        let injected = self.injected.lock().unwrap().clone();
+        table::write(fault, &injected, verdict);
+    }
+
+    /// Whoever sent a nonce's transaction sent bytes that stood in a record before, and all of them say the same.
+    fn one_story_for_each_nonce(&self) {
+        let sendings = self.recorder.sendings();
+        let mut said = BTreeMap::<u64, BTreeSet<_>>::new();
+        let mut bytes = BTreeSet::new();
+        for sending in &sendings {
+            let transaction = TxEnvelope::decode_2718(&mut sending.raw.as_ref()).expect("a transaction");
+            said.entry(transaction.nonce()).or_default().insert((transaction.to(), transaction.input().clone()));
+            bytes.insert(sending.raw.clone());
+        }
+        for (nonce, stories) in &said {
+            assert_eq!(stories.len(), 1, "all transactions with nonce {nonce} say the same");
+        }
+        let effects = self.history(|history| history.effects_with(&sendings));
+        let unstored = effects.iter().rev().take(sendings.len());
+        let unstored: Vec<_> = unstored.filter(|effect| effect.precondition != Precondition::StoredBytes).collect();
+        assert!(unstored.is_empty(), "sent, and not stored before: {unstored:?}");
+        let (sent, nonces, bytes) = (sendings.len(), said.len(), bytes.len());
+        println!("{sent} transactions were sent for {nonces} nonces: {bytes} different ones");
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print(&self.judge());
+            for (user, log) in self.group.logs() {
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(15)..];
+                println!("--- {user}\n{}", tail.join("\n"));
+            }
+        }
+    }
+}
+
+/// Gives all candidates the rights that the chart gives the operator, or fewer.
+async fn bind(stage: &Stage, release: &Release, rights: Rights) {
+    let client = stage.cluster.client();
+    let namespace = release.namespace();
+    let group = json!([{
+        "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": format!("system:serviceaccounts:{namespace}"),
+    }]);
+    let binding = |kind: &str, role: &str| {
+        json!({
+            "metadata": { "name": "campaign" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role },
+            "subjects": group,
+        })
+    };
+    let everywhere = Api::<ClusterRoleBinding>::all(client.clone());
+    let roles = Api::<Role>::namespaced(client.clone(), namespace);
+    let chart = roles.list(&ListParams::default()).await.expect("roles are listed");
+    let chart = chart.items.first().expect("the chart has a role").clone();
+    let cluster_wide: ClusterRoleBinding =
+        serde_json::from_value(binding("ClusterRole", &chart.name_any())).expect("a manifest");
+    // A binding that an earlier campaign left has the same subjects, if its namespace has the same name.
+    let _ = everywhere.delete("campaign", &Default::default()).await;
+    everywhere.create(&PostParams::default(), &cluster_wide).await.expect("the rights are bound");
+
+    let mut own = Role { metadata: Default::default(), rules: chart.rules };
+    own.metadata.name = Some("campaign".to_owned());
+    for rule in own.rules.iter_mut().flatten() {
+        let leases = rule.resources.iter().flatten().any(|resource| resource == "leases");
+        if leases && rule.resource_names.is_some() {
+            rule.resource_names = Some(vec![LEASE.to_owned()]);
+            if rights == Rights::Blind {
+                rule.verbs.retain(|verb| verb != "list" && verb != "watch");
+            }
+        }
+    }
+    roles.create(&PostParams::default(), &own).await.expect("the role is created");
+    let inside: RoleBinding = serde_json::from_value(binding("Role", "campaign")).expect("a manifest");
+    let inside_api = Api::<RoleBinding>::namespaced(client, namespace);
+    inside_api.create(&PostParams::default(), &inside).await.expect("the rights are bound");
+}
+
+/// What all chance of a campaign begins with.
+fn seed() -> u64 {
+    std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(4)
+}
