@@ -62,12 +62,17 @@ test: deps lint image ## Run every check and every test, on a real cluster
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --lib --bins --test architecture
+	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --lib --bins --test architecture
 
 .PHONY: test-flows
 test-flows: image ## Run the flows on the testbed that is up (make testbed-up), FLOW=name for one
 	$(TESTBED) load target/image.tar
 	$(TOOLS) cargo-nextest nextest run --package serviceoffer-controller --test flows $(FLOW)
+
+STOPS ?= 200
+.PHONY: campaign
+campaign: image ## Inject faults into a group of controllers, STOPS=n freezes of the leader among them, and judge what it did
+	STOPS=$(STOPS) .ci/campaign
 
 .PHONY: test-election
 test-election: build ## Run the elector among others on the testbed that is up (make testbed-up), TEST=name for one
