@@ -64,6 +64,10 @@ test: deps lint image ## Run every check and every test, on a real cluster
 test-unit: ## Run the tests that need no cluster
 	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --lib --bins --test architecture
 
+.PHONY: model
+model: ## Check the election core against every schedule within bounds
+	cargo run --quiet --locked --package model
+
 .PHONY: test-flows
 test-flows: image ## Run the flows on the testbed that is up (make testbed-up), FLOW=name for one
 	$(TESTBED) load target/image.tar

@@ -1,0 +1,237 @@
+//! Broken variants of the core: each has one known flaw, and each must be refuted.
+//!
+//! Data only. An edit that no longer fits the core fails the build, so that no variant becomes the shipped core unseen.
+
+/// One flawed core.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// Name of its module.
+    pub name: &'static str,
+    /// The flaw, in words.
+    pub flaw: &'static str,
+    /// Texts of the core, each of which must stand there once, and what they become.
+    pub edits: &'static [(&'static str, &'static str)],
+    /// The property that it breaks.
+    pub breaks: &'static str,
+    /// Name of the bounds within which it does.
+    pub within: &'static str,
+}
+
+/// All of them.
+pub const VARIANTS: [Variant; 19] = [
+    Variant { name: "proposed", flaw: "none", edits: &[], breaks: "", within: "network" },
+    Variant {
+        name: "belief_anchored_at_the_response",
+        flaw: "a leader counts its time from the reply, not from the sending",
+        edits: &[
+            (
+                "                term.renewed = sent;\n",
+                "                term.renewed = Sent { moment: now.moment, wall: now.wall };\n",
+            ),
+            (
+                "Term { epoch, acquired, renewed: sent, due, opening }",
+                "Term { epoch, acquired, renewed: Sent { moment: now.moment, wall: now.wall }, due, opening }",
+            ),
+        ],
+        breaks: "I1",
+        within: "cuts",
+    },
+    Variant {
+        name: "conflict_taken_for_success",
+        flaw: "a write that was refused counts as one that succeeded",
+        edits: &[(
+            "                if self.in_flight.remove(&attempt).is_some() {\n                    self.stale = true;\n                    self.doubt(now, &mut actions);\n                }\n",
+            "                if let Some(sent) = self.in_flight.remove(&attempt)\n                    && let Sight::Present { lease, .. } = self.sight.clone()\n                {\n                    self.succeed(sent, lease, now, &mut actions);\n                }\n",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "belief_anchored_at_the_newest_twin",
+        flaw: "a reply to any twin of a write counts from the sending of the newest",
+        edits: &[(
+            "                let sent = self.in_flight.remove(&attempt);\n                self.see(",
+            "                let newest = self.in_flight.values().max_by_key(|sent| sent.moment).copied();\n                let sent = self.in_flight.remove(&attempt).and(newest);\n                self.see(",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "remote_clock_trusted",
+        flaw: "a follower counts from the time that the holder wrote, by its own wall clock",
+        edits: &[(
+            "record => self.floor.max(now.moment + record.duration),",
+            "record => {\n                        let age = record.renewed.map(|renewed| now.wall.duration_since(renewed).unsigned_abs());\n                        let since = Moment(now.moment.0.saturating_sub(age.unwrap_or_default()));\n                        self.floor.max(since + record.duration)\n                    }",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "label_restarts_the_expiry",
+        flaw: "a follower counts from the last version, not from the last change of the record",
+        edits: &[(
+            "if known.record == lease.record && !anew => *since",
+            "if known.version == lease.version && !anew => *since",
+        )],
+        breaks: "I5",
+        within: "rest",
+    },
+    Variant {
+        name: "deleted_taken_for_free",
+        flaw: "a Lease that is gone is created at once, whoever held it",
+        edits: &[(
+            "            self.news = now.moment;\n            self.wary = self.wary.max(self.floor);\n",
+            "            self.news = now.moment;\n",
+        )],
+        breaks: "I4",
+        within: "unmarked",
+    },
+    Variant {
+        name: "epoch_counts_transitions",
+        flaw: "the epoch is the transition counter, which a holder that comes back does not move",
+        edits: &[
+            (
+                "let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };",
+                "let epoch = Epoch { lease_uid: lease.uid, version: Version((transitions + 1).to_string()), transitions };",
+            ),
+            (
+                "(None, Some(record)) => record.transitions.saturating_add(1),",
+                "(None, Some(record)) => record.transitions.saturating_add(i32::from(record.holder != self.config.identity)),",
+            ),
+        ],
+        breaks: "I2",
+        within: "processes",
+    },
+    Variant {
+        name: "namesake_taken_for_itself",
+        flaw: "a record under its own name is its own, whoever wrote it",
+        edits: &[(
+            "lease.record.holder == self.config.identity && (same_pod || claimed)",
+            "lease.record.holder == self.config.identity && (same_pod || claimed || true)",
+        )],
+        breaks: "I1",
+        within: "namesakes",
+    },
+    Variant {
+        name: "release_before_the_fence_closes",
+        flaw: "the Lease is given back while the fence is open",
+        edits: &[(
+            "                    let acquired = term.acquired;\n                    actions.push(Action::Close);\n",
+            "                    let acquired = term.acquired;\n",
+        )],
+        breaks: "I4",
+        within: "releases",
+    },
+    Variant {
+        name: "no_guard",
+        flaw: "the fence ends when the Lease may be taken over",
+        edits: &[
+            ("let reach = self.config.reach();", "let reach = self.config.lease_duration;"),
+            ("term.renewed.moment + self.config.reach()", "term.renewed.moment + self.config.lease_duration"),
+        ],
+        breaks: "I1",
+        within: "clocks",
+    },
+    Variant {
+        name: "stale_sighting_believed",
+        flaw: "what is older than what is known is news",
+        edits: &[(
+            "            Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,\n",
+            "",
+        )],
+        breaks: "I6",
+        within: "outsiders",
+    },
+    Variant {
+        name: "another_holder_ignored",
+        flaw: "a leader that sees another holder goes on",
+        edits: &[(
+            "                    None => {\n                        actions.push(Action::Close);\n                        self.exit(Exit::Lost, actions);\n                    }\n                    Some(lease) if leads",
+            "                    None => {}\n                    Some(lease) if leads",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "taken_over_without_a_wait",
+        flaw: "a follower takes the Lease over as soon as it sees it",
+        edits: &[(
+            "(self.floor + self.chance.of(spread), Way::Expiry)",
+            "(at_once + self.chance.of(spread), Way::Expiry)",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "own_duration_trusted",
+        flaw: "a follower waits for as long as it would be waited for itself",
+        edits: &[(
+            "record => self.floor.max(now.moment + record.duration),",
+            "_ => self.floor.max(now.moment + self.config.lease_duration),",
+        )],
+        breaks: "I1",
+        within: "durations",
+    },
+    Variant {
+        name: "blind_write",
+        flaw: "a write carries no version",
+        edits: &[(
+            "Action::Replace(attempt, lease.version.clone(), record)",
+            "Action::Replace(attempt, Version(String::new()), record)",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "release_without_rest",
+        flaw: "a drain that runs out of patience releases all the same",
+        edits: &[(
+            "                if matches!(self.role, Role::Draining(_)) {\n                    actions.push(Action::Close);\n                    self.exit(Exit::Unreleased, &mut actions);\n                }",
+            "                if let Role::Draining(term) = &self.role {\n                    let acquired = term.acquired;\n                    actions.push(Action::Close);\n                    self.release(acquired, now);\n                }",
+        )],
+        breaks: "I4",
+        within: "releases",
+    },
+    Variant {
+        name: "resumed_by_reading",
+        flaw: "a suspended leader that reads its own record opens the fence again",
+        edits: &[(
+            "                self.see(lease, now, &mut actions);\n                self.judge(&mut actions);\n            }\n            Input::Absent",
+            "                self.see(lease, now, &mut actions);\n                if let Role::Suspended(term) = &mut self.role {\n                    term.renewed = Sent { moment: now.moment, wall: now.wall };\n                    self.open(now, &mut actions);\n                }\n                self.judge(&mut actions);\n            }\n            Input::Absent",
+        )],
+        breaks: "I1",
+        within: "network",
+    },
+    Variant {
+        name: "release_unseen",
+        flaw: "a released Lease is waited out like a held one",
+        edits: &[
+            (
+                "record if record.is_released() => Moment::default(),",
+                "record if record.is_released() => now.moment + self.config.lease_duration * 2,",
+            ),
+            (
+                "Sight::Present { lease, since } if lease.record.is_released() => match",
+                "Sight::Present { lease, since } if lease.record.is_released() && false => match",
+            ),
+        ],
+        breaks: "I3",
+        within: "rest",
+    },
+];
+
+/// TEMPORARY.
+pub const REPAIRS: &[(&str, &str)] = &[
+    (
+        "        self.stale = false;\n        self.sight = Sight::Present { lease, since };\n",
+        "        self.stale = false;\n        let overtaken = match &self.role {\n            Role::Acquiring { record, leaving, .. }\n                if (&lease.record.holder, lease.record.acquired) != (&record.holder, record.acquired) =>\n            {\n                let known = matches!(&self.sight, Sight::Present { lease: known, .. } if known.record == lease.record && !anew);\n                (!known).then_some((record.acquired, *leaving))\n            }\n            _ => None,\n        };\n        self.sight = Sight::Present { lease, since };\n        if let Some((acquired, leaving)) = overtaken {\n            self.claimed = acquired;\n            self.role = Role::Following;\n            self.in_flight.clear();\n            if leaving {\n                self.exit(Exit::Unreleased, actions);\n            }\n        }\n",
+    ),
+    (
+        "            Role::Acquiring { record, .. } => record.clone(),\n",
+        "            Role::Acquiring { record, .. } if self.lease_of(record.acquired).is_some() => self.renewal(now),\n            Role::Acquiring { record, .. } => record.clone(),\n",
+    ),
+    (
+        "        // A mark says who leads, not until when",
+        "        if let (Role::Acquiring { record, leaving, .. }, Sight::Present { .. }) = (&self.role, &self.sight) {\n            let leaving = *leaving;\n            self.claimed = record.acquired;\n            self.role = Role::Following;\n            self.in_flight.clear();\n            if leaving {\n                self.exit(Exit::Unreleased, actions);\n            }\n        }\n        // A mark says who leads, not until when",
+    ),
+];
