@@ -286,11 +286,13 @@ impl Candidate {
             Input::Seen(lease) => {
                 self.reading = false;
                 self.see(lease, now, &mut actions);
+                self.reconsider(now, &mut actions);
                 self.judge(&mut actions);
             }
             Input::Absent { as_of, rival } => {
                 self.reading = false;
                 self.miss(&as_of, rival, now, &mut actions);
+                self.reconsider(now, &mut actions);
             }
             Input::Terminated(instance) => {
                 self.ended = Some(instance);
@@ -357,6 +359,20 @@ impl Candidate {
             self.perform(due, now, &mut actions);
         }
         actions
+    }
+
+    /// A take-over that is under way is given up as soon as the Lease is not free any more: the twin of a write that was sent
+    /// on what was seen then must not be sent on what is seen by now.
+    fn reconsider(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let Role::Acquiring { leaving, .. } = self.role else { return };
+        if self.free_at().is_some_and(|(free, _)| free <= now.moment) {
+            return;
+        }
+        self.role = Role::Following;
+        self.in_flight.clear();
+        if leaving {
+            self.exit(Exit::Clean, actions);
+        }
     }
 
     /// When the next step is due, if no input comes before.
@@ -643,9 +659,8 @@ impl Candidate {
     /// Takes in that a write was refused, or that every write under way came to nothing known.
     fn doubt(&mut self, now: Now, actions: &mut Vec<Action>) {
         match &mut self.role {
-            Role::Acquiring { record, leaving, .. } => {
+            Role::Acquiring { leaving, .. } => {
                 let leaving = *leaving;
-                self.claimed = record.acquired;
                 self.role = Role::Following;
                 self.in_flight.clear();
                 self.stale = true;
@@ -707,6 +722,7 @@ impl Candidate {
         };
         if let (Role::Following, Some((free, way))) = (&self.role, self.free_at()) {
             let free = free.max(self.news);
+            self.claimed = record.acquired;
             self.role = Role::Acquiring { record: record.clone(), leaving: false, way, free };
         }
         self.attempts += 1;

@@ -652,9 +652,9 @@ fn a_candidate_asked_to_leave_during_a_take_over_gives_back_what_it_gets_without
     assert_eq!(stage.step(Input::Refused(attempt)), [Action::Exit(Exit::Unreleased)]);
     let (mut stage, attempt, _) = acquiring();
     assert_eq!(stage.step(Input::Unanswered(attempt)), [Action::Exit(Exit::Unreleased)]);
-    let (mut stage, attempt, record) = acquiring();
-    stage.step(seen(held(OTHER, 0.0), 11));
-    assert_eq!(stage.step(Input::Written(attempt, stored(record, 10))), [Action::Exit(Exit::Clean)]);
+    let (mut stage, ..) = acquiring();
+    let overtaken = [Action::Announce(OTHER.into()), Action::Exit(Exit::Clean)];
+    assert_eq!(stage.step(seen(held(OTHER, 0.0), 11)), overtaken);
 }
 
 #[test]
@@ -982,4 +982,32 @@ fn a_lease_whose_holder_the_api_server_chooses_is_taken_only_by_the_chosen() {
     let mut stage = Stage::new();
     let (_, version, record) = replaced(&stage.step(coordinated(held(ME, 0.0))));
     assert_eq!((version.as_str(), record.transitions), ("9", 8));
+}
+
+#[test]
+fn the_twin_of_a_take_over_is_not_sent_on_a_lease_that_another_took_meanwhile() {
+    let overtaken = |input: Input| {
+        let mut stage = Stage::new();
+        created(stage.step(absent()));
+        stage.at(1.0).step(input);
+        stage.wait().0
+    };
+    assert_eq!(overtaken(seen(held(OTHER, 0.0), 9)), 31.0);
+
+    // Nor on the absence of one that was deleted under its holder.
+    let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 8));
+    stage.at(1.0).step(Input::Terminated(OTHER_CONTAINER.into()));
+    assert_eq!(stage.at(2.0).step(absent()), []);
+    assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn the_twin_of_a_take_over_that_was_seen_to_succeed_goes_on_with_it() {
+    let mut stage = Stage::new();
+    let (first, record) = created(stage.step(absent()));
+    assert_eq!(stage.at(1.0).step(seen(record.clone(), 9)), [Action::Announce(ME.into())]);
+    let (at, actions) = stage.wait();
+    assert_eq!((at, replaced(&actions).1.as_str(), replaced(&actions).2.acquired), (3.0, "9", record.acquired));
+    assert_eq!(stage.step(Input::Written(first, stored(record, 9))), [open(9, 0, 0.0)]);
 }
