@@ -96,3 +96,70 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use http::StatusCode;
+    use k8s_openapi::api::coordination::v1::Lease;
+    use kube::Api;
+    use kube::api::PostParams;
+
+    use super::*;
+    use crate::leader::clock::Clock;
+    use crate::metrics::Metrics;
+
+    /// A server that refuses everything with one code, and counts.
+    async fn refusing(code: StatusCode) -> (Config, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let refuse = async move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            (code, [("retry-after", "0")])
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(refuse)).await });
+        let config = Config::new(address.parse().unwrap());
+        assert!(config.default_retry, "this is how the library would have it");
+        (config, count)
+    }
+
+    fn metrics() -> metrics::Client {
+        Metrics::new("lease").unwrap().client
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_is_sent_once_by_either_client() {
+        for code in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT] {
+            let (config, count) = refusing(code).await;
+            let elector = unfenced(config.clone()).unwrap();
+            let others = fenced(config, Fence::open_for_ever(), metrics()).unwrap();
+            for (client, sent) in [(elector, [1, 2, 3]), (others, [4, 5, 6])] {
+                let leases = Api::<Lease>::namespaced(client, "operators");
+                let (lease, parameters) = (Lease::default(), PostParams::default());
+                assert!(leases.get("a").await.is_err());
+                assert_eq!(count.load(Ordering::Relaxed), sent[0], "{code}");
+                assert!(leases.create(&parameters, &lease).await.is_err());
+                assert_eq!(count.load(Ordering::Relaxed), sent[1], "{code}");
+                assert!(leases.replace("a", &parameters, &lease).await.is_err());
+                assert_eq!(count.load(Ordering::Relaxed), sent[2], "{code}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_under_a_closed_fence_never_leaves_and_a_read_does() {
+        let (config, count) = refusing(StatusCode::SERVICE_UNAVAILABLE).await;
+        let client = fenced(config, Fence::closed(Clock::start()), metrics()).unwrap();
+        let leases = Api::<Lease>::namespaced(client, "operators");
+        let refused = leases.create(&PostParams::default(), &Lease::default()).await.unwrap_err();
+        assert!(crate::telemetry::causes(&refused).to_string().contains("this replica does not lead"), "{refused:?}");
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        assert!(leases.get("a").await.is_err());
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+    }
+}
