@@ -290,3 +290,6 @@ impl From<&Run> for Settings {
         Self { concurrency: run.concurrency, max_in_flight: run.max_in_flight.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -420,4 +420,4 @@ async fn publish(recorder: Recorder, event: events::Event, lease: ObjectReferenc
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,7 +10,7 @@
 mod handovers;
 mod marks;
 mod renewals;
-mod server;
+pub(crate) mod server;
 mod sightings;
 
 use std::sync::Arc;

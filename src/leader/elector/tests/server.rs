@@ -4,6 +4,8 @@
 //! may be paused, or on a port of this machine ([`Link::listen`]). Each candidate has a [`Link`] of its own, which breaks and
 //! counts for that candidate alone.
 
+mod feed;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,13 +13,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use futures::stream;
 use http::{Method, Request, Response};
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tower::{BoxError, service_fn};
+
+use self::feed::Feed;
 
 /// Namespace of everything.
 pub(crate) const NAMESPACE: &str = "operators";
@@ -251,12 +254,19 @@ impl Link {
         Client::new(service_fn(serve), NAMESPACE)
     }
 
-    /// Serves on a port of this machine, for as long as the runtime lives.
-    pub(crate) async fn listen(&self) -> SocketAddr {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    /// Serves on a port of this machine, on a thread of its own, until the process ends.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let (address, link) = (listener.local_addr().unwrap(), self.clone());
         let serve = move |request: Request<Body>| async move { link.serve(request).await.unwrap() };
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(serve)).await });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, Router::new().fallback(serve)).await
+            })
+        });
         address
     }
 
@@ -384,14 +394,7 @@ impl Link {
             return respond(200, &[], json!({ "type": "ERROR", "object": failure(410, "Expired") }));
         }
         let ends = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(300));
-        let number = {
-            let mut weather = self.weather();
-            weather.watches += 1;
-            weather.watches
-        };
-        let state = self.server.0.subscribe();
-        let feed = Feed { link: self, state, call, from, ends, number, over: false };
-        Response::new(Body::from_stream(stream::unfold(feed, Feed::next)))
+        Response::new(Feed::new(self, call, from, ends).body())
     }
 }
 
@@ -405,60 +408,4 @@ fn respond(code: u16, headers: &[(&str, &str)], value: Value) -> Response<Body> 
         response = response.header(*name, *text);
     }
     response.body(Body::from(value.to_string())).unwrap()
-}
-
-/// What one watch has yet to tell.
-struct Feed {
-    link: Link,
-    state: watch::Receiver<State>,
-    call: Call,
-    from: u64,
-    ends: Instant,
-    number: usize,
-    over: bool,
-}
-
-impl Feed {
-    async fn next(mut self) -> Option<(Result<String, BoxError>, Self)> {
-        loop {
-            let (silent, ended, lag) = {
-                let weather = self.link.weather();
-                (self.number <= weather.silent, self.number <= weather.ended, weather.lag)
-            };
-            if silent {
-                std::future::pending::<()>().await;
-            }
-            if ended || self.over {
-                return None;
-            }
-            let due = {
-                let state = self.state.borrow_and_update();
-                let news = state
-                    .changes
-                    .iter()
-                    .find(|change| change.version > self.from && self.call.selects(change.resource, &change.object));
-                news.map(|change| (change.at + lag, change.clone()))
-            };
-            let wait = match due {
-                Some((at, change)) if at <= Instant::now() => {
-                    self.from = change.version;
-                    return Some((Ok(line(change.kind, change.object)), self));
-                }
-                Some((at, _)) => at.min(self.ends),
-                None => self.ends,
-            };
-            tokio::select! {
-                _ = self.state.changed() => {}
-                () = sleep_until(wait) => if wait == self.ends {
-                    self.over = true;
-                    let mark = json!({ "apiVersion": "v1", "kind": "Any", "metadata": { "resourceVersion": self.from.to_string() } });
-                    return Some((Ok(line("BOOKMARK", mark)), self));
-                }
-            }
-        }
-    }
-}
-
-fn line(kind: &str, object: Value) -> String {
-    format!("{}\n", json!({ "type": kind, "object": object }))
 }

@@ -97,6 +97,8 @@ async fn a_watch_that_dies_silently_hides_neither_a_live_leader_nor_a_dead_one()
     assert!((2..=4).contains(&reads.len()), "silence is looked into after a period and three seconds: {reads:?}");
     assert!(reads[0] - silent <= 8 * SECOND + SLACK);
     sleep(600 * SECOND).await;
+    let again = standby.link.calls("watch leases").into_iter().find(|at| *at > silent).expect("it is begun anew");
+    assert!(again - silent <= 36 * SECOND, "a holder renews far more often: {:?}", again - silent);
     assert_eq!(leader.epoch(), epoch, "a leader that cannot be heard is not taken over");
 
     standby.link.silences_watches();
