@@ -364,10 +364,14 @@ impl Candidate {
     /// A take-over that is under way is given up as soon as the Lease is not free any more: the twin of a write that was sent
     /// on what was seen then must not be sent on what is seen by now.
     fn reconsider(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let Role::Acquiring { leaving, .. } = self.role else { return };
-        if self.free_at().is_some_and(|(free, _)| free <= now.moment) {
-            return;
+        if self.free_at().is_none_or(|(free, _)| free > now.moment) {
+            self.give_up(actions);
         }
+    }
+
+    /// Leaves a take-over alone, if one is under way. What comes of its writes is news and nothing more.
+    fn give_up(&mut self, actions: &mut Vec<Action>) {
+        let Role::Acquiring { leaving, .. } = self.role else { return };
         self.role = Role::Following;
         self.in_flight.clear();
         if leaving {
@@ -582,6 +586,8 @@ impl Candidate {
         if !matches!(self.sight, Sight::Gone { .. }) {
             self.news = now.moment;
             self.wary = self.wary.max(self.floor);
+            // What was to be replaced is gone; a write that had replaced it before is gone with it.
+            self.give_up(actions);
         }
         // A mark says who leads, not until when: what counts is this candidate's own measure.
         let until = self.rival.unwrap_or(now.moment + self.config.lease_duration);
@@ -715,6 +721,9 @@ impl Candidate {
     /// Sends the write that the part asks for, on the version in sight.
     fn write(&mut self, now: Now, actions: &mut Vec<Action>) {
         let record = match &self.role {
+            // The first of these writes was seen to succeed. Another one that said the same would tell nobody that this
+            // candidate still lives, and yet count as a renewal.
+            Role::Acquiring { record, .. } if self.lease_of(record.acquired).is_some() => self.renewal(now),
             Role::Acquiring { record, .. } => record.clone(),
             Role::Following => self.take_over(now),
             Role::Releasing { .. } => self.released(now),

@@ -12,7 +12,7 @@ use std::{env, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use variants::{REPAIRS, VARIANTS, Variant};
+use variants::{VARIANTS, Variant};
 
 /// What of the core is spoken by the world as well.
 const SHARED: [&str; 5] =
@@ -42,7 +42,6 @@ fn build() -> Result<()> {
     let mut cores = format!("pub mod shipped {{ pub mod record {{\n{record}\n}} pub mod lease {{\n{lease}\n}} }}\n");
     let mut names = "shipped".to_owned();
     let body = without_shared(&lease)?;
-    let body = REPAIRS.iter().try_fold(body, |text, (find, replacement)| replace(&text, find, replacement))?;
     for variant in VARIANTS {
         let name = variant.name;
         let edited = edit(&body, &variant).with_context(|| format!("variant {name}"))?;

@@ -994,6 +994,13 @@ fn the_twin_of_a_take_over_is_not_sent_on_a_lease_that_another_took_meanwhile() 
     };
     assert_eq!(overtaken(seen(held(OTHER, 0.0), 9)), 31.0);
 
+    // A reply of before the Lease was deleted begins no term.
+    let mut stage = Stage::new();
+    let (attempt, _, record) = replaced(&stage.step(seen(released(7), 8)));
+    created(stage.at(1.0).step(absent()));
+    stage.step(Input::Written(attempt, stored(record, 9)));
+    assert_eq!(stage.begun, []);
+
     // Nor on the absence of one that was deleted under its holder.
     let mut stage = Stage::new();
     stage.step(seen(held(OTHER, 0.0), 8));
@@ -1008,6 +1015,8 @@ fn the_twin_of_a_take_over_that_was_seen_to_succeed_goes_on_with_it() {
     let (first, record) = created(stage.step(absent()));
     assert_eq!(stage.at(1.0).step(seen(record.clone(), 9)), [Action::Announce(ME.into())]);
     let (at, actions) = stage.wait();
-    assert_eq!((at, replaced(&actions).1.as_str(), replaced(&actions).2.acquired), (3.0, "9", record.acquired));
+    let (_, version, again) = replaced(&actions);
+    assert_eq!((at, version.as_str(), again.acquired), (3.0, "9", record.acquired));
+    assert_eq!(again.renewed, Some(wall(3.0)), "others must see that it lives: their wait begins anew");
     assert_eq!(stage.step(Input::Written(first, stored(record, 9))), [open(9, 0, 0.0)]);
 }

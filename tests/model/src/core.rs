@@ -43,9 +43,12 @@ pub trait Core: Debug + Send + Sync {
 pub struct Make {
     /// Name of the core: `shipped`, or that of a variant.
     pub name: &'static str,
-    /// Makes a candidate that knows nothing, with its first actions.
-    pub begin: fn(Config, Now) -> (Box<dyn Core>, Vec<Action>),
+    /// Makes a candidate that knows nothing.
+    pub begin: fn(Config, Now) -> Beginning,
 }
+
+/// A candidate, with its first actions.
+pub type Beginning = (Box<dyn Core>, Vec<Action>);
 
 impl Debug for Make {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

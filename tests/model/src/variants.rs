@@ -18,8 +18,7 @@ pub struct Variant {
 }
 
 /// All of them.
-pub const VARIANTS: [Variant; 19] = [
-    Variant { name: "proposed", flaw: "none", edits: &[], breaks: "", within: "network" },
+pub const VARIANTS: [Variant; 18] = [
     Variant {
         name: "belief_anchored_at_the_response",
         flaw: "a leader counts its time from the reply, not from the sending",
@@ -40,8 +39,8 @@ pub const VARIANTS: [Variant; 19] = [
         name: "conflict_taken_for_success",
         flaw: "a write that was refused counts as one that succeeded",
         edits: &[(
-            "                if self.in_flight.remove(&attempt).is_some() {\n                    self.stale = true;\n                    self.doubt(now, &mut actions);\n                }\n",
-            "                if let Some(sent) = self.in_flight.remove(&attempt)\n                    && let Sight::Present { lease, .. } = self.sight.clone()\n                {\n                    self.succeed(sent, lease, now, &mut actions);\n                }\n",
+            "            Input::Refused(attempt) => {\n",
+            "            Input::Refused(attempt) => {\n                if let Some(sent) = self.in_flight.get(&attempt).copied()\n                    && let Sight::Present { lease, .. } = self.sight.clone()\n                {\n                    self.in_flight.remove(&attempt);\n                    self.succeed(sent, lease, now, &mut actions);\n                }\n",
         )],
         breaks: "I1",
         within: "network",
@@ -196,8 +195,8 @@ pub const VARIANTS: [Variant; 19] = [
         name: "resumed_by_reading",
         flaw: "a suspended leader that reads its own record opens the fence again",
         edits: &[(
-            "                self.see(lease, now, &mut actions);\n                self.judge(&mut actions);\n            }\n            Input::Absent",
-            "                self.see(lease, now, &mut actions);\n                if let Role::Suspended(term) = &mut self.role {\n                    term.renewed = Sent { moment: now.moment, wall: now.wall };\n                    self.open(now, &mut actions);\n                }\n                self.judge(&mut actions);\n            }\n            Input::Absent",
+            "                self.see(lease, now, &mut actions);\n                self.reconsider(now, &mut actions);\n",
+            "                self.see(lease, now, &mut actions);\n                self.reconsider(now, &mut actions);\n                if let Role::Suspended(term) = &mut self.role {\n                    term.renewed = Sent { moment: now.moment, wall: now.wall };\n                    self.open(now, &mut actions);\n                }\n",
         )],
         breaks: "I1",
         within: "network",
@@ -218,20 +217,4 @@ pub const VARIANTS: [Variant; 19] = [
         breaks: "I3",
         within: "rest",
     },
-];
-
-/// TEMPORARY.
-pub const REPAIRS: &[(&str, &str)] = &[
-    (
-        "        self.stale = false;\n        self.sight = Sight::Present { lease, since };\n",
-        "        self.stale = false;\n        let overtaken = match &self.role {\n            Role::Acquiring { record, leaving, .. }\n                if (&lease.record.holder, lease.record.acquired) != (&record.holder, record.acquired) =>\n            {\n                let known = matches!(&self.sight, Sight::Present { lease: known, .. } if known.record == lease.record && !anew);\n                (!known).then_some((record.acquired, *leaving))\n            }\n            _ => None,\n        };\n        self.sight = Sight::Present { lease, since };\n        if let Some((acquired, leaving)) = overtaken {\n            self.claimed = acquired;\n            self.role = Role::Following;\n            self.in_flight.clear();\n            if leaving {\n                self.exit(Exit::Unreleased, actions);\n            }\n        }\n",
-    ),
-    (
-        "            Role::Acquiring { record, .. } => record.clone(),\n",
-        "            Role::Acquiring { record, .. } if self.lease_of(record.acquired).is_some() => self.renewal(now),\n            Role::Acquiring { record, .. } => record.clone(),\n",
-    ),
-    (
-        "        // A mark says who leads, not until when",
-        "        if let (Role::Acquiring { record, leaving, .. }, Sight::Present { .. }) = (&self.role, &self.sight) {\n            let leaving = *leaving;\n            self.claimed = record.acquired;\n            self.role = Role::Following;\n            self.in_flight.clear();\n            if leaving {\n                self.exit(Exit::Unreleased, actions);\n            }\n        }\n        // A mark says who leads, not until when",
-    ),
 ];

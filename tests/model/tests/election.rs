@@ -18,7 +18,7 @@ fn the_shipped_core_keeps_its_promises_under_every_schedule_within_small_bounds(
     for bounds in PLAN.iter().map(|make| make().quick()) {
         let name = bounds.name;
         let outcome = search(SHIPPED, bounds, None);
-        for (property, schedule) in outcome.broken {
+        if let Some((property, schedule)) = outcome.broken.first() {
             panic!("{property} is broken within the bounds {name}:\n{schedule}");
         }
     }
