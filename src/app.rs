@@ -63,11 +63,12 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let fence = if settings.leader_elect { Fence::closed(Clock::start()) } else { Fence::open_for_ever() };
     let drain = Drain::default();
     let identity = settings.pod_name.clone().map_or_else(outside_identity, Ok)?;
-    let client = client::fenced(config.clone(), fence.clone(), metrics.client.clone())?;
+    let reading = client::reading(config.clone(), metrics.client.clone())?;
+    let writing = client::writing(config.clone(), fence.clone(), metrics.client.clone())?;
     let patience = settings.leader_elect.then_some(settings.lease_duration + ELECTOR_PATIENCE);
     let health = Arc::new(Health::new(patience));
 
-    let (cache, mut watches) = Cache::fill(&client, &metrics);
+    let (cache, mut watches) = Cache::fill(&reading, &metrics);
     let counted = cache.clone();
     metrics.count_offers(move || counted.count_offers())?;
     if settings.leader_elect {
@@ -88,8 +89,8 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
 
     let leave = CancellationToken::new();
     let mut signals = tokio::spawn(signals(leave.clone()));
-    let reader = Reader::new(client.clone(), own_namespace.clone());
-    let writer = Writer::new(client, identity.clone());
+    let reader = Reader::new(reading, own_namespace.clone());
+    let writer = Writer::new(writing, identity.clone());
     let leadership: Pin<Box<dyn Future<Output = End> + Send>> = if settings.leader_elect {
         // What concerns Pods is nothing to a process outside of one.
         let in_pod = settings.pod_uid.is_some();

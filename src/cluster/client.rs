@@ -13,7 +13,9 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tower::Service;
 
-use crate::leader::{Fence, fence};
+use crate::leader::Fence;
+use crate::leader::clock::Clock;
+use crate::leader::wire::{self, Steps};
 use crate::metrics;
 
 /// How long a connection may take.
@@ -45,13 +47,23 @@ pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
     Client::try_from(settle(config))
 }
 
-/// The client of everything else.
+/// A client that reads. It refuses everything else, whoever leads.
 ///
 /// # Errors
 /// If the configuration cannot be used.
-pub fn fenced(config: Config, fence: Fence, metrics: metrics::Client) -> Result<Client, kube::Error> {
+pub fn reading(config: Config, metrics: metrics::Client) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from(settle(config))?;
-    let fence = fence::Layer::new(fence, metrics.clone());
+    let fence = wire::Layer::new(Fence::closed(Clock::start()), metrics.clone());
+    Ok(builder.with_layer(&Count(metrics)).with_layer(&fence).build())
+}
+
+/// A client that writes while the fence is open, on connections of its own.
+///
+/// # Errors
+/// If the configuration cannot be used.
+pub fn writing(config: Config, fence: Fence, metrics: metrics::Client) -> Result<Client, kube::Error> {
+    let builder = ClientBuilder::try_from((settle(config), Steps::through(fence.clone())))?;
+    let fence = wire::Layer::new(fence, metrics.clone());
     Ok(builder.with_layer(&Count(metrics)).with_layer(&fence).build())
 }
 
@@ -109,8 +121,8 @@ mod tests {
     use kube::api::PostParams;
 
     use super::*;
-    use crate::leader::clock::Clock;
     use crate::metrics::Metrics;
+    use crate::telemetry::causes;
 
     /// A server that refuses everything with one code, and counts.
     async fn refusing(code: StatusCode) -> (Config, Arc<AtomicUsize>) {
@@ -128,38 +140,49 @@ mod tests {
         (config, count)
     }
 
+    fn leases(client: &Client) -> Api<Lease> {
+        Api::namespaced(client.clone(), "operators")
+    }
+
     fn metrics() -> metrics::Client {
         Metrics::new("lease").unwrap().client
     }
 
     #[tokio::test]
-    async fn a_refused_request_is_sent_once_by_either_client() {
+    async fn a_refused_request_is_sent_once_by_every_client() {
         for code in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT] {
             let (config, count) = refusing(code).await;
             let elector = unfenced(config.clone()).unwrap();
-            let others = fenced(config, Fence::open_for_ever(), metrics()).unwrap();
-            for (client, sent) in [(elector, [1, 2, 3]), (others, [4, 5, 6])] {
-                let leases = Api::<Lease>::namespaced(client, "operators");
+            let reader = reading(config.clone(), metrics()).unwrap();
+            let writer = writing(config, Fence::open_for_ever(), metrics()).unwrap();
+            let mut sent = 0;
+            let mut sends_one = |what: &str| {
+                sent += 1;
+                assert_eq!(count.load(Ordering::Relaxed), sent, "{code} of a {what}");
+            };
+            assert!(leases(&reader).get("a").await.is_err());
+            sends_one("read");
+            for client in [elector, writer] {
                 let (lease, parameters) = (Lease::default(), PostParams::default());
-                assert!(leases.get("a").await.is_err());
-                assert_eq!(count.load(Ordering::Relaxed), sent[0], "{code}");
-                assert!(leases.create(&parameters, &lease).await.is_err());
-                assert_eq!(count.load(Ordering::Relaxed), sent[1], "{code}");
-                assert!(leases.replace("a", &parameters, &lease).await.is_err());
-                assert_eq!(count.load(Ordering::Relaxed), sent[2], "{code}");
+                assert!(leases(&client).create(&parameters, &lease).await.is_err());
+                sends_one("creation");
+                assert!(leases(&client).replace("a", &parameters, &lease).await.is_err());
+                sends_one("replacement");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_write_under_a_closed_fence_never_leaves_and_a_read_does() {
+    async fn no_write_leaves_through_a_closed_fence_nor_by_a_client_that_reads() {
         let (config, count) = refusing(StatusCode::SERVICE_UNAVAILABLE).await;
-        let client = fenced(config, Fence::closed(Clock::start()), metrics()).unwrap();
-        let leases = Api::<Lease>::namespaced(client, "operators");
-        let refused = leases.create(&PostParams::default(), &Lease::default()).await.unwrap_err();
-        assert!(crate::telemetry::causes(&refused).to_string().contains("this replica does not lead"), "{refused:?}");
+        let reader = reading(config.clone(), metrics()).unwrap();
+        let writer = writing(config, Fence::closed(Clock::start()), metrics()).unwrap();
+        for client in [&reader, &writer] {
+            let refused = leases(client).create(&PostParams::default(), &Lease::default()).await.unwrap_err();
+            assert!(causes(&refused).to_string().contains("this replica does not lead"), "{refused:?}");
+        }
         assert_eq!(count.load(Ordering::Relaxed), 0);
-        assert!(leases.get("a").await.is_err());
+        assert!(leases(&reader).get("a").await.is_err());
         assert_eq!(count.load(Ordering::Relaxed), 1);
     }
 }

@@ -2,28 +2,27 @@
 //!
 //! The elector opens it for a term and moves its end with every renewal; it closes by itself when that end passes,
 //! whether or not anything of the elector still runs. It is asked three times: by the type system (a write takes a
-//! `&Leading`), around every effect ([`Leading::guard`]), and under the Kubernetes client ([`Layer`]).
+//! `&Leading`), around every effect ([`Leading::guard`]), and under the Kubernetes client ([`super::wire`]).
 //!
 //! It is closed as soon as any clock says that the term is over: the one that counts the machine's sleep, or the wall clock,
 //! which is put right after a virtual machine was frozen. A wall clock that jumps costs time, never safety.
 //!
-//! It narrows the time in which a former leader may still act to one request that had already left. What makes even that
-//! one harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not enough.
+//! It narrows what a former leader may still do to one request that was leaving the process when it was stopped. What makes
+//! even that one harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not
+//! enough.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tower::{BoxError, Service};
 
 use super::clock::{self, Clock};
 use super::record::{Epoch, Moment};
-use crate::metrics;
 
 /// Why a write was refused or cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,19 +112,25 @@ enum Gate {
 pub struct Fence {
     gate: watch::Sender<Gate>,
     clock: Clock,
+    /// Held by whoever passes.
+    turnstile: Arc<Mutex<()>>,
 }
 
 impl Fence {
     /// A closed fence, for an elector of the same clock to open.
     #[must_use]
     pub fn closed(clock: Clock) -> Self {
-        Self { gate: watch::Sender::new(Gate::Closed), clock }
+        Self::with(Gate::Closed, clock)
     }
 
     /// A fence that never closes, for `--leader-elect=false`.
     #[must_use]
     pub fn open_for_ever() -> Self {
-        Self { gate: watch::Sender::new(Gate::OpenForEver), clock: Clock::start() }
+        Self::with(Gate::OpenForEver, Clock::start())
+    }
+
+    fn with(gate: Gate, clock: Clock) -> Self {
+        Self { gate: watch::Sender::new(gate), clock, turnstile: Arc::default() }
     }
 
     /// Opens the fence for a term, or moves the end of that term.
@@ -142,9 +147,17 @@ impl Fence {
         reach.left(self.clock.moment(), clock::wall())
     }
 
-    /// Closes the fence.
+    /// Closes the fence. Whoever was passing has passed.
     pub(super) fn close(&self) {
+        let _turn = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
         self.gate.send_replace(Gate::Closed);
+    }
+
+    /// Takes one step to the world, if the fence is open. Only one is taken at a time: wherever this process is stopped, no
+    /// more than one has been allowed and not yet taken. A step must not wait for anything.
+    pub(super) fn pass<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
+        let _turn = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_open().then(step)
     }
 
     /// Proof that this replica leads at this moment.
@@ -173,7 +186,7 @@ impl Fence {
     }
 
     /// Whether a request may pass.
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !self.remaining().is_zero()
     }
 
@@ -238,7 +251,13 @@ impl Leading {
     /// If it was not begun, or [`NotLeading::Unanswered`] if it may or may not have happened.
     pub async fn guard<T>(&self, effect: Effect, work: impl Future<Output = T>) -> Result<T, NotLeading> {
         let left = self.remaining(effect)?.min(effect.budget());
-        timeout(left, work).await.map_err(|_| NotLeading::Unanswered)
+        let mut work = pin!(work);
+        // A process that was stopped in the middle goes on here: each step asks whether the term still stands.
+        let stepwise = poll_fn(|context| match self.remaining(Effect::Kubernetes) {
+            Err(_) => Poll::Ready(Err(NotLeading::Unanswered)),
+            Ok(_) => work.as_mut().poll(context).map(Ok),
+        });
+        timeout(left, stepwise).await.map_err(|_| NotLeading::Unanswered)?
     }
 
     /// Waits until the term is over.
@@ -266,65 +285,9 @@ impl Leading {
     }
 }
 
-/// Puts the fence under a client: while it is closed, no request but a read leaves the process.
-#[derive(Clone, Debug)]
-pub struct Layer {
-    fence: Fence,
-    metrics: metrics::Client,
-}
-
-impl Layer {
-    /// A layer that asks this fence, and counts what it refuses.
-    #[must_use]
-    pub fn new(fence: Fence, metrics: metrics::Client) -> Self {
-        Self { fence, metrics }
-    }
-}
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Fenced<S>;
-
-    fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced { layer: self.clone(), inner }
-    }
-}
-
-/// A client under a fence.
-#[derive(Clone, Debug)]
-pub struct Fenced<S> {
-    layer: Layer,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Fenced<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Layer { fence, metrics } = &self.layer;
-        if request.method() != Method::GET && !fence.is_open() {
-            metrics.refused(request.method());
-            return Box::pin(async { Err(NotLeading::Closed.into()) });
-        }
-        let response = self.inner.call(request);
-        Box::pin(async move { response.await.map_err(Into::into) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::time::Instant;
-    use tower::{Layer as _, ServiceExt, service_fn};
 
     use super::super::record::Version;
     use super::*;
@@ -443,26 +406,5 @@ mod tests {
         let leading = waiting.await.unwrap();
         leading.over().await;
         assert!(is_about(Ok(begun.elapsed()), 10), "{:?}", begun.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_under_a_closed_fence_reads_and_writes_nothing_and_counts_what_was_refused() {
-        let (fence, metrics) = (open(), metrics::Metrics::new("lease").unwrap());
-        let layer = Layer::new(fence.clone(), metrics.client.clone());
-        let client = layer.layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
-        let send = async |method: Method| {
-            let request = Request::builder().method(method).body(()).unwrap();
-            client.clone().oneshot(request).await.map_err(|error| error.to_string())
-        };
-        assert_eq!(send(Method::POST).await, Ok(()));
-        fence.close();
-        assert_eq!(send(Method::GET).await, Ok(()));
-        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert_eq!(send(method).await, Err(NotLeading::Closed.to_string()));
-        }
-        let text = metrics.render().unwrap();
-        for series in ["{method=\"POST\"} 1", "{method=\"PUT\"} 1", "{method=\"GET\"} 0"] {
-            assert!(text.contains(&format!("serviceoffer_fence_rejections_total{series}")), "{text}");
-        }
     }
 }

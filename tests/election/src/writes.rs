@@ -105,6 +105,8 @@ mod tests {
             code,
             received: Timestamp::constant(1, 0),
             time: Timestamp::constant(2, 0),
+            sent: serde_json::Value::Null,
+            answered: serde_json::Value::Null,
         }
     }
 

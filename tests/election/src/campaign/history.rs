@@ -233,7 +233,7 @@ mod tests {
         };
         let breaches = |sendings: &[Sending]| {
             let history = history(&entries);
-            judge(history.turns.clone(), history.effects_with(sendings), Allowance::One)
+            judge(history.turns.clone(), history.effects_with(sendings), Allowance::OneOn(1))
                 .overlaps
                 .iter()
                 .map(|overlap| overlap.breach)

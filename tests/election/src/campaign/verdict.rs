@@ -63,8 +63,9 @@ pub struct Term {
 /// How many requests of a leader may arrive after its term. All of them must be such that they cannot overwrite what is newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
-    /// One: what had passed the fence when the leader was stopped. All others that left had arrived.
-    One,
+    /// One on each thread that the leader works on: what had passed the fence there when it was stopped. All others that left
+    /// had arrived.
+    OneOn(usize),
     /// Any number: what had left was held up on its way, or where it should have been answered, and nobody can call it back.
     HeldUp,
 }
@@ -142,9 +143,10 @@ pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowanc
         *before += 1;
         let breach = match (effect.precondition, *before) {
             (Precondition::None, _) => Some(Breach::Unconditional),
-            (_, 1) => None,
-            _ if allowance == Allowance::HeldUp => None,
-            _ => Some(Breach::SecondLate),
+            (_, count) => match allowance {
+                Allowance::HeldUp => None,
+                Allowance::OneOn(threads) => (count > threads).then_some(Breach::SecondLate),
+            },
         };
         match breach {
             Some(breach) => {
@@ -200,7 +202,7 @@ mod tests {
     }
 
     fn judged(turns: &[Turn], effects: &[Effect]) -> Verdict {
-        judge(turns.to_vec(), effects.to_vec(), Allowance::One)
+        judge(turns.to_vec(), effects.to_vec(), Allowance::OneOn(1))
     }
 
     fn breaches(turns: &[Turn], effects: &[Effect]) -> Vec<Breach> {

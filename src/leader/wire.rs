@@ -1,0 +1,270 @@
+//! The fence under a client of the API server.
+//!
+//! - [`Layer`] refuses a request that is made while the fence is closed
+//! - [`Steps`] stops a request that was made before: from there to the socket it passes through queues and tasks, and a
+//!   process can be stopped at any of them
+//!
+//! What may pass is decided by [`Fence`] alone.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Method, Request};
+use hyper::rt::Executor;
+use tower::{BoxError, Service};
+
+use super::fence::{Fence, NotLeading};
+use crate::metrics;
+
+/// What a client gives to its executor: the life of one connection.
+type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Puts the fence under a client: while it is closed, no request but a read is begun.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    fence: Fence,
+    metrics: metrics::Client,
+}
+
+impl Layer {
+    /// A layer that asks this fence, and counts what it refuses.
+    #[must_use]
+    pub fn new(fence: Fence, metrics: metrics::Client) -> Self {
+        Self { fence, metrics }
+    }
+}
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Fenced<S>;
+
+    fn layer(&self, inner: S) -> Fenced<S> {
+        Fenced { layer: self.clone(), inner }
+    }
+}
+
+/// A client under a fence.
+#[derive(Clone, Debug)]
+pub struct Fenced<S> {
+    layer: Layer,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Fenced<S>
+where
+    S: Service<Request<B>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Layer { fence, metrics } = &self.layer;
+        if request.method() != Method::GET && !fence.is_open() {
+            metrics.refused(request.method());
+            return Box::pin(async { Err(NotLeading::Closed.into()) });
+        }
+        let response = self.inner.call(request);
+        Box::pin(async move { response.await.map_err(Into::into) })
+    }
+}
+
+/// Runs the connections of a client that writes, each step of each through the fence. A connection that is to go on while the
+/// fence is closed ends, and what was on its way with it.
+#[derive(Clone, Debug)]
+pub struct Steps {
+    fence: Fence,
+}
+
+impl Steps {
+    /// Steps through this fence.
+    #[must_use]
+    pub fn through(fence: Fence) -> Self {
+        Self { fence }
+    }
+}
+
+impl Executor<Connection> for Steps {
+    fn execute(&self, mut connection: Connection) {
+        let fence = self.fence.clone();
+        tokio::spawn(poll_fn(move |context| {
+            fence.pass(|| connection.as_mut().poll(context)).unwrap_or(Poll::Ready(()))
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use k8s_openapi::api::coordination::v1::Lease;
+    use kube::api::PostParams;
+    use kube::client::ClientBuilder;
+    use kube::{Api, Client, Config};
+    use tokio::task::JoinHandle;
+    use tower::{Layer as _, ServiceExt, service_fn};
+
+    use super::super::clock::Clock;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_under_a_closed_fence_reads_and_begins_no_write_and_counts_what_was_refused() {
+        let (fence, metrics) = (Fence::open_for_ever(), metrics::Metrics::new("lease").unwrap());
+        let layer = Layer::new(fence.clone(), metrics.client.clone());
+        let client = layer.layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
+        let send = async |method: Method| {
+            let request = Request::builder().method(method).body(()).unwrap();
+            client.clone().oneshot(request).await.map_err(|error| error.to_string())
+        };
+        assert_eq!(send(Method::POST).await, Ok(()));
+        fence.close();
+        assert_eq!(send(Method::GET).await, Ok(()));
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            assert_eq!(send(method).await, Err(NotLeading::Closed.to_string()));
+        }
+        let text = metrics.render().unwrap();
+        for series in ["{method=\"POST\"} 1", "{method=\"PUT\"} 1", "{method=\"GET\"} 0"] {
+            assert!(text.contains(&format!("serviceoffer_fence_rejections_total{series}")), "{text}");
+        }
+    }
+
+    /// A connection that is never done, and counts its steps and whether others were in the middle of one.
+    fn restless(steps: &Arc<AtomicUsize>, under_way: &Arc<AtomicUsize>, together: &Arc<AtomicUsize>) -> Connection {
+        let (steps, under_way, together) = (Arc::clone(steps), Arc::clone(under_way), Arc::clone(together));
+        Box::pin(poll_fn(move |context| {
+            let others = under_way.fetch_add(1, Ordering::SeqCst);
+            together.fetch_max(others, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_micros(200));
+            steps.fetch_add(1, Ordering::SeqCst);
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn connections_take_their_steps_one_at_a_time_and_none_once_the_fence_is_closed() {
+        let [steps, under_way, together] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+        let fence = Fence::open_for_ever();
+        for _ in 0..8 {
+            Steps::through(fence.clone()).execute(restless(&steps, &under_way, &together));
+        }
+        while steps.load(Ordering::SeqCst) < 50 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fence.close();
+        let taken = steps.load(Ordering::SeqCst);
+        assert_eq!(under_way.load(Ordering::SeqCst), 0, "whoever was passing has passed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(steps.load(Ordering::SeqCst), taken);
+        assert_eq!(together.load(Ordering::SeqCst), 0);
+    }
+
+    /// The API server's end of a client's one connection, read and answered in the test's own time.
+    struct ServerEnd {
+        listener: TcpListener,
+        stream: Option<TcpStream>,
+    }
+
+    impl ServerEnd {
+        fn listen() -> Self {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            Self { listener, stream: None }
+        }
+
+        fn client(&self, fence: &Fence) -> Client {
+            let url = format!("http://{}", self.listener.local_addr().unwrap());
+            let mut config = Config::new(url.parse().unwrap());
+            config.default_retry = false;
+            ClientBuilder::try_from((config, Steps::through(fence.clone()))).unwrap().build()
+        }
+
+        /// What has arrived since this was last asked.
+        fn arrived(&mut self) -> String {
+            if self.stream.is_none()
+                && let Ok((stream, _)) = self.listener.accept()
+            {
+                stream.set_nonblocking(true).unwrap();
+                self.stream = Some(stream);
+            }
+            let mut bytes = Vec::new();
+            let _ = self.stream.as_mut().map(|stream| stream.read_to_end(&mut bytes));
+            String::from_utf8(bytes).unwrap()
+        }
+
+        fn refuse(&mut self) {
+            let refusal = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+            self.stream.as_mut().unwrap().write_all(refusal).unwrap();
+        }
+    }
+
+    fn write(client: &Client) -> JoinHandle<bool> {
+        let leases = Api::<Lease>::namespaced(client.clone(), "operators");
+        tokio::spawn(async move { leases.create(&PostParams::default(), &Lease::default()).await.is_ok() })
+    }
+
+    /// One step of one other task.
+    async fn turn() {
+        let mut waited = false;
+        poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Between the decision to write and the socket lie queues and tasks, and a process can be stopped at any of them.
+    #[test]
+    fn a_write_that_has_not_reached_the_socket_when_the_fence_closes_never_does() {
+        let one_at_a_time =
+            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build().unwrap();
+        let sent_before_turn = one_at_a_time.block_on(async {
+            let mut sent = Vec::new();
+            for turns in 0..20 {
+                let (fence, mut server) = (Fence::open_for_ever(), ServerEnd::listen());
+                let client = server.client(&fence);
+                let first = write(&client);
+                while server.arrived().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                server.refuse();
+                assert!(!first.await.unwrap());
+
+                let second = write(&client);
+                for _ in 0..turns {
+                    turn().await;
+                }
+                sent.push(server.arrived().starts_with("POST "));
+                fence.close();
+                tokio::time::timeout(Duration::from_millis(20), second).await.ok();
+                assert_eq!(server.arrived(), "", "after {turns} turns");
+            }
+            sent
+        });
+        let turns = sent_before_turn.iter().take_while(|sent| !*sent).count();
+        assert!((3..20).contains(&turns), "a write takes several turns: {turns}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_must_not_go_on_is_dropped() {
+        let held = Arc::new(());
+        let guest = Arc::clone(&held);
+        Steps::through(Fence::closed(Clock::start())).execute(Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(guest);
+        }));
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
