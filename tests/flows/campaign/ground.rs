@@ -100,8 +100,8 @@ impl Ground {
         let told = Mutex::new((stage.cluster.audit().expect("an audit log"), History::of(&nursery.users(), LEASE)));
         let group = Group::new(nursery, Arc::clone(&recorder));
         let chance = StdRng::seed_from_u64(seed());
-        let allowance = Allowance::OneOn(std::thread::available_parallelism().map_or(1, usize::from));
         let fault = fault.to_owned();
+        let allowance = Allowance::OneEach;
         Self { fault, stage, chain, group, chance, allowance, release, recorder, told, injected: Mutex::default() }
     }
 

@@ -233,7 +233,7 @@ mod tests {
         };
         let breaches = |sendings: &[Sending]| {
             let history = history(&entries);
-            judge(history.turns.clone(), history.effects_with(sendings), Allowance::OneOn(1))
+            judge(history.turns.clone(), history.effects_with(sendings), Allowance::OneEach)
                 .overlaps
                 .iter()
                 .map(|overlap| overlap.breach)

@@ -4,7 +4,7 @@
 //! them by the moment at which it *arrived*, on the clock of whoever took it in. What a process believed does not count.
 //! Where the values come from is in [`super::history`].
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -63,9 +63,9 @@ pub struct Term {
 /// How many requests of a leader may arrive after its term. All of them must be such that they cannot overwrite what is newer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
-    /// One on each thread that the leader works on: what had passed the fence there when it was stopped. All others that left
-    /// had arrived.
-    OneOn(usize),
+    /// One to the API server, and one sending of stored bytes to the chain: what was leaving the process when it was stopped.
+    /// All others that left had arrived.
+    OneEach,
     /// Any number: what had left was held up on its way, or where it should have been answered, and nobody can call it back.
     HeldUp,
 }
@@ -75,7 +75,7 @@ pub enum Allowance {
 pub enum Breach {
     /// Its sender had never led.
     NeverLed,
-    /// It came after the term, and another effect had come after that term before it.
+    /// It came after the term, and another effect of its kind had come after that term before it.
     SecondLate,
     /// It came after the term, and nothing would have kept it from overwriting what is newer.
     Unconditional,
@@ -128,7 +128,7 @@ pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowanc
     turns.sort_by_key(|turn| turn.at);
     effects.sort_by_key(|effect| effect.at);
     let mut verdict = Verdict { terms: terms(&turns), ..Verdict::default() };
-    let mut came_late = BTreeMap::<usize, usize>::new();
+    let mut came_late = BTreeSet::new();
     for effect in effects {
         let last = verdict.terms.iter().rposition(|term| term.leader == effect.writer && term.began <= effect.at);
         let Some(last) = last else {
@@ -139,14 +139,11 @@ pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowanc
             verdict.within += 1;
             continue;
         };
-        let before = came_late.entry(last).or_default();
-        *before += 1;
-        let breach = match (effect.precondition, *before) {
+        let first = came_late.insert((last, effect.precondition == Precondition::StoredBytes));
+        let breach = match (effect.precondition, allowance) {
             (Precondition::None, _) => Some(Breach::Unconditional),
-            (_, count) => match allowance {
-                Allowance::HeldUp => None,
-                Allowance::OneOn(threads) => (count > threads).then_some(Breach::SecondLate),
-            },
+            (_, Allowance::OneEach) if !first => Some(Breach::SecondLate),
+            (_, Allowance::OneEach | Allowance::HeldUp) => None,
         };
         match breach {
             Some(breach) => {
@@ -202,7 +199,7 @@ mod tests {
     }
 
     fn judged(turns: &[Turn], effects: &[Effect]) -> Verdict {
-        judge(turns.to_vec(), effects.to_vec(), Allowance::OneOn(1))
+        judge(turns.to_vec(), effects.to_vec(), Allowance::OneEach)
     }
 
     fn breaches(turns: &[Turn], effects: &[Effect]) -> Vec<Breach> {
@@ -241,6 +238,8 @@ mod tests {
         let turns = [holds("a", 0), holds("b", 5000)];
         let refused = Effect { done: false, ..writes("a", 5002) };
         assert_eq!(breaches(&turns, &[writes("a", 5001), refused]), [Breach::SecondLate]);
+        let bytes = |moment| Effect { precondition: Precondition::StoredBytes, ..writes("a", moment) };
+        assert_eq!(breaches(&turns, &[writes("a", 5001), bytes(5002), bytes(5003)]), [Breach::SecondLate]);
     }
 
     #[test]
