@@ -26,7 +26,7 @@ use kube::api::PostParams;
 use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
@@ -121,6 +121,8 @@ impl Elector {
             clock: self.fence.clock(),
             latest: None,
             replies: FuturesUnordered::new(),
+            clearing: None,
+            marking: None,
             draining: None,
             attended,
             has_led: false,
@@ -138,6 +140,15 @@ async fn until(instant: Option<Instant>) {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits for work, which is then gone, or for ever.
+async fn done(work: &mut Option<BoxFuture<'static, ()>>) {
+    match work {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+    *work = None;
 }
 
 /// What happened, with the object that came with it.
@@ -158,6 +169,10 @@ struct World {
     /// The newest object that came in. A write starts from it, so that fields of others are kept.
     latest: Option<StoredLease>,
     replies: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Takes an earlier container's mark from the Pod of this replica: to be done before it is marked anew.
+    clearing: Option<JoinHandle<()>>,
+    /// Marks the Pod of this replica, for the last term that asked for it.
+    marking: Option<BoxFuture<'static, ()>>,
     /// The end of the patience with the work, once it has been asked to come to rest.
     draining: Option<Instant>,
     /// Tells whose Pod is attended to.
@@ -172,8 +187,8 @@ impl World {
     async fn take_part(mut self, mut sightings: mpsc::Receiver<Event>, leave: impl Future<Output = ()>) -> Departure {
         if self.elector.config.marks {
             // An earlier container of this Pod may have led.
-            let (pods, own) = (self.pods.clone(), self.elector.config.identity.clone());
-            self.background.spawn(async move { pods.unmark(|name| name == own).await });
+            let pods = self.pods.clone();
+            self.clearing = Some(tokio::spawn(async move { pods.unmark(|name| name == pods.own).await }));
         }
         let (mut candidate, mut actions) = Candidate::new(self.elector.config.clone(), self.clock.now());
         let leave = leave.fuse();
@@ -193,6 +208,7 @@ impl World {
                 biased;
                 () = &mut leave => Event::Input(Input::Leave),
                 Some(event) = self.replies.next() => event,
+                () = done(&mut self.marking) => Event::Input(Input::Marked),
                 Some(event) = sightings.recv() => event,
                 () = drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
                 () = until(draining) => Event::Input(Input::DrainTimedOut),
@@ -278,12 +294,15 @@ impl World {
                 self.send(attempt, async move { api.replace(&name, &PostParams::default(), &lease).await });
             }
             Action::Mark => {
-                let pods = self.pods.clone();
-                let marked = async move {
+                let (pods, clearing) = (self.pods.clone(), self.clearing.take());
+                let marking = async move {
+                    if let Some(clearing) = clearing {
+                        // Whether it went well does not matter, only that it is over.
+                        let _ = clearing.await;
+                    }
                     pods.mark().await;
-                    Event::Input(Input::Marked)
                 };
-                self.replies.push(marked.boxed());
+                self.marking = Some(marking.boxed());
             }
             Action::Begin { way, waited } => {
                 info!(?way, milliseconds = waited.as_millis(), "a term begins");
@@ -365,8 +384,11 @@ impl World {
             (self.recorder.clone(), self.event("Acquire", "became leader"), self.reference());
         self.background.spawn(async move { publish(recorder, event, lease).await });
         if self.elector.config.marks {
-            let (pods, own) = (self.pods.clone(), self.elector.config.identity.clone());
-            self.background.spawn(async move { pods.unmark(|name| name != own).await });
+            let (pods, fence) = (self.pods.clone(), self.elector.fence.clone());
+            // Once another leads, the mark is that one's.
+            self.background.spawn(async move {
+                pods.unmark(|name| name != pods.own && !fence.remaining().is_zero()).await;
+            });
         }
     }
 

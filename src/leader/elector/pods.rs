@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
@@ -33,8 +34,14 @@ const DELETION_COST: &str = "100";
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// What those words begin with.
 const LAST_WORDS: &str = "serviceoffer-controller container ";
-/// How long a new leader waits for its mark: long enough for a write, too short to be missed as a leader.
-const MARK_BUDGET: Duration = Duration::from_millis(500);
+/// A mark that is unanswered for so long is asked for once more, on another connection; the first keeps its chance.
+const MARK_HEDGE: Duration = Duration::from_millis(500);
+/// How long one may take: as long as an admission webhook may.
+const MARK_BUDGET: Duration = Duration::from_secs(30);
+/// Unanswered marks under way at once.
+const MARKS_IN_FLIGHT: usize = 3;
+/// The pause after a connection broke.
+const MARK_PAUSE: Duration = Duration::from_millis(100);
 /// How long any other request may take.
 const BUDGET: Duration = Duration::from_secs(3);
 /// Seconds after which the API server ends a watch.
@@ -72,28 +79,43 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    /// Marks the Pod of this replica as the leader's. What fails is told, and changes nothing: the mark serves people, roll
-    /// outs, and a candidate that finds no Lease.
+    /// Marks the Pod of this replica as the leader's. It is done once the API server has answered: a leader that opened its
+    /// fence without knowing would be overlooked by a candidate that finds no Lease. An API server that says no is told of,
+    /// and not waited for: a leader without a mark is better than none.
     pub(super) async fn mark(&self) {
         let metadata = json!({
             "labels": { ROLE_LABEL: LEADER }, "annotations": { DELETION_COST_ANNOTATION: DELETION_COST },
         });
-        match timeout(MARK_BUDGET, self.patch(&self.own, metadata)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(error = %causes(&error), "the pod of the leader is not marked"),
-            Err(_) => warn!("the API server did not answer in time: the pod of the leader may not be marked"),
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            if attempts.len() < MARKS_IN_FLIGHT {
+                attempts.push(timeout(MARK_BUDGET, self.patch(&self.own, metadata.clone())));
+            }
+            match timeout(MARK_HEDGE, attempts.next()).await {
+                Ok(Some(Ok(Ok(())))) => return,
+                Ok(Some(Ok(Err(error @ kube::Error::Api(_))))) => {
+                    return warn!(error = %causes(&error), "the pod of the leader is not marked");
+                }
+                Ok(Some(Ok(Err(error)))) => {
+                    debug!(error = %causes(&error), "the pod of the leader is not marked yet");
+                    sleep(MARK_PAUSE).await;
+                }
+                Ok(Some(Err(_)) | None) | Err(_) => debug!("the pod of the leader is not marked yet"),
+            }
         }
     }
 
     /// Takes the mark from every Pod that `outdated` chooses.
     pub(super) async fn unmark(&self, outdated: impl Fn(&str) -> bool) {
         let unmarked = async {
-            for name in self.marked().await?.iter().map(ResourceExt::name_any).filter(|name| outdated(name)) {
+            // A Pod that changes meanwhile may have been marked anew: it is looked at once more.
+            while let Some(pod) = self.marked().await?.into_iter().find(|pod| outdated(&pod.name_any())) {
                 let metadata = json!({
                     "labels": { ROLE_LABEL: null }, "annotations": { DELETION_COST_ANNOTATION: null },
+                    "resourceVersion": pod.resource_version(),
                 });
-                match self.patch(&name, metadata).await {
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                match self.patch(&pod.name_any(), metadata).await {
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => sleep(MARK_PAUSE).await,
                     other => other?,
                 }
             }
@@ -162,7 +184,7 @@ impl Pods {
                     RETRY
                 }
             };
-            sleep(chance().of(pause)).await;
+            sleep(pause / 2 + chance().of(pause / 2)).await;
         }
     }
 

@@ -25,8 +25,6 @@ use crate::core::{Action, AsOf, Attempt, Chance, Core, Exit, Input, Lease, Make,
 const FIRST_REVISION: u64 = 8;
 /// How long the shell waits for a read.
 const READ_BUDGET: Duration = Duration::from_secs(3);
-/// How long the shell waits for its mark.
-const MARK_BUDGET: Duration = Duration::from_millis(500);
 /// How long the shell waits for the work to come to rest.
 const DRAIN_BUDGET: Duration = Duration::from_secs(4);
 /// What right wall clocks say at first, in seconds of Unix time.
@@ -136,7 +134,7 @@ enum Request {
     Read,
     Create(Attempt, Arc<Record>),
     Replace(Attempt, Version, Arc<Record>),
-    /// Mark the Pod.
+    /// Mark the Pod. The shell asks again and again until there is an answer: it is late at worst.
     Mark,
 }
 
@@ -197,8 +195,12 @@ impl Message {
         matches!(self.body, Body::Request(_))
     }
 
+    fn is_of_mark(&self) -> bool {
+        matches!(self.body, Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked))
+    }
+
     fn is_beyond_loss(&self) -> bool {
-        matches!(self.body, Body::Reply(_, Reply::Broken | Reply::Marked | Reply::Terminated(_)))
+        self.is_of_mark() || matches!(self.body, Body::Reply(_, Reply::Broken | Reply::Terminated(_)))
     }
 }
 
@@ -573,17 +575,13 @@ impl World {
             Step::Tick(place) => self.feed(state, place, Input::Tick),
             Step::Expire(index) => {
                 let (attempt, place) = (state.wire[index].attempt(), state.wire[index].process);
-                let given_up = match state.wire[index].body {
-                    Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked) => Reply::Marked,
-                    _ => Reply::Broken,
-                };
                 if state.wire[index].is_request() {
                     state.wire[index].orphan = true;
                 } else {
                     self.note_ambiguity(&state.wire[index]);
                     state.wire.remove(index);
                 }
-                self.feed(state, place, input(attempt, given_up));
+                self.feed(state, place, input(attempt, Reply::Broken));
             }
             Step::Drained(place) => {
                 state.processes[place].draining = None;
@@ -757,11 +755,7 @@ impl World {
         self.note_ambiguity(&state.wire[index]);
         let message = state.wire.remove(index);
         if !message.orphan {
-            let reply = match message.body {
-                Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked) => Reply::Marked,
-                _ => Reply::Broken,
-            };
-            let body = Body::Reply(message.attempt(), reply);
+            let body = Body::Reply(message.attempt(), Reply::Broken);
             self.post(state, Message { delayed: false, body, ..message });
         }
     }
@@ -904,7 +898,12 @@ impl World {
                     state.processes[place].draining = Some((state.now + budget, false));
                 }
                 Action::Announce(_) => {}
-                Action::Mark => self.send(state, place, Request::Mark),
+                Action::Mark => {
+                    let earlier = |message: &Message| message.process == place && message.is_of_mark();
+                    state.wire.retain(|message| message.is_request() || !earlier(message));
+                    state.wire.iter_mut().filter(|message| earlier(message)).for_each(|message| message.orphan = true);
+                    self.send(state, place, Request::Mark);
+                }
                 Action::Begin { .. } => {
                     (0..CANDIDATES).filter(|other| *other != place).for_each(|other| state.marks[other] = false);
                 }
@@ -1050,7 +1049,11 @@ impl World {
         let mut next_label = state.now + SECOND;
         while state.now < end {
             self.settle(&mut state);
-            let next = self.next_instant(&state).min(end);
+            // Whoever ends meanwhile is started again: the adversary rests.
+            let ended: Vec<usize> = (0..CANDIDATES)
+                .filter(|place| !dead.contains(place) && state.processes[*place].mind.is_none())
+                .collect();
+            let next = if ended.is_empty() { self.next_instant(&state).min(end) } else { state.now + 1 };
             state.now = if labels { next.min(next_label) } else { next };
             if state.now == next_label {
                 next_label += SECOND;
@@ -1058,12 +1061,7 @@ impl World {
                     self.meddle(&mut state, Fault::Label);
                 }
             }
-            // Whoever ends meanwhile is started again: the adversary rests.
-            for place in (0..CANDIDATES).filter(|place| !dead.contains(place)) {
-                if state.processes[place].mind.is_none() {
-                    self.start(&mut state, place);
-                }
-            }
+            ended.into_iter().for_each(|place| self.start(&mut state, place));
         }
         self.settle(&mut state);
         self.is_led(&state)
@@ -1101,8 +1099,7 @@ impl World {
         }
         let config = self.bounds.seats[message.process].config("");
         let budget = match &message.body {
-            Body::Reply(_, Reply::Terminated(_)) => return None,
-            Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked) => MARK_BUDGET,
+            Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked | Reply::Terminated(_)) => return None,
             _ if message.attempt().is_some() => config.renew_deadline,
             _ => READ_BUDGET,
         };

@@ -1,6 +1,11 @@
 //! What Pods have to do with it: the mark of the leader, and the kubelet's word that a container ended.
 
+use std::cell::Cell;
+
+use kube::Api;
+
 use super::*;
+use crate::leader::elector::Pods;
 
 fn is_marked(server: &Server, name: &str) -> bool {
     let pod = server.get("pods", name).unwrap();
@@ -38,22 +43,43 @@ async fn the_pod_of_a_leader_is_marked_before_its_fence_opens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_that_cannot_be_set_delays_a_leader_by_half_a_second_at_most() {
-    for (fault, most) in [
-        (Fault::Hang, 500),
-        (Fault::HangAfterCommit, 500),
-        (Fault::Broken, 20),
-        (Fault::Status(403), 20),
-        (Fault::Status(404), 20),
-        (Fault::Status(500), 20),
-        (Fault::Busy(60), 20),
-    ] {
+async fn a_mark_that_is_lost_or_not_answered_is_asked_for_again_before_the_fence_opens() {
+    for (fault, most) in [(Fault::Hang, 500), (Fault::HangAfterCommit, 500), (Fault::Broken, 100)] {
+        let server = Server::start();
+        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks_times(1, "patch pods", fault));
+        server.until("leases", LEASE, |lease| lease.is_some()).await;
+        let written = Instant::now();
+        replica.leads().await;
+        assert!(is_marked(&server, "pod-a"), "{fault:?}");
+        assert!(written.elapsed() <= Duration::from_millis(most + 20), "{fault:?}: {:?}", written.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_mark_is_not_answered_holds_its_lease_and_waits() {
+    let server = Server::start();
+    let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", Fault::Hang));
+    server.until("leases", LEASE, |lease| lease.is_some()).await;
+    sleep(20 * SECOND).await;
+    assert_eq!(replica.link.calls("patch pods").len(), 3, "no more are under way at once");
+    sleep(40 * SECOND).await;
+    assert!(!replica.is_leading());
+    assert!(last_change(&server).elapsed() < 6 * SECOND);
+    replica.link.mends();
+    let mended = Instant::now();
+    replica.leads().await;
+    assert!(is_marked(&server, "pod-a") && mended.elapsed() <= 30 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
+    for fault in [Fault::Status(403), Fault::Status(404), Fault::Status(500), Fault::Busy(60)] {
         let server = Server::start();
         let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", fault));
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
         replica.leads().await;
-        assert!(written.elapsed() <= Duration::from_millis(most + 10), "{fault:?}: {:?}", written.elapsed());
+        assert!(written.elapsed() <= Duration::from_millis(30), "{fault:?}: {:?}", written.elapsed());
         sleep(60 * SECOND).await;
         assert!(replica.is_leading(), "{fault:?}");
     }
@@ -107,6 +133,41 @@ async fn a_standby_takes_the_mark_of_an_earlier_container_from_its_own_pod_alone
     let standby = Replica::start(&server, "pod-b");
     sleep(SECOND).await;
     assert!(!standby.is_leading() && !is_marked(&server, "pod-b") && is_marked(&server, "pod-a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mark_of_an_earlier_container_goes_before_its_pod_is_marked_anew() {
+    let server = Server::start();
+    let first = Replica::start(&server, "pod-a");
+    first.leads().await;
+    first.dies();
+    let next = Replica::with(&server, "pod-a", |_, link| {
+        link.breaks_times(1, "list pods", Fault::AnswerLate(300 * SECOND / 1000));
+    });
+    next.leads().await;
+    sleep(SECOND).await;
+    assert!(is_marked(&server, "pod-a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_marked_anew_while_its_old_mark_is_taken_away_is_looked_at_once_more() {
+    let server = Server::start();
+    mark(&server, "pod-z");
+    let link = server.link();
+    link.breaks_times(1, "list pods", Fault::AnswerLate(SECOND));
+    let pods = Pods { api: Api::namespaced(link.client(), NAMESPACE), own: "pod-a".into() };
+    let looks = Cell::new(0);
+    let outdated = |_: &str| {
+        looks.set(looks.get() + 1);
+        looks.get() == 1
+    };
+    let meanwhile = async {
+        sleep(SECOND / 2).await;
+        server.edit("pods", "pod-z", |pod| pod["metadata"]["labels"]["team"] = json!("b"));
+    };
+    tokio::join!(pods.unmark(outdated), meanwhile);
+    assert!(is_marked(&server, "pod-z"), "what was decided on an older version is not done");
+    assert_eq!(looks.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]

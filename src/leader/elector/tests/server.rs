@@ -175,9 +175,15 @@ impl State {
                 (409, failure(409, "Conflict"))
             }
             ("update", Some(_)) => (200, self.commit(call.resource, &name, Some(body))),
-            ("patch", Some(mut known)) => {
-                merge(&mut known, body);
-                (200, self.commit(call.resource, &name, Some(known)))
+            ("patch", Some(known)) => {
+                let mut patched = known.clone();
+                merge(&mut patched, body);
+                if patched["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
+                    return (409, failure(409, "Conflict"));
+                }
+                // What changes nothing makes no version.
+                let object = if patched == known { known } else { self.commit(call.resource, &name, Some(patched)) };
+                (200, object)
             }
             _ => (405, failure(405, "MethodNotAllowed")),
         }
