@@ -43,18 +43,17 @@ pub struct Attempt(pub u64);
 pub enum Input {
     /// The Lease stands like this, by a read or by the watch.
     Seen(Lease),
-    /// There is no Lease, by a read or by the watch.
-    Absent {
-        /// As of when that is known.
-        as_of: AsOf,
-        /// Another Pod, whose container is not reported terminated, is marked as the leader's: the Lease may have been
-        /// deleted under it while it hears nothing.
-        rival: bool,
-    },
+    /// There is no Lease, by a read or by the watch, and as of when that is known.
+    Absent(AsOf),
     /// The container with this token has terminated.
     Terminated(String),
-    /// The Pod of this candidate is marked as the leader's, or cannot be.
-    Marked,
+    /// The Pod of this candidate is marked as the leader's, or cannot be. Another one, whose container is not reported
+    /// terminated, is marked as that of the leader of another Lease of the name: that one may have been deleted under a
+    /// leader that hears nothing.
+    Marked {
+        /// Whether there is such a Pod, or may be.
+        rival: bool,
+    },
     /// A read failed.
     ReadFailed,
     /// A write was committed; the Lease stands like this.
@@ -91,8 +90,9 @@ pub enum Action {
     Create(Attempt, Record),
     /// Replace the Lease if it still has this version.
     Replace(Attempt, Version, Record),
-    /// Mark the Pod of this candidate as the leader's, and say [`Input::Marked`].
-    Mark,
+    /// Mark the Pod of this candidate as that of the leader of the Lease with this uid, then look for others, and say
+    /// [`Input::Marked`]. Of two that do so in this order, one at least sees the other.
+    Mark(String),
     /// A term begins: its fence opens for the first time.
     Begin {
         /// How this candidate came to it.
@@ -171,8 +171,8 @@ struct Opening {
     way: Way,
     /// When the Lease was known to be free.
     free: Moment,
-    /// The mark is set, or does not matter.
-    marked: bool,
+    /// From when on no leader of a Lease that was deleted can act, once that is known.
+    clear: Option<Moment>,
 }
 
 /// The instant at which a write was sent, by both clocks.
@@ -226,8 +226,8 @@ pub struct Candidate {
     floor: Moment,
     /// The same for holders of Leases that were deleted.
     wary: Moment,
-    /// The same for a rival that is known by its mark alone.
-    rival: Option<Moment>,
+    /// When it was first known that this Lease is there, or that there is none: no renewal of an earlier one was sent later.
+    anew: Moment,
     /// Token of the last container that is known to have terminated.
     ended: Option<String>,
     /// When anything was last heard of the Lease, when it was last seen, and when that was news.
@@ -260,7 +260,7 @@ impl Candidate {
             sight: Sight::Unknown,
             floor: Moment::default(),
             wary: Moment::default(),
-            rival: None,
+            anew: now.moment,
             ended: None,
             heard: now.moment,
             seen: now.moment,
@@ -289,18 +289,20 @@ impl Candidate {
                 self.reconsider(now, &mut actions);
                 self.judge(&mut actions);
             }
-            Input::Absent { as_of, rival } => {
+            Input::Absent(as_of) => {
                 self.reading = false;
-                self.miss(&as_of, rival, now, &mut actions);
+                self.miss(&as_of, now, &mut actions);
                 self.reconsider(now, &mut actions);
             }
             Input::Terminated(instance) => {
                 self.ended = Some(instance);
                 self.news = now.moment;
             }
-            Input::Marked => {
+            Input::Marked { rival } => {
+                let until = if rival { self.anew + self.config.lease_duration } else { now.moment };
                 if let Role::Suspended(Term { opening: Some(opening), .. }) = &mut self.role {
-                    opening.marked = true;
+                    // What was reported terminated meanwhile is no rival any more.
+                    opening.clear = Some(opening.clear.map_or(until, |known| known.min(until)));
                     self.open(now, &mut actions);
                     self.judge(&mut actions);
                 }
@@ -406,7 +408,10 @@ impl Candidate {
             }
             Role::Suspended(term) => {
                 agenda.push((term.renewed.moment + 2 * self.config.lease_duration, Due::GiveUp));
-                Some(term.due)
+                // The fence opens with a renewal: with the first one that can open it.
+                let clear = term.opening.as_ref().and_then(|opening| opening.clear);
+                let opens = clear.filter(|clear| term.renewed.moment < *clear);
+                Some(opens.map_or(term.due, |clear| clear.min(term.due)))
             }
             Role::Releasing { until, .. } => {
                 agenda.push((*until, Due::GiveUp));
@@ -449,7 +454,7 @@ impl Candidate {
         let at_once = Moment::default();
         let (free, way) = match &self.sight {
             Sight::Unknown => return None,
-            Sight::Gone { .. } => (self.rival.unwrap_or(at_once), Way::Creation),
+            Sight::Gone { .. } => (at_once, Way::Creation),
             Sight::Present { lease, .. } if self.is_mine(lease) => (at_once, Way::Reclaim),
             // Whoever is named by the API server takes the Lease; nobody else does.
             Sight::Present { lease, .. } if lease.coordinated => {
@@ -511,14 +516,16 @@ impl Candidate {
             // A watch that lags tells nothing, however often.
             Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,
             Sight::Present { lease: known, .. } => known.uid != lease.uid,
-            Sight::Gone { .. } | Sight::Unknown => false,
+            Sight::Gone { .. } => false,
+            Sight::Unknown => {
+                self.anew = now.moment;
+                false
+            }
         };
         self.heard = now.moment;
         if anew {
             self.wary = self.wary.max(self.floor);
-        }
-        if let Some(rival) = self.rival.take() {
-            self.wary = self.wary.max(rival);
+            self.anew = now.moment;
         }
         let since = match &self.sight {
             // Only a change of the record proves that its holder lives: not a new label, not a new version.
@@ -569,7 +576,7 @@ impl Candidate {
     }
 
     /// Takes in that there is no Lease.
-    fn miss(&mut self, as_of: &AsOf, rival: bool, now: Now, actions: &mut Vec<Action>) {
+    fn miss(&mut self, as_of: &AsOf, now: Now, actions: &mut Vec<Action>) {
         self.heard = now.moment;
         if let Sight::Present { lease, .. } = &self.sight {
             match as_of {
@@ -585,13 +592,11 @@ impl Candidate {
         self.stale = false;
         if !matches!(self.sight, Sight::Gone { .. }) {
             self.news = now.moment;
+            self.anew = now.moment;
             self.wary = self.wary.max(self.floor);
             // What was to be replaced is gone; a write that had replaced it before is gone with it.
             self.give_up(actions);
         }
-        // A mark says who leads, not until when: what counts is this candidate's own measure.
-        let until = self.rival.unwrap_or(now.moment + self.config.lease_duration);
-        self.rival = rival.then_some(until);
         self.sight = Sight::Gone { last: self.sight.record().map(|(record, since)| (record.clone(), since)) };
         match &self.role {
             // Others wait out the term that they saw, and so does this candidate: a Lease made anew is a new term.
@@ -618,10 +623,15 @@ impl Candidate {
             Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
                 term.renewed = sent;
                 term.due = due;
+                let is_waited_for = |opening: &Opening| opening.clear.is_some_and(|clear| clear > now.moment);
+                if term.opening.as_ref().is_some_and(is_waited_for) {
+                    actions.push(Action::Mark(term.epoch.lease_uid.clone()));
+                }
             }
             Role::Acquiring { leaving, way, free, .. } => {
                 let (leaving, acquired) = (*leaving, lease.record.acquired);
-                let opening = Some(Opening { way: *way, free: *free, marked: !self.config.marks });
+                let clear = (!self.config.marks).then_some(now.moment);
+                let opening = Some(Opening { way: *way, free: *free, clear });
                 self.claimed = None;
                 self.role = match (self.lease_of(acquired).is_some(), leaving) {
                     (false, false) => Role::Following,
@@ -631,7 +641,7 @@ impl Candidate {
                         let transitions = lease.record.transitions;
                         let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };
                         if self.config.marks {
-                            actions.push(Action::Mark);
+                            actions.push(Action::Mark(epoch.lease_uid.clone()));
                         }
                         Role::Suspended(Term { epoch, acquired, renewed: sent, due, opening })
                     }
@@ -649,7 +659,8 @@ impl Candidate {
         let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &mut self.role else { return };
         let hard_end = term.renewed.moment + reach;
         let wall_end = term.renewed.wall.checked_add(reach).unwrap_or(Timestamp::MAX);
-        if hard_end <= now.moment || term.opening.as_ref().is_some_and(|opening| !opening.marked) {
+        let is_clear = |opening: &Opening| opening.clear.is_some_and(|clear| clear <= now.moment);
+        if hard_end <= now.moment || term.opening.as_ref().is_some_and(|opening| !is_clear(opening)) {
             return;
         }
         if let Some(Opening { way, free, .. }) = term.opening.take() {

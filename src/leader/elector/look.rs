@@ -8,7 +8,6 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Event;
-use super::pods::Pods;
 use crate::leader::clock::Clock;
 use crate::leader::lease::{AsOf, Input};
 use crate::telemetry::causes;
@@ -21,7 +20,6 @@ const BUDGET: Duration = Duration::from_secs(3);
 pub(super) struct Look {
     pub(super) api: Api<StoredLease>,
     pub(super) name: String,
-    pub(super) pods: Option<Pods>,
     pub(super) clock: Clock,
 }
 
@@ -31,7 +29,7 @@ impl Look {
         let asked = AsOf::Asked(self.clock.moment());
         match timeout(BUDGET, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => Event::Seen(Box::new(lease)),
-            Ok(Ok(None)) => self.absent(asked).await,
+            Ok(Ok(None)) => Event::Input(Input::Absent(asked)),
             Ok(Err(error)) => {
                 warn!(error = %causes(&error), "the lease was not read");
                 Event::Input(Input::ReadFailed)
@@ -41,14 +39,5 @@ impl Look {
                 Event::Input(Input::ReadFailed)
             }
         }
-    }
-
-    /// There is no Lease: whether anybody may lead all the same is asked of the Pods.
-    pub(super) async fn absent(&self, as_of: AsOf) -> Event {
-        let rival = match &self.pods {
-            Some(pods) => pods.rival().await,
-            None => false,
-        };
-        Event::Input(Input::Absent { as_of, rival })
     }
 }

@@ -98,7 +98,6 @@ impl Elector {
         let look = Look {
             api: Api::namespaced(client.clone(), &self.namespace),
             name: self.name.clone(),
-            pods: self.config.marks.then(|| pods.clone()),
             clock: self.fence.clock(),
         };
         let watch = Watch {
@@ -143,12 +142,13 @@ async fn until(instant: Option<Instant>) {
 }
 
 /// Waits for work, which is then gone, or for ever.
-async fn done(work: &mut Option<BoxFuture<'static, ()>>) {
-    match work {
+async fn done<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
+    let result = match work {
         Some(under_way) => under_way.await,
         None => std::future::pending().await,
-    }
+    };
     *work = None;
+    result
 }
 
 /// What happened, with the object that came with it.
@@ -171,8 +171,8 @@ struct World {
     replies: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Takes an earlier container's mark from the Pod of this replica: to be done before it is marked anew.
     clearing: Option<JoinHandle<()>>,
-    /// Marks the Pod of this replica, for the last term that asked for it.
-    marking: Option<BoxFuture<'static, ()>>,
+    /// Marks the Pod of this replica, for the last term that asked for it, and finds out whether there is a rival.
+    marking: Option<BoxFuture<'static, bool>>,
     /// The end of the patience with the work, once it has been asked to come to rest.
     draining: Option<Instant>,
     /// Tells whose Pod is attended to.
@@ -208,7 +208,7 @@ impl World {
                 biased;
                 () = &mut leave => Event::Input(Input::Leave),
                 Some(event) = self.replies.next() => event,
-                () = done(&mut self.marking) => Event::Input(Input::Marked),
+                rival = done(&mut self.marking) => Event::Input(Input::Marked { rival }),
                 Some(event) = sightings.recv() => event,
                 () = drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
                 () = until(draining) => Event::Input(Input::DrainTimedOut),
@@ -293,14 +293,15 @@ impl World {
                 let (api, name) = (self.look.api.clone(), elector.name.clone());
                 self.send(attempt, async move { api.replace(&name, &PostParams::default(), &lease).await });
             }
-            Action::Mark => {
+            Action::Mark(lease) => {
                 let (pods, clearing) = (self.pods.clone(), self.clearing.take());
                 let marking = async move {
                     if let Some(clearing) = clearing {
                         // Whether it went well does not matter, only that it is over.
                         let _ = clearing.await;
                     }
-                    pods.mark().await;
+                    pods.mark(&lease).await;
+                    pods.rival(&lease).await
                 };
                 self.marking = Some(marking.boxed());
             }

@@ -27,6 +27,8 @@ use crate::telemetry::causes;
 const ROLE_LABEL: &str = "obol.org/role";
 /// The role of whoever leads. Nobody else has one.
 const LEADER: &str = "leader";
+/// Uid of the Lease whose leader it is.
+const LEASE_ANNOTATION: &str = "obol.org/lease";
 /// Of the Pods of a ReplicaSet, the one that costs most is deleted last.
 const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 const DELETION_COST: &str = "100";
@@ -79,12 +81,13 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    /// Marks the Pod of this replica as the leader's. It is done once the API server has answered: a leader that opened its
+    /// Marks the Pod of this replica as that of the leader of a Lease. It is done once the API server has answered: a leader that opened its
     /// fence without knowing would be overlooked by a candidate that finds no Lease. An API server that says no is told of,
     /// and not waited for: a leader without a mark is better than none.
-    pub(super) async fn mark(&self) {
+    pub(super) async fn mark(&self, lease: &str) {
         let metadata = json!({
-            "labels": { ROLE_LABEL: LEADER }, "annotations": { DELETION_COST_ANNOTATION: DELETION_COST },
+            "labels": { ROLE_LABEL: LEADER },
+            "annotations": { DELETION_COST_ANNOTATION: DELETION_COST, LEASE_ANNOTATION: lease },
         });
         let mut attempts = FuturesUnordered::new();
         loop {
@@ -111,7 +114,8 @@ impl Pods {
             // A Pod that changes meanwhile may have been marked anew: it is looked at once more.
             while let Some(pod) = self.marked().await?.into_iter().find(|pod| outdated(&pod.name_any())) {
                 let metadata = json!({
-                    "labels": { ROLE_LABEL: null }, "annotations": { DELETION_COST_ANNOTATION: null },
+                    "labels": { ROLE_LABEL: null },
+                    "annotations": { DELETION_COST_ANNOTATION: null, LEASE_ANNOTATION: null },
                     "resourceVersion": pod.resource_version(),
                 });
                 match self.patch(&pod.name_any(), metadata).await {
@@ -128,13 +132,18 @@ impl Pods {
         }
     }
 
-    /// Whether another Pod is marked as the leader's and not known to have ended. If that cannot be told, it may be.
-    pub(super) async fn rival(&self) -> bool {
+    /// Whether another Pod is marked as that of the leader of another Lease, and not known to have ended. If that cannot be
+    /// told, it may be.
+    pub(super) async fn rival(&self, lease: &str) -> bool {
+        let is_rival = |pod: &Pod| {
+            let other = pod.annotations().get(LEASE_ANNOTATION).is_none_or(|other| other != lease);
+            other && pod.name_any() != self.own && !has_ended(pod)
+        };
         match timeout(BUDGET, self.marked()).await {
-            Ok(Ok(pods)) => pods.iter().any(|pod| pod.name_any() != self.own && !has_ended(pod)),
+            Ok(Ok(pods)) => pods.iter().any(is_rival),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => false,
             Ok(Err(error)) => {
-                warn!(error = %causes(&error), "there is no lease, and whether anybody leads without one is not known");
+                warn!(error = %causes(&error), "whether another replica leads by a lease that was deleted is not known");
                 true
             }
             Err(_) => true,

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::Event;
 use super::look::Look;
 use crate::leader::clock::chance;
-use crate::leader::lease::AsOf;
+use crate::leader::lease::{AsOf, Input};
 use crate::leader::record::Version;
 use crate::metrics::Election;
 use crate::telemetry::causes;
@@ -89,7 +89,7 @@ impl Watch {
                 }
                 Some(WatchEvent::Deleted(lease)) => {
                     *version = lease.metadata.resource_version.clone();
-                    self.look.absent(as_of(lease.metadata.resource_version)).await
+                    absent(lease.metadata.resource_version)
                 }
                 Some(WatchEvent::Bookmark(bookmark)) => {
                     *version = Some(bookmark.metadata.resource_version);
@@ -109,7 +109,7 @@ impl Watch {
         let version = list.metadata.resource_version.unwrap_or_default();
         let event = match list.items.into_iter().next() {
             Some(lease) => Event::Seen(Box::new(lease)),
-            None => self.look.absent(as_of(Some(version.clone()))).await,
+            None => absent(Some(version.clone())),
         };
         let _ = self.sightings.send(event).await;
         Ok(version)
@@ -124,6 +124,6 @@ impl Watch {
     }
 }
 
-fn as_of(version: Option<String>) -> AsOf {
-    AsOf::Version(Version(version.unwrap_or_default()))
+fn absent(version: Option<String>) -> Event {
+    Event::Input(Input::Absent(AsOf::Version(Version(version.unwrap_or_default()))))
 }

@@ -80,7 +80,7 @@ impl Stage {
             }
             let answer = match &self.candidate.sight {
                 Sight::Present { lease, .. } => Input::Seen(lease.clone()),
-                _ => Input::Absent { as_of: later(), rival: self.candidate.rival.is_some() },
+                _ => absent(),
             };
             let actions = self.step(answer);
             if !actions.is_empty() {
@@ -140,10 +140,13 @@ fn seen(record: Record, version: u64) -> Input {
     Input::Seen(stored(record, version))
 }
 
-/// A read just answered that there is no Lease, and nobody leads without one.
+/// A read just answered that there is no Lease.
 fn absent() -> Input {
-    Input::Absent { as_of: later(), rival: false }
+    Input::Absent(later())
 }
+
+/// The Pod is marked, and no other is.
+const MARKED: Input = Input::Marked { rival: false };
 
 /// No sight of the Lease is younger.
 fn later() -> AsOf {
@@ -842,32 +845,70 @@ fn a_lease_deleted_under_a_holder_and_made_anew_by_another_does_not_end_the_firs
     }
 }
 
+/// A leader by a Lease that it created at 1 s, whose Pod is about to be marked.
+fn unmarked() -> (Stage, Record) {
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, record) = created(stage.at(1.0).step(absent()));
+    stage.step(Input::Written(attempt, stored(record.clone(), 1)));
+    (stage, record)
+}
+
+/// Answers the renewals that come until then.
+fn renew_until(stage: &mut Stage, end: f64) -> Vec<Action> {
+    let mut others = Vec::new();
+    loop {
+        let (at, actions) = stage.wait();
+        let (attempt, version, record) = replaced(&actions);
+        let version = version.parse::<u64>().unwrap() + 1;
+        others.extend(stage.step(Input::Written(attempt, stored(record, version))));
+        if at >= end {
+            return others;
+        }
+    }
+}
+
 #[test]
-fn a_lease_that_is_gone_while_a_mark_says_who_leads_is_created_when_that_one_must_have_stopped() {
-    let rival = || Input::Absent { as_of: later(), rival: true };
-    let mut stage = Stage::new();
-    assert_eq!(stage.at(1.0).step(rival()), []);
-    assert_eq!(stage.at(20.0).step(rival()), [], "said twice, it is still the same rival");
-    let (at, actions) = stage.wait();
-    assert_eq!((at, created(actions).1.holder.as_str()), (31.0, ME));
+fn a_leader_by_another_lease_of_the_name_is_waited_for_because_its_lease_may_have_been_deleted() {
+    let (mut stage, _) = unmarked();
+    assert_eq!(stage.at(2.0).step(Input::Marked { rival: true }), []);
+    let actions = renew_until(&mut stage, 27.0);
+    let looks = [Action::Mark("lease-1".into())];
+    assert_eq!(actions.iter().filter(|action| !looks.contains(action)).count(), 0, "{actions:?}");
+    assert!(actions.len() >= 5, "it looks again with each renewal: {actions:?}");
+    let (at, actions) = stage.wake();
+    assert_eq!(at, 31.0, "a lease duration after it was known that there is no other Lease");
+    let (attempt, _, record) = replaced(&actions);
+    assert_eq!(stage.begun, []);
+    stage.step(Input::Written(attempt, stored(record, 20)));
+    assert_eq!(stage.begun, [(Way::Creation, Duration::from_secs(30))]);
+}
 
-    let mut stage = Stage::new();
-    stage.step(rival());
-    created(stage.at(5.0).step(absent()));
+#[test]
+fn a_leader_whose_rival_has_ended_waits_no_longer() {
+    let (mut stage, _) = unmarked();
+    stage.at(2.0).step(Input::Marked { rival: true });
+    let actions = renew_until(&mut stage, 5.0);
+    assert_eq!(actions, [Action::Mark("lease-1".into())]);
+    let opened = stage.step(Input::Marked { rival: false });
+    assert!(matches!(opened[..], [Action::Open { .. }]), "{opened:?}");
+    assert_eq!(stage.step(Input::Marked { rival: true }), [], "whoever leads is waited for by others");
+}
 
-    // Somebody without eyes for marks created it, and gave it back.
-    let mut stage = Stage::new();
-    stage.at(1.0).step(rival());
-    stage.at(2.0).step(seen(released(0), 3));
-    assert_eq!(stage.wait().0, 31.0);
+#[test]
+fn a_lease_that_another_created_meanwhile_is_as_old_as_the_absence_before() {
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, _) = created(stage.at(1.0).step(absent()));
+    stage.at(2.0).step(Input::Refused(attempt));
+    let (attempt, _, record) = replaced(&stage.step(seen(released(0), 3)));
+    stage.at(3.0).step(Input::Written(attempt, stored(record, 4)));
+    stage.step(Input::Marked { rival: true });
+    renew_until(&mut stage, 27.0);
+    assert_eq!(stage.wake().0, 31.0);
 }
 
 #[test]
 fn an_absence_that_is_older_than_what_is_known_is_not_news() {
-    let absent_as_of = |version: &str| {
-        let as_of = AsOf::Version(Version(version.into()));
-        Input::Absent { as_of, rival: false }
-    };
+    let absent_as_of = |version: &str| Input::Absent(AsOf::Version(Version(version.into())));
     let mut stage = Stage::new();
     let (attempt, record) = created(stage.step(absent()));
     stage.step(Input::Written(attempt, stored(record, 20)));
@@ -877,7 +918,7 @@ fn an_absence_that_is_older_than_what_is_known_is_not_news() {
 
 #[test]
 fn an_absence_that_was_asked_for_before_the_lease_was_seen_is_asked_for_again() {
-    let asked = |seconds: f64| Input::Absent { as_of: AsOf::Asked(moment(seconds)), rival: false };
+    let asked = |seconds: f64| Input::Absent(AsOf::Asked(moment(seconds)));
     let mut stage = Stage::new();
     let (attempt, record) = created(stage.at(0.5).step(asked(0.1)));
     stage.at(1.0).step(Input::Written(attempt, stored(record, 20)));
@@ -908,18 +949,16 @@ fn a_leader_marks_its_pod_before_its_fence_opens() {
     let mut stage = Stage::with(|config| config.marks = true);
     let (attempt, record) = created(stage.step(absent()));
     let actions = stage.step(Input::Written(attempt, stored(record, 1)));
-    assert_eq!(actions, [Action::Announce(ME.into()), Action::Mark]);
-    assert_eq!(stage.at(0.25).step(Input::Marked), [open(1, 0, 0.0)]);
+    assert_eq!(actions, [Action::Announce(ME.into()), Action::Mark("lease-1".into())]);
+    assert_eq!(stage.at(0.25).step(MARKED), [open(1, 0, 0.0)]);
     assert_eq!(stage.begun, [(Way::Creation, Duration::from_millis(250))]);
-    assert_eq!(stage.step(Input::Marked), []);
+    assert_eq!(stage.step(MARKED), []);
 
     // A renewal that overtakes the mark opens nothing either.
-    let mut stage = Stage::with(|config| config.marks = true);
-    let (attempt, record) = created(stage.step(absent()));
-    stage.step(Input::Written(attempt, stored(record, 1)));
+    let (mut stage, _) = unmarked();
     let (attempt, _, record) = replaced(&stage.wait().1);
     assert_eq!(stage.step(Input::Written(attempt, stored(record, 2))), []);
-    assert_eq!(stage.at(5.0).step(Input::Marked), [open(1, 0, 4.5)]);
+    assert_eq!(stage.at(6.0).step(MARKED), [open(1, 0, 5.5)]);
 }
 
 #[test]
@@ -928,7 +967,7 @@ fn a_candidate_asked_to_leave_before_its_fence_opened_gives_the_lease_back() {
     let (attempt, record) = created(stage.step(absent()));
     stage.step(Input::Written(attempt, stored(record, 1)));
     assert_eq!(replaced(&stage.step(Input::Leave)).2.holder, "");
-    assert_eq!(stage.step(Input::Marked), []);
+    assert_eq!(stage.step(MARKED), []);
 }
 
 #[test]
@@ -952,7 +991,7 @@ fn a_leader_steps_down_for_another_when_it_is_asked_to() {
     let (attempt, record) = created(stage.step(absent()));
     let lease = Lease { successor: Some(OTHER.into()), ..stored(record, 1) };
     stage.step(Input::Written(attempt, lease));
-    assert_eq!(stage.step(Input::Marked), [open(1, 0, 0.0), Action::Drain]);
+    assert_eq!(stage.step(MARKED), [open(1, 0, 0.0), Action::Drain]);
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Nursery {
                 command.env("FAKETIME_TIMESTAMP_FILE", &dial).env("FAKETIME_CACHE_DURATION", "1");
             }
             Some(Clock::Drifts) => {
-                let rate = if number % 2 == 0 { "+0 x1.05" } else { "+0 x0.95" };
+                let rate = if number.is_multiple_of(2) { "+0 x1.05" } else { "+0 x0.95" };
                 command.env("LD_PRELOAD", FAKE_TIME).env("FAKETIME", rate);
             }
             None => {}

@@ -107,7 +107,7 @@ fn a_leader_goes_on_whatever_time_and_labels_the_lease_is_given() {
         }
         ground.inject();
         churn(ground, 2 * SHORT.duration).await;
-        assert_eq!(ground.leaders_since(begun).into_iter().collect::<Vec<_>>(), [leader.clone()]);
+        assert_eq!(ground.leaders_since(begun).into_iter().collect::<Vec<_>>(), std::slice::from_ref(&leader));
 
         // New labels and new versions do not keep a dead leader's lease alive.
         let killed = ground.inject();

@@ -31,7 +31,7 @@ fn a_pod_that_is_said_to_have_failed_or_is_gone_is_waited_for_like_any_other() {
             }
             tokio::time::sleep(2 * SHORT.duration).await;
             let led: Vec<_> = ground.leaders_since(begun).into_iter().collect();
-            assert_eq!(led, [leader.clone()], "what is said of its Pod does not end a leader");
+            assert_eq!(led, std::slice::from_ref(&leader), "what is said of its Pod does not end a leader");
 
             let stopped = ground.inject();
             ground.group.kill(&leader, Signal::Stop);

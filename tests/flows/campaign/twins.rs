@@ -16,7 +16,7 @@ fn a_namesake_is_a_stranger() {
         let second = ground.group.add(twin()).await;
         tokio::time::sleep(3 * SHORT.duration).await;
         let led: Vec<_> = ground.leaders_since(begun).into_iter().collect();
-        assert_eq!(led, [first.clone()], "a name is no reason to take a lease over");
+        assert_eq!(led, std::slice::from_ref(&first), "a name is no reason to take a lease over");
 
         let stopped = ground.inject();
         ground.group.kill(&first, Signal::Stop);

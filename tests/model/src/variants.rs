@@ -18,7 +18,7 @@ pub struct Variant {
 }
 
 /// All of them.
-pub const VARIANTS: [Variant; 18] = [
+pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "belief_anchored_at_the_response",
         flaw: "a leader counts its time from the reply, not from the sending",
@@ -79,11 +79,25 @@ pub const VARIANTS: [Variant; 18] = [
         name: "deleted_taken_for_free",
         flaw: "a Lease that is gone is created at once, whoever held it",
         edits: &[(
-            "            self.news = now.moment;\n            self.wary = self.wary.max(self.floor);\n",
-            "            self.news = now.moment;\n",
+            "            self.anew = now.moment;\n            self.wary = self.wary.max(self.floor);\n            // What",
+            "            self.anew = now.moment;\n            // What",
         )],
         breaks: "I4",
         within: "unmarked",
+    },
+    Variant {
+        name: "rival_overlooked",
+        flaw: "a leader opens its fence although another Pod is marked as that of the leader of a Lease that is gone",
+        edits: &[("if rival { self.anew + self.config.lease_duration }", "if false { self.anew }")],
+        breaks: "I4",
+        within: "creation",
+    },
+    Variant {
+        name: "opened_unmarked",
+        flaw: "a leader opens its fence before its Pod is marked",
+        edits: &[("let clear = (!self.config.marks).then_some(now.moment);", "let clear = Some(now.moment);")],
+        breaks: "I4",
+        within: "creation",
     },
     Variant {
         name: "epoch_counts_transitions",

@@ -134,14 +134,15 @@ enum Request {
     Read,
     Create(Attempt, Arc<Record>),
     Replace(Attempt, Version, Arc<Record>),
-    /// Mark the Pod. The shell asks again and again until there is an answer: it is late at worst.
-    Mark,
+    /// Mark the Pod as that of the leader of a Lease, and look for others. The shell asks again and again until there is an
+    /// answer: it is late at worst.
+    Mark(String),
 }
 
 impl Request {
     fn attempt(&self) -> Option<Attempt> {
         match self {
-            Self::Read | Self::Mark => None,
+            Self::Read | Self::Mark(_) => None,
             Self::Create(attempt, _) | Self::Replace(attempt, ..) => Some(*attempt),
         }
     }
@@ -151,10 +152,10 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Hash)]
 enum Reply {
     Seen(Arc<Lease>),
-    /// Asked for when, and whether another Pod is marked as the leader's.
-    Absent(Moment, bool),
-    /// The Pod is marked, or cannot be.
-    Marked,
+    /// Asked for when.
+    Absent(Moment),
+    /// The Pod is marked, and whether another one is for another Lease.
+    Marked(bool),
     /// The kubelet says that this container has terminated.
     Terminated(String),
     Written(Arc<Lease>),
@@ -196,7 +197,7 @@ impl Message {
     }
 
     fn is_of_mark(&self) -> bool {
-        matches!(self.body, Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked))
+        matches!(self.body, Body::Request(Request::Mark(_)) | Body::Reply(_, Reply::Marked(_)))
     }
 
     fn is_beyond_loss(&self) -> bool {
@@ -221,8 +222,8 @@ pub struct State {
     writer: (usize, u8),
     processes: [Process; CANDIDATES],
     wire: Vec<Message>,
-    /// Which Pods are marked as the leader's.
-    marks: [bool; CANDIDATES],
+    /// Uids of the Leases as whose leaders' the Pods are marked.
+    marks: [Option<String>; CANDIDATES],
     spent: Tally,
     /// The highest epoch that ever opened a fence, and whose it is.
     top: (u64, usize, u8),
@@ -412,7 +413,7 @@ impl World {
             writer: (0, 0),
             processes: Default::default(),
             wire: Vec::new(),
-            marks: [false; CANDIDATES],
+            marks: [const { None }; CANDIDATES],
             spent: [0; FAULTS],
             top: (0, 0, 0),
             broken: 0,
@@ -669,21 +670,20 @@ impl World {
         format!("{}-{incarnation}", self.bounds.seats[place].pod)
     }
 
-    /// Shows a candidate how the Lease stands, or stood. If there is none, its shell asks for marks.
+    /// Shows a candidate how the Lease stands, or stood.
     fn show(&self, state: &mut State, place: usize, sighting: Sighting) {
         let input = match sighting.lease {
             Some(lease) => Input::Seen(Lease::clone(&lease)),
-            None => Input::Absent {
-                as_of: AsOf::Version(Version(sighting.version.to_string())),
-                rival: self.has_rival(state, place),
-            },
+            None => Input::Absent(AsOf::Version(Version(sighting.version.to_string()))),
         };
         self.feed(state, place, input);
     }
 
-    /// Whether another Pod is marked as the leader's, whose container is not known to have ended.
-    fn has_rival(&self, state: &State, place: usize) -> bool {
-        (0..CANDIDATES).any(|other| other != place && state.marks[other] && state.processes[other].mind.is_some())
+    /// Whether another Pod is marked as that of the leader of another Lease, whose container is not known to have ended.
+    fn has_rival(state: &State, place: usize, lease: &str) -> bool {
+        (0..CANDIDATES)
+            .filter(|other| *other != place && state.processes[*other].mind.is_some())
+            .any(|other| state.marks[other].as_ref().is_some_and(|mark| mark != lease))
     }
 
     fn start(&self, state: &mut State, place: usize) {
@@ -695,7 +695,7 @@ impl World {
         let config = self.bounds.seats[place].config(&self.token(place, state.processes[place].incarnation));
         let (core, actions) = (self.make.begin)(config, self.now(state, place));
         state.processes[place].mind = Some(Mind::new(core));
-        state.marks[place] = false;
+        state.marks[place] = None;
         self.carry_out(state, place, actions);
         // The kubelet remembers the last container of each Pod.
         for other in 0..CANDIDATES {
@@ -770,11 +770,12 @@ impl World {
     fn arrive(&self, state: &mut State, index: usize) {
         let mut message = state.wire.remove(index);
         let Body::Request(request) = &message.body else { return };
-        if *request == Request::Mark {
-            state.marks[message.process] = true;
+        if let Request::Mark(lease) = request {
+            state.marks[message.process] = Some(lease.clone());
             if !message.orphan {
+                let rival = Self::has_rival(state, message.process, lease);
                 message.delayed = false;
-                message.body = Body::Reply(None, Reply::Marked);
+                message.body = Body::Reply(None, Reply::Marked(rival));
                 self.post(state, message);
             }
             return;
@@ -808,7 +809,7 @@ impl World {
             (None, _, None) => {
                 let process = &state.processes[message.process];
                 let asked = self.reading(message.process, message.sent.saturating_sub(process.started));
-                Reply::Absent(asked, self.has_rival(state, message.process))
+                Reply::Absent(asked)
             }
             (Some(_), None, _) => {
                 self.note(Event::Conflict);
@@ -898,14 +899,14 @@ impl World {
                     state.processes[place].draining = Some((state.now + budget, false));
                 }
                 Action::Announce(_) => {}
-                Action::Mark => {
+                Action::Mark(lease) => {
                     let earlier = |message: &Message| message.process == place && message.is_of_mark();
                     state.wire.retain(|message| message.is_request() || !earlier(message));
                     state.wire.iter_mut().filter(|message| earlier(message)).for_each(|message| message.orphan = true);
-                    self.send(state, place, Request::Mark);
+                    self.send(state, place, Request::Mark(lease));
                 }
                 Action::Begin { .. } => {
-                    (0..CANDIDATES).filter(|other| *other != place).for_each(|other| state.marks[other] = false);
+                    (0..CANDIDATES).filter(|other| *other != place).for_each(|other| state.marks[other] = None);
                 }
                 Action::Exit(exit) => {
                     self.exit(state, place, exit);
@@ -1099,7 +1100,8 @@ impl World {
         }
         let config = self.bounds.seats[message.process].config("");
         let budget = match &message.body {
-            Body::Request(Request::Mark) | Body::Reply(_, Reply::Marked | Reply::Terminated(_)) => return None,
+            _ if message.is_of_mark() => return None,
+            Body::Reply(_, Reply::Terminated(_)) => return None,
             _ if message.attempt().is_some() => config.renew_deadline,
             _ => READ_BUDGET,
         };
@@ -1200,7 +1202,7 @@ impl World {
             }
             Body::Reply(None, Reply::Seen(lease)) => format!("reply to a read: {}", describe_lease(lease)),
             Body::Reply(None, reply) => format!("reply: {reply:?}"),
-            Body::Request(Request::Mark) => "marks its Pod".to_owned(),
+            Body::Request(Request::Mark(lease)) => format!("marks its Pod for {lease}"),
             Body::Reply(attempt, Reply::Written(lease)) => {
                 format!("reply to write {}: {}", attempt.map_or(0, |attempt| attempt.0), describe_lease(lease))
             }
@@ -1238,8 +1240,8 @@ fn describe_record(record: &Record) -> String {
 fn input(attempt: Option<Attempt>, reply: Reply) -> Input {
     match (reply, attempt) {
         (Reply::Seen(lease), _) => Input::Seen(Lease::clone(&lease)),
-        (Reply::Absent(asked, rival), _) => Input::Absent { as_of: AsOf::Asked(asked), rival },
-        (Reply::Marked, _) => Input::Marked,
+        (Reply::Absent(asked), _) => Input::Absent(AsOf::Asked(asked)),
+        (Reply::Marked(rival), _) => Input::Marked { rival },
         (Reply::Terminated(token), _) => Input::Terminated(token),
         (Reply::Written(lease), Some(attempt)) => Input::Written(attempt, Lease::clone(&lease)),
         (Reply::Refused, Some(attempt)) => Input::Refused(attempt),

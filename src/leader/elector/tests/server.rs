@@ -76,6 +76,9 @@ pub(crate) struct Link {
     weather: Arc<Mutex<Weather>>,
 }
 
+/// Looks on as requests come in.
+type Witness = Box<dyn Fn(&str) + Send>;
+
 #[derive(Default)]
 struct Weather {
     /// What requests meet with, and how many of them.
@@ -87,8 +90,7 @@ struct Weather {
     ended: usize,
     /// How late watches tell.
     lag: Duration,
-    /// Looks on as requests come in.
-    witness: Option<Box<dyn Fn(&str) + Send>>,
+    witness: Option<Witness>,
 }
 
 impl Server {
