@@ -189,8 +189,8 @@ enum Sight {
     Unknown,
     /// It stands like this, and its record has not changed since.
     Present { lease: Lease, since: Moment },
-    /// It is gone. If it was ever seen: its last record, and since when that stood.
-    Gone { last: Option<(Record, Moment)> },
+    /// It is gone, as of this version or a later one. If it was ever seen: its last record, and since when that stood.
+    Gone { version: Version, last: Option<(Record, Moment)> },
 }
 
 impl Sight {
@@ -198,7 +198,16 @@ impl Sight {
         match self {
             Self::Unknown => None,
             Self::Present { lease, since } => Some((&lease.record, *since)),
-            Self::Gone { last } => last.as_ref().map(|(record, since)| (record, *since)),
+            Self::Gone { last, .. } => last.as_ref().map(|(record, since)| (record, *since)),
+        }
+    }
+
+    /// Whether this Lease is older than what is known: a watch that lags tells nothing, however often.
+    fn is_past(&self, lease: &Lease) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Present { lease: known, .. } => lease.version.precedes(&known.version),
+            Self::Gone { version, .. } => !version.precedes(&lease.version),
         }
     }
 }
@@ -512,9 +521,14 @@ impl Candidate {
 
     /// Takes in how the Lease stands, unless something newer is known.
     fn see(&mut self, lease: Lease, now: Now, actions: &mut Vec<Action>) {
+        if self.sight.is_past(&lease) {
+            // A read that answers so was answered by a store that went back. It is not asked again and again.
+            if self.stale {
+                self.back_off(now);
+            }
+            return;
+        }
         let anew = match &self.sight {
-            // A watch that lags tells nothing, however often.
-            Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,
             Sight::Present { lease: known, .. } => known.uid != lease.uid,
             Sight::Gone { .. } => false,
             Sight::Unknown => {
@@ -597,7 +611,17 @@ impl Candidate {
             // What was to be replaced is gone; a write that had replaced it before is gone with it.
             self.give_up(actions);
         }
-        self.sight = Sight::Gone { last: self.sight.record().map(|(record, since)| (record.clone(), since)) };
+        let heard = match as_of {
+            AsOf::Version(version) => version.clone(),
+            AsOf::Asked(_) => Version::default(),
+        };
+        let known = match &self.sight {
+            Sight::Unknown => Version::default(),
+            Sight::Present { lease, .. } => lease.version.clone(),
+            Sight::Gone { version, .. } => version.clone(),
+        };
+        let last = self.sight.record().map(|(record, since)| (record.clone(), since));
+        self.sight = Sight::Gone { version: if known.precedes(&heard) { heard } else { known }, last };
         match &self.role {
             // Others wait out the term that they saw, and so does this candidate: a Lease made anew is a new term.
             Role::Leading(_) | Role::Suspended(_) => {

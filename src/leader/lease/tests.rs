@@ -255,6 +255,33 @@ fn what_is_older_than_what_is_known_is_not_news() {
 }
 
 #[test]
+fn a_lease_that_is_gone_does_not_come_back_by_an_old_tale() {
+    let gone = |version: &str| Input::Absent(AsOf::Version(Version(version.into())));
+    for (absence, newer) in [(gone("12"), 13), (absent(), 11)] {
+        let mut stage = Stage::new();
+        stage.step(seen(held(OTHER, 5.0), 10));
+        stage.step(absence);
+        assert_eq!(stage.at(7.0).step(seen(held(OTHER, 5.0), 10)), []);
+        let (at, actions) = stage.wait();
+        assert_eq!((at, created(actions).1.holder.as_str()), (30.0, ME));
+        stage.step(seen(held(OTHER, 6.0), newer));
+        assert_eq!(stage.wait().0, 60.0);
+    }
+}
+
+#[test]
+fn a_store_that_went_back_is_not_asked_again_and_again() {
+    let mut stage = Stage::new();
+    stage.now.chance = Chance(1 << 31);
+    let (attempt, _, _) = replaced(&stage.step(seen(released(7), 10)));
+    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
+    assert_eq!(stage.step(seen(held(OTHER, 0.0), 4)), []);
+    assert_eq!(stage.wake(), (0.25, vec![Action::Read]));
+    assert_eq!(stage.step(seen(held(OTHER, 0.0), 4)), []);
+    assert_eq!(stage.wake(), (0.75, vec![Action::Read]));
+}
+
+#[test]
 fn a_lease_made_anew_restarts_the_wait_even_with_an_equal_record() {
     let mut stage = Stage::new();
     stage.step(seen(held(OTHER, 0.0), 1));

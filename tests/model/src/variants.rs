@@ -149,8 +149,8 @@ pub const VARIANTS: [Variant; 20] = [
         name: "stale_sighting_believed",
         flaw: "what is older than what is known is news",
         edits: &[(
-            "            Sight::Present { lease: known, .. } if lease.version.precedes(&known.version) => return,\n",
-            "",
+            "Self::Present { lease: known, .. } => lease.version.precedes(&known.version),",
+            "Self::Present { .. } => false,",
         )],
         breaks: "I6",
         within: "outsiders",

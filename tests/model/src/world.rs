@@ -25,6 +25,8 @@ use crate::core::{Action, AsOf, Attempt, Chance, Core, Exit, Input, Lease, Make,
 const FIRST_REVISION: u64 = 8;
 /// How long the shell waits for a read.
 const READ_BUDGET: Duration = Duration::from_secs(3);
+/// How long it takes to start a process again while the adversary rests.
+const RESTART: u64 = SECOND / 10;
 /// How long the shell waits for the work to come to rest.
 const DRAIN_BUDGET: Duration = Duration::from_secs(4);
 /// What right wall clocks say at first, in seconds of Unix time.
@@ -1054,7 +1056,8 @@ impl World {
             let ended: Vec<usize> = (0..CANDIDATES)
                 .filter(|place| !dead.contains(place) && state.processes[*place].mind.is_none())
                 .collect();
-            let next = if ended.is_empty() { self.next_instant(&state).min(end) } else { state.now + 1 };
+            let next = self.next_instant(&state).min(end);
+            let next = if ended.is_empty() { next } else { next.min(state.now + RESTART) };
             state.now = if labels { next.min(next_label) } else { next };
             if state.now == next_label {
                 next_label += SECOND;
