@@ -251,6 +251,8 @@ pub struct Candidate {
     /// Failures in a row, and the moment before which nothing is tried again.
     failures: u32,
     not_before: Moment,
+    /// A write was refused, and nothing has changed since.
+    quarrels: bool,
     /// A read is under way.
     reading: bool,
     /// The Lease is not what it was thought to be: it must be read before it is written.
@@ -278,6 +280,7 @@ impl Candidate {
             attempts: 0,
             claimed: None,
             failures: 0,
+            quarrels: false,
             not_before: now.moment,
             reading: false,
             stale: true,
@@ -325,6 +328,7 @@ impl Candidate {
                 self.see(lease.clone(), now, &mut actions);
                 if let Some(sent) = sent {
                     self.failures = 0;
+                    self.quarrels = false;
                     self.succeed(sent, lease, now, &mut actions);
                 }
                 self.judge(&mut actions);
@@ -332,10 +336,13 @@ impl Candidate {
             Input::Refused(attempt) => {
                 if self.in_flight.remove(&attempt).is_some() {
                     self.stale = true;
-                    // One conflict is looked into at once. Another one, although nothing has changed, is a quarrel.
-                    match self.failures {
-                        0 => self.failures = 1,
-                        _ => self.back_off(now),
+                    // One conflict is looked into at once, whatever failed before: it is an answer. Another one, although
+                    // nothing has changed, is a quarrel.
+                    if std::mem::replace(&mut self.quarrels, true) {
+                        self.back_off(now);
+                    } else {
+                        self.failures = 0;
+                        self.not_before = now.moment;
                     }
                     self.doubt(now, &mut actions);
                 }
@@ -548,6 +555,7 @@ impl Candidate {
                 self.chance = now.chance;
                 self.news = now.moment;
                 self.failures = 0;
+                self.quarrels = false;
                 self.floor = match &lease.record {
                     record if record.is_released() => Moment::default(),
                     record if record.holder.is_empty() => self.floor,

@@ -276,9 +276,9 @@ fn a_store_that_went_back_is_not_asked_again_and_again() {
     let (attempt, _, _) = replaced(&stage.step(seen(released(7), 10)));
     assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
     assert_eq!(stage.step(seen(held(OTHER, 0.0), 4)), []);
-    assert_eq!(stage.wake(), (0.25, vec![Action::Read]));
+    assert_eq!(stage.wake(), (0.125, vec![Action::Read]));
     assert_eq!(stage.step(seen(held(OTHER, 0.0), 4)), []);
-    assert_eq!(stage.wake(), (0.75, vec![Action::Read]));
+    assert_eq!(stage.wake(), (0.375, vec![Action::Read]));
 }
 
 #[test]
@@ -298,9 +298,19 @@ fn a_second_conflict_although_nothing_has_changed_is_looked_into_after_a_pause()
     assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
     let (attempt, ..) = replaced(&stage.step(seen(released(7), 9)));
     assert_eq!(stage.step(Input::Refused(attempt)), []);
-    assert_eq!(stage.wake(), (0.25, vec![Action::Read]));
+    assert_eq!(stage.wake(), (0.125, vec![Action::Read]));
     let (attempt, ..) = replaced(&stage.step(seen(released(8), 10)));
     assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read], "what has changed meanwhile is no quarrel");
+}
+
+#[test]
+fn a_conflict_after_silence_is_looked_into_at_once_because_it_is_an_answer() {
+    let mut stage = Stage::leading();
+    stage.now.chance = Chance(u32::MAX);
+    let (first, ..) = replaced(&stage.wait().1);
+    let (second, ..) = replaced(&stage.wait().1);
+    assert_eq!(stage.step(Input::Unanswered(first)), []);
+    assert_eq!(stage.step(Input::Refused(second)), [Action::Read]);
 }
 
 #[test]
@@ -378,6 +388,22 @@ fn a_take_over_that_was_overtaken_before_its_reply_opens_nothing() {
     stage.step(seen(held(OTHER, 0.0), 11));
     assert_eq!(stage.step(Input::Written(attempt, stored(record, 10))), []);
     assert_eq!(stage.wait().0, 30.0);
+}
+
+#[test]
+fn a_take_over_that_somebody_released_before_its_reply_is_tried_again_or_left_alone() {
+    let released_since = |leaves: bool| {
+        let mut stage = Stage::new();
+        let (attempt, _, record) = replaced(&stage.step(seen(released(7), 9)));
+        assert_eq!(stage.step(seen(released(8), 11)), []);
+        if leaves {
+            assert_eq!(stage.step(Input::Leave), []);
+        }
+        (stage.step(Input::Written(attempt, stored(record, 10))), stage)
+    };
+    let (actions, stage) = released_since(false);
+    assert_eq!((replaced(&actions).1.as_str(), stage.begun.len()), ("11", 0));
+    assert_eq!(released_since(true).0, [Action::Exit(Exit::Clean)]);
 }
 
 #[test]
