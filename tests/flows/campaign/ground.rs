@@ -152,6 +152,17 @@ impl Ground {
         .await
     }
 
+    /// Waits until a member has done what only a leader does, and answers with when it first did.
+    pub async fn acted(&self, member: &str) -> Timestamp {
+        eventually(&format!("{member} acts"), LIMIT, async || {
+            let sendings = self.recorder.sendings();
+            let effects = self.history(|history| history.effects_with(&sendings));
+            let own = effects.into_iter().filter(|effect| effect.writer == member);
+            own.map(|effect| effect.at).min().ok_or("it has not")
+        })
+        .await
+    }
+
     /// Who has begun a term since then.
     pub fn leaders_since(&self, since: Timestamp) -> BTreeSet<String> {
         self.history(|history| {
@@ -204,9 +215,9 @@ impl Ground {
         assert!(within > 50, "leaders worked: {within} effects");
     }
 
-    /// How long after its holder's last write that one took the Lease over, in seconds.
-    pub fn waited(&self, holder: &str, taken: Timestamp) -> f64 {
-        taken.duration_since(self.last_renewal(holder, taken)).as_secs_f64()
+    /// How long after its holder's last write to the Lease that was, in seconds.
+    pub fn waited(&self, holder: &str, until: Timestamp) -> f64 {
+        until.duration_since(self.last_renewal(holder, until)).as_secs_f64()
     }
 
     /// Waits for a moment at which the leader has much under way.
