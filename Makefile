@@ -65,7 +65,7 @@ test-unit: ## Run the tests that need no cluster
 	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --lib --bins --test architecture
 
 .PHONY: model
-model: ## Check the election core against every schedule within bounds
+model: ## Check the election core against every schedule within bounds, and refute its broken variants
 	cargo run --quiet --locked --package model
 
 .PHONY: test-flows
