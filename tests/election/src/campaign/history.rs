@@ -30,14 +30,16 @@ pub struct History {
     pub effects: Vec<Effect>,
     /// When each transaction first stood in a record, by its hash.
     stored: BTreeMap<TxHash, Timestamp>,
+    /// When a write that would store it arrived, and was answered by nobody: it may have been carried out all the same.
+    doubtful: BTreeMap<TxHash, Timestamp>,
 }
 
 impl History {
     /// The history of those who compete for a Lease, and whose users' names begin alike.
     #[must_use]
     pub fn of(candidates: &str, lease: &str) -> Self {
-        let (turns, effects, stored) = Default::default();
-        Self { candidates: candidates.to_owned(), lease: lease.to_owned(), turns, effects, stored }
+        let (turns, effects, stored, doubtful) = Default::default();
+        Self { candidates: candidates.to_owned(), lease: lease.to_owned(), turns, effects, stored, doubtful }
     }
 
     /// Goes on with what an audit log says.
@@ -58,8 +60,14 @@ impl History {
                 continue;
             }
             if done {
-                for raw in signed(&entry.answered) {
-                    self.stored.entry(keccak256(raw)).or_insert(entry.time);
+                // What stands there stands there since the write that was not answered, if there was one.
+                for hash in signed(&entry.answered).into_iter().map(keccak256) {
+                    let since = self.doubtful.get(&hash).copied().unwrap_or(entry.time);
+                    self.stored.entry(hash).or_insert(since);
+                }
+            } else if !(400..500).contains(&entry.code) {
+                for hash in signed(&entry.sent).into_iter().map(keccak256) {
+                    self.doubtful.entry(hash).or_insert(entry.received);
                 }
             }
             self.effects.push(Effect {
@@ -243,5 +251,30 @@ mod tests {
         assert_eq!(breaches(&[sending(6, &[1, 3])]), [Breach::Unconditional]);
         let early = history(&entries).effects_with(&[sending(2, &[1, 2])]);
         assert_eq!(early.last().unwrap().precondition, Precondition::None, "it was stored only afterwards");
+    }
+
+    #[test]
+    fn what_a_write_without_an_answer_stored_is_known_once_it_is_shown() {
+        let record = |raw: &str| json!({ "spec": { "attempts": [{ "nonce": 0, "raw": raw }] } });
+        let write = |at, code, raw, answered| {
+            let entry = entry(at, "a", "update", "agentregistrations", record(raw), answered);
+            AuditEntry { code, ..entry }
+        };
+        let sent = |entries: &[AuditEntry]| {
+            let sending = Sending {
+                at: Timestamp::from_second(4).unwrap(),
+                writer: "test:b".into(),
+                raw: Bytes::from_static(&[1, 2]),
+            };
+            history(entries).effects_with(&[sending]).last().unwrap().precondition
+        };
+        let timeout = write(3, 504, "0x0102", Value::Null);
+        let conflict = write(3, 409, "0x0102", Value::Null);
+        let shown = write(5, 200, "0x0102", record("0x0102"));
+        let other = write(5, 200, "0x0103", record("0x0103"));
+        assert_eq!(sent(&[timeout.clone(), shown.clone()]), Precondition::StoredBytes);
+        assert_eq!(sent(&[timeout.clone(), other]), Precondition::None, "it never stood anywhere");
+        assert_eq!(sent(&[timeout]), Precondition::None);
+        assert_eq!(sent(&[conflict, shown]), Precondition::None, "it was refused at first, and stored only afterwards");
     }
 }
