@@ -1,11 +1,13 @@
 //! Who wrote a Lease, and when, as the API server's audit log has it.
 //!
-//! The log tells no content: whether a write renewed, took over or released the Lease follows from who wrote before and after.
+//! Whether a write renewed, took over or released the Lease follows from who wrote before and after. One that was answered to
+//! nobody, because its process was killed meanwhile, may have been carried out: the next one shows by the version that it found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use serde_json::Value;
 use testbed::{Audit, AuditEntry};
 
 /// One write that the API server carried out. It was committed between the two moments.
@@ -19,11 +21,22 @@ pub struct Write {
     pub answered: Timestamp,
 }
 
+/// A write as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    write: Write,
+    /// The version that it was to replace; empty if it was to make the Lease.
+    found: String,
+    /// The version that it made, if it is known to have made one.
+    made: Option<String>,
+}
+
 /// The writes to all Leases of a namespace, oldest first.
 #[derive(Debug)]
 pub struct Writes {
     audit: Audit,
     namespace: String,
+    entries: BTreeMap<String, Vec<Entry>>,
     by_lease: BTreeMap<String, Vec<Write>>,
 }
 
@@ -34,7 +47,8 @@ impl Writes {
     /// If there is no audit log.
     pub fn from_now(place: &crate::Place) -> Result<Self> {
         let audit = place.cluster().audit()?;
-        Ok(Self { audit, namespace: place.namespace().to_owned(), by_lease: BTreeMap::new() })
+        let (entries, by_lease) = Default::default();
+        Ok(Self { audit, namespace: place.namespace().to_owned(), entries, by_lease })
     }
 
     /// Reads what has come since the last time.
@@ -44,11 +58,12 @@ impl Writes {
     pub fn read(&mut self) -> Result<()> {
         for entry in self.audit.read()?.into_iter().filter(|entry| entry.namespace == self.namespace) {
             if let Some(write) = write_of(&entry) {
-                self.by_lease.entry(lease_of(&entry)).or_default().push(write);
+                self.entries.entry(entry.name).or_default().push(write);
             }
         }
-        for writes in self.by_lease.values_mut() {
-            writes.sort_by_key(|write| write.received);
+        for (lease, entries) in &mut self.entries {
+            entries.sort_by_key(|entry| entry.write.received);
+            self.by_lease.insert(lease.clone(), carried_out(entries));
         }
         Ok(())
     }
@@ -69,24 +84,35 @@ impl Writes {
     }
 }
 
-fn write_of(entry: &AuditEntry) -> Option<Write> {
+/// A write that was not refused.
+fn write_of(entry: &AuditEntry) -> Option<Entry> {
     let writes = matches!(entry.verb.as_str(), "create" | "update" | "patch");
-    let done = entry.stage == "ResponseComplete" && (200..300).contains(&entry.code);
     let lease = entry.resource == "leases" && entry.subresource.is_empty();
-    (lease && writes && done).then(|| Write {
-        user: entry.user.clone(),
-        received: entry.received,
-        answered: entry.time,
+    let refused = (300..500).contains(&entry.code);
+    let done = entry.stage == "ResponseComplete" && (200..300).contains(&entry.code);
+    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    (lease && writes && !refused).then(|| Entry {
+        write: Write { user: entry.user.clone(), received: entry.received, answered: entry.time },
+        found: version(&entry.sent),
+        made: done.then(|| version(&entry.answered)),
     })
 }
 
-/// A created object may be named only by what the server answered.
-fn lease_of(entry: &AuditEntry) -> String {
-    entry.name.clone()
+/// Those that made a version: they say so, or the next one found a version that no other made.
+fn carried_out(entries: &[Entry]) -> Vec<Write> {
+    let made: BTreeSet<_> = entries.iter().filter_map(|entry| entry.made.as_deref()).collect();
+    let was_found = |later: &[Entry]| {
+        let next = later.iter().find(|entry| entry.made.is_some());
+        next.is_some_and(|next| !next.found.is_empty() && !made.contains(next.found.as_str()))
+    };
+    let done = entries.iter().enumerate().filter(|(at, entry)| entry.made.is_some() || was_found(&entries[at + 1..]));
+    done.map(|(_, entry)| entry.write.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn entry(verb: &str, resource: &str, code: u16) -> AuditEntry {
@@ -105,8 +131,8 @@ mod tests {
             code,
             received: Timestamp::constant(1, 0),
             time: Timestamp::constant(2, 0),
-            sent: serde_json::Value::Null,
-            answered: serde_json::Value::Null,
+            sent: json!({ "metadata": { "resourceVersion": "7" } }),
+            answered: json!({ "metadata": { "resourceVersion": "8" } }),
         }
     }
 
@@ -114,10 +140,29 @@ mod tests {
     fn a_write_is_one_that_was_carried_out_on_a_lease() {
         let (received, answered) = (Timestamp::constant(1, 0), Timestamp::constant(2, 0));
         let write = Write { user: "a".to_owned(), received, answered };
-        assert_eq!(write_of(&entry("update", "leases", 200)), Some(write.clone()));
-        assert_eq!(write_of(&entry("create", "leases", 201)), Some(write));
-        assert_eq!(write_of(&entry("update", "leases", 409)), None);
-        assert_eq!(write_of(&entry("get", "leases", 200)), None);
-        assert_eq!(write_of(&entry("patch", "events", 200)), None);
+        let done = |verb, resource, code| carried_out(&Vec::from_iter(write_of(&entry(verb, resource, code))));
+        assert_eq!(done("update", "leases", 200), std::slice::from_ref(&write));
+        assert_eq!(done("create", "leases", 201), [write]);
+        assert_eq!(done("update", "leases", 409), []);
+        assert_eq!(done("update", "leases", 504), [], "nobody shows that it was");
+        assert_eq!(done("get", "leases", 200), []);
+        assert_eq!(done("patch", "events", 200), []);
+    }
+
+    #[test]
+    fn a_write_that_was_answered_to_nobody_counts_if_the_next_one_found_its_version() {
+        let write = |user: &str, found: &str, made: Option<&str>| Entry {
+            write: Write { user: user.into(), received: Timestamp::MIN, answered: Timestamp::MIN },
+            found: found.into(),
+            made: made.map(str::to_owned),
+        };
+        let writers = |last: Entry| {
+            let entries = [write("a", "1", Some("2")), write("b", "2", None), last];
+            carried_out(&entries).into_iter().map(|write| write.user).collect::<Vec<_>>()
+        };
+        assert_eq!(writers(write("c", "3", Some("4"))), ["a", "b", "c"]);
+        assert_eq!(writers(write("c", "2", Some("3"))), ["a", "c"]);
+        assert_eq!(writers(write("c", "", Some("3"))), ["a", "c"], "a Lease that was made anew shows nothing");
+        assert_eq!(writers(write("c", "3", None)), ["a"]);
     }
 }
