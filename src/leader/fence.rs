@@ -7,8 +7,8 @@
 //! It is closed as soon as any clock says that the term is over: the one that counts the machine's sleep, or the wall clock,
 //! which is put right after a virtual machine was frozen. A wall clock that jumps costs time, never safety.
 //!
-//! It narrows what a former leader may still do to one request that was leaving the process when it was stopped. What makes
-//! even that one harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not
+//! It narrows what a former leader may still do to what was leaving the process when it was stopped: one request to the API
+//! server, and one to each chain. What makes even those harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not
 //! enough.
 
 use std::future::{Future, poll_fn};

@@ -14,7 +14,7 @@
 //! a wait is proof that the holder has ended: its own release, or the kubelet's report that its very container terminated.
 //! A holder that somebody else erased, shortened or deleted is waited out as it was last seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -41,18 +41,20 @@ pub struct Attempt(pub u64);
 /// What the world tells a candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// The Lease stands like this, by a read or by the watch.
+    /// The Lease stands like this, by the watch.
     Seen(Lease),
+    /// The Lease stood like this at some moment after this one, at which it was asked for.
+    Read(Lease, Moment),
     /// There is no Lease, by a read or by the watch, and as of when that is known.
     Absent(AsOf),
     /// The container with this token has terminated.
     Terminated(String),
-    /// The Pod of this candidate is marked as the leader's, or cannot be. Another one, whose container is not reported
-    /// terminated, is marked as that of the leader of another Lease of the name: that one may have been deleted under a
-    /// leader that hears nothing.
+    /// The Pod of this candidate is marked as the leader's, or cannot be. Others, whose containers are not reported
+    /// terminated, are marked as those of leaders of other Leases of the name: these may have been deleted under leaders
+    /// that hear nothing.
     Marked {
-        /// Whether there is such a Pod, or may be.
-        rival: bool,
+        /// Uids of those Leases; an empty one for any that is not known.
+        rivals: BTreeSet<String>,
     },
     /// A read failed.
     ReadFailed,
@@ -126,7 +128,7 @@ pub enum Action {
 pub enum Exit {
     /// Asked to, while it held nothing, or after a release.
     Clean,
-    /// Asked to; the Lease was not released and runs out by itself.
+    /// Asked to; it may hold the Lease, which was not released and runs out by itself.
     Unreleased,
     /// Another candidate leads, or may lead.
     Lost,
@@ -137,8 +139,8 @@ pub enum Exit {
 enum Role {
     /// Nobody leads, or somebody else does, or nothing is known.
     Following,
-    /// A write that would take the Lease over is under way.
-    Acquiring { record: Record, leaving: bool, way: Way, free: Moment },
+    /// A write that would take the Lease over is under way. If the candidate is asked to end, it is waited for until then.
+    Acquiring { record: Record, leaving: Option<Moment>, way: Way, free: Moment },
     /// The fence is open.
     Leading(Term),
     /// The fence is closed, because it has not been opened yet or because renewals failed; nobody else has been seen.
@@ -235,8 +237,10 @@ pub struct Candidate {
     floor: Moment,
     /// The same for holders of Leases that were deleted.
     wary: Moment,
-    /// When it was first known that this Lease is there, or that there is none: no renewal of an earlier one was sent later.
-    anew: Moment,
+    /// When this Lease, by its uid, was first seen: no leader of an earlier one has renewed that one since.
+    first_seen: Moment,
+    /// Uid of the Lease that was seen before, and when it was first known to be gone: its leader has not renewed it since.
+    gone: Option<(String, Moment)>,
     /// Token of the last container that is known to have terminated.
     ended: Option<String>,
     /// When anything was last heard of the Lease, when it was last seen, and when that was news.
@@ -271,7 +275,8 @@ impl Candidate {
             sight: Sight::Unknown,
             floor: Moment::default(),
             wary: Moment::default(),
-            anew: now.moment,
+            first_seen: now.moment,
+            gone: None,
             ended: None,
             heard: now.moment,
             seen: now.moment,
@@ -295,11 +300,14 @@ impl Candidate {
         let mut actions = Vec::new();
         match input {
             Input::Tick => {}
-            Input::Seen(lease) => {
+            Input::Seen(lease) => self.follow(lease, now, &mut actions),
+            Input::Read(lease, asked) => {
                 self.reading = false;
-                self.see(lease, now, &mut actions);
-                self.reconsider(now, &mut actions);
-                self.judge(&mut actions);
+                if self.sight.is_past(&lease) && asked > self.heard {
+                    // The API server's store went back. Versions tell nothing any more; whoever was seen is waited out.
+                    self.sight = Sight::Unknown;
+                }
+                self.follow(lease, now, &mut actions);
             }
             Input::Absent(as_of) => {
                 self.reading = false;
@@ -307,11 +315,15 @@ impl Candidate {
                 self.reconsider(now, &mut actions);
             }
             Input::Terminated(instance) => {
-                self.ended = Some(instance);
-                self.news = now.moment;
+                // That an earlier container has ended as well is no news where the holder's own has.
+                if !self.has_holder_ended() {
+                    self.ended = Some(instance);
+                    self.news = now.moment;
+                }
             }
-            Input::Marked { rival } => {
-                let until = if rival { self.anew + self.config.lease_duration } else { now.moment };
+            Input::Marked { rivals } => {
+                let ends = rivals.iter().map(|lease| self.gone_since(lease) + self.config.lease_duration);
+                let until = ends.max().unwrap_or(now.moment);
                 if let Role::Suspended(Term { opening: Some(opening), .. }) = &mut self.role {
                     // What was reported terminated meanwhile is no rival any more.
                     opening.clear = Some(opening.clear.map_or(until, |known| known.min(until)));
@@ -321,7 +333,7 @@ impl Candidate {
             }
             Input::ReadFailed => {
                 self.reading = false;
-                self.back_off(now);
+                self.back_off(now.moment, now.chance);
             }
             Input::Written(attempt, lease) => {
                 let sent = self.in_flight.remove(&attempt);
@@ -339,7 +351,7 @@ impl Candidate {
                     // One conflict is looked into at once, whatever failed before: it is an answer. Another one, although
                     // nothing has changed, is a quarrel.
                     if std::mem::replace(&mut self.quarrels, true) {
-                        self.back_off(now);
+                        self.back_off(now.moment, now.chance);
                     } else {
                         self.failures = 0;
                         self.not_before = now.moment;
@@ -348,8 +360,9 @@ impl Candidate {
                 }
             }
             Input::Unanswered(attempt) => {
-                if self.in_flight.remove(&attempt).is_some() {
-                    self.back_off(now);
+                if let Some(sent) = self.in_flight.remove(&attempt) {
+                    // What took long to fail was a pause.
+                    self.back_off(sent.moment, now.chance);
                     if self.in_flight.is_empty() {
                         self.doubt(now, &mut actions);
                     }
@@ -379,6 +392,13 @@ impl Candidate {
         actions
     }
 
+    /// Draws the conclusions from how the Lease stands.
+    fn follow(&mut self, lease: Lease, now: Now, actions: &mut Vec<Action>) {
+        self.see(lease, now, actions);
+        self.reconsider(now, actions);
+        self.judge(actions);
+    }
+
     /// A take-over that is under way is given up as soon as the Lease is not free any more: the twin of a write that was sent
     /// on what was seen then must not be sent on what is seen by now.
     fn reconsider(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -392,7 +412,7 @@ impl Candidate {
         let Role::Acquiring { leaving, .. } = self.role else { return };
         self.role = Role::Following;
         self.in_flight.clear();
-        if leaving {
+        if leaving.is_some() {
             self.exit(Exit::Clean, actions);
         }
     }
@@ -417,7 +437,11 @@ impl Candidate {
         let write = match &self.role {
             Role::Over => None,
             Role::Following => self.free_at().map(|(free, _)| free),
-            Role::Acquiring { .. } => Some(Moment::default()),
+            Role::Acquiring { leaving: Some(until), .. } => {
+                agenda.push((*until, Due::GiveUp));
+                None
+            }
+            Role::Acquiring { leaving: None, .. } => Some(Moment::default()),
             Role::Leading(term) | Role::Draining(term) => {
                 agenda.push((self.hard_end(term), Due::FenceEnd));
                 Some(term.due)
@@ -437,7 +461,9 @@ impl Candidate {
         if let Some(due) = write.filter(|_| !self.stale) {
             match self.in_flight.values().map(|sent| sent.moment).max() {
                 None => agenda.push((due.max(self.not_before), Due::Write)),
-                Some(newest) if self.in_flight.len() < MAX_IN_FLIGHT => agenda.push((newest + HEDGE_AFTER, Due::Write)),
+                Some(newest) if self.in_flight.len() < MAX_IN_FLIGHT => {
+                    agenda.push(((newest + HEDGE_AFTER).max(self.not_before), Due::Write));
+                }
                 Some(_) => {}
             }
         }
@@ -482,15 +508,21 @@ impl Candidate {
                 }
                 _ => (at_once, Way::Release),
             },
-            Sight::Present { lease, .. } if lease.instance.is_some() && lease.instance == self.ended => {
-                (at_once, Way::Termination)
-            }
+            Sight::Present { .. } if self.has_holder_ended() => (at_once, Way::Termination),
             Sight::Present { lease, .. } => {
                 let spread = Duration::from_millis(100).min(lease.record.duration / 60);
                 (self.floor + self.chance.of(spread), Way::Expiry)
             }
         };
         Some((free.max(self.wary), way))
+    }
+
+    /// Whether the container that wrote the record in sight is known to have terminated.
+    fn has_holder_ended(&self) -> bool {
+        match &self.sight {
+            Sight::Present { lease, .. } => lease.instance.is_some() && lease.instance == self.ended,
+            Sight::Unknown | Sight::Gone { .. } => false,
+        }
     }
 
     /// Whether a record under this candidate's name was written by it, or by an earlier container of its Pod. Containers
@@ -529,28 +561,18 @@ impl Candidate {
     /// Takes in how the Lease stands, unless something newer is known.
     fn see(&mut self, lease: Lease, now: Now, actions: &mut Vec<Action>) {
         if self.sight.is_past(&lease) {
-            // A read that answers so was answered by a store that went back. It is not asked again and again.
-            if self.stale {
-                self.back_off(now);
-            }
             return;
         }
-        let anew = match &self.sight {
-            Sight::Present { lease: known, .. } => known.uid != lease.uid,
-            Sight::Gone { .. } => false,
-            Sight::Unknown => {
-                self.anew = now.moment;
-                false
-            }
-        };
         self.heard = now.moment;
-        if anew {
+        let is_known = matches!(&self.sight, Sight::Present { lease: known, .. } if known.uid == lease.uid);
+        if !is_known {
+            self.lose_sight(now);
             self.wary = self.wary.max(self.floor);
-            self.anew = now.moment;
+            self.first_seen = now.moment;
         }
         let since = match &self.sight {
             // Only a change of the record proves that its holder lives: not a new label, not a new version.
-            Sight::Present { lease: known, since } if known.record == lease.record && !anew => *since,
+            Sight::Present { lease: known, since } if known.record == lease.record && is_known => *since,
             _ => {
                 self.chance = now.chance;
                 self.news = now.moment;
@@ -558,7 +580,8 @@ impl Candidate {
                 self.quarrels = false;
                 self.floor = match &lease.record {
                     record if record.is_released() => Moment::default(),
-                    record if record.holder.is_empty() => self.floor,
+                    // A holder that was erased is waited out as it was last seen: if it never was, from this moment on.
+                    record if record.holder.is_empty() && is_known => self.floor,
                     record => self.floor.max(now.moment + record.duration),
                 };
                 now.moment
@@ -572,6 +595,21 @@ impl Candidate {
         self.stale = false;
         self.seen = now.moment;
         self.sight = Sight::Present { lease, since };
+    }
+
+    /// Since when a Lease that is not this one has certainly been gone.
+    fn gone_since(&self, lease: &str) -> Moment {
+        match &self.gone {
+            Some((gone, since)) if gone == lease => *since,
+            _ => self.first_seen,
+        }
+    }
+
+    /// Notes that the Lease in sight, if there is one, is gone.
+    fn lose_sight(&mut self, now: Now) {
+        if let Sight::Present { lease, .. } = &self.sight {
+            self.gone = Some((lease.uid.clone(), now.moment));
+        }
     }
 
     /// What the Lease in sight means for the part that is played.
@@ -614,7 +652,7 @@ impl Candidate {
         self.stale = false;
         if !matches!(self.sight, Sight::Gone { .. }) {
             self.news = now.moment;
-            self.anew = now.moment;
+            self.lose_sight(now);
             self.wary = self.wary.max(self.floor);
             // What was to be replaced is gone; a write that had replaced it before is gone with it.
             self.give_up(actions);
@@ -665,7 +703,7 @@ impl Candidate {
                 let clear = (!self.config.marks).then_some(now.moment);
                 let opening = Some(Opening { way: *way, free: *free, clear });
                 self.claimed = None;
-                self.role = match (self.lease_of(acquired).is_some(), leaving) {
+                self.role = match (self.lease_of(acquired).is_some(), leaving.is_some()) {
                     (false, false) => Role::Following,
                     (false, true) => return self.exit(Exit::Clean, actions),
                     (true, true) => return self.release(acquired, now),
@@ -713,7 +751,7 @@ impl Candidate {
                 self.role = Role::Following;
                 self.in_flight.clear();
                 self.stale = true;
-                if leaving {
+                if leaving.is_some() {
                     self.exit(Exit::Unreleased, actions);
                 }
             }
@@ -725,7 +763,7 @@ impl Candidate {
     fn leave(&mut self, now: Now, actions: &mut Vec<Action>) {
         match &mut self.role {
             Role::Following => self.exit(Exit::Clean, actions),
-            Role::Acquiring { leaving, .. } => *leaving = true,
+            Role::Acquiring { leaving, .. } => *leaving = Some(now.moment + RELEASE_BUDGET),
             Role::Leading(term) => {
                 let term = term.clone();
                 self.drain(term, actions);
@@ -755,10 +793,10 @@ impl Candidate {
         actions.push(Action::Exit(exit));
     }
 
-    fn back_off(&mut self, now: Now) {
+    fn back_off(&mut self, since: Moment, chance: Chance) {
         let ceiling = BACKOFF.0.saturating_mul(1 << self.failures.min(8)).min(BACKOFF.1);
         self.failures += 1;
-        self.not_before = now.moment + now.chance.of(ceiling);
+        self.not_before = self.not_before.max(since + chance.of(ceiling));
     }
 
     /// Sends the write that the part asks for, on the version in sight.
@@ -775,7 +813,7 @@ impl Candidate {
         if let (Role::Following, Some((free, way))) = (&self.role, self.free_at()) {
             let free = free.max(self.news);
             self.claimed = record.acquired;
-            self.role = Role::Acquiring { record: record.clone(), leaving: false, way, free };
+            self.role = Role::Acquiring { record: record.clone(), leaving: None, way, free };
         }
         self.attempts += 1;
         let attempt = Attempt(self.attempts);

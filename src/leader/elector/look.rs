@@ -26,10 +26,10 @@ pub(super) struct Look {
 impl Look {
     /// How the Lease stands at this moment.
     pub(super) async fn look(&self) -> Event {
-        let asked = AsOf::Asked(self.clock.moment());
+        let asked = self.clock.moment();
         match timeout(BUDGET, self.api.get_opt(&self.name)).await {
-            Ok(Ok(Some(lease))) => Event::Seen(Box::new(lease)),
-            Ok(Ok(None)) => Event::Input(Input::Absent(asked)),
+            Ok(Ok(Some(lease))) => Event::Read(Box::new(lease), asked),
+            Ok(Ok(None)) => Event::Input(Input::Absent(AsOf::Asked(asked))),
             Ok(Err(error)) => {
                 warn!(error = %causes(&error), "the lease was not read");
                 Event::Input(Input::ReadFailed)

@@ -14,6 +14,7 @@ mod pods;
 mod stored;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ use super::clock::Clock;
 use super::drain::Drain;
 use super::fence::{Fence, Reach};
 use super::lease::{Action, Attempt, Candidate, Exit, Input};
-use super::record::{Config, Way};
+use super::record::{Config, Moment, Way};
 use crate::health::Health;
 use crate::metrics::{Election, RenewError, Takeover};
 use crate::telemetry::causes;
@@ -153,8 +154,10 @@ async fn done<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
 
 /// What happened, with the object that came with it.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "few are alive at a time")]
 enum Event {
     Seen(Box<StoredLease>),
+    Read(Box<StoredLease>, Moment),
     Written(Attempt, Box<StoredLease>, Duration),
     Input(Input),
 }
@@ -166,13 +169,13 @@ struct World {
     pods: Pods,
     recorder: Recorder,
     clock: Clock,
-    /// The newest object that came in. A write starts from it, so that fields of others are kept.
-    latest: Option<StoredLease>,
+    /// The newest object that came in, and when. A write starts from it, so that fields of others are kept.
+    latest: Option<(StoredLease, Moment)>,
     replies: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Takes an earlier container's mark from the Pod of this replica: to be done before it is marked anew.
     clearing: Option<JoinHandle<()>>,
-    /// Marks the Pod of this replica, for the last term that asked for it, and finds out whether there is a rival.
-    marking: Option<BoxFuture<'static, bool>>,
+    /// Marks the Pod of this replica, for the last term that asked for it, and finds out whether there are rivals.
+    marking: Option<BoxFuture<'static, BTreeSet<String>>>,
     /// The end of the patience with the work, once it has been asked to come to rest.
     draining: Option<Instant>,
     /// Tells whose Pod is attended to.
@@ -208,8 +211,15 @@ impl World {
                 biased;
                 () = &mut leave => Event::Input(Input::Leave),
                 Some(event) = self.replies.next() => event,
-                rival = done(&mut self.marking) => Event::Input(Input::Marked { rival }),
+                rivals = done(&mut self.marking) => Event::Input(Input::Marked { rivals }),
                 Some(event) = sightings.recv() => event,
+                Some(ended) = self.background.join_next() => {
+                    // An elector that does not hear any more must not look alive.
+                    if let Err(error) = ended && error.is_panic() {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                    Event::Input(Input::Tick)
+                }
                 () = drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
                 () = until(draining) => Event::Input(Input::DrainTimedOut),
                 () = until(candidate.wake().map(|wake| clock.instant(wake))) => Event::Input(Input::Tick),
@@ -237,12 +247,17 @@ impl World {
         match event {
             Event::Seen(stored) => {
                 let lease = stored::read(&stored);
-                self.keep(*stored);
+                self.keep(*stored, None);
                 Input::Seen(lease)
+            }
+            Event::Read(stored, asked) => {
+                let lease = stored::read(&stored);
+                self.keep(*stored, Some(asked));
+                Input::Read(lease, asked)
             }
             Event::Written(attempt, stored, took) => {
                 let lease = stored::read(&stored);
-                self.keep(*stored);
+                self.keep(*stored, None);
                 self.elector.metrics.renewed(took);
                 Input::Written(attempt, lease)
             }
@@ -255,15 +270,18 @@ impl World {
         }
     }
 
-    fn keep(&mut self, stored: StoredLease) {
-        let older =
-            self.latest.as_ref().is_some_and(|latest| stored::version(&stored).precedes(&stored::version(latest)));
+    /// Keeps an object, unless it is older than the one at hand. If it was asked for after that one came in, it is not older:
+    /// the store went back.
+    fn keep(&mut self, stored: StoredLease, asked: Option<Moment>) {
+        let older = self.latest.as_ref().is_some_and(|(latest, since)| {
+            stored::version(&stored).precedes(&stored::version(latest)) && asked.is_none_or(|asked| asked <= *since)
+        });
         if !older {
             let lease = stored::read(&stored);
             let stranger = lease.record.holder != self.elector.config.identity;
             let attended = lease.instance.filter(|_| stranger).map(|_| lease.record.holder);
             self.attended.send_if_modified(|name| std::mem::replace(name, attended.clone()) != attended);
-            self.latest = Some(stored);
+            self.latest = Some((stored, self.clock.moment()));
         }
     }
 
@@ -281,17 +299,18 @@ impl World {
             Action::Create(attempt, record) => {
                 let lease = stored::write(&elector.config, (&elector.namespace, &elector.name), None, record);
                 let api = self.look.api.clone();
-                self.send(attempt, async move { api.create(&PostParams::default(), &lease).await });
+                self.send(attempt, true, async move { api.create(&PostParams::default(), &lease).await });
             }
             Action::Replace(attempt, expected, record) => {
-                let Some(latest) = self.latest.as_ref().filter(|latest| stored::version(latest) == expected) else {
+                let latest = self.latest.as_ref().map(|(latest, _)| latest);
+                let Some(latest) = latest.filter(|latest| stored::version(latest) == expected) else {
                     // The object at hand is newer than the decision: the API server would refuse the write as well.
                     self.replies.push(std::future::ready(Event::Input(Input::Refused(attempt))).boxed());
                     return None;
                 };
                 let lease = stored::write(&elector.config, (&elector.namespace, &elector.name), Some(latest), record);
                 let (api, name) = (self.look.api.clone(), elector.name.clone());
-                self.send(attempt, async move { api.replace(&name, &PostParams::default(), &lease).await });
+                self.send(attempt, false, async move { api.replace(&name, &PostParams::default(), &lease).await });
             }
             Action::Mark(lease) => {
                 let (pods, clearing) = (self.pods.clone(), self.clearing.take());
@@ -301,7 +320,7 @@ impl World {
                         let _ = clearing.await;
                     }
                     pods.mark(&lease).await;
-                    pods.rival(&lease).await
+                    pods.rivals(&lease).await
                 };
                 self.marking = Some(marking.boxed());
             }
@@ -331,7 +350,7 @@ impl World {
                 match exit {
                     Exit::Clean => info!("no longer a candidate"),
                     Exit::Unreleased => {
-                        warn!("no longer a candidate; the lease was not released and runs out by itself")
+                        warn!("no longer a candidate; a lease that it holds was not released and runs out by itself")
                     }
                     Exit::Lost => warn!("the lease is lost"),
                 }
@@ -341,9 +360,11 @@ impl World {
         None
     }
 
+    /// `creates` tells a namespace that is not there from a Lease that is gone.
     fn send(
         &mut self,
         attempt: Attempt,
+        creates: bool,
         write: impl Future<Output = Result<StoredLease, kube::Error>> + Send + 'static,
     ) {
         // Slow is not dead: the candidate sends a twin long before, and this one keeps its chance.
@@ -355,7 +376,7 @@ impl World {
                 match timeout(budget, write).await {
                     Ok(Ok(lease)) => Event::Written(attempt, Box::new(lease), begun.elapsed()),
                     // A conflict, an object that exists already, or one that is gone: all say that a read is due.
-                    Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+                    Ok(Err(kube::Error::Api(status))) if status.code == 409 || status.code == 404 && !creates => {
                         metrics.renewal_failed(RenewError::Conflict);
                         Event::Input(Input::Refused(attempt))
                     }
@@ -417,7 +438,7 @@ impl World {
             kind: Some("Lease".into()),
             namespace: Some(self.elector.namespace.clone()),
             name: Some(self.elector.name.clone()),
-            uid: self.latest.as_ref().and_then(|lease| lease.metadata.uid.clone()),
+            uid: self.latest.as_ref().and_then(|(lease, _)| lease.metadata.uid.clone()),
             ..ObjectReference::default()
         }
     }

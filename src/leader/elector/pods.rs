@@ -4,6 +4,7 @@
 //! text in the Pod's status once this very container has terminated, and never before. So no clock and no container id has
 //! to be compared, and a Pod that vanished or was declared failed proves nothing.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::core::Status;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -81,21 +83,25 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    /// Marks the Pod of this replica as that of the leader of a Lease. It is done once the API server has answered: a leader that opened its
-    /// fence without knowing would be overlooked by a candidate that finds no Lease. An API server that says no is told of,
-    /// and not waited for: a leader without a mark is better than none.
+    /// Marks the Pod of this replica as that of the leader of a Lease. It is done once the API server has answered: a leader
+    /// that opened its fence without knowing would be overlooked by a candidate that finds no Lease. An API server that says
+    /// no is told of, and if it goes on to say so it is not waited for: a leader without a mark is better than none.
     pub(super) async fn mark(&self, lease: &str) {
         let metadata = json!({
             "labels": { ROLE_LABEL: LEADER },
             "annotations": { DELETION_COST_ANNOTATION: DELETION_COST, LEASE_ANNOTATION: lease },
         });
         let mut attempts = FuturesUnordered::new();
+        let (begun, mut told) = (Instant::now(), false);
         loop {
             if attempts.len() < MARKS_IN_FLIGHT {
                 attempts.push(timeout(MARK_BUDGET, self.patch(&self.own, metadata.clone())));
             }
             match timeout(MARK_HEDGE, attempts.next()).await {
                 Ok(Some(Ok(Ok(())))) => return,
+                Ok(Some(Ok(Err(kube::Error::Api(status))))) if is_busy(&status) && begun.elapsed() < BUDGET => {
+                    sleep(MARK_PAUSE).await;
+                }
                 Ok(Some(Ok(Err(error @ kube::Error::Api(_))))) => {
                     return warn!(error = %causes(&error), "the pod of the leader is not marked");
                 }
@@ -103,7 +109,11 @@ impl Pods {
                     debug!(error = %causes(&error), "the pod of the leader is not marked yet");
                     sleep(MARK_PAUSE).await;
                 }
-                Ok(Some(Err(_)) | None) | Err(_) => debug!("the pod of the leader is not marked yet"),
+                Ok(Some(Err(_)) | None) | Err(_) => {}
+            }
+            if !told && begun.elapsed() >= BUDGET {
+                told = true;
+                warn!("the API server does not answer: nothing is begun before the pod of the leader is marked");
             }
         }
     }
@@ -132,21 +142,25 @@ impl Pods {
         }
     }
 
-    /// Whether another Pod is marked as that of the leader of another Lease, and not known to have ended. If that cannot be
-    /// told, it may be.
-    pub(super) async fn rival(&self, lease: &str) -> bool {
-        let is_rival = |pod: &Pod| {
-            let other = pod.annotations().get(LEASE_ANNOTATION).is_none_or(|other| other != lease);
-            other && pod.name_any() != self.own && !has_ended(pod)
-        };
+    /// The other Leases by whose uids other Pods, not known to have ended, are marked as leaders'. An empty one stands for any:
+    /// for a mark that names none, or if that cannot be told.
+    pub(super) async fn rivals(&self, lease: &str) -> BTreeSet<String> {
+        let marked_for = |pod: &Pod| pod.annotations().get(LEASE_ANNOTATION).cloned().unwrap_or_default();
+        let any = BTreeSet::from([String::new()]);
         match timeout(BUDGET, self.marked()).await {
-            Ok(Ok(pods)) => pods.iter().any(is_rival),
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 => false,
+            Ok(Ok(pods)) => {
+                let others = pods.iter().filter(|pod| pod.name_any() != self.own && !has_ended(pod));
+                others.map(marked_for).filter(|other| other != lease).collect()
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 => BTreeSet::new(),
             Ok(Err(error)) => {
                 warn!(error = %causes(&error), "whether another replica leads by a lease that was deleted is not known");
-                true
+                any
             }
-            Err(_) => true,
+            Err(_) => {
+                warn!("whether another replica leads by a lease that was deleted is not known: no answer in time");
+                any
+            }
         }
     }
 
@@ -233,6 +247,11 @@ impl Pods {
         }
         Ok(())
     }
+}
+
+/// Whether an API server that says no may say yes in a moment.
+fn is_busy(status: &Status) -> bool {
+    status.code == 429 || status.code >= 500
 }
 
 /// Tokens of the containers of a Pod that have terminated.

@@ -55,7 +55,8 @@ impl Watch {
                     continue;
                 }
                 Err(error) => {
-                    if matches!(&error, kube::Error::Api(status) if status.code == 410) {
+                    // It is not there any more, or not yet: where the store went back, the version lies ahead of it.
+                    if matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504)) {
                         version = None;
                     }
                     debug!(error = %causes(&error), "the watch of the lease broke");

@@ -17,6 +17,8 @@ struct Stage {
     now: Now,
     /// How the candidate came to its terms. They are kept apart from its other actions.
     begun: Vec<(Way, Duration)>,
+    /// When it last asked for a read.
+    asked: Moment,
 }
 
 impl Stage {
@@ -39,7 +41,7 @@ impl Stage {
         let now = Now { moment: Moment::default(), wall: wall(0.0), chance: Chance(0) };
         let (candidate, actions) = Candidate::new(config, now);
         assert_eq!(actions, [Action::Read]);
-        Self { candidate, now, begun: Vec::new() }
+        Self { candidate, now, begun: Vec::new(), asked: now.moment }
     }
 
     /// A leader whose first write was sent at 0 s and answered at once.
@@ -58,8 +60,16 @@ impl Stage {
         self
     }
 
+    /// Takes a step. What is seen while a read is under way is its answer.
     fn step(&mut self, input: Input) -> Vec<Action> {
+        let input = match input {
+            Input::Seen(lease) if self.candidate.reading => Input::Read(lease, self.asked),
+            other => other,
+        };
         let mut actions = self.candidate.step(input, self.now);
+        if actions.contains(&Action::Read) {
+            self.asked = self.now.moment;
+        }
         actions.retain(|action| match action {
             Action::Begin { way, waited } => {
                 self.begun.push((*way, *waited));
@@ -146,7 +156,12 @@ fn absent() -> Input {
 }
 
 /// The Pod is marked, and no other is.
-const MARKED: Input = Input::Marked { rival: false };
+const MARKED: Input = Input::Marked { rivals: BTreeSet::new() };
+
+/// The Pod is marked, and another is as that of the leader of that Lease.
+fn marked_beside(lease: &str) -> Input {
+    Input::Marked { rivals: BTreeSet::from([lease.to_owned()]) }
+}
 
 /// No sight of the Lease is younger.
 fn later() -> AsOf {
@@ -270,15 +285,39 @@ fn a_lease_that_is_gone_does_not_come_back_by_an_old_tale() {
 }
 
 #[test]
-fn a_store_that_went_back_is_not_asked_again_and_again() {
+fn a_store_that_went_back_is_believed_once_it_is_asked_and_whoever_was_seen_is_waited_out() {
+    for (gone_back_to, free) in [(released(7), 31.0), (held("pod-c", -60.0), 39.5)] {
+        let mut stage = Stage::new();
+        stage.at(1.0).step(seen(held(OTHER, 0.0), 10));
+        assert_eq!(stage.at(2.0).step(seen(gone_back_to.clone(), 4)), [], "a watch may lag");
+        assert_eq!(stage.wake(), (9.0, vec![Action::Read]));
+        stage.at(9.5).step(seen(gone_back_to, 4));
+        let (at, actions) = stage.wait();
+        assert_eq!((at, replaced(&actions).1.as_str()), (free, "4"));
+    }
+}
+
+#[test]
+fn a_read_that_was_overtaken_by_the_watch_is_an_old_tale() {
     let mut stage = Stage::new();
-    stage.now.chance = Chance(1 << 31);
-    let (attempt, _, _) = replaced(&stage.step(seen(released(7), 10)));
-    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
-    assert_eq!(stage.step(seen(held(OTHER, 0.0), 4)), []);
-    assert_eq!(stage.wake(), (0.125, vec![Action::Read]));
-    assert_eq!(stage.step(seen(held(OTHER, 0.0), 4)), []);
-    assert_eq!(stage.wake(), (0.375, vec![Action::Read]));
+    stage.step(seen(held(OTHER, 0.0), 10));
+    assert_eq!(stage.wake(), (8.0, vec![Action::Read]));
+    let mut candidate = stage.candidate.clone();
+    let now = stage.at(8.5).now;
+    assert_eq!(candidate.step(Input::Seen(stored(held(OTHER, 8.2), 12)), now), []);
+    assert_eq!(candidate.step(Input::Read(stored(held(OTHER, 8.1), 11), stage.asked), now), []);
+    assert_eq!(candidate.sight.record().map(|(record, _)| record.renewed), Some(Some(wall(8.2))));
+}
+
+#[test]
+fn a_leader_whose_store_went_back_goes_on_from_there_if_it_led_then() {
+    let mut stage = Stage::leading();
+    let Sight::Present { lease: first, .. } = stage.candidate.sight.clone() else { panic!("it leads") };
+    renew_until(&mut stage, 9.0);
+    let (at, actions) = stage.wait();
+    assert_eq!(stage.step(Input::Refused(replaced(&actions).0)), [Action::Read]);
+    let actions = stage.at(at + 0.1).step(Input::Seen(first));
+    assert_eq!(replaced(&actions).1, "1");
 }
 
 #[test]
@@ -573,6 +612,20 @@ fn an_unanswered_renewal_gets_a_twin_after_three_seconds_and_a_third_after_six()
 }
 
 #[test]
+fn a_twin_that_is_refused_while_the_first_hangs_is_followed_by_another_only_after_a_pause() {
+    let mut stage = Stage::leading();
+    stage.now.chance = Chance(1 << 31);
+    let (first, _) = stage.wait();
+    let (_, actions) = stage.wait();
+    assert_eq!((first, stage.now.moment), (4.5, moment(7.5)));
+    assert_eq!(stage.step(Input::Unanswered(replaced(&actions).0)), []);
+    let (at, actions) = stage.wait();
+    assert_eq!(at, 7.625);
+    assert_eq!(stage.step(Input::Unanswered(replaced(&actions).0)), []);
+    assert_eq!(stage.wait().0, 7.875);
+}
+
+#[test]
 fn failures_back_off_from_a_quarter_to_two_seconds_and_success_forgets_them() {
     let mut stage = Stage::leading();
     stage.at(4.5).now.chance = Chance(u32::MAX);
@@ -711,6 +764,14 @@ fn a_candidate_asked_to_leave_during_a_take_over_gives_back_what_it_gets_without
     let (mut stage, ..) = acquiring();
     let overtaken = [Action::Announce(OTHER.into()), Action::Exit(Exit::Clean)];
     assert_eq!(stage.step(seen(held(OTHER, 0.0), 11)), overtaken);
+}
+
+#[test]
+fn a_candidate_asked_to_leave_during_a_take_over_sends_nothing_more_and_waits_three_seconds() {
+    let mut stage = Stage::new();
+    stage.step(seen(released(7), 9));
+    assert_eq!(stage.at(2.0).step(Input::Leave), []);
+    assert_eq!(stage.wake(), (5.0, vec![Action::Exit(Exit::Unreleased)]));
 }
 
 #[test]
@@ -861,6 +922,13 @@ fn the_end_of_another_container_shortens_no_wait() {
     assert_eq!(stage.wait().0, 30.0);
 
     let mut stage = Stage::new();
+    stage.step(seen(held(OTHER, 0.0), 8));
+    let (attempt, ..) = replaced(&stage.at(1.0).step(Input::Terminated(OTHER_CONTAINER.into())));
+    assert_eq!(stage.step(Input::Refused(attempt)), [Action::Read]);
+    stage.step(Input::Terminated("an-earlier-container".into()));
+    assert_eq!(replaced(&stage.step(seen(held(OTHER, 0.0), 9))).1, "9", "a label had been changed meanwhile");
+
+    let mut stage = Stage::new();
     stage.step(Input::Terminated(OTHER_CONTAINER.into()));
     assert_eq!(stage.step(Input::Seen(Lease { instance: None, ..stored(held("go-1", 0.0), 8) }))[1..], []);
     assert_eq!(stage.wait().0, 30.0);
@@ -879,7 +947,8 @@ fn a_holder_that_somebody_erased_or_shortened_is_waited_out_as_it_was_last_seen(
         assert!((30.0..30.02).contains(&at), "{at}");
     }
     let mut stage = Stage::new();
-    assert_eq!(replaced(&stage.step(seen(erased, 8))).1, "8", "nobody was seen who might still act");
+    assert_eq!(stage.at(1.0).step(seen(erased, 8)), []);
+    assert_eq!(stage.wait().0, 31.0, "nobody was seen, and yet somebody may act");
 }
 
 #[test]
@@ -923,7 +992,7 @@ fn renew_until(stage: &mut Stage, end: f64) -> Vec<Action> {
 #[test]
 fn a_leader_by_another_lease_of_the_name_is_waited_for_because_its_lease_may_have_been_deleted() {
     let (mut stage, _) = unmarked();
-    assert_eq!(stage.at(2.0).step(Input::Marked { rival: true }), []);
+    assert_eq!(stage.at(2.0).step(marked_beside("lease-0")), []);
     let actions = renew_until(&mut stage, 27.0);
     let looks = [Action::Mark("lease-1".into())];
     assert_eq!(actions.iter().filter(|action| !looks.contains(action)).count(), 0, "{actions:?}");
@@ -939,24 +1008,59 @@ fn a_leader_by_another_lease_of_the_name_is_waited_for_because_its_lease_may_hav
 #[test]
 fn a_leader_whose_rival_has_ended_waits_no_longer() {
     let (mut stage, _) = unmarked();
-    stage.at(2.0).step(Input::Marked { rival: true });
+    stage.at(2.0).step(marked_beside("lease-0"));
     let actions = renew_until(&mut stage, 5.0);
     assert_eq!(actions, [Action::Mark("lease-1".into())]);
-    let opened = stage.step(Input::Marked { rival: false });
+    let opened = stage.step(MARKED);
     assert!(matches!(opened[..], [Action::Open { .. }]), "{opened:?}");
-    assert_eq!(stage.step(Input::Marked { rival: true }), [], "whoever leads is waited for by others");
+    assert_eq!(stage.step(marked_beside("lease-0")), [], "whoever leads is waited for by others");
 }
 
 #[test]
-fn a_lease_that_another_created_meanwhile_is_as_old_as_the_absence_before() {
+fn a_rival_is_waited_for_since_this_lease_was_first_seen_and_not_since_there_was_none() {
+    // Between two looks at nothing, another may have created a Lease, led by it, and lost it.
     let mut stage = Stage::with(|config| config.marks = true);
     let (attempt, _) = created(stage.at(1.0).step(absent()));
-    stage.at(2.0).step(Input::Refused(attempt));
+    assert_eq!(stage.at(2.0).step(Input::Unanswered(attempt)), [Action::Read]);
+    let (attempt, record) = created(stage.at(22.0).step(absent()));
+    stage.at(23.0).step(Input::Written(attempt, stored(record, 9)));
+    stage.step(marked_beside("lease-0"));
+    renew_until(&mut stage, 45.0);
+    assert_eq!(stage.wake().0, 53.0);
+
+    let mut stage = Stage::with(|config| config.marks = true);
+    let (attempt, _) = created(stage.at(1.0).step(absent()));
+    assert_eq!(stage.at(2.0).step(Input::Refused(attempt)), [Action::Read]);
     let (attempt, _, record) = replaced(&stage.step(seen(released(0), 3)));
     stage.at(3.0).step(Input::Written(attempt, stored(record, 4)));
-    stage.step(Input::Marked { rival: true });
-    renew_until(&mut stage, 27.0);
-    assert_eq!(stage.wake().0, 31.0);
+    stage.step(marked_beside("lease-0"));
+    renew_until(&mut stage, 29.0);
+    assert_eq!(stage.wake().0, 32.0);
+}
+
+#[test]
+fn the_leader_of_a_lease_that_was_seen_before_is_waited_for_since_that_one_was_gone() {
+    let first = || Input::Seen(Lease { uid: "lease-0".into(), ..stored(held(OTHER, 0.0), 5) });
+    let mut stage = Stage::with(|config| config.marks = true);
+    stage.step(first());
+    stage.at(20.0).step(absent());
+    let (at, actions) = stage.wait();
+    assert_eq!(at, 30.0, "the holder is waited out as it was last seen");
+    let (attempt, record) = created(actions);
+    stage.step(Input::Written(attempt, stored(record, 9)));
+    stage.step(marked_beside("lease-0"));
+    renew_until(&mut stage, 45.0);
+    assert_eq!(stage.wake().0, 50.0, "it may have renewed unseen until its Lease was deleted");
+
+    // A Lease that is another one says as well that the one before is gone.
+    let mut stage = Stage::with(|config| config.marks = true);
+    stage.step(first());
+    assert_eq!(stage.at(10.0).step(seen(released(0), 7)), []);
+    let (attempt, _, record) = replaced(&stage.wait().1);
+    stage.step(Input::Written(attempt, stored(record, 9)));
+    stage.step(marked_beside("lease-0"));
+    renew_until(&mut stage, 35.0);
+    assert_eq!(stage.wake().0, 40.0);
 }
 
 #[test]

@@ -69,8 +69,8 @@ pub const VARIANTS: [Variant; 20] = [
         name: "label_restarts_the_expiry",
         flaw: "a follower counts from the last version, not from the last change of the record",
         edits: &[(
-            "if known.record == lease.record && !anew => *since",
-            "if known.version == lease.version && !anew => *since",
+            "if known.record == lease.record && is_known => *since",
+            "if known.version == lease.version && is_known => *since",
         )],
         breaks: "I5",
         within: "rest",
@@ -79,8 +79,8 @@ pub const VARIANTS: [Variant; 20] = [
         name: "deleted_taken_for_free",
         flaw: "a Lease that is gone is created at once, whoever held it",
         edits: &[(
-            "            self.anew = now.moment;\n            self.wary = self.wary.max(self.floor);\n            // What",
-            "            self.anew = now.moment;\n            // What",
+            "            self.wary = self.wary.max(self.floor);\n            // What was to be",
+            "            // What was to be",
         )],
         breaks: "I4",
         within: "unmarked",
@@ -88,7 +88,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "rival_overlooked",
         flaw: "a leader opens its fence although another Pod is marked as that of the leader of a Lease that is gone",
-        edits: &[("if rival { self.anew + self.config.lease_duration }", "if false { self.anew }")],
+        edits: &[(
+            "let until = ends.max().unwrap_or(now.moment);",
+            "let until = now.moment;\n                drop(ends);",
+        )],
         breaks: "I4",
         within: "creation",
     },
@@ -209,8 +212,8 @@ pub const VARIANTS: [Variant; 20] = [
         name: "resumed_by_reading",
         flaw: "a suspended leader that reads its own record opens the fence again",
         edits: &[(
-            "                self.see(lease, now, &mut actions);\n                self.reconsider(now, &mut actions);\n",
-            "                self.see(lease, now, &mut actions);\n                self.reconsider(now, &mut actions);\n                if let Role::Suspended(term) = &mut self.role {\n                    term.renewed = Sent { moment: now.moment, wall: now.wall };\n                    self.open(now, &mut actions);\n                }\n",
+            "        self.see(lease, now, actions);\n        self.reconsider(now, actions);\n",
+            "        self.see(lease, now, actions);\n        self.reconsider(now, actions);\n        if let Role::Suspended(term) = &mut self.role {\n            term.renewed = Sent { moment: now.moment, wall: now.wall };\n            self.open(now, actions);\n        }\n",
         )],
         breaks: "I1",
         within: "network",

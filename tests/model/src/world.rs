@@ -12,6 +12,7 @@
 //! checked may leave [`Bounds::straggle`] later than that, because the process was stopped in between. That is what the
 //! guard is for. A write of a killed process has left or never will, and the terms of one process wait for one another.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -153,11 +154,12 @@ impl Request {
 /// What it answers.
 #[derive(Clone, Debug, PartialEq, Hash)]
 enum Reply {
-    Seen(Arc<Lease>),
-    /// Asked for when.
+    /// How the Lease stands, and since when that is asked for.
+    Read(Arc<Lease>, Moment),
+    /// There is none, and since when that is asked for.
     Absent(Moment),
-    /// The Pod is marked, and whether another one is for another Lease.
-    Marked(bool),
+    /// The Pod is marked, and others are for these other Leases.
+    Marked(BTreeSet<String>),
     /// The kubelet says that this container has terminated.
     Terminated(String),
     Written(Arc<Lease>),
@@ -681,11 +683,10 @@ impl World {
         self.feed(state, place, input);
     }
 
-    /// Whether another Pod is marked as that of the leader of another Lease, whose container is not known to have ended.
-    fn has_rival(state: &State, place: usize, lease: &str) -> bool {
-        (0..CANDIDATES)
-            .filter(|other| *other != place && state.processes[*other].mind.is_some())
-            .any(|other| state.marks[other].as_ref().is_some_and(|mark| mark != lease))
+    /// The other Leases for which other Pods are marked, whose containers are not known to have ended.
+    fn rivals(state: &State, place: usize, lease: &str) -> BTreeSet<String> {
+        let others = (0..CANDIDATES).filter(|other| *other != place && state.processes[*other].mind.is_some());
+        others.filter_map(|other| state.marks[other].clone()).filter(|mark| mark != lease).collect()
     }
 
     fn start(&self, state: &mut State, place: usize) {
@@ -775,9 +776,9 @@ impl World {
         if let Request::Mark(lease) = request {
             state.marks[message.process] = Some(lease.clone());
             if !message.orphan {
-                let rival = Self::has_rival(state, message.process, lease);
+                let rivals = Self::rivals(state, message.process, lease);
                 message.delayed = false;
-                message.body = Body::Reply(None, Reply::Marked(rival));
+                message.body = Body::Reply(None, Reply::Marked(rivals));
                 self.post(state, message);
             }
             return;
@@ -806,13 +807,11 @@ impl World {
             _ => None,
         };
         let attempt = request.attempt();
+        let begun = state.processes[message.process].started;
+        let asked = self.reading(message.process, message.sent.saturating_sub(begun));
         let reply = match (attempt, stored, state.lease.clone()) {
-            (None, _, Some(lease)) => Reply::Seen(lease),
-            (None, _, None) => {
-                let process = &state.processes[message.process];
-                let asked = self.reading(message.process, message.sent.saturating_sub(process.started));
-                Reply::Absent(asked)
-            }
+            (None, _, Some(lease)) => Reply::Read(lease, asked),
+            (None, _, None) => Reply::Absent(asked),
             (Some(_), None, _) => {
                 self.note(Event::Conflict);
                 Reply::Refused
@@ -1203,7 +1202,7 @@ impl World {
             Body::Request(Request::Replace(attempt, version, record)) => {
                 format!("write {} replaces version {} by {}", attempt.0, version.0, describe_record(record))
             }
-            Body::Reply(None, Reply::Seen(lease)) => format!("reply to a read: {}", describe_lease(lease)),
+            Body::Reply(None, Reply::Read(lease, _)) => format!("reply to a read: {}", describe_lease(lease)),
             Body::Reply(None, reply) => format!("reply: {reply:?}"),
             Body::Request(Request::Mark(lease)) => format!("marks its Pod for {lease}"),
             Body::Reply(attempt, Reply::Written(lease)) => {
@@ -1242,9 +1241,9 @@ fn describe_record(record: &Record) -> String {
 /// What the shell makes of a reply.
 fn input(attempt: Option<Attempt>, reply: Reply) -> Input {
     match (reply, attempt) {
-        (Reply::Seen(lease), _) => Input::Seen(Lease::clone(&lease)),
+        (Reply::Read(lease, asked), _) => Input::Read(Lease::clone(&lease), asked),
         (Reply::Absent(asked), _) => Input::Absent(AsOf::Asked(asked)),
-        (Reply::Marked(rival), _) => Input::Marked { rival },
+        (Reply::Marked(rivals), _) => Input::Marked { rivals },
         (Reply::Terminated(token), _) => Input::Terminated(token),
         (Reply::Written(lease), Some(attempt)) => Input::Written(attempt, Lease::clone(&lease)),
         (Reply::Refused, Some(attempt)) => Input::Refused(attempt),

@@ -73,7 +73,7 @@ async fn a_leader_whose_mark_is_not_answered_holds_its_lease_and_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
-    for fault in [Fault::Status(403), Fault::Status(404), Fault::Status(500), Fault::Busy(60)] {
+    for fault in [Fault::Status(403), Fault::Status(404)] {
         let server = Server::start();
         let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", fault));
         server.until("leases", LEASE, |lease| lease.is_some()).await;
@@ -82,6 +82,27 @@ async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
         assert!(written.elapsed() <= Duration::from_millis(40), "{fault:?}: {:?}", written.elapsed());
         sleep(60 * SECOND).await;
         assert!(replica.is_leading(), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_is_asked_for_again_for_three_seconds_while_the_api_server_cannot_answer() {
+    for fault in [Fault::Status(500), Fault::Busy(60)] {
+        let server = Server::start();
+        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks_times(5, "patch pods", fault));
+        server.until("leases", LEASE, |lease| lease.is_some()).await;
+        let written = Instant::now();
+        replica.leads().await;
+        assert!(is_marked(&server, "pod-a") && written.elapsed() < SECOND, "{fault:?}: {:?}", written.elapsed());
+
+        let server = Server::start();
+        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", fault));
+        server.until("leases", LEASE, |lease| lease.is_some()).await;
+        let written = Instant::now();
+        replica.leads().await;
+        let waited = written.elapsed();
+        assert!(waited >= 3 * SECOND && waited < 4 * SECOND, "{fault:?}: {waited:?}");
+        assert!(replica.link.calls("patch pods").len() <= 35, "{fault:?}");
     }
 }
 

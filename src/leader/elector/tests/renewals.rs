@@ -229,3 +229,17 @@ async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and
         assert_eq!(standby.epoch(), Some(epoch));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_there_is_told_of_as_a_refusal_and_asked_for_every_few_seconds() {
+    let server = Server::start();
+    let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("create leases", Fault::Status(404)));
+    sleep(60 * SECOND).await;
+    let tries = replica.link.calls("create leases").len();
+    assert!((25..120).contains(&tries), "{tries}");
+    assert_eq!(replica.metric("serviceoffer_leader_renew_errors_total{reason=\"Refused\"} "), tries as f64);
+    replica.link.mends();
+    let mended = Instant::now();
+    replica.leads().await;
+    assert!(mended.elapsed() < 3 * SECOND, "{:?}", mended.elapsed());
+}

@@ -117,6 +117,27 @@ impl Server {
         self.0.send_modify(|state| drop(state.commit(resource, name, None)));
     }
 
+    /// How it stands, to go back to.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.borrow().version
+    }
+
+    /// Goes back to how it stood at a version, as a store does that was restored from a backup. Watches are not told.
+    pub(crate) fn go_back(&self, version: u64) {
+        self.0.send_modify(|state| {
+            state.version = version;
+            state.changes.retain(|change| change.version <= version);
+            state.objects.clear();
+            for Change { resource, object, kind, .. } in &state.changes {
+                let key = (*resource, object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+                state.objects.remove(&key);
+                if *kind != "DELETED" {
+                    state.objects.insert(key, object.clone());
+                }
+            }
+        });
+    }
+
     /// Forgets all changes: a watch that wants to go on from one of them is told so.
     pub(crate) fn compact(&self) {
         self.0.send_modify(|state| state.oldest = state.version);

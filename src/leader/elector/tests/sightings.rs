@@ -195,3 +195,34 @@ async fn a_server_that_ends_each_watch_at_once_is_not_hammered() {
         assert!((30..150).contains(&tally[call]), "{tally:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_went_back_keeps_no_standby_from_taking_over_once_the_leader_has_run_out() {
+    let server = Server::start();
+    let (leader, standby) = pair(&server).await;
+    let backup = server.version();
+    sleep(60 * SECOND).await;
+    leader.dies();
+    let renewed = last_change(&server);
+    sleep(SECOND).await;
+    server.go_back(backup);
+    let begun = Instant::now();
+    standby.leads().await;
+    // By silence it is noticed, and from then on the Lease is waited out.
+    assert!(renewed.elapsed() >= 30 * SECOND && begun.elapsed() < 40 * SECOND, "{:?}", begun.elapsed());
+    let reads = standby.link.calls("get leases").into_iter().filter(|at| *at >= begun).count();
+    assert!(reads <= 8, "{reads} reads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_goes_on_when_the_store_went_back_to_an_earlier_moment_of_its_term() {
+    let server = Server::start();
+    let (leader, standby) = pair(&server).await;
+    let backup = server.version();
+    sleep(60 * SECOND).await;
+    server.go_back(backup);
+    for _ in 0..120 {
+        sleep(SECOND).await;
+        assert!(leader.is_leading() && !standby.is_leading());
+    }
+}
