@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use testbed::Audit;
 
@@ -18,7 +19,7 @@ const ROLLOUTS: usize = 5;
 const ENOUGH: usize = 20;
 /// By which the controller of a Deployment's Pods chooses whom it deletes first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// An old Pod goes before a new one comes: a leader that is not the last to go is followed by an old Pod.
+/// An old Pod goes before a new one comes: a leader that is not the last to go may be followed by an old Pod.
 const ONE_BY_ONE: [&str; 4] = [
     "replicaCount=3",
     "leaderElection.markPod=false",
@@ -30,7 +31,8 @@ const ONE_BY_ONE: [&str; 4] = [
 fn a_rollout_changes_the_leader_exactly_once() {
     Stage::play(async |stage| {
         let release = stage.install(&["replicaCount=3"]).await;
-        let changes = roll_out(&stage, &release, rollouts(), async |_| {}).await;
+        let changes =
+            roll_out(&stage, &release, rollouts(), async |_, template| upgrade(&release, template).await).await;
         println!("changes of the leader in {} rollouts: {changes:?}", changes.len());
         assert!(changes.iter().all(|changes| *changes == 1), "{changes:?}");
     });
@@ -40,10 +42,19 @@ fn a_rollout_changes_the_leader_exactly_once() {
 fn a_rollout_that_begins_with_the_leader_changes_it_more_than_once() {
     Stage::play(async |stage| {
         let release = stage.install(&ONE_BY_ONE).await;
-        let changes = roll_out(&stage, &release, 2, async |leader| {
+        let nodes = Api::<Node>::all(stage.cluster.client());
+        let node = nodes.list(&ListParams::default()).await.expect("nodes are listed").items[0].name_any();
+        let changes = roll_out(&stage, &release, 2, async |leader, template| {
             let cost = json!({ "metadata": { "annotations": { DELETION_COST: "-100" } } });
             let patched = release.pod_api().patch(leader, &PatchParams::default(), &Patch::Merge(cost)).await;
             patched.expect("the Pod is marked");
+            // No new Pod starts before an old one leads: it has to go as well.
+            nodes.cordon(&node).await.expect("the node is cordoned");
+            let followed = async {
+                release.leader(Some(leader), LIMIT).await;
+                nodes.uncordon(&node).await.expect("the node is uncordoned");
+            };
+            tokio::join!(upgrade(&release, template), followed);
         })
         .await;
         println!("changes of the leader in rollouts that begin with it: {changes:?}");
@@ -59,7 +70,8 @@ fn without_a_mark_chance_decides_how_often_the_leader_changes() {
     }
     Stage::play(async |stage| {
         let release = stage.install(&ONE_BY_ONE).await;
-        let changes = roll_out(&stage, &release, rollouts(), async |_| {}).await;
+        let changes =
+            roll_out(&stage, &release, rollouts(), async |_, template| upgrade(&release, template).await).await;
         println!("changes of the leader in {} rollouts without a mark: {changes:?}", changes.len());
         assert!(changes.iter().any(|changes| *changes > 1), "{changes:?}");
     });
@@ -69,17 +81,21 @@ fn rollouts() -> usize {
     std::env::var("ROLLOUTS").ok().and_then(|rollouts| rollouts.parse().ok()).unwrap_or(ROLLOUTS)
 }
 
-/// Rolls out that many changes of the template, and counts in each how often the leader changed.
-async fn roll_out(stage: &Stage, release: &Release, rollouts: usize, prepare: impl AsyncFn(&str)) -> Vec<usize> {
+/// Changes the template of the Pods, and waits until all are of the new one.
+async fn upgrade(release: &Release, template: &str) {
+    release.upgrade(&[&format!("podAnnotations.rollout={template}")]).await;
+}
+
+/// Rolls out that many changes of the template, each of which is told the leader, and counts in each how often it changed.
+async fn roll_out(stage: &Stage, release: &Release, rollouts: usize, change: impl AsyncFn(&str, &str)) -> Vec<usize> {
     let mut changes = Vec::new();
     for rollout in 0..rollouts {
         release.ready(3, LIMIT).await;
         let leader = release.leader(None, LIMIT).await;
-        prepare(&leader).await;
         let before = transitions(release).await;
         let mut audit = stage.cluster.audit().expect("an audit log");
         let template = format!("rollout-{rollout}");
-        release.upgrade(&[&format!("podAnnotations.rollout={template}")]).await;
+        change(&leader, &template).await;
         replaced(release, &template).await;
         release.leader(Some(&leader), LIMIT).await;
         let holders = holders(&mut audit, &leader);
