@@ -567,7 +567,6 @@ impl Candidate {
         let is_known = matches!(&self.sight, Sight::Present { lease: known, .. } if known.uid == lease.uid);
         if !is_known {
             self.lose_sight(now);
-            self.wary = self.wary.max(self.floor);
             self.first_seen = now.moment;
         }
         let since = match &self.sight {
@@ -605,8 +604,9 @@ impl Candidate {
         }
     }
 
-    /// Notes that the Lease in sight, if there is one, is gone.
+    /// Notes that the Lease in sight, if there is one, is gone. Whoever was seen to hold it is waited out all the same.
     fn lose_sight(&mut self, now: Now) {
+        self.wary = self.wary.max(self.floor);
         if let Sight::Present { lease, .. } = &self.sight {
             self.gone = Some((lease.uid.clone(), now.moment));
         }
@@ -653,7 +653,6 @@ impl Candidate {
         if !matches!(self.sight, Sight::Gone { .. }) {
             self.news = now.moment;
             self.lose_sight(now);
-            self.wary = self.wary.max(self.floor);
             // What was to be replaced is gone; a write that had replaced it before is gone with it.
             self.give_up(actions);
         }

@@ -78,10 +78,7 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "deleted_taken_for_free",
         flaw: "a Lease that is gone is created at once, whoever held it",
-        edits: &[(
-            "            self.wary = self.wary.max(self.floor);\n            // What was to be",
-            "            // What was to be",
-        )],
+        edits: &[("            self.lose_sight(now);\n            // What was to be", "            // What was to be")],
         breaks: "I4",
         within: "unmarked",
     },
