@@ -57,15 +57,29 @@ pub enum End {
 /// # Errors
 /// If it cannot start.
 pub async fn run(settings: Run, filter: Filter) -> Result<End> {
-    let config = client::config().await.context("no Kubernetes configuration: run in a Pod, or set KUBECONFIG")?;
-    let own_namespace = settings.pod_namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let config = client::config()
+        .await
+        .context("no Kubernetes configuration: run in a Pod, or set KUBECONFIG")?;
+    let own_namespace = settings
+        .pod_namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
     let metrics = Metrics::new(&settings.lease_name)?;
-    let fence = if settings.leader_elect { Fence::closed(Clock::start()) } else { Fence::open_for_ever() };
+    let fence = if settings.leader_elect {
+        Fence::closed(Clock::start())
+    } else {
+        Fence::open_for_ever()
+    };
     let drain = Drain::default();
-    let identity = settings.pod_name.clone().map_or_else(outside_identity, Ok)?;
+    let identity = settings
+        .pod_name
+        .clone()
+        .map_or_else(outside_identity, Ok)?;
     let reading = client::reading(config.clone(), metrics.client.clone())?;
     let writing = client::writing(config.clone(), fence.clone(), metrics.client.clone())?;
-    let patience = settings.leader_elect.then_some(settings.lease_duration + ELECTOR_PATIENCE);
+    let patience = settings
+        .leader_elect
+        .then_some(settings.lease_duration + ELECTOR_PATIENCE);
     let health = Arc::new(Health::new(patience));
 
     let (cache, mut watches) = Cache::fill(&reading, &metrics);
@@ -105,7 +119,10 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
                 retry_period: settings.retry_period,
             },
             name: settings.lease_name.clone(),
-            namespace: settings.lease_namespace.clone().unwrap_or_else(|| own_namespace.clone()),
+            namespace: settings
+                .lease_namespace
+                .clone()
+                .unwrap_or_else(|| own_namespace.clone()),
             pod_namespace: own_namespace,
             early_takeover: in_pod && settings.early_takeover,
             fence: fence.clone(),
@@ -119,7 +136,14 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
         metrics.election.leads(true);
         Box::pin(unelected(leave.clone(), drain.clone()))
     };
-    let context = ContextParts { cache, reader, writer, fence, metrics, settings: (&settings).into() };
+    let context = ContextParts {
+        cache,
+        reader,
+        writer,
+        fence,
+        metrics,
+        settings: (&settings).into(),
+    };
     let mut work = tokio::spawn(work(context, drain, health));
     let end = tokio::select! {
         end = leadership => end,
@@ -142,22 +166,33 @@ fn elected(
     config: kube::Config,
     leave: CancellationToken,
 ) -> Result<impl Future<Output = End> + Send + 'static> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (sender, exit) = oneshot::channel();
-    std::thread::Builder::new().name("elector".to_owned()).spawn(move || {
-        runtime.block_on(async move {
-            match client::unfenced(config) {
-                // Nobody listening means that the process is ending.
-                Ok(client) => drop(sender.send(elector.run(client, leave.cancelled_owned()).await)),
-                Err(error) => error!(error = %causes(&error), "the elector has no client"),
-            }
-        });
-    })?;
+    std::thread::Builder::new()
+        .name("elector".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                match client::unfenced(config) {
+                    // Nobody listening means that the process is ending.
+                    Ok(client) => {
+                        drop(sender.send(elector.run(client, leave.cancelled_owned()).await))
+                    }
+                    Err(error) => error!(error = %causes(&error), "the elector has no client"),
+                }
+            });
+        })?;
     Ok(async move {
         match exit.await {
             Ok(Departure { stalled: true, .. }) => forced("the loops stood still"),
-            Ok(Departure { exit: Exit::Lost, .. }) => End::Forced,
-            Ok(Departure { exit: Exit::Clean | Exit::Unreleased, .. }) => End::Asked,
+            Ok(Departure {
+                exit: Exit::Lost, ..
+            }) => End::Forced,
+            Ok(Departure {
+                exit: Exit::Clean | Exit::Unreleased,
+                ..
+            }) => End::Asked,
             Err(_) => forced("the elector died"),
         }
     })
@@ -185,7 +220,14 @@ struct ContextParts {
 
 /// Works whenever this replica leads. Ends only if it cannot go on.
 async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
-    let ContextParts { cache, reader, writer, fence, metrics, settings } = parts;
+    let ContextParts {
+        cache,
+        reader,
+        writer,
+        fence,
+        metrics,
+        settings,
+    } = parts;
     let known = async {
         cache.synced().await;
         health.synced();
@@ -277,7 +319,8 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// Who this replica is outside a cluster: unlike any other on the same host.
 fn outside_identity() -> Result<String> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").context("the host has no name: give --pod-name")?;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("the host has no name: give --pod-name")?;
     Ok(format!("{}_{:016x}", host.trim(), rand::random::<u64>()))
 }
 
@@ -288,7 +331,10 @@ fn forced(why: &str) -> End {
 
 impl From<&Run> for Settings {
     fn from(run: &Run) -> Self {
-        Self { concurrency: run.concurrency, max_in_flight: run.max_in_flight.into() }
+        Self {
+            concurrency: run.concurrency,
+            max_in_flight: run.max_in_flight.into(),
+        }
     }
 }
 

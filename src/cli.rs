@@ -53,7 +53,12 @@ pub struct Run {
     )]
     pub lease_name: String,
     /// Namespace of the Lease; that of the Pod when not given
-    #[arg(long, env = "SERVICEOFFER_LEASE_NAMESPACE", value_name = "NAME", help_heading = "Leader election")]
+    #[arg(
+        long,
+        env = "SERVICEOFFER_LEASE_NAMESPACE",
+        value_name = "NAME",
+        help_heading = "Leader election"
+    )]
     pub lease_namespace: Option<String>,
     /// How long after its last renewal a leader is waited for before another takes over
     #[arg(
@@ -116,7 +121,13 @@ pub struct Run {
     )]
     pub max_in_flight: u16,
     /// What is logged: error, warn, info, debug or trace, or directives like serviceoffer::leader=debug
-    #[arg(long, env = "SERVICEOFFER_LOG_LEVEL", value_name = "LEVEL", default_value = "info", help_heading = "Logs")]
+    #[arg(
+        long,
+        env = "SERVICEOFFER_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        help_heading = "Logs"
+    )]
     pub log_level: String,
     /// How it is logged
     #[arg(
@@ -158,7 +169,9 @@ pub enum Contradiction {
         most: Duration,
     },
     /// A renewal must have more than one chance.
-    #[error("--retry-period={period:?} is too long for --renew-deadline={deadline:?}: it may be {most:?} at most")]
+    #[error(
+        "--retry-period={period:?} is too long for --renew-deadline={deadline:?}: it may be {most:?} at most"
+    )]
     TooSlow {
         /// The period.
         period: Duration,
@@ -168,7 +181,9 @@ pub enum Contradiction {
         most: Duration,
     },
     /// A candidate without a name cannot be told from another.
-    #[error("--pod-name (POD_NAME) is empty: give the name of the Pod, or leave it out outside a cluster")]
+    #[error(
+        "--pod-name (POD_NAME) is empty: give the name of the Pod, or leave it out outside a cluster"
+    )]
     Nameless,
 }
 
@@ -178,7 +193,8 @@ impl Run {
     /// # Errors
     /// The first contradiction.
     pub fn check(&self) -> Result<(), Contradiction> {
-        let (lease, deadline, period) = (self.lease_duration, self.renew_deadline, self.retry_period);
+        let (lease, deadline, period) =
+            (self.lease_duration, self.renew_deadline, self.retry_period);
         if self.pod_name.as_ref().is_some_and(String::is_empty) {
             return Err(Contradiction::Nameless);
         }
@@ -190,14 +206,24 @@ impl Run {
         }
         // The elector's guard, and one more try of up to two seconds, must fit between deadline and takeover.
         let guard = (lease / 10).max(Duration::from_secs(1));
-        let most = lease.saturating_sub(guard).saturating_sub(period.min(Duration::from_secs(2)));
+        let most = lease
+            .saturating_sub(guard)
+            .saturating_sub(period.min(Duration::from_secs(2)));
         if deadline > most {
-            return Err(Contradiction::NoRoom { deadline, lease, most });
+            return Err(Contradiction::NoRoom {
+                deadline,
+                lease,
+                most,
+            });
         }
         // client-go's rule: the deadline is longer than a jittered period.
         let most = deadline * 10 / 12;
         if period >= most {
-            return Err(Contradiction::TooSlow { period, deadline, most });
+            return Err(Contradiction::TooSlow {
+                period,
+                deadline,
+                most,
+            });
         }
         Ok(())
     }
@@ -206,7 +232,10 @@ impl Run {
 fn duration(text: &str) -> Result<Duration, String> {
     let help = || format!("{text:?} is not a duration: write one like 30s or 1m30s");
     let duration: SignedDuration = text.parse().map_err(|_| help())?;
-    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(help)
+    Duration::try_from(duration)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(help)
 }
 
 #[cfg(test)]
@@ -216,7 +245,9 @@ mod tests {
     use super::*;
 
     fn run(arguments: &[&str]) -> Run {
-        Cli::try_parse_from([&["serviceoffer-controller"], arguments].concat()).unwrap().run
+        Cli::try_parse_from([&["serviceoffer-controller"], arguments].concat())
+            .unwrap()
+            .run
     }
 
     #[test]
@@ -229,7 +260,8 @@ mod tests {
         let run = run(&[]);
         assert!(run.leader_elect && run.early_takeover && run.mark_pod);
         assert_eq!(run.lease_name, "serviceoffer-controller");
-        let seconds = [run.lease_duration, run.renew_deadline, run.retry_period].map(|duration| duration.as_secs());
+        let seconds = [run.lease_duration, run.renew_deadline, run.retry_period]
+            .map(|duration| duration.as_secs());
         assert_eq!(seconds, [30, 20, 5]);
         assert_eq!(run.check(), Ok(()));
     }
@@ -243,32 +275,68 @@ mod tests {
     #[test]
     fn timings_that_cannot_be_safe_are_refused_with_what_would_be() {
         let check = |lease: &str, deadline: &str, period: &str| {
-            run(&["--lease-duration", lease, "--renew-deadline", deadline, "--retry-period", period]).check()
+            run(&[
+                "--lease-duration",
+                lease,
+                "--renew-deadline",
+                deadline,
+                "--retry-period",
+                period,
+            ])
+            .check()
         };
-        for (lease, deadline, period) in [("30s", "25s", "5s"), ("15s", "10s", "2s"), ("6s", "4s", "1s")] {
-            assert_eq!(check(lease, deadline, period), Ok(()), "{lease} {deadline} {period}");
+        for (lease, deadline, period) in [
+            ("30s", "25s", "5s"),
+            ("15s", "10s", "2s"),
+            ("6s", "4s", "1s"),
+        ] {
+            assert_eq!(
+                check(lease, deadline, period),
+                Ok(()),
+                "{lease} {deadline} {period}"
+            );
         }
         let seconds = Duration::from_secs;
-        let no_room = Contradiction::NoRoom { deadline: seconds(26), lease: seconds(30), most: seconds(25) };
+        let no_room = Contradiction::NoRoom {
+            deadline: seconds(26),
+            lease: seconds(30),
+            most: seconds(25),
+        };
         assert_eq!(check("30s", "26s", "5s"), Err(no_room));
-        let too_slow = Contradiction::TooSlow { period: seconds(10), deadline: seconds(12), most: seconds(10) };
+        let too_slow = Contradiction::TooSlow {
+            period: seconds(10),
+            deadline: seconds(12),
+            most: seconds(10),
+        };
         assert_eq!(check("30s", "12s", "10s"), Err(too_slow));
-        assert_eq!(check("1500ms", "1s", "100ms"), Err(Contradiction::Fraction(Duration::from_millis(1500))));
-        assert!(matches!(check("1s", "1s", "100ms"), Err(Contradiction::NoRoom { .. })));
+        assert_eq!(
+            check("1500ms", "1s", "100ms"),
+            Err(Contradiction::Fraction(Duration::from_millis(1500)))
+        );
+        assert!(matches!(
+            check("1s", "1s", "100ms"),
+            Err(Contradiction::NoRoom { .. })
+        ));
         let alone = ["--leader-elect=false", "--lease-duration", "1500ms"];
         assert_eq!(run(&alone).check(), Ok(()), "nothing is elected");
     }
 
     #[test]
     fn an_empty_name_is_no_name() {
-        assert_eq!(run(&["--pod-name", ""]).check(), Err(Contradiction::Nameless));
+        assert_eq!(
+            run(&["--pod-name", ""]).check(),
+            Err(Contradiction::Nameless)
+        );
     }
 
     #[test]
     fn durations_are_read_with_their_units() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         for text in ["", "30", "0s", "-5s", "soon"] {
-            assert!(duration(text).unwrap_err().contains("write one like 30s"), "{text}");
+            assert!(
+                duration(text).unwrap_err().contains("write one like 30s"),
+                "{text}"
+            );
         }
     }
 }

@@ -76,7 +76,10 @@ impl Health {
 
     /// An object is to be looked at.
     pub fn asked(&self, work: Work) {
-        self.progress().waiting.entry(work).or_insert_with(Instant::now);
+        self.progress()
+            .waiting
+            .entry(work)
+            .or_insert_with(Instant::now);
     }
 
     /// An object has been looked at.
@@ -103,8 +106,13 @@ impl Health {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
-        let heard = self.patience.is_none_or(|patience| self.origin.elapsed().saturating_sub(beat) <= patience);
-        heard && self.standstill().is_none_or(|standstill| standstill <= STANDSTILL + STANDSTILL / 5)
+        let heard = self
+            .patience
+            .is_none_or(|patience| self.origin.elapsed().saturating_sub(beat) <= patience);
+        heard
+            && self
+                .standstill()
+                .is_none_or(|standstill| standstill <= STANDSTILL + STANDSTILL / 5)
     }
 
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
@@ -151,7 +159,11 @@ mod tests {
         health.asked(work("b"));
         advance(longer).await;
         health.asked(work("a"));
-        assert_eq!(health.standstill(), Some(longer), "asking again is no progress");
+        assert_eq!(
+            health.standstill(),
+            Some(longer),
+            "asking again is no progress"
+        );
         assert!(health.is_alive(), "the elector is still to leave by itself");
 
         health.done(&work("a"));
@@ -165,7 +177,11 @@ mod tests {
         health.asked(work("c"));
         health.rests();
         advance(longer).await;
-        assert_eq!(health.standstill(), None, "whoever does not lead does nothing");
+        assert_eq!(
+            health.standstill(),
+            None,
+            "whoever does not lead does nothing"
+        );
     }
 
     #[tokio::test(start_paused = true)]

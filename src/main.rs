@@ -29,7 +29,9 @@ async fn operate(run: Run) -> Result<ExitCode> {
 }
 
 async fn probe(urls: Vec<String>) -> Result<ExitCode> {
-    let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(10)).build()?;
+    let client = reqwest::Client::builder()
+        .timeout(std::time::Duration::from_secs(10))
+        .build()?;
     for url in urls {
         let status = client.get(&url).send().await?.status();
         println!("{status} {url}");

@@ -51,7 +51,10 @@ impl Filter {
     /// What stands.
     #[must_use]
     pub fn current(&self) -> String {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Changes it, from this moment on.
@@ -70,7 +73,9 @@ fn parse(directives: &str) -> Result<EnvFilter, FilterError> {
     if directives.is_empty() {
         return Err(unreadable());
     }
-    EnvFilter::builder().parse(directives).map_err(|_| unreadable())
+    EnvFilter::builder()
+        .parse(directives)
+        .map_err(|_| unreadable())
 }
 
 /// An error with everything that led to it, in one line: `the API server did not do as asked: connection refused`.
@@ -101,7 +106,15 @@ pub fn init(level: &str, format: Format) -> Result<Filter, FilterError> {
         Format::Json => true,
     };
     let layer = Layer::default().with_target(true);
-    let layer = if json { layer.json().flatten_event(true).with_span_list(false).boxed() } else { layer.boxed() };
+    let layer = if json {
+        layer
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .boxed()
+    } else {
+        layer.boxed()
+    };
     let discreet = filter_fn(is_discreet);
     let filtered: Filtered<_, _, Registry> = layer.with_filter(filter.and(discreet));
     // A second set-up, as in a test, leaves the first in place.
@@ -110,7 +123,10 @@ pub fn init(level: &str, format: Format) -> Result<Filter, FilterError> {
         // The handle outlives the subscriber only while the process ends.
         let _ = handle.reload(filter);
     };
-    Ok(Filter { set: Arc::new(set), current: Arc::new(Mutex::new(level.to_owned())) })
+    Ok(Filter {
+        set: Arc::new(set),
+        current: Arc::new(Mutex::new(level.to_owned())),
+    })
 }
 
 /// Whether an event cannot hold more of another crate's insides than it should.
@@ -132,11 +148,17 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_its_causes_and_nothing_twice() {
-        let fault = |words, cause: Option<Fault>| Fault { words, cause: cause.map(Box::new) };
+        let fault = |words, cause: Option<Fault>| Fault {
+            words,
+            cause: cause.map(Box::new),
+        };
         let refused = fault("connection refused", None);
         let request = fault("request: connection refused", Some(refused));
         let error = fault("not answered", Some(request));
-        assert_eq!(causes(&error).to_string(), "not answered: request: connection refused");
+        assert_eq!(
+            causes(&error).to_string(),
+            "not answered: request: connection refused"
+        );
         assert_eq!(causes(&fault("alone", None)).to_string(), "alone");
     }
 

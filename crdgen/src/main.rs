@@ -41,13 +41,20 @@ fn render() -> Result<Vec<(String, String)>> {
     api::definitions()
         .into_iter()
         .map(|definition| {
-            let name = definition.metadata.name.clone().context("a definition has no name")?;
+            let name = definition
+                .metadata
+                .name
+                .clone()
+                .context("a definition has no name")?;
             let mut value = serde_json::to_value(definition)?;
             normalise(&mut value);
             let faults = soundness::faults(&value);
             ensure!(faults.is_empty(), "{name}: {}", faults.join("; "));
             let yaml = serde_yaml::to_string(&value)?;
-            Ok((format!("{name}.yaml"), format!("# Generated from src/api by `make crds`. Do not edit.\n{yaml}")))
+            Ok((
+                format!("{name}.yaml"),
+                format!("# Generated from src/api by `make crds`. Do not edit.\n{yaml}"),
+            ))
         })
         .collect()
 }
@@ -56,8 +63,9 @@ fn render() -> Result<Vec<(String, String)>> {
 fn normalise(value: &mut Value) {
     match value {
         Value::Number(number) => {
-            if let Some(whole) =
-                number.as_f64().filter(|float| !number.is_i64() && !number.is_u64() && float.fract() == 0.0)
+            if let Some(whole) = number
+                .as_f64()
+                .filter(|float| !number.is_i64() && !number.is_u64() && float.fract() == 0.0)
             {
                 // Every bound of a schema is below 2^53, where this conversion is exact.
                 *value = Value::from(whole as i64);
@@ -73,7 +81,8 @@ fn normalise(value: &mut Value) {
 }
 
 fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     for stale in strangers(directory, files)? {
         fs::remove_file(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
     }
@@ -88,7 +97,10 @@ fn check(directory: &Path, files: &[(String, String)]) -> Result<()> {
     for (name, content) in files {
         let path = directory.join(name);
         if fs::read_to_string(&path).ok().as_ref() != Some(content) {
-            bail!("{} is not what the Rust types derive: {MEND}", path.display());
+            bail!(
+                "{} is not what the Rust types derive: {MEND}",
+                path.display()
+            );
         }
     }
     match strangers(directory, files)?.first() {
@@ -99,9 +111,15 @@ fn check(directory: &Path, files: &[(String, String)]) -> Result<()> {
 
 /// Files of the directory that no kind has.
 fn strangers(directory: &Path, files: &[(String, String)]) -> Result<Vec<PathBuf>> {
-    let present = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    let paths = present.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    Ok(paths.into_iter().filter(|path| !files.iter().any(|(name, _)| path.ends_with(name))).collect())
+    let present =
+        fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let paths = present
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(paths
+        .into_iter()
+        .filter(|path| !files.iter().any(|(name, _)| path.ends_with(name)))
+        .collect())
 }
 
 #[cfg(test)]
@@ -110,8 +128,17 @@ mod tests {
 
     #[test]
     fn every_kind_is_defined_soundly() {
-        let names: Vec<String> = render().unwrap().into_iter().map(|(name, _)| name).collect();
-        let kinds = ["agentregistrations", "identityregistries", "serviceoffers", "signerledgers"];
+        let names: Vec<String> = render()
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let kinds = [
+            "agentregistrations",
+            "identityregistries",
+            "serviceoffers",
+            "signerledgers",
+        ];
         assert_eq!(names, kinds.map(|kind| format!("{kind}.obol.org.yaml")));
     }
 }

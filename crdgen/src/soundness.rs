@@ -9,18 +9,39 @@ use serde_json::Value;
 /// What is wrong with a definition, each fault with its place; empty if nothing is.
 pub fn faults(definition: &Value) -> Vec<String> {
     let versions = definition["spec"]["versions"].as_array();
-    let schemas = versions.into_iter().flatten().filter_map(|version| version.pointer("/schema/openAPIV3Schema"));
-    schemas.flat_map(|schema| faults_below("", schema)).collect()
+    let schemas = versions
+        .into_iter()
+        .flatten()
+        .filter_map(|version| version.pointer("/schema/openAPIV3Schema"));
+    schemas
+        .flat_map(|schema| faults_below("", schema))
+        .collect()
 }
 
 fn faults_below(place: &str, schema: &Value) -> Vec<String> {
-    let own = [of_structure(schema), of_bounds(schema), of_descriptions(schema), of_rules(schema)];
-    let here = if place.is_empty() { "the object" } else { place };
-    let mut faults: Vec<String> = own.into_iter().flatten().map(|fault| format!("{here}: {fault}")).collect();
+    let own = [
+        of_structure(schema),
+        of_bounds(schema),
+        of_descriptions(schema),
+        of_rules(schema),
+    ];
+    let here = if place.is_empty() {
+        "the object"
+    } else {
+        place
+    };
+    let mut faults: Vec<String> = own
+        .into_iter()
+        .flatten()
+        .map(|fault| format!("{here}: {fault}"))
+        .collect();
     for (name, property) in fields(schema) {
         faults.extend(faults_below(&format!("{place}.{name}"), property));
     }
-    for inner in ["items", "additionalProperties"].iter().filter_map(|keyword| schema.get(keyword)) {
+    for inner in ["items", "additionalProperties"]
+        .iter()
+        .filter_map(|keyword| schema.get(keyword))
+    {
         faults.extend(faults_below(&format!("{place}[]"), inner));
     }
     faults
@@ -34,8 +55,13 @@ fn fields(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
 fn of_structure(schema: &Value) -> Vec<String> {
     let has = |keyword: &str| schema.get(keyword).is_some();
     let mut faults = Vec::new();
-    for junctor in ["$ref", "allOf", "anyOf", "oneOf", "not"].into_iter().filter(|keyword| has(keyword)) {
-        faults.push(format!("{junctor} is not structural: state the type here, and the rest as a CEL rule"));
+    for junctor in ["$ref", "allOf", "anyOf", "oneOf", "not"]
+        .into_iter()
+        .filter(|keyword| has(keyword))
+    {
+        faults.push(format!(
+            "{junctor} is not structural: state the type here, and the rest as a CEL rule"
+        ));
     }
     match schema["type"].as_str() {
         None => faults.push("has no type".to_owned()),
@@ -48,7 +74,10 @@ fn of_structure(schema: &Value) -> Vec<String> {
         }
         Some(_) => {}
     }
-    if schema["enum"].as_array().is_some_and(|values| values.contains(&Value::Null)) {
+    if schema["enum"]
+        .as_array()
+        .is_some_and(|values| values.contains(&Value::Null))
+    {
         faults.push("an enum holds null".to_owned());
     }
     faults
@@ -63,19 +92,29 @@ fn of_bounds(schema: &Value) -> Vec<String> {
         Some("integer") => &["minimum", "maximum"],
         _ => &[],
     };
-    let missing = needed.iter().filter(|keyword| schema.get(keyword).is_none());
+    let missing = needed
+        .iter()
+        .filter(|keyword| schema.get(keyword).is_none());
     missing.map(|keyword| format!("has no {keyword}")).collect()
 }
 
 fn of_descriptions(schema: &Value) -> Vec<String> {
-    let explained = |property: &Value| property["description"].as_str().is_some_and(|text| !text.trim().is_empty());
+    let explained = |property: &Value| {
+        property["description"]
+            .as_str()
+            .is_some_and(|text| !text.trim().is_empty())
+    };
     let bare = fields(schema).filter(|(_, property)| !explained(property));
-    bare.map(|(name, _)| format!("{name} has no description")).collect()
+    bare.map(|(name, _)| format!("{name} has no description"))
+        .collect()
 }
 
 /// A rule answers with a sentence of its own.
 fn of_rules(schema: &Value) -> Vec<String> {
-    let rules = schema["x-kubernetes-validations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rules = schema["x-kubernetes-validations"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let mut faults = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let source = &rule["rule"];
@@ -83,9 +122,15 @@ fn of_rules(schema: &Value) -> Vec<String> {
             None => faults.push(format!("rule {source} has no message")),
             // Two words name a field and complain of it; telling what to write takes more.
             Some(message) if message.split_whitespace().count() < 3 || message.contains('\n') => {
-                faults.push(format!("rule {source} does not say what to write: {message:?}"));
+                faults.push(format!(
+                    "rule {source} does not say what to write: {message:?}"
+                ));
             }
-            Some(_) if rules[..index].iter().any(|other| is_same_answer(other, rule)) => {
+            Some(_)
+                if rules[..index]
+                    .iter()
+                    .any(|other| is_same_answer(other, rule)) =>
+            {
                 faults.push(format!("rule {source} answers as another does"));
             }
             Some(_) => {}
@@ -127,7 +172,11 @@ mod tests {
                 "x-kubernetes-validations": [{ "rule": "true", "message": "write two words" }],
             }),
         ] {
-            assert_eq!(of_property(schema.clone()), Vec::<String>::new(), "{schema}");
+            assert_eq!(
+                of_property(schema.clone()),
+                Vec::<String>::new(),
+                "{schema}"
+            );
         }
     }
 
@@ -137,13 +186,22 @@ mod tests {
         let inside = |items: Value| json!({ "type": "array", "maxItems": 1, "x-kubernetes-list-type": "atomic", "description": "A.", "items": items });
         for (schema, fault) in [
             (json!({ "description": "A." }), ".x: has no type"),
-            (json!({ "type": "boolean", "description": "A.", "anyOf": [] }), ".x: anyOf is not structural"),
-            (json!({ "type": "object", "description": "A." }), ".x: an object has either properties or"),
+            (
+                json!({ "type": "boolean", "description": "A.", "anyOf": [] }),
+                ".x: anyOf is not structural",
+            ),
+            (
+                json!({ "type": "object", "description": "A." }),
+                ".x: an object has either properties or",
+            ),
             (
                 json!({ "type": "object", "description": "A.", "properties": {}, "maxProperties": 1, "additionalProperties": { "type": "boolean" } }),
                 ".x: an object has either properties or",
             ),
-            (json!({ "type": "array", "description": "A.", "maxItems": 1 }), ".x: a list has no items"),
+            (
+                json!({ "type": "array", "description": "A.", "maxItems": 1 }),
+                ".x: a list has no items",
+            ),
             (
                 json!({ "type": "array", "description": "A.", "maxItems": 1, "items": { "type": "boolean" } }),
                 ".x: a list has no x-kubernetes-list-type",
@@ -152,24 +210,50 @@ mod tests {
                 json!({ "type": "array", "description": "A.", "x-kubernetes-list-type": "atomic", "items": { "type": "boolean" } }),
                 ".x: has no maxItems",
             ),
-            (json!({ "type": "string", "description": "A.", "enum": ["a", null] }), ".x: an enum holds null"),
-            (json!({ "type": "string", "description": "A." }), ".x: has no maxLength"),
-            (json!({ "type": "integer", "description": "A.", "minimum": 0 }), ".x: has no maximum"),
-            (json!({ "type": "integer", "description": "A.", "maximum": 0 }), ".x: has no minimum"),
+            (
+                json!({ "type": "string", "description": "A.", "enum": ["a", null] }),
+                ".x: an enum holds null",
+            ),
+            (
+                json!({ "type": "string", "description": "A." }),
+                ".x: has no maxLength",
+            ),
+            (
+                json!({ "type": "integer", "description": "A.", "minimum": 0 }),
+                ".x: has no maximum",
+            ),
+            (
+                json!({ "type": "integer", "description": "A.", "maximum": 0 }),
+                ".x: has no minimum",
+            ),
             (
                 json!({ "type": "object", "description": "A.", "additionalProperties": { "type": "boolean" } }),
                 ".x: has no maxProperties",
             ),
-            (json!({ "type": "boolean" }), "the object: x has no description"),
-            (json!({ "type": "boolean", "description": " " }), "the object: x has no description"),
-            (inside(json!({ "type": "string" })), ".x[]: has no maxLength"),
-            (rule(json!([{ "rule": "false" }])), ".x: rule \"false\" has no message"),
+            (
+                json!({ "type": "boolean" }),
+                "the object: x has no description",
+            ),
+            (
+                json!({ "type": "boolean", "description": " " }),
+                "the object: x has no description",
+            ),
+            (
+                inside(json!({ "type": "string" })),
+                ".x[]: has no maxLength",
+            ),
+            (
+                rule(json!([{ "rule": "false" }])),
+                ".x: rule \"false\" has no message",
+            ),
             (
                 rule(json!([{ "rule": "false", "message": "is wrong" }])),
                 ".x: rule \"false\" does not say what to write",
             ),
             (
-                rule(json!([{ "rule": "a", "message": "write it so" }, { "rule": "b", "message": "write it so" }])),
+                rule(
+                    json!([{ "rule": "a", "message": "write it so" }, { "rule": "b", "message": "write it so" }]),
+                ),
                 ".x: rule \"b\" answers as another does",
             ),
         ] {

@@ -208,7 +208,11 @@ pub struct Attempt {
     pub hash: B256,
     /// The signed bytes in hex; kept for the last 8 attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 16384), regex(pattern = "^0x([0-9a-f]{2})*$"))]
+    #[schemars(
+        with = "String",
+        length(max = 16384),
+        regex(pattern = "^0x([0-9a-f]{2})*$")
+    )]
     pub raw: Option<Bytes>,
 }
 

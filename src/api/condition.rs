@@ -127,15 +127,32 @@ mod tests {
 
     #[test]
     fn the_transition_time_moves_with_the_status_only() {
-        let first = Observation { generation: Some(1), before: &[], now: Timestamp::from_second(0).unwrap() };
+        let first = Observation {
+            generation: Some(1),
+            before: &[],
+            now: Timestamp::from_second(0).unwrap(),
+        };
         let before = [first.condition("Ready", ConditionStatus::False, "Reconciling", "waiting")];
-        let later = Observation { generation: Some(2), before: &before, now: Timestamp::from_second(60).unwrap() };
+        let later = Observation {
+            generation: Some(2),
+            before: &before,
+            now: Timestamp::from_second(60).unwrap(),
+        };
 
         let same = later.condition("Ready", ConditionStatus::False, "Pending", "still waiting");
-        assert_eq!(same.last_transition_time.as_deref(), Some("1970-01-01T00:00:00Z"));
-        assert_eq!((same.reason.as_deref(), same.observed_generation), (Some("Pending"), Some(2)));
+        assert_eq!(
+            same.last_transition_time.as_deref(),
+            Some("1970-01-01T00:00:00Z")
+        );
+        assert_eq!(
+            (same.reason.as_deref(), same.observed_generation),
+            (Some("Pending"), Some(2))
+        );
 
         let changed = later.condition("Ready", ConditionStatus::True, "Reconciled", "registered");
-        assert_eq!(changed.last_transition_time.as_deref(), Some("1970-01-01T00:01:00Z"));
+        assert_eq!(
+            changed.last_transition_time.as_deref(),
+            Some("1970-01-01T00:01:00Z")
+        );
     }
 }

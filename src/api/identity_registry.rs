@@ -25,14 +25,38 @@ use super::{Condition, SecretKey, schema};
     derive = "PartialEq",
     doc = "IdentityRegistry says how one chain's ERC-8004 identity registry is used: endpoints, signers, base URL, who may use it, and what it may cost.",
     printcolumn(name = "Chain", type_ = "integer", json_path = ".spec.chainId"),
-    printcolumn(name = "Signer", type_ = "string", json_path = ".spec.signers[0].address"),
-    printcolumn(name = "Balance", type_ = "string", json_path = ".status.signers[0].balance"),
-    printcolumn(name = "Left", type_ = "integer", json_path = ".status.registrationsLeft"),
+    printcolumn(
+        name = "Signer",
+        type_ = "string",
+        json_path = ".spec.signers[0].address"
+    ),
+    printcolumn(
+        name = "Balance",
+        type_ = "string",
+        json_path = ".status.signers[0].balance"
+    ),
+    printcolumn(
+        name = "Left",
+        type_ = "integer",
+        json_path = ".status.registrationsLeft"
+    ),
     printcolumn(name = "Agents", type_ = "integer", json_path = ".status.agents"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending"),
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -76,7 +100,10 @@ pub struct IdentityRegistrySpec {
     pub signers: Vec<Signer>,
     /// Absolute URL under which the agents' documents are reachable, without query or trailing slash; https on a mainnet
     /// chain. It is frozen into an agent's URI by the agent's first transaction.
-    #[schemars(length(max = 512), regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s/?#])?$"))]
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s/?#])?$")
+    )]
     pub base_url: String,
     /// What shares one agent: Offer (each has its own), Namespace (all offers of one), or Registry (all offers). Immutable.
     #[serde(default)]
@@ -120,7 +147,11 @@ fn one() -> u8 {
 pub struct Endpoint {
     /// URL without credentials: no user, no query. A URL that holds a key belongs into a Secret: see urlFrom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 2048), regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"))]
+    #[schemars(
+        with = "String",
+        length(max = 2048),
+        regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")
+    )]
     pub url: Option<String>,
     /// Where a URL with credentials is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,7 +399,11 @@ pub struct IdentityRegistryStatus {
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub registrations_left: Option<u32>,
     /// Spent in the last 24 hours, in whole units of the chain's coin.
-    #[serde(rename = "spentLast24h", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "spentLast24h",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(with = "String", length(max = 100))]
     pub spent_last_24h: Option<String>,
 }

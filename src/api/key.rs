@@ -23,7 +23,8 @@ impl Key {
     /// The key of one agent on one registry.
     #[must_use]
     pub fn derive(identity: &str, chain_id: u64, registry: Address, edition: u32) -> Self {
-        let preimage = (identity.to_owned(), U256::from(chain_id), registry, edition).abi_encode_params();
+        let preimage =
+            (identity.to_owned(), U256::from(chain_id), registry, edition).abi_encode_params();
         let digest = keccak256(preimage);
         let mut text = [0; LENGTH];
         BASE32_NOPAD.encode_mut(&digest[..10], &mut text);
@@ -61,9 +62,14 @@ impl FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bytes: [u8; LENGTH] =
-            text.as_bytes().try_into().map_err(|_| format!("key {text:?} is not {LENGTH} characters long"))?;
-        match bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7')) {
+        let bytes: [u8; LENGTH] = text
+            .as_bytes()
+            .try_into()
+            .map_err(|_| format!("key {text:?} is not {LENGTH} characters long"))?;
+        match bytes
+            .iter()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
+        {
             true => Ok(Self(bytes)),
             false => Err(format!("key {text:?} is not lower-case base32")),
         }
@@ -109,7 +115,14 @@ mod tests {
 
     #[test]
     fn only_lower_case_base32_of_full_length_is_a_key() {
-        for text in ["", "abc", "ABCDEFGHABCDEFGH", "abcdefghabcdefg1", "abcdefghabcdefghi", "äbcdefghabcdefg"] {
+        for text in [
+            "",
+            "abc",
+            "ABCDEFGHABCDEFGH",
+            "abcdefghabcdefg1",
+            "abcdefghabcdefghi",
+            "äbcdefghabcdefg",
+        ] {
             assert!(text.parse::<Key>().is_err(), "{text}");
         }
         let key = Key::derive("", 1, REGISTRY, 1);

@@ -7,7 +7,10 @@
 //! This room depends on nothing else of the crate and decides nothing: it holds values.
 //! What an offer means is decided in [`crate::registration`] and [`crate::reconcile`], what a ledger may do in
 //! [`crate::ledger::protocol`].
-#![allow(rustdoc::invalid_html_tags, reason = "`kubectl explain` shows descriptions as they are")]
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "`kubectl explain` shows descriptions as they are"
+)]
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -44,5 +47,10 @@ pub const LEGACY_FINALIZER: &str = "monetize.obol.org/finalizer";
 /// The definitions of all four kinds, in the order of their names.
 #[must_use]
 pub fn definitions() -> [CustomResourceDefinition; 4] {
-    [AgentRegistration::crd(), IdentityRegistry::crd(), ServiceOffer::crd(), SignerLedger::crd()]
+    [
+        AgentRegistration::crd(),
+        IdentityRegistry::crd(),
+        ServiceOffer::crd(),
+        SignerLedger::crd(),
+    ]
 }

@@ -102,7 +102,10 @@ const ALIASES: &[(&str, u64)] = &[
 /// The class of a chain, if it is in the table.
 #[must_use]
 pub fn class(chain_id: u64) -> Option<Class> {
-    CHAINS.iter().find(|(_, ids)| ids.contains(&chain_id)).map(|(class, _)| *class)
+    CHAINS
+        .iter()
+        .find(|(_, ids)| ids.contains(&chain_id))
+        .map(|(class, _)| *class)
 }
 
 /// Where the Identity Registry of a chain stands unless an IdentityRegistry says otherwise.
@@ -121,25 +124,42 @@ pub fn chain_id(network: &str) -> Option<u64> {
     let network = network.to_ascii_lowercase();
     match network.strip_prefix("eip155:") {
         Some(id) => id.parse().ok(),
-        None => ALIASES.iter().find(|(alias, _)| *alias == network).map(|(_, id)| *id),
+        None => ALIASES
+            .iter()
+            .find(|(alias, _)| *alias == network)
+            .map(|(_, id)| *id),
     }
 }
 
 /// CEL list of the ids of the given classes.
 pub(super) fn cel_ids(classes: &[Class]) -> String {
-    let ids = CHAINS.iter().filter(|(class, _)| classes.contains(class)).flat_map(|(_, ids)| ids.iter());
-    format!("[{}]", ids.map(u64::to_string).collect::<Vec<_>>().join(", "))
+    let ids = CHAINS
+        .iter()
+        .filter(|(class, _)| classes.contains(class))
+        .flat_map(|(_, ids)| ids.iter());
+    format!(
+        "[{}]",
+        ids.map(u64::to_string).collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// CEL rule for `payment.network`.
 pub(super) fn cel_known_network() -> String {
-    let aliases = ALIASES.iter().map(|(alias, _)| format!("'{alias}'")).collect::<Vec<_>>().join(", ");
+    let aliases = ALIASES
+        .iter()
+        .map(|(alias, _)| format!("'{alias}'"))
+        .collect::<Vec<_>>()
+        .join(", ");
     format!("self in [{aliases}] || self.matches('^eip155:[1-9][0-9]{{0,15}}$')")
 }
 
 /// What to write instead of a network that [`cel_known_network`] refuses.
 pub(super) fn known_network_message() -> String {
-    let aliases = ALIASES.iter().map(|(alias, _)| *alias).collect::<Vec<_>>().join(", ");
+    let aliases = ALIASES
+        .iter()
+        .map(|(alias, _)| *alias)
+        .collect::<Vec<_>>()
+        .join(", ");
     format!("network must be a CAIP-2 id like eip155:8453, or one of {aliases}")
 }
 
@@ -149,7 +169,10 @@ mod tests {
 
     #[test]
     fn a_chain_is_listed_once() {
-        let mut ids: Vec<u64> = CHAINS.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+        let mut ids: Vec<u64> = CHAINS
+            .iter()
+            .flat_map(|(_, ids)| ids.iter().copied())
+            .collect();
         let count = ids.len();
         ids.sort_unstable();
         ids.dedup();
@@ -166,7 +189,12 @@ mod tests {
 
     #[test]
     fn spellings_of_one_network_are_one_chain() {
-        for (network, id) in [("base", 8453), ("Base-Mainnet", 8453), ("eip155:8453", 8453), ("eip155:31337", 31337)] {
+        for (network, id) in [
+            ("base", 8453),
+            ("Base-Mainnet", 8453),
+            ("eip155:8453", 8453),
+            ("eip155:31337", 31337),
+        ] {
             assert_eq!(chain_id(network), Some(id), "{network}");
         }
         for network in ["", "solana", "eip155:", "eip155:x", "8453"] {

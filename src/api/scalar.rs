@@ -30,8 +30,15 @@ impl FromStr for Nonce {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let nonce = Self(text.parse().map_err(|_| format!("nonce {text:?} is not a decimal number"))?);
-        if nonce.to_string() == text { Ok(nonce) } else { Err(format!("nonce {text:?} is not written as {nonce}")) }
+        let nonce = Self(
+            text.parse()
+                .map_err(|_| format!("nonce {text:?} is not a decimal number"))?,
+        );
+        if nonce.to_string() == text {
+            Ok(nonce)
+        } else {
+            Err(format!("nonce {text:?} is not written as {nonce}"))
+        }
     }
 }
 
@@ -54,11 +61,16 @@ pub(super) mod nonce_as_number {
 
     use super::Nonce;
 
-    pub(crate) fn serialize<S: Serializer>(nonce: &Nonce, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        nonce: &Nonce,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(nonce.0)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Nonce, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Nonce, D::Error> {
         u64::deserialize(deserializer).map(Nonce)
     }
 }
@@ -98,7 +110,10 @@ mod tests {
         let map = BTreeMap::from([(Nonce(9), 'a'), (Nonce(10), 'b')]);
         let json = serde_json::to_string(&map).unwrap();
         assert_eq!(json, r#"{"9":"a","10":"b"}"#);
-        assert_eq!(serde_json::from_str::<BTreeMap<Nonce, char>>(&json).unwrap(), map);
+        assert_eq!(
+            serde_json::from_str::<BTreeMap<Nonce, char>>(&json).unwrap(),
+            map
+        );
     }
 
     #[test]

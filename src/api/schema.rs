@@ -12,10 +12,12 @@ pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^
 pub(super) const POSITIVE_DECIMAL: &str = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$";
 /// CEL beside [`POSITIVE_DECIMAL`]: an amount of a coin with 18 decimals, whose smallest unit is 10^-18.
 pub(super) const COIN: &str = "self.matches('^[0-9]{1,17}([.][0-9]{1,18})?$')";
-pub(super) const COIN_MESSAGE: &str = "an amount has at most 17 digits before and 18 after the decimal point";
+pub(super) const COIN_MESSAGE: &str =
+    "an amount has at most 17 digits before and 18 after the decimal point";
 /// The same in units of 10^-9, as gas prices are given.
 pub(super) const GWEI: &str = "self.matches('^[0-9]{1,17}([.][0-9]{1,9})?$')";
-pub(super) const GWEI_MESSAGE: &str = "an amount of gwei has at most 17 digits before and 9 after the decimal point";
+pub(super) const GWEI_MESSAGE: &str =
+    "an amount of gwei has at most 17 digits before and 9 after the decimal point";
 /// A hex address in any case.
 pub(super) const ADDRESS: &str = "^0x[0-9a-fA-F]{40}$";
 /// A hex address in the one spelling that names and comparisons use.
@@ -28,8 +30,7 @@ pub(super) const UNSIGNED: &str = "^(0|[1-9][0-9]*)$";
 pub(super) const KEY: &str = "^[a-z2-7]{16}$";
 
 /// Why identity, registry and adopted agent cannot change any more.
-pub(super) const FROZEN: &str =
-    "frozen once the agent has a record (status.registration.key): raise registration.edition to ask for a new agent";
+pub(super) const FROZEN: &str = "frozen once the agent has a record (status.registration.key): raise registration.edition to ask for a new agent";
 
 const KEYED: &str = "oldSelf.?status.?registration.?key.hasValue()";
 
@@ -47,7 +48,10 @@ pub(super) fn registry_frozen() -> String {
     let used = "oldSelf.status.registration.registry";
     // Unset means the registry in use, so only naming that one may come or go.
     let names_used = |side: &str| {
-        format!("(!{} || (has({used}) && {side}.spec.registration.registryRef.name == {used}))", named(side))
+        format!(
+            "(!{} || (has({used}) && {side}.spec.registration.registryRef.name == {used}))",
+            named(side)
+        )
     };
     format!(
         "!{KEYED} || ({} && {} ? self.spec.registration.registryRef.name == oldSelf.spec.registration.registryRef.name : ({} && {}))",
@@ -69,7 +73,9 @@ pub(super) fn agent_id_frozen() -> String {
 
 /// An optional field of the object at hand that may be neither set, changed nor removed later.
 pub(super) fn constant(field: &str) -> String {
-    format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
+    format!(
+        "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+    )
 }
 
 pub(super) fn registry_address_known() -> String {

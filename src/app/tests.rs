@@ -66,7 +66,10 @@ impl Replica {
     async fn watch_over(&self) -> (oneshot::Sender<()>, std::thread::JoinHandle<bool>) {
         let leading = self.fence.opened().await;
         let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let watcher = std::thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -107,15 +110,26 @@ async fn nothing_that_a_reconciler_does_can_delay_a_renewal() {
     }
     let begun = Instant::now();
     work.join_all().await;
-    assert!(begun.elapsed() > Duration::from_secs(4), "the runtime was not saturated: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() > Duration::from_secs(4),
+        "the runtime was not saturated: {:?}",
+        begun.elapsed()
+    );
     let _ = stop.send(());
     assert!(!watcher.join().unwrap(), "the fence has closed");
     assert_eq!(replica.fence.leading().unwrap().epoch().cloned(), epoch);
-    assert!(replica.server.changes("leases").len() > renewed + 3, "renewals went on");
+    assert!(
+        replica.server.changes("leases").len() > renewed + 3,
+        "renewals went on"
+    );
     replica.drain.finish();
     replica.leave.cancel();
     assert_eq!(end.await, End::Asked);
-    assert_eq!(replica.server.get("leases", LEASE).unwrap()["spec"]["holderIdentity"], "", "it was released");
+    assert_eq!(
+        replica.server.get("leases", LEASE).unwrap()["spec"]["holderIdentity"],
+        "",
+        "it was released"
+    );
 }
 
 #[tokio::test]
@@ -123,7 +137,9 @@ async fn a_leader_that_loses_its_lease_ends_the_process_by_force() {
     let replica = Replica::new();
     let end = replica.start();
     replica.fence.opened().await;
-    replica.server.edit("leases", LEASE, |lease| lease["spec"]["holderIdentity"] = json!("host_2"));
+    replica.server.edit("leases", LEASE, |lease| {
+        lease["spec"]["holderIdentity"] = json!("host_2")
+    });
     assert_eq!(end.await, End::Forced);
     assert_eq!(replica.fence.remaining(), Duration::ZERO);
 }

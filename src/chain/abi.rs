@@ -25,7 +25,11 @@ sol! {
 /// Calldata that registers an agent with this URI.
 #[must_use]
 pub fn register(agent_uri: &str) -> Bytes {
-    registerCall { agentURI: agent_uri.to_owned() }.abi_encode().into()
+    registerCall {
+        agentURI: agent_uri.to_owned(),
+    }
+    .abi_encode()
+    .into()
 }
 
 /// An agent's id as the contract counts it.

@@ -124,8 +124,14 @@ impl Endpoint {
     /// If it is no URL.
     pub fn new(url: &str, metrics: Metrics) -> Result<Self, UrlError> {
         let url: reqwest::Url = url.trim().parse().map_err(|_| UrlError)?;
-        let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")).ok_or(UrlError)?;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let host = url
+            .host_str()
+            .filter(|_| matches!(url.scheme(), "http" | "https"))
+            .ok_or(UrlError)?;
+        let port = url
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         let name = format!("{}://{host}{port}", url.scheme());
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_BUDGET)
@@ -136,7 +142,12 @@ impl Endpoint {
         let secrets = secrets(&url);
         // No fillers: nonce, gas and fees are decided here, and nowhere else.
         let provider = ProviderBuilder::<_, _, AnyNetwork>::default().connect_reqwest(client, url);
-        Ok(Self { provider, name, secrets, metrics })
+        Ok(Self {
+            provider,
+            name,
+            secrets,
+            metrics,
+        })
     }
 
     /// Asks, within a time limit, and counts the answer.
@@ -146,11 +157,18 @@ impl Endpoint {
         question: impl Future<Output = Result<T, TransportError>>,
     ) -> Result<T, RpcError> {
         let begun = Instant::now();
-        let budget = if call == Call::Logs { LOGS_BUDGET } else { BUDGET };
+        let budget = if call == Call::Logs {
+            LOGS_BUDGET
+        } else {
+            BUDGET
+        };
         let name = crate::metrics::Label::as_str(call);
         let answer = match tokio::time::timeout(budget, question).await {
             Ok(answer) => answer.map_err(|error| self.read_error(name, &error)),
-            Err(_) => Err(RpcError::Unreachable { call: name, why: "no answer in time" }),
+            Err(_) => Err(RpcError::Unreachable {
+                call: name,
+                why: "no answer in time",
+            }),
         };
         let kind = match &answer {
             Ok(_) => Answer::Ok,
@@ -163,8 +181,14 @@ impl Endpoint {
 
     fn read_error(&self, call: &'static str, error: &TransportError) -> RpcError {
         match error {
-            AlloyError::ErrorResp(payload) => RpcError::Refused { call, words: self.without_secrets(&payload.message) },
-            AlloyError::NullResp => RpcError::Incomplete { call, what: "a result" },
+            AlloyError::ErrorResp(payload) => RpcError::Refused {
+                call,
+                words: self.without_secrets(&payload.message),
+            },
+            AlloyError::NullResp => RpcError::Incomplete {
+                call,
+                what: "a result",
+            },
             AlloyError::Transport(TransportErrorKind::HttpError(error)) => RpcError::Unreachable {
                 call,
                 why: match error.status {
@@ -183,14 +207,24 @@ impl Endpoint {
                     _ => "the connection broke",
                 },
             },
-            _ => RpcError::Unreachable { call, why: "the answer is not JSON-RPC" },
+            _ => RpcError::Unreachable {
+                call,
+                why: "the answer is not JSON-RPC",
+            },
         }
     }
 
     /// An endpoint's own words, shortened, without any part of its URL that could be a credential.
     fn without_secrets(&self, words: &str) -> String {
-        let clean = self.secrets.iter().fold(words.to_owned(), |text, secret| text.replace(secret, "***"));
-        clean.chars().filter(|letter| !letter.is_control()).take(WORDS).collect()
+        let clean = self
+            .secrets
+            .iter()
+            .fold(words.to_owned(), |text, secret| text.replace(secret, "***"));
+        clean
+            .chars()
+            .filter(|letter| !letter.is_control())
+            .take(WORDS)
+            .collect()
     }
 
     /// EIP-155 id of the chain.
@@ -206,7 +240,12 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn block(&self, at: BlockNumberOrTag) -> Result<Option<Block>, RpcError> {
-        let block = self.ask(Call::Block, self.provider.get_block_by_number(at).into_future()).await?;
+        let block = self
+            .ask(
+                Call::Block,
+                self.provider.get_block_by_number(at).into_future(),
+            )
+            .await?;
         Ok(block.map(|block| Block {
             number: block.header.number,
             hash: block.header.hash,
@@ -220,7 +259,9 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn code_hash(&self, address: Address) -> Result<Option<B256>, RpcError> {
-        let code = self.ask(Call::Code, self.provider.get_code_at(address).into_future()).await?;
+        let code = self
+            .ask(Call::Code, self.provider.get_code_at(address).into_future())
+            .await?;
         Ok((!code.is_empty()).then(|| keccak256(code)))
     }
 
@@ -229,43 +270,92 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn version(&self, registry: Address) -> Result<Option<String>, RpcError> {
-        self.view(registry, &abi::getVersionCall {}, BlockId::latest()).await
+        self.view(registry, &abi::getVersionCall {}, BlockId::latest())
+            .await
     }
 
     /// Owner of an agent at a block; `None` if the registry does not know it.
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn owner_of(&self, registry: Address, agent_id: U256, block: u64) -> Result<Option<Address>, RpcError> {
-        self.view(registry, &abi::ownerOfCall { tokenId: agent_id }, BlockId::number(block)).await
+    pub async fn owner_of(
+        &self,
+        registry: Address,
+        agent_id: U256,
+        block: u64,
+    ) -> Result<Option<Address>, RpcError> {
+        self.view(
+            registry,
+            &abi::ownerOfCall { tokenId: agent_id },
+            BlockId::number(block),
+        )
+        .await
     }
 
     /// URI of an agent at a block; `None` if the registry does not know it.
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn token_uri(&self, registry: Address, agent_id: U256, block: u64) -> Result<Option<String>, RpcError> {
-        self.view(registry, &abi::tokenURICall { tokenId: agent_id }, BlockId::number(block)).await
+    pub async fn token_uri(
+        &self,
+        registry: Address,
+        agent_id: U256,
+        block: u64,
+    ) -> Result<Option<String>, RpcError> {
+        self.view(
+            registry,
+            &abi::tokenURICall { tokenId: agent_id },
+            BlockId::number(block),
+        )
+        .await
     }
 
     /// Number of agents of an owner at a block.
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn balance_of(&self, registry: Address, owner: Address, block: u64) -> Result<U256, RpcError> {
-        let balance = self.view(registry, &abi::balanceOfCall { owner }, BlockId::number(block)).await?;
-        balance.ok_or(RpcError::Incomplete { call: "eth_call", what: "a balance" })
+    pub async fn balance_of(
+        &self,
+        registry: Address,
+        owner: Address,
+        block: u64,
+    ) -> Result<U256, RpcError> {
+        let balance = self
+            .view(
+                registry,
+                &abi::balanceOfCall { owner },
+                BlockId::number(block),
+            )
+            .await?;
+        balance.ok_or(RpcError::Incomplete {
+            call: "eth_call",
+            what: "a balance",
+        })
     }
 
     /// Asks a contract; `None` if it reverts, or answers something else.
-    async fn view<C: SolCall>(&self, to: Address, call: &C, block: BlockId) -> Result<Option<C::Return>, RpcError> {
-        let request = TransactionRequest::default().with_to(to).with_input(call.abi_encode());
-        let question = self.provider.call(WithOtherFields::new(request)).block(block);
+    async fn view<C: SolCall>(
+        &self,
+        to: Address,
+        call: &C,
+        block: BlockId,
+    ) -> Result<Option<C::Return>, RpcError> {
+        let request = TransactionRequest::default()
+            .with_to(to)
+            .with_input(call.abi_encode());
+        let question = self
+            .provider
+            .call(WithOtherFields::new(request))
+            .block(block);
         let question = async {
             match question.await {
                 Ok(bytes) => Ok(Some(bytes)),
                 // Only an error with revert data is the contract's own answer; any other is the endpoint's.
-                Err(error) if error.as_error_resp().is_some_and(|payload| payload.as_revert_data().is_some()) => {
+                Err(error)
+                    if error
+                        .as_error_resp()
+                        .is_some_and(|payload| payload.as_revert_data().is_some()) =>
+                {
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -281,7 +371,9 @@ impl Endpoint {
     /// If there is no answer.
     pub async fn counts(&self, account: Address, finalized: u64) -> Result<Counts, RpcError> {
         Ok(Counts {
-            finalized: self.count_at(account, BlockNumberOrTag::Number(finalized)).await?,
+            finalized: self
+                .count_at(account, BlockNumberOrTag::Number(finalized))
+                .await?,
             latest: self.count_at(account, BlockNumberOrTag::Latest).await?,
             pending: self.count_at(account, BlockNumberOrTag::Pending).await?,
         })
@@ -291,8 +383,16 @@ impl Endpoint {
     ///
     /// # Errors
     /// If there is no answer, also because the endpoint has forgotten that block's state.
-    pub async fn count_at(&self, account: Address, at: BlockNumberOrTag) -> Result<Nonce, RpcError> {
-        let question = self.provider.get_transaction_count(account).block_id(at.into()).into_future();
+    pub async fn count_at(
+        &self,
+        account: Address,
+        at: BlockNumberOrTag,
+    ) -> Result<Nonce, RpcError> {
+        let question = self
+            .provider
+            .get_transaction_count(account)
+            .block_id(at.into())
+            .into_future();
         self.ask(Call::TransactionCount, question).await.map(Nonce)
     }
 
@@ -301,7 +401,12 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn balance(&self, account: Address) -> Result<u128, RpcError> {
-        let balance = self.ask(Call::Balance, self.provider.get_balance(account).into_future()).await?;
+        let balance = self
+            .ask(
+                Call::Balance,
+                self.provider.get_balance(account).into_future(),
+            )
+            .await?;
         Ok(balance.saturating_to())
     }
 
@@ -310,17 +415,33 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn market(&self, latest: &Block) -> Result<Market, RpcError> {
-        let estimate = self.ask(Call::FeeHistory, self.provider.estimate_eip1559_fees()).await?;
-        Ok(Market { base_fee: latest.base_fee, tip: estimate.max_priority_fee_per_gas })
+        let estimate = self
+            .ask(Call::FeeHistory, self.provider.estimate_eip1559_fees())
+            .await?;
+        Ok(Market {
+            base_fee: latest.base_fee,
+            tip: estimate.max_priority_fee_per_gas,
+        })
     }
 
     /// Gas that a call of the registry would use; refused if the call would revert.
     ///
     /// # Errors
     /// If there is no answer, or the call would revert.
-    pub async fn estimate_gas(&self, from: Address, to: Address, calldata: Bytes) -> Result<u64, RpcError> {
-        let request = TransactionRequest::default().with_from(from).with_to(to).with_input(calldata);
-        let question = self.provider.estimate_gas(WithOtherFields::new(request)).into_future();
+    pub async fn estimate_gas(
+        &self,
+        from: Address,
+        to: Address,
+        calldata: Bytes,
+    ) -> Result<u64, RpcError> {
+        let request = TransactionRequest::default()
+            .with_from(from)
+            .with_to(to)
+            .with_input(calldata);
+        let question = self
+            .provider
+            .estimate_gas(WithOtherFields::new(request))
+            .into_future();
         self.ask(Call::EstimateGas, question).await
     }
 
@@ -328,18 +449,55 @@ impl Endpoint {
     ///
     /// # Errors
     /// If there is no answer, or a log without its place in the chain.
-    pub async fn page(&self, registry: Address, owner: Address, from: u64, to: u64) -> Result<Page, RpcError> {
-        let range = Filter::new().address(registry).from_block(from).to_block(to);
+    pub async fn page(
+        &self,
+        registry: Address,
+        owner: Address,
+        from: u64,
+        to: u64,
+    ) -> Result<Page, RpcError> {
+        let range = Filter::new()
+            .address(registry)
+            .from_block(from)
+            .to_block(to);
         let topic = B256::left_padding_from(owner.as_slice());
-        let registered = range.clone().event_signature(abi::Registered::SIGNATURE_HASH).topic2(topic);
-        let received = range.clone().event_signature(abi::Transfer::SIGNATURE_HASH).topic2(topic);
-        let given = range.event_signature(abi::Transfer::SIGNATURE_HASH).topic1(topic);
-        let logs = self.ask(Call::Logs, self.provider.get_logs(&registered)).await?;
-        let received = self.ask(Call::Logs, self.provider.get_logs(&received)).await?.len() as u64;
-        let given = self.ask(Call::Logs, self.provider.get_logs(&given)).await?.len() as u64;
-        let registrations = logs.iter().map(read_registration).collect::<Option<Vec<_>>>();
-        let registrations = registrations.ok_or(RpcError::Incomplete { call: "eth_getLogs", what: "a log's place" })?;
-        Ok(Page { from, to, registrations, received, given })
+        let registered = range
+            .clone()
+            .event_signature(abi::Registered::SIGNATURE_HASH)
+            .topic2(topic);
+        let received = range
+            .clone()
+            .event_signature(abi::Transfer::SIGNATURE_HASH)
+            .topic2(topic);
+        let given = range
+            .event_signature(abi::Transfer::SIGNATURE_HASH)
+            .topic1(topic);
+        let logs = self
+            .ask(Call::Logs, self.provider.get_logs(&registered))
+            .await?;
+        let received = self
+            .ask(Call::Logs, self.provider.get_logs(&received))
+            .await?
+            .len() as u64;
+        let given = self
+            .ask(Call::Logs, self.provider.get_logs(&given))
+            .await?
+            .len() as u64;
+        let registrations = logs
+            .iter()
+            .map(read_registration)
+            .collect::<Option<Vec<_>>>();
+        let registrations = registrations.ok_or(RpcError::Incomplete {
+            call: "eth_getLogs",
+            what: "a log's place",
+        })?;
+        Ok(Page {
+            from,
+            to,
+            registrations,
+            received,
+            given,
+        })
     }
 
     /// Sender and nonce of a transaction; `None` if the endpoint does not know it.
@@ -347,7 +505,12 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn transaction(&self, hash: B256) -> Result<Option<(Address, Nonce)>, RpcError> {
-        let transaction = self.ask(Call::Transaction, self.provider.get_transaction_by_hash(hash)).await?;
+        let transaction = self
+            .ask(
+                Call::Transaction,
+                self.provider.get_transaction_by_hash(hash),
+            )
+            .await?;
         Ok(transaction.map(|transaction| (transaction.from(), Nonce(transaction.nonce()))))
     }
 
@@ -356,13 +519,25 @@ impl Endpoint {
     /// # Errors
     /// If there is no answer.
     pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
-        let receipt = self.ask(Call::Receipt, self.provider.get_transaction_receipt(hash)).await?;
+        let receipt = self
+            .ask(Call::Receipt, self.provider.get_transaction_receipt(hash))
+            .await?;
         Ok(receipt.and_then(|receipt| {
             // Rollups of the OP stack charge for data apart from gas, in a field of their own.
-            let data_fee = receipt.other.get_deserialized::<U256>("l1Fee").and_then(Result::ok).unwrap_or_default();
-            let gas_fee = receipt.effective_gas_price().saturating_mul(receipt.gas_used().into());
+            let data_fee = receipt
+                .other
+                .get_deserialized::<U256>("l1Fee")
+                .and_then(Result::ok)
+                .unwrap_or_default();
+            let gas_fee = receipt
+                .effective_gas_price()
+                .saturating_mul(receipt.gas_used().into());
             let cost = gas_fee.saturating_add(data_fee.saturating_to());
-            Some(Receipt { succeeded: receipt.status(), block: receipt.block_number()?, cost })
+            Some(Receipt {
+                succeeded: receipt.status(),
+                block: receipt.block_number()?,
+                cost,
+            })
         }))
     }
 
@@ -376,7 +551,9 @@ impl Endpoint {
             let sent = self.provider.send_raw_transaction(raw).await;
             sent.map(|_| ())
         };
-        let answer = leading.guard(Effect::Chain, self.ask(Call::Send, question)).await?;
+        let answer = leading
+            .guard(Effect::Chain, self.ask(Call::Send, question))
+            .await?;
         Ok(match answer {
             Ok(()) => Sent::Accepted,
             Err(RpcError::Refused { words, .. }) => read_refusal(words),
@@ -389,7 +566,13 @@ impl Endpoint {
 fn read_refusal(words: String) -> Sent {
     let lower = words.to_lowercase();
     let has = |families: &[&str]| families.iter().any(|family| lower.contains(family));
-    if has(&["already known", "already imported", "already in mempool", "known transaction", "alreadyknown"]) {
+    if has(&[
+        "already known",
+        "already imported",
+        "already in mempool",
+        "known transaction",
+        "alreadyknown",
+    ]) {
         Sent::Accepted
     } else if has(&["nonce too low", "nonce is too low", "old nonce", "oldnonce"]) {
         Sent::NonceUsed
@@ -412,11 +595,24 @@ fn read_registration(log: &alloy::rpc::types::Log) -> Option<Registration> {
 /// Every part of a URL that may be a credential: user, password, path and query, whole and in pieces.
 fn secrets(url: &reqwest::Url) -> Vec<String> {
     let pieces = url.path_segments().into_iter().flatten().map(str::to_owned);
-    let values = url.query_pairs().map(|(_, value)| value.into_owned()).collect::<Vec<_>>();
-    let whole =
-        [url.as_str(), url.path(), url.query().unwrap_or_default(), url.username(), url.password().unwrap_or_default()];
-    let mut secrets: Vec<String> =
-        whole.into_iter().map(str::to_owned).chain(pieces).chain(values).filter(|secret| secret.len() > 3).collect();
+    let values = url
+        .query_pairs()
+        .map(|(_, value)| value.into_owned())
+        .collect::<Vec<_>>();
+    let whole = [
+        url.as_str(),
+        url.path(),
+        url.query().unwrap_or_default(),
+        url.username(),
+        url.password().unwrap_or_default(),
+    ];
+    let mut secrets: Vec<String> = whole
+        .into_iter()
+        .map(str::to_owned)
+        .chain(pieces)
+        .chain(values)
+        .filter(|secret| secret.len() > 3)
+        .collect();
     // The longest first, so that no piece of a longer one is left standing.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
@@ -433,10 +629,15 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_of_a_url_but_scheme_and_host_is_ever_shown() {
-        let endpoint = endpoint("https://user:hunter22@rpc.example:8443/v3/0123456789abcdef?key=sesame");
+        let endpoint =
+            endpoint("https://user:hunter22@rpc.example:8443/v3/0123456789abcdef?key=sesame");
         assert_eq!(endpoint.to_string(), "https://rpc.example:8443");
-        assert_eq!(format!("{endpoint:?}"), "Endpoint(\"https://rpc.example:8443\")");
-        let words = "bad project 0123456789abcdef (key=sesame) of user:hunter22 at /v3/0123456789abcdef";
+        assert_eq!(
+            format!("{endpoint:?}"),
+            "Endpoint(\"https://rpc.example:8443\")"
+        );
+        let words =
+            "bad project 0123456789abcdef (key=sesame) of user:hunter22 at /v3/0123456789abcdef";
         let clean = endpoint.without_secrets(words);
         for secret in ["0123456789abcdef", "sesame", "hunter22", "user"] {
             assert!(!clean.contains(secret), "{clean}");
@@ -448,7 +649,13 @@ mod tests {
     async fn an_error_says_why_without_saying_where() {
         let endpoint = endpoint("http://127.0.0.1:1/v3/0123456789abcdef");
         let error = endpoint.chain_id().await.unwrap_err();
-        assert_eq!(error, RpcError::Unreachable { call: "eth_chainId", why: "no connection" });
+        assert_eq!(
+            error,
+            RpcError::Unreachable {
+                call: "eth_chainId",
+                why: "no connection"
+            }
+        );
         assert!(!error.to_string().contains("0123456789abcdef"));
     }
 
@@ -456,20 +663,41 @@ mod tests {
     fn only_absolute_http_urls_are_endpoints() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = crate::metrics::Metrics::new("lease").unwrap().chain;
-        for url in ["", "rpc.example", "ftp://rpc.example", "file:///etc/passwd", "http://"] {
-            assert_eq!(Endpoint::new(url, metrics.clone()).unwrap_err(), UrlError, "{url}");
+        for url in [
+            "",
+            "rpc.example",
+            "ftp://rpc.example",
+            "file:///etc/passwd",
+            "http://",
+        ] {
+            assert_eq!(
+                Endpoint::new(url, metrics.clone()).unwrap_err(),
+                UrlError,
+                "{url}"
+            );
         }
-        assert!(Endpoint::new(" http://rpc.example\n", metrics).is_ok(), "a Secret often ends with a newline");
+        assert!(
+            Endpoint::new(" http://rpc.example\n", metrics).is_ok(),
+            "a Secret often ends with a newline"
+        );
     }
 
     #[test]
     fn refusals_are_read_by_families_of_words_whatever_the_client() {
-        for words in ["already known", "transaction already imported", "Known transaction: 0x1", "AlreadyKnown"] {
+        for words in [
+            "already known",
+            "transaction already imported",
+            "Known transaction: 0x1",
+            "AlreadyKnown",
+        ] {
             assert_eq!(read_refusal(words.into()), Sent::Accepted, "{words}");
         }
-        for words in
-            ["nonce too low", "Nonce is too low: next 5", "OldNonce", "nonce too low: address 0x, tx: 1 state: 2"]
-        {
+        for words in [
+            "nonce too low",
+            "Nonce is too low: next 5",
+            "OldNonce",
+            "nonce too low: address 0x, tx: 1 state: 2",
+        ] {
             assert_eq!(read_refusal(words.into()), Sent::NonceUsed, "{words}");
         }
         for words in [
@@ -478,7 +706,11 @@ mod tests {
             "max fee per gas less than block base fee",
             "txpool is full",
         ] {
-            assert_eq!(read_refusal(words.into()), Sent::Refused(words.into()), "{words}");
+            assert_eq!(
+                read_refusal(words.into()),
+                Sent::Refused(words.into()),
+                "{words}"
+            );
         }
     }
 }

@@ -30,13 +30,17 @@ impl Step {
     /// A range was answered.
     #[must_use]
     pub fn answered(self) -> Self {
-        Self { blocks: (self.blocks * 2).min(MOST) }
+        Self {
+            blocks: (self.blocks * 2).min(MOST),
+        }
     }
 
     /// A range was refused; `None` if it cannot be made any smaller.
     #[must_use]
     pub fn refused(self) -> Option<Self> {
-        (self.blocks > 1).then_some(Self { blocks: self.blocks / 2 })
+        (self.blocks > 1).then_some(Self {
+            blocks: self.blocks / 2,
+        })
     }
 }
 

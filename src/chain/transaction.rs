@@ -43,7 +43,11 @@ impl Signer {
     pub fn new(key: &str, expected: Address) -> Result<Self, KeyError> {
         let signer = PrivateKeySigner::from_str(key.trim()).map_err(|_| KeyError::Malformed)?;
         let actual = signer.address();
-        if actual == expected { Ok(Self(signer)) } else { Err(KeyError::OtherAccount { expected, actual }) }
+        if actual == expected {
+            Ok(Self(signer))
+        } else {
+            Err(KeyError::OtherAccount { expected, actual })
+        }
     }
 
     /// Address of the account.
@@ -57,7 +61,14 @@ impl Signer {
     /// # Errors
     /// If the account cannot sign.
     pub fn sign(&self, order: &Order) -> Result<Attempt, alloy::signers::Error> {
-        let Order { chain_id, nonce, to, calldata, gas, fees } = order;
+        let Order {
+            chain_id,
+            nonce,
+            to,
+            calldata,
+            gas,
+            fees,
+        } = order;
         let mut transaction = TxEip1559 {
             chain_id: *chain_id,
             nonce: nonce.0,
@@ -132,14 +143,19 @@ pub struct Mismatch(&'static str);
 /// What differs.
 pub fn check(raw: &Bytes, expected: &Expected) -> Result<(), Mismatch> {
     let envelope = TxEnvelope::decode_2718_exact(raw).map_err(|_| Mismatch("encoding"))?;
-    let signer = envelope.recover_signer().map_err(|_| Mismatch("signature"))?;
+    let signer = envelope
+        .recover_signer()
+        .map_err(|_| Mismatch("signature"))?;
     let checks = [
         ("chain id", envelope.chain_id() == Some(expected.chain_id)),
         ("signer", signer == expected.signer),
         ("nonce", envelope.nonce() == expected.nonce.0),
         ("contract", envelope.to() == Some(expected.to)),
         ("value", envelope.value().is_zero()),
-        ("calldata", keccak256(envelope.input()) == expected.calldata_hash),
+        (
+            "calldata",
+            keccak256(envelope.input()) == expected.calldata_hash,
+        ),
     ];
     match checks.into_iter().find(|(_, equal)| !equal) {
         Some((what, _)) => Err(Mismatch(what)),
@@ -153,7 +169,8 @@ mod tests {
     use crate::chain::abi;
 
     const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
-    const ADDRESS: Address = alloy::primitives::address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
+    const ADDRESS: Address =
+        alloy::primitives::address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
 
     fn order() -> Order {
         Order {
@@ -162,13 +179,28 @@ mod tests {
             to: Address::repeat_byte(4),
             calldata: abi::register("https://x/agents/a.json"),
             gas: 200_000,
-            fees: Fees { max_fee: 30, tip: 2 },
+            fees: Fees {
+                max_fee: 30,
+                tip: 2,
+            },
         }
     }
 
     fn expected() -> Expected {
-        let Order { chain_id, nonce, to, calldata, .. } = order();
-        Expected { chain_id, signer: ADDRESS, nonce, to, calldata_hash: keccak256(calldata) }
+        let Order {
+            chain_id,
+            nonce,
+            to,
+            calldata,
+            ..
+        } = order();
+        Expected {
+            chain_id,
+            signer: ADDRESS,
+            nonce,
+            to,
+            calldata_hash: keccak256(calldata),
+        }
     }
 
     #[test]
@@ -176,7 +208,10 @@ mod tests {
         for key in [KEY, &KEY[2..], &format!("{KEY}\n")] {
             assert_eq!(Signer::new(key, ADDRESS).unwrap().address(), ADDRESS);
         }
-        let other = KeyError::OtherAccount { expected: Address::ZERO, actual: ADDRESS };
+        let other = KeyError::OtherAccount {
+            expected: Address::ZERO,
+            actual: ADDRESS,
+        };
         assert_eq!(Signer::new(KEY, Address::ZERO).unwrap_err(), other);
     }
 
@@ -196,8 +231,14 @@ mod tests {
         let raw = attempt.raw.clone().unwrap();
         assert_eq!(check(&raw, &expected()), Ok(()));
         assert_eq!(attempt.hash, keccak256(&raw));
-        assert_eq!((attempt.nonce, attempt.gas, attempt.kind), (Nonce(5), 200_000, Operation::Register));
-        assert_eq!((attempt.max_fee_per_gas, attempt.max_priority_fee_per_gas), (Wei(30), Wei(2)));
+        assert_eq!(
+            (attempt.nonce, attempt.gas, attempt.kind),
+            (Nonce(5), 200_000, Operation::Register)
+        );
+        assert_eq!(
+            (attempt.max_fee_per_gas, attempt.max_priority_fee_per_gas),
+            (Wei(30), Wei(2))
+        );
         assert_eq!(signer.sign(&order()).unwrap(), attempt);
     }
 
@@ -206,16 +247,49 @@ mod tests {
         let signer = Signer::new(KEY, ADDRESS).unwrap();
         let raw = signer.sign(&order()).unwrap().raw.unwrap();
         let wrong = [
-            ("chain id", Expected { chain_id: 1, ..expected() }),
-            ("signer", Expected { signer: Address::ZERO, ..expected() }),
-            ("nonce", Expected { nonce: Nonce(6), ..expected() }),
-            ("contract", Expected { to: Address::ZERO, ..expected() }),
-            ("calldata", Expected { calldata_hash: B256::ZERO, ..expected() }),
+            (
+                "chain id",
+                Expected {
+                    chain_id: 1,
+                    ..expected()
+                },
+            ),
+            (
+                "signer",
+                Expected {
+                    signer: Address::ZERO,
+                    ..expected()
+                },
+            ),
+            (
+                "nonce",
+                Expected {
+                    nonce: Nonce(6),
+                    ..expected()
+                },
+            ),
+            (
+                "contract",
+                Expected {
+                    to: Address::ZERO,
+                    ..expected()
+                },
+            ),
+            (
+                "calldata",
+                Expected {
+                    calldata_hash: B256::ZERO,
+                    ..expected()
+                },
+            ),
         ];
         for (what, expected) in wrong {
             assert_eq!(check(&raw, &expected), Err(Mismatch(what)));
         }
-        assert_eq!(check(&Bytes::from_static(b"\x02\xde\xad"), &expected()), Err(Mismatch("encoding")));
+        assert_eq!(
+            check(&Bytes::from_static(b"\x02\xde\xad"), &expected()),
+            Err(Mismatch("encoding"))
+        );
         let longer: Bytes = [raw.as_ref(), &[0]].concat().into();
         assert_eq!(check(&longer, &expected()), Err(Mismatch("encoding")));
     }

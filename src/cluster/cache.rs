@@ -128,38 +128,85 @@ impl Cache {
     pub fn fill(client: &Client, metrics: &Metrics) -> (Self, JoinSet<()>) {
         let (changes, _) = broadcast::channel(BACKLOG);
         let mut watches = JoinSet::new();
-        let keeper = Keeper { client, metrics, changes: &changes };
-        let offers = keeper.keep(&mut watches, Kind::ServiceOffer, invalid, |offer: &Guarded<ServiceOffer>| {
-            Change::Offer { namespace: offer.namespace().unwrap_or_default(), name: offer.name_any() }
-        });
+        let keeper = Keeper {
+            client,
+            metrics,
+            changes: &changes,
+        };
+        let offers = keeper.keep(
+            &mut watches,
+            Kind::ServiceOffer,
+            invalid,
+            |offer: &Guarded<ServiceOffer>| Change::Offer {
+                namespace: offer.namespace().unwrap_or_default(),
+                name: offer.name_any(),
+            },
+        );
         let chains = metrics.chain.clone();
-        let registries = keeper.keep(&mut watches, Kind::IdentityRegistry, invalid, move |registry: &Guarded<_>| {
-            if let Ok(registry) = &registry.0 {
-                let registry: &IdentityRegistry = registry;
-                chains.introduce(registry.spec.chain_id);
-            }
-            Change::Registry(registry.name_any())
-        });
+        let registries = keeper.keep(
+            &mut watches,
+            Kind::IdentityRegistry,
+            invalid,
+            move |registry: &Guarded<_>| {
+                if let Ok(registry) = &registry.0 {
+                    let registry: &IdentityRegistry = registry;
+                    chains.introduce(registry.spec.chain_id);
+                }
+                Change::Registry(registry.name_any())
+            },
+        );
         let users = Users::default();
         let listed = Arc::clone(&users);
-        let records = keeper.keep(&mut watches, Kind::AgentRegistration, invalid, move |record: &Guarded<_>| {
-            let offers = record.0.iter().flat_map(|record: &AgentRegistration| &record.spec.offers);
-            let offers: Vec<_> = offers.map(|offer| (offer.namespace.clone(), offer.name.clone())).collect();
-            let name = record.name_any();
-            let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
-            for offer in &offers {
-                listed.entry(offer.clone()).or_default().insert(name.clone());
-            }
-            Change::Record { name, offers }
-        });
-        let namespaces =
-            keeper.keep(&mut watches, Kind::Namespace, valid, |namespace: &PartialObjectMeta<Namespace>| {
-                Change::Namespace(namespace.name_any())
-            });
-        let services = keeper.keep(&mut watches, Kind::Service, valid, |service: &PartialObjectMeta<Service>| {
-            Change::Service { namespace: service.namespace().unwrap_or_default(), name: service.name_any() }
-        });
-        (Self { offers, registries, records, namespaces, services, users, changes }, watches)
+        let records = keeper.keep(
+            &mut watches,
+            Kind::AgentRegistration,
+            invalid,
+            move |record: &Guarded<_>| {
+                let offers = record
+                    .0
+                    .iter()
+                    .flat_map(|record: &AgentRegistration| &record.spec.offers);
+                let offers: Vec<_> = offers
+                    .map(|offer| (offer.namespace.clone(), offer.name.clone()))
+                    .collect();
+                let name = record.name_any();
+                let mut listed = listed.lock().unwrap_or_else(PoisonError::into_inner);
+                for offer in &offers {
+                    listed
+                        .entry(offer.clone())
+                        .or_default()
+                        .insert(name.clone());
+                }
+                Change::Record { name, offers }
+            },
+        );
+        let namespaces = keeper.keep(
+            &mut watches,
+            Kind::Namespace,
+            valid,
+            |namespace: &PartialObjectMeta<Namespace>| Change::Namespace(namespace.name_any()),
+        );
+        let services = keeper.keep(
+            &mut watches,
+            Kind::Service,
+            valid,
+            |service: &PartialObjectMeta<Service>| Change::Service {
+                namespace: service.namespace().unwrap_or_default(),
+                name: service.name_any(),
+            },
+        );
+        (
+            Self {
+                offers,
+                registries,
+                records,
+                namespaces,
+                services,
+                users,
+                changes,
+            },
+            watches,
+        )
     }
 
     /// Waits until every kind has been listed.
@@ -208,7 +255,11 @@ impl Cache {
     /// Every offer that can be decoded.
     #[must_use]
     pub fn offers(&self) -> Vec<Decoded<ServiceOffer>> {
-        self.offers.state().into_iter().filter_map(Decoded::new).collect()
+        self.offers
+            .state()
+            .into_iter()
+            .filter_map(Decoded::new)
+            .collect()
     }
 
     /// An offer, if it can be decoded.
@@ -220,7 +271,11 @@ impl Cache {
     /// Every registry that can be decoded.
     #[must_use]
     pub fn registries(&self) -> Vec<Decoded<IdentityRegistry>> {
-        self.registries.state().into_iter().filter_map(Decoded::new).collect()
+        self.registries
+            .state()
+            .into_iter()
+            .filter_map(Decoded::new)
+            .collect()
     }
 
     /// A registry, if it can be decoded.
@@ -232,7 +287,11 @@ impl Cache {
     /// Every record that can be decoded.
     #[must_use]
     pub fn records(&self) -> Vec<Decoded<AgentRegistration>> {
-        self.records.state().into_iter().filter_map(Decoded::new).collect()
+        self.records
+            .state()
+            .into_iter()
+            .filter_map(Decoded::new)
+            .collect()
     }
 
     /// The record of a key, if it can be decoded.
@@ -248,9 +307,15 @@ impl Cache {
         let names = listed.get(offer).cloned().unwrap_or_default();
         drop(listed);
         let lists = |record: &Decoded<AgentRegistration>| {
-            record.spec.offers.iter().any(|listed| listed.namespace == offer.0 && listed.name == offer.1)
+            record
+                .spec
+                .offers
+                .iter()
+                .any(|listed| listed.namespace == offer.0 && listed.name == offer.1)
         };
-        let found = names.iter().filter_map(|name| Decoded::new(self.records.get(&ObjectRef::new(name))?));
+        let found = names
+            .iter()
+            .filter_map(|name| Decoded::new(self.records.get(&ObjectRef::new(name))?));
         found.filter(lists).collect()
     }
 
@@ -258,13 +323,19 @@ impl Cache {
     #[must_use]
     pub fn namespace_labels(&self, name: &str) -> Option<BTreeMap<String, String>> {
         let namespace = self.namespaces.get(&ObjectRef::new(name))?;
-        namespace.metadata.deletion_timestamp.is_none().then(|| namespace.labels().clone())
+        namespace
+            .metadata
+            .deletion_timestamp
+            .is_none()
+            .then(|| namespace.labels().clone())
     }
 
     /// Whether a Service exists.
     #[must_use]
     pub fn service_exists(&self, namespace: &str, name: &str) -> bool {
-        self.services.get(&ObjectRef::new(name).within(namespace)).is_some()
+        self.services
+            .get(&ObjectRef::new(name).within(namespace))
+            .is_some()
     }
 
     /// Offers by condition and status.
@@ -274,10 +345,15 @@ impl Cache {
         use crate::metrics::Label;
         let mut counts = OfferCounts::default();
         for offer in self.offers.state() {
-            let conditions =
-                offer.0.as_ref().ok().and_then(|offer| offer.status.as_ref()).map(|status| &status.conditions);
+            let conditions = offer
+                .0
+                .as_ref()
+                .ok()
+                .and_then(|offer| offer.status.as_ref())
+                .map(|status| &status.conditions);
             for (row, kind) in counts.iter_mut().zip(OfferCondition::ALL) {
-                let found = conditions.and_then(|conditions| condition::find(conditions, kind.as_str()));
+                let found =
+                    conditions.and_then(|conditions| condition::find(conditions, kind.as_str()));
                 let column = match found.map(|condition| condition.status) {
                     Some(ConditionStatus::True) => 0,
                     Some(ConditionStatus::False) => 1,
@@ -299,7 +375,13 @@ where
             Ok(census) => {
                 let asked = Instant::now();
                 while asked.elapsed() < CENSUS_LIFE {
-                    if shows(store.state().iter().map(|object| (place(&**object), version(&**object))), &census) {
+                    if shows(
+                        store
+                            .state()
+                            .iter()
+                            .map(|object| (place(&**object), version(&**object))),
+                        &census,
+                    ) {
                         return;
                     }
                     sleep(CATCH_UP_PERIOD).await;
@@ -356,9 +438,16 @@ impl Keeper<'_> {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
-        let (metrics, changes, copy) = (self.metrics.watch.clone(), self.changes.clone(), store.clone());
+        let (metrics, changes, copy) = (
+            self.metrics.watch.clone(),
+            self.changes.clone(),
+            store.clone(),
+        );
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let stream = watcher(Api::<K>::all(self.client.clone()), config).default_backoff().modify(trim).reflect(writer);
+        let stream = watcher(Api::<K>::all(self.client.clone()), config)
+            .default_backoff()
+            .modify(trim)
+            .reflect(writer);
         watches.spawn(async move {
             let mut stream = std::pin::pin!(stream);
             loop {
@@ -368,13 +457,21 @@ impl Keeper<'_> {
                             metrics.synced(kind);
                         }
                         if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
-                            metrics.invalid(kind, copy.state().iter().filter(|object| is_invalid(object)).count());
+                            metrics.invalid(
+                                kind,
+                                copy.state()
+                                    .iter()
+                                    .filter(|object| is_invalid(object))
+                                    .count(),
+                            );
                         }
                         match event {
                             // Nobody listening is no loss: whoever begins to listen looks at everything.
                             watcher::Event::Apply(object)
                             | watcher::Event::Delete(object)
-                            | watcher::Event::InitApply(object) => drop(changes.send(change(&object))),
+                            | watcher::Event::InitApply(object) => {
+                                drop(changes.send(change(&object)))
+                            }
                             watcher::Event::Init | watcher::Event::InitDone => {}
                         }
                     }
@@ -416,14 +513,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_caught_up_when_it_shows_everything_in_no_older_version_and_nothing_that_is_gone() {
+    fn a_copy_has_caught_up_when_it_shows_everything_in_no_older_version_and_nothing_that_is_gone()
+    {
         let place = |name: &str| (Some("shop".to_owned()), name.to_owned());
         let version = |number: u64| Version(number.to_string());
         let copy = |objects: &[(&str, u64)]| -> Vec<_> {
-            objects.iter().map(|(name, number)| (place(name), version(*number))).collect()
+            objects
+                .iter()
+                .map(|(name, number)| (place(name), version(*number)))
+                .collect()
         };
         let objects = copy(&[("a", 7), ("b", 95)]).into_iter().collect();
-        let census = Census { version: version(100), objects };
+        let census = Census {
+            version: version(100),
+            objects,
+        };
         for (shown, fresh) in [
             (&[("a", 7), ("b", 95)][..], true),
             (&[("a", 101), ("b", 95)], true),

@@ -54,17 +54,27 @@ pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
 pub fn reading(config: Config, metrics: metrics::Client) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from(settle(config))?;
     let fence = wire::Layer::new(Fence::closed(Clock::start()), metrics.clone());
-    Ok(builder.with_layer(&Count(metrics)).with_layer(&fence).build())
+    Ok(builder
+        .with_layer(&Count(metrics))
+        .with_layer(&fence)
+        .build())
 }
 
 /// A client that writes while the fence is open, on connections of its own.
 ///
 /// # Errors
 /// If the configuration cannot be used.
-pub fn writing(config: Config, fence: Fence, metrics: metrics::Client) -> Result<Client, kube::Error> {
+pub fn writing(
+    config: Config,
+    fence: Fence,
+    metrics: metrics::Client,
+) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from((settle(config), Steps::through(fence.clone())))?;
     let fence = wire::Layer::new(fence, metrics.clone());
-    Ok(builder.with_layer(&Count(metrics)).with_layer(&fence).build())
+    Ok(builder
+        .with_layer(&Count(metrics))
+        .with_layer(&fence)
+        .build())
 }
 
 /// Counts every request that leaves the process.
@@ -75,7 +85,10 @@ impl<S> tower::Layer<S> for Count {
     type Service = Counted<S>;
 
     fn layer(&self, inner: S) -> Counted<S> {
-        Counted { metrics: self.0.clone(), inner }
+        Counted {
+            metrics: self.0.clone(),
+            inner,
+        }
     }
 }
 
@@ -99,11 +112,19 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let (metrics, method, begun) = (self.metrics.clone(), request.method().clone(), Instant::now());
+        let (metrics, method, begun) = (
+            self.metrics.clone(),
+            request.method().clone(),
+            Instant::now(),
+        );
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await;
-            metrics.requested(&method, response.as_ref().ok().map(Response::status), begun.elapsed());
+            metrics.requested(
+                &method,
+                response.as_ref().ok().map(Response::status),
+                begun.elapsed(),
+            );
             response
         })
     }
@@ -126,7 +147,9 @@ mod tests {
 
     /// A server that refuses everything with one code, and counts.
     async fn refusing(code: StatusCode) -> (Config, Arc<AtomicUsize>) {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
@@ -136,7 +159,10 @@ mod tests {
         };
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(refuse)).await });
         let config = Config::new(address.parse().unwrap());
-        assert!(config.default_retry, "this is how the library would have it");
+        assert!(
+            config.default_retry,
+            "this is how the library would have it"
+        );
         (config, count)
     }
 
@@ -150,7 +176,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_request_is_sent_once_by_every_client() {
-        for code in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT] {
+        for code in [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT,
+        ] {
             let (config, count) = refusing(code).await;
             let elector = unfenced(config.clone()).unwrap();
             let reader = reading(config.clone(), metrics()).unwrap();
@@ -166,7 +196,12 @@ mod tests {
                 let (lease, parameters) = (Lease::default(), PostParams::default());
                 assert!(leases(&client).create(&parameters, &lease).await.is_err());
                 sends_one("creation");
-                assert!(leases(&client).replace("a", &parameters, &lease).await.is_err());
+                assert!(
+                    leases(&client)
+                        .replace("a", &parameters, &lease)
+                        .await
+                        .is_err()
+                );
                 sends_one("replacement");
             }
         }
@@ -178,8 +213,16 @@ mod tests {
         let reader = reading(config.clone(), metrics()).unwrap();
         let writer = writing(config, Fence::closed(Clock::start()), metrics()).unwrap();
         for client in [&reader, &writer] {
-            let refused = leases(client).create(&PostParams::default(), &Lease::default()).await.unwrap_err();
-            assert!(causes(&refused).to_string().contains("this replica does not lead"), "{refused:?}");
+            let refused = leases(client)
+                .create(&PostParams::default(), &Lease::default())
+                .await
+                .unwrap_err();
+            assert!(
+                causes(&refused)
+                    .to_string()
+                    .contains("this replica does not lead"),
+                "{refused:?}"
+            );
         }
         assert_eq!(count.load(Ordering::Relaxed), 0);
         assert!(leases(&reader).get("a").await.is_err());

@@ -40,15 +40,24 @@ impl Reader {
     /// Reads through a client; Secrets in the namespace of the release only.
     #[must_use]
     pub fn new(client: Client, release_namespace: String) -> Self {
-        Self { client, release_namespace }
+        Self {
+            client,
+            release_namespace,
+        }
     }
 
     /// An offer. One that cannot be decoded is an answer as well: it must not stall whoever asks.
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn offer(&self, namespace: &str, name: &str) -> Result<Option<Guarded<ServiceOffer>>, Error> {
-        Ok(Api::namespaced(self.client.clone(), namespace).get_opt(name).await?)
+    pub async fn offer(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Guarded<ServiceOffer>>, Error> {
+        Ok(Api::namespaced(self.client.clone(), namespace)
+            .get_opt(name)
+            .await?)
     }
 
     /// A ledger.
@@ -73,7 +82,10 @@ impl Reader {
     /// If the API server does not answer.
     pub async fn cluster_wide<K>(&self, name: &str) -> Result<Option<K>, Error>
     where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope> + Clone + DeserializeOwned + Debug,
+        K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
     {
         Ok(Api::<K>::all(self.client.clone()).get_opt(name).await?)
     }
@@ -92,7 +104,11 @@ impl Reader {
             let page = api.list_metadata(&parameters).await?;
             // All pages show the moment of the first one.
             census.version = Version(page.metadata.resource_version.unwrap_or_default());
-            census.objects.extend(page.items.iter().map(|object| (place(object), version(object))));
+            census.objects.extend(
+                page.items
+                    .iter()
+                    .map(|object| (place(object), version(object))),
+            );
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => return Ok(census),
@@ -132,8 +148,18 @@ impl Reader {
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn registration_request(&self, namespace: &str, offer: &str) -> Result<Option<DynamicObject>, Error> {
-        self.relic("RegistrationRequest", "registrationrequests", namespace, &format!("so-{offer}-registration")).await
+    pub async fn registration_request(
+        &self,
+        namespace: &str,
+        offer: &str,
+    ) -> Result<Option<DynamicObject>, Error> {
+        self.relic(
+            "RegistrationRequest",
+            "registrationrequests",
+            namespace,
+            &format!("so-{offer}-registration"),
+        )
+        .await
     }
 
     /// What the old controller left of its agents: its AgentIdentity, if there is one.
@@ -142,7 +168,8 @@ impl Reader {
     /// If the API server does not answer.
     pub async fn agent_identity(&self) -> Result<Option<DynamicObject>, Error> {
         let (namespace, name) = AGENT_IDENTITY;
-        self.relic("AgentIdentity", "agentidentities", namespace, name).await
+        self.relic("AgentIdentity", "agentidentities", namespace, name)
+            .await
     }
 
     /// An object of a kind that need not exist in this cluster.
@@ -153,7 +180,8 @@ impl Reader {
         namespace: &str,
         name: &str,
     ) -> Result<Option<DynamicObject>, Error> {
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural);
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural);
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         match api.get(name).await {
             Ok(object) => Ok(Some(object)),

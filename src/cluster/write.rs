@@ -21,7 +21,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Error;
-use crate::api::{GROUP, IdentityRegistry, LEGACY_FINALIZER, ServiceOffer, ServiceOfferStatus, VERSION};
+use crate::api::{
+    GROUP, IdentityRegistry, LEGACY_FINALIZER, ServiceOffer, ServiceOfferStatus, VERSION,
+};
 use crate::leader::Leading;
 use crate::leader::fence::Effect;
 
@@ -52,8 +54,14 @@ impl Writer {
     /// Writes through a client; events name this replica.
     #[must_use]
     pub fn new(client: Client, replica: String) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(replica) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client }
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.into(),
+            instance: Some(replica),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+        }
     }
 
     /// Creates an object without a namespace. Its name is a test-and-set.
@@ -62,11 +70,20 @@ impl Writer {
     /// [`Error::Exists`] if the name is taken.
     pub async fn create<K>(&self, leading: &Leading, object: &K) -> Result<K, Error>
     where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Serialize + Debug,
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + Debug,
     {
         let api = Api::<K>::all(self.client.clone());
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        Ok(leading.guard(Effect::Kubernetes, api.create(&parameters, object)).await??)
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
+        Ok(leading
+            .guard(Effect::Kubernetes, api.create(&parameters, object))
+            .await??)
     }
 
     /// Replaces an object without a namespace, if it still has the version that this one was read with.
@@ -75,13 +92,25 @@ impl Writer {
     /// [`Error::Conflict`] if it has not.
     pub async fn replace<K>(&self, leading: &Leading, object: &K) -> Result<K, Error>
     where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + DeserializeOwned + Serialize + Debug,
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + Debug,
     {
-        debug_assert!(object.meta().resource_version.is_some(), "a replacement without a version is unconditional");
+        debug_assert!(
+            object.meta().resource_version.is_some(),
+            "a replacement without a version is unconditional"
+        );
         let api = Api::<K>::all(self.client.clone());
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
         let name = object.name_any();
-        Ok(leading.guard(Effect::Kubernetes, api.replace(&name, &parameters, object)).await??)
+        Ok(leading
+            .guard(Effect::Kubernetes, api.replace(&name, &parameters, object))
+            .await??)
     }
 
     /// Replaces the status of a registry, if it still has the version that this one was read with.
@@ -93,11 +122,22 @@ impl Writer {
         leading: &Leading,
         registry: &IdentityRegistry,
     ) -> Result<IdentityRegistry, Error> {
-        debug_assert!(registry.metadata.resource_version.is_some(), "a replacement without a version is unconditional");
+        debug_assert!(
+            registry.metadata.resource_version.is_some(),
+            "a replacement without a version is unconditional"
+        );
         let api = Api::<IdentityRegistry>::all(self.client.clone());
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PostParams::default()
+        };
         let name = registry.name_any();
-        Ok(leading.guard(Effect::Kubernetes, api.replace_status(&name, &parameters, registry)).await??)
+        Ok(leading
+            .guard(
+                Effect::Kubernetes,
+                api.replace_status(&name, &parameters, registry),
+            )
+            .await??)
     }
 
     /// Applies what is ours of an offer's status. What others wrote stays as it is. `object` names the offer, which need not
@@ -111,9 +151,15 @@ impl Writer {
         object: &ObjectReference,
         status: &ServiceOfferStatus,
     ) -> Result<(), Error> {
-        debug_assert!(object.resource_version.is_some(), "an application without a version is unconditional");
+        debug_assert!(
+            object.resource_version.is_some(),
+            "an application without a version is unconditional"
+        );
         let (namespace, name) = place(object);
-        let api = Api::<kube::api::PartialObjectMeta<ServiceOffer>>::namespaced(self.client.clone(), namespace);
+        let api = Api::<kube::api::PartialObjectMeta<ServiceOffer>>::namespaced(
+            self.client.clone(),
+            namespace,
+        );
         // Bound to the very object that was looked at: one that was made anew under its name has a status of its own.
         let metadata = ObjectMeta {
             name: object.name.clone(),
@@ -129,7 +175,12 @@ impl Writer {
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        leading.guard(Effect::Kubernetes, api.patch_status(name, &parameters, &Patch::Apply(&body))).await??;
+        leading
+            .guard(
+                Effect::Kubernetes,
+                api.patch_status(name, &parameters, &Patch::Apply(&body)),
+            )
+            .await??;
         Ok(())
     }
 
@@ -137,14 +188,30 @@ impl Writer {
     ///
     /// # Errors
     /// If the API server does not do as asked.
-    pub async fn strip_finalizer(&self, leading: &Leading, offer: &ServiceOffer) -> Result<(), Error> {
-        let finalizers: Vec<&String> = offer.finalizers().iter().filter(|own| *own != LEGACY_FINALIZER).collect();
-        let api = Api::<ServiceOffer>::namespaced(self.client.clone(), &offer.namespace().unwrap_or_default());
+    pub async fn strip_finalizer(
+        &self,
+        leading: &Leading,
+        offer: &ServiceOffer,
+    ) -> Result<(), Error> {
+        let finalizers: Vec<&String> = offer
+            .finalizers()
+            .iter()
+            .filter(|own| *own != LEGACY_FINALIZER)
+            .collect();
+        let api = Api::<ServiceOffer>::namespaced(
+            self.client.clone(),
+            &offer.namespace().unwrap_or_default(),
+        );
         let body = json!({
             "metadata": { "finalizers": finalizers, "resourceVersion": offer.resource_version() },
         });
         let (name, parameters) = (offer.name_any(), PatchParams::default());
-        leading.guard(Effect::Kubernetes, api.patch(&name, &parameters, &Patch::Merge(&body))).await??;
+        leading
+            .guard(
+                Effect::Kubernetes,
+                api.patch(&name, &parameters, &Patch::Merge(&body)),
+            )
+            .await??;
         Ok(())
     }
 
@@ -152,18 +219,32 @@ impl Writer {
     ///
     /// # Errors
     /// If the API server does not do as asked.
-    pub async fn publish(&self, leading: &Leading, object: &ObjectReference, note: &Note) -> Result<(), Error> {
+    pub async fn publish(
+        &self,
+        leading: &Leading,
+        object: &ObjectReference,
+        note: &Note,
+    ) -> Result<(), Error> {
         let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            type_: if note.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: note.reason.clone(),
             note: Some(note.message.clone()),
             action: note.action.into(),
             secondary: None,
         };
-        Ok(leading.guard(Effect::Kubernetes, self.recorder.publish(&event, object)).await??)
+        Ok(leading
+            .guard(Effect::Kubernetes, self.recorder.publish(&event, object))
+            .await??)
     }
 }
 
 fn place(object: &ObjectReference) -> (&str, &str) {
-    (object.namespace.as_deref().unwrap_or_default(), object.name.as_deref().unwrap_or_default())
+    (
+        object.namespace.as_deref().unwrap_or_default(),
+        object.name.as_deref().unwrap_or_default(),
+    )
 }

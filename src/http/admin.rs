@@ -25,7 +25,14 @@ struct Admin {
 /// The admin routes.
 pub fn router(health: Arc<Health>, metrics: Metrics, filter: Filter) -> Router {
     let http = metrics.http.clone();
-    counted(routes().with_state(Admin { health, metrics, filter }), http)
+    counted(
+        routes().with_state(Admin {
+            health,
+            metrics,
+            filter,
+        }),
+        http,
+    )
 }
 
 fn routes() -> Router<Admin> {
@@ -39,14 +46,20 @@ fn routes() -> Router<Admin> {
 async fn livez(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     match admin.health.is_alive() {
         true => (StatusCode::OK, "ok\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the elector or a loop has stopped\n"),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the elector or a loop has stopped\n",
+        ),
     }
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     match admin.health.is_synced() {
         true => (StatusCode::OK, "ok\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the cache is being filled\n"),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the cache is being filled\n",
+        ),
     }
 }
 
@@ -69,7 +82,11 @@ async fn set_log_level(
     body: String,
 ) -> Response {
     if !peer.ip().is_loopback() {
-        return (StatusCode::FORBIDDEN, "only from the Pod itself: use kubectl port-forward\n").into_response();
+        return (
+            StatusCode::FORBIDDEN,
+            "only from the Pod itself: use kubectl port-forward\n",
+        )
+            .into_response();
     }
     match admin.filter.set(body.trim()) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),

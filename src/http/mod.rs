@@ -29,7 +29,9 @@ pub async fn serve(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(end).await
+    axum::serve(listener, service)
+        .with_graceful_shutdown(end)
+        .await
 }
 
 /// Counts every request by its route, never by its path.
@@ -45,7 +47,11 @@ async fn count(
 ) -> Response {
     let begun = Instant::now();
     let matched = path.as_ref().map(MatchedPath::as_str).unwrap_or_default();
-    let route = Route::ALL.iter().copied().find(|route| route.as_str() == matched).unwrap_or(Route::Other);
+    let route = Route::ALL
+        .iter()
+        .copied()
+        .find(|route| route.as_str() == matched)
+        .unwrap_or(Route::Other);
     let response = next.run(request).await;
     metrics.served(route, response.status(), begun.elapsed());
     response

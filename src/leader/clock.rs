@@ -23,19 +23,30 @@ impl Clock {
     /// A clock whose first moment is this one.
     #[must_use]
     pub fn start() -> Self {
-        Self { monotonic: Instant::now(), boot: since_boot() }
+        Self {
+            monotonic: Instant::now(),
+            boot: since_boot(),
+        }
     }
 
     /// This moment.
     #[must_use]
     pub fn moment(self) -> Moment {
-        Moment(self.monotonic.elapsed().max(since_boot().saturating_sub(self.boot)))
+        Moment(
+            self.monotonic
+                .elapsed()
+                .max(since_boot().saturating_sub(self.boot)),
+        )
     }
 
     /// This instant, as the core of the elector takes it in.
     #[must_use]
     pub fn now(self) -> Now {
-        Now { moment: self.moment(), wall: wall(), chance: chance() }
+        Now {
+            moment: self.moment(),
+            wall: wall(),
+            chance: chance(),
+        }
     }
 
     /// When to wake for a moment.
@@ -48,7 +59,9 @@ impl Clock {
 /// The wall clock, in the whole microseconds that a Lease can hold.
 #[must_use]
 pub fn wall() -> Timestamp {
-    Timestamp::now().round(Unit::Microsecond).unwrap_or_default()
+    Timestamp::now()
+        .round(Unit::Microsecond)
+        .unwrap_or_default()
 }
 
 /// A share of chance.
@@ -59,7 +72,10 @@ pub fn chance() -> Chance {
 
 fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
-    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+    Duration::new(
+        time.tv_sec.try_into().unwrap_or_default(),
+        time.tv_nsec.try_into().unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]
@@ -79,16 +95,29 @@ mod tests {
         let copy = clock;
         tokio::time::advance(Duration::from_secs(3)).await;
         let moment = copy.moment();
-        assert!(moment.0 >= Duration::from_secs(3) && moment.0 < Duration::from_secs(4), "{moment:?}");
+        assert!(
+            moment.0 >= Duration::from_secs(3) && moment.0 < Duration::from_secs(4),
+            "{moment:?}"
+        );
         let ahead = clock.instant(moment + Duration::from_secs(2)) - Instant::now();
-        assert!(ahead <= Duration::from_secs(2) && ahead > Duration::from_secs(1), "{ahead:?}");
-        assert_eq!(clock.instant(Moment::default()), Instant::now(), "what has passed is due at once");
+        assert!(
+            ahead <= Duration::from_secs(2) && ahead > Duration::from_secs(1),
+            "{ahead:?}"
+        );
+        assert_eq!(
+            clock.instant(Moment::default()),
+            Instant::now(),
+            "what has passed is due at once"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn sleep_that_only_the_boot_clock_counts_has_passed_as_well() {
         let clock = Clock::start();
-        let slept = Clock { boot: clock.boot.saturating_sub(Duration::from_secs(40)), ..clock };
+        let slept = Clock {
+            boot: clock.boot.saturating_sub(Duration::from_secs(40)),
+            ..clock
+        };
         assert!(slept.moment().0 >= Duration::from_secs(40).min(clock.boot));
     }
 }

@@ -130,7 +130,11 @@ impl Fence {
     }
 
     fn with(gate: Gate, clock: Clock) -> Self {
-        Self { gate: watch::Sender::new(gate), clock, turnstile: Arc::default() }
+        Self {
+            gate: watch::Sender::new(gate),
+            clock,
+            turnstile: Arc::default(),
+        }
     }
 
     /// Opens the fence for a term, or moves the end of that term.
@@ -149,14 +153,20 @@ impl Fence {
 
     /// Closes the fence. Whoever was passing has passed.
     pub(super) fn close(&self) {
-        let _turn = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self
+            .turnstile
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.gate.send_replace(Gate::Closed);
     }
 
     /// Takes one step to the world, if the fence is open. Only one is taken at a time: wherever this process is stopped, no
     /// more than one has been allowed and not yet taken. A step must not wait for anything.
     pub(super) fn pass<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
-        let _turn = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self
+            .turnstile
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.is_open().then(step)
     }
 
@@ -168,11 +178,18 @@ impl Fence {
         let epoch = match &*self.gate.borrow() {
             Gate::Closed => return Err(NotLeading::Closed),
             Gate::OpenForEver => None,
-            Gate::Open { reach, .. } if self.left(reach).is_zero() => return Err(NotLeading::Closed),
-            Gate::Open { reach, .. } if reach.soft_end <= self.clock.moment() => return Err(NotLeading::TermEnding),
+            Gate::Open { reach, .. } if self.left(reach).is_zero() => {
+                return Err(NotLeading::Closed);
+            }
+            Gate::Open { reach, .. } if reach.soft_end <= self.clock.moment() => {
+                return Err(NotLeading::TermEnding);
+            }
             Gate::Open { epoch, .. } => Some(epoch.clone()),
         };
-        Ok(Leading { fence: self.clone(), epoch })
+        Ok(Leading {
+            fence: self.clone(),
+            epoch,
+        })
     }
 
     /// How much of the term is left: nothing while it is closed, without end where leadership is not elected.
@@ -233,7 +250,9 @@ impl Leading {
         match (&*self.fence.gate.borrow(), &self.epoch) {
             (Gate::OpenForEver, _) => Ok(Duration::MAX),
             (Gate::Closed, _) => Err(NotLeading::Closed),
-            (Gate::Open { epoch, .. }, own) if Some(epoch) != own.as_ref() => Err(NotLeading::TermOver),
+            (Gate::Open { epoch, .. }, own) if Some(epoch) != own.as_ref() => {
+                Err(NotLeading::TermOver)
+            }
             (Gate::Open { reach, .. }, _) => match self.fence.left(reach) {
                 Duration::ZERO => Err(NotLeading::Closed),
                 _ if effect == Effect::Chain && reach.soft_end <= self.fence.clock.moment() => {
@@ -249,7 +268,11 @@ impl Leading {
     ///
     /// # Errors
     /// If it was not begun, or [`NotLeading::Unanswered`] if it may or may not have happened.
-    pub async fn guard<T>(&self, effect: Effect, work: impl Future<Output = T>) -> Result<T, NotLeading> {
+    pub async fn guard<T>(
+        &self,
+        effect: Effect,
+        work: impl Future<Output = T>,
+    ) -> Result<T, NotLeading> {
         let left = self.remaining(effect)?.min(effect.budget());
         let mut work = pin!(work);
         // A process that was stopped in the middle goes on here: each step asks whether the term still stands.
@@ -257,7 +280,9 @@ impl Leading {
             Err(_) => Poll::Ready(Err(NotLeading::Unanswered)),
             Ok(_) => work.as_mut().poll(context).map(Ok),
         });
-        timeout(left, stepwise).await.map_err(|_| NotLeading::Unanswered)?
+        timeout(left, stepwise)
+            .await
+            .map_err(|_| NotLeading::Unanswered)?
     }
 
     /// Waits until the term is over.
@@ -279,7 +304,10 @@ impl Leading {
 impl Leading {
     /// Proof of a term that is over.
     pub(crate) fn outlived() -> Self {
-        let leading = Self { fence: Fence::open_for_ever(), epoch: None };
+        let leading = Self {
+            fence: Fence::open_for_ever(),
+            epoch: None,
+        };
         leading.fence.close();
         leading
     }
@@ -295,13 +323,21 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn epoch(version: &str) -> Epoch {
-        Epoch { lease_uid: "lease".into(), version: Version(version.into()), transitions: 0 }
+        Epoch {
+            lease_uid: "lease".into(),
+            version: Version(version.into()),
+            transitions: 0,
+        }
     }
 
     /// A reach from this moment, by clocks that agree.
     fn reach(fence: &Fence, soft: Duration, hard: Duration) -> Reach {
         let moment = fence.clock.moment();
-        Reach { soft_end: moment + soft, hard_end: moment + hard, wall_end: clock::wall() + 1000 * SECOND }
+        Reach {
+            soft_end: moment + soft,
+            hard_end: moment + hard,
+            wall_end: clock::wall() + 1000 * SECOND,
+        }
     }
 
     /// A fence that is open for ten seconds, the last three of which are for finishing.
@@ -319,22 +355,40 @@ mod tests {
     #[test]
     fn the_first_clock_that_says_so_ends_the_term() {
         let wall = clock::wall();
-        let reach = Reach { soft_end: Moment::default(), hard_end: Moment(10 * SECOND), wall_end: wall + 10 * SECOND };
+        let reach = Reach {
+            soft_end: Moment::default(),
+            hard_end: Moment(10 * SECOND),
+            wall_end: wall + 10 * SECOND,
+        };
         let left = |moment: u32, elapsed: i64| {
-            reach.left(Moment(moment * SECOND), wall + jiff::SignedDuration::from_secs(elapsed))
+            reach.left(
+                Moment(moment * SECOND),
+                wall + jiff::SignedDuration::from_secs(elapsed),
+            )
         };
         assert_eq!(left(4, 4), 6 * SECOND);
         assert_eq!(left(7, 4), 3 * SECOND);
-        assert_eq!(left(4, 9), SECOND, "a machine that was frozen finds out by its wall clock");
+        assert_eq!(
+            left(4, 9),
+            SECOND,
+            "a machine that was frozen finds out by its wall clock"
+        );
         assert_eq!(left(4, 3600), Duration::ZERO);
-        assert_eq!(left(4, -3600), 6 * SECOND, "a wall clock that is set back prolongs nothing");
+        assert_eq!(
+            left(4, -3600),
+            6 * SECOND,
+            "a wall clock that is set back prolongs nothing"
+        );
         assert_eq!(left(10, 0), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_fence_gives_no_proof_and_an_open_one_stops_by_itself() {
         let closed = Fence::closed(Clock::start());
-        assert_eq!((closed.leading().unwrap_err(), closed.remaining()), (NotLeading::Closed, Duration::ZERO));
+        assert_eq!(
+            (closed.leading().unwrap_err(), closed.remaining()),
+            (NotLeading::Closed, Duration::ZERO)
+        );
         let fence = open();
         let leading = fence.leading().unwrap();
         assert_eq!(leading.epoch(), Some(&epoch("1")));
@@ -344,12 +398,18 @@ mod tests {
         let moment = SECOND / 1000;
         tokio::time::advance(7 * SECOND + moment).await;
         assert_eq!(fence.leading().unwrap_err(), NotLeading::TermEnding);
-        assert_eq!(leading.remaining(Effect::Chain), Err(NotLeading::TermEnding));
+        assert_eq!(
+            leading.remaining(Effect::Chain),
+            Err(NotLeading::TermEnding)
+        );
         assert!(is_about(leading.remaining(Effect::Kubernetes), 3));
 
         tokio::time::advance(3 * SECOND + moment).await;
         assert_eq!(fence.leading().unwrap_err(), NotLeading::Closed);
-        assert_eq!(leading.remaining(Effect::Kubernetes), Err(NotLeading::Closed));
+        assert_eq!(
+            leading.remaining(Effect::Kubernetes),
+            Err(NotLeading::Closed)
+        );
         assert!(!fence.is_open());
     }
 
@@ -359,13 +419,22 @@ mod tests {
         assert_eq!(leading.guard(Effect::Kubernetes, async { 7 }).await, Ok(7));
         let begun = Instant::now();
         let never = std::future::pending::<()>();
-        assert_eq!(leading.guard(Effect::Chain, never).await, Err(NotLeading::Unanswered));
-        assert!(begun.elapsed() <= 10 * SECOND, "the term ended before the budget of 15 s");
+        assert_eq!(
+            leading.guard(Effect::Chain, never).await,
+            Err(NotLeading::Unanswered)
+        );
+        assert!(
+            begun.elapsed() <= 10 * SECOND,
+            "the term ended before the budget of 15 s"
+        );
 
         let leading = Fence::open_for_ever().leading().unwrap();
         let begun = Instant::now();
         let never = std::future::pending::<()>();
-        assert_eq!(leading.guard(Effect::Kubernetes, never).await, Err(NotLeading::Unanswered));
+        assert_eq!(
+            leading.guard(Effect::Kubernetes, never).await,
+            Err(NotLeading::Unanswered)
+        );
         assert_eq!(begun.elapsed(), Effect::Kubernetes.budget());
     }
 
@@ -375,7 +444,10 @@ mod tests {
         let end = Duration::from_millis(499);
         fence.open(epoch("1"), reach(&fence, end, end));
         let leading = fence.leading().unwrap();
-        assert_eq!(leading.remaining(Effect::Chain), Err(NotLeading::TermEnding));
+        assert_eq!(
+            leading.remaining(Effect::Chain),
+            Err(NotLeading::TermEnding)
+        );
         assert!(leading.remaining(Effect::Kubernetes).is_ok());
     }
 
@@ -385,12 +457,21 @@ mod tests {
         let leading = fence.leading().unwrap();
         let longer = reach(&fence, 20 * SECOND, 20 * SECOND);
         fence.open(epoch("1"), longer);
-        assert!(is_about(leading.remaining(Effect::Kubernetes), 20), "a renewal moves the end");
+        assert!(
+            is_about(leading.remaining(Effect::Kubernetes), 20),
+            "a renewal moves the end"
+        );
         fence.open(epoch("2"), longer);
-        assert_eq!(leading.remaining(Effect::Kubernetes), Err(NotLeading::TermOver));
+        assert_eq!(
+            leading.remaining(Effect::Kubernetes),
+            Err(NotLeading::TermOver)
+        );
         leading.over().await;
         fence.close();
-        assert_eq!(leading.remaining(Effect::Kubernetes), Err(NotLeading::Closed));
+        assert_eq!(
+            leading.remaining(Effect::Kubernetes),
+            Err(NotLeading::Closed)
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -140,7 +140,12 @@ enum Role {
     /// Nobody leads, or somebody else does, or nothing is known.
     Following,
     /// A write that would take the Lease over is under way. If the candidate is asked to end, it is waited for until then.
-    Acquiring { record: Record, leaving: Option<Moment>, way: Way, free: Moment },
+    Acquiring {
+        record: Record,
+        leaving: Option<Moment>,
+        way: Way,
+        free: Moment,
+    },
     /// The fence is open.
     Leading(Term),
     /// The fence is closed, because it has not been opened yet or because renewals failed; nobody else has been seen.
@@ -148,7 +153,10 @@ enum Role {
     /// The fence is open until the work has come to rest.
     Draining(Term),
     /// The fence is closed, and the Lease is being given back until then.
-    Releasing { acquired: Option<Timestamp>, until: Moment },
+    Releasing {
+        acquired: Option<Timestamp>,
+        until: Moment,
+    },
     /// It has ended.
     Over,
 }
@@ -192,7 +200,10 @@ enum Sight {
     /// It stands like this, and its record has not changed since.
     Present { lease: Lease, since: Moment },
     /// It is gone, as of this version or a later one. If it was ever seen: its last record, and since when that stood.
-    Gone { version: Version, last: Option<(Record, Moment)> },
+    Gone {
+        version: Version,
+        last: Option<(Record, Moment)>,
+    },
 }
 
 impl Sight {
@@ -322,9 +333,15 @@ impl Candidate {
                 }
             }
             Input::Marked { rivals } => {
-                let ends = rivals.iter().map(|lease| self.gone_since(lease) + self.config.lease_duration);
+                let ends = rivals
+                    .iter()
+                    .map(|lease| self.gone_since(lease) + self.config.lease_duration);
                 let until = ends.max().unwrap_or(now.moment);
-                if let Role::Suspended(Term { opening: Some(opening), .. }) = &mut self.role {
+                if let Role::Suspended(Term {
+                    opening: Some(opening),
+                    ..
+                }) = &mut self.role
+                {
                     // What was reported terminated meanwhile is no rival any more.
                     opening.clear = Some(opening.clear.map_or(until, |known| known.min(until)));
                     self.open(now, &mut actions);
@@ -384,8 +401,11 @@ impl Candidate {
             }
         }
         // What is overdue comes by its weight, not by its moment: the end of the fence before any write.
-        while let Some((_, due)) =
-            self.agenda().into_iter().filter(|(at, _)| *at <= now.moment).min_by_key(|(_, due)| *due)
+        while let Some((_, due)) = self
+            .agenda()
+            .into_iter()
+            .filter(|(at, _)| *at <= now.moment)
+            .min_by_key(|(_, due)| *due)
         {
             self.perform(due, now, &mut actions);
         }
@@ -409,7 +429,9 @@ impl Candidate {
 
     /// Leaves a take-over alone, if one is under way. What comes of its writes is news and nothing more.
     fn give_up(&mut self, actions: &mut Vec<Action>) {
-        let Role::Acquiring { leaving, .. } = self.role else { return };
+        let Role::Acquiring { leaving, .. } = self.role else {
+            return;
+        };
         self.role = Role::Following;
         self.in_flight.clear();
         if leaving.is_some() {
@@ -437,7 +459,10 @@ impl Candidate {
         let write = match &self.role {
             Role::Over => None,
             Role::Following => self.free_at().map(|(free, _)| free),
-            Role::Acquiring { leaving: Some(until), .. } => {
+            Role::Acquiring {
+                leaving: Some(until),
+                ..
+            } => {
                 agenda.push((*until, Due::GiveUp));
                 None
             }
@@ -447,7 +472,10 @@ impl Candidate {
                 Some(term.due)
             }
             Role::Suspended(term) => {
-                agenda.push((term.renewed.moment + 2 * self.config.lease_duration, Due::GiveUp));
+                agenda.push((
+                    term.renewed.moment + 2 * self.config.lease_duration,
+                    Due::GiveUp,
+                ));
                 // The fence opens with a renewal: with the first one that can open it.
                 let clear = term.opening.as_ref().and_then(|opening| opening.clear);
                 let opens = clear.filter(|clear| term.renewed.moment < *clear);
@@ -485,7 +513,11 @@ impl Candidate {
                 }
             }
             Due::GiveUp => {
-                let exit = if matches!(self.role, Role::Suspended(_)) { Exit::Lost } else { Exit::Unreleased };
+                let exit = if matches!(self.role, Role::Suspended(_)) {
+                    Exit::Lost
+                } else {
+                    Exit::Unreleased
+                };
                 self.exit(exit, actions);
             }
         }
@@ -502,7 +534,8 @@ impl Candidate {
             Sight::Present { lease, .. } if lease.coordinated => {
                 (lease.record.holder == self.config.identity).then_some((at_once, Way::Release))?
             }
-            Sight::Present { lease, since } if lease.record.is_released() => match &lease.successor {
+            Sight::Present { lease, since } if lease.record.is_released() => match &lease.successor
+            {
                 Some(successor) if !successor.is_empty() && *successor != self.config.identity => {
                     (*since + HEAD_START, Way::Release)
                 }
@@ -520,7 +553,9 @@ impl Candidate {
     /// Whether the container that wrote the record in sight is known to have terminated.
     fn has_holder_ended(&self) -> bool {
         match &self.sight {
-            Sight::Present { lease, .. } => lease.instance.is_some() && lease.instance == self.ended,
+            Sight::Present { lease, .. } => {
+                lease.instance.is_some() && lease.instance == self.ended
+            }
             Sight::Unknown | Sight::Gone { .. } => false,
         }
     }
@@ -551,7 +586,10 @@ impl Candidate {
 
     /// Whether somebody asks this holder to make room.
     fn is_unwanted(&self, lease: &Lease) -> bool {
-        lease.successor.as_ref().is_some_and(|successor| *successor != self.config.identity)
+        lease
+            .successor
+            .as_ref()
+            .is_some_and(|successor| *successor != self.config.identity)
     }
 
     fn hard_end(&self, term: &Term) -> Moment {
@@ -564,14 +602,18 @@ impl Candidate {
             return;
         }
         self.heard = now.moment;
-        let is_known = matches!(&self.sight, Sight::Present { lease: known, .. } if known.uid == lease.uid);
+        let is_known =
+            matches!(&self.sight, Sight::Present { lease: known, .. } if known.uid == lease.uid);
         if !is_known {
             self.lose_sight(now);
             self.first_seen = now.moment;
         }
         let since = match &self.sight {
             // Only a change of the record proves that its holder lives: not a new label, not a new version.
-            Sight::Present { lease: known, since } if known.record == lease.record && is_known => *since,
+            Sight::Present {
+                lease: known,
+                since,
+            } if known.record == lease.record && is_known => *since,
             _ => {
                 self.chance = now.chance;
                 self.news = now.moment;
@@ -622,7 +664,9 @@ impl Candidate {
                         actions.push(Action::Close);
                         self.exit(Exit::Lost, actions);
                     }
-                    Some(lease) if leads && self.is_unwanted(lease) => self.drain(term.clone(), actions),
+                    Some(lease) if leads && self.is_unwanted(lease) => {
+                        self.drain(term.clone(), actions)
+                    }
                     Some(_) => {}
                 }
             }
@@ -665,8 +709,14 @@ impl Candidate {
             Sight::Present { lease, .. } => lease.version.clone(),
             Sight::Gone { version, .. } => version.clone(),
         };
-        let last = self.sight.record().map(|(record, since)| (record.clone(), since));
-        self.sight = Sight::Gone { version: if known.precedes(&heard) { heard } else { known }, last };
+        let last = self
+            .sight
+            .record()
+            .map(|(record, since)| (record.clone(), since));
+        self.sight = Sight::Gone {
+            version: if known.precedes(&heard) { heard } else { known },
+            last,
+        };
         match &self.role {
             // Others wait out the term that they saw, and so does this candidate: a Lease made anew is a new term.
             Role::Leading(_) | Role::Suspended(_) => {
@@ -692,15 +742,22 @@ impl Candidate {
             Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
                 term.renewed = sent;
                 term.due = due;
-                let is_waited_for = |opening: &Opening| opening.clear.is_some_and(|clear| clear > now.moment);
+                let is_waited_for =
+                    |opening: &Opening| opening.clear.is_some_and(|clear| clear > now.moment);
                 if term.opening.as_ref().is_some_and(is_waited_for) {
                     actions.push(Action::Mark(term.epoch.lease_uid.clone()));
                 }
             }
-            Role::Acquiring { leaving, way, free, .. } => {
+            Role::Acquiring {
+                leaving, way, free, ..
+            } => {
                 let (leaving, acquired) = (*leaving, lease.record.acquired);
                 let clear = (!self.config.marks).then_some(now.moment);
-                let opening = Some(Opening { way: *way, free: *free, clear });
+                let opening = Some(Opening {
+                    way: *way,
+                    free: *free,
+                    clear,
+                });
                 self.claimed = None;
                 self.role = match (self.lease_of(acquired).is_some(), leaving.is_some()) {
                     (false, false) => Role::Following,
@@ -708,16 +765,28 @@ impl Candidate {
                     (true, true) => return self.release(acquired, now),
                     (true, false) => {
                         let transitions = lease.record.transitions;
-                        let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };
+                        let epoch = Epoch {
+                            lease_uid: lease.uid,
+                            version: lease.version,
+                            transitions,
+                        };
                         if self.config.marks {
                             actions.push(Action::Mark(epoch.lease_uid.clone()));
                         }
-                        Role::Suspended(Term { epoch, acquired, renewed: sent, due, opening })
+                        Role::Suspended(Term {
+                            epoch,
+                            acquired,
+                            renewed: sent,
+                            due,
+                            opening,
+                        })
                     }
                 };
             }
             // A follower has nothing under way, so what succeeded is the release.
-            Role::Releasing { .. } | Role::Following | Role::Over => return self.exit(Exit::Clean, actions),
+            Role::Releasing { .. } | Role::Following | Role::Over => {
+                return self.exit(Exit::Clean, actions);
+            }
         }
         self.open(now, actions);
     }
@@ -725,18 +794,38 @@ impl Candidate {
     /// Opens the fence as far as the last renewal reaches. A reply that came too late opens nothing.
     fn open(&mut self, now: Now, actions: &mut Vec<Action>) {
         let reach = self.config.reach();
-        let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &mut self.role else { return };
+        let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &mut self.role
+        else {
+            return;
+        };
         let hard_end = term.renewed.moment + reach;
-        let wall_end = term.renewed.wall.checked_add(reach).unwrap_or(Timestamp::MAX);
+        let wall_end = term
+            .renewed
+            .wall
+            .checked_add(reach)
+            .unwrap_or(Timestamp::MAX);
         let is_clear = |opening: &Opening| opening.clear.is_some_and(|clear| clear <= now.moment);
-        if hard_end <= now.moment || term.opening.as_ref().is_some_and(|opening| !is_clear(opening)) {
+        if hard_end <= now.moment
+            || term
+                .opening
+                .as_ref()
+                .is_some_and(|opening| !is_clear(opening))
+        {
             return;
         }
         if let Some(Opening { way, free, .. }) = term.opening.take() {
-            actions.push(Action::Begin { way, waited: now.moment.since(free) });
+            actions.push(Action::Begin {
+                way,
+                waited: now.moment.since(free),
+            });
         }
         let soft_end = term.renewed.moment + self.config.renew_deadline;
-        actions.push(Action::Open { epoch: term.epoch.clone(), soft_end, hard_end, wall_end });
+        actions.push(Action::Open {
+            epoch: term.epoch.clone(),
+            soft_end,
+            hard_end,
+            wall_end,
+        });
         if let Role::Suspended(term) = &self.role {
             self.role = Role::Leading(term.clone());
         }
@@ -754,7 +843,9 @@ impl Candidate {
                     self.exit(Exit::Unreleased, actions);
                 }
             }
-            Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => term.due = now.moment,
+            Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
+                term.due = now.moment
+            }
             Role::Following | Role::Releasing { .. } | Role::Over => {}
         }
     }
@@ -783,7 +874,10 @@ impl Candidate {
     fn release(&mut self, acquired: Option<Timestamp>, now: Now) {
         self.in_flight.clear();
         self.not_before = now.moment;
-        self.role = Role::Releasing { acquired, until: now.moment + RELEASE_BUDGET };
+        self.role = Role::Releasing {
+            acquired,
+            until: now.moment + RELEASE_BUDGET,
+        };
     }
 
     fn exit(&mut self, exit: Exit, actions: &mut Vec<Action>) {
@@ -793,7 +887,10 @@ impl Candidate {
     }
 
     fn back_off(&mut self, since: Moment, chance: Chance) {
-        let ceiling = BACKOFF.0.saturating_mul(1 << self.failures.min(8)).min(BACKOFF.1);
+        let ceiling = BACKOFF
+            .0
+            .saturating_mul(1 << self.failures.min(8))
+            .min(BACKOFF.1);
         self.failures += 1;
         self.not_before = self.not_before.max(since + chance.of(ceiling));
     }
@@ -803,20 +900,35 @@ impl Candidate {
         let record = match &self.role {
             // The first of these writes was seen to succeed. Another one that said the same would tell nobody that this
             // candidate still lives, and yet count as a renewal.
-            Role::Acquiring { record, .. } if self.lease_of(record.acquired).is_some() => self.renewal(now),
+            Role::Acquiring { record, .. } if self.lease_of(record.acquired).is_some() => {
+                self.renewal(now)
+            }
             Role::Acquiring { record, .. } => record.clone(),
             Role::Following => self.take_over(now),
             Role::Releasing { .. } => self.released(now),
-            Role::Leading(_) | Role::Draining(_) | Role::Suspended(_) | Role::Over => self.renewal(now),
+            Role::Leading(_) | Role::Draining(_) | Role::Suspended(_) | Role::Over => {
+                self.renewal(now)
+            }
         };
         if let (Role::Following, Some((free, way))) = (&self.role, self.free_at()) {
             let free = free.max(self.news);
             self.claimed = record.acquired;
-            self.role = Role::Acquiring { record: record.clone(), leaving: None, way, free };
+            self.role = Role::Acquiring {
+                record: record.clone(),
+                leaving: None,
+                way,
+                free,
+            };
         }
         self.attempts += 1;
         let attempt = Attempt(self.attempts);
-        self.in_flight.insert(attempt, Sent { moment: now.moment, wall: now.wall });
+        self.in_flight.insert(
+            attempt,
+            Sent {
+                moment: now.moment,
+                wall: now.wall,
+            },
+        );
         actions.push(match &self.sight {
             Sight::Present { lease, .. } => Action::Replace(attempt, lease.version.clone(), record),
             Sight::Gone { .. } | Sight::Unknown => Action::Create(attempt, record),
@@ -826,7 +938,8 @@ impl Candidate {
     fn take_over(&self, now: Now) -> Record {
         let known = self.sight.record().map(|(record, _)| record);
         // A write of ours that was committed unseen began a term already: go on with that one.
-        let claimed = known.filter(|record| record.acquired.is_some() && record.acquired == self.claimed);
+        let claimed =
+            known.filter(|record| record.acquired.is_some() && record.acquired == self.claimed);
         Record {
             holder: self.config.identity.clone(),
             duration: self.config.lease_duration,
@@ -841,9 +954,15 @@ impl Candidate {
     }
 
     fn renewal(&self, now: Now) -> Record {
-        let known = self.sight.record().map(|(record, _)| record.clone()).unwrap_or_default();
+        let known = self
+            .sight
+            .record()
+            .map(|(record, _)| record.clone())
+            .unwrap_or_default();
         // client-go compares whole seconds: a renewal within the second of the last one would be invisible to it.
-        let renewed = known.renewed.and_then(|last| last.checked_add(Duration::from_secs(1)).ok());
+        let renewed = known
+            .renewed
+            .and_then(|last| last.checked_add(Duration::from_secs(1)).ok());
         Record {
             duration: self.config.lease_duration,
             renewed: Some(renewed.map_or(now.wall, |earliest| earliest.max(now.wall))),
@@ -852,7 +971,11 @@ impl Candidate {
     }
 
     fn released(&self, now: Now) -> Record {
-        let known = self.sight.record().map(|(record, _)| record.clone()).unwrap_or_default();
+        let known = self
+            .sight
+            .record()
+            .map(|(record, _)| record.clone())
+            .unwrap_or_default();
         Record {
             holder: String::new(),
             duration: Record::RELEASED,

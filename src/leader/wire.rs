@@ -39,7 +39,10 @@ impl<S> tower::Layer<S> for Layer {
     type Service = Fenced<S>;
 
     fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced { layer: self.clone(), inner }
+        Fenced {
+            layer: self.clone(),
+            inner,
+        }
     }
 }
 
@@ -94,7 +97,9 @@ impl Executor<Connection> for Steps {
     fn execute(&self, mut connection: Connection) {
         let fence = self.fence.clone();
         tokio::spawn(poll_fn(move |context| {
-            fence.pass(|| connection.as_mut().poll(context)).unwrap_or(Poll::Ready(()))
+            fence
+                .pass(|| connection.as_mut().poll(context))
+                .unwrap_or(Poll::Ready(()))
         }));
     }
 }
@@ -119,12 +124,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_under_a_closed_fence_reads_and_begins_no_write_and_counts_what_was_refused() {
-        let (fence, metrics) = (Fence::open_for_ever(), metrics::Metrics::new("lease").unwrap());
+        let (fence, metrics) = (
+            Fence::open_for_ever(),
+            metrics::Metrics::new("lease").unwrap(),
+        );
         let layer = Layer::new(fence.clone(), metrics.client.clone());
         let client = layer.layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
         let send = async |method: Method| {
             let request = Request::builder().method(method).body(()).unwrap();
-            client.clone().oneshot(request).await.map_err(|error| error.to_string())
+            client
+                .clone()
+                .oneshot(request)
+                .await
+                .map_err(|error| error.to_string())
         };
         assert_eq!(send(Method::POST).await, Ok(()));
         fence.close();
@@ -133,14 +145,29 @@ mod tests {
             assert_eq!(send(method).await, Err(NotLeading::Closed.to_string()));
         }
         let text = metrics.render().unwrap();
-        for series in ["{method=\"POST\"} 1", "{method=\"PUT\"} 1", "{method=\"GET\"} 0"] {
-            assert!(text.contains(&format!("serviceoffer_fence_rejections_total{series}")), "{text}");
+        for series in [
+            "{method=\"POST\"} 1",
+            "{method=\"PUT\"} 1",
+            "{method=\"GET\"} 0",
+        ] {
+            assert!(
+                text.contains(&format!("serviceoffer_fence_rejections_total{series}")),
+                "{text}"
+            );
         }
     }
 
     /// A connection that is never done, and counts its steps and whether others were in the middle of one.
-    fn restless(steps: &Arc<AtomicUsize>, under_way: &Arc<AtomicUsize>, together: &Arc<AtomicUsize>) -> Connection {
-        let (steps, under_way, together) = (Arc::clone(steps), Arc::clone(under_way), Arc::clone(together));
+    fn restless(
+        steps: &Arc<AtomicUsize>,
+        under_way: &Arc<AtomicUsize>,
+        together: &Arc<AtomicUsize>,
+    ) -> Connection {
+        let (steps, under_way, together) = (
+            Arc::clone(steps),
+            Arc::clone(under_way),
+            Arc::clone(together),
+        );
         Box::pin(poll_fn(move |context| {
             let others = under_way.fetch_add(1, Ordering::SeqCst);
             together.fetch_max(others, Ordering::SeqCst);
@@ -164,7 +191,11 @@ mod tests {
         }
         fence.close();
         let taken = steps.load(Ordering::SeqCst);
-        assert_eq!(under_way.load(Ordering::SeqCst), 0, "whoever was passing has passed");
+        assert_eq!(
+            under_way.load(Ordering::SeqCst),
+            0,
+            "whoever was passing has passed"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(steps.load(Ordering::SeqCst), taken);
         assert_eq!(together.load(Ordering::SeqCst), 0);
@@ -180,14 +211,19 @@ mod tests {
         fn listen() -> Self {
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             listener.set_nonblocking(true).unwrap();
-            Self { listener, stream: None }
+            Self {
+                listener,
+                stream: None,
+            }
         }
 
         fn client(&self, fence: &Fence) -> Client {
             let url = format!("http://{}", self.listener.local_addr().unwrap());
             let mut config = Config::new(url.parse().unwrap());
             config.default_retry = false;
-            ClientBuilder::try_from((config, Steps::through(fence.clone()))).unwrap().build()
+            ClientBuilder::try_from((config, Steps::through(fence.clone())))
+                .unwrap()
+                .build()
         }
 
         /// What has arrived since this was last asked.
@@ -199,7 +235,10 @@ mod tests {
                 self.stream = Some(stream);
             }
             let mut bytes = Vec::new();
-            let _ = self.stream.as_mut().map(|stream| stream.read_to_end(&mut bytes));
+            let _ = self
+                .stream
+                .as_mut()
+                .map(|stream| stream.read_to_end(&mut bytes));
             String::from_utf8(bytes).unwrap()
         }
 
@@ -211,7 +250,12 @@ mod tests {
 
     fn write(client: &Client) -> JoinHandle<bool> {
         let leases = Api::<Lease>::namespaced(client.clone(), "operators");
-        tokio::spawn(async move { leases.create(&PostParams::default(), &Lease::default()).await.is_ok() })
+        tokio::spawn(async move {
+            leases
+                .create(&PostParams::default(), &Lease::default())
+                .await
+                .is_ok()
+        })
     }
 
     /// One step of one other task.
@@ -219,7 +263,11 @@ mod tests {
         let mut waited = false;
         poll_fn(|context| {
             context.waker().wake_by_ref();
-            if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+            if std::mem::replace(&mut waited, true) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -227,8 +275,11 @@ mod tests {
     /// Between the decision to write and the socket lie queues and tasks, and a process can be stopped at any of them.
     #[test]
     fn a_write_that_has_not_reached_the_socket_when_the_fence_closes_never_does() {
-        let one_at_a_time =
-            tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build().unwrap();
+        let one_at_a_time = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(1)
+            .build()
+            .unwrap();
         let sent_before_turn = one_at_a_time.block_on(async {
             let mut sent = Vec::new();
             for turns in 0..20 {
@@ -247,13 +298,18 @@ mod tests {
                 }
                 sent.push(server.arrived().starts_with("POST "));
                 fence.close();
-                tokio::time::timeout(Duration::from_millis(20), second).await.ok();
+                tokio::time::timeout(Duration::from_millis(20), second)
+                    .await
+                    .ok();
                 assert_eq!(server.arrived(), "", "after {turns} turns");
             }
             sent
         });
         let turns = sent_before_turn.iter().take_while(|sent| !*sent).count();
-        assert!((3..20).contains(&turns), "a write takes several turns: {turns}");
+        assert!(
+            (3..20).contains(&turns),
+            "a write takes several turns: {turns}"
+        );
     }
 
     #[tokio::test]

@@ -82,7 +82,13 @@ pub struct Witness {
 
 impl Witness {
     pub(super) fn result(&self) -> RegistrationResult {
-        let Registration { agent_id, transaction, block, block_hash, .. } = &self.registration;
+        let Registration {
+            agent_id,
+            transaction,
+            block,
+            block_hash,
+            ..
+        } = &self.registration;
         RegistrationResult {
             agent_id: agent_id.to_string(),
             transaction: Some(*transaction),

@@ -7,8 +7,8 @@ use alloy::primitives::{Address, B256, U256};
 use super::evidence::{Evidence, Inclusion, Place, Sight, Witness};
 use super::index::OwnerIndex;
 use crate::api::{
-    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef, Operation, Phase, RegistrationResult,
-    RegistryContract, SignerLedgerSpec, Wei,
+    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef, Operation, Phase,
+    RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
 };
 use crate::chain::{Counts, Page, Registration};
 
@@ -25,7 +25,12 @@ pub(crate) fn hash(number: u8) -> B256 {
 }
 
 pub(crate) fn place() -> Place {
-    Place { chain_id: 31337, genesis_hash: GENESIS, signer: SIGNER, cluster_uid: "cluster".into() }
+    Place {
+        chain_id: 31337,
+        genesis_hash: GENESIS,
+        signer: SIGNER,
+        cluster_uid: "cluster".into(),
+    }
 }
 
 /// An active ledger that has given away nonces 5 and 6 and knows that those below 5 are final, as of block 50.
@@ -49,7 +54,10 @@ pub(crate) fn ledger() -> SignerLedgerSpec {
 }
 
 pub(crate) fn register(letter: char) -> Entry {
-    Entry { key: Some(key(letter)), operation: Operation::Register }
+    Entry {
+        key: Some(key(letter)),
+        operation: Operation::Register,
+    }
 }
 
 pub(crate) fn record(letter: char) -> AgentRegistrationSpec {
@@ -57,14 +65,21 @@ pub(crate) fn record(letter: char) -> AgentRegistrationSpec {
         key: key(letter),
         identity: format!("shop/{letter}"),
         chain_id: 31337,
-        registry: RegistryContract { address: Address::ZERO, code_hash: hash(1) },
+        registry: RegistryContract {
+            address: Address::ZERO,
+            code_hash: hash(1),
+        },
         edition: 1,
         signer: Some(SIGNER),
         agent_uri: None,
         calldata_hash: None,
         adopt: None,
         phase: Phase::Pending,
-        offers: vec![OfferRef { namespace: "shop".into(), name: letter.into(), uid: "uid".into() }],
+        offers: vec![OfferRef {
+            namespace: "shop".into(),
+            name: letter.into(),
+            uid: "uid".into(),
+        }],
         attempts: vec![],
         update: None,
         result: None,
@@ -88,16 +103,33 @@ pub(crate) fn attempt(nonce: u64, number: u8) -> Attempt {
 
 /// The record of 'a' once its transaction with hash 7 was signed for nonce 5.
 pub(crate) fn sent() -> AgentRegistrationSpec {
-    AgentRegistrationSpec { phase: Phase::Sent, attempts: vec![attempt(5, 7)], ..record('a') }
+    AgentRegistrationSpec {
+        phase: Phase::Sent,
+        attempts: vec![attempt(5, 7)],
+        ..record('a')
+    }
 }
 
 pub(crate) fn result(transaction: u8) -> RegistrationResult {
-    RegistrationResult { agent_id: "0".into(), transaction: Some(hash(transaction)), block: 60, block_hash: hash(60) }
+    RegistrationResult {
+        agent_id: "0".into(),
+        transaction: Some(hash(transaction)),
+        block: 60,
+        block_hash: hash(60),
+    }
 }
 
 pub(crate) fn sight(finalized: u64, latest: u64) -> Sight {
-    let counts = Counts { finalized: Nonce(finalized), latest: Nonce(latest), pending: Nonce(latest) };
-    Sight { counts, finalized_block: 60, base_fee: 10 }
+    let counts = Counts {
+        finalized: Nonce(finalized),
+        latest: Nonce(latest),
+        pending: Nonce(latest),
+    };
+    Sight {
+        counts,
+        finalized_block: 60,
+        base_fee: 10,
+    }
 }
 
 /// An index that is proven up to a block and holds one registration of each key that is given.
@@ -105,7 +137,15 @@ pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
     let mut index = OwnerIndex::new(SIGNER, 0, U256::ZERO);
     let registrations: Vec<_> = keys.iter().map(|letter| registration(*letter)).collect();
     let received = registrations.len() as u64;
-    index.extend(Page { from: 0, to: covered, registrations, received, given: 0 }).unwrap();
+    index
+        .extend(Page {
+            from: 0,
+            to: covered,
+            registrations,
+            received,
+            given: 0,
+        })
+        .unwrap();
     assert!(index.vouch(U256::from(received)));
     index
 }
@@ -121,13 +161,28 @@ pub(crate) fn registration(letter: char) -> Registration {
 }
 
 pub(crate) fn witness(letter: char, nonce: u64) -> Witness {
-    Witness { registration: registration(letter), sender: SIGNER, nonce: Nonce(nonce), stands: true, cost: 250 }
+    Witness {
+        registration: registration(letter),
+        sender: SIGNER,
+        nonce: Nonce(nonce),
+        stands: true,
+        cost: 250,
+    }
 }
 
 pub(crate) fn evidence(witnesses: &[Witness]) -> Evidence {
-    Evidence { witnesses: witnesses.to_vec(), ..Evidence::default() }
+    Evidence {
+        witnesses: witnesses.to_vec(),
+        ..Evidence::default()
+    }
 }
 
 pub(crate) fn included(transaction: u8, succeeded: bool) -> Evidence {
-    Evidence { included: Some(Inclusion { transaction: hash(transaction), succeeded }), ..Evidence::default() }
+    Evidence {
+        included: Some(Inclusion {
+            transaction: hash(transaction),
+            succeeded,
+        }),
+        ..Evidence::default()
+    }
 }

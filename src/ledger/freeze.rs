@@ -36,13 +36,17 @@ pub enum Freeze {
         reason: QuarantineReason,
     },
     /// The ledger was written in another cluster.
-    #[error("the ledger belongs to the cluster with uid {owner}: stop the operator there before this one may spend")]
+    #[error(
+        "the ledger belongs to the cluster with uid {owner}: stop the operator there before this one may spend"
+    )]
     Cloned {
         /// Uid of the other cluster.
         owner: String,
     },
     /// The ledger belongs to another chain of the same id.
-    #[error("the chain's first block is {seen} and the ledger was made for {recorded}: this is another chain")]
+    #[error(
+        "the chain's first block is {seen} and the ledger was made for {recorded}: this is another chain"
+    )]
     OtherChain {
         /// First block that the endpoint shows.
         seen: B256,
@@ -50,7 +54,9 @@ pub enum Freeze {
         recorded: B256,
     },
     /// This process has seen a later state of the ledger.
-    #[error("the ledger's next nonce is {next} and has been {seen} before: it was restored from a backup")]
+    #[error(
+        "the ledger's next nonce is {next} and has been {seen} before: it was restored from a backup"
+    )]
     RolledBack {
         /// What stands.
         next: Nonce,
@@ -68,7 +74,9 @@ pub enum Freeze {
         next: Nonce,
     },
     /// A nonce that the ledger gave to a registration was used for something else.
-    #[error("nonce {nonce} was given to agent {key} and used for something else: the signer's key is used elsewhere")]
+    #[error(
+        "nonce {nonce} was given to agent {key} and used for something else: the signer's key is used elsewhere"
+    )]
     ForeignTransaction {
         /// The nonce.
         nonce: Nonce,
@@ -155,10 +163,19 @@ mod tests {
 
     #[test]
     fn a_lost_ledger_is_named_as_far_as_it_is_known() {
-        let known = Freeze::LedgerLost { uid: Some("0f1e".into()) }.to_string();
-        assert!(known.starts_with("the SignerLedger 0f1e is missing"), "{known}");
+        let known = Freeze::LedgerLost {
+            uid: Some("0f1e".into()),
+        }
+        .to_string();
+        assert!(
+            known.starts_with("the SignerLedger 0f1e is missing"),
+            "{known}"
+        );
         let unknown = Freeze::LedgerLost { uid: None }.to_string();
-        assert!(unknown.starts_with("the SignerLedger of this signer is missing"), "{unknown}");
+        assert!(
+            unknown.starts_with("the SignerLedger of this signer is missing"),
+            "{unknown}"
+        );
     }
 
     #[test]
@@ -168,20 +185,44 @@ mod tests {
         let all = [
             Freeze::LedgerLost { uid: None },
             Freeze::WalletUsed { count: nonce },
-            Freeze::Quarantined { reason: QuarantineReason::Lost },
-            Freeze::Cloned { owner: String::new() },
-            Freeze::OtherChain { seen: hash, recorded: hash },
-            Freeze::RolledBack { next: nonce, seen: nonce },
-            Freeze::NonceAhead { count: nonce, next: nonce },
+            Freeze::Quarantined {
+                reason: QuarantineReason::Lost,
+            },
+            Freeze::Cloned {
+                owner: String::new(),
+            },
+            Freeze::OtherChain {
+                seen: hash,
+                recorded: hash,
+            },
+            Freeze::RolledBack {
+                next: nonce,
+                seen: nonce,
+            },
+            Freeze::NonceAhead {
+                count: nonce,
+                next: nonce,
+            },
             Freeze::ForeignTransaction { nonce, key },
-            Freeze::Reverted { key, transaction: hash },
+            Freeze::Reverted {
+                key,
+                transaction: hash,
+            },
             Freeze::Misplaced { key, nonce },
-            Freeze::BelowMarket { key, max_fee: 0, base_fee: 1 },
+            Freeze::BelowMarket {
+                key,
+                max_fee: 0,
+                base_fee: 1,
+            },
             Freeze::RecordMissing { key, nonce },
             Freeze::UnknownOperation { nonce },
         ];
         let words: std::collections::BTreeSet<&str> = all.iter().map(Freeze::reason).collect();
         assert_eq!(words.len(), all.len());
-        assert!(words.iter().all(|word| !word.is_empty() && word.chars().all(char::is_alphabetic)));
+        assert!(
+            words
+                .iter()
+                .all(|word| !word.is_empty() && word.chars().all(char::is_alphabetic))
+        );
     }
 }

@@ -36,7 +36,13 @@ impl OwnerIndex {
     /// by then: whoever has never sent a transaction may all the same have received.
     #[must_use]
     pub fn new(owner: Address, first_block: u64, held: U256) -> Self {
-        Self { owner, next_block: first_block, held: Some(held), by_key: BTreeMap::new(), vouched: None }
+        Self {
+            owner,
+            next_block: first_block,
+            held: Some(held),
+            by_key: BTreeMap::new(),
+            vouched: None,
+        }
     }
 
     /// Whose registrations these are.
@@ -57,15 +63,24 @@ impl OwnerIndex {
     /// If it is not the next one.
     pub fn extend(&mut self, page: Page) -> Result<(), Gap> {
         if page.from != self.next_block || page.to < page.from {
-            return Err(Gap { expected: self.next_block, from: page.from, to: page.to });
+            return Err(Gap {
+                expected: self.next_block,
+                from: page.from,
+                to: page.to,
+            });
         }
         for registration in page.registrations {
             for key in keys_in(&registration.agent_uri) {
-                self.by_key.entry(key).or_default().push(registration.clone());
+                self.by_key
+                    .entry(key)
+                    .or_default()
+                    .push(registration.clone());
             }
         }
         // An owner cannot give away what it has not received: if the logs say so, some are missing for good.
-        self.held = self.held.and_then(|held| (held + U256::from(page.received)).checked_sub(U256::from(page.given)));
+        self.held = self.held.and_then(|held| {
+            (held + U256::from(page.received)).checked_sub(U256::from(page.given))
+        });
         self.next_block = page.to + 1;
         self.vouched = None;
         Ok(())
@@ -94,8 +109,13 @@ impl OwnerIndex {
 
 /// Every key that a URI contains, wherever it stands.
 fn keys_in(uri: &str) -> impl Iterator<Item = Key> {
-    let windows = uri.as_bytes().windows(16).filter_map(|window| std::str::from_utf8(window).ok()?.parse().ok());
-    windows.collect::<std::collections::BTreeSet<Key>>().into_iter()
+    let windows = uri
+        .as_bytes()
+        .windows(16)
+        .filter_map(|window| std::str::from_utf8(window).ok()?.parse().ok());
+    windows
+        .collect::<std::collections::BTreeSet<Key>>()
+        .into_iter()
 }
 
 #[cfg(test)]
@@ -120,21 +140,36 @@ mod tests {
 
     fn page(from: u64, to: u64, registrations: Vec<Registration>) -> Page {
         let received = registrations.len() as u64;
-        Page { from, to, registrations, received, given: 0 }
+        Page {
+            from,
+            to,
+            registrations,
+            received,
+            given: 0,
+        }
     }
 
     #[test]
     fn an_index_covers_nothing_until_the_registry_agrees() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
-        assert_eq!((index.covered(), index.next_block(), index.owner()), (None, 5, Address::ZERO));
-        index.extend(page(5, 9, vec![registration(7, key('a'))])).unwrap();
+        assert_eq!(
+            (index.covered(), index.next_block(), index.owner()),
+            (None, 5, Address::ZERO)
+        );
+        index
+            .extend(page(5, 9, vec![registration(7, key('a'))]))
+            .unwrap();
         assert_eq!(index.covered(), None);
         assert!(!index.vouch(U256::ZERO));
         assert_eq!(index.covered(), None);
         assert!(index.vouch(U256::ONE));
         assert_eq!(index.covered(), Some(9));
         index.extend(page(10, 10, vec![])).unwrap();
-        assert_eq!(index.covered(), None, "what was proven of block 9 says nothing of block 10");
+        assert_eq!(
+            index.covered(),
+            None,
+            "what was proven of block 9 says nothing of block 10"
+        );
         assert!(index.vouch(U256::ONE));
         assert_eq!((index.covered(), index.next_block()), (Some(10), 11));
     }
@@ -150,7 +185,14 @@ mod tests {
     fn a_page_that_is_not_the_next_one_is_refused() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
         for (from, to) in [(4, 9), (6, 9), (5, 4)] {
-            assert_eq!(index.extend(page(from, to, vec![])), Err(Gap { expected: 5, from, to }));
+            assert_eq!(
+                index.extend(page(from, to, vec![])),
+                Err(Gap {
+                    expected: 5,
+                    from,
+                    to
+                })
+            );
         }
         assert_eq!(index.next_block(), 5);
         assert!(index.extend(page(5, 5, vec![])).is_ok());
@@ -159,48 +201,101 @@ mod tests {
     #[test]
     fn a_key_is_found_wherever_it_stands_in_the_uri() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
-        let elsewhere = Registration { agent_uri: format!("ipfs://bafy#{}", key('b')), ..registration(2, key('x')) };
-        let both = Registration { agent_uri: format!("{}{}", key('c'), key('c')), ..registration(3, key('x')) };
+        let elsewhere = Registration {
+            agent_uri: format!("ipfs://bafy#{}", key('b')),
+            ..registration(2, key('x'))
+        };
+        let both = Registration {
+            agent_uri: format!("{}{}", key('c'), key('c')),
+            ..registration(3, key('x'))
+        };
         let first = registration(1, key('a'));
-        index.extend(page(0, 3, vec![first.clone(), elsewhere.clone(), both.clone()])).unwrap();
+        index
+            .extend(page(
+                0,
+                3,
+                vec![first.clone(), elsewhere.clone(), both.clone()],
+            ))
+            .unwrap();
         assert_eq!(index.registrations(key('a')), [first]);
         assert_eq!(index.registrations(key('b')), [elsewhere]);
-        assert_eq!(index.registrations(key('c')), [both], "once, however often the key stands in it");
+        assert_eq!(
+            index.registrations(key('c')),
+            [both],
+            "once, however often the key stands in it"
+        );
         assert!(index.registrations(key('d')).is_empty());
     }
 
     #[test]
     fn all_registrations_of_a_key_are_kept_in_order() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
-        index.extend(page(0, 1, vec![registration(1, key('a'))])).unwrap();
-        index.extend(page(2, 2, vec![registration(2, key('a'))])).unwrap();
-        let blocks: Vec<u64> = index.registrations(key('a')).iter().map(|registration| registration.block).collect();
+        index
+            .extend(page(0, 1, vec![registration(1, key('a'))]))
+            .unwrap();
+        index
+            .extend(page(2, 2, vec![registration(2, key('a'))]))
+            .unwrap();
+        let blocks: Vec<u64> = index
+            .registrations(key('a'))
+            .iter()
+            .map(|registration| registration.block)
+            .collect();
         assert_eq!(blocks, [1, 2]);
     }
 
     #[test]
     fn agents_that_were_received_or_given_away_count() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
-        index.extend(Page { received: 3, given: 1, ..page(0, 1, vec![]) }).unwrap();
+        index
+            .extend(Page {
+                received: 3,
+                given: 1,
+                ..page(0, 1, vec![])
+            })
+            .unwrap();
         assert!(!index.vouch(U256::from(3)));
         assert!(index.vouch(U256::from(2)));
-        index.extend(Page { given: 2, ..page(2, 2, vec![]) }).unwrap();
+        index
+            .extend(Page {
+                given: 2,
+                ..page(2, 2, vec![])
+            })
+            .unwrap();
         assert!(index.vouch(U256::ZERO));
     }
 
     #[test]
     fn an_owner_that_gave_away_more_than_it_received_shows_that_logs_are_missing() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
-        index.extend(Page { given: 1, ..page(0, 1, vec![]) }).unwrap();
-        assert!(!index.vouch(U256::ZERO), "its mint has been left out: the key may be on chain");
-        index.extend(Page { received: 1, ..page(2, 2, vec![]) }).unwrap();
-        assert!(!index.vouch(U256::ZERO), "what it receives later does not bring the log back");
+        index
+            .extend(Page {
+                given: 1,
+                ..page(0, 1, vec![])
+            })
+            .unwrap();
+        assert!(
+            !index.vouch(U256::ZERO),
+            "its mint has been left out: the key may be on chain"
+        );
+        index
+            .extend(Page {
+                received: 1,
+                ..page(2, 2, vec![])
+            })
+            .unwrap();
+        assert!(
+            !index.vouch(U256::ZERO),
+            "what it receives later does not bring the log back"
+        );
     }
 
     #[test]
     fn agents_that_were_received_before_the_first_block_count() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::from(2));
-        index.extend(page(5, 9, vec![registration(7, key('a'))])).unwrap();
+        index
+            .extend(page(5, 9, vec![registration(7, key('a'))]))
+            .unwrap();
         assert!(!index.vouch(U256::ONE));
         assert!(index.vouch(U256::from(3)));
     }

@@ -17,7 +17,9 @@ const GWEI_DECIMALS: u8 = 9;
 
 /// A limit that is not an amount. Admission refuses it, so it was stored under another schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("limits.{field} is {value:?}, which is not a positive amount: write a decimal number like \"0.005\"")]
+#[error(
+    "limits.{field} is {value:?}, which is not a positive amount: write a decimal number like \"0.005\""
+)]
 pub struct UnreadableLimit {
     field: &'static str,
     value: String,
@@ -47,18 +49,33 @@ impl Limits {
             None => Ok(None),
         };
         Ok(Self {
-            max_fee_per_gas: optional("maxFeePerGasGwei", &limits.max_fee_per_gas_gwei, GWEI_DECIMALS)?,
+            max_fee_per_gas: optional(
+                "maxFeePerGasGwei",
+                &limits.max_fee_per_gas_gwei,
+                GWEI_DECIMALS,
+            )?,
             per_registration: amount("perRegistration", &limits.per_registration, COIN_DECIMALS)?,
             per_day: amount("perDay", &limits.per_day, COIN_DECIMALS)?,
-            per_namespace_per_day: optional("perNamespacePerDay", &limits.per_namespace_per_day, COIN_DECIMALS)?,
+            per_namespace_per_day: optional(
+                "perNamespacePerDay",
+                &limits.per_namespace_per_day,
+                COIN_DECIMALS,
+            )?,
         })
     }
 }
 
 fn amount(field: &'static str, value: &str, decimals: u8) -> Result<u128, UnreadableLimit> {
-    let units = parse_units(value, decimals).ok().filter(|units| !units.is_negative());
-    let wei = units.and_then(|units| u128::try_from(units.get_absolute()).ok()).filter(|wei| *wei > 0);
-    wei.ok_or_else(|| UnreadableLimit { field, value: value.to_owned() })
+    let units = parse_units(value, decimals)
+        .ok()
+        .filter(|units| !units.is_negative());
+    let wei = units
+        .and_then(|units| u128::try_from(units.get_absolute()).ok())
+        .filter(|wei| *wei > 0);
+    wei.ok_or_else(|| UnreadableLimit {
+        field,
+        value: value.to_owned(),
+    })
 }
 
 /// An amount as people read it: whole units of the coin, without trailing zeros.
@@ -139,13 +156,21 @@ impl Shortage {
 /// [`Shortage::TooDear`].
 pub fn price(market: Market, limits: &Limits, gas: u64) -> Result<Fees, Shortage> {
     let affordable = limits.per_registration / u128::from(gas.max(1));
-    let cap = limits.max_fee_per_gas.map_or(affordable, |limit| limit.min(affordable));
-    let soon = market.base_fee.saturating_add(market.base_fee / 8).saturating_add(market.tip);
+    let cap = limits
+        .max_fee_per_gas
+        .map_or(affordable, |limit| limit.min(affordable));
+    let soon = market
+        .base_fee
+        .saturating_add(market.base_fee / 8)
+        .saturating_add(market.tip);
     if soon > cap {
         return Err(Shortage::TooDear { market: soon, cap });
     }
     let comfortable = market.base_fee.saturating_mul(2).saturating_add(market.tip);
-    Ok(Fees { max_fee: comfortable.min(cap), tip: market.tip })
+    Ok(Fees {
+        max_fee: comfortable.min(cap),
+        tip: market.tip,
+    })
 }
 
 /// What is there to spend. Whatever is granted is set aside, so that a batch cannot spend the same coin twice.
@@ -164,17 +189,37 @@ impl Purse {
     ///
     /// # Errors
     /// What it is short of; nothing is set aside then.
-    pub fn grant(&mut self, limits: &Limits, namespace: Option<&str>, needed: u128) -> Result<(), Shortage> {
+    pub fn grant(
+        &mut self,
+        limits: &Limits,
+        namespace: Option<&str>,
+        needed: u128,
+    ) -> Result<(), Shortage> {
         if needed > self.balance {
-            return Err(Shortage::Balance { balance: self.balance, needed });
+            return Err(Shortage::Balance {
+                balance: self.balance,
+                needed,
+            });
         }
         if self.used.saturating_add(needed) > limits.per_day {
-            return Err(Shortage::PerDay { used: self.used, limit: limits.per_day, needed });
+            return Err(Shortage::PerDay {
+                used: self.used,
+                limit: limits.per_day,
+                needed,
+            });
         }
         if let (Some(namespace), Some(limit)) = (namespace, limits.per_namespace_per_day) {
-            let used = self.used_by_namespace.get(namespace).copied().unwrap_or_default();
+            let used = self
+                .used_by_namespace
+                .get(namespace)
+                .copied()
+                .unwrap_or_default();
             if used.saturating_add(needed) > limit {
-                return Err(Shortage::PerNamespacePerDay { used, limit, needed });
+                return Err(Shortage::PerNamespacePerDay {
+                    used,
+                    limit,
+                    needed,
+                });
             }
         }
         self.balance -= needed;
@@ -186,7 +231,10 @@ impl Purse {
     pub fn use_up(&mut self, namespace: Option<&str>, amount: u128) {
         self.used = self.used.saturating_add(amount);
         if let Some(namespace) = namespace {
-            let used = self.used_by_namespace.entry(namespace.to_owned()).or_default();
+            let used = self
+                .used_by_namespace
+                .entry(namespace.to_owned())
+                .or_default();
             *used = used.saturating_add(amount);
         }
     }
@@ -231,15 +279,27 @@ mod tests {
     #[test]
     fn a_limit_that_is_no_amount_is_named() {
         for value in ["a lot", "", "0", "-5", "1e3", "99999999999999999999999"] {
-            let stated = SpendingLimits { per_day: value.into(), ..SpendingLimits::default() };
+            let stated = SpendingLimits {
+                per_day: value.into(),
+                ..SpendingLimits::default()
+            };
             let error = Limits::read(&stated).unwrap_err().to_string();
-            assert!(error.contains("limits.perDay") && error.contains(&format!("{value:?}")), "{error}");
+            assert!(
+                error.contains("limits.perDay") && error.contains(&format!("{value:?}")),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn amounts_are_shown_without_trailing_zeros() {
-        for (wei, text) in [(0, "0"), (1, "0.000000000000000001"), (COIN, "1"), (10 * COIN, "10"), (COIN / 2, "0.5")] {
+        for (wei, text) in [
+            (0, "0"),
+            (1, "0.000000000000000001"),
+            (COIN, "1"),
+            (10 * COIN, "10"),
+            (COIN / 2, "0.5"),
+        ] {
             assert_eq!(coins(wei), text);
         }
     }
@@ -247,15 +307,46 @@ mod tests {
     #[test]
     fn fees_leave_room_for_a_rising_market_and_never_leave_the_limits() {
         let gas = 200_000;
-        let market = |base_fee, tip| Market { base_fee: base_fee * GWEI, tip: tip * GWEI };
+        let market = |base_fee, tip| Market {
+            base_fee: base_fee * GWEI,
+            tip: tip * GWEI,
+        };
         // 0.005 coins buy 200,000 gas at 25 gwei.
-        assert_eq!(price(market(8, 1), &limits(), gas), Ok(Fees { max_fee: 17 * GWEI, tip: GWEI }));
-        assert_eq!(price(market(16, 1), &limits(), gas), Ok(Fees { max_fee: 25 * GWEI, tip: GWEI }));
+        assert_eq!(
+            price(market(8, 1), &limits(), gas),
+            Ok(Fees {
+                max_fee: 17 * GWEI,
+                tip: GWEI
+            })
+        );
+        assert_eq!(
+            price(market(16, 1), &limits(), gas),
+            Ok(Fees {
+                max_fee: 25 * GWEI,
+                tip: GWEI
+            })
+        );
         let soon = 24 * GWEI + 24 * GWEI / 8 + GWEI;
-        assert_eq!(price(market(24, 1), &limits(), gas), Err(Shortage::TooDear { market: soon, cap: 25 * GWEI }));
+        assert_eq!(
+            price(market(24, 1), &limits(), gas),
+            Err(Shortage::TooDear {
+                market: soon,
+                cap: 25 * GWEI
+            })
+        );
 
-        let capped = Limits { max_fee_per_gas: Some(10 * GWEI), ..limits() };
-        assert_eq!(price(market(8, 1), &capped, gas), Ok(Fees { max_fee: 10 * GWEI, tip: GWEI }), "exactly at the cap");
+        let capped = Limits {
+            max_fee_per_gas: Some(10 * GWEI),
+            ..limits()
+        };
+        assert_eq!(
+            price(market(8, 1), &capped, gas),
+            Ok(Fees {
+                max_fee: 10 * GWEI,
+                tip: GWEI
+            }),
+            "exactly at the cap"
+        );
         assert!(price(market(9, 0), &capped, gas).is_err());
         assert!(price(market(1, 0), &limits(), 0).is_ok());
         let fees = Fees { max_fee: 3, tip: 1 };
@@ -264,49 +355,129 @@ mod tests {
 
     #[test]
     fn a_purse_grants_until_balance_day_or_namespace_is_used_up() {
-        let limits = Limits { per_namespace_per_day: Some(50), per_day: 100, ..limits() };
-        let mut purse = Purse { balance: 120, ..Purse::default() };
+        let limits = Limits {
+            per_namespace_per_day: Some(50),
+            per_day: 100,
+            ..limits()
+        };
+        let mut purse = Purse {
+            balance: 120,
+            ..Purse::default()
+        };
         purse.use_up(Some("a"), 10);
-        assert_eq!(purse.grant(&limits, Some("a"), 40), Ok(()), "exactly at the limit of the namespace");
-        let short = Shortage::PerNamespacePerDay { used: 50, limit: 50, needed: 1 };
+        assert_eq!(
+            purse.grant(&limits, Some("a"), 40),
+            Ok(()),
+            "exactly at the limit of the namespace"
+        );
+        let short = Shortage::PerNamespacePerDay {
+            used: 50,
+            limit: 50,
+            needed: 1,
+        };
         assert_eq!(purse.grant(&limits, Some("a"), 1), Err(short));
-        assert_eq!(purse.grant(&limits, Some("b"), 50), Ok(()), "exactly at the limit of the day");
-        assert_eq!(purse.grant(&limits, None, 1), Err(Shortage::PerDay { used: 100, limit: 100, needed: 1 }));
-        assert_eq!(purse.grant(&limits, None, 31), Err(Shortage::Balance { balance: 30, needed: 31 }));
-        assert_eq!((purse.balance, purse.used), (30, 100), "what was refused is not set aside");
-        assert!(!short.concerns_all() && Shortage::Balance { balance: 0, needed: 1 }.concerns_all());
+        assert_eq!(
+            purse.grant(&limits, Some("b"), 50),
+            Ok(()),
+            "exactly at the limit of the day"
+        );
+        assert_eq!(
+            purse.grant(&limits, None, 1),
+            Err(Shortage::PerDay {
+                used: 100,
+                limit: 100,
+                needed: 1
+            })
+        );
+        assert_eq!(
+            purse.grant(&limits, None, 31),
+            Err(Shortage::Balance {
+                balance: 30,
+                needed: 31
+            })
+        );
+        assert_eq!(
+            (purse.balance, purse.used),
+            (30, 100),
+            "what was refused is not set aside"
+        );
+        assert!(
+            !short.concerns_all()
+                && Shortage::Balance {
+                    balance: 0,
+                    needed: 1
+                }
+                .concerns_all()
+        );
     }
 
     #[test]
     fn an_agent_of_no_single_namespace_counts_against_the_day_alone() {
-        let limits = Limits { per_namespace_per_day: Some(1), per_day: 100, ..limits() };
-        let mut purse = Purse { balance: 100, ..Purse::default() };
+        let limits = Limits {
+            per_namespace_per_day: Some(1),
+            per_day: 100,
+            ..limits()
+        };
+        let mut purse = Purse {
+            balance: 100,
+            ..Purse::default()
+        };
         assert_eq!(purse.grant(&limits, None, 100), Ok(()));
         assert!(purse.used_by_namespace.is_empty());
     }
 
     #[test]
     fn what_is_left_is_the_smaller_of_balance_and_day() {
-        let limits = Limits { per_day: 100, ..limits() };
-        let mut purse = Purse { balance: 75, ..Purse::default() };
+        let limits = Limits {
+            per_day: 100,
+            ..limits()
+        };
+        let mut purse = Purse {
+            balance: 75,
+            ..Purse::default()
+        };
         assert_eq!(purse.registrations_left(&limits, 10), 7);
         purse.use_up(None, 60);
         assert_eq!(purse.registrations_left(&limits, 10), 4);
         purse.use_up(None, 60);
         assert_eq!(purse.registrations_left(&limits, 10), 0);
-        let endless = Limits { per_day: u128::MAX, ..limits };
-        assert_eq!(Purse { balance: u128::MAX, ..Purse::default() }.registrations_left(&endless, 0), i32::MAX as u32);
+        let endless = Limits {
+            per_day: u128::MAX,
+            ..limits
+        };
+        assert_eq!(
+            Purse {
+                balance: u128::MAX,
+                ..Purse::default()
+            }
+            .registrations_left(&endless, 0),
+            i32::MAX as u32
+        );
     }
 
     #[test]
     fn every_shortage_has_a_word_and_says_what_to_do() {
         for shortage in [
             Shortage::TooDear { market: 2, cap: 1 },
-            Shortage::Balance { balance: 0, needed: 1 },
-            Shortage::PerDay { used: 1, limit: 1, needed: 1 },
-            Shortage::PerNamespacePerDay { used: 1, limit: 1, needed: 1 },
+            Shortage::Balance {
+                balance: 0,
+                needed: 1,
+            },
+            Shortage::PerDay {
+                used: 1,
+                limit: 1,
+                needed: 1,
+            },
+            Shortage::PerNamespacePerDay {
+                used: 1,
+                limit: 1,
+                needed: 1,
+            },
         ] {
-            assert!(shortage.reason().chars().all(char::is_alphabetic) && !shortage.to_string().is_empty());
+            assert!(
+                shortage.reason().chars().all(char::is_alphabetic)
+                    && !shortage.to_string().is_empty()
+            );
         }
     }
 }

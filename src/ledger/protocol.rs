@@ -23,8 +23,8 @@ use super::freeze::Freeze;
 use super::index::OwnerIndex;
 use super::money::{Limits, Purse, Shortage};
 use crate::api::{
-    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase, ProvenAbsent, Quarantine,
-    QuarantineReason, RegistrationResult, SignerLedgerSpec, Wei,
+    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase, ProvenAbsent,
+    Quarantine, QuarantineReason, RegistrationResult, SignerLedgerSpec, Wei,
 };
 use crate::chain::Counts;
 
@@ -65,31 +65,55 @@ pub fn ledger_step(
     let Some((ledger, uid)) = ledger else {
         let lost = past.marker.is_some() || past.attempted || past.seen > Nonce(0);
         return match lost {
-            true => Err(Freeze::LedgerLost { uid: past.marker.clone() }),
+            true => Err(Freeze::LedgerLost {
+                uid: past.marker.clone(),
+            }),
             false => Ok(LedgerStep::Create(created(place))),
         };
     };
     if ledger.cluster_uid != place.cluster_uid {
-        return Err(Freeze::Cloned { owner: ledger.cluster_uid.clone() });
+        return Err(Freeze::Cloned {
+            owner: ledger.cluster_uid.clone(),
+        });
     }
     if ledger.genesis_hash != place.genesis_hash {
-        return Err(Freeze::OtherChain { seen: place.genesis_hash, recorded: ledger.genesis_hash });
+        return Err(Freeze::OtherChain {
+            seen: place.genesis_hash,
+            recorded: ledger.genesis_hash,
+        });
     }
     match &past.marker {
-        Some(marker) if marker != uid => return Err(Freeze::LedgerLost { uid: Some(marker.clone()) }),
+        Some(marker) if marker != uid => {
+            return Err(Freeze::LedgerLost {
+                uid: Some(marker.clone()),
+            });
+        }
         None => return Ok(LedgerStep::Mark),
         Some(_) => {}
     }
     if ledger.next < past.seen {
-        return Err(Freeze::RolledBack { next: ledger.next, seen: past.seen });
+        return Err(Freeze::RolledBack {
+            next: ledger.next,
+            seen: past.seen,
+        });
     }
     match &ledger.quarantine {
-        Some(Quarantine { reason: QuarantineReason::New, .. }) => born(ledger, past, sight),
+        Some(Quarantine {
+            reason: QuarantineReason::New,
+            ..
+        }) => born(ledger, past, sight),
         Some(Quarantine { reason, .. }) => Err(Freeze::Quarantined { reason: *reason }),
         None => {
-            let count = sight.counts.pending.max(sight.counts.latest).max(sight.counts.finalized);
+            let count = sight
+                .counts
+                .pending
+                .max(sight.counts.latest)
+                .max(sight.counts.finalized);
             if count > ledger.next {
-                return Err(Freeze::NonceAhead { count, next: ledger.next });
+                return Err(Freeze::NonceAhead {
+                    count,
+                    next: ledger.next,
+                });
             }
             Ok(LedgerStep::Ready)
         }
@@ -105,7 +129,10 @@ fn created(place: &Place) -> SignerLedgerSpec {
         cluster_uid: place.cluster_uid.clone(),
         state: LedgerState::Quarantine,
         draining: false,
-        quarantine: Some(Quarantine { reason: QuarantineReason::New, bound: Nonce(0) }),
+        quarantine: Some(Quarantine {
+            reason: QuarantineReason::New,
+            bound: Nonce(0),
+        }),
         next: Nonce(0),
         finalized_nonce: Nonce(0),
         finalized_block: 0,
@@ -122,7 +149,11 @@ fn born(ledger: &SignerLedgerSpec, past: &Past, sight: &Sight) -> Result<LedgerS
     if past.attempted {
         return Err(Freeze::LedgerLost { uid: None });
     }
-    let Counts { finalized, latest, pending } = sight.counts;
+    let Counts {
+        finalized,
+        latest,
+        pending,
+    } = sight.counts;
     if finalized != pending || finalized != latest {
         return Ok(LedgerStep::Settle);
     }
@@ -166,14 +197,22 @@ pub fn entry_step(
     record: Option<&AgentRegistrationSpec>,
     evidence: &Evidence,
 ) -> Result<EntryStep, Freeze> {
-    let Some(Entry { key: Some(key), operation: Operation::Register }) = look.ledger.entries.get(&nonce) else {
+    let Some(Entry {
+        key: Some(key),
+        operation: Operation::Register,
+    }) = look.ledger.entries.get(&nonce)
+    else {
         return Err(Freeze::UnknownOperation { nonce });
     };
     let record = record.ok_or(Freeze::RecordMissing { key: *key, nonce })?;
     let counts = look.sight.counts;
     if let Some(result) = &record.result {
-        let is_here = |attempt: &Attempt| attempt.nonce == nonce && Some(attempt.hash) == result.transaction;
-        return match (nonce < counts.finalized, record.attempts.iter().any(is_here)) {
+        let is_here =
+            |attempt: &Attempt| attempt.nonce == nonce && Some(attempt.hash) == result.transaction;
+        return match (
+            nonce < counts.finalized,
+            record.attempts.iter().any(is_here),
+        ) {
             (true, _) => Ok(EntryStep::Prune),
             // This endpoint lags behind the one that proved the result.
             (false, true) => Ok(EntryStep::Wait),
@@ -183,8 +222,14 @@ pub fn entry_step(
     if nonce < counts.finalized {
         final_step(look, nonce, record, evidence)
     } else if nonce < counts.latest {
-        let ours = evidence.included.is_some_and(|inclusion| inclusion.succeeded);
-        Ok(if ours { in_phase(record, Phase::Included) } else { EntryStep::Wait })
+        let ours = evidence
+            .included
+            .is_some_and(|inclusion| inclusion.succeeded);
+        Ok(if ours {
+            in_phase(record, Phase::Included)
+        } else {
+            EntryStep::Wait
+        })
     } else {
         open_step(look, nonce, record, evidence)
     }
@@ -198,7 +243,9 @@ fn final_step(
     evidence: &Evidence,
 ) -> Result<EntryStep, Freeze> {
     let key = record.key;
-    let is_here = |witness: &&Witness| witness.stands && witness.nonce == nonce && witness.sender == look.ledger.signer;
+    let is_here = |witness: &&Witness| {
+        witness.stands && witness.nonce == nonce && witness.sender == look.ledger.signer
+    };
     if let Some(witness) = evidence.witnesses.iter().find(is_here) {
         return Ok(EntryStep::Finish(finished(record, witness)));
     }
@@ -206,11 +253,18 @@ fn final_step(
         return Err(Freeze::Misplaced { key, nonce });
     }
     // Logs that have not been looked at prove nothing.
-    if look.index.covered().is_none_or(|covered| covered < look.sight.finalized_block) {
+    if look
+        .index
+        .covered()
+        .is_none_or(|covered| covered < look.sight.finalized_block)
+    {
         return Ok(EntryStep::Wait);
     }
     match evidence.included {
-        Some(Inclusion { transaction, succeeded: false }) => Err(Freeze::Reverted { key, transaction }),
+        Some(Inclusion {
+            transaction,
+            succeeded: false,
+        }) => Err(Freeze::Reverted { key, transaction }),
         _ => Err(Freeze::ForeignTransaction { nonce, key }),
     }
 }
@@ -222,18 +276,30 @@ fn open_step(
     record: &AgentRegistrationSpec,
     evidence: &Evidence,
 ) -> Result<EntryStep, Freeze> {
-    let Some(attempt) = record.attempts.iter().rfind(|attempt| attempt.nonce == nonce && attempt.raw.is_some()) else {
+    let Some(attempt) = record
+        .attempts
+        .iter()
+        .rfind(|attempt| attempt.nonce == nonce && attempt.raw.is_some())
+    else {
         return Ok(EntryStep::Sign);
     };
     let (max_fee, base_fee) = (attempt.max_fee_per_gas.0, look.sight.base_fee);
     if max_fee < base_fee {
-        return Err(Freeze::BelowMarket { key: record.key, max_fee, base_fee });
+        return Err(Freeze::BelowMarket {
+            key: record.key,
+            max_fee,
+            base_fee,
+        });
     }
     // The block that held it is gone: it has to be sent again.
     if record.phase == Phase::Included {
         return Ok(in_phase(record, Phase::Sent));
     }
-    Ok(if evidence.sent_recently { EntryStep::Wait } else { EntryStep::Send(attempt.clone()) })
+    Ok(if evidence.sent_recently {
+        EntryStep::Wait
+    } else {
+        EntryStep::Send(attempt.clone())
+    })
 }
 
 /// Notes where a transaction stands, unless that is noted already.
@@ -241,21 +307,35 @@ fn in_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
     if record.phase == phase {
         return EntryStep::Wait;
     }
-    EntryStep::Note(AgentRegistrationSpec { phase, ..record.clone() })
+    EntryStep::Note(AgentRegistrationSpec {
+        phase,
+        ..record.clone()
+    })
 }
 
 /// Where an agent stands that has its id.
 fn done_phase(record: &AgentRegistrationSpec) -> Phase {
-    if record.tombstone.unwrap_or_default() { Phase::Tombstoned } else { Phase::Registered }
+    if record.tombstone.unwrap_or_default() {
+        Phase::Tombstoned
+    } else {
+        Phase::Registered
+    }
 }
 
 /// The record of a registration that is final.
 fn finished(record: &AgentRegistrationSpec, witness: &Witness) -> AgentRegistrationSpec {
-    let spent = record.spent_wei.unwrap_or_default().0.saturating_add(witness.cost);
+    let spent = record
+        .spent_wei
+        .unwrap_or_default()
+        .0
+        .saturating_add(witness.cost);
     AgentRegistrationSpec {
         phase: done_phase(record),
         result: Some(witness.result()),
-        agent_uri: record.agent_uri.clone().or_else(|| Some(witness.registration.agent_uri.clone())),
+        agent_uri: record
+            .agent_uri
+            .clone()
+            .or_else(|| Some(witness.registration.agent_uri.clone())),
         spent_wei: Some(Wei(spent)),
         ..record.clone()
     }
@@ -283,7 +363,9 @@ pub enum AdoptionRefused {
     #[error("the registry knows no such agent: correct registration.agentId")]
     Unknown,
     /// It belongs to another identity.
-    #[error("the agent belongs to another identity (record r-{by}): an agent cannot be taken from it")]
+    #[error(
+        "the agent belongs to another identity (record r-{by}): an agent cannot be taken from it"
+    )]
     Taken {
         /// Key of that identity.
         by: Key,
@@ -299,20 +381,28 @@ pub fn pending_step(
     witnesses: &[Witness],
     adoptee: Option<&Adoptee>,
 ) -> PendingStep {
-    if record.result.is_some() || ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key)) {
+    if record.result.is_some()
+        || ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key))
+    {
         return PendingStep::Wait;
     }
     if record.adopt.is_some() {
         return match adoptee {
             None => PendingStep::Wait,
-            Some(Adoptee { taken_by: Some(by), .. }) => PendingStep::Refuse(AdoptionRefused::Taken { by: *by }),
+            Some(Adoptee {
+                taken_by: Some(by), ..
+            }) => PendingStep::Refuse(AdoptionRefused::Taken { by: *by }),
             Some(Adoptee { known_at: None, .. }) => PendingStep::Refuse(AdoptionRefused::Unknown),
-            Some(Adoptee { known_at: Some(at), agent_uri, .. }) => {
-                PendingStep::Adopt(Box::new(adopted(record, *at, agent_uri)))
-            }
+            Some(Adoptee {
+                known_at: Some(at),
+                agent_uri,
+                ..
+            }) => PendingStep::Adopt(Box::new(adopted(record, *at, agent_uri))),
         };
     }
-    let (Some(ledger), Some(index)) = (ledger, index) else { return PendingStep::Wait };
+    let (Some(ledger), Some(index)) = (ledger, index) else {
+        return PendingStep::Wait;
+    };
     if let Some(witness) = witnesses.iter().find(|witness| witness.stands) {
         return PendingStep::Adopt(Box::new(finished(record, witness)));
     }
@@ -328,11 +418,17 @@ pub fn pending_step(
 
 /// Rule R11: whether the chain's final logs are proven to hold no registration of the key, as far as the ledger reaches.
 fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> bool {
-    let reaches = index.covered().is_some_and(|covered| covered >= ledger.finalized_block);
+    let reaches = index
+        .covered()
+        .is_some_and(|covered| covered >= ledger.finalized_block);
     reaches && index.owner() == ledger.signer && index.registrations(key).is_empty()
 }
 
-fn adopted(record: &AgentRegistrationSpec, (block, block_hash): (u64, B256), agent_uri: &str) -> AgentRegistrationSpec {
+fn adopted(
+    record: &AgentRegistrationSpec,
+    (block, block_hash): (u64, B256),
+    agent_uri: &str,
+) -> AgentRegistrationSpec {
     AgentRegistrationSpec {
         phase: done_phase(record),
         result: record.adopt.clone().map(|agent_id| RegistrationResult {
@@ -388,22 +484,36 @@ pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'
     if look.ledger.state != LedgerState::Active || look.ledger.draining {
         return allocation;
     }
-    let unmined = look.ledger.entries.range(look.sight.counts.latest..).count();
+    let unmined = look
+        .ledger
+        .entries
+        .range(look.sight.counts.latest..)
+        .count();
     let end = Nonce(look.ledger.finalized_nonce.0.saturating_add(MAX_UNFINAL));
     let mut after = look.ledger.clone();
     for candidate in candidates {
         let record = candidate.record;
         let fits = record.is_of(look.ledger.chain_id, look.ledger.signer)
-            && pending_step(Some(&after), record, Some(look.index), &[], None) == PendingStep::Allocate;
+            && pending_step(Some(&after), record, Some(look.index), &[], None)
+                == PendingStep::Allocate;
         if !fits || unmined + allocation.bound.len() >= terms.window || after.next >= end {
             continue;
         }
-        if let Err(shortage) = terms.purse.grant(terms.limits, candidate.namespace, candidate.cost) {
+        if let Err(shortage) = terms
+            .purse
+            .grant(terms.limits, candidate.namespace, candidate.cost)
+        {
             allocation.short.push((record.key, shortage));
             continue;
         }
         let nonce = after.next;
-        after.entries.insert(nonce, Entry { key: Some(record.key), operation: Operation::Register });
+        after.entries.insert(
+            nonce,
+            Entry {
+                key: Some(record.key),
+                operation: Operation::Register,
+            },
+        );
         after.registering.insert(record.key, nonce);
         after.next = nonce.next();
         allocation.bound.push((nonce, record.key));
@@ -416,11 +526,18 @@ pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'
 /// finished first. If it has no result, a write of [`touched`] must follow: it makes an allocation fail that has read the
 /// record before. A registration that reverted stays so, or its agent would be registered anew when it is revived.
 #[must_use]
-pub fn retired(ledger: Option<&SignerLedgerSpec>, record: &AgentRegistrationSpec) -> Option<AgentRegistrationSpec> {
+pub fn retired(
+    ledger: Option<&SignerLedgerSpec>,
+    record: &AgentRegistrationSpec,
+) -> Option<AgentRegistrationSpec> {
     let under_way = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
     let done = record.tombstone.unwrap_or_default();
     (!under_way && !done).then(|| AgentRegistrationSpec {
-        phase: if record.phase == Phase::Reverted { Phase::Reverted } else { Phase::Tombstoned },
+        phase: if record.phase == Phase::Reverted {
+            Phase::Reverted
+        } else {
+            Phase::Tombstoned
+        },
         tombstone: Some(true),
         ..record.clone()
     })
@@ -434,17 +551,28 @@ pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
         (None, Phase::Reverted) => Phase::Reverted,
         (None, _) => Phase::Pending,
     };
-    AgentRegistrationSpec { phase, tombstone: None, ..record.clone() }
+    AgentRegistrationSpec {
+        phase,
+        tombstone: None,
+        ..record.clone()
+    }
 }
 
 /// Rule R5, its second half: the ledger without the entries of registrations whose records have a result, and with the
 /// knowledge that those are final. `blocks` are the blocks of their transactions.
 #[must_use]
-pub fn pruned(ledger: &SignerLedgerSpec, nonces: &BTreeSet<Nonce>, blocks: &[u64], sight: &Sight) -> SignerLedgerSpec {
+pub fn pruned(
+    ledger: &SignerLedgerSpec,
+    nonces: &BTreeSet<Nonce>,
+    blocks: &[u64],
+    sight: &Sight,
+) -> SignerLedgerSpec {
     let mut after = ledger.clone();
     after.entries.retain(|nonce, _| !nonces.contains(nonce));
     after.registering.retain(|_, nonce| !nonces.contains(nonce));
-    after.finalized_nonce = after.finalized_nonce.max(sight.counts.finalized.min(after.next));
+    after.finalized_nonce = after
+        .finalized_nonce
+        .max(sight.counts.finalized.min(after.next));
     // Whoever allocates after this write must have looked at the chain at least as far as these transactions.
     after.finalized_block = blocks.iter().copied().fold(after.finalized_block, u64::max);
     touched(after)
@@ -454,7 +582,10 @@ pub fn pruned(ledger: &SignerLedgerSpec, nonces: &BTreeSet<Nonce>, blocks: &[u64
 #[must_use]
 pub fn touched(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
     let content = serde_json::to_vec(&ledger).unwrap_or_default();
-    SignerLedgerSpec { history_hash: keccak256(content), ..ledger }
+    SignerLedgerSpec {
+        history_hash: keccak256(content),
+        ..ledger
+    }
 }
 
 /// Rule R3, its first half: the record with one more attempt, to be stored before it is sent. `covered` is how far the
@@ -471,12 +602,18 @@ pub fn attempted(
         phase: Phase::Sent,
         agent_uri: Some(agent_uri.to_owned()),
         calldata_hash: Some(calldata_hash),
-        proven_absent: covered.map(|block| ProvenAbsent { block }).or_else(|| record.proven_absent.clone()),
+        proven_absent: covered
+            .map(|block| ProvenAbsent { block })
+            .or_else(|| record.proven_absent.clone()),
         ..record.clone()
     };
     after.attempts.push(attempt);
     let surplus = after.attempts.len().saturating_sub(RAWS_KEPT);
-    after.attempts.iter_mut().take(surplus).for_each(|attempt| attempt.raw = None);
+    after
+        .attempts
+        .iter_mut()
+        .take(surplus)
+        .for_each(|attempt| attempt.raw = None);
     after
 }
 
@@ -490,12 +627,19 @@ pub fn reserved(
 ) -> Vec<Reservation> {
     let reserve = |(nonce, entry): (&Nonce, &Entry)| {
         let record = entry.key.and_then(&record_of);
-        let attempts = record.iter().flat_map(|record| &record.attempts).filter(|attempt| attempt.nonce == *nonce);
-        let worst = attempts.map(|attempt| attempt.max_fee_per_gas.0.saturating_mul(attempt.gas.into())).max();
+        let attempts = record
+            .iter()
+            .flat_map(|record| &record.attempts)
+            .filter(|attempt| attempt.nonce == *nonce);
+        let worst = attempts
+            .map(|attempt| attempt.max_fee_per_gas.0.saturating_mul(attempt.gas.into()))
+            .max();
         Reservation {
             nonce: *nonce,
             amount: worst.unwrap_or(per_registration),
-            namespace: record.as_ref().and_then(|record| payer(&record.identity).map(str::to_owned)),
+            namespace: record
+                .as_ref()
+                .and_then(|record| payer(&record.identity).map(str::to_owned)),
         }
     };
     ledger.entries.iter().map(reserve).collect()
@@ -515,7 +659,10 @@ pub struct Reservation {
 /// Namespace that pays for an identity; none for the one that a whole registry shares.
 #[must_use]
 pub fn payer(identity: &str) -> Option<&str> {
-    identity.split('/').next().filter(|namespace| !namespace.is_empty())
+    identity
+        .split('/')
+        .next()
+        .filter(|namespace| !namespace.is_empty())
 }
 
 /// Whether the agent id of a witness and of a record are the same. Ids are compared as numbers.

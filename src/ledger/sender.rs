@@ -65,13 +65,25 @@ pub fn sign(
     }
     let calldata = abi::register(agent_uri);
     let calldata_hash = keccak256(&calldata);
-    if record.calldata_hash.is_some_and(|frozen| frozen != calldata_hash) {
+    if record
+        .calldata_hash
+        .is_some_and(|frozen| frozen != calldata_hash)
+    {
         return Err(Error::CalldataChanged);
     }
-    let order =
-        Order { chain_id: bound.chain_id(), nonce: bound.nonce(), to: record.registry.address, calldata, gas, fees };
+    let order = Order {
+        chain_id: bound.chain_id(),
+        nonce: bound.nonce(),
+        to: record.registry.address,
+        calldata,
+        gas,
+        fees,
+    };
     let attempt = signer.sign(&order).map_err(Error::Signer)?;
-    Ok(Signed { attempt, calldata_hash })
+    Ok(Signed {
+        attempt,
+        calldata_hash,
+    })
 }
 
 fn check_owner(bound: &Bound, record: &AgentRegistrationSpec) -> Result<(), Error> {

@@ -8,7 +8,8 @@ use alloy::primitives::Address;
 use kube::api::ObjectMeta;
 
 use crate::api::{
-    AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger, SignerLedgerSpec,
+    AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger,
+    SignerLedgerSpec,
 };
 use crate::cluster::{Error, Reader, Writer};
 use crate::leader::Leading;
@@ -36,9 +37,15 @@ impl Held {
     #[must_use]
     pub fn bound(&self, nonce: Nonce) -> Option<Bound> {
         match self.spec().entries.get(&nonce) {
-            Some(Entry { key: Some(key), operation: Operation::Register }) => {
-                Some(Bound { nonce, key: *key, chain_id: self.spec().chain_id, signer: self.spec().signer })
-            }
+            Some(Entry {
+                key: Some(key),
+                operation: Operation::Register,
+            }) => Some(Bound {
+                nonce,
+                key: *key,
+                chain_id: self.spec().chain_id,
+                signer: self.spec().signer,
+            }),
             _ => None,
         }
     }
@@ -48,8 +55,13 @@ impl Held {
 impl Held {
     /// A ledger as if it had been read.
     pub(super) fn read(spec: SignerLedgerSpec) -> Self {
-        let metadata = ObjectMeta { uid: Some("uid".into()), ..ObjectMeta::default() };
-        Self { ledger: SignerLedger { metadata, spec } }
+        let metadata = ObjectMeta {
+            uid: Some("uid".into()),
+            ..ObjectMeta::default()
+        };
+        Self {
+            ledger: SignerLedger { metadata, spec },
+        }
     }
 }
 
@@ -109,7 +121,10 @@ impl Store {
     /// # Errors
     /// If the API server does not answer.
     pub async fn hold(&self, chain_id: u64, signer: Address) -> Result<Option<Held>, Error> {
-        let ledger = self.reader.ledger(&SignerLedger::name_of(chain_id, signer)).await?;
+        let ledger = self
+            .reader
+            .ledger(&SignerLedger::name_of(chain_id, signer))
+            .await?;
         Ok(ledger.map(|ledger| Held { ledger }))
     }
 
@@ -117,7 +132,11 @@ impl Store {
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn record_after(&self, _held: &Held, key: Key) -> Result<Option<AgentRegistration>, Error> {
+    pub async fn record_after(
+        &self,
+        _held: &Held,
+        key: Key,
+    ) -> Result<Option<AgentRegistration>, Error> {
         self.reader.record(&key.record_name()).await
     }
 
@@ -125,7 +144,10 @@ impl Store {
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn records_after(&self, _held: Option<&Held>) -> Result<Vec<AgentRegistration>, Error> {
+    pub async fn records_after(
+        &self,
+        _held: Option<&Held>,
+    ) -> Result<Vec<AgentRegistration>, Error> {
         self.reader.records().await
     }
 
@@ -133,10 +155,19 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Exists`] if there is one.
-    pub async fn create_ledger(&self, leading: &Leading, spec: SignerLedgerSpec) -> Result<Held, Error> {
-        let metadata =
-            ObjectMeta { name: Some(SignerLedger::name_of(spec.chain_id, spec.signer)), ..ObjectMeta::default() };
-        let ledger = self.writer.create(leading, &SignerLedger { metadata, spec }).await?;
+    pub async fn create_ledger(
+        &self,
+        leading: &Leading,
+        spec: SignerLedgerSpec,
+    ) -> Result<Held, Error> {
+        let metadata = ObjectMeta {
+            name: Some(SignerLedger::name_of(spec.chain_id, spec.signer)),
+            ..ObjectMeta::default()
+        };
+        let ledger = self
+            .writer
+            .create(leading, &SignerLedger { metadata, spec })
+            .await?;
         Ok(Held { ledger })
     }
 
@@ -144,8 +175,22 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Conflict`] if somebody has.
-    pub async fn replace_ledger(&self, leading: &Leading, held: Held, spec: SignerLedgerSpec) -> Result<Held, Error> {
-        let ledger = self.writer.replace(leading, &SignerLedger { spec, ..held.ledger }).await?;
+    pub async fn replace_ledger(
+        &self,
+        leading: &Leading,
+        held: Held,
+        spec: SignerLedgerSpec,
+    ) -> Result<Held, Error> {
+        let ledger = self
+            .writer
+            .replace(
+                leading,
+                &SignerLedger {
+                    spec,
+                    ..held.ledger
+                },
+            )
+            .await?;
         Ok(Held { ledger })
     }
 
@@ -158,8 +203,13 @@ impl Store {
         leading: &Leading,
         spec: AgentRegistrationSpec,
     ) -> Result<AgentRegistration, Error> {
-        let metadata = ObjectMeta { name: Some(spec.key.record_name()), ..ObjectMeta::default() };
-        self.writer.create(leading, &AgentRegistration { metadata, spec }).await
+        let metadata = ObjectMeta {
+            name: Some(spec.key.record_name()),
+            ..ObjectMeta::default()
+        };
+        self.writer
+            .create(leading, &AgentRegistration { metadata, spec })
+            .await
     }
 
     /// Replaces a record, if nobody has since it was read.
@@ -173,7 +223,9 @@ impl Store {
         spec: AgentRegistrationSpec,
     ) -> Result<AgentRegistration, Error> {
         let metadata = record.metadata.clone();
-        self.writer.replace(leading, &AgentRegistration { metadata, spec }).await
+        self.writer
+            .replace(leading, &AgentRegistration { metadata, spec })
+            .await
     }
 }
 
@@ -197,7 +249,10 @@ mod tests {
         };
         let held = Held::read(spec);
         let bound = held.bound(Nonce(1)).unwrap();
-        assert_eq!((bound.nonce(), bound.key(), bound.chain_id()), (Nonce(1), key, 31337));
+        assert_eq!(
+            (bound.nonce(), bound.key(), bound.chain_id()),
+            (Nonce(1), key, 31337)
+        );
         assert_eq!((bound.signer(), held.uid()), (fixtures::SIGNER, "uid"));
         for nonce in [0, 2, 3, 4] {
             assert_eq!(held.bound(Nonce(nonce)), None);

@@ -10,7 +10,11 @@ use super::{Error, Label, register};
 
 /// Names of the labels that exist.
 fn names<'a>(labels: &[&'a str]) -> Vec<&'a str> {
-    labels.iter().copied().filter(|name| !name.is_empty()).collect()
+    labels
+        .iter()
+        .copied()
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// Counters by two labels.
@@ -40,7 +44,9 @@ impl<A: Label, B: Label> Counters<A, B> {
     }
 
     fn add(&self, a: A, b: B, count: u64) {
-        self.0.with_label_values(&names(&[a.as_str(), b.as_str()])).inc_by(count);
+        self.0
+            .with_label_values(&names(&[a.as_str(), b.as_str()]))
+            .inc_by(count);
     }
 }
 
@@ -56,7 +62,10 @@ impl<A> Clone for Gauges<A> {
 
 impl<A: Label> Gauges<A> {
     pub(super) fn new(registry: &Registry, name: &str, help: &str) -> Result<Self, Error> {
-        let gauges = Self(register(registry, GaugeVec::new(Opts::new(name, help), &[A::NAME])?)?, PhantomData);
+        let gauges = Self(
+            register(registry, GaugeVec::new(Opts::new(name, help), &[A::NAME])?)?,
+            PhantomData,
+        );
         A::ALL.iter().for_each(|a| gauges.set(*a, 0.0));
         Ok(gauges)
     }
@@ -81,9 +90,17 @@ impl<A> Clone for Timers<A> {
 }
 
 impl<A: Label> Timers<A> {
-    pub(super) fn new(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Result<Self, Error> {
+    pub(super) fn new(
+        registry: &Registry,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Self, Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let timers = Self(register(registry, HistogramVec::new(options, &names(&[A::NAME]))?)?, PhantomData);
+        let timers = Self(
+            register(registry, HistogramVec::new(options, &names(&[A::NAME]))?)?,
+            PhantomData,
+        );
         for a in A::ALL {
             timers.0.with_label_values(&names(&[a.as_str()]));
         }
@@ -91,7 +108,9 @@ impl<A: Label> Timers<A> {
     }
 
     pub(super) fn observe(&self, a: A, duration: Duration) {
-        self.0.with_label_values(&names(&[a.as_str()])).observe(duration.as_secs_f64());
+        self.0
+            .with_label_values(&names(&[a.as_str()]))
+            .observe(duration.as_secs_f64());
     }
 }
 
@@ -107,17 +126,26 @@ impl<A> Clone for ChainCounters<A> {
 
 impl<A: Label> ChainCounters<A> {
     pub(super) fn new(registry: &Registry, name: &str, help: &str) -> Result<Self, Error> {
-        Ok(Self(register(registry, IntCounterVec::new(Opts::new(name, help), &["chain", A::NAME])?)?, PhantomData))
+        Ok(Self(
+            register(
+                registry,
+                IntCounterVec::new(Opts::new(name, help), &["chain", A::NAME])?,
+            )?,
+            PhantomData,
+        ))
     }
 
     pub(super) fn introduce(&self, chain_id: u64) {
         for a in A::ALL {
-            self.0.with_label_values(&[chain_id.to_string().as_str(), a.as_str()]);
+            self.0
+                .with_label_values(&[chain_id.to_string().as_str(), a.as_str()]);
         }
     }
 
     pub(super) fn increment(&self, chain_id: u64, a: A) {
-        self.0.with_label_values(&[chain_id.to_string().as_str(), a.as_str()]).inc();
+        self.0
+            .with_label_values(&[chain_id.to_string().as_str(), a.as_str()])
+            .inc();
     }
 }
 
@@ -127,7 +155,10 @@ pub(super) struct ChainGauges(GaugeVec);
 
 impl ChainGauges {
     pub(super) fn new(registry: &Registry, name: &str, help: &str) -> Result<Self, Error> {
-        Ok(Self(register(registry, GaugeVec::new(Opts::new(name, help), &["chain"])?)?))
+        Ok(Self(register(
+            registry,
+            GaugeVec::new(Opts::new(name, help), &["chain"])?,
+        )?))
     }
 
     pub(super) fn introduce(&self, chain_id: u64) {
@@ -153,20 +184,32 @@ pub(super) mod collectors {
     pub(in crate::metrics) fn runtime() -> Vec<Box<dyn Collector>> {
         type Read = fn(&tokio::runtime::RuntimeMetrics) -> f64;
         let gauges: [(&str, &str, Read); 3] = [
-            ("serviceoffer_tokio_workers", "Worker threads.", |metrics| metrics.num_workers() as f64),
-            ("serviceoffer_tokio_alive_tasks", "Tasks that have not ended.", |metrics| {
-                metrics.num_alive_tasks() as f64
+            ("serviceoffer_tokio_workers", "Worker threads.", |metrics| {
+                metrics.num_workers() as f64
             }),
-            ("serviceoffer_tokio_global_queue_depth", "Tasks that wait for a worker.", |metrics| {
-                metrics.global_queue_depth() as f64
-            }),
+            (
+                "serviceoffer_tokio_alive_tasks",
+                "Tasks that have not ended.",
+                |metrics| metrics.num_alive_tasks() as f64,
+            ),
+            (
+                "serviceoffer_tokio_global_queue_depth",
+                "Tasks that wait for a worker.",
+                |metrics| metrics.global_queue_depth() as f64,
+            ),
         ];
-        let Ok(handle) = tokio::runtime::Handle::try_current() else { return Vec::new() };
+        let Ok(handle) = tokio::runtime::Handle::try_current() else {
+            return Vec::new();
+        };
         let pull = |(name, help, read): (&str, &str, Read)| {
             let handle = handle.clone();
             PullingGauge::new(name, help, Box::new(move || read(&handle.metrics()))).ok()
         };
-        gauges.into_iter().filter_map(pull).map(|gauge| Box::new(gauge) as Box<dyn Collector>).collect()
+        gauges
+            .into_iter()
+            .filter_map(pull)
+            .map(|gauge| Box::new(gauge) as Box<dyn Collector>)
+            .collect()
     }
 
     /// `serviceoffer_offers{condition,status}`.
@@ -176,10 +219,15 @@ pub(super) mod collectors {
     }
 
     impl Offers {
-        pub(in crate::metrics) fn new(count: impl Fn() -> OfferCounts + Send + Sync + 'static) -> Result<Self, Error> {
+        pub(in crate::metrics) fn new(
+            count: impl Fn() -> OfferCounts + Send + Sync + 'static,
+        ) -> Result<Self, Error> {
             let options = Opts::new("serviceoffer_offers", "Offers by condition and its status.");
             let gauges = IntGaugeVec::new(options, &[OfferCondition::NAME, Status::NAME])?;
-            Ok(Self { gauges, count: Arc::new(count) })
+            Ok(Self {
+                gauges,
+                count: Arc::new(count),
+            })
         }
     }
 
@@ -192,7 +240,9 @@ pub(super) mod collectors {
             let counts = (self.count)();
             for (condition, row) in OfferCondition::ALL.iter().zip(counts) {
                 for (status, count) in Status::ALL.iter().zip(row) {
-                    let gauge = self.gauges.with_label_values(&[condition.as_str(), status.as_str()]);
+                    let gauge = self
+                        .gauges
+                        .with_label_values(&[condition.as_str(), status.as_str()]);
                     gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
                 }
             }

@@ -167,7 +167,11 @@ impl Method {
     /// The label of a method.
     #[must_use]
     pub fn of(method: &http::Method) -> Self {
-        Self::ALL.iter().copied().find(|label| label.as_str() == method.as_str()).unwrap_or(Self::Other)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|label| label.as_str() == method.as_str())
+            .unwrap_or(Self::Other)
     }
 }
 
@@ -306,7 +310,10 @@ mod tests {
             (&[400, 403, 422, 499], "4xx"),
             (&[500, 503, 599], "5xx"),
         ] {
-            assert!(codes.iter().all(|code| label(*code) == expected), "{codes:?}");
+            assert!(
+                codes.iter().all(|code| label(*code) == expected),
+                "{codes:?}"
+            );
         }
         assert_eq!(Code::of(None).as_str(), "none");
     }
@@ -327,7 +334,8 @@ mod tests {
     #[test]
     fn no_label_has_two_values_of_one_name() {
         fn check<L: Label>() {
-            let values: std::collections::BTreeSet<&str> = L::ALL.iter().map(|value| value.as_str()).collect();
+            let values: std::collections::BTreeSet<&str> =
+                L::ALL.iter().map(|value| value.as_str()).collect();
             assert_eq!(values.len(), L::ALL.len(), "{}", L::NAME);
         }
         check::<Loop>();

@@ -66,9 +66,14 @@ impl Metrics {
             http: Http::new(&registry)?,
             registry,
         };
-        metrics.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let build = prometheus::Opts::new("serviceoffer_build_info", "Always 1; the labels say what runs.")
-            .const_label("version", env!("CARGO_PKG_VERSION"));
+        metrics.add(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        let build = prometheus::Opts::new(
+            "serviceoffer_build_info",
+            "Always 1; the labels say what runs.",
+        )
+        .const_label("version", env!("CARGO_PKG_VERSION"));
         let build = IntGauge::with_opts(build)?;
         build.set(1);
         metrics.add(Box::new(build))?;
@@ -90,7 +95,10 @@ impl Metrics {
     ///
     /// # Errors
     /// If the name is taken.
-    pub fn count_offers(&self, count: impl Fn() -> OfferCounts + Send + Sync + 'static) -> Result<(), Error> {
+    pub fn count_offers(
+        &self,
+        count: impl Fn() -> OfferCounts + Send + Sync + 'static,
+    ) -> Result<(), Error> {
         self.add(Box::new(collectors::Offers::new(count)?))
     }
 
@@ -98,7 +106,10 @@ impl Metrics {
     ///
     /// # Errors
     /// If the name is taken.
-    pub fn show_fence(&self, remaining: impl Fn() -> Duration + Send + Sync + 'static) -> Result<(), Error> {
+    pub fn show_fence(
+        &self,
+        remaining: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Result<(), Error> {
         let gauge = prometheus::PullingGauge::new(
             "serviceoffer_leader_fence_remaining_seconds",
             "How much of this replica's term is left if no renewal succeeds; 0 if it does not lead.",
@@ -125,7 +136,9 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> R
 }
 
 fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// What the elector tells.
@@ -145,8 +158,12 @@ pub struct Election {
 impl Election {
     fn new(registry: &Registry, lease: &str) -> Result<Self, Error> {
         // The names and the label of client-go and controller-runtime, so that ready-made dashboards work.
-        let named = |name: &str, help: &str| prometheus::Opts::new(name, help).const_label("name", lease);
-        let master = named("leader_election_master_status", "1 if this replica leads, 0 if it does not.");
+        let named =
+            |name: &str, help: &str| prometheus::Opts::new(name, help).const_label("name", lease);
+        let master = named(
+            "leader_election_master_status",
+            "1 if this replica leads, 0 if it does not.",
+        );
         let slow_path = named(
             "leader_election_slowpath_total",
             "Renewals that had to read the Lease first, because it was not what it was thought to be.",
@@ -258,7 +275,11 @@ pub struct Reconcile {
 impl Reconcile {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
-            total: Counters::new(registry, "serviceoffer_reconcile_total", "Reconciliations by their result.")?,
+            total: Counters::new(
+                registry,
+                "serviceoffer_reconcile_total",
+                "Reconciliations by their result.",
+            )?,
             errors: Counters::new(
                 registry,
                 "serviceoffer_reconcile_errors_total",
@@ -270,7 +291,11 @@ impl Reconcile {
                 "How long a reconciliation takes.",
                 WORK,
             )?,
-            active: Gauges::new(registry, "serviceoffer_reconcile_active", "Reconciliations under way.")?,
+            active: Gauges::new(
+                registry,
+                "serviceoffer_reconcile_active",
+                "Reconciliations under way.",
+            )?,
             last_success: Gauges::new(
                 registry,
                 "serviceoffer_reconcile_last_success_timestamp_seconds",
@@ -323,7 +348,13 @@ impl Reconciliation {
 
 impl Drop for Reconciliation {
     fn drop(&mut self) {
-        let Self { metrics, of, begun, turn, reason } = self;
+        let Self {
+            metrics,
+            of,
+            begun,
+            turn,
+            reason,
+        } = self;
         metrics.active.add(*of, -1.0);
         metrics.duration.observe(*of, begun.elapsed());
         metrics.total.increment(*of, *turn);
@@ -348,13 +379,21 @@ pub struct Watch {
 impl Watch {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
-            failures: Counters::new(registry, "serviceoffer_watch_failures_total", "Watches that broke.")?,
+            failures: Counters::new(
+                registry,
+                "serviceoffer_watch_failures_total",
+                "Watches that broke.",
+            )?,
             synced: Gauges::new(
                 registry,
                 "serviceoffer_cache_synced",
                 "1 once all objects of a kind have been listed.",
             )?,
-            invalid: Gauges::new(registry, "serviceoffer_invalid_objects", "Objects that cannot be decoded.")?,
+            invalid: Gauges::new(
+                registry,
+                "serviceoffer_invalid_objects",
+                "Objects that cannot be decoded.",
+            )?,
             missing: Gauges::new(
                 registry,
                 "serviceoffer_crd_missing",
@@ -392,7 +431,11 @@ pub struct Client {
 impl Client {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
-            requests: Counters::new(registry, "rest_client_requests_total", "Requests to the API server.")?,
+            requests: Counters::new(
+                registry,
+                "rest_client_requests_total",
+                "Requests to the API server.",
+            )?,
             duration: Timers::new(
                 registry,
                 "rest_client_request_duration_seconds",
@@ -413,7 +456,12 @@ impl Client {
     }
 
     /// A request was answered, or failed (`code` is `None`).
-    pub fn requested(&self, method: &http::Method, code: Option<http::StatusCode>, duration: Duration) {
+    pub fn requested(
+        &self,
+        method: &http::Method,
+        code: Option<http::StatusCode>,
+        duration: Duration,
+    ) {
         let method = Method::of(method);
         self.requests.increment(method, Code::of(code));
         self.duration.observe(method, duration);
@@ -438,7 +486,11 @@ impl Chain {
     fn new(registry: &Registry) -> Result<Self, Error> {
         let gauges = |name: &str, help: &str| ChainGauges::new(registry, name, help);
         Ok(Self {
-            requests: Counters::new(registry, "serviceoffer_chain_requests_total", "Requests to RPC endpoints.")?,
+            requests: Counters::new(
+                registry,
+                "serviceoffer_chain_requests_total",
+                "Requests to RPC endpoints.",
+            )?,
             duration: Timers::new(
                 registry,
                 "serviceoffer_chain_request_duration_seconds",
@@ -454,12 +506,18 @@ impl Chain {
                 "serviceoffer_chain_spent_coins",
                 "Spent in the last 24 hours, in whole units of the chain's coin.",
             )?,
-            pending: gauges("serviceoffer_chain_transactions_pending", "Nonces that are in use and not final.")?,
+            pending: gauges(
+                "serviceoffer_chain_transactions_pending",
+                "Nonces that are in use and not final.",
+            )?,
             oldest_pending: gauges(
                 "serviceoffer_chain_oldest_pending_timestamp_seconds",
                 "Since when the oldest nonce in use waits; 0 if none does.",
             )?,
-            head: gauges("serviceoffer_chain_head_timestamp_seconds", "Time of the latest block seen; 0 if none was.")?,
+            head: gauges(
+                "serviceoffer_chain_head_timestamp_seconds",
+                "Time of the latest block seen; 0 if none was.",
+            )?,
             balance: gauges(
                 "serviceoffer_chain_signer_balance_coins",
                 "Balance of the first signer, in whole units of the chain's coin.",
@@ -476,7 +534,13 @@ impl Chain {
     /// A registry uses this chain: its series exist from then on.
     pub fn introduce(&self, chain_id: u64) {
         self.registrations.introduce(chain_id);
-        for gauges in [&self.spent, &self.pending, &self.oldest_pending, &self.head, &self.balance] {
+        for gauges in [
+            &self.spent,
+            &self.pending,
+            &self.oldest_pending,
+            &self.head,
+            &self.balance,
+        ] {
             gauges.introduce(chain_id);
         }
     }
@@ -499,14 +563,21 @@ impl Chain {
 
     /// What one look at a chain shows.
     pub fn look(&self, chain_id: u64, look: ChainLook) {
-        let ChainLook { head_timestamp, balance, spent, pending, oldest_pending } = look;
+        let ChainLook {
+            head_timestamp,
+            balance,
+            spent,
+            pending,
+            oldest_pending,
+        } = look;
         self.head.set(chain_id, head_timestamp as f64);
         self.balance.set(chain_id, balance);
         if let Some(spent) = spent {
             self.spent.set(chain_id, spent);
         }
         self.pending.set(chain_id, pending as f64);
-        self.oldest_pending.set(chain_id, oldest_pending.unwrap_or_default());
+        self.oldest_pending
+            .set(chain_id, oldest_pending.unwrap_or_default());
     }
 }
 
@@ -573,7 +644,10 @@ mod tests {
         ] {
             assert!(text.contains(series), "{series} is missing from\n{text}");
         }
-        let series = text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{")).count();
+        let series = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
+            .count();
         assert!(series < 400, "{series}");
     }
 
@@ -600,11 +674,19 @@ mod tests {
         metrics.show_fence(Duration::default).unwrap();
         metrics.chain.introduce(84532);
         let text = metrics.render().unwrap();
-        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-        let ours: std::collections::BTreeSet<&str> = names.filter(|name| !name.starts_with("process_")).collect();
-        let chapter = include_str!("../../README.md").split("\n## Metrics\n").nth(1).unwrap();
+        let names = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let ours: std::collections::BTreeSet<&str> =
+            names.filter(|name| !name.starts_with("process_")).collect();
+        let chapter = include_str!("../../README.md")
+            .split("\n## Metrics\n")
+            .nth(1)
+            .unwrap();
         let rows = chapter.split("\n## ").next().unwrap().lines();
-        let listed = rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+        let listed = rows
+            .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+            .collect();
         assert_eq!(ours, listed);
     }
 

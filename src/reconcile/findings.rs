@@ -95,15 +95,23 @@ pub struct Findings {
 
 impl Default for Findings {
     fn default() -> Self {
-        Self { by_registry: Arc::default(), changes: broadcast::Sender::new(4096) }
+        Self {
+            by_registry: Arc::default(),
+            changes: broadcast::Sender::new(4096),
+        }
     }
 }
 
 impl Findings {
     /// Replaces what one registry found, and tells which offers that concerns.
     pub fn replace(&self, registry: &str, found: BTreeMap<OfferName, Finding>) {
-        let mut all = self.by_registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = all.insert(registry.to_owned(), found.clone()).unwrap_or_default();
+        let mut all = self
+            .by_registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = all
+            .insert(registry.to_owned(), found.clone())
+            .unwrap_or_default();
         drop(all);
         let changed = |offer: &&OfferName| before.get(*offer) != found.get(*offer);
         for offer in before.keys().chain(found.keys()).filter(changed) {
@@ -115,7 +123,10 @@ impl Findings {
     /// What a registry found out about an offer.
     #[must_use]
     pub fn get(&self, registry: &str, offer: &OfferName) -> Option<Finding> {
-        let all = self.by_registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self
+            .by_registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.get(registry)?.get(offer).cloned()
     }
 
@@ -134,17 +145,31 @@ mod tests {
     fn every_finding_has_a_word_and_says_what_to_do() {
         let (name, other) = (String::from("r-x"), String::from("shop/other"));
         let all = [
-            Finding::AdoptionRequired { trace: "a request exists".into() },
+            Finding::AdoptionRequired {
+                trace: "a request exists".into(),
+            },
             AdoptionRefused::Unknown.into(),
-            Finding::OtherAgent { wanted: "1".into(), name: name.clone(), recorded: None },
-            Shortage::Balance { balance: 0, needed: 1 }.into(),
+            Finding::OtherAgent {
+                wanted: "1".into(),
+                name: name.clone(),
+                recorded: None,
+            },
+            Shortage::Balance {
+                balance: 0,
+                needed: 1,
+            }
+            .into(),
             Finding::WouldRevert { words: "no".into() },
             Finding::KeyTaken { name, other },
         ];
         let words: std::collections::BTreeSet<&str> = all.iter().map(Finding::reason).collect();
         assert_eq!(words.len(), all.len());
         assert!(all.iter().all(|finding| finding.to_string().contains(':')));
-        assert!(words.iter().all(|word| word.chars().all(char::is_alphabetic)));
+        assert!(
+            words
+                .iter()
+                .all(|word| word.chars().all(char::is_alphabetic))
+        );
     }
 
     #[test]
@@ -152,8 +177,14 @@ mod tests {
         let findings = Findings::default();
         let mut changes = findings.changes();
         let offer = |name: &str| ("shop".to_owned(), name.to_owned());
-        let short = Finding::Short(Shortage::Balance { balance: 0, needed: 1 });
-        findings.replace("idr", [(offer("a"), short.clone()), (offer("b"), short.clone())].into());
+        let short = Finding::Short(Shortage::Balance {
+            balance: 0,
+            needed: 1,
+        });
+        findings.replace(
+            "idr",
+            [(offer("a"), short.clone()), (offer("b"), short.clone())].into(),
+        );
         findings.replace("idr", [(offer("b"), short.clone())].into());
         assert_eq!(findings.get("idr", &offer("a")), None);
         assert_eq!(findings.get("idr", &offer("b")), Some(short));

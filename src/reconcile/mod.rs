@@ -101,7 +101,11 @@ pub async fn run(context: Arc<Context>, drain: &Drain) {
     let registries = context.cache.registry_store();
     let offers = context.cache.offer_store();
     loops.spawn(drive(
-        Drive { which: Loop::Offer, concurrency: context.settings.concurrency, drain: drain.clone() },
+        Drive {
+            which: Loop::Offer,
+            concurrency: context.settings.concurrency,
+            drain: drain.clone(),
+        },
         Arc::clone(&context),
         offer_triggers(&context, offers.clone()),
         offers,
@@ -109,7 +113,11 @@ pub async fn run(context: Arc<Context>, drain: &Drain) {
     ));
     loops.spawn(drive(
         // Registries do not wait for each other: a chain that hangs must not hold up another.
-        Drive { which: Loop::Registry, concurrency: u16::MAX, drain: drain.clone() },
+        Drive {
+            which: Loop::Registry,
+            concurrency: u16::MAX,
+            drain: drain.clone(),
+        },
         Arc::clone(&context),
         registry_triggers(&context, registries.clone()),
         registries,
@@ -142,7 +150,11 @@ async fn drive<K, W>(
     W: for<'a> Fn(&'a Context, &'a Leading, &'a Guarded<K>) -> BoxFuture<'a, Result<Action, Error>>,
     W: Clone + Send + 'static,
 {
-    let Drive { which, concurrency, drain } = how;
+    let Drive {
+        which,
+        concurrency,
+        drain,
+    } = how;
     let health = Arc::clone(&context.health);
     let requests = triggers.map({
         let health = Arc::clone(&health);
@@ -154,12 +166,17 @@ async fn drive<K, W>(
     let queue = requests.take_until(async move { drain.begun().await });
     let reconcile = move |object: Arc<Guarded<K>>, context: Arc<Context>| {
         let work = work.clone();
-        let span =
-            info_span!("reconcile", kind = %K::kind(&()), namespace = object.namespace(), name = object.name_any());
-        async move { once(which, &context, &object, work).await }.instrument(span).boxed()
+        let span = info_span!("reconcile", kind = %K::kind(&()), namespace = object.namespace(), name = object.name_any());
+        async move { once(which, &context, &object, work).await }
+            .instrument(span)
+            .boxed()
     };
     let retry = |_: Arc<_>, error: &Error, _: Arc<_>| {
-        Action::requeue(if error.reason() == Reason::Conflict { RETRY_CONFLICT } else { RETRY })
+        Action::requeue(if error.reason() == Reason::Conflict {
+            RETRY_CONFLICT
+        } else {
+            RETRY
+        })
     };
     let config = Config::default().concurrency(concurrency);
     let results = applier(reconcile, retry, context, store, queue, config);
@@ -168,9 +185,10 @@ async fn drive<K, W>(
         .for_each(|result| {
             let work = match result {
                 Ok((object, _)) => Some((which, object.namespace, object.name)),
-                Err(controller::Error::ReconcilerFailed(_, object) | controller::Error::ObjectNotFound(object)) => {
-                    Some((which, object.namespace, object.name))
-                }
+                Err(
+                    controller::Error::ReconcilerFailed(_, object)
+                    | controller::Error::ObjectNotFound(object),
+                ) => Some((which, object.namespace, object.name)),
                 Err(controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => None,
             };
             work.inspect(|work| health.done(work));
@@ -180,11 +198,18 @@ async fn drive<K, W>(
 }
 
 /// One reconciliation of one object, if this replica leads.
-async fn once<K, W>(which: Loop, context: &Context, object: &Guarded<K>, work: W) -> Result<Action, Error>
+async fn once<K, W>(
+    which: Loop,
+    context: &Context,
+    object: &Guarded<K>,
+    work: W,
+) -> Result<Action, Error>
 where
     W: for<'a> Fn(&'a Context, &'a Leading, &'a Guarded<K>) -> BoxFuture<'a, Result<Action, Error>>,
 {
-    let Ok(leading) = context.fence.leading() else { return Ok(Action::requeue(RETRY)) };
+    let Ok(leading) = context.fence.leading() else {
+        return Ok(Action::requeue(RETRY));
+    };
     let reconciliation = context.metrics.reconcile.begin(which);
     let result = work(context, &leading, object).await;
     match &result {
@@ -192,7 +217,9 @@ where
         Ok(_) => reconciliation.requeue(),
         Err(error) => {
             match error.reason() {
-                Reason::Conflict | Reason::NotLeading => debug!(error = %causes(error), "tried again"),
+                Reason::Conflict | Reason::NotLeading => {
+                    debug!(error = %causes(error), "tried again")
+                }
                 _ => warn!(error = %causes(error), "tried again"),
             }
             reconciliation.fail(error.reason());
@@ -210,8 +237,15 @@ fn offer_triggers(
         let (store, applied) = (store.clone(), context.applied.clone());
         move || {
             let offers = store.state();
-            applied.retain(|uid| offers.iter().any(|offer| offer.meta().uid.as_deref() == Some(uid)));
-            offers.iter().map(|offer| ObjectRef::from_obj(&**offer)).collect::<Vec<_>>()
+            applied.retain(|uid| {
+                offers
+                    .iter()
+                    .any(|offer| offer.meta().uid.as_deref() == Some(uid))
+            });
+            offers
+                .iter()
+                .map(|offer| ObjectRef::from_obj(&**offer))
+                .collect::<Vec<_>>()
         }
     };
     let named = |(namespace, name): OfferName| ObjectRef::new(&name).within(&namespace);
@@ -221,24 +255,40 @@ fn offer_triggers(
             Change::Offer { namespace, name } => vec![named((namespace, name))],
             Change::Record { offers, .. } => offers.into_iter().map(named).collect(),
             Change::Registry(_) => all(),
-            Change::Namespace(namespace) => {
-                all().into_iter().filter(|offer| offer.namespace.as_ref() == Some(&namespace)).collect()
-            }
+            Change::Namespace(namespace) => all()
+                .into_iter()
+                .filter(|offer| offer.namespace.as_ref() == Some(&namespace))
+                .collect(),
             Change::Service { namespace, name } => sold_by(&store, &namespace, &name),
         }
     };
     let changes = triggers(context.cache.changes(), all.clone(), concerned);
-    let findings = triggers(context.findings.changes(), all, move |offer| vec![named(offer)]);
+    let findings = triggers(context.findings.changes(), all, move |offer| {
+        vec![named(offer)]
+    });
     stream::select(changes, findings)
 }
 
 /// Offers whose upstream is a Service.
-fn sold_by(store: &Store<Guarded<ServiceOffer>>, namespace: &str, name: &str) -> Vec<ObjectRef<Guarded<ServiceOffer>>> {
+fn sold_by(
+    store: &Store<Guarded<ServiceOffer>>,
+    namespace: &str,
+    name: &str,
+) -> Vec<ObjectRef<Guarded<ServiceOffer>>> {
     let sells = |offer: &Guarded<ServiceOffer>| {
-        let upstream = offer.0.as_ref().ok().and_then(|offer| offer.spec.upstream.as_ref());
+        let upstream = offer
+            .0
+            .as_ref()
+            .ok()
+            .and_then(|offer| offer.spec.upstream.as_ref());
         upstream.is_some_and(|upstream| upstream.namespace == namespace && upstream.service == name)
     };
-    store.state().iter().filter(|offer| sells(offer)).map(|offer| ObjectRef::from_obj(&**offer)).collect()
+    store
+        .state()
+        .iter()
+        .filter(|offer| sells(offer))
+        .map(|offer| ObjectRef::from_obj(&**offer))
+        .collect()
 }
 
 /// Which registries to look at: all of them, whatever changes. There are few, and a turn without work is cheap.
@@ -246,7 +296,13 @@ fn registry_triggers(
     context: &Arc<Context>,
     store: Store<Guarded<IdentityRegistry>>,
 ) -> impl Stream<Item = ObjectRef<Guarded<IdentityRegistry>>> + Send + 'static {
-    let all = move || store.state().iter().map(|registry| ObjectRef::from_obj(&**registry)).collect::<Vec<_>>();
+    let all = move || {
+        store
+            .state()
+            .iter()
+            .map(|registry| ObjectRef::from_obj(&**registry))
+            .collect::<Vec<_>>()
+    };
     let concerned = {
         let all = all.clone();
         move |change| match change {
@@ -269,16 +325,19 @@ where
 {
     // The first tick comes at once.
     let state = (changes, tokio::time::interval(RESYNC), all, concerned);
-    let batches = stream::unfold(state, |(mut changes, mut resync, all, concerned)| async move {
-        let batch = tokio::select! {
-            _ = resync.tick() => all(),
-            change = changes.recv() => match change {
-                Ok(change) => concerned(change),
-                Err(RecvError::Lagged(_)) => all(),
-                Err(RecvError::Closed) => return None,
-            },
-        };
-        Some((stream::iter(batch), (changes, resync, all, concerned)))
-    });
+    let batches = stream::unfold(
+        state,
+        |(mut changes, mut resync, all, concerned)| async move {
+            let batch = tokio::select! {
+                _ = resync.tick() => all(),
+                change = changes.recv() => match change {
+                    Ok(change) => concerned(change),
+                    Err(RecvError::Lagged(_)) => all(),
+                    Err(RecvError::Closed) => return None,
+                },
+            };
+            Some((stream::iter(batch), (changes, resync, all, concerned)))
+        },
+    );
     batches.flatten()
 }

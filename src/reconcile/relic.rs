@@ -17,17 +17,36 @@ pub fn trace(
     here: impl Fn(&str) -> bool,
 ) -> Option<String> {
     let elsewhere = |request: &&DynamicObject| {
-        request.data.pointer("/spec/chain").and_then(Value::as_str).is_some_and(|chain| !here(chain))
+        request
+            .data
+            .pointer("/spec/chain")
+            .and_then(Value::as_str)
+            .is_some_and(|chain| !here(chain))
     };
     if let Some(request) = request.filter(|request| !elsewhere(request)) {
-        return Some(format!("RegistrationRequest {} of the former controller exists", request.name_any()));
+        return Some(format!(
+            "RegistrationRequest {} of the former controller exists",
+            request.name_any()
+        ));
     }
-    let registrations = identity?.data.pointer("/status/registrations")?.as_array()?;
-    let on_this_chain = |registration: &&Value| registration.get("chain").and_then(Value::as_str).is_some_and(&here);
+    let registrations = identity?
+        .data
+        .pointer("/status/registrations")?
+        .as_array()?;
+    let on_this_chain = |registration: &&Value| {
+        registration
+            .get("chain")
+            .and_then(Value::as_str)
+            .is_some_and(&here)
+    };
     let found = registrations.iter().find(on_this_chain)?;
-    let id =
-        found.get("agentId").map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)).unwrap_or_default();
-    Some(format!("AgentIdentity of the former controller names agent {id} on this chain"))
+    let id = found
+        .get("agentId")
+        .map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned))
+        .unwrap_or_default();
+    Some(format!(
+        "AgentIdentity of the former controller names agent {id} on this chain"
+    ))
 }
 
 #[cfg(test)]
@@ -46,25 +65,60 @@ mod tests {
 
     #[test]
     fn a_request_is_a_trace_unless_it_names_another_chain() {
-        let request = |spec: Value| object(json!({ "metadata": { "name": "so-a-registration" }, "spec": spec }));
+        let request = |spec: Value| {
+            object(json!({ "metadata": { "name": "so-a-registration" }, "spec": spec }))
+        };
         for spec in [json!({}), json!({ "chain": "base" })] {
-            assert!(trace(Some(&request(spec)), None, here).unwrap().contains("so-a-registration"));
+            assert!(
+                trace(Some(&request(spec)), None, here)
+                    .unwrap()
+                    .contains("so-a-registration")
+            );
         }
-        assert_eq!(trace(Some(&request(json!({ "chain": "sepolia" }))), None, here), None);
+        assert_eq!(
+            trace(Some(&request(json!({ "chain": "sepolia" }))), None, here),
+            None
+        );
         assert_eq!(trace(None, None, here), None);
     }
 
     #[test]
     fn an_identity_is_a_trace_if_it_lists_this_chain() {
         let identity = |registrations: Value| {
-            object(json!({ "metadata": { "name": "default" }, "status": { "registrations": registrations } }))
+            object(
+                json!({ "metadata": { "name": "default" }, "status": { "registrations": registrations } }),
+            )
         };
-        let listed = identity(json!([{ "chain": "sepolia", "agentId": "1" }, { "chain": "base", "agentId": "7" }]));
-        assert!(trace(None, Some(&listed), here).unwrap().contains("agent 7"));
+        let listed = identity(
+            json!([{ "chain": "sepolia", "agentId": "1" }, { "chain": "base", "agentId": "7" }]),
+        );
+        assert!(
+            trace(None, Some(&listed), here)
+                .unwrap()
+                .contains("agent 7")
+        );
         let number = identity(json!([{ "chain": "base", "agentId": 7 }]));
-        assert!(trace(None, Some(&number), here).unwrap().contains("agent 7"));
-        assert_eq!(trace(None, Some(&identity(json!([{ "chain": "sepolia", "agentId": "1" }]))), here), None);
+        assert!(
+            trace(None, Some(&number), here)
+                .unwrap()
+                .contains("agent 7")
+        );
+        assert_eq!(
+            trace(
+                None,
+                Some(&identity(json!([{ "chain": "sepolia", "agentId": "1" }]))),
+                here
+            ),
+            None
+        );
         assert_eq!(trace(None, Some(&identity(json!([]))), here), None);
-        assert_eq!(trace(None, Some(&object(json!({ "metadata": { "name": "default" } }))), here), None);
+        assert_eq!(
+            trace(
+                None,
+                Some(&object(json!({ "metadata": { "name": "default" } }))),
+                here
+            ),
+            None
+        );
     }
 }

@@ -94,24 +94,45 @@ impl Document {
     /// Never for values that came from the API server: all of their keys are strings.
     pub fn render(&self) -> serde_json::Result<(Vec<u8>, String)> {
         let bytes = serde_json::to_vec(self)?;
-        let tag = format!("\"{:x}\"", alloy::primitives::FixedBytes::<16>::from_slice(&keccak256(&bytes)[..16]));
+        let tag = format!(
+            "\"{:x}\"",
+            alloy::primitives::FixedBytes::<16>::from_slice(&keccak256(&bytes)[..16])
+        );
         Ok((bytes, tag))
     }
 }
 
 /// The document of one agent. `offers` are those that use it; they are listed in the order in which they were created.
 #[must_use]
-pub fn agent(record: &AgentRegistration, registry: &IdentityRegistry, mut offers: Vec<Listed<'_>>) -> Document {
+pub fn agent(
+    record: &AgentRegistration,
+    registry: &IdentityRegistry,
+    mut offers: Vec<Listed<'_>>,
+) -> Document {
     sort(&mut offers);
-    let live: Vec<&ServiceOffer> = offers.iter().filter(|listed| listed.is_live()).map(|listed| listed.offer).collect();
+    let live: Vec<&ServiceOffer> = offers
+        .iter()
+        .filter(|listed| listed.is_live())
+        .map(|listed| listed.offer)
+        .collect();
     let active = !live.is_empty();
-    let subject = live.first().copied().or_else(|| offers.first().map(|listed| listed.offer));
+    let subject = live
+        .first()
+        .copied()
+        .or_else(|| offers.first().map(|listed| listed.offer));
     let mut document = Document {
-        services: live.iter().flat_map(|offer| services(offer, registry)).collect(),
+        services: live
+            .iter()
+            .flat_map(|offer| services(offer, registry))
+            .collect(),
         registrations: registration_of(record).into_iter().collect(),
         ..describe(registry, subject, &record.spec.identity, active)
     };
-    for trust in live.iter().filter_map(|offer| offer.spec.registration.as_ref()).flat_map(|own| &own.supported_trust) {
+    for trust in live
+        .iter()
+        .filter_map(|offer| offer.spec.registration.as_ref())
+        .flat_map(|own| &own.supported_trust)
+    {
         if !document.supported_trust.contains(trust) {
             document.supported_trust.push(trust.clone());
         }
@@ -132,18 +153,37 @@ pub fn well_known<'a>(
         .filter(|(_, listed)| listed.is_live())
         .flat_map(|(registry, listed)| services(listed.offer, registry))
         .collect();
-    let mut registrations: Vec<Registration> = records.into_iter().filter_map(registration_of).collect();
-    registrations.sort_by_key(|own| (own.agent_registry.clone(), own.agent_id.as_u64(), own.agent_id.to_string()));
+    let mut registrations: Vec<Registration> =
+        records.into_iter().filter_map(registration_of).collect();
+    registrations.sort_by_key(|own| {
+        (
+            own.agent_registry.clone(),
+            own.agent_id.as_u64(),
+            own.agent_id.to_string(),
+        )
+    });
     let active = !services.is_empty();
-    let shared = registries.iter().find_map(|registry| registry.spec.agent.as_ref());
-    let base_url = registries.first().map(|registry| registry.spec.base_url.as_str()).unwrap_or_default();
+    let shared = registries
+        .iter()
+        .find_map(|registry| registry.spec.agent.as_ref());
+    let base_url = registries
+        .first()
+        .map(|registry| registry.spec.base_url.as_str())
+        .unwrap_or_default();
     Document {
         type_: TYPE,
-        name: shared.map_or_else(|| "Agents of this domain".to_owned(), |agent| agent.name.clone()),
+        name: shared.map_or_else(
+            || "Agents of this domain".to_owned(),
+            |agent| agent.name.clone(),
+        ),
         description: shared
             .and_then(|agent| agent.description.clone())
-            .unwrap_or_else(|| "Every agent that is registered under this domain, with its services.".to_owned()),
-        image: shared.and_then(|agent| agent.image.clone()).unwrap_or_else(|| format!("{base_url}{ICON_PATH}")),
+            .unwrap_or_else(|| {
+                "Every agent that is registered under this domain, with its services.".to_owned()
+            }),
+        image: shared
+            .and_then(|agent| agent.image.clone())
+            .unwrap_or_else(|| format!("{base_url}{ICON_PATH}")),
         services,
         x402_support: active,
         active,
@@ -155,12 +195,23 @@ pub fn well_known<'a>(
 }
 
 /// Everything of a document that does not depend on who else uses the agent.
-fn describe(registry: &IdentityRegistry, subject: Option<&ServiceOffer>, identity: &str, active: bool) -> Document {
+fn describe(
+    registry: &IdentityRegistry,
+    subject: Option<&ServiceOffer>,
+    identity: &str,
+    active: bool,
+) -> Document {
     let own = subject.and_then(|offer| offer.spec.registration.as_ref());
-    let shared = registry.spec.agent.as_ref().filter(|_| registry.spec.identity_scope != IdentityScope::Offer);
+    let shared = registry
+        .spec
+        .agent
+        .as_ref()
+        .filter(|_| registry.spec.identity_scope != IdentityScope::Offer);
     let name = match (shared, subject) {
         (Some(agent), _) => agent.name.clone(),
-        (None, Some(offer)) => own.and_then(|own| own.name.clone()).unwrap_or_else(|| offer.name_any()),
+        (None, Some(offer)) => own
+            .and_then(|own| own.name.clone())
+            .unwrap_or_else(|| offer.name_any()),
         (None, None) => identity.rsplit('/').next().unwrap_or_default().to_owned(),
     };
     let stated = match shared {
@@ -185,8 +236,14 @@ fn describe(registry: &IdentityRegistry, subject: Option<&ServiceOffer>, identit
         active,
         registrations: Vec::new(),
         supported_trust: Vec::new(),
-        metadata: own.filter(|_| active).map(|own| own.metadata.clone()).unwrap_or_default(),
-        provenance: subject.filter(|_| active).map(|offer| offer.spec.provenance.clone()).unwrap_or_default(),
+        metadata: own
+            .filter(|_| active)
+            .map(|own| own.metadata.clone())
+            .unwrap_or_default(),
+        provenance: subject
+            .filter(|_| active)
+            .map(|offer| offer.spec.provenance.clone())
+            .unwrap_or_default(),
         name,
     }
 }
@@ -194,7 +251,11 @@ fn describe(registry: &IdentityRegistry, subject: Option<&ServiceOffer>, identit
 fn default_description(offer: &ServiceOffer) -> String {
     match &offer.spec.model {
         Some(model) => format!("{} inference via x402 micropayments", model.name),
-        None => format!("x402 payment-gated {} service: {}", offer.spec.type_.as_str(), offer.name_any()),
+        None => format!(
+            "x402 payment-gated {} service: {}",
+            offer.spec.type_.as_str(),
+            offer.name_any()
+        ),
     }
 }
 
@@ -219,9 +280,10 @@ fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<Service> {
             });
         }
         let added = own.services.iter();
-        services.extend(
-            added.map(|added| Service { version: added.version.clone(), ..plain(&added.name, &added.endpoint) }),
-        );
+        services.extend(added.map(|added| Service {
+            version: added.version.clone(),
+            ..plain(&added.name, &added.endpoint)
+        }));
     }
     services
 }
@@ -229,7 +291,11 @@ fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<Service> {
 /// Public path of an offer.
 #[must_use]
 pub fn public_path(offer: &ServiceOffer) -> String {
-    offer.spec.path.clone().unwrap_or_else(|| format!("/services/{}", offer.name_any()))
+    offer
+        .spec
+        .path
+        .clone()
+        .unwrap_or_else(|| format!("/services/{}", offer.name_any()))
 }
 
 /// Public URL of an offer: below its own host name, or below the registry's base URL.
@@ -237,7 +303,10 @@ pub fn public_path(offer: &ServiceOffer) -> String {
 pub fn public_url(offer: &ServiceOffer, registry: &IdentityRegistry) -> String {
     let base_url = &registry.spec.base_url;
     match &offer.spec.hostname {
-        Some(hostname) => format!("{}://{hostname}/", base_url.split("://").next().unwrap_or("https")),
+        Some(hostname) => format!(
+            "{}://{hostname}/",
+            base_url.split("://").next().unwrap_or("https")
+        ),
         None => format!("{base_url}{}", public_path(offer)),
     }
 }
@@ -246,8 +315,13 @@ fn registration_of(record: &AgentRegistration) -> Option<Registration> {
     let agent_id = &record.spec.result.as_ref()?.agent_id;
     Some(Registration {
         // A JSON number as long as every reader can hold it; no id on any chain is near that.
-        agent_id: agent_id.parse::<u64>().map_or_else(|_| Value::from(agent_id.as_str()), Value::from),
-        agent_registry: format!("eip155:{}:{}", record.spec.chain_id, record.spec.registry.address),
+        agent_id: agent_id
+            .parse::<u64>()
+            .map_or_else(|_| Value::from(agent_id.as_str()), Value::from),
+        agent_registry: format!(
+            "eip155:{}:{}",
+            record.spec.chain_id, record.spec.registry.address
+        ),
     })
 }
 
@@ -257,7 +331,11 @@ fn sort(offers: &mut [Listed<'_>]) {
 
 /// Orders offers by age, and those of one second by name.
 fn age(offer: &ServiceOffer) -> impl Ord + use<> {
-    let created = offer.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let created = offer
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0);
     (created, offer.namespace(), offer.name_any())
 }
 
@@ -269,7 +347,10 @@ mod tests {
     use crate::registration::fixtures::{offer, record, registry, result};
 
     fn live(offer: &ServiceOffer) -> Listed<'_> {
-        Listed { offer, standing: Standing::Live }
+        Listed {
+            offer,
+            standing: Standing::Live,
+        }
     }
 
     fn json_of(document: &Document) -> Value {
@@ -279,13 +360,20 @@ mod tests {
     #[test]
     fn an_uri_holds_the_key() {
         let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
-        assert_eq!(agent_uri(&registry(json!({})), key), "https://agents.example/agents/aaaaaaaaaaaaaaaa.json");
+        assert_eq!(
+            agent_uri(&registry(json!({})), key),
+            "https://agents.example/agents/aaaaaaaaaaaaaaaa.json"
+        );
     }
 
     #[test]
     fn a_pending_document_is_whole_but_for_its_registrations() {
         let offer = offer(json!({}));
-        let document = agent(&record("shop/chat", 1, json!({})), &registry(json!({})), vec![live(&offer)]);
+        let document = agent(
+            &record("shop/chat", 1, json!({})),
+            &registry(json!({})),
+            vec![live(&offer)],
+        );
         let expected = json!({
             "type": "https://eips.ethereum.org/EIPS/eip-8004#registration-v1",
             "name": "chat",
@@ -311,7 +399,11 @@ mod tests {
                 "services": [{ "name": "MCP", "endpoint": "https://mcp.example", "version": "2025-06-18" }],
             },
         } }));
-        let record = record("shop/chat", 1, json!({ "spec": { "result": result("12") } }));
+        let record = record(
+            "shop/chat",
+            1,
+            json!({ "spec": { "result": result("12") } }),
+        );
         let document = json_of(&agent(&record, &registry(json!({})), vec![live(&offer)]));
         let endpoint = "https://agents.example/llama";
         assert_eq!(document["name"], "Llama");
@@ -326,8 +418,14 @@ mod tests {
             ])
         );
         let registry = "eip155:84532:0x8004A818BFB912233c491871b3d84c89A494BD9e";
-        assert_eq!(document["registrations"], json!([{ "agentId": 12, "agentRegistry": registry }]));
-        assert_eq!((&document["supportedTrust"], &document["metadata"]["k"]), (&json!(["reputation"]), &json!("v")));
+        assert_eq!(
+            document["registrations"],
+            json!([{ "agentId": 12, "agentRegistry": registry }])
+        );
+        assert_eq!(
+            (&document["supportedTrust"], &document["metadata"]["k"]),
+            (&json!(["reputation"]), &json!("v"))
+        );
         assert_eq!(document["provenance"]["made"], "by hand");
     }
 
@@ -336,24 +434,42 @@ mod tests {
         let offer = offer(
             json!({ "spec": { "model": { "name": "llama", "runtime": "tgi" }, "hostname": "chat.example.org" } }),
         );
-        let document = json_of(&agent(&record("shop/chat", 1, json!({})), &registry(json!({})), vec![live(&offer)]));
-        assert_eq!(document["description"], "llama inference via x402 micropayments");
-        assert_eq!(document["services"][0]["endpoint"], "https://chat.example.org/");
-        let plain = registry(json!({ "spec": { "chainId": 31337, "baseUrl": "http://agents.local" } }));
+        let document = json_of(&agent(
+            &record("shop/chat", 1, json!({})),
+            &registry(json!({})),
+            vec![live(&offer)],
+        ));
+        assert_eq!(
+            document["description"],
+            "llama inference via x402 micropayments"
+        );
+        assert_eq!(
+            document["services"][0]["endpoint"],
+            "https://chat.example.org/"
+        );
+        let plain =
+            registry(json!({ "spec": { "chainId": 31337, "baseUrl": "http://agents.local" } }));
         assert_eq!(public_url(&offer, &plain), "http://chat.example.org/");
     }
 
     #[test]
     fn an_inactive_document_keeps_the_id_and_offers_nothing() {
-        let offer =
-            offer(json!({ "spec": { "registration": { "metadata": { "k": "v" } }, "provenance": { "a": "b" } } }));
+        let offer = offer(
+            json!({ "spec": { "registration": { "metadata": { "k": "v" } }, "provenance": { "a": "b" } } }),
+        );
         let record = record("shop/chat", 1, json!({ "spec": { "result": result("0") } }));
-        let disabled = Listed { offer: &offer, standing: Standing::Disabled };
+        let disabled = Listed {
+            offer: &offer,
+            standing: Standing::Disabled,
+        };
         for offers in [vec![disabled], vec![]] {
             let document = json_of(&agent(&record, &registry(json!({})), offers));
             assert_eq!(document["name"], "chat");
             assert_eq!(document["description"], "Agent chat (deactivated)");
-            assert_eq!((&document["active"], &document["x402Support"]), (&json!(false), &json!(false)));
+            assert_eq!(
+                (&document["active"], &document["x402Support"]),
+                (&json!(false), &json!(false))
+            );
             assert_eq!(document["services"], json!([]));
             assert_eq!(document["registrations"][0]["agentId"], 0);
             assert!(document.get("metadata").is_none() && document.get("provenance").is_none());
@@ -362,18 +478,37 @@ mod tests {
 
     #[test]
     fn offers_that_share_an_agent_are_listed_by_age_and_the_oldest_speaks() {
-        let young = offer(json!({ "metadata": { "name": "young", "creationTimestamp": "2026-02-01T00:00:00Z" },
-            "spec": { "registration": { "supportedTrust": ["reputation", "tee-attestation"] } } }));
+        let young = offer(
+            json!({ "metadata": { "name": "young", "creationTimestamp": "2026-02-01T00:00:00Z" },
+            "spec": { "registration": { "supportedTrust": ["reputation", "tee-attestation"] } } }),
+        );
         let old = offer(
             json!({ "metadata": { "name": "old" }, "spec": { "registration": { "supportedTrust": ["reputation"] } } }),
         );
-        let document =
-            json_of(&agent(&record("shop/chat", 1, json!({})), &registry(json!({})), vec![live(&young), live(&old)]));
+        let document = json_of(&agent(
+            &record("shop/chat", 1, json!({})),
+            &registry(json!({})),
+            vec![live(&young), live(&old)],
+        ));
         assert_eq!(document["name"], "old");
-        let endpoints: Vec<&Value> =
-            document["services"].as_array().unwrap().iter().map(|one| &one["endpoint"]).collect();
-        assert_eq!(endpoints, ["https://agents.example/services/old", "https://agents.example/services/young"]);
-        assert_eq!(document["supportedTrust"], json!(["reputation", "tee-attestation"]), "each once");
+        let endpoints: Vec<&Value> = document["services"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["endpoint"])
+            .collect();
+        assert_eq!(
+            endpoints,
+            [
+                "https://agents.example/services/old",
+                "https://agents.example/services/young"
+            ]
+        );
+        assert_eq!(
+            document["supportedTrust"],
+            json!(["reputation", "tee-attestation"]),
+            "each once"
+        );
     }
 
     #[test]
@@ -383,52 +518,106 @@ mod tests {
             "agent": { "name": "The shop", "description": "All of it.", "image": "https://img.example/s.png" },
         } }));
         let offer = offer(json!({ "spec": { "registration": { "name": "ignored" } } }));
-        let document = json_of(&agent(&record("shop", 1, json!({})), &shared, vec![live(&offer)]));
+        let document = json_of(&agent(
+            &record("shop", 1, json!({})),
+            &shared,
+            vec![live(&offer)],
+        ));
         assert_eq!(document["name"], "The shop");
         assert_eq!(document["description"], "All of it.");
         assert_eq!(document["image"], "https://img.example/s.png");
         let own = registry(json!({ "spec": { "agent": { "name": "The shop" } } }));
-        let document = json_of(&agent(&record("shop/chat", 1, json!({})), &own, vec![live(&offer)]));
-        assert_eq!(document["name"], "ignored", "with a scope of Offer, an agent speaks for itself");
+        let document = json_of(&agent(
+            &record("shop/chat", 1, json!({})),
+            &own,
+            vec![live(&offer)],
+        ));
+        assert_eq!(
+            document["name"], "ignored",
+            "with a scope of Offer, an agent speaks for itself"
+        );
     }
 
     #[test]
     fn the_well_known_document_lists_every_agent_that_is_registered() {
-        let (a, b) = (offer(json!({})), offer(json!({ "metadata": { "name": "b" } })));
+        let (a, b) = (
+            offer(json!({})),
+            offer(json!({ "metadata": { "name": "b" } })),
+        );
         let records = [
-            record("shop/chat", 1, json!({ "spec": { "result": result("10") } })),
+            record(
+                "shop/chat",
+                1,
+                json!({ "spec": { "result": result("10") } }),
+            ),
             record("shop/b", 1, json!({ "spec": { "result": result("9") } })),
             record("shop/pending", 1, json!({})),
         ];
-        let registry = registry(json!({ "spec": { "agent": { "name": "Us", "description": "We." } } }));
-        let offers = vec![(&registry, live(&b)), (&registry, Listed { offer: &a, standing: Standing::Disabled })];
+        let registry =
+            registry(json!({ "spec": { "agent": { "name": "Us", "description": "We." } } }));
+        let offers = vec![
+            (&registry, live(&b)),
+            (
+                &registry,
+                Listed {
+                    offer: &a,
+                    standing: Standing::Disabled,
+                },
+            ),
+        ];
         let document = json_of(&well_known(&[&registry], &records, offers));
-        assert_eq!((&document["name"], &document["description"]), (&json!("Us"), &json!("We.")));
-        let ids: Vec<&Value> =
-            document["registrations"].as_array().unwrap().iter().map(|one| &one["agentId"]).collect();
+        assert_eq!(
+            (&document["name"], &document["description"]),
+            (&json!("Us"), &json!("We."))
+        );
+        let ids: Vec<&Value> = document["registrations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["agentId"])
+            .collect();
         assert_eq!(ids, [9, 10], "in the order of numbers");
-        assert_eq!(document["services"], json!([{ "name": "web", "endpoint": "https://agents.example/services/b" }]));
+        assert_eq!(
+            document["services"],
+            json!([{ "name": "web", "endpoint": "https://agents.example/services/b" }])
+        );
         assert_eq!(document["active"], true);
 
         let empty = json_of(&well_known(&[], &[], vec![]));
-        assert_eq!((&empty["active"], &empty["name"]), (&json!(false), &json!("Agents of this domain")));
+        assert_eq!(
+            (&empty["active"], &empty["name"]),
+            (&json!(false), &json!("Agents of this domain"))
+        );
     }
 
     #[test]
     fn the_tag_follows_the_bytes() {
         let offer = offer(json!({}));
         let (registry, record) = (registry(json!({})), record("shop/chat", 1, json!({})));
-        let render = |registry: &IdentityRegistry| agent(&record, registry, vec![live(&offer)]).render().unwrap();
+        let render = |registry: &IdentityRegistry| {
+            agent(&record, registry, vec![live(&offer)])
+                .render()
+                .unwrap()
+        };
         assert_eq!(render(&registry), render(&registry));
-        let moved = crate::registration::fixtures::registry(json!({ "spec": { "baseUrl": "https://new.example" } }));
+        let moved = crate::registration::fixtures::registry(
+            json!({ "spec": { "baseUrl": "https://new.example" } }),
+        );
         let ((before, old), (after, new)) = (render(&registry), render(&moved));
-        assert!(before != after && old != new && old.starts_with('"') && old.len() == 34, "{old}");
+        assert!(
+            before != after && old != new && old.starts_with('"') && old.len() == 34,
+            "{old}"
+        );
     }
 
     #[test]
     fn an_id_beyond_every_number_is_written_as_text() {
         let huge = "9".repeat(30);
-        let record = record("shop/chat", 1, json!({ "spec": { "result": result(&huge) } }));
+        let record = record(
+            "shop/chat",
+            1,
+            json!({ "spec": { "result": result(&huge) } }),
+        );
         let document = json_of(&agent(&record, &registry(json!({})), vec![]));
         assert_eq!(document["registrations"][0]["agentId"], json!(huge));
     }

@@ -8,8 +8,8 @@ use kube::ResourceExt;
 use kube::core::{Expression, Selector as LabelSelector, SelectorExt};
 
 use crate::api::{
-    AllowedNamespaces, IdentityRegistry, NamespacesFrom, OfferType, Operator, Requirement, ServiceOffer,
-    ServiceOfferSpec,
+    AllowedNamespaces, IdentityRegistry, NamespacesFrom, OfferType, Operator, Requirement,
+    ServiceOffer, ServiceOfferSpec,
 };
 
 /// How long an offer's route stays up after `drainAt`, unless it says otherwise.
@@ -90,8 +90,17 @@ pub enum Standing {
 
 /// Whether an offer may be listed on a registry.
 #[must_use]
-pub fn standing(offer: &ServiceOffer, registry: &IdentityRegistry, around: Surroundings<'_>) -> Standing {
-    if !offer.spec.registration.as_ref().is_some_and(|registration| registration.enabled) {
+pub fn standing(
+    offer: &ServiceOffer,
+    registry: &IdentityRegistry,
+    around: Surroundings<'_>,
+) -> Standing {
+    if !offer
+        .spec
+        .registration
+        .as_ref()
+        .is_some_and(|registration| registration.enabled)
+    {
         return Standing::Disabled;
     }
     if offer.metadata.deletion_timestamp.is_some() {
@@ -119,37 +128,58 @@ pub fn standing(offer: &ServiceOffer, registry: &IdentityRegistry, around: Surro
 pub fn accept(offer: &ServiceOffer) -> Result<Option<Timestamp>, Unacceptable> {
     let spec = &offer.spec;
     let payments = std::iter::once(&spec.payment).chain(&spec.payments);
-    if let Some(address) = payments.filter_map(|payment| payment.pay_to.as_ref()).find(|text| is_mistyped(text)) {
-        return Err(Unacceptable::PayToChecksum { address: address.clone() });
+    if let Some(address) = payments
+        .filter_map(|payment| payment.pay_to.as_ref())
+        .find(|text| is_mistyped(text))
+    {
+        return Err(Unacceptable::PayToChecksum {
+            address: address.clone(),
+        });
     }
     let own = offer.namespace().unwrap_or_default();
     let agent = spec.agent.as_ref().and_then(|agent| agent.ref_.as_ref());
     if agent.is_some_and(|agent| agent.namespace != own) {
         return Err(Unacceptable::ForeignAgent { own });
     }
-    let has_service = matches!(spec.type_, OfferType::Inference | OfferType::FineTuning | OfferType::Http);
+    let has_service = matches!(
+        spec.type_,
+        OfferType::Inference | OfferType::FineTuning | OfferType::Http
+    );
     if has_service && spec.upstream.is_none() {
-        return Err(Unacceptable::NoUpstream { type_: spec.type_.as_str() });
+        return Err(Unacceptable::NoUpstream {
+            type_: spec.type_.as_str(),
+        });
     }
     drained_at(spec).ok_or(Unacceptable::Drain)
 }
 
 /// When an offer will have been drained; `None` if that cannot be read.
 fn drained_at(spec: &ServiceOfferSpec) -> Option<Option<Timestamp>> {
-    let Some(from) = &spec.drain_at else { return Some(None) };
+    let Some(from) = &spec.drain_at else {
+        return Some(None);
+    };
     let grace = match spec.drain_grace_period.as_deref() {
         None => DRAIN_GRACE,
         Some("0") => SignedDuration::ZERO,
         Some(period) => period.parse().ok()?,
     };
-    from.parse::<Timestamp>().ok()?.checked_add(grace).ok().map(Some)
+    from.parse::<Timestamp>()
+        .ok()?
+        .checked_add(grace)
+        .ok()
+        .map(Some)
 }
 
 /// An address in mixed case carries a checksum; one in a single case carries none and is taken at its word.
 fn is_mistyped(address: &str) -> bool {
-    let letters = || address.trim_start_matches("0x").chars().filter(char::is_ascii_alphabetic);
-    let mixed =
-        letters().any(|letter| letter.is_ascii_lowercase()) && letters().any(|letter| letter.is_ascii_uppercase());
+    let letters = || {
+        address
+            .trim_start_matches("0x")
+            .chars()
+            .filter(char::is_ascii_alphabetic)
+    };
+    let mixed = letters().any(|letter| letter.is_ascii_lowercase())
+        && letters().any(|letter| letter.is_ascii_uppercase());
     mixed && Address::parse_checksummed(address, None).is_err()
 }
 
@@ -161,15 +191,26 @@ fn is_allowed(allowed: &AllowedNamespaces, labels: Option<&BTreeMap<String, Stri
         // Admission requires a selector here; one that is missing must not mean all.
         (NamespacesFrom::Selector, None, Some(_)) => false,
         (NamespacesFrom::Selector, Some(selector), Some(labels)) => {
-            let equal = selector.match_labels.clone().into_iter().map(|(key, value)| Expression::Equal(key, value));
+            let equal = selector
+                .match_labels
+                .clone()
+                .into_iter()
+                .map(|(key, value)| Expression::Equal(key, value));
             let others = selector.match_expressions.iter().map(expression);
-            equal.chain(others).collect::<LabelSelector>().matches(labels)
+            equal
+                .chain(others)
+                .collect::<LabelSelector>()
+                .matches(labels)
         }
     }
 }
 
 fn expression(requirement: &Requirement) -> Expression {
-    let Requirement { key, operator, values } = requirement.clone();
+    let Requirement {
+        key,
+        operator,
+        values,
+    } = requirement.clone();
     match operator {
         Operator::In => Expression::In(key, values.into_iter().collect()),
         Operator::NotIn => Expression::NotIn(key, values.into_iter().collect()),
@@ -182,7 +223,10 @@ fn expression(requirement: &Requirement) -> Expression {
 #[must_use]
 pub fn ignored_fields(spec: &ServiceOfferSpec) -> Vec<&'static str> {
     let fields = [
-        ("agent", spec.agent.is_some() || spec.type_ == OfferType::Agent),
+        (
+            "agent",
+            spec.agent.is_some() || spec.type_ == OfferType::Agent,
+        ),
         ("payments", !spec.payments.is_empty()),
         ("routes", !spec.routes.is_empty()),
         ("hostname", spec.hostname.is_some()),
@@ -194,7 +238,11 @@ pub fn ignored_fields(spec: &ServiceOfferSpec) -> Vec<&'static str> {
         ("skill", spec.skill.is_some()),
         ("dataset", spec.dataset.is_some()),
     ];
-    fields.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
+    fields
+        .into_iter()
+        .filter(|(_, used)| *used)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 #[cfg(test)]
@@ -207,7 +255,10 @@ mod tests {
     const CHECKSUMMED: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 
     fn labels() -> BTreeMap<String, String> {
-        BTreeMap::from([("team".into(), "red".into()), ("tier".into(), "gold".into())])
+        BTreeMap::from([
+            ("team".into(), "red".into()),
+            ("tier".into(), "gold".into()),
+        ])
     }
 
     fn now() -> Timestamp {
@@ -216,7 +267,11 @@ mod tests {
 
     fn of(over: Value) -> Standing {
         let labels = labels();
-        let around = Surroundings { namespace_labels: Some(&labels), upstream_exists: true, now: now() };
+        let around = Surroundings {
+            namespace_labels: Some(&labels),
+            upstream_exists: true,
+            now: now(),
+        };
         standing(&offer(over), &registry(json!({})), around)
     }
 
@@ -227,22 +282,52 @@ mod tests {
     #[test]
     fn an_offer_stands_if_nothing_speaks_against_it() {
         assert_eq!(of(json!({})), Standing::Live);
-        assert_eq!(of(spec(json!({ "registration": { "enabled": false } }))), Standing::Disabled);
-        assert_eq!(of(json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })), Standing::Deleted);
+        assert_eq!(
+            of(spec(json!({ "registration": { "enabled": false } }))),
+            Standing::Disabled
+        );
+        assert_eq!(
+            of(json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })),
+            Standing::Deleted
+        );
         let mut none = serde_json::to_value(offer(json!({}))).unwrap();
         none["spec"].as_object_mut().unwrap().remove("registration");
-        let around = Surroundings { namespace_labels: None, upstream_exists: true, now: now() };
-        assert_eq!(standing(&serde_json::from_value(none).unwrap(), &registry(json!({})), around), Standing::Disabled);
+        let around = Surroundings {
+            namespace_labels: None,
+            upstream_exists: true,
+            now: now(),
+        };
+        assert_eq!(
+            standing(
+                &serde_json::from_value(none).unwrap(),
+                &registry(json!({})),
+                around
+            ),
+            Standing::Disabled
+        );
     }
 
     #[test]
     fn a_mistyped_wallet_is_refused_and_one_without_a_checksum_is_taken() {
-        for address in [CHECKSUMMED, &CHECKSUMMED.to_lowercase(), &CHECKSUMMED.to_uppercase().replace("0X", "0x")] {
-            assert_eq!(of(spec(json!({ "payment": { "payTo": address } }))), Standing::Live, "{address}");
+        for address in [
+            CHECKSUMMED,
+            &CHECKSUMMED.to_lowercase(),
+            &CHECKSUMMED.to_uppercase().replace("0X", "0x"),
+        ] {
+            assert_eq!(
+                of(spec(json!({ "payment": { "payTo": address } }))),
+                Standing::Live,
+                "{address}"
+            );
         }
         let mistyped = CHECKSUMMED.replace("c79C8", "c79c8");
-        let expected = Standing::Unacceptable(Unacceptable::PayToChecksum { address: mistyped.clone() });
-        assert_eq!(of(spec(json!({ "payment": { "payTo": mistyped } }))), expected);
+        let expected = Standing::Unacceptable(Unacceptable::PayToChecksum {
+            address: mistyped.clone(),
+        });
+        assert_eq!(
+            of(spec(json!({ "payment": { "payTo": mistyped } }))),
+            expected
+        );
         let second = json!({ "network": "base", "payTo": mistyped, "price": { "perHour": "1" } });
         assert_eq!(of(spec(json!({ "payments": [second] }))), expected);
     }
@@ -256,7 +341,11 @@ mod tests {
             accept(&serde_json::from_value(offer).unwrap())
         };
         for type_ in ["http", "inference", "fine-tuning"] {
-            assert_eq!(without(type_), Err(Unacceptable::NoUpstream { type_ }), "{type_}");
+            assert_eq!(
+                without(type_),
+                Err(Unacceptable::NoUpstream { type_ }),
+                "{type_}"
+            );
         }
         for type_ in ["agent", "skill", "dataset"] {
             assert_eq!(without(type_), Ok(None), "{type_}");
@@ -265,9 +354,16 @@ mod tests {
 
     #[test]
     fn an_agent_of_another_namespace_cannot_be_sold() {
-        let of = |namespace: &str| of(spec(json!({ "agent": { "ref": { "name": "a", "namespace": namespace } } })));
+        let of = |namespace: &str| {
+            of(spec(
+                json!({ "agent": { "ref": { "name": "a", "namespace": namespace } } }),
+            ))
+        };
         assert_eq!(of("shop"), Standing::Live);
-        assert_eq!(of("bank"), Standing::Unacceptable(Unacceptable::ForeignAgent { own: "shop".into() }));
+        assert_eq!(
+            of("bank"),
+            Standing::Unacceptable(Unacceptable::ForeignAgent { own: "shop".into() })
+        );
     }
 
     #[test]
@@ -279,15 +375,40 @@ mod tests {
             }
             of(spec(over))
         };
-        assert_eq!(drained("2026-06-01T11:00:00Z", None), Standing::Drained, "an hour, to the second");
+        assert_eq!(
+            drained("2026-06-01T11:00:00Z", None),
+            Standing::Drained,
+            "an hour, to the second"
+        );
         assert_eq!(drained("2026-06-01T11:00:01Z", None), Standing::Live);
-        assert_eq!(drained("2026-06-01T12:00:00Z", Some("0")), Standing::Drained);
-        assert_eq!(drained("2026-06-01T12:00:00Z", Some("0s")), Standing::Drained);
-        assert_eq!(drained("2026-06-01T10:30:00Z", Some("1h30m")), Standing::Drained);
-        assert_eq!(drained("2026-06-01T10:30:01Z", Some("1h30m")), Standing::Live);
-        assert_eq!(drained("2026-06-01T11:59:00Z", Some("1.5h")), Standing::Live);
-        for (at, period) in [("tomorrow", None), ("2026-06-01T12:00:00Z", Some("a while"))] {
-            assert_eq!(drained(at, period), Standing::Unacceptable(Unacceptable::Drain));
+        assert_eq!(
+            drained("2026-06-01T12:00:00Z", Some("0")),
+            Standing::Drained
+        );
+        assert_eq!(
+            drained("2026-06-01T12:00:00Z", Some("0s")),
+            Standing::Drained
+        );
+        assert_eq!(
+            drained("2026-06-01T10:30:00Z", Some("1h30m")),
+            Standing::Drained
+        );
+        assert_eq!(
+            drained("2026-06-01T10:30:01Z", Some("1h30m")),
+            Standing::Live
+        );
+        assert_eq!(
+            drained("2026-06-01T11:59:00Z", Some("1.5h")),
+            Standing::Live
+        );
+        for (at, period) in [
+            ("tomorrow", None),
+            ("2026-06-01T12:00:00Z", Some("a while")),
+        ] {
+            assert_eq!(
+                drained(at, period),
+                Standing::Unacceptable(Unacceptable::Drain)
+            );
         }
     }
 
@@ -295,24 +416,47 @@ mod tests {
     fn namespaces_are_admitted_by_their_labels() {
         let admitted = |allowed: Value, labels: Option<&BTreeMap<String, String>>| {
             let registry = registry(spec(json!({ "allowedNamespaces": allowed })));
-            let around = Surroundings { namespace_labels: labels, upstream_exists: true, now: now() };
+            let around = Surroundings {
+                namespace_labels: labels,
+                upstream_exists: true,
+                now: now(),
+            };
             standing(&offer(json!({})), &registry, around) == Standing::Live
         };
         let labels = labels();
-        let selects = |selector: Value| admitted(json!({ "from": "Selector", "selector": selector }), Some(&labels));
+        let selects = |selector: Value| {
+            admitted(
+                json!({ "from": "Selector", "selector": selector }),
+                Some(&labels),
+            )
+        };
         let expression = |key: &str, operator: &str, values: &[&str]| {
-            selects(json!({ "matchExpressions": [{ "key": key, "operator": operator, "values": values }] }))
+            selects(
+                json!({ "matchExpressions": [{ "key": key, "operator": operator, "values": values }] }),
+            )
         };
         assert!(admitted(json!({ "from": "All" }), Some(&labels)));
-        assert!(!admitted(json!({ "from": "All" }), None), "a namespace that is not there");
-        assert!(!admitted(json!({ "from": "Selector" }), Some(&labels)), "no selector is not all");
-        assert!(selects(json!({ "matchLabels": { "team": "red", "tier": "gold" } })));
-        assert!(!selects(json!({ "matchLabels": { "team": "red", "tier": "lead" } })));
+        assert!(
+            !admitted(json!({ "from": "All" }), None),
+            "a namespace that is not there"
+        );
+        assert!(
+            !admitted(json!({ "from": "Selector" }), Some(&labels)),
+            "no selector is not all"
+        );
+        assert!(selects(
+            json!({ "matchLabels": { "team": "red", "tier": "gold" } })
+        ));
+        assert!(!selects(
+            json!({ "matchLabels": { "team": "red", "tier": "lead" } })
+        ));
         assert!(expression("team", "In", &["blue", "red"]) && !expression("team", "In", &["blue"]));
         assert!(expression("team", "NotIn", &["blue"]) && !expression("team", "NotIn", &["red"]));
         assert!(expression("absent", "NotIn", &["x"]) && !expression("absent", "In", &["x"]));
         assert!(expression("team", "Exists", &[]) && !expression("absent", "Exists", &[]));
-        assert!(expression("absent", "DoesNotExist", &[]) && !expression("team", "DoesNotExist", &[]));
+        assert!(
+            expression("absent", "DoesNotExist", &[]) && !expression("team", "DoesNotExist", &[])
+        );
         let both = json!({ "matchLabels": { "team": "red" }, "matchExpressions": [{ "key": "tier", "operator": "DoesNotExist" }] });
         assert!(!selects(both), "all parts must hold");
     }
@@ -324,7 +468,11 @@ mod tests {
             "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "team": "red" } } },
         })));
         let of = |labels: &BTreeMap<String, String>, upstream_exists| {
-            let around = Surroundings { namespace_labels: Some(labels), upstream_exists, now: now() };
+            let around = Surroundings {
+                namespace_labels: Some(labels),
+                upstream_exists,
+                now: now(),
+            };
             standing(&offer(json!({})), &closed, around)
         };
         assert_eq!(of(&none, false), Standing::NamespaceNotAllowed);
@@ -362,14 +510,18 @@ mod tests {
             "dataset",
         ];
         assert_eq!(ignored_fields(&all.spec), listed);
-        let referenced = offer(spec(json!({ "agent": { "ref": { "name": "a", "namespace": "shop" } } })));
+        let referenced = offer(spec(
+            json!({ "agent": { "ref": { "name": "a", "namespace": "shop" } } }),
+        ));
         assert_eq!(ignored_fields(&referenced.spec), ["agent"]);
     }
 
     #[test]
     fn every_reason_is_one_word() {
         for unacceptable in [
-            Unacceptable::PayToChecksum { address: String::new() },
+            Unacceptable::PayToChecksum {
+                address: String::new(),
+            },
             Unacceptable::NoUpstream { type_: "http" },
             Unacceptable::ForeignAgent { own: String::new() },
             Unacceptable::Drain,

@@ -18,12 +18,18 @@ const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
 fn main() {
     if let Err(error) = build() {
         // One line, because cargo shows no more than that of an error.
-        println!("cargo::error={}", format!("{error:#}").trim().replace('\n', " | "));
+        println!(
+            "cargo::error={}",
+            format!("{error:#}").trim().replace('\n', " | ")
+        );
     }
 }
 
 fn build() -> Result<()> {
-    for input in MANIFESTS.iter().chain(&["build.rs", "compile.mjs", "solidity"]) {
+    for input in MANIFESTS
+        .iter()
+        .chain(&["build.rs", "compile.mjs", "solidity"])
+    {
         println!("cargo::rerun-if-changed={input}");
     }
     let source = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -41,7 +47,8 @@ fn install(source: &Path, out: &Path) -> Result<()> {
     let done = out.join("installed");
     let mut wanted = String::new();
     for name in MANIFESTS {
-        let text = fs::read_to_string(source.join(name)).with_context(|| format!("{name} is unreadable"))?;
+        let text = fs::read_to_string(source.join(name))
+            .with_context(|| format!("{name} is unreadable"))?;
         fs::write(out.join(name), &text)?;
         wanted += &text;
     }
@@ -49,7 +56,14 @@ fn install(source: &Path, out: &Path) -> Result<()> {
         return Ok(());
     }
     run(Command::new("npm")
-        .args(["ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"])
+        .args([
+            "ci",
+            "--ignore-scripts",
+            "--prefer-offline",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ])
         .current_dir(out))?;
     // Last, so that an interrupted installation is not taken for a whole one.
     fs::write(done, wanted)?;
@@ -63,7 +77,9 @@ fn run(command: &mut Command) -> Result<()> {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => bail!("{program}: {}", String::from_utf8_lossy(&output.stderr)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            bail!("`{program}` is missing: the test contracts are compiled with Node.js and npm; install both")
+            bail!(
+                "`{program}` is missing: the test contracts are compiled with Node.js and npm; install both"
+            )
         }
         Err(error) => Err(error).with_context(|| format!("cannot run `{program}`")),
     }

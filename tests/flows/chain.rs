@@ -24,8 +24,14 @@ impl Chain {
     /// A chain with a registry on it; pods reach it at `host`.
     pub async fn start(host: IpAddr, config: AnvilConfig) -> Self {
         let anvil = Anvil::start(config).await.expect("anvil starts");
-        let registry = contracts::deploy(anvil.provider(), &anvil.keys()[0]).await.expect("the registry is deployed");
-        Self { anvil, registry, host }
+        let registry = contracts::deploy(anvil.provider(), &anvil.keys()[0])
+            .await
+            .expect("the registry is deployed");
+        Self {
+            anvil,
+            registry,
+            host,
+        }
     }
 
     /// Where pods reach it.
@@ -46,18 +52,38 @@ impl Chain {
     /// Registers an agent for the signer, as another program would. Answers with its id.
     pub async fn register(&self, uri: &str) -> String {
         let contract = IdentityRegistry::new(self.registry, self.anvil.provider());
-        let call = contract.register_1(uri.to_owned()).from(self.signer().address());
-        let sent = self.anvil.rpc("eth_sendTransaction", json!([call.into_transaction_request()])).await;
-        let hash: B256 = serde_json::from_value(sent.expect("the transaction is taken")).expect("a hash");
-        contracts::included(self.anvil.provider(), hash).await.expect("the agent is registered");
-        self.registered().await.last().expect("an event").agent_id.to_string()
+        let call = contract
+            .register_1(uri.to_owned())
+            .from(self.signer().address());
+        let sent = self
+            .anvil
+            .rpc(
+                "eth_sendTransaction",
+                json!([call.into_transaction_request()]),
+            )
+            .await;
+        let hash: B256 =
+            serde_json::from_value(sent.expect("the transaction is taken")).expect("a hash");
+        contracts::included(self.anvil.provider(), hash)
+            .await
+            .expect("the agent is registered");
+        self.registered()
+            .await
+            .last()
+            .expect("an event")
+            .agent_id
+            .to_string()
     }
 
     /// Every registration of the signer, in the order of the chain.
     pub async fn registered(&self) -> Vec<Registered> {
-        contracts::registered_events(self.anvil.provider(), self.registry, Some(self.signer().address()))
-            .await
-            .expect("the chain answers")
+        contracts::registered_events(
+            self.anvil.provider(),
+            self.registry,
+            Some(self.signer().address()),
+        )
+        .await
+        .expect("the chain answers")
     }
 
     /// Agent ids by the key in their URI.
@@ -85,8 +111,15 @@ impl Chain {
     }
 
     async fn transactions(&self, block: &str) -> u64 {
-        let count = self.anvil.rpc("eth_getTransactionCount", json!([self.signer().address(), block])).await;
-        let count: U256 = serde_json::from_value(count.expect("the chain answers")).expect("a number");
+        let count = self
+            .anvil
+            .rpc(
+                "eth_getTransactionCount",
+                json!([self.signer().address(), block]),
+            )
+            .await;
+        let count: U256 =
+            serde_json::from_value(count.expect("the chain answers")).expect("a number");
         count.to()
     }
 
@@ -94,7 +127,9 @@ impl Chain {
     pub async fn spent(&self) -> U256 {
         let mut spent = U256::ZERO;
         for event in self.registered().await {
-            let receipt = contracts::included(self.anvil.provider(), event.transaction).await.expect("a receipt");
+            let receipt = contracts::included(self.anvil.provider(), event.transaction)
+                .await
+                .expect("a receipt");
             spent += U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
         }
         spent
@@ -102,7 +137,10 @@ impl Chain {
 
     /// Lets the next block have that base fee, in wei per gas.
     pub async fn base_fee(&self, fee: u64) {
-        self.anvil.rpc("anvil_setNextBlockBaseFeePerGas", json!([U256::from(fee)])).await.expect("the fee is set");
+        self.anvil
+            .rpc("anvil_setNextBlockBaseFeePerGas", json!([U256::from(fee)]))
+            .await
+            .expect("the fee is set");
     }
 
     /// Keeps the base fee where it is put; blocks that are nearly empty would let it fall.
@@ -116,5 +154,9 @@ impl Chain {
 
 /// The key in an agent's URI.
 pub fn key_of(uri: &str) -> String {
-    uri.rsplit('/').next().and_then(|file| file.strip_suffix(".json")).unwrap_or_default().to_owned()
+    uri.rsplit('/')
+        .next()
+        .and_then(|file| file.strip_suffix(".json"))
+        .unwrap_or_default()
+        .to_owned()
 }

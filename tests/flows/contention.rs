@@ -12,7 +12,11 @@ use testbed::AuditEntry;
 use crate::release::Release;
 use crate::stage::Stage;
 
-const VALUES: [&str; 3] = ["replicaCount=3", "leaderElection.enabled=false", "controller.maxInFlight=1"];
+const VALUES: [&str; 3] = [
+    "replicaCount=3",
+    "leaderElection.enabled=false",
+    "controller.maxInFlight=1",
+];
 const OFFERS: usize = 40;
 /// Writes of the ledger that every replica must have made, so that this was a contest.
 const COMMITS: usize = 5;
@@ -33,15 +37,26 @@ fn without_a_lease_three_replicas_register_every_offer_once() {
         };
         assert_eq!(agents.len(), OFFERS);
 
-        let writes: Vec<AuditEntry> = audit.read().unwrap().into_iter().filter(is_ledger_write).collect();
+        let writes: Vec<AuditEntry> = audit
+            .read()
+            .unwrap()
+            .into_iter()
+            .filter(is_ledger_write)
+            .collect();
         let refused = writes.iter().filter(|entry| entry.code == 409).count();
         let mut commits = BTreeMap::<&str, usize>::new();
         for entry in writes.iter().filter(|entry| entry.code == 200) {
             *commits.entry(&entry.pod).or_default() += 1;
         }
-        println!("{} kills, ledger commits {commits:?}, {refused} refused", kills.load(Ordering::Relaxed));
+        println!(
+            "{} kills, ledger commits {commits:?}, {refused} refused",
+            kills.load(Ordering::Relaxed)
+        );
         assert_eq!(commits.len(), 3, "every replica took part: {commits:?}");
-        assert!(commits.values().all(|count| *count >= COMMITS), "every replica had its share: {commits:?}");
+        assert!(
+            commits.values().all(|count| *count >= COMMITS),
+            "every replica had its share: {commits:?}"
+        );
         assert!(refused > 0, "the replicas got into each other's way");
         assert!(kills.load(Ordering::Relaxed) >= 3, "replicas were killed");
     });
@@ -54,7 +69,12 @@ fn is_ledger_write(entry: &AuditEntry) -> bool {
 /// Kills every replica twice, in random order and at random times; a third time, the kubelet would keep it away for so long
 /// that it has no share in the contest.
 async fn kill_at_random(release: &Release, kills: &AtomicUsize) -> std::convert::Infallible {
-    let mut victims: Vec<String> = release.pods().await.iter().map(ResourceExt::name_any).collect();
+    let mut victims: Vec<String> = release
+        .pods()
+        .await
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
     for _ in 0..2 {
         victims.shuffle(&mut rand::rng());
         for victim in &victims {

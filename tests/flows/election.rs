@@ -30,9 +30,15 @@ fn a_leader_whose_container_is_killed_is_replaced_long_before_its_lease_runs_out
             let leader = release.leader(None, LIMIT).await;
             only_leader_is_marked(&release, &leader).await;
             let killed = Instant::now();
-            release.kill(&leader).await.expect("the container is killed");
+            release
+                .kill(&leader)
+                .await
+                .expect("the container is killed");
             let next = release.leader(Some(&leader), SOON).await;
-            println!("{next} leads {:?} after {leader} was killed", killed.elapsed());
+            println!(
+                "{next} leads {:?} after {leader} was killed",
+                killed.elapsed()
+            );
             assert_eq!(takeovers(&release, &next).await, causes(&["termination"]));
             only_leader_is_marked(&release, &next).await;
         }
@@ -45,7 +51,11 @@ fn a_leader_that_is_asked_to_steps_down_for_the_replica_that_is_named() {
         let release = stage.install(&["replicaCount=3"]).await;
         let pods = release.ready(3, LIMIT).await;
         let leader = release.leader(None, LIMIT).await;
-        let named = pods.iter().map(ResourceExt::name_any).find(|pod| *pod != leader).expect("a standby");
+        let named = pods
+            .iter()
+            .map(ResourceExt::name_any)
+            .find(|pod| *pod != leader)
+            .expect("a standby");
         let wish = json!({ "metadata": { "annotations": { STEP_DOWN: named } } });
         release
             .lease_api()
@@ -54,16 +64,26 @@ fn a_leader_that_is_asked_to_steps_down_for_the_replica_that_is_named() {
             .expect("the wish is written");
         assert_eq!(release.leader(Some(&leader), LIMIT).await, named);
         assert_eq!(takeovers(&release, &named).await, causes(&["release"]));
-        let lease = release.lease_api().get(LEASE).await.expect("the lease is read");
+        let lease = release
+            .lease_api()
+            .get(LEASE)
+            .await
+            .expect("the lease is read");
         assert!(
             !lease.annotations().contains_key(STEP_DOWN),
             "the wish is granted and gone: {:?}",
             lease.annotations()
         );
         let code = eventually("the former leader has begun anew", LIMIT, async || {
-            let pod = release.pod_api().get(&leader).await.map_err(|error| error.to_string())?;
-            let last = status(&pod).and_then(|status| status.last_state.as_ref()?.terminated.clone());
-            last.map(|last| last.exit_code).ok_or(format!("{:?}", pod.status))
+            let pod = release
+                .pod_api()
+                .get(&leader)
+                .await
+                .map_err(|error| error.to_string())?;
+            let last =
+                status(&pod).and_then(|status| status.last_state.as_ref()?.terminated.clone());
+            last.map(|last| last.exit_code)
+                .ok_or(format!("{:?}", pod.status))
         })
         .await;
         assert_eq!(code, 0);
@@ -74,15 +94,38 @@ fn a_leader_that_is_asked_to_steps_down_for_the_replica_that_is_named() {
 #[test]
 fn pods_are_none_of_its_business_where_neither_takeover_nor_mark_concern_them() {
     Stage::play(async |stage| {
-        let release = stage.install(&["leaderElection.earlyTakeover=false", "leaderElection.markPod=false"]).await;
+        let release = stage
+            .install(&[
+                "leaderElection.earlyTakeover=false",
+                "leaderElection.markPod=false",
+            ])
+            .await;
         let leader = release.leader(None, LIMIT).await;
-        let pod = release.pod_api().get(&leader).await.expect("the leader's pod is read");
-        assert_eq!((pod.labels().get(ROLE), pod.annotations().get(COST)), (None, None));
+        let pod = release
+            .pod_api()
+            .get(&leader)
+            .await
+            .expect("the leader's pod is read");
+        assert_eq!(
+            (pod.labels().get(ROLE), pod.annotations().get(COST)),
+            (None, None)
+        );
         let roles = Api::<Role>::namespaced(stage.cluster.client(), release.namespace());
-        let roles = roles.list(&Default::default()).await.expect("roles are listed");
-        let rules = roles.items.into_iter().flat_map(|role| role.rules.unwrap_or_default());
-        let resources: Vec<String> = rules.flat_map(|rule| rule.resources.unwrap_or_default()).collect();
-        assert!(!resources.is_empty() && !resources.contains(&"pods".to_owned()), "{resources:?}");
+        let roles = roles
+            .list(&Default::default())
+            .await
+            .expect("roles are listed");
+        let rules = roles
+            .items
+            .into_iter()
+            .flat_map(|role| role.rules.unwrap_or_default());
+        let resources: Vec<String> = rules
+            .flat_map(|rule| rule.resources.unwrap_or_default())
+            .collect();
+        assert!(
+            !resources.is_empty() && !resources.contains(&"pods".to_owned()),
+            "{resources:?}"
+        );
     });
 }
 
@@ -90,9 +133,18 @@ fn pods_are_none_of_its_business_where_neither_takeover_nor_mark_concern_them() 
 async fn only_leader_is_marked(release: &Release, leader: &str) {
     eventually("only the leader is marked", LIMIT, async || {
         let pods = release.pods().await;
-        let marked = |pod: &&Pod| pod.labels().contains_key(ROLE) || pod.annotations().contains_key(COST);
-        let marked: Vec<String> = pods.iter().filter(marked).map(ResourceExt::name_any).collect();
-        if marked == [leader] { Ok(()) } else { Err(marked) }
+        let marked =
+            |pod: &&Pod| pod.labels().contains_key(ROLE) || pod.annotations().contains_key(COST);
+        let marked: Vec<String> = pods
+            .iter()
+            .filter(marked)
+            .map(ResourceExt::name_any)
+            .collect();
+        if marked == [leader] {
+            Ok(())
+        } else {
+            Err(marked)
+        }
     })
     .await;
 }
@@ -100,15 +152,23 @@ async fn only_leader_is_marked(release: &Release, leader: &str) {
 /// How a replica came to lead, as often as it did since its container started.
 async fn takeovers(release: &Release, pod: &str) -> BTreeMap<String, f64> {
     let pod = release.pod_api().get(pod).await.expect("the pod is read");
-    let series = release.metrics(&pod).await.into_iter().filter_map(|(name, count)| {
-        let cause = name.strip_prefix("serviceoffer_leader_acquire_latency_seconds_count{cause=\"")?;
-        Some((cause.trim_end_matches("\"}").to_owned(), count))
-    });
+    let series = release
+        .metrics(&pod)
+        .await
+        .into_iter()
+        .filter_map(|(name, count)| {
+            let cause =
+                name.strip_prefix("serviceoffer_leader_acquire_latency_seconds_count{cause=\"")?;
+            Some((cause.trim_end_matches("\"}").to_owned(), count))
+        });
     series.filter(|(_, count)| *count > 0.0).collect()
 }
 
 fn causes(causes: &[&str]) -> BTreeMap<String, f64> {
-    causes.iter().map(|cause| ((*cause).to_owned(), 1.0)).collect()
+    causes
+        .iter()
+        .map(|cause| ((*cause).to_owned(), 1.0))
+        .collect()
 }
 
 fn status(pod: &Pod) -> Option<&ContainerStatus> {

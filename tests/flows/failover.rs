@@ -34,32 +34,50 @@ fn no_death_of_a_leader_doubles_or_loses_a_registration() {
         for namespace in ["one", "two", "three"] {
             stage.objects.shop(namespace, &[]).await;
         }
-        stage.objects.create_offers(&["one", "two", "three"], OFFERS).await;
-        for (at, death) in [Death::Deleted, Death::Killed].into_iter().cycle().take(DEATHS).enumerate() {
+        stage
+            .objects
+            .create_offers(&["one", "two", "three"], OFFERS)
+            .await;
+        for (at, death) in [Death::Deleted, Death::Killed]
+            .into_iter()
+            .cycle()
+            .take(DEATHS)
+            .enumerate()
+        {
             let (leader, in_flight) = end_leader(&stage, &release, death).await;
-            println!("death {}: {leader} was {death:?} with {in_flight} registrations under way", at + 1);
+            println!(
+                "death {}: {leader} was {death:?} with {in_flight} registrations under way",
+                at + 1
+            );
         }
-        let agents = stage.objects.all_registered(&chain, OFFERS, Duration::from_secs(240)).await;
+        let agents = stage
+            .objects
+            .all_registered(&chain, OFFERS, Duration::from_secs(240))
+            .await;
         assert_eq!(agents.len(), OFFERS);
     });
 }
 
 /// Ends the leader while registrations are under way, which they still are when it is dead.
 async fn end_leader(stage: &Stage, release: &Release, death: Death) -> (String, usize) {
-    eventually("a leader dies with registrations under way", Duration::from_secs(120), async || {
-        let leader = release.leader(None, TAKEOVER).await;
-        if stage.objects.in_flight().await == 0 {
-            return Err(format!("{leader} has nothing under way"));
-        }
-        let ended = match death {
-            Death::Deleted => release.force_delete(&leader).await,
-            Death::Killed => release.kill(&leader).await,
-        };
-        ended.map_err(|error| format!("{leader}: {error:#}"))?;
-        match stage.objects.in_flight().await {
-            0 => Err(format!("{leader} had come to rest when it died")),
-            in_flight => Ok((leader, in_flight)),
-        }
-    })
+    eventually(
+        "a leader dies with registrations under way",
+        Duration::from_secs(120),
+        async || {
+            let leader = release.leader(None, TAKEOVER).await;
+            if stage.objects.in_flight().await == 0 {
+                return Err(format!("{leader} has nothing under way"));
+            }
+            let ended = match death {
+                Death::Deleted => release.force_delete(&leader).await,
+                Death::Killed => release.kill(&leader).await,
+            };
+            ended.map_err(|error| format!("{leader}: {error:#}"))?;
+            match stage.objects.in_flight().await {
+                0 => Err(format!("{leader} had come to rest when it died")),
+                in_flight => Ok((leader, in_flight)),
+            }
+        },
+    )
     .await
 }

@@ -28,19 +28,41 @@ fn a_release_is_upgraded_rolled_back_removed_and_installed_again() {
         objects.create_offer(offer("shop", "second")).await;
         objects.all_registered(&chain, 2, LIMIT).await;
 
-        succeeds(&release, &["rollback", NAME, "1", "--wait", "--timeout", "60s"]).await;
+        succeeds(
+            &release,
+            &["rollback", NAME, "1", "--wait", "--timeout", "60s"],
+        )
+        .await;
         release.ready(1, LIMIT).await;
         objects.create_offer(offer("shop", "third")).await;
         objects.all_registered(&chain, 3, LIMIT).await;
 
         let goodbye = release.uninstall().await;
         assert!(goodbye.status.success(), "{}", said(&goodbye));
-        assert!(said(&goodbye).contains("kept"), "helm says what it keeps: {}", said(&goodbye));
+        assert!(
+            said(&goodbye).contains("kept"),
+            "helm says what it keeps: {}",
+            said(&goodbye)
+        );
         let definitions = Api::<CustomResourceDefinition>::all(stage.cluster.client());
-        for kind in ["serviceoffers", "identityregistries", "agentregistrations", "signerledgers"] {
+        for kind in [
+            "serviceoffers",
+            "identityregistries",
+            "agentregistrations",
+            "signerledgers",
+        ] {
             definitions.get(&format!("{kind}.obol.org")).await.unwrap();
         }
-        assert_eq!(objects.records().list(&ListParams::default()).await.unwrap().items.len(), 3);
+        assert_eq!(
+            objects
+                .records()
+                .list(&ListParams::default())
+                .await
+                .unwrap()
+                .items
+                .len(),
+            3
+        );
 
         stage.install(&[]).await;
         objects.create_offer(offer("shop", "fourth")).await;
@@ -53,11 +75,16 @@ fn a_release_is_upgraded_rolled_back_removed_and_installed_again() {
 fn a_second_release_in_the_cluster_is_refused_with_the_name_of_the_first() {
     Stage::play(async |stage| {
         stage.install(&[]).await;
-        let second = Release::of(&stage.cluster, "elsewhere").try_install(&[]).await;
+        let second = Release::of(&stage.cluster, "elsewhere")
+            .try_install(&[])
+            .await;
         assert!(!second.status.success(), "one cluster has one release");
         let words = said(&second);
         for word in ["obol.org", "meta.helm.sh/release-namespace", "operator"] {
-            assert!(words.contains(word), "helm says what is in the way ({word}): {words}");
+            assert!(
+                words.contains(word),
+                "helm says what is in the way ({word}): {words}"
+            );
         }
     });
 }
@@ -74,7 +101,10 @@ fn wrong_values_are_refused_with_their_path() {
             ("image.pullPolicy=Sometimes", "pullPolicy"),
             ("image.digest=latest", "digest"),
             ("leaderElection.leaseDuration=soon", "leaseDuration"),
-            ("leaderElection.renewDeadline=40s", "leaseDuration (30s) must be longer than renewDeadline (40s)"),
+            (
+                "leaderElection.renewDeadline=40s",
+                "leaseDuration (30s) must be longer than renewDeadline (40s)",
+            ),
             ("leaderElection.leasename=x", "leasename"),
             ("controller.maxInFlight=0", "maxInFlight"),
             ("controller.logLevel=loud", "logLevel"),
@@ -82,15 +112,25 @@ fn wrong_values_are_refused_with_their_path() {
             ("service.port=0", "port"),
             ("podDisruptionBudget.enabled=maybe", "podDisruptionBudget"),
         ] {
-            let refused = release.helm(&["template", NAME, chart.to_str().unwrap()], &[value]).await;
+            let refused = release
+                .helm(&["template", NAME, chart.to_str().unwrap()], &[value])
+                .await;
             assert!(!refused.status.success(), "{value} is refused");
-            assert!(said(&refused).contains(path), "{value}: the path is named: {}", said(&refused));
+            assert!(
+                said(&refused).contains(path),
+                "{value}: the path is named: {}",
+                said(&refused)
+            );
         }
     });
 }
 
 async fn succeeds(release: &Release, arguments: &[&str]) -> Output {
     let output = release.helm(arguments, &[]).await;
-    assert!(output.status.success(), "helm {arguments:?}: {}", said(&output));
+    assert!(
+        output.status.success(),
+        "helm {arguments:?}: {}",
+        said(&output)
+    );
     output
 }

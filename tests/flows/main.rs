@@ -8,7 +8,12 @@
 //! - [`objects`] makes offers and registries; [`patience`] waits for what should come true; [`tally`] counts what came of it
 //!
 //! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which `make test` does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod chain;
 mod objects;

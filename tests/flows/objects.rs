@@ -80,7 +80,10 @@ impl Objects {
     pub async fn create_offer(&self, manifest: Value) -> ServiceOffer {
         let offer: ServiceOffer = serde_json::from_value(manifest).expect("a manifest");
         let namespace = offer.namespace().expect("a namespace");
-        self.offers(&namespace).create(&PostParams::default(), &offer).await.expect("the offer is admitted")
+        self.offers(&namespace)
+            .create(&PostParams::default(), &offer)
+            .await
+            .expect("the offer is admitted")
     }
 
     /// Makes that many offers, spread over namespaces that exist.
@@ -96,45 +99,69 @@ impl Objects {
 
     /// Key of an offer's agent, as its status names it.
     pub async fn offer_key(&self, namespace: &str, name: &str) -> Key {
-        let offer = self.offers(namespace).get(name).await.expect("the offer is read");
+        let offer = self
+            .offers(namespace)
+            .get(name)
+            .await
+            .expect("the offer is read");
         let registration = offer.status.and_then(|status| status.registration);
-        registration.and_then(|registration| registration.key).expect("the offer has a key")
+        registration
+            .and_then(|registration| registration.key)
+            .expect("the offer has a key")
     }
 
     /// Changes fields of an offer's spec or metadata; the rest stays.
     pub async fn change_offer(&self, namespace: &str, name: &str, change: Value) {
         let change = Patch::Merge(change);
-        self.offers(namespace).patch(name, &PatchParams::default(), &change).await.expect("the offer is changed");
+        self.offers(namespace)
+            .patch(name, &PatchParams::default(), &change)
+            .await
+            .expect("the offer is changed");
     }
 
     /// Deletes an offer, and waits until it is gone.
     pub async fn delete_offer(&self, namespace: &str, name: &str) {
-        self.offers(namespace).delete(name, &DeleteParams::default()).await.expect("the offer is deleted");
-        eventually(&format!("offer {namespace}/{name} is gone"), Duration::from_secs(10), async || {
-            match self.offers(namespace).get_opt(name).await {
+        self.offers(namespace)
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("the offer is deleted");
+        eventually(
+            &format!("offer {namespace}/{name} is gone"),
+            Duration::from_secs(10),
+            async || match self.offers(namespace).get_opt(name).await {
                 Ok(None) => Ok(()),
                 found => Err(format!("{found:?}")),
-            }
-        })
+            },
+        )
         .await;
     }
 
     /// Changes fields of a registry; the rest stays.
     pub async fn change_registry(&self, name: &str, change: Value) {
         let change = Patch::Merge(change);
-        self.registries().patch(name, &PatchParams::default(), &change).await.expect("the registry is changed");
+        self.registries()
+            .patch(name, &PatchParams::default(), &change)
+            .await
+            .expect("the registry is changed");
     }
 
     pub async fn create_registry(&self, manifest: Value) -> IdentityRegistry {
         let registry: IdentityRegistry = serde_json::from_value(manifest).expect("a manifest");
-        self.registries().create(&PostParams::default(), &registry).await.expect("the registry is admitted")
+        self.registries()
+            .create(&PostParams::default(), &registry)
+            .await
+            .expect("the registry is admitted")
     }
 
     /// A namespace with a Service that offers can sell.
     pub async fn shop(&self, name: &str, labels: &[(&str, &str)]) {
-        let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let labels: BTreeMap<_, _> = labels
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
         let namespace: Namespace =
-            serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } })).expect("a manifest");
+            serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))
+                .expect("a manifest");
         Api::all(self.client.clone())
             .create(&PostParams::default(), &namespace)
             .await
@@ -146,7 +173,10 @@ impl Objects {
     pub async fn label(&self, namespace: &str, key: &str, value: &str) {
         let change = Patch::Merge(json!({ "metadata": { "labels": { key: value } } }));
         let namespaces = Api::<Namespace>::all(self.client.clone());
-        namespaces.patch(namespace, &PatchParams::default(), &change).await.expect("the namespace is labelled");
+        namespaces
+            .patch(namespace, &PatchParams::default(), &change)
+            .await
+            .expect("the namespace is labelled");
     }
 
     pub async fn backend(&self, namespace: &str) {
@@ -156,12 +186,16 @@ impl Objects {
         }))
         .expect("a manifest");
         let services = Api::<Service>::namespaced(self.client.clone(), namespace);
-        services.create(&PostParams::default(), &service).await.expect("the Service is created");
+        services
+            .create(&PostParams::default(), &service)
+            .await
+            .expect("the Service is created");
     }
 
     /// The Secret that the signer's key is read from.
     pub async fn signer_secret(&self, release: &Release, chain: &Chain) {
-        self.secret(release.namespace(), "signer", "key", &chain.key()).await;
+        self.secret(release.namespace(), "signer", "key", &chain.key())
+            .await;
     }
 
     pub async fn secret(&self, namespace: &str, name: &str, key: &str, value: &str) {
@@ -169,19 +203,37 @@ impl Objects {
         let secret: Secret = serde_json::from_value(manifest).expect("a manifest");
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let _ = secrets.delete(name, &DeleteParams::default()).await;
-        secrets.create(&PostParams::default(), &secret).await.expect("the Secret is created");
+        secrets
+            .create(&PostParams::default(), &secret)
+            .await
+            .expect("the Secret is created");
     }
 
     /// Waits until an offer is registered, and answers with its agent id.
     pub async fn registered(&self, namespace: &str, name: &str, limit: Duration) -> String {
-        eventually(&format!("offer {namespace}/{name} is registered"), limit, async || {
-            let offer = self.offers(namespace).get(name).await.map_err(|error| error.to_string())?;
-            let agent = offer.status.as_ref().and_then(|status| status.agent_id.clone());
-            match (agent, condition(&offer, "Registered")) {
-                (Some(agent), (status, reason, _)) if status == "True" && reason == "Registered" => Ok(agent),
-                (_, seen) => Err(format!("{seen:?}")),
-            }
-        })
+        eventually(
+            &format!("offer {namespace}/{name} is registered"),
+            limit,
+            async || {
+                let offer = self
+                    .offers(namespace)
+                    .get(name)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let agent = offer
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.agent_id.clone());
+                match (agent, condition(&offer, "Registered")) {
+                    (Some(agent), (status, reason, _))
+                        if status == "True" && reason == "Registered" =>
+                    {
+                        Ok(agent)
+                    }
+                    (_, seen) => Err(format!("{seen:?}")),
+                }
+            },
+        )
         .await
     }
 
@@ -194,48 +246,97 @@ impl Objects {
         reason: &str,
         limit: Duration,
     ) -> (String, String) {
-        eventually(&format!("{type_} of offer {namespace}/{name} says {reason}"), limit, async || {
-            let offer = self.offers(namespace).get(name).await.map_err(|error| error.to_string())?;
-            match condition(&offer, type_) {
-                (status, found, message) if found == reason => Ok((status, message)),
-                seen => Err(format!("{seen:?}")),
-            }
-        })
+        eventually(
+            &format!("{type_} of offer {namespace}/{name} says {reason}"),
+            limit,
+            async || {
+                let offer = self
+                    .offers(namespace)
+                    .get(name)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                match condition(&offer, type_) {
+                    (status, found, message) if found == reason => Ok((status, message)),
+                    seen => Err(format!("{seen:?}")),
+                }
+            },
+        )
         .await
     }
 
     /// Waits until the operator has taken in a registry's spec as it stands.
     pub async fn registry_observed(&self, name: &str, limit: Duration) {
-        eventually(&format!("registry {name} has been looked at"), limit, async || {
-            let registry = self.registries().get(name).await.map_err(|error| error.to_string())?;
-            let observed = registry.status.and_then(|status| status.observed_generation);
-            if observed == registry.metadata.generation { Ok(()) } else { Err(format!("{observed:?}")) }
-        })
+        eventually(
+            &format!("registry {name} has been looked at"),
+            limit,
+            async || {
+                let registry = self
+                    .registries()
+                    .get(name)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let observed = registry
+                    .status
+                    .and_then(|status| status.observed_generation);
+                if observed == registry.metadata.generation {
+                    Ok(())
+                } else {
+                    Err(format!("{observed:?}"))
+                }
+            },
+        )
         .await;
     }
 
     /// Waits until a condition of a registry has a reason, and answers with its status and message.
-    pub async fn registry_says(&self, name: &str, type_: &str, reason: &str, limit: Duration) -> (String, String) {
-        eventually(&format!("{type_} of registry {name} says {reason}"), limit, async || {
-            let registry = self.registries().get(name).await.map_err(|error| error.to_string())?;
-            let conditions = registry.status.map(|status| status.conditions).unwrap_or_default();
-            match read(&conditions, type_) {
-                (status, found, message) if found == reason => Ok((status, message)),
-                seen => Err(format!("{seen:?}")),
-            }
-        })
+    pub async fn registry_says(
+        &self,
+        name: &str,
+        type_: &str,
+        reason: &str,
+        limit: Duration,
+    ) -> (String, String) {
+        eventually(
+            &format!("{type_} of registry {name} says {reason}"),
+            limit,
+            async || {
+                let registry = self
+                    .registries()
+                    .get(name)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let conditions = registry
+                    .status
+                    .map(|status| status.conditions)
+                    .unwrap_or_default();
+                match read(&conditions, type_) {
+                    (status, found, message) if found == reason => Ok((status, message)),
+                    seen => Err(format!("{seen:?}")),
+                }
+            },
+        )
         .await
     }
 }
 
 /// Status, reason and message of a condition of an offer.
 pub fn condition(offer: &ServiceOffer, type_: &str) -> (String, String, String) {
-    let conditions = offer.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    let conditions = offer
+        .status
+        .as_ref()
+        .map(|status| status.conditions.clone())
+        .unwrap_or_default();
     read(&conditions, type_)
 }
 
 fn read(conditions: &[serviceoffer::api::Condition], type_: &str) -> (String, String, String) {
     let found = serviceoffer::api::condition::find(conditions, type_);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    found.map_or_else(Default::default, |found| (found.status.to_string(), text(&found.reason), text(&found.message)))
+    found.map_or_else(Default::default, |found| {
+        (
+            found.status.to_string(),
+            text(&found.reason),
+            text(&found.message),
+        )
+    })
 }

@@ -26,19 +26,37 @@ fn a_chain_that_hangs_for_a_minute_is_told_of_and_loses_nothing() {
         let begun = Instant::now();
         chain.anvil.pause().unwrap();
         let told = Duration::from_secs(15);
-        let (status, message) = objects.registry_says("local", "RpcHealthy", "RpcUnreachable", told).await;
+        let (status, message) = objects
+            .registry_says("local", "RpcHealthy", "RpcUnreachable", told)
+            .await;
         assert_eq!(status, "False", "{message}");
-        assert!(message.contains(&chain.url()), "the message names the endpoint: {message}");
-        println!("told after {:.1} s: {message}", begun.elapsed().as_secs_f64());
+        assert!(
+            message.contains(&chain.url()),
+            "the message names the endpoint: {message}"
+        );
+        println!(
+            "told after {:.1} s: {message}",
+            begun.elapsed().as_secs_f64()
+        );
         let pods = release.pods().await;
-        throughout("documents are served", OUTAGE.saturating_sub(begun.elapsed()), async || {
-            release.document(&pods[0], WELL_KNOWN).await?.error_for_status().map(drop)
-        })
+        throughout(
+            "documents are served",
+            OUTAGE.saturating_sub(begun.elapsed()),
+            async || {
+                release
+                    .document(&pods[0], WELL_KNOWN)
+                    .await?
+                    .error_for_status()
+                    .map(drop)
+            },
+        )
         .await;
         chain.anvil.resume().unwrap();
 
         objects.all_registered(&chain, OFFERS, LIMIT).await;
-        objects.registry_says("local", "Ready", "Reconciled", LIMIT).await;
+        objects
+            .registry_says("local", "Ready", "Reconciled", LIMIT)
+            .await;
         assert_eq!(chain.count().await, OFFERS as u64, "nothing else was sent");
     });
 }
@@ -61,7 +79,12 @@ fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
         let leader = release.leader(None, LIMIT).await;
 
         let begun = Instant::now();
-        let paused = stage.cluster.component(Component::ApiServer).unwrap().pause().unwrap();
+        let paused = stage
+            .cluster
+            .component(Component::ApiServer)
+            .unwrap()
+            .pause()
+            .unwrap();
         eventually("nobody leads", Duration::from_secs(10), async || {
             for pod in &pods {
                 let metrics = release.metrics(pod).await;
@@ -74,17 +97,26 @@ fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
         .await;
         println!("fenced after {:.1} s", begun.elapsed().as_secs_f64());
         let sent = chain.sent().await;
-        throughout("documents are served and nothing is sent", OUTAGE.saturating_sub(begun.elapsed()), async || {
-            // A leader that cannot renew for two leases ends, and starts anew as a candidate among others.
-            for pod in pods.iter().filter(|pod| pod.name_any() != leader) {
-                let answer = release.document(pod, WELL_KNOWN).await.map_err(|error| format!("{error:?}"))?;
-                answer.error_for_status().map_err(|error| error.to_string())?;
-            }
-            match chain.sent().await {
-                count if count == sent => Ok(()),
-                count => Err(format!("{count} transactions, and {sent} before")),
-            }
-        })
+        throughout(
+            "documents are served and nothing is sent",
+            OUTAGE.saturating_sub(begun.elapsed()),
+            async || {
+                // A leader that cannot renew for two leases ends, and starts anew as a candidate among others.
+                for pod in pods.iter().filter(|pod| pod.name_any() != leader) {
+                    let answer = release
+                        .document(pod, WELL_KNOWN)
+                        .await
+                        .map_err(|error| format!("{error:?}"))?;
+                    answer
+                        .error_for_status()
+                        .map_err(|error| error.to_string())?;
+                }
+                match chain.sent().await {
+                    count if count == sent => Ok(()),
+                    count => Err(format!("{count} transactions, and {sent} before")),
+                }
+            },
+        )
         .await;
         paused.resume();
 
@@ -95,9 +127,11 @@ fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
 
 /// Waits until registrations are under way.
 async fn under_way(stage: &Stage) {
-    eventually("registrations are under way", LIMIT, async || match stage.objects.in_flight().await {
-        0 => Err("none"),
-        _ => Ok(()),
+    eventually("registrations are under way", LIMIT, async || {
+        match stage.objects.in_flight().await {
+            0 => Err("none"),
+            _ => Ok(()),
+        }
     })
     .await;
 }

@@ -23,7 +23,9 @@ pub fn eventually<T, E: Debug>(
             match look().await {
                 Ok(found) => return found,
                 Err(_) if begun.elapsed() < limit => tokio::time::sleep(PAUSE).await,
-                Err(seen) => panic!("{location}: after {limit:?} still not: {what}. Last seen: {seen:?}"),
+                Err(seen) => {
+                    panic!("{location}: after {limit:?} still not: {what}. Last seen: {seen:?}")
+                }
             }
         }
     }
@@ -44,7 +46,10 @@ pub fn throughout<E: Debug>(
         let begun = Instant::now();
         while begun.elapsed() < duration {
             if let Err(seen) = look().await {
-                panic!("{location}: after {:?} no longer: {what}. Seen: {seen:?}", begun.elapsed());
+                panic!(
+                    "{location}: after {:?} no longer: {what}. Seen: {seen:?}",
+                    begun.elapsed()
+                );
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -11,8 +11,15 @@ fn an_offer_becomes_one_agent_and_everything_tells_the_same() {
         let (chain, _release) = stage.open(&[]).await;
         stage.objects.shop("shop", &[]).await;
         stage.objects.create_offer(offer("shop", "chat")).await;
-        let agents = stage.objects.all_registered(&chain, 1, Duration::from_secs(60)).await;
+        let agents = stage
+            .objects
+            .all_registered(&chain, 1, Duration::from_secs(60))
+            .await;
         let id = agents.values().next().map(String::as_str);
-        assert_eq!(id, Some("0"), "the first id of a registry is zero, and zero is an id");
+        assert_eq!(
+            id,
+            Some("0"),
+            "the first id of a registry is zero, and zero is an id"
+        );
     });
 }

@@ -36,7 +36,10 @@ pub struct Release {
 impl Release {
     /// Installs the operator and waits until it is ready. Its image is the one that the chart names, from `make image`.
     pub async fn install(cluster: &Cluster, namespace: &str, values: &[&str]) -> Self {
-        let release = Self { cluster: cluster.clone(), namespace: namespace.to_owned() };
+        let release = Self {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+        };
         let output = release.try_install(values).await;
         assert!(output.status.success(), "helm install: {}", said(&output));
         release
@@ -46,35 +49,63 @@ impl Release {
     pub async fn try_install(&self, values: &[&str]) -> Output {
         let chart = chart();
         let chart = chart.to_str().expect("a path in UTF-8");
-        let arguments = ["install", NAME, chart, "--create-namespace", "--wait", "--timeout", WAIT];
+        let arguments = [
+            "install",
+            NAME,
+            chart,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            WAIT,
+        ];
         self.helm(&arguments, values).await
     }
 
     /// A release that is not installed yet.
     pub fn of(cluster: &Cluster, namespace: &str) -> Self {
-        Self { cluster: cluster.clone(), namespace: namespace.to_owned() }
+        Self {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+        }
     }
 
     /// Upgrades the release: values that are not given keep what they are.
     pub async fn upgrade(&self, values: &[&str]) {
         let chart = chart();
         let chart = chart.to_str().expect("a path in UTF-8");
-        let arguments = ["upgrade", NAME, chart, "--reset-then-reuse-values", "--wait", "--timeout", WAIT];
+        let arguments = [
+            "upgrade",
+            NAME,
+            chart,
+            "--reset-then-reuse-values",
+            "--wait",
+            "--timeout",
+            WAIT,
+        ];
         let output = self.helm(&arguments, values).await;
         assert!(output.status.success(), "helm upgrade: {}", said(&output));
     }
 
     /// Removes the release, as a user would.
     pub async fn uninstall(&self) -> Output {
-        self.helm(&["uninstall", NAME, "--wait", "--timeout", WAIT], &[]).await
+        self.helm(&["uninstall", NAME, "--wait", "--timeout", WAIT], &[])
+            .await
     }
 
     /// Calls Helm in the namespace of the release.
     pub async fn helm(&self, arguments: &[&str], values: &[&str]) -> Output {
         let sets = values.iter().flat_map(|value| ["--set", value]);
-        let arguments: Vec<&str> =
-            arguments.iter().copied().chain(["--namespace", &self.namespace]).chain(sets).collect();
-        self.cluster.helm(&arguments).output().await.expect("helm runs")
+        let arguments: Vec<&str> = arguments
+            .iter()
+            .copied()
+            .chain(["--namespace", &self.namespace])
+            .chain(sets)
+            .collect();
+        self.cluster
+            .helm(&arguments)
+            .output()
+            .await
+            .expect("helm runs")
     }
 
     /// Namespace of the release.
@@ -92,9 +123,18 @@ impl Release {
 
     /// Replicas that are not being deleted, by name.
     pub async fn pods(&self) -> Vec<Pod> {
-        let selector = format!("app.kubernetes.io/name=serviceoffer-controller,app.kubernetes.io/instance={NAME}");
-        let pods = self.pod_api().list(&ListParams::default().labels(&selector)).await.expect("pods are listed");
-        pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+        let selector = format!(
+            "app.kubernetes.io/name=serviceoffer-controller,app.kubernetes.io/instance={NAME}"
+        );
+        let pods = self
+            .pod_api()
+            .list(&ListParams::default().labels(&selector))
+            .await
+            .expect("pods are listed");
+        pods.items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .collect()
     }
 
     /// Waits for that many ready replicas.
@@ -113,18 +153,34 @@ impl Release {
 
     /// Who leads, as the Lease says; `None` if nobody does.
     pub async fn holder(&self) -> Option<String> {
-        let lease = self.lease_api().get_opt(LEASE).await.expect("the lease is read")?;
-        lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
+        let lease = self
+            .lease_api()
+            .get_opt(LEASE)
+            .await
+            .expect("the lease is read")?;
+        lease
+            .spec?
+            .holder_identity
+            .filter(|holder| !holder.is_empty())
     }
 
     /// Waits until a replica that holds the Lease, and is not `not`, says itself that it leads.
     pub async fn leader(&self, not: Option<&str>, limit: Duration) -> String {
         eventually("a replica leads", limit, async || {
-            let holder =
-                self.holder().await.filter(|holder| Some(holder.as_str()) != not).ok_or("nobody else leads")?;
+            let holder = self
+                .holder()
+                .await
+                .filter(|holder| Some(holder.as_str()) != not)
+                .ok_or("nobody else leads")?;
             let pods = self.pods().await;
-            let pod = pods.iter().find(|pod| pod.name_any() == holder).ok_or("the holder is gone")?;
-            let metrics = self.try_metrics(pod).await.map_err(|_| "the holder does not answer")?;
+            let pod = pods
+                .iter()
+                .find(|pod| pod.name_any() == holder)
+                .ok_or("the holder is gone")?;
+            let metrics = self
+                .try_metrics(pod)
+                .await
+                .map_err(|_| "the holder does not answer")?;
             match metrics.get(LEADS) {
                 Some(1.0) => Ok(holder),
                 _ => Err("the holder does not lead"),
@@ -135,24 +191,38 @@ impl Release {
 
     /// Deletes a Pod without grace, as a node that dies would.
     pub async fn force_delete(&self, pod: &str) -> anyhow::Result<()> {
-        self.pod_api().delete(pod, &DeleteParams::default().grace_period(0)).await?;
+        self.pod_api()
+            .delete(pod, &DeleteParams::default().grace_period(0))
+            .await?;
         Ok(())
     }
 
     /// Ends the operator's process in a Pod with SIGKILL.
     pub async fn kill(&self, pod: &str) -> anyhow::Result<()> {
-        self.cluster.container(&self.namespace, pod, "controller").await?.kill(testbed::Signal::Kill)
+        self.cluster
+            .container(&self.namespace, pod, "controller")
+            .await?
+            .kill(testbed::Signal::Kill)
     }
 
     /// Everything that a replica has logged since its container started.
     pub async fn logs(&self, pod: &str) -> String {
-        self.pod_api().logs(pod, &LogParams::default()).await.unwrap_or_default()
+        self.pod_api()
+            .logs(pod, &LogParams::default())
+            .await
+            .unwrap_or_default()
     }
 
     /// A path of a replica's admin port.
     pub async fn admin(&self, pod: &Pod, path: &str) -> reqwest::Result<String> {
         let request = reqwest::Client::new().get(format!("http://{}:8081{path}", ip(pod)));
-        request.timeout(Duration::from_secs(2)).send().await?.error_for_status()?.text().await
+        request
+            .timeout(Duration::from_secs(2))
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await
     }
 
     /// What a replica serves under a path of its public port.
@@ -170,14 +240,21 @@ impl Release {
         let text = self.admin(pod, "/metrics").await?;
         let series = text.lines().filter(|line| !line.starts_with('#'));
         let pairs = series.filter_map(|line| line.rsplit_once(' '));
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN))).collect())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN)))
+            .collect())
     }
 
     /// A series, summed over all present replicas.
     pub async fn sum(&self, series: &str) -> f64 {
         let mut sum = 0.0;
         for pod in self.ready_pods().await {
-            sum += self.metrics(&pod).await.get(series).copied().unwrap_or_default();
+            sum += self
+                .metrics(&pod)
+                .await
+                .get(series)
+                .copied()
+                .unwrap_or_default();
         }
         sum
     }
@@ -189,15 +266,27 @@ impl Release {
 
 /// Address of a Pod.
 pub fn ip(pod: &Pod) -> String {
-    pod.status.as_ref().and_then(|status| status.pod_ip.clone()).expect("the pod has an address")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.pod_ip.clone())
+        .expect("the pod has an address")
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .any(|condition| condition.status == "True")
 }
 
 /// What a command said.
 pub fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }

@@ -31,9 +31,14 @@ const ONE_BY_ONE: [&str; 4] = [
 fn a_rollout_changes_the_leader_exactly_once() {
     Stage::play(async |stage| {
         let release = stage.install(&["replicaCount=3"]).await;
-        let changes =
-            roll_out(&stage, &release, rollouts(), async |_, template| upgrade(&release, template).await).await;
-        println!("changes of the leader in {} rollouts: {changes:?}", changes.len());
+        let changes = roll_out(&stage, &release, rollouts(), async |_, template| {
+            upgrade(&release, template).await
+        })
+        .await;
+        println!(
+            "changes of the leader in {} rollouts: {changes:?}",
+            changes.len()
+        );
         assert!(changes.iter().all(|changes| *changes == 1), "{changes:?}");
     });
 }
@@ -43,10 +48,18 @@ fn a_rollout_that_begins_with_the_leader_changes_it_more_than_once() {
     Stage::play(async |stage| {
         let release = stage.install(&ONE_BY_ONE).await;
         let nodes = Api::<Node>::all(stage.cluster.client());
-        let node = nodes.list(&ListParams::default()).await.expect("nodes are listed").items[0].name_any();
+        let node = nodes
+            .list(&ListParams::default())
+            .await
+            .expect("nodes are listed")
+            .items[0]
+            .name_any();
         let changes = roll_out(&stage, &release, 2, async |leader, template| {
             let cost = json!({ "metadata": { "annotations": { DELETION_COST: "-100" } } });
-            let patched = release.pod_api().patch(leader, &PatchParams::default(), &Patch::Merge(cost)).await;
+            let patched = release
+                .pod_api()
+                .patch(leader, &PatchParams::default(), &Patch::Merge(cost))
+                .await;
             patched.expect("the Pod is marked");
             // No new Pod starts before an old one leads: it has to go as well.
             nodes.cordon(&node).await.expect("the node is cordoned");
@@ -70,24 +83,39 @@ fn without_a_mark_chance_decides_how_often_the_leader_changes() {
     }
     Stage::play(async |stage| {
         let release = stage.install(&ONE_BY_ONE).await;
-        let changes =
-            roll_out(&stage, &release, rollouts(), async |_, template| upgrade(&release, template).await).await;
-        println!("changes of the leader in {} rollouts without a mark: {changes:?}", changes.len());
+        let changes = roll_out(&stage, &release, rollouts(), async |_, template| {
+            upgrade(&release, template).await
+        })
+        .await;
+        println!(
+            "changes of the leader in {} rollouts without a mark: {changes:?}",
+            changes.len()
+        );
         assert!(changes.iter().any(|changes| *changes > 1), "{changes:?}");
     });
 }
 
 fn rollouts() -> usize {
-    std::env::var("ROLLOUTS").ok().and_then(|rollouts| rollouts.parse().ok()).unwrap_or(ROLLOUTS)
+    std::env::var("ROLLOUTS")
+        .ok()
+        .and_then(|rollouts| rollouts.parse().ok())
+        .unwrap_or(ROLLOUTS)
 }
 
 /// Changes the template of the Pods, and waits until all are of the new one.
 async fn upgrade(release: &Release, template: &str) {
-    release.upgrade(&[&format!("podAnnotations.rollout={template}")]).await;
+    release
+        .upgrade(&[&format!("podAnnotations.rollout={template}")])
+        .await;
 }
 
 /// Rolls out that many changes of the template, each of which is told the leader, and counts in each how often it changed.
-async fn roll_out(stage: &Stage, release: &Release, rollouts: usize, change: impl AsyncFn(&str, &str)) -> Vec<usize> {
+async fn roll_out(
+    stage: &Stage,
+    release: &Release,
+    rollouts: usize,
+    change: impl AsyncFn(&str, &str),
+) -> Vec<usize> {
     let mut changes = Vec::new();
     for rollout in 0..rollouts {
         release.ready(3, LIMIT).await;
@@ -100,7 +128,11 @@ async fn roll_out(stage: &Stage, release: &Release, rollouts: usize, change: imp
         release.leader(Some(&leader), LIMIT).await;
         let holders = holders(&mut audit, &leader);
         let changed = transitions(release).await - before;
-        assert_eq!(i32::try_from(holders.len() - 1), Ok(changed), "the Lease and the audit log agree: {holders:?}");
+        assert_eq!(
+            i32::try_from(holders.len() - 1),
+            Ok(changed),
+            "the Lease and the audit log agree: {holders:?}"
+        );
         changes.push(holders.len() - 1);
     }
     changes
@@ -108,30 +140,57 @@ async fn roll_out(stage: &Stage, release: &Release, rollouts: usize, change: imp
 
 /// Waits until no Pod of an earlier template is left.
 async fn replaced(release: &Release, template: &str) {
-    eventually("only Pods of the new template are there", LIMIT, async || {
-        let pods = release.pod_api().list(&ListParams::default()).await.map_err(|error| error.to_string())?.items;
-        let new = pods.iter().filter(|pod| pod.annotations().get("rollout").is_some_and(|own| own == template));
-        if pods.len() == 3 && new.count() == 3 {
-            Ok(())
-        } else {
-            Err(format!("{:?}", pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>()))
-        }
-    })
+    eventually(
+        "only Pods of the new template are there",
+        LIMIT,
+        async || {
+            let pods = release
+                .pod_api()
+                .list(&ListParams::default())
+                .await
+                .map_err(|error| error.to_string())?
+                .items;
+            let new = pods.iter().filter(|pod| {
+                pod.annotations()
+                    .get("rollout")
+                    .is_some_and(|own| own == template)
+            });
+            if pods.len() == 3 && new.count() == 3 {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{:?}",
+                    pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
+                ))
+            }
+        },
+    )
     .await;
 }
 
 async fn transitions(release: &Release) -> i32 {
-    let lease = release.lease_api().get(LEASE).await.expect("the Lease is read");
-    lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or_default()
+    let lease = release
+        .lease_api()
+        .get(LEASE)
+        .await
+        .expect("the Lease is read");
+    lease
+        .spec
+        .and_then(|spec| spec.lease_transitions)
+        .unwrap_or_default()
 }
 
 /// Who has held the Lease, one after the other, by the audit log.
 fn holders(audit: &mut Audit, first: &str) -> Vec<String> {
     let entries = audit.read().expect("the audit log");
-    let writes = entries.iter().filter(|entry| entry.resource == "leases" && (200..300).contains(&entry.code));
+    let writes = entries
+        .iter()
+        .filter(|entry| entry.resource == "leases" && (200..300).contains(&entry.code));
     let own = writes.filter(|entry| entry.answered["metadata"]["name"] == LEASE);
     let holders = own.filter_map(|entry| entry.answered["spec"]["holderIdentity"].as_str());
-    let named = holders.filter(|holder| !holder.is_empty()).map(str::to_owned);
+    let named = holders
+        .filter(|holder| !holder.is_empty())
+        .map(str::to_owned);
     let mut all: Vec<String> = std::iter::once(first.to_owned()).chain(named).collect();
     all.dedup();
     all

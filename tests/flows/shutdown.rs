@@ -31,14 +31,26 @@ fn a_leader_that_is_asked_to_end_exits_with_0_and_hands_over_within_half_a_secon
             let leader = release.leader(None, LIMIT).await;
             let holders = Holders::watch(release.lease_api()).await;
             keep(&release.pod_api(), &leader, true).await;
-            release.pod_api().delete(&leader, &DeleteParams::default()).await.unwrap();
+            release
+                .pod_api()
+                .delete(&leader, &DeleteParams::default())
+                .await
+                .unwrap();
             let next = release.leader(Some(&leader), LIMIT).await;
-            assert_eq!(exit_code(&release, &leader).await, 0, "{leader} ended in good order");
+            assert_eq!(
+                exit_code(&release, &leader).await,
+                0,
+                "{leader} ended in good order"
+            );
             keep(&release.pod_api(), &leader, false).await;
             times.push(holders.handover(&leader, &next));
         }
         times.sort();
-        println!("handovers: median {:?}, longest {:?}", times[HANDOVERS / 2], times[HANDOVERS - 1]);
+        println!(
+            "handovers: median {:?}, longest {:?}",
+            times[HANDOVERS / 2],
+            times[HANDOVERS - 1]
+        );
         assert!(times.iter().all(|time| *time <= HANDOVER), "{times:?}");
     });
 }
@@ -48,10 +60,19 @@ fn a_leader_whose_lease_is_taken_exits_with_1() {
     Stage::play(async |stage| {
         let release = stage.install(&["replicaCount=2"]).await;
         let leader = release.leader(None, LIMIT).await;
-        let taken = json!({ "spec": { "holderIdentity": "somebody-else", "leaseDurationSeconds": 2 } });
-        release.lease_api().patch(LEASE, &PatchParams::default(), &Patch::Merge(taken)).await.unwrap();
+        let taken =
+            json!({ "spec": { "holderIdentity": "somebody-else", "leaseDurationSeconds": 2 } });
+        release
+            .lease_api()
+            .patch(LEASE, &PatchParams::default(), &Patch::Merge(taken))
+            .await
+            .unwrap();
         let code = eventually("the leader has ended", LIMIT, async || {
-            let pod = release.pod_api().get(&leader).await.map_err(|error| error.to_string())?;
+            let pod = release
+                .pod_api()
+                .get(&leader)
+                .await
+                .map_err(|error| error.to_string())?;
             terminated(&pod, |status| status.last_state.as_ref()).ok_or("it has not".to_owned())
         })
         .await;
@@ -74,20 +95,28 @@ impl Holders {
             let seen = Arc::clone(&seen);
             async move {
                 let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
-                let events = leases.watch(&parameters, "0").await.expect("the lease is watched");
+                let events = leases
+                    .watch(&parameters, "0")
+                    .await
+                    .expect("the lease is watched");
                 let mut events = events.into_stream().boxed();
                 while let Ok(Some(event)) = events.try_next().await {
                     if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event {
-                        let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+                        let holder = lease
+                            .spec
+                            .and_then(|spec| spec.holder_identity)
+                            .unwrap_or_default();
                         seen.lock().unwrap().push((Instant::now(), holder));
                     }
                 }
             }
         });
         let holders = Self { seen, watch };
-        eventually("the Lease is seen", LIMIT, async || match holders.seen.lock().unwrap().is_empty() {
-            true => Err("it is not"),
-            false => Ok(()),
+        eventually("the Lease is seen", LIMIT, async || {
+            match holders.seen.lock().unwrap().is_empty() {
+                true => Err("it is not"),
+                false => Ok(()),
+            }
         })
         .await;
         holders
@@ -98,7 +127,11 @@ impl Holders {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.dedup_by(|later, earlier| later.1 == earlier.1);
         let holders: Vec<&str> = seen.iter().map(|(_, holder)| holder.as_str()).collect();
-        assert_eq!(holders, [from, "", to], "the Lease was released, and taken once");
+        assert_eq!(
+            holders,
+            [from, "", to],
+            "the Lease was released, and taken once"
+        );
         seen[2].0 - seen[1].0
     }
 }
@@ -113,13 +146,19 @@ impl Drop for Holders {
 async fn keep(pods: &Api<Pod>, pod: &str, keep: bool) {
     let finalizers: &[&str] = if keep { &[FINALIZER] } else { &[] };
     let change = json!({ "metadata": { "finalizers": finalizers } });
-    pods.patch(pod, &PatchParams::default(), &Patch::Merge(change)).await.expect("the Pod is patched");
+    pods.patch(pod, &PatchParams::default(), &Patch::Merge(change))
+        .await
+        .expect("the Pod is patched");
 }
 
 /// Exit code of the container of a Pod that is being deleted.
 async fn exit_code(release: &Release, pod: &str) -> i32 {
     eventually(&format!("{pod} has ended"), LIMIT, async || {
-        let pod = release.pod_api().get(pod).await.map_err(|error| error.to_string())?;
+        let pod = release
+            .pod_api()
+            .get(pod)
+            .await
+            .map_err(|error| error.to_string())?;
         terminated(&pod, |status| status.state.as_ref()).ok_or("it has not".to_owned())
     })
     .await
@@ -127,7 +166,9 @@ async fn exit_code(release: &Release, pod: &str) -> i32 {
 
 fn terminated(
     pod: &Pod,
-    state: impl Fn(&k8s_openapi::api::core::v1::ContainerStatus) -> Option<&k8s_openapi::api::core::v1::ContainerState>,
+    state: impl Fn(
+        &k8s_openapi::api::core::v1::ContainerStatus,
+    ) -> Option<&k8s_openapi::api::core::v1::ContainerState>,
 ) -> Option<i32> {
     let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
     Some(state(status)?.terminated.as_ref()?.exit_code)

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::json;
@@ -30,21 +32,47 @@ fn an_offer_that_cannot_be_read_is_told_of_and_holds_up_no_other() {
         }
 
         let resource = kube::api::ApiResource::erase::<ServiceOffer>(&());
-        let offers = Api::<DynamicObject>::namespaced_with(stage.cluster.client(), "shop", &resource);
+        let offers =
+            Api::<DynamicObject>::namespaced_with(stage.cluster.client(), "shop", &resource);
         let told = eventually("the broken offer is told of", LIMIT, async || {
-            let offer = offers.get("broken").await.map_err(|error| error.to_string())?;
-            let conditions = offer.data.pointer("/status/conditions").cloned().unwrap_or_default();
-            let accepted = conditions.as_array().into_iter().flatten().find(|one| one["type"] == "Accepted").cloned();
-            accepted.filter(|accepted| accepted["reason"] == "Undecodable").ok_or(format!("{conditions}"))
+            let offer = offers
+                .get("broken")
+                .await
+                .map_err(|error| error.to_string())?;
+            let conditions = offer
+                .data
+                .pointer("/status/conditions")
+                .cloned()
+                .unwrap_or_default();
+            let accepted = conditions
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|one| one["type"] == "Accepted")
+                .cloned();
+            accepted
+                .filter(|accepted| accepted["reason"] == "Undecodable")
+                .ok_or(format!("{conditions}"))
         })
         .await;
         assert_eq!(told["status"], "False");
-        assert!(told["message"].as_str().unwrap().contains("eighty"), "the message shows what is wrong: {told}");
-        let invalid = release.sum(r#"serviceoffer_invalid_objects{kind="ServiceOffer"}"#).await;
+        assert!(
+            told["message"].as_str().unwrap().contains("eighty"),
+            "the message shows what is wrong: {told}"
+        );
+        let invalid = release
+            .sum(r#"serviceoffer_invalid_objects{kind="ServiceOffer"}"#)
+            .await;
         assert_eq!(invalid, 1.0);
 
         restore(&stage, strict).await;
-        objects.change_offer("shop", "broken", json!({ "spec": { "upstream": { "port": 80 } } })).await;
+        objects
+            .change_offer(
+                "shop",
+                "broken",
+                json!({ "spec": { "upstream": { "port": 80 } } }),
+            )
+            .await;
         objects.all_registered(&chain, 4, LIMIT).await;
     });
 }
@@ -62,15 +90,25 @@ async fn relax(stage: &Stage) -> CustomResourceDefinition {
     for version in &mut lax.spec.versions {
         version.schema.as_mut().unwrap().open_api_v3_schema = Some(anything.clone());
     }
-    definitions.replace("serviceoffers.obol.org", &PostParams::default(), &lax).await.unwrap();
+    definitions
+        .replace("serviceoffers.obol.org", &PostParams::default(), &lax)
+        .await
+        .unwrap();
     strict
 }
 
 async fn restore(stage: &Stage, mut strict: CustomResourceDefinition) {
     let definitions = Api::<CustomResourceDefinition>::all(stage.cluster.client());
-    strict.metadata.resource_version =
-        definitions.get("serviceoffers.obol.org").await.unwrap().metadata.resource_version;
-    definitions.replace("serviceoffers.obol.org", &PostParams::default(), &strict).await.unwrap();
+    strict.metadata.resource_version = definitions
+        .get("serviceoffers.obol.org")
+        .await
+        .unwrap()
+        .metadata
+        .resource_version;
+    definitions
+        .replace("serviceoffers.obol.org", &PostParams::default(), &strict)
+        .await
+        .unwrap();
 }
 
 /// Creates an offer that need not fit the schema, as soon as the API server takes it.
@@ -78,9 +116,14 @@ async fn create_any(stage: &Stage, manifest: serde_json::Value) {
     let object: DynamicObject = serde_json::from_value(manifest).unwrap();
     let resource = kube::api::ApiResource::erase::<ServiceOffer>(&());
     let namespace = object.metadata.namespace.clone().unwrap();
-    let offers = Api::<DynamicObject>::namespaced_with(stage.cluster.client(), &namespace, &resource);
+    let offers =
+        Api::<DynamicObject>::namespaced_with(stage.cluster.client(), &namespace, &resource);
     eventually("the laxer schema is in force", LIMIT, async || {
-        offers.create(&PostParams::default(), &object).await.map(drop).map_err(|error| error.to_string())
+        offers
+            .create(&PostParams::default(), &object)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     })
     .await;
 }

@@ -15,15 +15,23 @@ use anyhow::{Context, Result, bail, ensure};
 use variants::{VARIANTS, Variant};
 
 /// What of the core is spoken by the world as well.
-const SHARED: [&str; 5] =
-    ["pub struct Attempt(", "pub enum Input {", "pub enum AsOf {", "pub enum Action {", "pub enum Exit {"];
+const SHARED: [&str; 5] = [
+    "pub struct Attempt(",
+    "pub enum Input {",
+    "pub enum AsOf {",
+    "pub enum Action {",
+    "pub enum Exit {",
+];
 /// What ends the core in its file.
 const TESTS: &str = "\n#[cfg(test)]\nmod tests;\n";
 
 fn main() {
     if let Err(error) = build() {
         // One line, because cargo shows no more than that of an error.
-        println!("cargo::error={}", format!("{error:#}").trim().replace('\n', " | "));
+        println!(
+            "cargo::error={}",
+            format!("{error:#}").trim().replace('\n', " | ")
+        );
     }
 }
 
@@ -39,7 +47,9 @@ fn build() -> Result<()> {
     let record = read("record.rs")?;
     let lease = replace(&read("lease.rs")?, TESTS, "").context("lease.rs")?;
 
-    let mut cores = format!("pub mod shipped {{ pub mod record {{\n{record}\n}} pub mod lease {{\n{lease}\n}} }}\n");
+    let mut cores = format!(
+        "pub mod shipped {{ pub mod record {{\n{record}\n}} pub mod lease {{\n{lease}\n}} }}\n"
+    );
     let mut names = "shipped".to_owned();
     let body = without_shared(&lease)?;
     for variant in VARIANTS {
@@ -52,13 +62,21 @@ fn build() -> Result<()> {
         )?;
         write!(names, " {name}")?;
     }
-    writeln!(cores, "macro_rules! for_each_core {{ ($make:ident) => {{ $make! {{ {names} }} }} }}")?;
+    writeln!(
+        cores,
+        "macro_rules! for_each_core {{ ($make:ident) => {{ $make! {{ {names} }} }} }}"
+    )?;
     fs::write(Path::new(&env::var("OUT_DIR")?).join("cores.rs"), cores)?;
     Ok(())
 }
 
 fn edit(text: &str, variant: &Variant) -> Result<String> {
-    variant.edits.iter().try_fold(text.to_owned(), |text, (find, replacement)| replace(&text, find, replacement))
+    variant
+        .edits
+        .iter()
+        .try_fold(text.to_owned(), |text, (find, replacement)| {
+            replace(&text, find, replacement)
+        })
 }
 
 /// Replaces a text that stands in another exactly once.
@@ -72,11 +90,16 @@ fn replace(text: &str, find: &str, replacement: &str) -> Result<String> {
 /// The core without the words that all cores share.
 fn without_shared(lease: &str) -> Result<String> {
     SHARED.iter().try_fold(lease.to_owned(), |text, item| {
-        let at = text.find(item).with_context(|| format!("no such item: {item}"))?;
+        let at = text
+            .find(item)
+            .with_context(|| format!("no such item: {item}"))?;
         // Formatted items are set apart by an empty line, and end where their first line began.
         let begin = text[..at].rfind("\n\n").map_or(0, |gap| gap + 1);
         let close = if item.ends_with('{') { "\n}\n" } else { ";\n" };
-        let end = text[at..].find(close).map(|end| at + end + close.len()).context("an item without an end")?;
+        let end = text[at..]
+            .find(close)
+            .map(|end| at + end + close.len())
+            .context("an item without an end")?;
         ensure!(end > begin, "an item that ends before it begins: {item}");
         Ok(format!("{}{}", &text[..begin], &text[end..]))
     })

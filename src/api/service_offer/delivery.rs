@@ -87,7 +87,11 @@ pub struct Branding {
     pub theme: Option<Theme>,
     /// Accent colour in hex, like #00ff88.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 9), regex(pattern = r"^#[0-9a-fA-F]{3,8}$"))]
+    #[schemars(
+        with = "String",
+        length(max = 9),
+        regex(pattern = r"^#[0-9a-fA-F]{3,8}$")
+    )]
     pub accent_color: Option<String>,
     /// Icon of the site.
     #[serde(default, skip_serializing_if = "Option::is_none")]

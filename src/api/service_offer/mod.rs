@@ -93,7 +93,11 @@ pub struct ServiceOfferSpec {
     pub routes: Vec<OfferRoute>,
     /// Public path prefix; /services/<name> when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 512), regex(pattern = r"^/[a-zA-Z0-9/_.-]*$"))]
+    #[schemars(
+        with = "String",
+        length(max = 512),
+        regex(pattern = r"^/[a-zA-Z0-9/_.-]*$")
+    )]
     pub path: Option<String>,
     /// Public host name of the offer's own, like chat.example.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -122,7 +122,11 @@ pub enum TransferMethod {
 pub struct Card {
     /// The account that is paid, like acct_1A2b.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 128), regex(pattern = r"^acct_[A-Za-z0-9]+$"))]
+    #[schemars(
+        with = "String",
+        length(max = 128),
+        regex(pattern = r"^acct_[A-Za-z0-9]+$")
+    )]
     pub account: Option<String>,
     /// Currency by ISO 4217, in lower case.
     #[serde(default, skip_serializing_if = "Option::is_none")]

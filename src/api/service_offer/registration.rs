@@ -23,7 +23,11 @@ pub struct Registration {
     /// Name part of the agent's identity; the name of the offer when unset. Offers of one namespace with the same
     /// identity share one agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        with = "String",
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub identity: Option<String>,
     /// Adopt this existing agent; nothing is ever minted for the offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -35,7 +35,10 @@ impl Look {
                 Event::Input(Input::ReadFailed)
             }
             Err(_) => {
-                warn!(seconds = BUDGET.as_secs(), "the API server did not answer a read of the lease");
+                warn!(
+                    seconds = BUDGET.as_secs(),
+                    "the API server did not answer a read of the lease"
+                );
                 Event::Input(Input::ReadFailed)
             }
         }

@@ -94,8 +94,10 @@ impl Elector {
     pub async fn run(self, client: Client, leave: impl Future<Output = ()>) -> Departure {
         let (sender, sightings) = mpsc::channel(16);
         let (attended, holder) = tokio::sync::watch::channel(None);
-        let pods =
-            Pods { api: Api::namespaced(client.clone(), &self.pod_namespace), own: self.config.identity.clone() };
+        let pods = Pods {
+            api: Api::namespaced(client.clone(), &self.pod_namespace),
+            own: self.config.identity.clone(),
+        };
         let look = Look {
             api: Api::namespaced(client.clone(), &self.namespace),
             name: self.name.clone(),
@@ -113,7 +115,10 @@ impl Elector {
         if self.early_takeover {
             background.spawn(pods.clone().attend(holder, sender));
         }
-        let reporter = Reporter { controller: REPORTER.into(), instance: Some(self.config.identity.clone()) };
+        let reporter = Reporter {
+            controller: REPORTER.into(),
+            instance: Some(self.config.identity.clone()),
+        };
         let world = World {
             look,
             pods,
@@ -187,13 +192,20 @@ struct World {
 }
 
 impl World {
-    async fn take_part(mut self, mut sightings: mpsc::Receiver<Event>, leave: impl Future<Output = ()>) -> Departure {
+    async fn take_part(
+        mut self,
+        mut sightings: mpsc::Receiver<Event>,
+        leave: impl Future<Output = ()>,
+    ) -> Departure {
         if self.elector.config.marks {
             // An earlier container of this Pod may have led.
             let pods = self.pods.clone();
-            self.clearing = Some(tokio::spawn(async move { pods.unmark(|name| name == pods.own).await }));
+            self.clearing = Some(tokio::spawn(async move {
+                pods.unmark(|name| name == pods.own).await
+            }));
         }
-        let (mut candidate, mut actions) = Candidate::new(self.elector.config.clone(), self.clock.now());
+        let (mut candidate, mut actions) =
+            Candidate::new(self.elector.config.clone(), self.clock.now());
         let leave = leave.fuse();
         tokio::pin!(leave);
         // Counted whatever else happens: a leader that renews more often than that has to look as well.
@@ -235,7 +247,10 @@ impl World {
     fn look_after_the_work(&mut self) -> Input {
         match self.elector.health.standstill() {
             Some(standstill) if !self.stalled => {
-                warn!(seconds = standstill.as_secs(), "work waits and nothing has been done: stepping down");
+                warn!(
+                    seconds = standstill.as_secs(),
+                    "work waits and nothing has been done: stepping down"
+                );
                 self.stalled = true;
                 Input::Leave
             }
@@ -274,13 +289,18 @@ impl World {
     /// the store went back.
     fn keep(&mut self, stored: StoredLease, asked: Option<Moment>) {
         let older = self.latest.as_ref().is_some_and(|(latest, since)| {
-            stored::version(&stored).precedes(&stored::version(latest)) && asked.is_none_or(|asked| asked <= *since)
+            stored::version(&stored).precedes(&stored::version(latest))
+                && asked.is_none_or(|asked| asked <= *since)
         });
         if !older {
             let lease = stored::read(&stored);
             let stranger = lease.record.holder != self.elector.config.identity;
-            let attended = lease.instance.filter(|_| stranger).map(|_| lease.record.holder);
-            self.attended.send_if_modified(|name| std::mem::replace(name, attended.clone()) != attended);
+            let attended = lease
+                .instance
+                .filter(|_| stranger)
+                .map(|_| lease.record.holder);
+            self.attended
+                .send_if_modified(|name| std::mem::replace(name, attended.clone()) != attended);
             self.latest = Some((stored, self.clock.moment()));
         }
     }
@@ -297,20 +317,36 @@ impl World {
                 self.replies.push(async move { look.look().await }.boxed());
             }
             Action::Create(attempt, record) => {
-                let lease = stored::write(&elector.config, (&elector.namespace, &elector.name), None, record);
+                let lease = stored::write(
+                    &elector.config,
+                    (&elector.namespace, &elector.name),
+                    None,
+                    record,
+                );
                 let api = self.look.api.clone();
-                self.send(attempt, true, async move { api.create(&PostParams::default(), &lease).await });
+                self.send(attempt, true, async move {
+                    api.create(&PostParams::default(), &lease).await
+                });
             }
             Action::Replace(attempt, expected, record) => {
                 let latest = self.latest.as_ref().map(|(latest, _)| latest);
-                let Some(latest) = latest.filter(|latest| stored::version(latest) == expected) else {
+                let Some(latest) = latest.filter(|latest| stored::version(latest) == expected)
+                else {
                     // The object at hand is newer than the decision: the API server would refuse the write as well.
-                    self.replies.push(std::future::ready(Event::Input(Input::Refused(attempt))).boxed());
+                    self.replies
+                        .push(std::future::ready(Event::Input(Input::Refused(attempt))).boxed());
                     return None;
                 };
-                let lease = stored::write(&elector.config, (&elector.namespace, &elector.name), Some(latest), record);
+                let lease = stored::write(
+                    &elector.config,
+                    (&elector.namespace, &elector.name),
+                    Some(latest),
+                    record,
+                );
                 let (api, name) = (self.look.api.clone(), elector.name.clone());
-                self.send(attempt, false, async move { api.replace(&name, &PostParams::default(), &lease).await });
+                self.send(attempt, false, async move {
+                    api.replace(&name, &PostParams::default(), &lease).await
+                });
             }
             Action::Mark(lease) => {
                 let (pods, clearing) = (self.pods.clone(), self.clearing.take());
@@ -329,10 +365,22 @@ impl World {
                 elector.metrics.acquired(takeover(way), waited);
                 self.begin();
             }
-            Action::Open { epoch, soft_end, hard_end, wall_end } => {
+            Action::Open {
+                epoch,
+                soft_end,
+                hard_end,
+                wall_end,
+            } => {
                 elector.metrics.leads(true);
                 elector.metrics.epoch(&epoch.version.0);
-                elector.fence.open(epoch, Reach { soft_end, hard_end, wall_end });
+                elector.fence.open(
+                    epoch,
+                    Reach {
+                        soft_end,
+                        hard_end,
+                        wall_end,
+                    },
+                );
             }
             Action::Close => {
                 elector.fence.close();
@@ -350,7 +398,9 @@ impl World {
                 match exit {
                     Exit::Clean => info!("no longer a candidate"),
                     Exit::Unreleased => {
-                        warn!("no longer a candidate; a lease that it holds was not released and runs out by itself")
+                        warn!(
+                            "no longer a candidate; a lease that it holds was not released and runs out by itself"
+                        )
                     }
                     Exit::Lost => warn!("the lease is lost"),
                 }
@@ -376,7 +426,9 @@ impl World {
                 match timeout(budget, write).await {
                     Ok(Ok(lease)) => Event::Written(attempt, Box::new(lease), begun.elapsed()),
                     // A conflict, an object that exists already, or one that is gone: all say that a read is due.
-                    Ok(Err(kube::Error::Api(status))) if status.code == 409 || status.code == 404 && !creates => {
+                    Ok(Err(kube::Error::Api(status)))
+                        if status.code == 409 || status.code == 404 && !creates =>
+                    {
                         metrics.renewal_failed(RenewError::Conflict);
                         Event::Input(Input::Refused(attempt))
                     }
@@ -390,7 +442,10 @@ impl World {
                     }
                     Err(_) => {
                         metrics.renewal_failed(RenewError::Timeout);
-                        warn!(seconds = budget.as_secs(), "the API server did not answer a write to the lease");
+                        warn!(
+                            seconds = budget.as_secs(),
+                            "the API server did not answer a write to the lease"
+                        );
                         Event::Input(Input::Unanswered(attempt))
                     }
                 }
@@ -402,23 +457,36 @@ impl World {
     /// A term begins: people are told, and the mark is taken from whoever led before.
     fn begin(&mut self) {
         self.has_led = true;
-        let (recorder, event, lease) =
-            (self.recorder.clone(), self.event("Acquire", "became leader"), self.reference());
-        self.background.spawn(async move { publish(recorder, event, lease).await });
+        let (recorder, event, lease) = (
+            self.recorder.clone(),
+            self.event("Acquire", "became leader"),
+            self.reference(),
+        );
+        self.background
+            .spawn(async move { publish(recorder, event, lease).await });
         if self.elector.config.marks {
             let (pods, fence) = (self.pods.clone(), self.elector.fence.clone());
             // Once another leads, the mark is that one's.
             self.background.spawn(async move {
-                pods.unmark(|name| name != pods.own && !fence.remaining().is_zero()).await;
+                pods.unmark(|name| name != pods.own && !fence.remaining().is_zero())
+                    .await;
             });
         }
     }
 
     async fn depart(self, exit: Exit) -> Departure {
         if self.has_led {
-            publish(self.recorder.clone(), self.event("Release", "stopped leading"), self.reference()).await;
+            publish(
+                self.recorder.clone(),
+                self.event("Release", "stopped leading"),
+                self.reference(),
+            )
+            .await;
         }
-        Departure { exit, stalled: self.stalled }
+        Departure {
+            exit,
+            stalled: self.stalled,
+        }
     }
 
     /// What client-go tells about an election, in its words. Events of one action are taken for repetitions of the first.
@@ -438,7 +506,10 @@ impl World {
             kind: Some("Lease".into()),
             namespace: Some(self.elector.namespace.clone()),
             name: Some(self.elector.name.clone()),
-            uid: self.latest.as_ref().and_then(|(lease, _)| lease.metadata.uid.clone()),
+            uid: self
+                .latest
+                .as_ref()
+                .and_then(|(lease, _)| lease.metadata.uid.clone()),
             ..ObjectReference::default()
         }
     }

@@ -95,11 +95,16 @@ impl Pods {
         let (begun, mut told) = (Instant::now(), false);
         loop {
             if attempts.len() < MARKS_IN_FLIGHT {
-                attempts.push(timeout(MARK_BUDGET, self.patch(&self.own, metadata.clone())));
+                attempts.push(timeout(
+                    MARK_BUDGET,
+                    self.patch(&self.own, metadata.clone()),
+                ));
             }
             match timeout(MARK_HEDGE, attempts.next()).await {
                 Ok(Some(Ok(Ok(())))) => return,
-                Ok(Some(Ok(Err(kube::Error::Api(status))))) if is_busy(&status) && begun.elapsed() < BUDGET => {
+                Ok(Some(Ok(Err(kube::Error::Api(status)))))
+                    if is_busy(&status) && begun.elapsed() < BUDGET =>
+                {
                     sleep(MARK_PAUSE).await;
                 }
                 Ok(Some(Ok(Err(error @ kube::Error::Api(_))))) => {
@@ -113,7 +118,9 @@ impl Pods {
             }
             if !told && begun.elapsed() >= BUDGET {
                 told = true;
-                warn!("the API server does not answer: nothing is begun before the pod of the leader is marked");
+                warn!(
+                    "the API server does not answer: nothing is begun before the pod of the leader is marked"
+                );
             }
         }
     }
@@ -122,14 +129,21 @@ impl Pods {
     pub(super) async fn unmark(&self, outdated: impl Fn(&str) -> bool) {
         let unmarked = async {
             // A Pod that changes meanwhile may have been marked anew: it is looked at once more.
-            while let Some(pod) = self.marked().await?.into_iter().find(|pod| outdated(&pod.name_any())) {
+            while let Some(pod) = self
+                .marked()
+                .await?
+                .into_iter()
+                .find(|pod| outdated(&pod.name_any()))
+            {
                 let metadata = json!({
                     "labels": { ROLE_LABEL: null },
                     "annotations": { DELETION_COST_ANNOTATION: null, LEASE_ANNOTATION: null },
                     "resourceVersion": pod.resource_version(),
                 });
                 match self.patch(&pod.name_any(), metadata).await {
-                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => sleep(MARK_PAUSE).await,
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                        sleep(MARK_PAUSE).await
+                    }
                     other => other?,
                 }
             }
@@ -138,19 +152,31 @@ impl Pods {
         match timeout(BUDGET, unmarked).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(error = %causes(&error), "an outdated mark of a leader stays"),
-            Err(_) => warn!("the API server did not answer in time: an outdated mark of a leader may stay"),
+            Err(_) => warn!(
+                "the API server did not answer in time: an outdated mark of a leader may stay"
+            ),
         }
     }
 
     /// The other Leases by whose uids other Pods, not known to have ended, are marked as leaders'. An empty one stands for any:
     /// for a mark that names none, or if that cannot be told.
     pub(super) async fn rivals(&self, lease: &str) -> BTreeSet<String> {
-        let marked_for = |pod: &Pod| pod.annotations().get(LEASE_ANNOTATION).cloned().unwrap_or_default();
+        let marked_for = |pod: &Pod| {
+            pod.annotations()
+                .get(LEASE_ANNOTATION)
+                .cloned()
+                .unwrap_or_default()
+        };
         let any = BTreeSet::from([String::new()]);
         match timeout(BUDGET, self.marked()).await {
             Ok(Ok(pods)) => {
-                let others = pods.iter().filter(|pod| pod.name_any() != self.own && !has_ended(pod));
-                others.map(marked_for).filter(|other| other != lease).collect()
+                let others = pods
+                    .iter()
+                    .filter(|pod| pod.name_any() != self.own && !has_ended(pod));
+                others
+                    .map(marked_for)
+                    .filter(|other| other != lease)
+                    .collect()
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => BTreeSet::new(),
             Ok(Err(error)) => {
@@ -158,7 +184,9 @@ impl Pods {
                 any
             }
             Err(_) => {
-                warn!("whether another replica leads by a lease that was deleted is not known: no answer in time");
+                warn!(
+                    "whether another replica leads by a lease that was deleted is not known: no answer in time"
+                );
                 any
             }
         }
@@ -171,12 +199,18 @@ impl Pods {
 
     async fn patch(&self, name: &str, metadata: serde_json::Value) -> Result<(), kube::Error> {
         let patch = Patch::Merge(json!({ "metadata": metadata }));
-        self.api.patch_metadata(name, &PatchParams::default(), &patch).await?;
+        self.api
+            .patch_metadata(name, &PatchParams::default(), &patch)
+            .await?;
         Ok(())
     }
 
     /// Tells of every container of the holder's Pod that has terminated, whoever the holder is.
-    pub(super) async fn attend(self, mut holder: watch::Receiver<Option<String>>, sightings: mpsc::Sender<Event>) {
+    pub(super) async fn attend(
+        self,
+        mut holder: watch::Receiver<Option<String>>,
+        sightings: mpsc::Sender<Event>,
+    ) {
         loop {
             let name = holder.borrow_and_update().clone();
             let attending = async {
@@ -226,14 +260,21 @@ impl Pods {
         let from = match version.clone() {
             Some(version) => version,
             None => {
-                let list = self.api.list(&ListParams::default().fields(&selector)).await?;
+                let list = self
+                    .api
+                    .list(&ListParams::default().fields(&selector))
+                    .await?;
                 for pod in &list.items {
                     tell(pod).await;
                 }
-                version.insert(list.metadata.resource_version.unwrap_or_default()).clone()
+                version
+                    .insert(list.metadata.resource_version.unwrap_or_default())
+                    .clone()
             }
         };
-        let parameters = WatchParams::default().fields(&selector).timeout(WATCH_SECONDS);
+        let parameters = WatchParams::default()
+            .fields(&selector)
+            .timeout(WATCH_SECONDS);
         let mut stream = self.api.watch(&parameters, &from).await?.boxed();
         while let Some(event) = stream.try_next().await? {
             match event {
@@ -241,7 +282,9 @@ impl Pods {
                     tell(&pod).await;
                     *version = pod.resource_version();
                 }
-                WatchEvent::Bookmark(bookmark) => *version = Some(bookmark.metadata.resource_version),
+                WatchEvent::Bookmark(bookmark) => {
+                    *version = Some(bookmark.metadata.resource_version)
+                }
                 WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
             }
         }
@@ -256,16 +299,32 @@ fn is_busy(status: &Status) -> bool {
 
 /// Tokens of the containers of a Pod that have terminated.
 fn terminated(pod: &Pod) -> Vec<String> {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let states = statuses.flat_map(|status| [&status.state, &status.last_state]).flatten();
-    let words = states.filter_map(|state: &ContainerState| state.terminated.as_ref()?.message.as_deref());
-    words.filter_map(|words| Some(words.trim().strip_prefix(LAST_WORDS)?.to_owned())).collect()
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    let states = statuses
+        .flat_map(|status| [&status.state, &status.last_state])
+        .flatten();
+    let words =
+        states.filter_map(|state: &ContainerState| state.terminated.as_ref()?.message.as_deref());
+    words
+        .filter_map(|words| Some(words.trim().strip_prefix(LAST_WORDS)?.to_owned()))
+        .collect()
 }
 
 /// Whether no container of a Pod runs, by the kubelet's word on each of them.
 fn has_ended(pod: &Pod) -> bool {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-    let ended = |state: &Option<ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref())
+        .unwrap_or_default();
+    let ended = |state: &Option<ContainerState>| {
+        state
+            .as_ref()
+            .is_some_and(|state| state.terminated.is_some())
+    };
     !statuses.is_empty() && statuses.iter().all(|status| ended(&status.state))
 }
 
@@ -275,7 +334,8 @@ mod tests {
 
     fn pod(statuses: serde_json::Value) -> Pod {
         let status = json!({ "phase": "Failed", "containerStatuses": statuses });
-        serde_json::from_value(json!({ "metadata": { "name": "pod-a" }, "status": status })).unwrap()
+        serde_json::from_value(json!({ "metadata": { "name": "pod-a" }, "status": status }))
+            .unwrap()
     }
 
     fn status(state: serde_json::Value, last: serde_json::Value) -> serde_json::Value {
@@ -293,20 +353,36 @@ mod tests {
     fn a_container_that_terminated_is_known_by_its_token_as_long_as_the_kubelet_remembers_it() {
         let running = json!({ "running": {} });
         let first = format!("{LAST_WORDS}0a1b\n");
-        assert_eq!(terminated(&pod(json!([status(ended(&first), json!({}))]))), ["0a1b"]);
-        assert_eq!(terminated(&pod(json!([status(running.clone(), ended(&first))]))), ["0a1b"]);
-        assert_eq!(terminated(&pod(json!([status(running, json!({}))]))), [""; 0]);
-        assert_eq!(terminated(&pod(json!([status(ended("some other text"), json!({}))]))), [""; 0]);
+        assert_eq!(
+            terminated(&pod(json!([status(ended(&first), json!({}))]))),
+            ["0a1b"]
+        );
+        assert_eq!(
+            terminated(&pod(json!([status(running.clone(), ended(&first))]))),
+            ["0a1b"]
+        );
+        assert_eq!(
+            terminated(&pod(json!([status(running, json!({}))]))),
+            [""; 0]
+        );
+        assert_eq!(
+            terminated(&pod(json!([status(ended("some other text"), json!({}))]))),
+            [""; 0]
+        );
     }
 
     #[test]
-    fn a_pod_that_is_declared_failed_has_not_ended_as_long_as_a_container_is_not_reported_terminated() {
+    fn a_pod_that_is_declared_failed_has_not_ended_as_long_as_a_container_is_not_reported_terminated()
+     {
         assert!(!has_ended(&pod(json!([]))));
         assert!(!has_ended(&Pod::default()));
         assert_eq!(terminated(&pod(json!([]))), [""; 0]);
         let running = status(json!({ "running": {} }), ended("x"));
         assert!(!has_ended(&pod(json!([running.clone()]))));
-        assert!(!has_ended(&pod(json!([running, status(ended("x"), json!({}))]))));
+        assert!(!has_ended(&pod(json!([
+            running,
+            status(ended("x"), json!({}))
+        ]))));
         assert!(has_ended(&pod(json!([status(ended("x"), json!({}))]))));
     }
 }

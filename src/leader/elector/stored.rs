@@ -36,7 +36,10 @@ pub(super) fn version(stored: &StoredLease) -> Version {
 /// The Lease as a candidate knows it. Absent fields read as client-go reads them: no holder, no time, no transition.
 pub(super) fn read(stored: &StoredLease) -> Lease {
     let spec = stored.spec.clone().unwrap_or_default();
-    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
+    let seconds = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .unwrap_or_default();
     let record = Record {
         holder: spec.holder_identity.unwrap_or_default(),
         duration: Duration::from_secs(seconds),
@@ -44,11 +47,22 @@ pub(super) fn read(stored: &StoredLease) -> Lease {
         renewed: spec.renew_time.map(|time| time.0),
         transitions: spec.lease_transitions.unwrap_or_default(),
     };
-    let annotation = |name| stored.metadata.annotations.as_ref().and_then(|annotations| annotations.get(name));
-    let holder = annotation(HOLDER_ANNOTATION).and_then(|text| serde_json::from_str::<Holder>(text).ok());
-    let holder = holder.filter(|holder| holder.acquire_time.is_some() && holder.acquire_time == record.acquired);
-    let (pod_uid, instance) = holder.map_or((None, None), |holder| (holder.pod_uid, holder.instance));
-    let preferred = spec.preferred_holder.filter(|preferred| !preferred.is_empty());
+    let annotation = |name| {
+        stored
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(name))
+    };
+    let holder =
+        annotation(HOLDER_ANNOTATION).and_then(|text| serde_json::from_str::<Holder>(text).ok());
+    let holder = holder
+        .filter(|holder| holder.acquire_time.is_some() && holder.acquire_time == record.acquired);
+    let (pod_uid, instance) =
+        holder.map_or((None, None), |holder| (holder.pod_uid, holder.instance));
+    let preferred = spec
+        .preferred_holder
+        .filter(|preferred| !preferred.is_empty());
     Lease {
         record,
         pod_uid,
@@ -68,21 +82,30 @@ pub(super) fn write(
     record: Record,
 ) -> StoredLease {
     let mut lease = latest.cloned().unwrap_or_else(|| StoredLease {
-        metadata: ObjectMeta { name: Some(name.into()), namespace: Some(namespace.into()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some(namespace.into()),
+            ..ObjectMeta::default()
+        },
         spec: None,
     });
     // The server keeps those; a stale copy of them would only make the request larger.
     lease.metadata.managed_fields = None;
     let kept = lease.spec.take().unwrap_or_default();
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    let begins = !record.holder.is_empty() && kept.acquire_time.as_ref().map(|time| time.0) != record.acquired;
+    let begins = !record.holder.is_empty()
+        && kept.acquire_time.as_ref().map(|time| time.0) != record.acquired;
     if begins {
         // Whoever begins a term has made room as it was asked.
         annotations.remove(STEP_DOWN_ANNOTATION);
     }
-    let holder =
-        Holder { acquire_time: record.acquired, pod_uid: config.pod_uid.clone(), instance: config.instance.clone() };
-    let says_more = !record.holder.is_empty() && (holder.pod_uid.is_some() || holder.instance.is_some());
+    let holder = Holder {
+        acquire_time: record.acquired,
+        pod_uid: config.pod_uid.clone(),
+        instance: config.instance.clone(),
+    };
+    let says_more =
+        !record.holder.is_empty() && (holder.pod_uid.is_some() || holder.instance.is_some());
     match serde_json::to_string(&holder).ok().filter(|_| says_more) {
         Some(text) => annotations.insert(HOLDER_ANNOTATION.into(), text),
         None => annotations.remove(HOLDER_ANNOTATION),
@@ -164,9 +187,20 @@ mod tests {
             },
         }));
         let lease = read(&held);
-        assert_eq!((lease.record.holder.as_str(), lease.record.transitions), ("go-1", 2));
+        assert_eq!(
+            (lease.record.holder.as_str(), lease.record.transitions),
+            ("go-1", 2)
+        );
         assert_eq!(lease.record.duration, Duration::from_secs(15));
-        assert_eq!((lease.pod_uid, lease.instance, lease.successor, lease.coordinated), (None, None, None, false));
+        assert_eq!(
+            (
+                lease.pod_uid,
+                lease.instance,
+                lease.successor,
+                lease.coordinated
+            ),
+            (None, None, None, false)
+        );
 
         let released = stored(json!({
             "metadata": {},
@@ -174,7 +208,10 @@ mod tests {
         }));
         assert!(read(&released).record.is_released());
         let erased = stored(json!({ "metadata": {}, "spec": { "leaseDurationSeconds": 15 } }));
-        assert!(!read(&erased).record.is_released(), "somebody took the name away: that is no release");
+        assert!(
+            !read(&erased).record.is_released(),
+            "somebody took the name away: that is no release"
+        );
         assert_eq!(read(&StoredLease::default()).record, Record::default());
     }
 
@@ -193,7 +230,10 @@ mod tests {
         assert_eq!(after.metadata.resource_version.as_deref(), Some("8"));
         assert_eq!(after.metadata.managed_fields, None);
         let lease = read(&after);
-        assert_eq!((lease.successor.as_deref(), lease.coordinated), (Some("go-2"), true));
+        assert_eq!(
+            (lease.successor.as_deref(), lease.coordinated),
+            (Some("go-2"), true)
+        );
     }
 
     #[test]
@@ -206,7 +246,12 @@ mod tests {
         let lease = read(&theirs);
         assert_eq!((lease.pod_uid, lease.instance), (None, None));
         let mut nonsense = ours;
-        nonsense.metadata.annotations.as_mut().unwrap().insert(HOLDER_ANNOTATION.into(), "{".into());
+        nonsense
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert(HOLDER_ANNOTATION.into(), "{".into());
         assert_eq!(read(&nonsense).instance, None);
     }
 
@@ -217,11 +262,31 @@ mod tests {
         annotations.insert(STEP_DOWN_ANNOTATION.into(), "pod-b".into());
         assert_eq!(read(&lease).successor.as_deref(), Some("pod-b"));
 
-        let renewed = write(&config(), PLACE, Some(&lease), Record { renewed: Some(time(9)), ..held("pod-a", 0) });
-        assert_eq!(read(&renewed).successor.as_deref(), Some("pod-b"), "a renewal does not hide the request");
-        let released = Record { holder: String::new(), duration: Record::RELEASED, ..held("", 10) };
+        let renewed = write(
+            &config(),
+            PLACE,
+            Some(&lease),
+            Record {
+                renewed: Some(time(9)),
+                ..held("pod-a", 0)
+            },
+        );
+        assert_eq!(
+            read(&renewed).successor.as_deref(),
+            Some("pod-b"),
+            "a renewal does not hide the request"
+        );
+        let released = Record {
+            holder: String::new(),
+            duration: Record::RELEASED,
+            ..held("", 10)
+        };
         let released = write(&config(), PLACE, Some(&renewed), released);
-        assert_eq!(read(&released).successor.as_deref(), Some("pod-b"), "candidates must see for whom it was released");
+        assert_eq!(
+            read(&released).successor.as_deref(),
+            Some("pod-b"),
+            "candidates must see for whom it was released"
+        );
         assert_eq!(read(&released).instance, None);
         let taken = write(&config(), PLACE, Some(&released), held("pod-c", 20));
         assert_eq!(read(&taken).successor, None);
@@ -229,7 +294,11 @@ mod tests {
 
     #[test]
     fn a_candidate_outside_a_pod_says_nothing_of_pods() {
-        let config = Config { pod_uid: None, instance: None, ..config() };
+        let config = Config {
+            pod_uid: None,
+            instance: None,
+            ..config()
+        };
         let lease = write(&config, PLACE, None, held("host_1", 0));
         assert_eq!(lease.metadata.annotations, Some(Default::default()));
     }

@@ -52,7 +52,11 @@ impl Replica {
 
     /// A replica in a Pod of its own, whose work comes to rest at once when it is asked to.
     fn with(server: &Server, name: &str, change: impl FnOnce(&mut Elector, &Link)) -> Self {
-        let (link, fence, drain) = (server.link(), Fence::closed(Clock::start()), Drain::default());
+        let (link, fence, drain) = (
+            server.link(),
+            Fence::closed(Clock::start()),
+            Drain::default(),
+        );
         let (metrics, leave) = (Metrics::new(LEASE).unwrap(), CancellationToken::new());
         let mut elector = Elector {
             config: Config {
@@ -79,12 +83,24 @@ impl Replica {
             server.edit("pods", name, |pod| *pod = self::pod(name));
         }
         let elector = tokio::spawn(elector.run(link.client(), leave.clone().cancelled_owned()));
-        Self { link, fence, drain, metrics, leave, elector }
+        Self {
+            link,
+            fence,
+            drain,
+            metrics,
+            leave,
+            elector,
+        }
     }
 
     /// Waits until it leads.
     async fn leads(&self) -> Epoch {
-        timeout(300 * SECOND, self.fence.opened()).await.expect("it never leads").epoch().unwrap().clone()
+        timeout(300 * SECOND, self.fence.opened())
+            .await
+            .expect("it never leads")
+            .epoch()
+            .unwrap()
+            .clone()
     }
 
     /// The same work loop as in the operator, as far as an elector can see it.
@@ -107,7 +123,10 @@ impl Replica {
     }
 
     fn epoch(&self) -> Option<Epoch> {
-        self.fence.leading().ok().and_then(|leading| leading.epoch().cloned())
+        self.fence
+            .leading()
+            .ok()
+            .and_then(|leading| leading.epoch().cloned())
     }
 
     fn is_leading(&self) -> bool {
@@ -121,13 +140,18 @@ impl Replica {
     }
 
     async fn departs(self) -> Departure {
-        timeout(300 * SECOND, self.elector).await.expect("it never ends").unwrap()
+        timeout(300 * SECOND, self.elector)
+            .await
+            .expect("it never ends")
+            .unwrap()
     }
 
     fn metric(&self, series: &str) -> f64 {
         let text = self.metrics.render().unwrap();
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("{series}: {text}"));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series))
+            .unwrap_or_else(|| panic!("{series}: {text}"));
         line.trim().parse().unwrap()
     }
 
@@ -162,5 +186,9 @@ async fn pair(server: &Server) -> (Replica, Replica) {
 
 /// When the Lease was last changed.
 fn last_change(server: &Server) -> Instant {
-    server.changes("leases").last().expect("there is a lease").at
+    server
+        .changes("leases")
+        .last()
+        .expect("there is a lease")
+        .at
 }

@@ -47,7 +47,10 @@ impl Watch {
                 Ok(()) => {}
                 Err(kube::Error::Api(status)) if status.code == 403 => {
                     if !told {
-                        warn!(missing = status.message, "the lease cannot be watched and is read again and again");
+                        warn!(
+                            missing = status.message,
+                            "the lease cannot be watched and is read again and again"
+                        );
                         told = true;
                     }
                     version = None;
@@ -56,7 +59,8 @@ impl Watch {
                 }
                 Err(error) => {
                     // It is not there any more, or not yet: where the store went back, the version lies ahead of it.
-                    if matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504)) {
+                    if matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504))
+                    {
                         version = None;
                     }
                     debug!(error = %causes(&error), "the watch of the lease broke");
@@ -64,9 +68,16 @@ impl Watch {
             }
             self.metrics.watch_restarted();
             // One that lasted goes on at once: a release in between must not wait.
-            failures = if begun.elapsed() > BACKOFF.1 { 0 } else { failures + 1 };
+            failures = if begun.elapsed() > BACKOFF.1 {
+                0
+            } else {
+                failures + 1
+            };
             if failures > 0 {
-                let ceiling = BACKOFF.0.saturating_mul(1 << failures.min(8)).min(BACKOFF.1);
+                let ceiling = BACKOFF
+                    .0
+                    .saturating_mul(1 << failures.min(8))
+                    .min(BACKOFF.1);
                 sleep(chance().of(ceiling)).await;
             }
         }
@@ -79,7 +90,9 @@ impl Watch {
             Some(version) => version,
             None => version.insert(self.list(&selector).await?).clone(),
         };
-        let parameters = WatchParams::default().fields(&selector).timeout(WATCH_SECONDS);
+        let parameters = WatchParams::default()
+            .fields(&selector)
+            .timeout(WATCH_SECONDS);
         let mut stream = self.look.api.watch(&parameters, &from).await?.boxed();
         // A connection that died is noticed by its silence: whoever holds the Lease renews far more often.
         while let Ok(next) = timeout(self.silence, stream.try_next()).await {
@@ -106,7 +119,11 @@ impl Watch {
 
     /// Tells how the Lease stands, and says from which version on it is to be watched.
     async fn list(&self, selector: &str) -> Result<String, kube::Error> {
-        let list = self.look.api.list(&ListParams::default().fields(selector)).await?;
+        let list = self
+            .look
+            .api
+            .list(&ListParams::default().fields(selector))
+            .await?;
         let version = list.metadata.resource_version.unwrap_or_default();
         let event = match list.items.into_iter().next() {
             Some(lease) => Event::Seen(Box::new(lease)),
@@ -126,5 +143,7 @@ impl Watch {
 }
 
 fn absent(version: Option<String>) -> Event {
-    Event::Input(Input::Absent(AsOf::Version(Version(version.unwrap_or_default()))))
+    Event::Input(Input::Absent(AsOf::Version(Version(
+        version.unwrap_or_default(),
+    ))))
 }

@@ -4,32 +4,75 @@ use super::*;
 use crate::chain::Page;
 use crate::ledger::fixtures::*;
 
-const LIMITS: Limits =
-    Limits { max_fee_per_gas: None, per_registration: 1_000, per_day: 10_000, per_namespace_per_day: None };
+const LIMITS: Limits = Limits {
+    max_fee_per_gas: None,
+    per_registration: 1_000,
+    per_day: 10_000,
+    per_namespace_per_day: None,
+};
 
 /// What the entry of 'a' at nonce 5 needs.
-fn step_of(record: &AgentRegistrationSpec, sight: Sight, evidence: &Evidence) -> Result<EntryStep, Freeze> {
+fn step_of(
+    record: &AgentRegistrationSpec,
+    sight: Sight,
+    evidence: &Evidence,
+) -> Result<EntryStep, Freeze> {
     let (ledger, index) = (ledger(), index(60, &[]));
-    entry_step(Look { ledger: &ledger, index: &index, sight: &sight }, Nonce(5), Some(record), evidence)
+    entry_step(
+        Look {
+            ledger: &ledger,
+            index: &index,
+            sight: &sight,
+        },
+        Nonce(5),
+        Some(record),
+        evidence,
+    )
 }
 
 mod the_ledger_as_a_whole {
     use super::*;
 
-    fn step(ledger: Option<&SignerLedgerSpec>, past: &Past, sight: Sight) -> Result<LedgerStep, Freeze> {
-        ledger_step(&place(), ledger.map(|ledger| (ledger, "uid-1")), past, &sight)
+    fn step(
+        ledger: Option<&SignerLedgerSpec>,
+        past: &Past,
+        sight: Sight,
+    ) -> Result<LedgerStep, Freeze> {
+        ledger_step(
+            &place(),
+            ledger.map(|ledger| (ledger, "uid-1")),
+            past,
+            &sight,
+        )
     }
 
     fn marked() -> Past {
-        Past { marker: Some("uid-1".into()), ..Past::default() }
+        Past {
+            marker: Some("uid-1".into()),
+            ..Past::default()
+        }
     }
 
     #[test]
     fn without_any_trace_of_another_it_is_created_in_quarantine() {
-        let Ok(LedgerStep::Create(created)) = step(None, &Past::default(), sight(3, 3)) else { panic!() };
-        assert_eq!((created.state, created.next, created.entries.len()), (LedgerState::Quarantine, Nonce(0), 0));
-        assert_eq!(created.quarantine, Some(Quarantine { reason: QuarantineReason::New, bound: Nonce(0) }));
-        assert_eq!((created.chain_id, created.genesis_hash, created.signer), (31337, GENESIS, SIGNER));
+        let Ok(LedgerStep::Create(created)) = step(None, &Past::default(), sight(3, 3)) else {
+            panic!()
+        };
+        assert_eq!(
+            (created.state, created.next, created.entries.len()),
+            (LedgerState::Quarantine, Nonce(0), 0)
+        );
+        assert_eq!(
+            created.quarantine,
+            Some(Quarantine {
+                reason: QuarantineReason::New,
+                bound: Nonce(0)
+            })
+        );
+        assert_eq!(
+            (created.chain_id, created.genesis_hash, created.signer),
+            (31337, GENESIS, SIGNER)
+        );
         assert_ne!(created.history_hash, B256::ZERO);
     }
 
@@ -37,18 +80,36 @@ mod the_ledger_as_a_whole {
     fn a_missing_one_that_left_a_trace_is_lost() {
         let traces = [
             (marked(), Some("uid-1".to_owned())),
-            (Past { attempted: true, ..Past::default() }, None),
-            (Past { seen: Nonce(1), ..Past::default() }, None),
+            (
+                Past {
+                    attempted: true,
+                    ..Past::default()
+                },
+                None,
+            ),
+            (
+                Past {
+                    seen: Nonce(1),
+                    ..Past::default()
+                },
+                None,
+            ),
         ];
         for (past, uid) in traces {
-            assert_eq!(step(None, &past, sight(0, 0)), Err(Freeze::LedgerLost { uid }));
+            assert_eq!(
+                step(None, &past, sight(0, 0)),
+                Err(Freeze::LedgerLost { uid })
+            );
         }
     }
 
     #[test]
     fn a_new_one_gets_its_marker_before_anything_else() {
         let new = created(&place());
-        assert_eq!(step(Some(&new), &Past::default(), sight(0, 0)), Ok(LedgerStep::Mark));
+        assert_eq!(
+            step(Some(&new), &Past::default(), sight(0, 0)),
+            Ok(LedgerStep::Mark)
+        );
         assert_eq!(
             step(Some(&ledger()), &Past::default(), sight(5, 5)),
             Ok(LedgerStep::Mark),
@@ -58,8 +119,13 @@ mod the_ledger_as_a_whole {
 
     #[test]
     fn a_marker_that_names_another_one_means_that_that_one_is_lost() {
-        let past = Past { marker: Some("uid-0".into()), ..Past::default() };
-        let lost = Err(Freeze::LedgerLost { uid: Some("uid-0".into()) });
+        let past = Past {
+            marker: Some("uid-0".into()),
+            ..Past::default()
+        };
+        let lost = Err(Freeze::LedgerLost {
+            uid: Some("uid-0".into()),
+        });
         assert_eq!(step(Some(&created(&place())), &past, sight(0, 0)), lost);
         assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), lost);
     }
@@ -67,9 +133,17 @@ mod the_ledger_as_a_whole {
     #[test]
     fn of_a_fresh_wallet_it_becomes_active_at_nonce_zero() {
         let new = created(&place());
-        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &marked(), sight(0, 0)) else { panic!() };
-        assert_eq!((active.state, active.quarantine), (LedgerState::Active, None));
-        assert_eq!((active.next, active.finalized_nonce, active.finalized_block), (Nonce(0), Nonce(0), 60));
+        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &marked(), sight(0, 0)) else {
+            panic!()
+        };
+        assert_eq!(
+            (active.state, active.quarantine),
+            (LedgerState::Active, None)
+        );
+        assert_eq!(
+            (active.next, active.finalized_nonce, active.finalized_block),
+            (Nonce(0), Nonce(0), 60)
+        );
         assert_ne!(active.history_hash, new.history_hash);
     }
 
@@ -79,19 +153,36 @@ mod the_ledger_as_a_whole {
         let used = Err(Freeze::WalletUsed { count: Nonce(17) });
         assert_eq!(step(Some(&new), &marked(), sight(17, 17)), used);
         for at in [0, 16, 18] {
-            let past = Past { bootstrap: Some(Nonce(at)), ..marked() };
+            let past = Past {
+                bootstrap: Some(Nonce(at)),
+                ..marked()
+            };
             assert_eq!(step(Some(&new), &past, sight(17, 17)), used);
         }
-        let past = Past { bootstrap: Some(Nonce(17)), ..marked() };
-        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &past, sight(17, 17)) else { panic!() };
-        assert_eq!((active.next, active.finalized_nonce), (Nonce(17), Nonce(17)));
+        let past = Past {
+            bootstrap: Some(Nonce(17)),
+            ..marked()
+        };
+        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &past, sight(17, 17)) else {
+            panic!()
+        };
+        assert_eq!(
+            (active.next, active.finalized_nonce),
+            (Nonce(17), Nonce(17))
+        );
     }
 
     #[test]
     fn a_wallet_with_something_under_way_settles_first() {
         let new = created(&place());
-        let past = Past { bootstrap: Some(Nonce(17)), ..marked() };
-        assert_eq!(step(Some(&new), &past, sight(17, 18)), Ok(LedgerStep::Settle));
+        let past = Past {
+            bootstrap: Some(Nonce(17)),
+            ..marked()
+        };
+        assert_eq!(
+            step(Some(&new), &past, sight(17, 18)),
+            Ok(LedgerStep::Settle)
+        );
         let mut waiting = sight(17, 17);
         waiting.counts.pending = Nonce(18);
         assert_eq!(step(Some(&new), &past, waiting), Ok(LedgerStep::Settle));
@@ -102,46 +193,117 @@ mod the_ledger_as_a_whole {
 
     #[test]
     fn a_new_one_whose_signer_has_attempts_replaces_a_lost_one() {
-        let past = Past { attempted: true, ..marked() };
-        assert_eq!(step(Some(&created(&place())), &past, sight(0, 0)), Err(Freeze::LedgerLost { uid: None }));
-        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Ok(LedgerStep::Ready), "an active one made them itself");
+        let past = Past {
+            attempted: true,
+            ..marked()
+        };
+        assert_eq!(
+            step(Some(&created(&place())), &past, sight(0, 0)),
+            Err(Freeze::LedgerLost { uid: None })
+        );
+        assert_eq!(
+            step(Some(&ledger()), &past, sight(5, 5)),
+            Ok(LedgerStep::Ready),
+            "an active one made them itself"
+        );
     }
 
     #[test]
     fn in_quarantine_for_any_other_reason_it_is_left_to_people() {
-        for reason in [QuarantineReason::Lost, QuarantineReason::Rollback, QuarantineReason::Clone] {
-            let quarantine = Some(Quarantine { reason, bound: Nonce(9) });
-            let ledger = SignerLedgerSpec { state: LedgerState::Quarantine, quarantine, ..ledger() };
-            assert_eq!(step(Some(&ledger), &marked(), sight(5, 5)), Err(Freeze::Quarantined { reason }));
+        for reason in [
+            QuarantineReason::Lost,
+            QuarantineReason::Rollback,
+            QuarantineReason::Clone,
+        ] {
+            let quarantine = Some(Quarantine {
+                reason,
+                bound: Nonce(9),
+            });
+            let ledger = SignerLedgerSpec {
+                state: LedgerState::Quarantine,
+                quarantine,
+                ..ledger()
+            };
+            assert_eq!(
+                step(Some(&ledger), &marked(), sight(5, 5)),
+                Err(Freeze::Quarantined { reason })
+            );
         }
     }
 
     #[test]
     fn of_another_cluster_or_chain_it_is_not_used() {
-        let cloned = SignerLedgerSpec { cluster_uid: "other".into(), ..ledger() };
-        assert_eq!(step(Some(&cloned), &marked(), sight(5, 5)), Err(Freeze::Cloned { owner: "other".into() }));
-        let elsewhere = SignerLedgerSpec { genesis_hash: hash(9), ..ledger() };
-        let other = Freeze::OtherChain { seen: GENESIS, recorded: hash(9) };
+        let cloned = SignerLedgerSpec {
+            cluster_uid: "other".into(),
+            ..ledger()
+        };
+        assert_eq!(
+            step(Some(&cloned), &marked(), sight(5, 5)),
+            Err(Freeze::Cloned {
+                owner: "other".into()
+            })
+        );
+        let elsewhere = SignerLedgerSpec {
+            genesis_hash: hash(9),
+            ..ledger()
+        };
+        let other = Freeze::OtherChain {
+            seen: GENESIS,
+            recorded: hash(9),
+        };
         assert_eq!(step(Some(&elsewhere), &marked(), sight(5, 5)), Err(other));
     }
 
     #[test]
     fn behind_what_this_process_has_seen_it_was_rolled_back() {
-        let past = Past { seen: Nonce(8), ..marked() };
-        let rolled_back = Freeze::RolledBack { next: Nonce(7), seen: Nonce(8) };
+        let past = Past {
+            seen: Nonce(8),
+            ..marked()
+        };
+        let rolled_back = Freeze::RolledBack {
+            next: Nonce(7),
+            seen: Nonce(8),
+        };
         assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Err(rolled_back));
-        let past = Past { seen: Nonce(7), ..marked() };
-        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Ok(LedgerStep::Ready));
+        let past = Past {
+            seen: Nonce(7),
+            ..marked()
+        };
+        assert_eq!(
+            step(Some(&ledger()), &past, sight(5, 5)),
+            Ok(LedgerStep::Ready)
+        );
     }
 
     #[test]
     fn behind_what_the_account_has_sent_it_is_not_used_at_whatever_depth_that_shows() {
-        let ahead = Err(Freeze::NonceAhead { count: Nonce(8), next: Nonce(7) });
-        for (finalized, latest, pending) in [(8, 8, 8), (5, 8, 8), (5, 5, 8), (8, 5, 5), (5, 8, 5)] {
-            let counts = Counts { finalized: Nonce(finalized), latest: Nonce(latest), pending: Nonce(pending) };
-            assert_eq!(step(Some(&ledger()), &marked(), Sight { counts, ..sight(0, 0) }), ahead);
+        let ahead = Err(Freeze::NonceAhead {
+            count: Nonce(8),
+            next: Nonce(7),
+        });
+        for (finalized, latest, pending) in [(8, 8, 8), (5, 8, 8), (5, 5, 8), (8, 5, 5), (5, 8, 5)]
+        {
+            let counts = Counts {
+                finalized: Nonce(finalized),
+                latest: Nonce(latest),
+                pending: Nonce(pending),
+            };
+            assert_eq!(
+                step(
+                    Some(&ledger()),
+                    &marked(),
+                    Sight {
+                        counts,
+                        ..sight(0, 0)
+                    }
+                ),
+                ahead
+            );
         }
-        assert_eq!(step(Some(&ledger()), &marked(), sight(7, 7)), Ok(LedgerStep::Ready));
+        assert_eq!(
+            step(Some(&ledger()), &marked(), sight(7, 7)),
+            Ok(LedgerStep::Ready)
+        );
     }
 }
 
@@ -150,87 +312,192 @@ mod an_entry {
 
     #[test]
     fn without_a_signed_transaction_is_signed() {
-        assert_eq!(step_of(&record('a'), sight(5, 5), &evidence(&[])), Ok(EntryStep::Sign));
-        let elsewhere = AgentRegistrationSpec { attempts: vec![attempt(4, 6)], ..record('a') };
+        assert_eq!(
+            step_of(&record('a'), sight(5, 5), &evidence(&[])),
+            Ok(EntryStep::Sign)
+        );
+        let elsewhere = AgentRegistrationSpec {
+            attempts: vec![attempt(4, 6)],
+            ..record('a')
+        };
         assert_eq!(
             step_of(&elsewhere, sight(5, 5), &evidence(&[])),
             Ok(EntryStep::Sign),
             "what was signed for another nonce is dead"
         );
-        let forgotten = AgentRegistrationSpec { attempts: vec![Attempt { raw: None, ..attempt(5, 7) }], ..record('a') };
-        assert_eq!(step_of(&forgotten, sight(5, 5), &evidence(&[])), Ok(EntryStep::Sign));
+        let forgotten = AgentRegistrationSpec {
+            attempts: vec![Attempt {
+                raw: None,
+                ..attempt(5, 7)
+            }],
+            ..record('a')
+        };
+        assert_eq!(
+            step_of(&forgotten, sight(5, 5), &evidence(&[])),
+            Ok(EntryStep::Sign)
+        );
     }
 
     #[test]
     fn is_sent_again_and_again_until_it_is_in_a_block() {
-        assert_eq!(step_of(&sent(), sight(5, 5), &evidence(&[])), Ok(EntryStep::Send(attempt(5, 7))));
-        let recently = Evidence { sent_recently: true, ..Evidence::default() };
-        assert_eq!(step_of(&sent(), sight(5, 5), &recently), Ok(EntryStep::Wait));
-        let bumped = AgentRegistrationSpec { attempts: vec![attempt(5, 7), attempt(5, 8)], ..sent() };
-        assert_eq!(step_of(&bumped, sight(5, 5), &evidence(&[])), Ok(EntryStep::Send(attempt(5, 8))));
+        assert_eq!(
+            step_of(&sent(), sight(5, 5), &evidence(&[])),
+            Ok(EntryStep::Send(attempt(5, 7)))
+        );
+        let recently = Evidence {
+            sent_recently: true,
+            ..Evidence::default()
+        };
+        assert_eq!(
+            step_of(&sent(), sight(5, 5), &recently),
+            Ok(EntryStep::Wait)
+        );
+        let bumped = AgentRegistrationSpec {
+            attempts: vec![attempt(5, 7), attempt(5, 8)],
+            ..sent()
+        };
+        assert_eq!(
+            step_of(&bumped, sight(5, 5), &evidence(&[])),
+            Ok(EntryStep::Send(attempt(5, 8)))
+        );
     }
 
     #[test]
     fn signed_below_the_market_freezes_until_the_market_falls() {
-        let risen = Sight { base_fee: 11, ..sight(5, 5) };
-        let below = Freeze::BelowMarket { key: key('a'), max_fee: 10, base_fee: 11 };
+        let risen = Sight {
+            base_fee: 11,
+            ..sight(5, 5)
+        };
+        let below = Freeze::BelowMarket {
+            key: key('a'),
+            max_fee: 10,
+            base_fee: 11,
+        };
         assert_eq!(step_of(&sent(), risen, &evidence(&[])), Err(below));
-        assert!(step_of(&sent(), sight(5, 5), &evidence(&[])).is_ok(), "the same fee is enough");
+        assert!(
+            step_of(&sent(), sight(5, 5), &evidence(&[])).is_ok(),
+            "the same fee is enough"
+        );
     }
 
     #[test]
     fn in_a_block_is_noted_once_and_noted_back_if_the_block_goes() {
-        let Ok(EntryStep::Note(noted)) = step_of(&sent(), sight(5, 6), &included(7, true)) else { panic!() };
-        assert_eq!(noted, AgentRegistrationSpec { phase: Phase::Included, ..sent() });
-        assert_eq!(step_of(&noted, sight(5, 6), &included(7, true)), Ok(EntryStep::Wait));
+        let Ok(EntryStep::Note(noted)) = step_of(&sent(), sight(5, 6), &included(7, true)) else {
+            panic!()
+        };
+        assert_eq!(
+            noted,
+            AgentRegistrationSpec {
+                phase: Phase::Included,
+                ..sent()
+            }
+        );
+        assert_eq!(
+            step_of(&noted, sight(5, 6), &included(7, true)),
+            Ok(EntryStep::Wait)
+        );
 
-        assert_eq!(step_of(&noted, sight(5, 5), &evidence(&[])), Ok(EntryStep::Note(sent())));
+        assert_eq!(
+            step_of(&noted, sight(5, 5), &evidence(&[])),
+            Ok(EntryStep::Note(sent()))
+        );
     }
 
     #[test]
     fn in_a_block_by_whatever_is_not_ours_or_failed_waits_for_finality() {
-        assert_eq!(step_of(&sent(), sight(5, 6), &evidence(&[])), Ok(EntryStep::Wait));
-        assert_eq!(step_of(&sent(), sight(5, 6), &included(7, false)), Ok(EntryStep::Wait));
+        assert_eq!(
+            step_of(&sent(), sight(5, 6), &evidence(&[])),
+            Ok(EntryStep::Wait)
+        );
+        assert_eq!(
+            step_of(&sent(), sight(5, 6), &included(7, false)),
+            Ok(EntryStep::Wait)
+        );
     }
 
     #[test]
     fn that_is_final_gets_its_result_first() {
-        let Ok(EntryStep::Finish(finished)) = step_of(&sent(), sight(6, 6), &evidence(&[witness('a', 5)])) else {
+        let Ok(EntryStep::Finish(finished)) =
+            step_of(&sent(), sight(6, 6), &evidence(&[witness('a', 5)]))
+        else {
             panic!()
         };
         assert_eq!(finished.result, Some(result(7)));
-        assert_eq!((finished.phase, finished.spent_wei), (Phase::Registered, Some(Wei(250))));
+        assert_eq!(
+            (finished.phase, finished.spent_wei),
+            (Phase::Registered, Some(Wei(250)))
+        );
         assert_eq!(finished.agent_uri, Some(registration('a').agent_uri));
     }
 
     #[test]
     fn keeps_the_uri_that_was_signed_and_adds_to_what_was_spent() {
-        let spent = AgentRegistrationSpec { spent_wei: Some(Wei(50)), agent_uri: Some("signed".into()), ..sent() };
-        let Ok(EntryStep::Finish(finished)) = step_of(&spent, sight(6, 6), &evidence(&[witness('a', 5)])) else {
+        let spent = AgentRegistrationSpec {
+            spent_wei: Some(Wei(50)),
+            agent_uri: Some("signed".into()),
+            ..sent()
+        };
+        let Ok(EntryStep::Finish(finished)) =
+            step_of(&spent, sight(6, 6), &evidence(&[witness('a', 5)]))
+        else {
             panic!()
         };
-        assert_eq!((finished.agent_uri.as_deref(), finished.spent_wei), (Some("signed"), Some(Wei(300))));
+        assert_eq!(
+            (finished.agent_uri.as_deref(), finished.spent_wei),
+            (Some("signed"), Some(Wei(300)))
+        );
     }
 
     #[test]
     fn of_an_agent_whose_offers_went_meanwhile_is_finished_as_a_tombstone() {
-        let gone = AgentRegistrationSpec { tombstone: Some(true), ..sent() };
-        let Ok(EntryStep::Finish(finished)) = step_of(&gone, sight(6, 6), &evidence(&[witness('a', 5)])) else {
+        let gone = AgentRegistrationSpec {
+            tombstone: Some(true),
+            ..sent()
+        };
+        let Ok(EntryStep::Finish(finished)) =
+            step_of(&gone, sight(6, 6), &evidence(&[witness('a', 5)]))
+        else {
             panic!()
         };
-        assert_eq!((finished.phase, finished.tombstone), (Phase::Tombstoned, Some(true)));
+        assert_eq!(
+            (finished.phase, finished.tombstone),
+            (Phase::Tombstoned, Some(true))
+        );
     }
 
     #[test]
     fn whose_record_has_a_result_is_pruned_once_its_nonce_is_final() {
-        let done = AgentRegistrationSpec { result: Some(result(7)), ..sent() };
-        assert_eq!(step_of(&done, sight(6, 6), &evidence(&[])), Ok(EntryStep::Prune));
-        assert_eq!(step_of(&done, sight(5, 6), &evidence(&[])), Ok(EntryStep::Wait), "this endpoint lags behind");
-        let adopted = AgentRegistrationSpec { result: Some(result(9)), ..sent() };
-        let misplaced = Err(Freeze::Misplaced { key: key('a'), nonce: Nonce(5) });
+        let done = AgentRegistrationSpec {
+            result: Some(result(7)),
+            ..sent()
+        };
+        assert_eq!(
+            step_of(&done, sight(6, 6), &evidence(&[])),
+            Ok(EntryStep::Prune)
+        );
+        assert_eq!(
+            step_of(&done, sight(5, 6), &evidence(&[])),
+            Ok(EntryStep::Wait),
+            "this endpoint lags behind"
+        );
+        let adopted = AgentRegistrationSpec {
+            result: Some(result(9)),
+            ..sent()
+        };
+        let misplaced = Err(Freeze::Misplaced {
+            key: key('a'),
+            nonce: Nonce(5),
+        });
         assert_eq!(step_of(&adopted, sight(5, 5), &evidence(&[])), misplaced);
-        let by_an_older = AgentRegistrationSpec { result: Some(result(7)), attempts: vec![attempt(4, 7)], ..sent() };
-        assert_eq!(step_of(&by_an_older, sight(5, 5), &evidence(&[])), misplaced);
+        let by_an_older = AgentRegistrationSpec {
+            result: Some(result(7)),
+            attempts: vec![attempt(4, 7)],
+            ..sent()
+        };
+        assert_eq!(
+            step_of(&by_an_older, sight(5, 5), &evidence(&[])),
+            misplaced
+        );
         assert_eq!(
             step_of(&adopted, sight(6, 6), &evidence(&[])),
             Ok(EntryStep::Prune),
@@ -240,15 +507,37 @@ mod an_entry {
 
     #[test]
     fn is_finished_by_nothing_less_than_a_standing_registration_by_this_account_at_this_nonce() {
-        let misplaced = Err(Freeze::Misplaced { key: key('a'), nonce: Nonce(5) });
+        let misplaced = Err(Freeze::Misplaced {
+            key: key('a'),
+            nonce: Nonce(5),
+        });
         for false_witness in [
-            Witness { nonce: Nonce(4), ..witness('a', 5) },
-            Witness { sender: STRANGER, ..witness('a', 5) },
-            Witness { stands: false, ..witness('a', 5) },
+            Witness {
+                nonce: Nonce(4),
+                ..witness('a', 5)
+            },
+            Witness {
+                sender: STRANGER,
+                ..witness('a', 5)
+            },
+            Witness {
+                stands: false,
+                ..witness('a', 5)
+            },
         ] {
-            assert_eq!(step_of(&sent(), sight(6, 6), &evidence(std::slice::from_ref(&false_witness))), misplaced);
+            assert_eq!(
+                step_of(
+                    &sent(),
+                    sight(6, 6),
+                    &evidence(std::slice::from_ref(&false_witness))
+                ),
+                misplaced
+            );
             let both = [false_witness, witness('a', 5)];
-            assert!(matches!(step_of(&sent(), sight(6, 6), &evidence(&both)), Ok(EntryStep::Finish(_))));
+            assert!(matches!(
+                step_of(&sent(), sight(6, 6), &evidence(&both)),
+                Ok(EntryStep::Finish(_))
+            ));
         }
     }
 
@@ -256,29 +545,77 @@ mod an_entry {
     fn whose_nonce_went_to_something_else_freezes_only_on_positive_knowledge() {
         let (ledger, sight) = (ledger(), sight(6, 6));
         let step = |index: &OwnerIndex, evidence: &Evidence| {
-            entry_step(Look { ledger: &ledger, index, sight: &sight }, Nonce(5), Some(&sent()), evidence)
+            entry_step(
+                Look {
+                    ledger: &ledger,
+                    index,
+                    sight: &sight,
+                },
+                Nonce(5),
+                Some(&sent()),
+                evidence,
+            )
         };
         let nothing = evidence(&[]);
-        assert_eq!(step(&index(59, &[]), &nothing), Ok(EntryStep::Wait), "the final block has not been looked at");
-        assert_eq!(step(&OwnerIndex::new(SIGNER, 0, U256::ZERO), &nothing), Ok(EntryStep::Wait));
-        let foreign = Err(Freeze::ForeignTransaction { nonce: Nonce(5), key: key('a') });
+        assert_eq!(
+            step(&index(59, &[]), &nothing),
+            Ok(EntryStep::Wait),
+            "the final block has not been looked at"
+        );
+        assert_eq!(
+            step(&OwnerIndex::new(SIGNER, 0, U256::ZERO), &nothing),
+            Ok(EntryStep::Wait)
+        );
+        let foreign = Err(Freeze::ForeignTransaction {
+            nonce: Nonce(5),
+            key: key('a'),
+        });
         assert_eq!(step(&index(60, &[]), &nothing), foreign);
-        assert_eq!(step(&index(60, &[]), &included(7, true)), foreign, "a success without a log is no registration");
-        let reverted = Err(Freeze::Reverted { key: key('a'), transaction: hash(7) });
+        assert_eq!(
+            step(&index(60, &[]), &included(7, true)),
+            foreign,
+            "a success without a log is no registration"
+        );
+        let reverted = Err(Freeze::Reverted {
+            key: key('a'),
+            transaction: hash(7),
+        });
         assert_eq!(step(&index(60, &[]), &included(7, false)), reverted);
     }
 
     #[test]
     fn without_a_record_or_of_an_unknown_kind_freezes() {
         let (mut ledger, index, sight) = (ledger(), index(60, &[]), sight(5, 5));
-        ledger.entries.insert(Nonce(8), Entry { key: Some(key('c')), operation: Operation::Update });
-        ledger.entries.insert(Nonce(9), Entry { key: None, operation: Operation::Filler });
-        let look = Look { ledger: &ledger, index: &index, sight: &sight };
-        let missing = Err(Freeze::RecordMissing { key: key('a'), nonce: Nonce(5) });
+        ledger.entries.insert(
+            Nonce(8),
+            Entry {
+                key: Some(key('c')),
+                operation: Operation::Update,
+            },
+        );
+        ledger.entries.insert(
+            Nonce(9),
+            Entry {
+                key: None,
+                operation: Operation::Filler,
+            },
+        );
+        let look = Look {
+            ledger: &ledger,
+            index: &index,
+            sight: &sight,
+        };
+        let missing = Err(Freeze::RecordMissing {
+            key: key('a'),
+            nonce: Nonce(5),
+        });
         assert_eq!(entry_step(look, Nonce(5), None, &evidence(&[])), missing);
         for nonce in [Nonce(8), Nonce(9), Nonce(10)] {
             let unknown = Err(Freeze::UnknownOperation { nonce });
-            assert_eq!(entry_step(look, nonce, Some(&record('c')), &evidence(&[])), unknown);
+            assert_eq!(
+                entry_step(look, nonce, Some(&record('c')), &evidence(&[])),
+                unknown
+            );
         }
     }
 }
@@ -286,73 +623,156 @@ mod an_entry {
 mod a_record_without_an_entry {
     use super::*;
 
-    fn step(record: &AgentRegistrationSpec, index: &OwnerIndex, witnesses: &[Witness]) -> PendingStep {
+    fn step(
+        record: &AgentRegistrationSpec,
+        index: &OwnerIndex,
+        witnesses: &[Witness],
+    ) -> PendingStep {
         pending_step(Some(&ledger()), record, Some(index), witnesses, None)
     }
 
     #[test]
     fn may_get_a_nonce_once_its_absence_is_proven_as_far_as_the_ledger_reaches() {
-        assert_eq!(step(&record('c'), &index(50, &[]), &[]), PendingStep::Allocate);
+        assert_eq!(
+            step(&record('c'), &index(50, &[]), &[]),
+            PendingStep::Allocate
+        );
         assert_eq!(step(&record('c'), &index(49, &[]), &[]), PendingStep::Prove);
-        assert_eq!(step(&record('c'), &OwnerIndex::new(SIGNER, 0, U256::ZERO), &[]), PendingStep::Prove);
+        assert_eq!(
+            step(&record('c'), &OwnerIndex::new(SIGNER, 0, U256::ZERO), &[]),
+            PendingStep::Prove
+        );
         assert_eq!(
             step(&record('c'), &index(50, &['c']), &[]),
             PendingStep::Prove,
             "what is on chain is never minted again"
         );
         let mut others = OwnerIndex::new(STRANGER, 0, U256::ZERO);
-        others.extend(Page { from: 0, to: 60, ..Page::default() }).unwrap();
+        others
+            .extend(Page {
+                from: 0,
+                to: 60,
+                ..Page::default()
+            })
+            .unwrap();
         assert!(others.vouch(U256::ZERO));
         assert_eq!(step(&record('c'), &others, &[]), PendingStep::Prove);
     }
 
     #[test]
     fn that_stands_on_chain_is_adopted_whatever_its_nonce() {
-        let PendingStep::Adopt(adopted) = step(&record('c'), &index(60, &['c']), &[witness('c', 2)]) else { panic!() };
+        let PendingStep::Adopt(adopted) =
+            step(&record('c'), &index(60, &['c']), &[witness('c', 2)])
+        else {
+            panic!()
+        };
         assert_eq!(adopted.result, Some(result(7)));
-        assert_eq!((adopted.phase, adopted.spent_wei), (Phase::Registered, Some(Wei(250))));
-        let fallen = Witness { stands: false, ..witness('c', 2) };
-        assert_eq!(step(&record('c'), &index(60, &['c']), &[fallen]), PendingStep::Prove);
+        assert_eq!(
+            (adopted.phase, adopted.spent_wei),
+            (Phase::Registered, Some(Wei(250)))
+        );
+        let fallen = Witness {
+            stands: false,
+            ..witness('c', 2)
+        };
+        assert_eq!(
+            step(&record('c'), &index(60, &['c']), &[fallen]),
+            PendingStep::Prove
+        );
     }
 
     #[test]
     fn that_is_done_dead_or_under_way_is_left_alone() {
-        let done = AgentRegistrationSpec { result: Some(result(7)), ..record('c') };
-        let dead = AgentRegistrationSpec { tombstone: Some(true), ..record('c') };
-        let reverted = AgentRegistrationSpec { phase: Phase::Reverted, ..record('c') };
+        let done = AgentRegistrationSpec {
+            result: Some(result(7)),
+            ..record('c')
+        };
+        let dead = AgentRegistrationSpec {
+            tombstone: Some(true),
+            ..record('c')
+        };
+        let reverted = AgentRegistrationSpec {
+            phase: Phase::Reverted,
+            ..record('c')
+        };
         for record in [done, dead, reverted, record('a')] {
             assert_eq!(step(&record, &index(60, &[]), &[]), PendingStep::Wait);
         }
-        let alive = AgentRegistrationSpec { tombstone: Some(false), ..record('c') };
+        let alive = AgentRegistrationSpec {
+            tombstone: Some(false),
+            ..record('c')
+        };
         assert_eq!(step(&alive, &index(60, &[]), &[]), PendingStep::Allocate);
     }
 
     #[test]
     fn of_a_registry_that_only_watches_gets_no_nonce() {
-        assert_eq!(pending_step(None, &record('c'), None, &[], None), PendingStep::Wait);
-        assert_eq!(pending_step(Some(&ledger()), &record('c'), None, &[], None), PendingStep::Wait);
-        assert_eq!(pending_step(None, &record('c'), Some(&index(60, &[])), &[], None), PendingStep::Wait);
+        assert_eq!(
+            pending_step(None, &record('c'), None, &[], None),
+            PendingStep::Wait
+        );
+        assert_eq!(
+            pending_step(Some(&ledger()), &record('c'), None, &[], None),
+            PendingStep::Wait
+        );
+        assert_eq!(
+            pending_step(None, &record('c'), Some(&index(60, &[])), &[], None),
+            PendingStep::Wait
+        );
     }
 
     #[test]
     fn that_names_an_agent_adopts_it_or_waits_and_is_never_minted_for() {
-        let named = AgentRegistrationSpec { adopt: Some("12".into()), ..record('c') };
-        let adoptee = Adoptee { known_at: Some((60, hash(60))), agent_uri: "ipfs://x".into(), taken_by: None };
-        let step =
-            |adoptee: Option<&Adoptee>| pending_step(Some(&ledger()), &named, Some(&index(60, &[])), &[], adoptee);
+        let named = AgentRegistrationSpec {
+            adopt: Some("12".into()),
+            ..record('c')
+        };
+        let adoptee = Adoptee {
+            known_at: Some((60, hash(60))),
+            agent_uri: "ipfs://x".into(),
+            taken_by: None,
+        };
+        let step = |adoptee: Option<&Adoptee>| {
+            pending_step(Some(&ledger()), &named, Some(&index(60, &[])), &[], adoptee)
+        };
         assert_eq!(step(None), PendingStep::Wait);
-        let unknown = Adoptee { known_at: None, ..adoptee.clone() };
-        assert_eq!(step(Some(&unknown)), PendingStep::Refuse(AdoptionRefused::Unknown));
-        let taken = Adoptee { taken_by: Some(key('d')), ..adoptee.clone() };
-        assert_eq!(step(Some(&taken)), PendingStep::Refuse(AdoptionRefused::Taken { by: key('d') }));
+        let unknown = Adoptee {
+            known_at: None,
+            ..adoptee.clone()
+        };
+        assert_eq!(
+            step(Some(&unknown)),
+            PendingStep::Refuse(AdoptionRefused::Unknown)
+        );
+        let taken = Adoptee {
+            taken_by: Some(key('d')),
+            ..adoptee.clone()
+        };
+        assert_eq!(
+            step(Some(&taken)),
+            PendingStep::Refuse(AdoptionRefused::Taken { by: key('d') })
+        );
 
-        let PendingStep::Adopt(adopted) = step(Some(&adoptee)) else { panic!() };
-        let result = RegistrationResult { agent_id: "12".into(), transaction: None, block: 60, block_hash: hash(60) };
+        let PendingStep::Adopt(adopted) = step(Some(&adoptee)) else {
+            panic!()
+        };
+        let result = RegistrationResult {
+            agent_id: "12".into(),
+            transaction: None,
+            block: 60,
+            block_hash: hash(60),
+        };
         assert_eq!(adopted.result, Some(result));
-        assert_eq!((adopted.phase, adopted.agent_uri.as_deref()), (Phase::Registered, Some("ipfs://x")));
+        assert_eq!(
+            (adopted.phase, adopted.agent_uri.as_deref()),
+            (Phase::Registered, Some("ipfs://x"))
+        );
         assert_eq!(adopted.spent_wei, None);
 
-        let gone = AgentRegistrationSpec { tombstone: Some(true), ..named.clone() };
+        let gone = AgentRegistrationSpec {
+            tombstone: Some(true),
+            ..named.clone()
+        };
         let adopted = pending_step(None, &gone, None, &[], Some(&adoptee));
         assert!(matches!(adopted, PendingStep::Adopt(record) if record.phase == Phase::Tombstoned));
     }
@@ -362,7 +782,14 @@ mod an_allocation {
     use super::*;
 
     fn terms(window: usize) -> Terms<'static> {
-        Terms { window, limits: &LIMITS, purse: Purse { balance: 10_000, ..Purse::default() } }
+        Terms {
+            window,
+            limits: &LIMITS,
+            purse: Purse {
+                balance: 10_000,
+                ..Purse::default()
+            },
+        }
     }
 
     fn allocate_to(
@@ -372,37 +799,73 @@ mod an_allocation {
         terms: Terms<'_>,
     ) -> Allocation {
         let index = index(60, &[]);
-        let candidates: Vec<Candidate<'_>> =
-            records.iter().map(|record| Candidate { record, namespace: payer(&record.identity), cost: 100 }).collect();
-        allocate(Look { ledger, index: &index, sight: &sight }, &candidates, terms)
+        let candidates: Vec<Candidate<'_>> = records
+            .iter()
+            .map(|record| Candidate {
+                record,
+                namespace: payer(&record.identity),
+                cost: 100,
+            })
+            .collect();
+        allocate(
+            Look {
+                ledger,
+                index: &index,
+                sight: &sight,
+            },
+            &candidates,
+            terms,
+        )
     }
 
     #[test]
     fn gives_each_candidate_the_next_nonce_in_one_write() {
         let before = ledger();
         let allocation = allocate_to(&before, sight(5, 5), &[record('c'), record('d')], terms(16));
-        assert_eq!(allocation.bound, [(Nonce(7), key('c')), (Nonce(8), key('d'))]);
+        assert_eq!(
+            allocation.bound,
+            [(Nonce(7), key('c')), (Nonce(8), key('d'))]
+        );
         assert!(allocation.short.is_empty());
         let after = allocation.ledger.unwrap();
         assert_eq!((after.next, after.entries.len()), (Nonce(9), 4));
         assert_eq!(after.entries[&Nonce(8)], register('d'));
         assert_eq!(after.registering[&key('c')], Nonce(7));
         assert_ne!(after.history_hash, before.history_hash);
-        assert_eq!((after.finalized_nonce, after.finalized_block), (Nonce(5), 50));
+        assert_eq!(
+            (after.finalized_nonce, after.finalized_block),
+            (Nonce(5), 50)
+        );
     }
 
     #[test]
     fn gives_a_key_one_nonce_however_often_it_is_asked_for() {
-        let twice = allocate_to(&ledger(), sight(5, 5), &[record('c'), record('c'), record('a')], terms(16));
+        let twice = allocate_to(
+            &ledger(),
+            sight(5, 5),
+            &[record('c'), record('c'), record('a')],
+            terms(16),
+        );
         assert_eq!(twice.bound, [(Nonce(7), key('c'))]);
     }
 
     #[test]
     fn leaves_no_more_unmined_than_the_window_holds() {
         let all = [record('c'), record('d'), record('e')];
-        for (window, latest, expected) in [(2, 5, 0), (3, 5, 1), (4, 5, 2), (2, 6, 1), (2, 7, 2), (0, 7, 0)] {
+        for (window, latest, expected) in [
+            (2, 5, 0),
+            (3, 5, 1),
+            (4, 5, 2),
+            (2, 6, 1),
+            (2, 7, 2),
+            (0, 7, 0),
+        ] {
             let allocation = allocate_to(&ledger(), sight(5, latest), &all, terms(window));
-            assert_eq!(allocation.bound.len(), expected, "window {window}, {latest} mined");
+            assert_eq!(
+                allocation.bound.len(),
+                expected,
+                "window {window}, {latest} mined"
+            );
             assert_eq!(allocation.ledger.is_some(), expected > 0);
         }
     }
@@ -410,49 +873,126 @@ mod an_allocation {
     #[test]
     fn stays_within_the_bound_that_recovery_relies_on() {
         let room = |next: u64| {
-            let ledger = SignerLedgerSpec { next: Nonce(next), ..ledger() };
-            allocate_to(&ledger, sight(5, 5), &[record('c'), record('d')], terms(1_000)).bound.len()
+            let ledger = SignerLedgerSpec {
+                next: Nonce(next),
+                ..ledger()
+            };
+            allocate_to(
+                &ledger,
+                sight(5, 5),
+                &[record('c'), record('d')],
+                terms(1_000),
+            )
+            .bound
+            .len()
         };
         assert_eq!((room(5 + 254), room(5 + 255), room(5 + 256)), (2, 1, 0));
     }
 
     #[test]
     fn takes_no_account_of_what_only_the_chain_says_is_final() {
-        let ledger = SignerLedgerSpec { next: Nonce(261), ..ledger() };
-        assert!(allocate_to(&ledger, sight(200, 200), &[record('c')], terms(1_000)).bound.is_empty());
+        let ledger = SignerLedgerSpec {
+            next: Nonce(261),
+            ..ledger()
+        };
+        assert!(
+            allocate_to(&ledger, sight(200, 200), &[record('c')], terms(1_000))
+                .bound
+                .is_empty()
+        );
     }
 
     #[test]
     fn passes_over_records_that_are_not_this_ledgers_or_need_none() {
-        let rotated = AgentRegistrationSpec { signer: Some(STRANGER), ..record('c') };
-        let watched = AgentRegistrationSpec { signer: None, ..record('d') };
-        let done = AgentRegistrationSpec { result: Some(result(7)), ..record('e') };
-        let allocation = allocate_to(&ledger(), sight(5, 5), &[rotated, watched, done, record('f')], terms(16));
+        let rotated = AgentRegistrationSpec {
+            signer: Some(STRANGER),
+            ..record('c')
+        };
+        let watched = AgentRegistrationSpec {
+            signer: None,
+            ..record('d')
+        };
+        let done = AgentRegistrationSpec {
+            result: Some(result(7)),
+            ..record('e')
+        };
+        let allocation = allocate_to(
+            &ledger(),
+            sight(5, 5),
+            &[rotated, watched, done, record('f')],
+            terms(16),
+        );
         assert_eq!(allocation.bound, [(Nonce(7), key('f'))]);
     }
 
     #[test]
     fn is_made_from_an_active_ledger_only() {
         for ledger in [
-            SignerLedgerSpec { state: LedgerState::Quarantine, ..ledger() },
-            SignerLedgerSpec { draining: true, ..ledger() },
+            SignerLedgerSpec {
+                state: LedgerState::Quarantine,
+                ..ledger()
+            },
+            SignerLedgerSpec {
+                draining: true,
+                ..ledger()
+            },
         ] {
-            assert_eq!(allocate_to(&ledger, sight(5, 5), &[record('c')], terms(16)), Allocation::default());
+            assert_eq!(
+                allocate_to(&ledger, sight(5, 5), &[record('c')], terms(16)),
+                Allocation::default()
+            );
         }
     }
 
     #[test]
     fn that_money_does_not_reach_for_says_so_and_goes_on_with_the_next() {
-        let limits = Limits { per_namespace_per_day: Some(100), ..LIMITS };
-        let purse = Purse { balance: 250, ..Purse::default() };
-        let elsewhere = AgentRegistrationSpec { identity: "other/e".into(), ..record('e') };
-        let shared = AgentRegistrationSpec { identity: String::new(), ..record('f') };
+        let limits = Limits {
+            per_namespace_per_day: Some(100),
+            ..LIMITS
+        };
+        let purse = Purse {
+            balance: 250,
+            ..Purse::default()
+        };
+        let elsewhere = AgentRegistrationSpec {
+            identity: "other/e".into(),
+            ..record('e')
+        };
+        let shared = AgentRegistrationSpec {
+            identity: String::new(),
+            ..record('f')
+        };
         let all = [record('c'), record('d'), elsewhere, shared];
-        let allocation = allocate_to(&ledger(), sight(5, 5), &all, Terms { window: 16, limits: &limits, purse });
-        assert_eq!(allocation.bound, [(Nonce(7), key('c')), (Nonce(8), key('e'))]);
+        let allocation = allocate_to(
+            &ledger(),
+            sight(5, 5),
+            &all,
+            Terms {
+                window: 16,
+                limits: &limits,
+                purse,
+            },
+        );
+        assert_eq!(
+            allocation.bound,
+            [(Nonce(7), key('c')), (Nonce(8), key('e'))]
+        );
         let short = [
-            (key('d'), Shortage::PerNamespacePerDay { used: 100, limit: 100, needed: 100 }),
-            (key('f'), Shortage::Balance { balance: 50, needed: 100 }),
+            (
+                key('d'),
+                Shortage::PerNamespacePerDay {
+                    used: 100,
+                    limit: 100,
+                    needed: 100,
+                },
+            ),
+            (
+                key('f'),
+                Shortage::Balance {
+                    balance: 50,
+                    needed: 100,
+                },
+            ),
         ];
         assert_eq!(allocation.short, short);
     }
@@ -464,10 +1004,21 @@ mod what_is_written {
     #[test]
     fn pruning_removes_the_entries_and_remembers_that_they_are_final() {
         let before = ledger();
-        let after = pruned(&before, &BTreeSet::from([Nonce(5)]), &[40, 58, 57], &sight(6, 6));
-        assert_eq!(after.entries.keys().copied().collect::<Vec<_>>(), [Nonce(6)]);
+        let after = pruned(
+            &before,
+            &BTreeSet::from([Nonce(5)]),
+            &[40, 58, 57],
+            &sight(6, 6),
+        );
+        assert_eq!(
+            after.entries.keys().copied().collect::<Vec<_>>(),
+            [Nonce(6)]
+        );
         assert_eq!(after.registering, BTreeMap::from([(key('b'), Nonce(6))]));
-        assert_eq!((after.finalized_nonce, after.finalized_block, after.next), (Nonce(6), 58, Nonce(7)));
+        assert_eq!(
+            (after.finalized_nonce, after.finalized_block, after.next),
+            (Nonce(6), 58, Nonce(7))
+        );
         assert_ne!(after.history_hash, before.history_hash);
     }
 
@@ -475,8 +1026,14 @@ mod what_is_written {
     fn nothing_that_is_final_becomes_less_so_and_nothing_that_was_not_given_away_is_final() {
         let none = BTreeSet::new();
         let after = pruned(&ledger(), &none, &[10], &sight(3, 3));
-        assert_eq!((after.finalized_nonce, after.finalized_block), (Nonce(5), 50));
-        assert_eq!(pruned(&ledger(), &none, &[], &sight(99, 99)).finalized_nonce, Nonce(7));
+        assert_eq!(
+            (after.finalized_nonce, after.finalized_block),
+            (Nonce(5), 50)
+        );
+        assert_eq!(
+            pruned(&ledger(), &none, &[], &sight(99, 99)).finalized_nonce,
+            Nonce(7)
+        );
     }
 
     #[test]
@@ -484,10 +1041,20 @@ mod what_is_written {
         let (once, again) = (touched(ledger()), touched(touched(ledger())));
         assert_ne!(once.history_hash, again.history_hash);
         assert_eq!(
-            SignerLedgerSpec { history_hash: B256::ZERO, ..once.clone() },
-            SignerLedgerSpec { history_hash: B256::ZERO, ..again }
+            SignerLedgerSpec {
+                history_hash: B256::ZERO,
+                ..once.clone()
+            },
+            SignerLedgerSpec {
+                history_hash: B256::ZERO,
+                ..again
+            }
         );
-        assert_eq!(once, touched(ledger()), "and depends on nothing but what is written");
+        assert_eq!(
+            once,
+            touched(ledger()),
+            "and depends on nothing but what is written"
+        );
     }
 
     #[test]
@@ -512,47 +1079,93 @@ mod what_is_written {
         for number in 0..10 {
             after = attempted(&after, attempt(5, number), hash(3), "https://x", None);
         }
-        let kept: Vec<bool> = after.attempts.iter().map(|attempt| attempt.raw.is_some()).collect();
-        assert_eq!(kept, [false, false, true, true, true, true, true, true, true, true]);
+        let kept: Vec<bool> = after
+            .attempts
+            .iter()
+            .map(|attempt| attempt.raw.is_some())
+            .collect();
+        assert_eq!(
+            kept,
+            [false, false, true, true, true, true, true, true, true, true]
+        );
     }
 
     #[test]
     fn reservations_are_the_worst_that_each_entry_may_still_cost() {
         let a = AgentRegistrationSpec {
-            attempts: vec![attempt(5, 7), Attempt { gas: 40, ..attempt(5, 8) }, Attempt { gas: 900, ..attempt(4, 9) }],
+            attempts: vec![
+                attempt(5, 7),
+                Attempt {
+                    gas: 40,
+                    ..attempt(5, 8)
+                },
+                Attempt {
+                    gas: 900,
+                    ..attempt(4, 9)
+                },
+            ],
             ..record('a')
         };
         let of = |wanted: Key| (wanted == key('a')).then(|| a.clone());
         let expected = [
-            Reservation { nonce: Nonce(5), amount: 400, namespace: Some("shop".into()) },
-            Reservation { nonce: Nonce(6), amount: 1_000, namespace: None },
+            Reservation {
+                nonce: Nonce(5),
+                amount: 400,
+                namespace: Some("shop".into()),
+            },
+            Reservation {
+                nonce: Nonce(6),
+                amount: 1_000,
+                namespace: None,
+            },
         ];
         assert_eq!(reserved(&ledger(), of, 1_000), expected);
     }
 
     #[test]
     fn an_identity_is_paid_for_by_its_namespace() {
-        for (identity, namespace) in [("shop/a", Some("shop")), ("shop", Some("shop")), ("", None)] {
+        for (identity, namespace) in [("shop/a", Some("shop")), ("shop", Some("shop")), ("", None)]
+        {
             assert_eq!(payer(identity), namespace);
         }
     }
 
     #[test]
     fn a_retired_agent_is_a_tombstone_and_a_revived_one_is_the_same_agent() {
-        let done = AgentRegistrationSpec { result: Some(result(7)), phase: Phase::Registered, ..record('c') };
+        let done = AgentRegistrationSpec {
+            result: Some(result(7)),
+            phase: Phase::Registered,
+            ..record('c')
+        };
         for (alive, phase) in [(done, Phase::Registered), (record('c'), Phase::Pending)] {
             let dead = retired(Some(&ledger()), &alive).unwrap();
-            assert_eq!((dead.phase, dead.tombstone), (Phase::Tombstoned, Some(true)));
+            assert_eq!(
+                (dead.phase, dead.tombstone),
+                (Phase::Tombstoned, Some(true))
+            );
             assert_eq!(retired(Some(&ledger()), &dead), None);
-            assert_eq!(revived(&dead), AgentRegistrationSpec { phase, ..alive.clone() });
+            assert_eq!(
+                revived(&dead),
+                AgentRegistrationSpec {
+                    phase,
+                    ..alive.clone()
+                }
+            );
             assert!(retired(None, &alive).is_some());
         }
-        assert_eq!(retired(Some(&ledger()), &record('a')), None, "what is under way is finished first");
+        assert_eq!(
+            retired(Some(&ledger()), &record('a')),
+            None,
+            "what is under way is finished first"
+        );
     }
 
     #[test]
     fn a_registration_that_reverted_is_not_tried_again_for_an_offer_that_is_made_anew() {
-        let reverted = AgentRegistrationSpec { phase: Phase::Reverted, ..record('c') };
+        let reverted = AgentRegistrationSpec {
+            phase: Phase::Reverted,
+            ..record('c')
+        };
         let dead = retired(Some(&ledger()), &reverted).unwrap();
         assert_eq!((dead.phase, dead.tombstone), (Phase::Reverted, Some(true)));
         assert_eq!(revived(&dead), reverted);
@@ -563,9 +1176,18 @@ mod what_is_written {
         let here = place();
         assert!(here.has_attempt(&sent()));
         assert!(!here.has_attempt(&record('a')), "nothing was signed");
-        let elsewhere = AgentRegistrationSpec { chain_id: 1, ..sent() };
-        assert!(!here.has_attempt(&elsewhere), "one wallet may serve several chains");
-        assert!(!here.has_attempt(&AgentRegistrationSpec { signer: Some(STRANGER), ..sent() }));
+        let elsewhere = AgentRegistrationSpec {
+            chain_id: 1,
+            ..sent()
+        };
+        assert!(
+            !here.has_attempt(&elsewhere),
+            "one wallet may serve several chains"
+        );
+        assert!(!here.has_attempt(&AgentRegistrationSpec {
+            signer: Some(STRANGER),
+            ..sent()
+        }));
     }
 
     #[test]

@@ -19,9 +19,13 @@ use crate::registration::fixtures;
 const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 const OTHER_KEY: &str = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
 const ADDRESS: Address = alloy::primitives::address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
-const OTHER_ADDRESS: Address = alloy::primitives::address!("3C44CdDdB6a900fa2b585dd299e03d12FA4293BC");
+const OTHER_ADDRESS: Address =
+    alloy::primitives::address!("3C44CdDdB6a900fa2b585dd299e03d12FA4293BC");
 const URI: &str = "https://agents.example/agents/a.json";
-const FEES: Fees = Fees { max_fee: 30, tip: 2 };
+const FEES: Fees = Fees {
+    max_fee: 30,
+    tip: 2,
+};
 
 fn signer() -> Signer {
     Signer::new(KEY, ADDRESS).unwrap()
@@ -29,7 +33,10 @@ fn signer() -> Signer {
 
 /// The record of `shop/chat`, which waits for its transaction.
 fn record() -> AgentRegistrationSpec {
-    AgentRegistrationSpec { signer: Some(ADDRESS), ..fixtures::record("shop/chat", 1, json!({})).spec }
+    AgentRegistrationSpec {
+        signer: Some(ADDRESS),
+        ..fixtures::record("shop/chat", 1, json!({})).spec
+    }
 }
 
 /// Proof that nonce 5 of an account was given to a key.
@@ -37,7 +44,14 @@ fn bound_to(key: Key, signer: Address) -> Bound {
     let ledger = SignerLedgerSpec {
         chain_id: 84532,
         signer,
-        entries: [(Nonce(5), Entry { key: Some(key), operation: Operation::Register })].into(),
+        entries: [(
+            Nonce(5),
+            Entry {
+                key: Some(key),
+                operation: Operation::Register,
+            },
+        )]
+        .into(),
         registering: [(key, Nonce(5))].into(),
         ..crate::ledger::fixtures::ledger()
     };
@@ -48,51 +62,118 @@ fn bound() -> Bound {
     bound_to(record().key, ADDRESS)
 }
 
-fn signed(signer: &Signer, bound: &Bound, record: &AgentRegistrationSpec) -> Result<Signed, String> {
+fn signed(
+    signer: &Signer,
+    bound: &Bound,
+    record: &AgentRegistrationSpec,
+) -> Result<Signed, String> {
     sign(signer, bound, record, URI, 200_000, FEES).map_err(|error| error.to_string())
 }
 
 /// The record with its attempt stored.
 fn stored() -> (AgentRegistrationSpec, Attempt) {
-    let Signed { attempt, calldata_hash } = signed(&signer(), &bound(), &record()).unwrap();
-    let record =
-        AgentRegistrationSpec { calldata_hash: Some(calldata_hash), attempts: vec![attempt.clone()], ..record() };
+    let Signed {
+        attempt,
+        calldata_hash,
+    } = signed(&signer(), &bound(), &record()).unwrap();
+    let record = AgentRegistrationSpec {
+        calldata_hash: Some(calldata_hash),
+        attempts: vec![attempt.clone()],
+        ..record()
+    };
     (record, attempt)
 }
 
 #[test]
 fn what_is_signed_is_what_the_nonce_was_given_for() {
-    let Signed { attempt, calldata_hash } = signed(&signer(), &bound(), &record()).unwrap();
-    let expected =
-        Expected { chain_id: 84532, signer: ADDRESS, nonce: Nonce(5), to: record().registry.address, calldata_hash };
-    assert_eq!(transaction::check(attempt.raw.as_ref().unwrap(), &expected), Ok(()));
+    let Signed {
+        attempt,
+        calldata_hash,
+    } = signed(&signer(), &bound(), &record()).unwrap();
+    let expected = Expected {
+        chain_id: 84532,
+        signer: ADDRESS,
+        nonce: Nonce(5),
+        to: record().registry.address,
+        calldata_hash,
+    };
+    assert_eq!(
+        transaction::check(attempt.raw.as_ref().unwrap(), &expected),
+        Ok(())
+    );
     assert_eq!(calldata_hash, keccak256(abi::register(URI)));
-    assert_eq!((attempt.nonce, attempt.gas, attempt.kind), (Nonce(5), 200_000, Operation::Register));
+    assert_eq!(
+        (attempt.nonce, attempt.gas, attempt.kind),
+        (Nonce(5), 200_000, Operation::Register)
+    );
 }
 
 #[test]
 fn nothing_is_signed_for_a_record_that_the_nonce_does_not_belong_to() {
     let another = fixtures::record("shop/other", 1, json!({})).spec.key;
-    let done = fixtures::record("shop/chat", 1, json!({ "spec": { "result": fixtures::result("3") } })).spec.result;
+    let done = fixtures::record(
+        "shop/chat",
+        1,
+        json!({ "spec": { "result": fixtures::result("3") } }),
+    )
+    .spec
+    .result;
     let cases = [
         ("key", bound_to(another, ADDRESS), record()),
-        ("chain", bound(), AgentRegistrationSpec { chain_id: 1, ..record() }),
-        ("account", bound(), AgentRegistrationSpec { signer: Some(OTHER_ADDRESS), ..record() }),
-        ("no account", bound(), AgentRegistrationSpec { signer: None, ..record() }),
-        ("result", bound(), AgentRegistrationSpec { result: done, ..record() }),
+        (
+            "chain",
+            bound(),
+            AgentRegistrationSpec {
+                chain_id: 1,
+                ..record()
+            },
+        ),
+        (
+            "account",
+            bound(),
+            AgentRegistrationSpec {
+                signer: Some(OTHER_ADDRESS),
+                ..record()
+            },
+        ),
+        (
+            "no account",
+            bound(),
+            AgentRegistrationSpec {
+                signer: None,
+                ..record()
+            },
+        ),
+        (
+            "result",
+            bound(),
+            AgentRegistrationSpec {
+                result: done,
+                ..record()
+            },
+        ),
     ];
     for (what, bound, record) in cases {
         let refused = signed(&signer(), &bound, &record).unwrap_err();
-        assert_eq!(refused, "the record is not the one that the nonce was given to", "{what}");
+        assert_eq!(
+            refused, "the record is not the one that the nonce was given to",
+            "{what}"
+        );
     }
     let other = Signer::new(OTHER_KEY, OTHER_ADDRESS).unwrap();
     let refused = signed(&other, &bound(), &record()).unwrap_err();
-    assert_eq!(refused, "the signing key is not the one that the nonce was given to");
+    assert_eq!(
+        refused,
+        "the signing key is not the one that the nonce was given to"
+    );
 }
 
 #[test]
 fn calldata_that_was_signed_once_is_never_signed_otherwise() {
-    let frozen = |uri: &str| AgentRegistrationSpec { calldata_hash: Some(keccak256(abi::register(uri))), ..record() };
+    let frozen = |uri: &str| AgentRegistrationSpec {
+        calldata_hash: Some(keccak256(abi::register(uri))),
+        ..record()
+    };
     assert!(signed(&signer(), &bound(), &frozen(URI)).is_ok());
     let refused = signed(&signer(), &bound(), &frozen("https://elsewhere.example")).unwrap_err();
     assert_eq!(refused, Error::CalldataChanged.to_string());
@@ -108,18 +189,29 @@ impl Node {
     async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let received = Arc::<Mutex<Vec<Value>>>::default();
-        let take = async |State(received): State<Arc<Mutex<Vec<Value>>>>, Json(request): Json<Value>| {
+        let take = async |State(received): State<Arc<Mutex<Vec<Value>>>>,
+                          Json(request): Json<Value>| {
             received.lock().unwrap().push(request["params"].clone());
             Json(json!({ "jsonrpc": "2.0", "id": request["id"], "result": B256::ZERO }))
         };
-        let router = Router::new().route("/", post(take)).with_state(Arc::clone(&received));
+        let router = Router::new()
+            .route("/", post(take))
+            .with_state(Arc::clone(&received));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { endpoint: Endpoint::new(&url, Metrics::new("lease").unwrap().chain).unwrap(), received }
+        Self {
+            endpoint: Endpoint::new(&url, Metrics::new("lease").unwrap().chain).unwrap(),
+            received,
+        }
     }
 
-    async fn send(&self, bound: &Bound, record: &AgentRegistrationSpec, attempt: &Attempt) -> Result<Sent, Error> {
+    async fn send(
+        &self,
+        bound: &Bound,
+        record: &AgentRegistrationSpec,
+        attempt: &Attempt,
+    ) -> Result<Sent, Error> {
         let leading = Fence::open_for_ever().leading().unwrap();
         send(&self.endpoint, &leading, bound, record, attempt).await
     }
@@ -134,7 +226,10 @@ async fn stored_bytes_are_sent_as_they_are_and_as_often_as_asked() {
     let node = Node::start().await;
     let (record, attempt) = stored();
     for _ in 0..2 {
-        assert_eq!(node.send(&bound(), &record, &attempt).await.unwrap(), Sent::Accepted);
+        assert_eq!(
+            node.send(&bound(), &record, &attempt).await.unwrap(),
+            Sent::Accepted
+        );
     }
     assert_eq!(node.received(), vec![json!([attempt.raw]); 2]);
 }
@@ -143,21 +238,64 @@ async fn stored_bytes_are_sent_as_they_are_and_as_often_as_asked() {
 async fn bytes_that_say_anything_else_than_record_and_ledger_never_leave() {
     let node = Node::start().await;
     let (record, attempt) = stored();
-    let without = Attempt { raw: None, ..attempt.clone() };
-    let garbled = Attempt { raw: Some(Bytes::from_static(b"\x02\xde\xad")), ..attempt.clone() };
+    let without = Attempt {
+        raw: None,
+        ..attempt.clone()
+    };
+    let garbled = Attempt {
+        raw: Some(Bytes::from_static(b"\x02\xde\xad")),
+        ..attempt.clone()
+    };
     let moved = AgentRegistrationSpec {
-        registry: crate::api::RegistryContract { address: Address::ZERO, ..record.registry.clone() },
+        registry: crate::api::RegistryContract {
+            address: Address::ZERO,
+            ..record.registry.clone()
+        },
         ..record.clone()
     };
-    let taken = AgentRegistrationSpec { signer: Some(OTHER_ADDRESS), ..record.clone() };
-    let unfrozen = AgentRegistrationSpec { calldata_hash: None, ..record.clone() };
-    let refrozen = AgentRegistrationSpec { calldata_hash: Some(B256::ZERO), ..record.clone() };
+    let taken = AgentRegistrationSpec {
+        signer: Some(OTHER_ADDRESS),
+        ..record.clone()
+    };
+    let unfrozen = AgentRegistrationSpec {
+        calldata_hash: None,
+        ..record.clone()
+    };
+    let refrozen = AgentRegistrationSpec {
+        calldata_hash: Some(B256::ZERO),
+        ..record.clone()
+    };
     let cases = [
-        (bound(), &record, &without, "the attempt's signed bytes are not kept any more"),
-        (bound(), &record, &garbled, "the stored transaction has another encoding than its record"),
-        (bound(), &moved, &attempt, "the stored transaction has another contract than its record"),
-        (bound(), &unfrozen, &attempt, "the record is not the one that the nonce was given to"),
-        (bound(), &refrozen, &attempt, "the stored transaction has another calldata than its record"),
+        (
+            bound(),
+            &record,
+            &without,
+            "the attempt's signed bytes are not kept any more",
+        ),
+        (
+            bound(),
+            &record,
+            &garbled,
+            "the stored transaction has another encoding than its record",
+        ),
+        (
+            bound(),
+            &moved,
+            &attempt,
+            "the stored transaction has another contract than its record",
+        ),
+        (
+            bound(),
+            &unfrozen,
+            &attempt,
+            "the record is not the one that the nonce was given to",
+        ),
+        (
+            bound(),
+            &refrozen,
+            &attempt,
+            "the stored transaction has another calldata than its record",
+        ),
         (
             bound_to(record.key, OTHER_ADDRESS),
             &record,
@@ -172,7 +310,13 @@ async fn bytes_that_say_anything_else_than_record_and_ledger_never_leave() {
         ),
     ];
     for (bound, record, attempt, why) in cases {
-        assert_eq!(node.send(&bound, record, attempt).await.unwrap_err().to_string(), why);
+        assert_eq!(
+            node.send(&bound, record, attempt)
+                .await
+                .unwrap_err()
+                .to_string(),
+            why
+        );
     }
     assert!(node.received().is_empty());
 }
@@ -181,7 +325,18 @@ async fn bytes_that_say_anything_else_than_record_and_ledger_never_leave() {
 async fn nothing_leaves_a_replica_that_has_stopped_leading() {
     let node = Node::start().await;
     let (record, attempt) = stored();
-    let error = send(&node.endpoint, &Leading::outlived(), &bound(), &record, &attempt).await.unwrap_err();
-    assert!(matches!(error, Error::NotLeading(NotLeading::Closed)), "{error}");
+    let error = send(
+        &node.endpoint,
+        &Leading::outlived(),
+        &bound(),
+        &record,
+        &attempt,
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        matches!(error, Error::NotLeading(NotLeading::Closed)),
+        "{error}"
+    );
     assert!(node.received().is_empty());
 }

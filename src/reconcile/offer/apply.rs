@@ -21,23 +21,42 @@ pub struct Applied(Arc<Mutex<BTreeMap<String, ServiceOfferStatus>>>);
 
 impl Applied {
     pub(super) fn get(&self, uid: &str) -> Option<ServiceOfferStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .cloned()
     }
 
     /// Forgets offers that are gone.
     pub fn retain(&self, is_alive: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| is_alive(uid));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| is_alive(uid));
     }
 
     fn remember(&self, uid: &str, status: ServiceOfferStatus) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), status);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid.to_owned(), status);
     }
 }
 
 /// Writes what differs, in an order in which a crash between two writes loses nothing: the finalizer first, since an offer
 /// that is being deleted may be gone after it; then the status; then what is told about it.
-pub(super) async fn apply(context: &Context, leading: &Leading, view: &View, plan: Plan) -> Result<(), Error> {
-    let Plan { status, strip_finalizer, notes } = plan;
+pub(super) async fn apply(
+    context: &Context,
+    leading: &Leading,
+    view: &View,
+    plan: Plan,
+) -> Result<(), Error> {
+    let Plan {
+        status,
+        strip_finalizer,
+        notes,
+    } = plan;
     if let (Subject::Offer(seen), true) = (&view.subject, strip_finalizer) {
         info!("removing the finalizer of the former controller");
         context.writer.strip_finalizer(leading, &seen.offer).await?;
@@ -48,10 +67,16 @@ pub(super) async fn apply(context: &Context, leading: &Leading, view: &View, pla
     if !must_write(&view.current(), view.applied.as_ref(), &status) {
         return Ok(());
     }
-    context.writer.apply_offer_status(leading, &view.object, &status).await?;
+    context
+        .writer
+        .apply_offer_status(leading, &view.object, &status)
+        .await?;
     context.applied.remember(&uid, status);
     // Events of all versions of an offer are events of one offer.
-    let offer = ObjectReference { resource_version: None, ..view.object.clone() };
+    let offer = ObjectReference {
+        resource_version: None,
+        ..view.object.clone()
+    };
     for note in notes {
         info!(reason = note.reason, "{}", note.message);
         if let Err(error) = context.writer.publish(leading, &offer, &note).await {

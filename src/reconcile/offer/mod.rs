@@ -22,7 +22,11 @@ use crate::leader::Leading;
 ///
 /// # Errors
 /// If something could not be written.
-pub async fn reconcile(context: &Context, leading: &Leading, offer: &Guarded<ServiceOffer>) -> Result<Action, Error> {
+pub async fn reconcile(
+    context: &Context,
+    leading: &Leading,
+    offer: &Guarded<ServiceOffer>,
+) -> Result<Action, Error> {
     let view = observe::view(context, offer);
     let plan = plan::plan(&view);
     apply::apply(context, leading, &view, plan).await?;

@@ -18,23 +18,41 @@ use crate::registration::standing::{self, Surroundings};
 pub(super) fn view(context: &Context, offer: &Guarded<ServiceOffer>) -> View {
     let now = Timestamp::now();
     // What was looked at, and not merely of whom: whatever is decided on it is bound to this version.
-    let object = ObjectReference { resource_version: offer.resource_version(), ..offer.object_ref(&()) };
+    let object = ObjectReference {
+        resource_version: offer.resource_version(),
+        ..offer.object_ref(&())
+    };
     let metadata: &ObjectMeta = offer.meta();
     let generation = metadata.generation;
     let subject = match &offer.0 {
         Err(error) => undecodable(context, metadata, error.error.clone()),
         Ok(offer) => subject(context, offer, now),
     };
-    let applied = object.uid.as_deref().and_then(|uid| context.applied.get(uid));
-    View { object, generation, now, applied, subject }
+    let applied = object
+        .uid
+        .as_deref()
+        .and_then(|uid| context.applied.get(uid));
+    View {
+        object,
+        generation,
+        now,
+        applied,
+        subject,
+    }
 }
 
 /// Of an offer that cannot be decoded no registry and no identity is known; its records list it by name.
 fn undecodable(context: &Context, metadata: &ObjectMeta, error: String) -> Subject {
-    let name = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    let name = (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    );
     let records = context.cache.records_of(&name);
     let latest = records.iter().max_by_key(|record| record.spec.edition);
-    Subject::Undecodable { error, record: latest.map(|record| Box::new(record.spec.clone())) }
+    Subject::Undecodable {
+        error,
+        record: latest.map(|record| Box::new(record.spec.clone())),
+    }
 }
 
 fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {
@@ -43,13 +61,22 @@ fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {
     let registries = cache.registries();
     let records = cache.records_of(&name);
     let resolution = identity::resolve(offer, &registries, &records);
-    let registry = resolution.as_ref().ok().map(|resolution| resolution.registry.clone());
+    let registry = resolution
+        .as_ref()
+        .ok()
+        .map(|resolution| resolution.registry.clone());
     let key = resolution.as_ref().ok().map(|resolution| resolution.key);
     Subject::Offer(Box::new(Seen {
-        standing: registry.as_ref().map(|registry| standing_of(cache, offer, registry, now)),
+        standing: registry
+            .as_ref()
+            .map(|registry| standing_of(cache, offer, registry, now)),
         unresolved: resolution.err(),
-        record: key.and_then(|key| cache.record(key)).map(|record| record.spec.clone()),
-        finding: registry.as_ref().and_then(|registry| context.findings.get(&registry.name_any(), &name)),
+        record: key
+            .and_then(|key| cache.record(key))
+            .map(|record| record.spec.clone()),
+        finding: registry
+            .as_ref()
+            .and_then(|registry| context.findings.get(&registry.name_any(), &name)),
         upstream_exists: upstream_exists(cache, offer),
         registry,
         offer: offer.clone(),
@@ -64,9 +91,13 @@ pub fn standing_of(
     registry: &crate::api::IdentityRegistry,
     now: Timestamp,
 ) -> standing::Standing {
-    let labels: Option<BTreeMap<String, String>> = cache.namespace_labels(&offer.namespace().unwrap_or_default());
-    let around =
-        Surroundings { namespace_labels: labels.as_ref(), upstream_exists: upstream_exists(cache, offer), now };
+    let labels: Option<BTreeMap<String, String>> =
+        cache.namespace_labels(&offer.namespace().unwrap_or_default());
+    let around = Surroundings {
+        namespace_labels: labels.as_ref(),
+        upstream_exists: upstream_exists(cache, offer),
+        now,
+    };
     standing::standing(offer, registry, around)
 }
 

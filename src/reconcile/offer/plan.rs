@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 
 use crate::api::{
-    AgentRegistrationSpec, Condition, ConditionStatus, IdentityRegistry, Phase, PriceTable, RegistrationStatus,
-    ServiceOffer, ServiceOfferStatus, Suspend, condition,
+    AgentRegistrationSpec, Condition, ConditionStatus, IdentityRegistry, Phase, PriceTable,
+    RegistrationStatus, ServiceOffer, ServiceOfferStatus, Suspend, condition,
 };
 use crate::cluster::Note;
 use crate::reconcile::findings::Finding;
@@ -20,11 +20,17 @@ use crate::registration::identity::Unresolved;
 use crate::registration::standing::{self, Standing, Unacceptable};
 
 /// Types of the conditions that are this operator's on an offer.
-pub const CONDITIONS: [&str; 6] = ["Accepted", "UpstreamHealthy", "Registered", "Ready", "Reconciling", "Stalled"];
+pub const CONDITIONS: [&str; 6] = [
+    "Accepted",
+    "UpstreamHealthy",
+    "Registered",
+    "Ready",
+    "Reconciling",
+    "Stalled",
+];
 
 /// What `Ready` stands for in this version.
-const COVERS: &str =
-    "covers acceptance, the upstream Service and registration; routes and payment are not managed by this version";
+const COVERS: &str = "covers acceptance, the upstream Service and registration; routes and payment are not managed by this version";
 
 /// Everything that decides what an offer's status says.
 #[derive(Clone, Debug)]
@@ -85,10 +91,13 @@ impl View {
     /// When time alone will change the status, if it will.
     #[must_use]
     pub fn next_change(&self) -> Option<Duration> {
-        let Subject::Offer(seen) = &self.subject else { return None };
+        let Subject::Offer(seen) = &self.subject else {
+            return None;
+        };
         let end = standing::accept(&seen.offer).ok()??;
         let wait = end.duration_since(self.now);
-        wait.is_positive().then(|| wait.unsigned_abs() + Duration::from_secs(1))
+        wait.is_positive()
+            .then(|| wait.unsigned_abs() + Duration::from_secs(1))
     }
 
     /// The status that stands.
@@ -123,15 +132,28 @@ struct Stand {
 
 impl Stand {
     fn done(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: ConditionStatus::True, reason, message: message.into(), needs_a_person: false }
+        Self {
+            status: ConditionStatus::True,
+            reason,
+            message: message.into(),
+            needs_a_person: false,
+        }
     }
 
     fn waiting(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: ConditionStatus::False, reason, message: message.into(), needs_a_person: false }
+        Self {
+            status: ConditionStatus::False,
+            reason,
+            message: message.into(),
+            needs_a_person: false,
+        }
     }
 
     fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { needs_a_person: true, ..Self::waiting(reason, message) }
+        Self {
+            needs_a_person: true,
+            ..Self::waiting(reason, message)
+        }
     }
 }
 
@@ -140,62 +162,132 @@ impl Stand {
 pub fn plan(view: &View) -> Plan {
     let current = view.current();
     let before = view.applied.as_ref().unwrap_or(&current);
-    let observation = condition::Observation { generation: view.generation, before: &before.conditions, now: view.now };
+    let observation = condition::Observation {
+        generation: view.generation,
+        before: &before.conditions,
+        now: view.now,
+    };
     let (status, strip_finalizer) = match &view.subject {
         Subject::Undecodable { error, record } => {
             // The API server refuses a status that drops the key of an agent.
             let registration = registration(None, record.as_deref(), &current);
-            (ServiceOfferStatus { registration, ..undecodable(error, &observation) }, false)
+            (
+                ServiceOfferStatus {
+                    registration,
+                    ..undecodable(error, &observation)
+                },
+                false,
+            )
         }
         Subject::Offer(seen) => {
-            let strip = seen.offer.finalizers().iter().any(|own| own == crate::api::LEGACY_FINALIZER);
+            let strip = seen
+                .offer
+                .finalizers()
+                .iter()
+                .any(|own| own == crate::api::LEGACY_FINALIZER);
             (decoded(seen, &current, &observation), strip)
         }
     };
     let notes = notes(before, &status);
-    let status = ServiceOfferStatus { observed_generation: view.generation, ..status };
-    Plan { status, strip_finalizer, notes }
+    let status = ServiceOfferStatus {
+        observed_generation: view.generation,
+        ..status
+    };
+    Plan {
+        status,
+        strip_finalizer,
+        notes,
+    }
 }
 
 /// What is said of an offer that cannot be decoded: what it means is unknown, so nothing but that.
 fn undecodable(error: &str, observation: &condition::Observation<'_>) -> ServiceOfferStatus {
-    let message = format!("the stored object cannot be read: {error}. Apply it again to see what admission refuses");
+    let message = format!(
+        "the stored object cannot be read: {error}. Apply it again to see what admission refuses"
+    );
     let conditions = ["Accepted", "Ready"]
-        .map(|type_| observation.condition(type_, ConditionStatus::False, "Undecodable", message.clone()))
+        .map(|type_| {
+            observation.condition(
+                type_,
+                ConditionStatus::False,
+                "Undecodable",
+                message.clone(),
+            )
+        })
         .into_iter()
-        .chain([observation.condition("Stalled", ConditionStatus::True, "Undecodable", message.clone())])
+        .chain([observation.condition(
+            "Stalled",
+            ConditionStatus::True,
+            "Undecodable",
+            message.clone(),
+        )])
         .collect();
-    ServiceOfferStatus { conditions, ..ServiceOfferStatus::default() }
+    ServiceOfferStatus {
+        conditions,
+        ..ServiceOfferStatus::default()
+    }
 }
 
-fn decoded(seen: &Seen, current: &ServiceOfferStatus, observation: &condition::Observation<'_>) -> ServiceOfferStatus {
-    let Seen { offer, registry, record, .. } = seen;
+fn decoded(
+    seen: &Seen,
+    current: &ServiceOfferStatus,
+    observation: &condition::Observation<'_>,
+) -> ServiceOfferStatus {
+    let Seen {
+        offer,
+        registry,
+        record,
+        ..
+    } = seen;
     let accepted = standing::accept(offer);
     let registered = stand(seen);
     let mut conditions = vec![
         accepted_condition(offer, accepted.as_ref().err(), observation),
-        observation.condition("Registered", registered.status, registered.reason, registered.message.clone()),
+        observation.condition(
+            "Registered",
+            registered.status,
+            registered.reason,
+            registered.message.clone(),
+        ),
     ];
-    let missing = offer.spec.upstream.as_ref().filter(|_| !seen.upstream_exists).map(|upstream| {
-        format!(
-            "Service {}/{} does not exist: create it, or correct spec.upstream",
-            upstream.namespace, upstream.service
-        )
-    });
+    let missing = offer
+        .spec
+        .upstream
+        .as_ref()
+        .filter(|_| !seen.upstream_exists)
+        .map(|upstream| {
+            format!(
+                "Service {}/{} does not exist: create it, or correct spec.upstream",
+                upstream.namespace, upstream.service
+            )
+        });
     if let Some(message) = &missing {
-        conditions.push(observation.condition("UpstreamHealthy", ConditionStatus::False, "MissingService", message));
+        conditions.push(observation.condition(
+            "UpstreamHealthy",
+            ConditionStatus::False,
+            "MissingService",
+            message,
+        ));
     }
     let blocking = match (accepted, missing) {
-        (Err(unacceptable), _) => Some(Stand::stalled(unacceptable.reason(), unacceptable.to_string())),
+        (Err(unacceptable), _) => Some(Stand::stalled(
+            unacceptable.reason(),
+            unacceptable.to_string(),
+        )),
         (Ok(_), Some(message)) => Some(Stand::waiting("MissingService", message)),
-        (Ok(_), None) => inactive(seen).or(Some(registered).filter(|stand| stand.status != ConditionStatus::True)),
+        (Ok(_), None) => inactive(seen)
+            .or(Some(registered).filter(|stand| stand.status != ConditionStatus::True)),
     };
     conditions.extend(summary(blocking, observation));
-    let transaction = record.as_ref().and_then(|record| record.result.as_ref()?.transaction);
+    let transaction = record
+        .as_ref()
+        .and_then(|record| record.result.as_ref()?.transaction);
     ServiceOfferStatus {
         conditions,
         endpoint: Some(public_path(offer)),
-        url: registry.as_ref().map(|registry| public_url(offer, registry)),
+        url: registry
+            .as_ref()
+            .map(|registry| public_url(offer, registry)),
         price: price(&offer.spec.payment.price, offer),
         agent_id: seen.agent_id().map(str::to_owned),
         registration_tx_hash: transaction.map(|hash| hash.to_string()),
@@ -211,12 +303,23 @@ fn accepted_condition(
 ) -> Condition {
     let ignored = standing::ignored_fields(&offer.spec);
     let (status, reason, message) = match (unacceptable, ignored.is_empty()) {
-        (Some(unacceptable), _) => (ConditionStatus::False, unacceptable.reason(), unacceptable.to_string()),
-        (None, true) => (ConditionStatus::True, "Accepted", "every field is acted on or kept".to_owned()),
+        (Some(unacceptable), _) => (
+            ConditionStatus::False,
+            unacceptable.reason(),
+            unacceptable.to_string(),
+        ),
+        (None, true) => (
+            ConditionStatus::True,
+            "Accepted",
+            "every field is acted on or kept".to_owned(),
+        ),
         (None, false) => (
             ConditionStatus::True,
             "PartlySupported",
-            format!("kept, but not acted on by this version: {}", ignored.join(", ")),
+            format!(
+                "kept, but not acted on by this version: {}",
+                ignored.join(", ")
+            ),
         ),
     };
     observation.condition("Accepted", status, reason, message)
@@ -227,19 +330,43 @@ fn summary(blocking: Option<Stand>, observation: &condition::Observation<'_>) ->
     let Some(stand) = blocking else {
         return vec![observation.condition("Ready", ConditionStatus::True, "Reconciled", COVERS)];
     };
-    let abnormal = if stand.needs_a_person { "Stalled" } else { "Reconciling" };
+    let abnormal = if stand.needs_a_person {
+        "Stalled"
+    } else {
+        "Reconciling"
+    };
     vec![
-        observation.condition("Ready", ConditionStatus::False, stand.reason, stand.message.clone()),
+        observation.condition(
+            "Ready",
+            ConditionStatus::False,
+            stand.reason,
+            stand.message.clone(),
+        ),
         observation.condition(abnormal, ConditionStatus::True, stand.reason, stand.message),
     ]
 }
 
 /// Where the offer's registration stands.
 fn stand(seen: &Seen) -> Stand {
-    let Seen { offer, registry, unresolved, standing, record, finding, .. } = seen;
-    if !offer.spec.registration.as_ref().is_some_and(|own| own.enabled) {
+    let Seen {
+        offer,
+        registry,
+        unresolved,
+        standing,
+        record,
+        finding,
+        ..
+    } = seen;
+    if !offer
+        .spec
+        .registration
+        .as_ref()
+        .is_some_and(|own| own.enabled)
+    {
         let message = match seen.agent_id() {
-            Some(id) => format!("registration is off; agent {id} keeps its id and its document is inactive"),
+            Some(id) => {
+                format!("registration is off; agent {id} keeps its id and its document is inactive")
+            }
             None => "registration is off".to_owned(),
         };
         return Stand::done("Disabled", message);
@@ -263,10 +390,16 @@ fn stand(seen: &Seen) -> Stand {
         }
         Some(Standing::NamespaceNotAllowed) => return not_allowed(offer, registry),
         Some(Standing::UpstreamMissing) => {
-            return Stand::waiting("WaitingForUpstream", "the upstream's Service does not exist");
+            return Stand::waiting(
+                "WaitingForUpstream",
+                "the upstream's Service does not exist",
+            );
         }
         Some(Standing::Drained) => {
-            return Stand::stalled("Drained", "the offer has been drained: it is not registered any more");
+            return Stand::stalled(
+                "Drained",
+                "the offer has been drained: it is not registered any more",
+            );
         }
         Some(Standing::Deleted) => return Stand::waiting("Pending", "the offer is being deleted"),
         Some(Standing::Live | Standing::Disabled) | None => {}
@@ -274,12 +407,21 @@ fn stand(seen: &Seen) -> Stand {
     match (finding, record) {
         (Some(finding), _) => Stand::waiting(finding.reason(), finding.to_string()),
         (None, Some(record)) => progress(record, registry),
-        (None, None) => held_up(registry).unwrap_or_else(|| Stand::waiting("Pending", "waits for its turn")),
+        (None, None) => {
+            held_up(registry).unwrap_or_else(|| Stand::waiting("Pending", "waits for its turn"))
+        }
     }
 }
 
-fn registered_message(id: &str, record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> String {
-    let place = format!("agent {id} of registry {} on chain {}", record.registry.address, record.chain_id);
+fn registered_message(
+    id: &str,
+    record: &AgentRegistrationSpec,
+    registry: &IdentityRegistry,
+) -> String {
+    let place = format!(
+        "agent {id} of registry {} on chain {}",
+        record.registry.address, record.chain_id
+    );
     let wanted = agent_uri(registry, record.key);
     match &record.agent_uri {
         Some(uri) if *uri != wanted && record.adopt.is_none() => {
@@ -297,10 +439,17 @@ fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> Stan
     match (record.phase, last) {
         (Phase::Included, Some(attempt)) => Stand::waiting(
             "AwaitingFinality",
-            format!("transaction {} is in a block and waits for finality", attempt.hash),
+            format!(
+                "transaction {} is in a block and waits for finality",
+                attempt.hash
+            ),
         ),
-        (Phase::Sent, Some(attempt)) => held_up(registry)
-            .unwrap_or_else(|| Stand::waiting("Registering", format!("transaction {} has been sent", attempt.hash))),
+        (Phase::Sent, Some(attempt)) => held_up(registry).unwrap_or_else(|| {
+            Stand::waiting(
+                "Registering",
+                format!("transaction {} has been sent", attempt.hash),
+            )
+        }),
         (Phase::Reverted, _) => Stand::stalled(
             "RegistrationReverted",
             "the transaction was included and reverted: raise registration.edition to ask for a new registration",
@@ -312,14 +461,23 @@ fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> Stan
 /// What keeps the registry itself from registering anything.
 fn held_up(registry: &IdentityRegistry) -> Option<Stand> {
     if registry.spec.suspend != Suspend::None {
-        return Some(Stand::waiting("Suspended", format!("IdentityRegistry {} is suspended", registry.name_any())));
+        return Some(Stand::waiting(
+            "Suspended",
+            format!("IdentityRegistry {} is suspended", registry.name_any()),
+        ));
     }
     let ready = condition::find(&registry.status.as_ref()?.conditions, "Ready")?;
     if ready.is_true() {
         return None;
     }
     let why = ready.message.as_deref().unwrap_or_default();
-    Some(Stand::waiting("RegistryNotReady", format!("IdentityRegistry {} is not ready: {why}", registry.name_any())))
+    Some(Stand::waiting(
+        "RegistryNotReady",
+        format!(
+            "IdentityRegistry {} is not ready: {why}",
+            registry.name_any()
+        ),
+    ))
 }
 
 fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Stand {
@@ -335,12 +493,21 @@ fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Stand {
 
 /// Why an offer whose agent is registered is not listed all the same.
 fn inactive(seen: &Seen) -> Option<Stand> {
-    let Seen { offer, registry: Some(registry), standing, .. } = seen else { return None };
+    let Seen {
+        offer,
+        registry: Some(registry),
+        standing,
+        ..
+    } = seen
+    else {
+        return None;
+    };
     match standing {
         Some(Standing::NamespaceNotAllowed) => Some(not_allowed(offer, registry)),
-        Some(Standing::Drained) => {
-            Some(Stand::stalled("Drained", "the offer has been drained; its document is inactive"))
-        }
+        Some(Standing::Drained) => Some(Stand::stalled(
+            "Drained",
+            "the offer has been drained; its document is inactive",
+        )),
         _ => None,
     }
 }
@@ -355,7 +522,9 @@ fn registration(
     let Some(record) = record else { return before };
     let result = record.result.as_ref();
     Some(RegistrationStatus {
-        registry: registry.map(ResourceExt::name_any).or_else(|| before.and_then(|before| before.registry)),
+        registry: registry
+            .map(ResourceExt::name_any)
+            .or_else(|| before.and_then(|before| before.registry)),
         key: Some(record.key),
         agent_id: result.map(|result| result.agent_id.clone()),
         agent_uri: record.agent_uri.clone().filter(|_| result.is_some()),
@@ -371,8 +540,14 @@ fn registration(
 /// The price as people read it: the amount, the token if it is named, and what it is for.
 fn price(price: &PriceTable, offer: &ServiceOffer) -> Option<String> {
     let payment = &offer.spec.payment;
-    let symbol = payment.asset.as_ref().and_then(|asset| asset.symbol.as_deref());
-    let currency = payment.card.as_ref().and_then(|card| card.currency.as_deref());
+    let symbol = payment
+        .asset
+        .as_ref()
+        .and_then(|asset| asset.symbol.as_deref());
+    let currency = payment
+        .card
+        .as_ref()
+        .and_then(|card| card.currency.as_deref());
     let units = [
         (&price.per_request, "request"),
         (&price.per_mtok, "MTok"),
@@ -380,8 +555,13 @@ fn price(price: &PriceTable, offer: &ServiceOffer) -> Option<String> {
         (&price.per_epoch, "epoch"),
         (&price.per_mb, "MB"),
     ];
-    let (amount, unit) = units.into_iter().find_map(|(amount, unit)| amount.as_ref().map(|amount| (amount, unit)))?;
-    let coin = symbol.or(currency).map(|coin| format!(" {coin}")).unwrap_or_default();
+    let (amount, unit) = units
+        .into_iter()
+        .find_map(|(amount, unit)| amount.as_ref().map(|amount| (amount, unit)))?;
+    let coin = symbol
+        .or(currency)
+        .map(|coin| format!(" {coin}"))
+        .unwrap_or_default();
     Some(format!("{amount}{coin}/{unit}"))
 }
 
@@ -394,7 +574,9 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Note
             .and_then(|found| found.reason.clone())
     };
     let message = |type_: &str| {
-        condition::find(&planned.conditions, type_).and_then(|found| found.message.clone()).unwrap_or_default()
+        condition::find(&planned.conditions, type_)
+            .and_then(|found| found.message.clone())
+            .unwrap_or_default()
     };
     if planned.agent_id.is_some() && current.agent_id != planned.agent_id {
         notes.push(Note {
@@ -404,10 +586,15 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Note
             action: "Register",
         });
     }
-    if let Some(stalled) =
-        reason(planned, "Stalled").filter(|stalled| reason(current, "Stalled").as_ref() != Some(stalled))
+    if let Some(stalled) = reason(planned, "Stalled")
+        .filter(|stalled| reason(current, "Stalled").as_ref() != Some(stalled))
     {
-        notes.push(Note { warning: true, reason: stalled, message: message("Stalled"), action: "Reconcile" });
+        notes.push(Note {
+            warning: true,
+            reason: stalled,
+            message: message("Stalled"),
+            action: "Reconcile",
+        });
     }
     notes
 }
@@ -423,10 +610,17 @@ pub fn must_write(
     planned: &ServiceOfferStatus,
 ) -> bool {
     let own = |status: &ServiceOfferStatus| {
-        let ours = status.conditions.iter().filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+        let ours = status
+            .conditions
+            .iter()
+            .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
         let mut conditions: Vec<Condition> = ours.cloned().collect();
         conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
-        ServiceOfferStatus { conditions, agent_resolution: None, ..status.clone() }
+        ServiceOfferStatus {
+            conditions,
+            agent_resolution: None,
+            ..status.clone()
+        }
     };
     let stands = own(&overlay(current, planned)) == own(current);
     !stands || (own(current) != own(planned) && applied != Some(planned))
@@ -434,18 +628,31 @@ pub fn must_write(
 
 /// The status that stands once another has been applied over it, as far as both are ours.
 fn overlay(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> ServiceOfferStatus {
-    let planned_too = |condition: &&Condition| condition::find(&planned.conditions, &condition.type_).is_none();
+    let planned_too =
+        |condition: &&Condition| condition::find(&planned.conditions, &condition.type_).is_none();
     let kept = current.conditions.iter().filter(planned_too).cloned();
     ServiceOfferStatus {
         observed_generation: planned.observed_generation.or(current.observed_generation),
         conditions: kept.chain(planned.conditions.iter().cloned()).collect(),
-        endpoint: planned.endpoint.clone().or_else(|| current.endpoint.clone()),
+        endpoint: planned
+            .endpoint
+            .clone()
+            .or_else(|| current.endpoint.clone()),
         url: planned.url.clone().or_else(|| current.url.clone()),
         price: planned.price.clone().or_else(|| current.price.clone()),
-        agent_id: planned.agent_id.clone().or_else(|| current.agent_id.clone()),
-        registration_tx_hash: planned.registration_tx_hash.clone().or_else(|| current.registration_tx_hash.clone()),
+        agent_id: planned
+            .agent_id
+            .clone()
+            .or_else(|| current.agent_id.clone()),
+        registration_tx_hash: planned
+            .registration_tx_hash
+            .clone()
+            .or_else(|| current.registration_tx_hash.clone()),
         agent_resolution: current.agent_resolution.clone(),
-        registration: planned.registration.clone().or_else(|| current.registration.clone()),
+        registration: planned
+            .registration
+            .clone()
+            .or_else(|| current.registration.clone()),
     }
 }
 

@@ -10,7 +10,8 @@ use alloy::primitives::{Address, B256};
 use kube::core::DeserializeGuard;
 
 use crate::api::{
-    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, OfferRef, Phase, RegistryContract, ServiceOffer,
+    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, OfferRef, Phase,
+    RegistryContract, ServiceOffer,
 };
 use crate::chain::abi;
 use crate::ledger::protocol::{revived, same_agent};
@@ -61,7 +62,11 @@ pub struct Applicant {
 
 impl Applicant {
     fn reference(&self) -> OfferRef {
-        OfferRef { namespace: self.name.0.clone(), name: self.name.1.clone(), uid: self.uid.clone() }
+        OfferRef {
+            namespace: self.name.0.clone(),
+            name: self.name.1.clone(),
+            uid: self.uid.clone(),
+        }
     }
 }
 
@@ -99,22 +104,42 @@ pub fn roll<R: AsRef<AgentRegistration>>(
 impl Roll {
     /// Offers whose agent has no record.
     fn enter(&mut self, ground: &Ground, group: &[&Applicant]) {
-        let adopt = group.iter().find_map(|applicant| applicant.adopt.as_deref());
+        let adopt = group
+            .iter()
+            .find_map(|applicant| applicant.adopt.as_deref());
         let fitting = self.fitting(group, adopt);
         let Some(first) = fitting.first() else { return };
-        let applicants = fitting.iter().map(|applicant| (*applicant).clone()).collect();
-        self.create.push((created(ground, first, adopt, &fitting), applicants));
+        let applicants = fitting
+            .iter()
+            .map(|applicant| (*applicant).clone())
+            .collect();
+        self.create
+            .push((created(ground, first, adopt, &fitting), applicants));
     }
 
     /// Offers whose agent's key has a record.
     fn join(&mut self, ground: &Ground, record: &AgentRegistration, group: &[&Applicant]) {
         let spec = &record.spec;
-        if group.iter().any(|applicant| !is_record_of(spec, ground, applicant)) {
-            let finding = Finding::KeyTaken { name: spec.key.record_name(), other: spec.identity.clone() };
-            self.findings.extend(group.iter().map(|applicant| (applicant.name.clone(), finding.clone())));
+        if group
+            .iter()
+            .any(|applicant| !is_record_of(spec, ground, applicant))
+        {
+            let finding = Finding::KeyTaken {
+                name: spec.key.record_name(),
+                other: spec.identity.clone(),
+            };
+            self.findings.extend(
+                group
+                    .iter()
+                    .map(|applicant| (applicant.name.clone(), finding.clone())),
+            );
             return;
         }
-        let agent = spec.result.as_ref().map(|result| result.agent_id.as_str()).or(spec.adopt.as_deref());
+        let agent = spec
+            .result
+            .as_ref()
+            .map(|result| result.agent_id.as_str())
+            .or(spec.adopt.as_deref());
         let fitting = self.fitting(group, agent);
         if fitting.is_empty() {
             return;
@@ -132,7 +157,11 @@ impl Roll {
             match &applicant.adopt {
                 Some(wanted) if !agent.is_some_and(|agent| is_same(agent, wanted)) => {
                     let (name, recorded) = (applicant.key.record_name(), agent.map(str::to_owned));
-                    let finding = Finding::OtherAgent { wanted: wanted.clone(), name, recorded };
+                    let finding = Finding::OtherAgent {
+                        wanted: wanted.clone(),
+                        name,
+                        recorded,
+                    };
                     self.findings.insert(applicant.name.clone(), finding);
                 }
                 _ => fitting.push(*applicant),
@@ -149,10 +178,19 @@ fn is_same(agent_id: &str, other: &str) -> bool {
 
 /// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want nothing.
 #[must_use]
-pub fn wanted(applicants: &[Applicant], refused: &BTreeMap<OfferName, Finding>) -> BTreeMap<Key, Vec<OfferName>> {
+pub fn wanted(
+    applicants: &[Applicant],
+    refused: &BTreeMap<OfferName, Finding>,
+) -> BTreeMap<Key, Vec<OfferName>> {
     let mut wanted: BTreeMap<Key, Vec<OfferName>> = BTreeMap::new();
-    for applicant in applicants.iter().filter(|applicant| applicant.live && !refused.contains_key(&applicant.name)) {
-        wanted.entry(applicant.key).or_default().push(applicant.name.clone());
+    for applicant in applicants
+        .iter()
+        .filter(|applicant| applicant.live && !refused.contains_key(&applicant.name))
+    {
+        wanted
+            .entry(applicant.key)
+            .or_default()
+            .push(applicant.name.clone());
     }
     wanted
 }
@@ -161,18 +199,32 @@ pub fn wanted(applicants: &[Applicant], refused: &BTreeMap<OfferName, Finding>) 
 #[must_use]
 pub fn settled(applicants: &[Applicant], wanted: &BTreeMap<Key, Vec<OfferName>>) -> BTreeSet<Key> {
     let settled = applicants.iter().filter(|applicant| applicant.settled);
-    settled.map(|applicant| applicant.key).filter(|key| wanted.contains_key(key)).collect()
+    settled
+        .map(|applicant| applicant.key)
+        .filter(|key| wanted.contains_key(key))
+        .collect()
 }
 
 /// Keys of the agents that an offer leads to on these registries.
-pub fn keys_of(offer: &ServiceOffer, registries: &[impl AsRef<IdentityRegistry>]) -> impl Iterator<Item = Key> {
-    registries.iter().filter_map(|registry| key_of(offer, registry.as_ref()))
+pub fn keys_of(
+    offer: &ServiceOffer,
+    registries: &[impl AsRef<IdentityRegistry>],
+) -> impl Iterator<Item = Key> {
+    registries
+        .iter()
+        .filter_map(|registry| key_of(offer, registry.as_ref()))
 }
 
 /// Whether an offer that a record lists may still use its agent. What cannot be decoded is not judged: it keeps its agent.
 #[must_use]
-pub fn may_use(offer: &DeserializeGuard<ServiceOffer>, registries: &[impl AsRef<IdentityRegistry>], key: Key) -> bool {
-    offer.0.as_ref().map_or(true, |offer| keys_of(offer, registries).any(|led_to| led_to == key))
+pub fn may_use(
+    offer: &DeserializeGuard<ServiceOffer>,
+    registries: &[impl AsRef<IdentityRegistry>],
+    key: Key,
+) -> bool {
+    offer.0.as_ref().map_or(true, |offer| {
+        keys_of(offer, registries).any(|led_to| led_to == key)
+    })
 }
 
 /// Whether a record is that of the applicant's agent, and not of another one whose key happens to be the same.
@@ -183,19 +235,31 @@ fn is_record_of(record: &AgentRegistrationSpec, ground: &Ground, applicant: &App
         && record.registry.address == ground.registry
 }
 
-fn created(ground: &Ground, first: &Applicant, adopt: Option<&str>, group: &[&Applicant]) -> AgentRegistrationSpec {
+fn created(
+    ground: &Ground,
+    first: &Applicant,
+    adopt: Option<&str>,
+    group: &[&Applicant],
+) -> AgentRegistrationSpec {
     AgentRegistrationSpec {
         key: first.key,
         identity: first.identity.clone(),
         chain_id: ground.chain_id,
-        registry: RegistryContract { address: ground.registry, code_hash: ground.code_hash },
+        registry: RegistryContract {
+            address: ground.registry,
+            code_hash: ground.code_hash,
+        },
         edition: first.edition,
         signer: ground.signer,
         agent_uri: None,
         calldata_hash: None,
         adopt: adopt.map(str::to_owned),
         phase: Phase::Pending,
-        offers: group.iter().take(MOST_OFFERS).map(|applicant| applicant.reference()).collect(),
+        offers: group
+            .iter()
+            .take(MOST_OFFERS)
+            .map(|applicant| applicant.reference())
+            .collect(),
         attempts: Vec::new(),
         update: None,
         result: None,
@@ -206,15 +270,25 @@ fn created(ground: &Ground, first: &Applicant, adopt: Option<&str>, group: &[&Ap
 }
 
 /// The record with every applicant on its list, alive. Offers that have gone stay on the list until the agent is retired.
-fn joined(ground: &Ground, record: &AgentRegistrationSpec, group: &[&Applicant]) -> AgentRegistrationSpec {
-    let mut wanted = if record.tombstone.is_some() { revived(record) } else { record.clone() };
+fn joined(
+    ground: &Ground,
+    record: &AgentRegistrationSpec,
+    group: &[&Applicant],
+) -> AgentRegistrationSpec {
+    let mut wanted = if record.tombstone.is_some() {
+        revived(record)
+    } else {
+        record.clone()
+    };
     // Made while the registry only watched. Another account than the first is a matter of rotation.
     if wanted.signer.is_none() && wanted.result.is_none() {
         wanted.signer = ground.signer;
     }
     for applicant in group {
         let reference = applicant.reference();
-        let same = |listed: &OfferRef| listed.namespace == reference.namespace && listed.name == reference.name;
+        let same = |listed: &OfferRef| {
+            listed.namespace == reference.namespace && listed.name == reference.name
+        };
         match wanted.offers.iter().position(same) {
             Some(at) => wanted.offers[at] = reference,
             None if wanted.offers.len() < MOST_OFFERS => wanted.offers.push(reference),

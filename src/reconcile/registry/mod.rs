@@ -67,7 +67,10 @@ pub async fn reconcile(
         Ok(registry) if registry.metadata.deletion_timestamp.is_none() => registry,
         Ok(_) => return Ok(Action::await_change()),
         Err(error) => {
-            warn!(error = error.error, "the registry cannot be read: apply it again to see what admission refuses");
+            warn!(
+                error = error.error,
+                "the registry cannot be read: apply it again to see what admission refuses"
+            );
             return Ok(Action::await_change());
         }
     };
@@ -105,7 +108,10 @@ async fn turn(
             return Ok(Rest::Idle);
         }
         Err(error) => {
-            report.trouble = Some(Trouble::Rpc { endpoint: site.endpoint.to_string(), error });
+            report.trouble = Some(Trouble::Rpc {
+                endpoint: site.endpoint.to_string(),
+                error,
+            });
             return Ok(Rest::Idle);
         }
     };
@@ -115,7 +121,9 @@ async fn turn(
     }
     let mut findings = BTreeMap::new();
     let applicants = observe::applicants(context, registry, Timestamp::now());
-    let roll = enrol::roll(&site.ground(&chain), &applicants, |key| context.cache.record(key));
+    let roll = enrol::roll(&site.ground(&chain), &applicants, |key| {
+        context.cache.record(key)
+    });
     let enrolled = apply::enrol(context, leading, &site, roll, memory, &mut findings).await?;
     let retired = apply::retire(context, leading, &site, memory).await?;
 
@@ -123,7 +131,10 @@ async fn turn(
         Ok(view) => view,
         Err(observe::Failure::Kubernetes(error)) => return Err(error.into()),
         Err(observe::Failure::Rpc(error)) => {
-            report.trouble = Some(Trouble::Rpc { endpoint: chain.endpoint.to_string(), error });
+            report.trouble = Some(Trouble::Rpc {
+                endpoint: chain.endpoint.to_string(),
+                error,
+            });
             return Ok(Rest::Busy);
         }
     };
@@ -152,5 +163,9 @@ async fn turn(
         }
     };
     context.findings.replace(&registry.name_any(), findings);
-    Ok(if enrolled || retired { Rest::Now } else { worked })
+    Ok(if enrolled || retired {
+        Rest::Now
+    } else {
+        worked
+    })
 }

@@ -15,7 +15,10 @@ use super::adoption::taken_by;
 use super::enrol::{Applicant, Ground};
 use super::memory::{IndexOf, Memory};
 use super::trouble::{Trouble, Unverified};
-use crate::api::{AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key, Nonce};
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key,
+    Nonce,
+};
 use crate::chain::scan::Step;
 use crate::chain::{Block, Endpoint, Market, RpcError, Signer, abi};
 use crate::cluster;
@@ -99,7 +102,9 @@ pub(super) async fn site(
         Err(error) => return Ok(Err(error.into())),
     };
     if spec.quorum > 1 {
-        return Ok(Err(Trouble::Quorum { quorum: spec.quorum }));
+        return Ok(Err(Trouble::Quorum {
+            quorum: spec.quorum,
+        }));
     }
     let mut endpoints = Vec::new();
     for endpoint in &spec.rpc {
@@ -109,19 +114,37 @@ pub(super) async fn site(
         }
     }
     let Some((endpoint, others)) = endpoints.split_first() else {
-        return Ok(Err(Trouble::EndpointUnknown("spec.rpc names no endpoint".to_owned())));
+        return Ok(Err(Trouble::EndpointUnknown(
+            "spec.rpc names no endpoint".to_owned(),
+        )));
     };
     let signer = match signer(context, registry).await? {
         Ok(signer) => signer,
         Err(trouble) => return Ok(Err(trouble)),
     };
-    let bootstrap = spec.bootstrap.as_ref().map(|bootstrap| Nonce(bootstrap.at_nonce));
+    let bootstrap = spec
+        .bootstrap
+        .as_ref()
+        .map(|bootstrap| Nonce(bootstrap.at_nonce));
     let (endpoint, others) = (endpoint.clone(), others.to_vec());
     let generation = registry.metadata.generation;
-    Ok(Ok(Site { name, generation, chain_id: spec.chain_id, address, endpoint, others, signer, limits, bootstrap }))
+    Ok(Ok(Site {
+        name,
+        generation,
+        chain_id: spec.chain_id,
+        address,
+        endpoint,
+        others,
+        signer,
+        limits,
+        bootstrap,
+    }))
 }
 
-async fn resolve(context: &Context, endpoint: &EndpointSpec) -> Result<Result<Endpoint, Trouble>, cluster::Error> {
+async fn resolve(
+    context: &Context,
+    endpoint: &EndpointSpec,
+) -> Result<Result<Endpoint, Trouble>, cluster::Error> {
     let unknown = |message: String| Ok(Err(Trouble::EndpointUnknown(message)));
     let url = match (&endpoint.url, &endpoint.url_from) {
         (Some(url), _) => url.clone(),
@@ -147,7 +170,9 @@ async fn signer(
     context: &Context,
     registry: &IdentityRegistry,
 ) -> Result<Result<Option<Signer>, Trouble>, cluster::Error> {
-    let Some(first) = registry.spec.signers.first() else { return Ok(Ok(None)) };
+    let Some(first) = registry.spec.signers.first() else {
+        return Ok(Ok(None));
+    };
     let Some(key) = context.reader.secret(&first.secret_ref).await? else {
         let (secret, key) = (first.secret_ref.name.clone(), first.secret_ref.key.clone());
         return Ok(Err(Trouble::SignerMissing { secret, key }));
@@ -155,7 +180,10 @@ async fn signer(
     let address = first.address.parse().unwrap_or_default();
     Ok(Signer::new(&key, address)
         .map(Some)
-        .map_err(|error| Trouble::SignerKey { address: first.address.clone(), error }))
+        .map_err(|error| Trouble::SignerKey {
+            address: first.address.clone(),
+            error,
+        }))
 }
 
 /// The chain at one look.
@@ -179,7 +207,10 @@ pub(super) struct Account {
 }
 
 /// Looks at the chain through the first endpoint that answers.
-pub(super) async fn chain(site: &Site, memory: &mut Memory) -> Result<Result<Chain, Unverified>, RpcError> {
+pub(super) async fn chain(
+    site: &Site,
+    memory: &mut Memory,
+) -> Result<Result<Chain, Unverified>, RpcError> {
     let mut chain_id = site.endpoint.chain_id().await;
     let mut endpoint = &site.endpoint;
     for other in &site.others {
@@ -193,7 +224,10 @@ pub(super) async fn chain(site: &Site, memory: &mut Memory) -> Result<Result<Cha
     }
     let actual = chain_id?;
     if actual != site.chain_id {
-        return Ok(Err(Unverified::WrongChain { expected: site.chain_id, actual }));
+        return Ok(Err(Unverified::WrongChain {
+            expected: site.chain_id,
+            actual,
+        }));
     }
     let Some(genesis) = endpoint.block(BlockNumberOrTag::Number(0)).await? else {
         return Ok(Err(Unverified::NoFinality));
@@ -202,10 +236,14 @@ pub(super) async fn chain(site: &Site, memory: &mut Memory) -> Result<Result<Cha
     let Some(code_hash) = endpoint.code_hash(address).await? else {
         return Ok(Err(Unverified::NoContract { address, chain_id }));
     };
-    let Some(version) = endpoint.version(address).await? else { return Ok(Err(Unverified::NotARegistry { address })) };
+    let Some(version) = endpoint.version(address).await? else {
+        return Ok(Err(Unverified::NotARegistry { address }));
+    };
     let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
     let finalized = endpoint.block(BlockNumberOrTag::Finalized).await?;
-    let (Some(latest), Some(finalized)) = (latest, finalized) else { return Ok(Err(Unverified::NoFinality)) };
+    let (Some(latest), Some(finalized)) = (latest, finalized) else {
+        return Ok(Err(Unverified::NoFinality));
+    };
     let account = match &site.signer {
         None => None,
         Some(signer) => {
@@ -214,31 +252,67 @@ pub(super) async fn chain(site: &Site, memory: &mut Memory) -> Result<Result<Cha
                 return Ok(Err(Unverified::SignerHasCode { address }));
             }
             let sight = sight(endpoint, address, &latest, &finalized).await?;
-            let (balance, market) = (endpoint.balance(address).await?, endpoint.market(&latest).await?);
-            Some(Account { sight, balance, market })
+            let (balance, market) = (
+                endpoint.balance(address).await?,
+                endpoint.market(&latest).await?,
+            );
+            Some(Account {
+                sight,
+                balance,
+                market,
+            })
         }
     };
     let genesis_hash = genesis.hash;
-    let chain = Chain { endpoint: endpoint.clone(), genesis_hash, latest, finalized, code_hash, version, account };
+    let chain = Chain {
+        endpoint: endpoint.clone(),
+        genesis_hash,
+        latest,
+        finalized,
+        code_hash,
+        version,
+        account,
+    };
     if let Some(signer) = &site.signer {
         index(site, &chain, signer.address(), memory).await?;
     }
     Ok(Ok(chain))
 }
 
-async fn sight(endpoint: &Endpoint, account: Address, latest: &Block, finalized: &Block) -> Result<Sight, RpcError> {
+async fn sight(
+    endpoint: &Endpoint,
+    account: Address,
+    latest: &Block,
+    finalized: &Block,
+) -> Result<Sight, RpcError> {
     let counts = endpoint.counts(account, finalized.number).await?;
-    Ok(Sight { counts, finalized_block: finalized.number, base_fee: latest.base_fee })
+    Ok(Sight {
+        counts,
+        finalized_block: finalized.number,
+        base_fee: latest.base_fee,
+    })
 }
 
 /// Reads logs until the index reaches the final block, or the time for it is up.
-async fn index(site: &Site, chain: &Chain, owner: Address, memory: &mut Memory) -> Result<(), RpcError> {
-    let of = IndexOf { chain_id: site.chain_id, genesis_hash: chain.genesis_hash, registry: site.address, owner };
+async fn index(
+    site: &Site,
+    chain: &Chain,
+    owner: Address,
+    memory: &mut Memory,
+) -> Result<(), RpcError> {
+    let of = IndexOf {
+        chain_id: site.chain_id,
+        genesis_hash: chain.genesis_hash,
+        registry: site.address,
+        owner,
+    };
     if memory.index.as_ref().is_none_or(|(known, ..)| *known != of) {
         let index = empty_index(site, chain, owner).await?;
         memory.index = Some((of, Arc::new(index), Step::default()));
     }
-    let Some((_, index, step)) = &mut memory.index else { return Ok(()) };
+    let Some((_, index, step)) = &mut memory.index else {
+        return Ok(());
+    };
     let index = Arc::make_mut(index);
     let begun = Instant::now();
     while let Some((from, to)) = step.range(index.next_block(), chain.finalized.number) {
@@ -255,7 +329,10 @@ async fn index(site: &Site, chain: &Chain, owner: Address, memory: &mut Memory) 
             Err(error) => return Err(error),
         }
     }
-    let last = index.next_block().checked_sub(1).filter(|last| index.covered() != Some(*last));
+    let last = index
+        .next_block()
+        .checked_sub(1)
+        .filter(|last| index.covered() != Some(*last));
     if let Some(last) = last {
         let balance = chain.endpoint.balance_of(site.address, owner, last).await?;
         if !index.vouch(balance) {
@@ -269,7 +346,9 @@ async fn index(site: &Site, chain: &Chain, owner: Address, memory: &mut Memory) 
 /// An index that begins at the account's first use, with what others had given it until then.
 async fn empty_index(site: &Site, chain: &Chain, owner: Address) -> Result<OwnerIndex, RpcError> {
     let first = first_use(&chain.endpoint, owner, &chain.finalized).await;
-    let Some(before) = first.checked_sub(1) else { return Ok(OwnerIndex::new(owner, 0, U256::ZERO)) };
+    let Some(before) = first.checked_sub(1) else {
+        return Ok(OwnerIndex::new(owner, 0, U256::ZERO));
+    };
     match chain.endpoint.balance_of(site.address, owner, before).await {
         Ok(held) => Ok(OwnerIndex::new(owner, first, held)),
         // There was no registry yet.
@@ -286,7 +365,10 @@ async fn first_use(endpoint: &Endpoint, account: Address, finalized: &Block) -> 
     let (mut unused, mut used) = (0, finalized.number + 1);
     while unused + 1 < used {
         let middle = unused + (used - unused) / 2;
-        match endpoint.count_at(account, BlockNumberOrTag::Number(middle)).await {
+        match endpoint
+            .count_at(account, BlockNumberOrTag::Number(middle))
+            .await
+        {
             Ok(Nonce(0)) => unused = middle,
             Ok(_) => used = middle,
             Err(_) => return 0,
@@ -297,13 +379,27 @@ async fn first_use(endpoint: &Endpoint, account: Address, finalized: &Block) -> 
 }
 
 /// Offers that lead to this registry.
-pub(super) fn applicants(context: &Context, registry: &IdentityRegistry, now: Timestamp) -> Vec<Applicant> {
+pub(super) fn applicants(
+    context: &Context,
+    registry: &IdentityRegistry,
+    now: Timestamp,
+) -> Vec<Applicant> {
     let registries = context.cache.registries();
     let name = registry.name_any();
     let mut offers = context.cache.offers();
-    offers.retain(|offer| offer.spec.registration.is_some() && offer.metadata.deletion_timestamp.is_none());
+    offers.retain(|offer| {
+        offer.spec.registration.is_some() && offer.metadata.deletion_timestamp.is_none()
+    });
     offers.sort_by_key(|offer| {
-        (offer.metadata.creation_timestamp.as_ref().map(|time| time.0), offer.namespace(), offer.name_any())
+        (
+            offer
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0),
+            offer.namespace(),
+            offer.name_any(),
+        )
     });
     let applicant = |offer: &crate::api::ServiceOffer| {
         let own = offer.spec.registration.as_ref()?;
@@ -325,7 +421,9 @@ pub(super) fn applicants(context: &Context, registry: &IdentityRegistry, now: Ti
             edition: own.edition,
             adopt: own.agent_id.clone(),
             // An id beside a key is this operator's own mirror, and no relic.
-            relic: status.filter(|_| told.is_none()).and_then(|status| status.agent_id.clone()),
+            relic: status
+                .filter(|_| told.is_none())
+                .and_then(|status| status.agent_id.clone()),
             live: standing == Standing::Live,
             settled: told == Some(resolution.key),
         })
@@ -337,7 +435,10 @@ pub(super) fn applicants(context: &Context, registry: &IdentityRegistry, now: Ti
 #[derive(Debug)]
 pub(super) enum View {
     /// The registry has no signer.
-    Watching { records: Vec<AgentRegistration>, adoptees: BTreeMap<Key, Adoptee> },
+    Watching {
+        records: Vec<AgentRegistration>,
+        adoptees: BTreeMap<Key, Adoptee>,
+    },
     /// The ledger as a whole needs something first.
     Unready(Box<(LedgerStep, Option<Held>)>),
     /// The ledger may be used.
@@ -370,7 +471,11 @@ pub(super) async fn ledger(
     memory: &mut Memory,
 ) -> Result<Result<View, Freeze>, Failure> {
     let (Some(signer), Some(account)) = (&site.signer, &chain.account) else {
-        let records = if adopting(context, site) { context.store.records_after(None).await? } else { Vec::new() };
+        let records = if adopting(context, site) {
+            context.store.records_after(None).await?
+        } else {
+            Vec::new()
+        };
         let adoptees = adoptees(site, chain, &records).await?;
         return Ok(Ok(View::Watching { records, adoptees }));
     };
@@ -378,19 +483,29 @@ pub(super) async fn ledger(
     let held = context.store.hold(site.chain_id, address).await?;
     let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&site.name).await?;
     // Money is spent by the spec that stands, not by a copy that may be older: it may have been taken back since.
-    if registry.as_ref().is_none_or(|registry| registry.metadata.generation != site.generation) {
+    if registry
+        .as_ref()
+        .is_none_or(|registry| registry.metadata.generation != site.generation)
+    {
         return Err(cluster::Error::Conflict.into());
     }
-    let active = held.as_ref().is_some_and(|held| held.spec().quarantine.is_none());
-    let waiting = applicants.iter().any(|applicant| applicant.live && waits(context, applicant.key));
+    let active = held
+        .as_ref()
+        .is_some_and(|held| held.spec().quarantine.is_none());
+    let waiting = applicants
+        .iter()
+        .any(|applicant| applicant.live && waits(context, applicant.key));
     let census = waiting || !active || adopting(context, site);
     let records = match (&held, census) {
         (Some(held), false) => entries_records(context, held).await?,
         (held, _) => by_key(context.store.records_after(held.as_ref()).await?),
     };
     // A ledger may be born only on counts that were read after its marker.
-    let sight =
-        if active { account.sight } else { sight(&chain.endpoint, address, &chain.latest, &chain.finalized).await? };
+    let sight = if active {
+        account.sight
+    } else {
+        sight(&chain.endpoint, address, &chain.latest, &chain.finalized).await?
+    };
     let place = Place {
         chain_id: site.chain_id,
         genesis_hash: chain.genesis_hash,
@@ -398,49 +513,106 @@ pub(super) async fn ledger(
         cluster_uid: context.cluster_uid.clone(),
     };
     let past = Past {
-        marker: registry.as_ref().and_then(|registry| marker(registry, address)),
-        attempted: records.values().any(|record| place.has_attempt(&record.spec)),
+        marker: registry
+            .as_ref()
+            .and_then(|registry| marker(registry, address)),
+        attempted: records
+            .values()
+            .any(|record| place.has_attempt(&record.spec)),
         bootstrap: site.bootstrap,
-        seen: memory.seen.get(&(site.chain_id, address)).copied().unwrap_or_default(),
+        seen: memory
+            .seen
+            .get(&(site.chain_id, address))
+            .copied()
+            .unwrap_or_default(),
     };
-    let step = ledger_step(&place, held.as_ref().map(|held| (held.spec(), held.uid())), &past, &sight);
+    let step = ledger_step(
+        &place,
+        held.as_ref().map(|held| (held.spec(), held.uid())),
+        &past,
+        &sight,
+    );
     let held = match (step, held) {
         (Err(freeze), _) => return Ok(Err(freeze)),
         (Ok(LedgerStep::Ready), Some(held)) => held,
         (Ok(step), held) => return Ok(Ok(View::Unready(Box::new((step, held))))),
     };
-    memory.seen.insert((site.chain_id, address), held.spec().next);
+    memory
+        .seen
+        .insert((site.chain_id, address), held.spec().next);
     let Some(index) = memory.index.as_ref().map(|(_, index, _)| Arc::clone(index)) else {
-        return Ok(Ok(View::Unready(Box::new((LedgerStep::Settle, Some(held))))));
+        return Ok(Ok(View::Unready(Box::new((
+            LedgerStep::Settle,
+            Some(held),
+        )))));
     };
-    let look = Look { ledger: held.spec(), index: &index, sight: &sight };
+    let look = Look {
+        ledger: held.spec(),
+        index: &index,
+        sight: &sight,
+    };
     let evidence = evidence(site, chain, look, &records, memory).await?;
     let mut witnesses = BTreeMap::new();
-    let pending = records.values().filter(|record| site.has(&record.spec) && record.spec.result.is_none());
-    for key in pending.map(|record| record.spec.key).filter(|key| !look.ledger.registering.contains_key(key)) {
+    let pending = records
+        .values()
+        .filter(|record| site.has(&record.spec) && record.spec.result.is_none());
+    for key in pending
+        .map(|record| record.spec.key)
+        .filter(|key| !look.ledger.registering.contains_key(key))
+    {
         let found = witnesses_of(site, chain, &index, key).await?;
         if !found.is_empty() {
             witnesses.insert(key, found);
         }
     }
     let adoptees = adoptees(site, chain, records.values()).await?;
-    let day = if census { day(chain, memory).await? } else { memory.day.map_or(0, |(block, _)| block) };
-    Ok(Ok(View::Ready(Box::new(Ready { held, sight, index, records, census, evidence, witnesses, adoptees, day }))))
+    let day = if census {
+        day(chain, memory).await?
+    } else {
+        memory.day.map_or(0, |(block, _)| block)
+    };
+    Ok(Ok(View::Ready(Box::new(Ready {
+        held,
+        sight,
+        index,
+        records,
+        census,
+        evidence,
+        witnesses,
+        adoptees,
+        day,
+    }))))
 }
 
 /// Whether a key has no result yet, as far as the cache knows.
 fn waits(context: &Context, key: Key) -> bool {
-    context.cache.record(key).is_some_and(|record| record.spec.result.is_none())
+    context
+        .cache
+        .record(key)
+        .is_some_and(|record| record.spec.result.is_none())
 }
 
 /// Whether a record waits to adopt an agent, as far as the cache knows.
 fn adopting(context: &Context, site: &Site) -> bool {
-    let waits = |record: &AgentRegistration| record.spec.adopt.is_some() && record.spec.result.is_none();
-    context.cache.records().iter().any(|record| site.has(&record.spec) && waits(record))
+    let waits =
+        |record: &AgentRegistration| record.spec.adopt.is_some() && record.spec.result.is_none();
+    context
+        .cache
+        .records()
+        .iter()
+        .any(|record| site.has(&record.spec) && waits(record))
 }
 
-async fn entries_records(context: &Context, held: &Held) -> Result<BTreeMap<Key, AgentRegistration>, cluster::Error> {
-    let keys: BTreeSet<Key> = held.spec().entries.values().filter_map(|entry| entry.key).collect();
+async fn entries_records(
+    context: &Context,
+    held: &Held,
+) -> Result<BTreeMap<Key, AgentRegistration>, cluster::Error> {
+    let keys: BTreeSet<Key> = held
+        .spec()
+        .entries
+        .values()
+        .filter_map(|entry| entry.key)
+        .collect();
     let mut records = BTreeMap::new();
     for key in keys {
         if let Some(record) = context.store.record_after(held, key).await? {
@@ -451,12 +623,17 @@ async fn entries_records(context: &Context, held: &Held) -> Result<BTreeMap<Key,
 }
 
 fn by_key(records: Vec<AgentRegistration>) -> BTreeMap<Key, AgentRegistration> {
-    records.into_iter().map(|record| (record.spec.key, record)).collect()
+    records
+        .into_iter()
+        .map(|record| (record.spec.key, record))
+        .collect()
 }
 
 fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
     let ledgers = &registry.status.as_ref()?.ledgers;
-    let own = ledgers.iter().find(|marker| marker.signer == format!("{signer:#x}"))?;
+    let own = ledgers
+        .iter()
+        .find(|marker| marker.signer == format!("{signer:#x}"))?;
     Some(own.uid.clone())
 }
 
@@ -471,8 +648,19 @@ async fn evidence(
     let mut all = BTreeMap::new();
     let counts = look.sight.counts;
     for (nonce, entry) in &look.ledger.entries {
-        let Some(record) = entry.key.and_then(|key| records.get(&key)).map(|record| &record.spec) else { continue };
-        let attempts = || record.attempts.iter().filter(|attempt| attempt.nonce == *nonce);
+        let Some(record) = entry
+            .key
+            .and_then(|key| records.get(&key))
+            .map(|record| &record.spec)
+        else {
+            continue;
+        };
+        let attempts = || {
+            record
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.nonce == *nonce)
+        };
         let mut evidence = Evidence::default();
         if record.result.is_some() {
             continue;
@@ -483,7 +671,10 @@ async fn evidence(
         if *nonce < counts.latest && evidence.witnesses.is_empty() {
             for attempt in attempts() {
                 if let Some(receipt) = chain.endpoint.receipt(attempt.hash).await? {
-                    evidence.included = Some(Inclusion { transaction: attempt.hash, succeeded: receipt.succeeded });
+                    evidence.included = Some(Inclusion {
+                        transaction: attempt.hash,
+                        succeeded: receipt.succeeded,
+                    });
                 }
             }
         }
@@ -496,16 +687,27 @@ async fn evidence(
 }
 
 /// Everything that proves whose a key's final registrations are.
-async fn witnesses_of(site: &Site, chain: &Chain, index: &OwnerIndex, key: Key) -> Result<Vec<Witness>, RpcError> {
+async fn witnesses_of(
+    site: &Site,
+    chain: &Chain,
+    index: &OwnerIndex,
+    key: Key,
+) -> Result<Vec<Witness>, RpcError> {
     let mut witnesses = Vec::new();
     for registration in index.registrations(key) {
         let transaction = chain.endpoint.transaction(registration.transaction).await?;
         let receipt = chain.endpoint.receipt(registration.transaction).await?;
         let (Some((sender, nonce)), Some(receipt)) = (transaction, receipt) else {
             let what = "a transaction whose log it has";
-            return Err(RpcError::Incomplete { call: "eth_getTransactionByHash", what });
+            return Err(RpcError::Incomplete {
+                call: "eth_getTransactionByHash",
+                what,
+            });
         };
-        let owner = chain.endpoint.owner_of(site.address, registration.agent_id, chain.finalized.number).await?;
+        let owner = chain
+            .endpoint
+            .owner_of(site.address, registration.agent_id, chain.finalized.number)
+            .await?;
         witnesses.push(Witness {
             registration: registration.clone(),
             sender,
@@ -523,17 +725,42 @@ async fn adoptees<'a>(
     chain: &Chain,
     records: impl IntoIterator<Item = &'a AgentRegistration> + Clone,
 ) -> Result<BTreeMap<Key, Adoptee>, RpcError> {
-    let ours = || records.clone().into_iter().filter(|record| site.has(&record.spec));
+    let ours = || {
+        records
+            .clone()
+            .into_iter()
+            .filter(|record| site.has(&record.spec))
+    };
     let mut adoptees = BTreeMap::new();
     for record in ours().filter(|record| record.spec.result.is_none()) {
-        let Some(agent_id) = record.spec.adopt.as_deref().and_then(abi::agent_id) else { continue };
+        let Some(agent_id) = record.spec.adopt.as_deref().and_then(abi::agent_id) else {
+            continue;
+        };
         let block = chain.finalized.number;
-        let known = chain.endpoint.owner_of(site.address, agent_id, block).await?.is_some();
-        let uri = if known { chain.endpoint.token_uri(site.address, agent_id, block).await? } else { None };
+        let known = chain
+            .endpoint
+            .owner_of(site.address, agent_id, block)
+            .await?
+            .is_some();
+        let uri = if known {
+            chain
+                .endpoint
+                .token_uri(site.address, agent_id, block)
+                .await?
+        } else {
+            None
+        };
         let agent_uri = uri.unwrap_or_default();
         let taken_by = taken_by(record, agent_id, &agent_uri, ours());
         let known_at = known.then_some((block, chain.finalized.hash));
-        adoptees.insert(record.spec.key, Adoptee { known_at, agent_uri, taken_by });
+        adoptees.insert(
+            record.spec.key,
+            Adoptee {
+                known_at,
+                agent_uri,
+                taken_by,
+            },
+        );
     }
     Ok(adoptees)
 }
@@ -544,14 +771,24 @@ async fn day(chain: &Chain, memory: &mut Memory) -> Result<u64, RpcError> {
         return Ok(block);
     }
     let since = chain.latest.timestamp.saturating_sub(DAY);
-    let (mut before, mut within) = (memory.day.map_or(0, |(block, _)| block), chain.latest.number);
+    let (mut before, mut within) = (
+        memory.day.map_or(0, |(block, _)| block),
+        chain.latest.number,
+    );
     while before < within {
         let middle = before + (within - before) / 2;
-        match chain.endpoint.block(BlockNumberOrTag::Number(middle)).await? {
+        match chain
+            .endpoint
+            .block(BlockNumberOrTag::Number(middle))
+            .await?
+        {
             Some(block) if block.timestamp < since => before = middle + 1,
             Some(_) => within = middle,
             None => {
-                return Err(RpcError::Incomplete { call: "eth_getBlockByNumber", what: "a block below the latest" });
+                return Err(RpcError::Incomplete {
+                    call: "eth_getBlockByNumber",
+                    what: "a block below the latest",
+                });
             }
         }
     }

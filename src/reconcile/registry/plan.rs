@@ -48,12 +48,20 @@ pub fn entries(
     let mut steps = Steps::default();
     let nothing = Evidence::default();
     for (nonce, entry) in &look.ledger.entries {
-        let record = entry.key.and_then(|key| records.get(&key)).map(|record| &record.spec);
+        let record = entry
+            .key
+            .and_then(|key| records.get(&key))
+            .map(|record| &record.spec);
         let foreign = record.is_some_and(|record| !is_ours(record));
         if foreign && *nonce < look.sight.counts.latest {
             continue;
         }
-        match entry_step(look, *nonce, record, evidence.get(nonce).unwrap_or(&nothing)) {
+        match entry_step(
+            look,
+            *nonce,
+            record,
+            evidence.get(nonce).unwrap_or(&nothing),
+        ) {
             Err(freeze) => {
                 steps.freeze.get_or_insert(freeze);
             }
@@ -82,12 +90,23 @@ pub fn entries(
 /// Drops what would spend, and notes which records own a nonce that nothing was signed for yet.
 fn hold_back(steps: &mut Steps, look: Look<'_>, records: &BTreeMap<Key, AgentRegistration>) {
     let held_back = std::mem::take(&mut steps.spend);
-    let unsigned = held_back.iter().filter(|(_, spend)| **spend == Spend::Sign).map(|(nonce, _)| nonce);
+    let unsigned = held_back
+        .iter()
+        .filter(|(_, spend)| **spend == Spend::Sign)
+        .map(|(nonce, _)| nonce);
     let keys = unsigned.filter_map(|nonce| look.ledger.entries.get(nonce)?.key);
-    let pending = keys.filter_map(|key| records.get(&key)).filter(|record| record.spec.phase == Phase::Pending);
-    steps.note.extend(
-        pending.map(|record| (record.spec.key, AgentRegistrationSpec { phase: Phase::Bound, ..record.spec.clone() })),
-    );
+    let pending = keys
+        .filter_map(|key| records.get(&key))
+        .filter(|record| record.spec.phase == Phase::Pending);
+    steps.note.extend(pending.map(|record| {
+        (
+            record.spec.key,
+            AgentRegistrationSpec {
+                phase: Phase::Bound,
+                ..record.spec.clone()
+            },
+        )
+    }));
 }
 
 /// What the records of an account say was spent from a block on, and who paid.
@@ -101,18 +120,44 @@ pub fn spent<'a>(
         .into_iter()
         .map(|record| &record.spec)
         .filter(|record| record.is_of(look.ledger.chain_id, look.ledger.signer));
-    let recent = of_account.filter(|record| record.result.as_ref().is_some_and(|result| result.block >= from_block));
-    recent.map(|record| (payer(&record.identity), record.spent_wei.unwrap_or_default().0)).collect()
+    let recent = of_account.filter(|record| {
+        record
+            .result
+            .as_ref()
+            .is_some_and(|result| result.block >= from_block)
+    });
+    recent
+        .map(|record| {
+            (
+                payer(&record.identity),
+                record.spent_wei.unwrap_or_default().0,
+            )
+        })
+        .collect()
 }
 
 /// What there is to spend: the balance without what unmined transactions may take, and the day without what was spent in it
 /// or is reserved.
 #[must_use]
-pub fn purse(look: Look<'_>, balance: u128, spent: &[(Option<&str>, u128)], reservations: &[Reservation]) -> Purse {
-    let unmined = reservations.iter().filter(|reservation| reservation.nonce >= look.sight.counts.latest);
-    let taken = unmined.map(|reservation| reservation.amount).fold(0, u128::saturating_add);
-    let mut purse = Purse { balance: balance.saturating_sub(taken), ..Purse::default() };
-    spent.iter().for_each(|(namespace, amount)| purse.use_up(*namespace, *amount));
+pub fn purse(
+    look: Look<'_>,
+    balance: u128,
+    spent: &[(Option<&str>, u128)],
+    reservations: &[Reservation],
+) -> Purse {
+    let unmined = reservations
+        .iter()
+        .filter(|reservation| reservation.nonce >= look.sight.counts.latest);
+    let taken = unmined
+        .map(|reservation| reservation.amount)
+        .fold(0, u128::saturating_add);
+    let mut purse = Purse {
+        balance: balance.saturating_sub(taken),
+        ..Purse::default()
+    };
+    spent
+        .iter()
+        .for_each(|(namespace, amount)| purse.use_up(*namespace, *amount));
     for reservation in reservations {
         purse.use_up(reservation.namespace.as_deref(), reservation.amount);
     }
@@ -126,13 +171,20 @@ pub fn reservations(
     records: &BTreeMap<Key, AgentRegistration>,
     per_registration: u128,
 ) -> Vec<Reservation> {
-    protocol::reserved(look.ledger, |key| records.get(&key).map(|record| record.spec.clone()), per_registration)
+    protocol::reserved(
+        look.ledger,
+        |key| records.get(&key).map(|record| record.spec.clone()),
+        per_registration,
+    )
 }
 
 /// Nonces of [`Steps::prune`].
 #[must_use]
 pub fn pruned_nonces(steps: &Steps) -> (BTreeSet<Nonce>, Vec<u64>) {
-    (steps.prune.keys().copied().collect(), steps.prune.values().copied().flatten().collect())
+    (
+        steps.prune.keys().copied().collect(),
+        steps.prune.values().copied().flatten().collect(),
+    )
 }
 
 #[cfg(test)]

@@ -70,59 +70,115 @@ impl Report {
 
 /// The status that a report stands for. The ledgers' markers are not part of it: they are written on their own.
 #[must_use]
-pub fn status(registry: &IdentityRegistry, report: &Report, observation: &Observation<'_>) -> IdentityRegistryStatus {
+pub fn status(
+    registry: &IdentityRegistry,
+    report: &Report,
+    observation: &Observation<'_>,
+) -> IdentityRegistryStatus {
     let before = registry.status.clone().unwrap_or_default();
     let signers = match report.signer {
-        Some((address, balance)) => vec![SignerStatus { address: address.to_string(), balance: Some(coins(balance)) }],
+        Some((address, balance)) => vec![SignerStatus {
+            address: address.to_string(),
+            balance: Some(coins(balance)),
+        }],
         None if report.watch_only => Vec::new(),
         None => before.signers,
     };
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).min(i32::MAX as u32);
+    let count = |number: usize| {
+        u32::try_from(number)
+            .unwrap_or(u32::MAX)
+            .min(i32::MAX as u32)
+    };
     IdentityRegistryStatus {
         observed_generation: observation.generation,
         conditions: conditions(registry, report, observation),
         ledgers: before.ledgers,
         signers,
-        agents: report.agents.map(|(agents, _)| count(agents)).or(before.agents),
-        pending: report.agents.map(|(_, pending)| count(pending)).or(before.pending),
+        agents: report
+            .agents
+            .map(|(agents, _)| count(agents))
+            .or(before.agents),
+        pending: report
+            .agents
+            .map(|(_, pending)| count(pending))
+            .or(before.pending),
         registrations_left: report.left.or(before.registrations_left),
         spent_last_24h: report.spent.map(coins).or(before.spent_last_24h),
     }
 }
 
-fn conditions(registry: &IdentityRegistry, report: &Report, observation: &Observation<'_>) -> Vec<Condition> {
+fn conditions(
+    registry: &IdentityRegistry,
+    report: &Report,
+    observation: &Observation<'_>,
+) -> Vec<Condition> {
     let suspended = match registry.spec.suspend {
         Suspend::None => None,
         Suspend::Spending => Some(("Spending", "nothing is signed or sent; documents stay up")),
-        Suspend::All => Some(("All", "nothing is signed, sent or written; documents stay up")),
+        Suspend::All => Some((
+            "All",
+            "nothing is signed, sent or written; documents stay up",
+        )),
     };
     let mut conditions = vec![
-        facet(report, observation, "RpcHealthy", "Answering", || format!("{} answers", named(&report.endpoint))),
+        facet(report, observation, "RpcHealthy", "Answering", || {
+            format!("{} answers", named(&report.endpoint))
+        }),
         facet(report, observation, "RegistryVerified", "Verified", || {
             format!("contract version {}", named(&report.version))
         }),
-        facet(report, observation, "SignersReady", if report.watch_only { "WatchOnly" } else { "KeysMatch" }, || {
+        facet(
+            report,
+            observation,
+            "SignersReady",
             if report.watch_only {
-                "no signers: agents are adopted by id, and nothing is ever minted"
+                "WatchOnly"
             } else {
-                "every key is its signer's"
-            }
-            .to_owned()
-        }),
+                "KeysMatch"
+            },
+            || {
+                if report.watch_only {
+                    "no signers: agents are adopted by id, and nothing is ever minted"
+                } else {
+                    "every key is its signer's"
+                }
+                .to_owned()
+            },
+        ),
         funded(report, observation),
         match suspended {
-            Some((reason, message)) => observation.condition("Suspended", ConditionStatus::True, reason, message),
-            None => observation.condition("Suspended", ConditionStatus::False, "Running", "spec.suspend is None"),
+            Some((reason, message)) => {
+                observation.condition("Suspended", ConditionStatus::True, reason, message)
+            }
+            None => observation.condition(
+                "Suspended",
+                ConditionStatus::False,
+                "Running",
+                "spec.suspend is None",
+            ),
         },
     ];
     let blocking = blocking(report, suspended);
     match blocking {
-        None => {
-            conditions.push(observation.condition("Ready", ConditionStatus::True, "Reconciled", ready_message(report)))
-        }
+        None => conditions.push(observation.condition(
+            "Ready",
+            ConditionStatus::True,
+            "Reconciled",
+            ready_message(report),
+        )),
         Some((reason, message, abnormal)) => {
-            conditions.push(observation.condition("Ready", ConditionStatus::False, reason, message.clone()));
-            conditions.push(observation.condition(abnormal, ConditionStatus::True, reason, message));
+            conditions.push(observation.condition(
+                "Ready",
+                ConditionStatus::False,
+                reason,
+                message.clone(),
+            ));
+            conditions.push(observation.condition(
+                abnormal,
+                ConditionStatus::True,
+                reason,
+                message,
+            ));
         }
     }
     conditions
@@ -134,7 +190,11 @@ fn blocking(
     suspended: Option<(&'static str, &'static str)>,
 ) -> Option<(&'static str, String, &'static str)> {
     if let Some(trouble) = &report.trouble {
-        let abnormal = if trouble.may_pass() { "Reconciling" } else { "Stalled" };
+        let abnormal = if trouble.may_pass() {
+            "Reconciling"
+        } else {
+            "Stalled"
+        };
         return Some((trouble.place().1, trouble.to_string(), abnormal));
     }
     if let Some(freeze) = &report.frozen {
@@ -146,7 +206,9 @@ fn blocking(
     if let Some(shortage) = &report.shortage {
         return Some((shortage.reason(), shortage.to_string(), "Stalled"));
     }
-    report.waiting.map(|message| ("Settling", message.to_owned(), "Reconciling"))
+    report
+        .waiting
+        .map(|message| ("Settling", message.to_owned(), "Reconciling"))
 }
 
 /// One side of a registry: it fails by its own trouble, and is unknown while another trouble keeps it from being looked at.
@@ -161,12 +223,20 @@ fn facet(
     const ORDER: [&str; 3] = ["SignersReady", "RpcHealthy", "RegistryVerified"];
     let rank = |name: &str| ORDER.iter().position(|side| *side == name);
     match &report.trouble {
-        Some(trouble) if trouble.place().0 == type_ => {
-            observation.condition(type_, ConditionStatus::False, trouble.place().1, trouble.to_string())
-        }
+        Some(trouble) if trouble.place().0 == type_ => observation.condition(
+            type_,
+            ConditionStatus::False,
+            trouble.place().1,
+            trouble.to_string(),
+        ),
         Some(trouble) if rank(trouble.place().0) < rank(type_) => {
             let (side, reason) = trouble.place();
-            observation.condition(type_, ConditionStatus::Unknown, reason, format!("not known while {side} is False"))
+            observation.condition(
+                type_,
+                ConditionStatus::Unknown,
+                reason,
+                format!("not known while {side} is False"),
+            )
         }
         _ => observation.condition(type_, ConditionStatus::True, reason, message()),
     }
@@ -174,10 +244,18 @@ fn facet(
 
 fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
     match (&report.shortage, report.signer, report.watch_only) {
-        (_, _, true) => observation.condition("Funded", ConditionStatus::True, "WatchOnly", "nothing is spent"),
-        (Some(shortage @ Shortage::Balance { .. }), ..) => {
-            observation.condition("Funded", ConditionStatus::False, shortage.reason(), shortage.to_string())
-        }
+        (_, _, true) => observation.condition(
+            "Funded",
+            ConditionStatus::True,
+            "WatchOnly",
+            "nothing is spent",
+        ),
+        (Some(shortage @ Shortage::Balance { .. }), ..) => observation.condition(
+            "Funded",
+            ConditionStatus::False,
+            shortage.reason(),
+            shortage.to_string(),
+        ),
         (_, Some((address, 0)), _) => observation.condition(
             "Funded",
             ConditionStatus::False,
@@ -185,10 +263,18 @@ fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
             format!("signer {address} holds nothing: send it some coin"),
         ),
         // Balances are numbers of the status, and not repeated here: a message that changes is a write.
-        (_, Some(_), _) => observation.condition("Funded", ConditionStatus::True, "Funded", "the signer can pay"),
-        (_, None, _) => {
-            observation.condition("Funded", ConditionStatus::Unknown, "NotKnown", "the balance is not known")
-        }
+        (_, Some(_), _) => observation.condition(
+            "Funded",
+            ConditionStatus::True,
+            "Funded",
+            "the signer can pay",
+        ),
+        (_, None, _) => observation.condition(
+            "Funded",
+            ConditionStatus::Unknown,
+            "NotKnown",
+            "the balance is not known",
+        ),
     }
 }
 
@@ -206,10 +292,19 @@ fn named(value: &Option<String>) -> &str {
 /// Whether a status has to be written, given how old the one that stands is. A number that was not known before is not made
 /// to wait: a registry that has just become ready would show blanks for a minute.
 #[must_use]
-pub fn must_write(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus, age: Option<Duration>) -> bool {
-    let said = |status: &IdentityRegistryStatus| (status.observed_generation, status.conditions.clone());
+pub fn must_write(
+    current: &IdentityRegistryStatus,
+    wanted: &IdentityRegistryStatus,
+    age: Option<Duration>,
+) -> bool {
+    let said =
+        |status: &IdentityRegistryStatus| (status.observed_generation, status.conditions.clone());
     let known = |status: &IdentityRegistryStatus| {
-        [status.agents.is_some(), status.pending.is_some(), status.registrations_left.is_some()]
+        [
+            status.agents.is_some(),
+            status.pending.is_some(),
+            status.registrations_left.is_some(),
+        ]
     };
     let old = age.is_none_or(|age| age >= NUMBERS_EVERY);
     said(current) != said(wanted) || known(current) != known(wanted) || (old && current != wanted)
@@ -219,17 +314,27 @@ pub fn must_write(current: &IdentityRegistryStatus, wanted: &IdentityRegistrySta
 #[must_use]
 pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) -> Vec<Note> {
     let ready = |status: &IdentityRegistryStatus| {
-        condition::find(&status.conditions, "Ready").map(|ready| (ready.is_true(), ready.reason.clone()))
+        condition::find(&status.conditions, "Ready")
+            .map(|ready| (ready.is_true(), ready.reason.clone()))
     };
     let (before, after) = (ready(current), ready(wanted));
     if before == after {
         return Vec::new();
     }
     let found = condition::find(&wanted.conditions, "Ready");
-    let message = found.and_then(|ready| ready.message.clone()).unwrap_or_default();
-    let reason = found.and_then(|ready| ready.reason.clone()).unwrap_or_default();
+    let message = found
+        .and_then(|ready| ready.message.clone())
+        .unwrap_or_default();
+    let reason = found
+        .and_then(|ready| ready.reason.clone())
+        .unwrap_or_default();
     let warning = found.is_some_and(|ready| !ready.is_true());
-    vec![Note { warning, reason, message, action: "Reconcile" }]
+    vec![Note {
+        warning,
+        reason,
+        message,
+        action: "Reconcile",
+    }]
 }
 
 #[cfg(test)]

@@ -67,7 +67,9 @@ pub enum Trouble {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
     /// The endpoint serves another chain.
-    #[error("the endpoint serves chain {actual}, and spec.chainId is {expected}: correct one of them")]
+    #[error(
+        "the endpoint serves chain {actual}, and spec.chainId is {expected}: correct one of them"
+    )]
     WrongChain {
         /// What the spec says.
         expected: u64,
@@ -128,6 +130,9 @@ impl Trouble {
     /// Whether it may pass by itself.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Rpc { .. } | Self::Unverified(Unverified::NoFinality))
+        matches!(
+            self,
+            Self::Rpc { .. } | Self::Unverified(Unverified::NoFinality)
+        )
     }
 }

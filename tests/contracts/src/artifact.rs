@@ -55,6 +55,7 @@ impl Contract {
             Self::Receiver => compiled!("Receiver"),
             Self::Wallet => compiled!("Wallet"),
         };
-        serde_json::from_str(json).with_context(|| format!("{self:?}: the compiler's output is unreadable"))
+        serde_json::from_str(json)
+            .with_context(|| format!("{self:?}: the compiler's output is unreadable"))
     }
 }

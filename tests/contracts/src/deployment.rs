@@ -36,15 +36,22 @@ pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Re
     let [genesis, proxy, registry] = [0, 1, 2].map(|nth| owner.create(first + nth));
 
     let own = Genesis::initializeCall { firstOwner: owner };
-    let behind = Proxy::constructorCall { implementation: genesis, _data: own.abi_encode().into() };
+    let behind = Proxy::constructorCall {
+        implementation: genesis,
+        _data: own.abi_encode().into(),
+    };
     let initialize = IdentityRegistry::initializeCall {};
-    let upgrade =
-        IdentityRegistry::upgradeToAndCallCall { newImplementation: registry, data: initialize.abi_encode().into() };
+    let upgrade = IdentityRegistry::upgradeToAndCallCall {
+        newImplementation: registry,
+        data: initialize.abi_encode().into(),
+    };
     let steps = [
         creation(Contract::Genesis, &[])?,
         creation(Contract::Proxy, &behind.abi_encode())?,
         creation(Contract::IdentityRegistry, &[])?,
-        TransactionRequest::default().with_to(proxy).with_input(upgrade.abi_encode()),
+        TransactionRequest::default()
+            .with_to(proxy)
+            .with_input(upgrade.abi_encode()),
     ];
 
     let chain_id = provider.get_chain_id().await?;
@@ -61,7 +68,12 @@ pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Re
             .with_max_priority_fee_per_gas(fees.max_priority_fee_per_gas)
             .build(&wallet)
             .await?;
-        sent.push(*provider.send_raw_transaction(&transaction.encoded_2718()).await?.tx_hash());
+        sent.push(
+            *provider
+                .send_raw_transaction(&transaction.encoded_2718())
+                .await?
+                .tx_hash(),
+        );
     }
     for transaction in sent {
         included(provider, transaction).await?;
@@ -88,5 +100,7 @@ pub async fn included(provider: &impl Provider, transaction: B256) -> Result<Tra
             time::sleep(Duration::from_millis(10)).await;
         }
     };
-    time::timeout(PATIENCE, wait).await.with_context(|| format!("transaction {transaction} is in no block"))?
+    time::timeout(PATIENCE, wait)
+        .await
+        .with_context(|| format!("transaction {transaction} is in no block"))?
 }

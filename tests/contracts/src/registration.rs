@@ -31,8 +31,10 @@ pub async fn registered_events(
     registry: Address,
     owner: Option<Address>,
 ) -> Result<Vec<Registered>> {
-    let mut filter =
-        Filter::new().address(registry).event_signature(IdentityRegistry::Registered::SIGNATURE_HASH).from_block(0);
+    let mut filter = Filter::new()
+        .address(registry)
+        .event_signature(IdentityRegistry::Registered::SIGNATURE_HASH)
+        .from_block(0);
     if let Some(owner) = owner {
         filter = filter.topic2(owner);
     }
@@ -43,7 +45,9 @@ pub async fn registered_events(
             agent_id: event.agentId,
             uri: event.agentURI,
             owner: event.owner,
-            transaction: log.transaction_hash.context("a log without a transaction")?,
+            transaction: log
+                .transaction_hash
+                .context("a log without a transaction")?,
             block: log.block_number.context("a log without a block")?,
         });
     }

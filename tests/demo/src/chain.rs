@@ -43,21 +43,39 @@ impl Chain {
     pub async fn start(cluster: &Cluster) -> Result<Self> {
         let anvil = tools::anvil()?;
         let archive = image::from_programs(&[&anvil], &["/bin/anvil"], IMAGE)?;
-        cluster.load(&archive).await.context("loading the image of anvil")?;
+        cluster
+            .load(&archive)
+            .await
+            .context("loading the image of anvil")?;
         let address = create(cluster).await?;
-        let client =
-            alloy::transports::http::reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?;
+        let client = alloy::transports::http::reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .no_proxy()
+            .build()?;
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_reqwest(client, format!("http://{address}:{PORT}").parse()?);
-        until("anvil to answer", PATIENCE, async || provider.get_block_number().await).await?;
+        until("anvil to answer", PATIENCE, async || {
+            provider.get_block_number().await
+        })
+        .await?;
         let (deployer, signer) = (PrivateKeySigner::random(), PrivateKeySigner::random());
         for account in [&deployer, &signer] {
             let grant = json!([account.address(), parse_ether("1")?]);
-            provider.raw_request::<_, Value>("anvil_setBalance".into(), grant).await.context("anvil_setBalance")?;
+            provider
+                .raw_request::<_, Value>("anvil_setBalance".into(), grant)
+                .await
+                .context("anvil_setBalance")?;
         }
-        let registry = contracts::deploy(&provider, &deployer).await.context("deploying the registry")?;
-        Ok(Self { provider, registry, deployer, signer })
+        let registry = contracts::deploy(&provider, &deployer)
+            .await
+            .context("deploying the registry")?;
+        Ok(Self {
+            provider,
+            registry,
+            deployer,
+            signer,
+        })
     }
 
     /// Where Pods reach it.
@@ -78,7 +96,10 @@ impl Chain {
         Ok(Census {
             minted: minted
                 .iter()
-                .map(|event| Minted { key: key_of(&event.uri).to_owned(), agent: event.agent_id.to_string() })
+                .map(|event| Minted {
+                    key: key_of(&event.uri).to_owned(),
+                    agent: event.agent_id.to_string(),
+                })
                 .collect(),
             owned: contract.balanceOf(owner).call().await?.saturating_to(),
             sent: self.provider.get_transaction_count(owner).await?,
@@ -101,34 +122,53 @@ impl Chain {
 
     async fn paid(&self, transaction: B256) -> Result<(u64, u128)> {
         let receipt = self.provider.get_transaction_receipt(transaction).await?;
-        let receipt = receipt.with_context(|| format!("transaction {transaction} has no receipt"))?;
+        let receipt =
+            receipt.with_context(|| format!("transaction {transaction} has no receipt"))?;
         Ok((receipt.gas_used, receipt.effective_gas_price))
     }
 }
 
 /// The key in an agent's URI.
 pub fn key_of(uri: &str) -> &str {
-    uri.rsplit('/').next().and_then(|file| file.strip_suffix(".json")).unwrap_or_default()
+    uri.rsplit('/')
+        .next()
+        .and_then(|file| file.strip_suffix(".json"))
+        .unwrap_or_default()
 }
 
 /// Creates the Pod and its Service, and returns the Service's address.
 async fn create(cluster: &Cluster) -> Result<IpAddr> {
     let client = cluster.client();
-    let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
-    Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+    let namespace: Namespace =
+        serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
+    Api::all(client.clone())
+        .create(&PostParams::default(), &namespace)
+        .await?;
     let pod: Pod = serde_json::from_value(pod())?;
-    Api::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &pod).await?;
+    Api::namespaced(client.clone(), NAMESPACE)
+        .create(&PostParams::default(), &pod)
+        .await?;
     let service: Service = serde_json::from_value(json!({
         "metadata": { "name": "anvil" },
         "spec": { "selector": { "app": "anvil" }, "ports": [{ "port": PORT }] },
     }))?;
-    let service = Api::namespaced(client, NAMESPACE).create(&PostParams::default(), &service).await?;
-    let address = service.spec.and_then(|spec| spec.cluster_ip).context("the Service of anvil has no address")?;
+    let service = Api::namespaced(client, NAMESPACE)
+        .create(&PostParams::default(), &service)
+        .await?;
+    let address = service
+        .spec
+        .and_then(|spec| spec.cluster_ip)
+        .context("the Service of anvil has no address")?;
     Ok(address.parse()?)
 }
 
 fn pod() -> Value {
-    let config = AnvilConfig { block_time: Some(BLOCK_TIME), chain_id: CHAIN_ID, port: PORT, ..AnvilConfig::default() };
+    let config = AnvilConfig {
+        block_time: Some(BLOCK_TIME),
+        chain_id: CHAIN_ID,
+        port: PORT,
+        ..AnvilConfig::default()
+    };
     json!({
         "metadata": { "name": "anvil", "labels": { "app": "anvil" } },
         "spec": {
@@ -154,7 +194,10 @@ mod tests {
 
     #[test]
     fn the_key_is_the_name_of_the_file_in_the_uri() {
-        assert_eq!(key_of("https://agents.example.org/agents/ruketrjggivda2pe.json"), "ruketrjggivda2pe");
+        assert_eq!(
+            key_of("https://agents.example.org/agents/ruketrjggivda2pe.json"),
+            "ruketrjggivda2pe"
+        );
         assert_eq!(key_of("https://agents.example.org/"), "");
     }
 }

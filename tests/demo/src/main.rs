@@ -44,11 +44,16 @@ fn play() -> Result<bool> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut screen = Screen::default();
     screen.shown("A Kubernetes node", start_testbed)?;
-    let summary = testbed::enter(Name::current()?, async |cluster| story::play(&cluster, screen).await)??;
+    let summary = testbed::enter(Name::current()?, async |cluster| {
+        story::play(&cluster, screen).await
+    })??;
     let file = write(&summary)?;
     let broken = summary.broken();
     story::show_verdict(&summary, &broken);
-    say(&format!("\nAll of it took {:.0} s; the numbers are in {file}.", begun.elapsed().as_secs_f64()));
+    say(&format!(
+        "\nAll of it took {:.0} s; the numbers are in {file}.",
+        begun.elapsed().as_secs_f64()
+    ));
     story::show_where_to_look();
     Ok(broken.is_empty())
 }
@@ -57,8 +62,12 @@ fn play() -> Result<bool> {
 fn start_testbed() -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("testbed");
     let status = Command::new(&program).arg("up").status();
-    let status =
-        status.with_context(|| format!("cannot run {}: run `make demo`, which builds it", program.display()))?;
+    let status = status.with_context(|| {
+        format!(
+            "cannot run {}: run `make demo`, which builds it",
+            program.display()
+        )
+    })?;
     ensure!(status.success(), "the node did not start");
     Ok(())
 }
@@ -67,6 +76,7 @@ fn write(summary: &Summary) -> Result<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/demo");
     fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
     let file = directory.join("summary.json");
-    fs::write(&file, serde_json::to_vec_pretty(summary)?).with_context(|| format!("writing {}", file.display()))?;
+    fs::write(&file, serde_json::to_vec_pretty(summary)?)
+        .with_context(|| format!("writing {}", file.display()))?;
     Ok("target/demo/summary.json".to_owned())
 }

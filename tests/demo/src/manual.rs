@@ -78,14 +78,22 @@ impl Manual {
         for line in text.lines() {
             match (line.strip_prefix("```"), open) {
                 (Some(language), false) => {
-                    blocks.push(Block { heading: heading.clone(), language: language.to_owned(), lines: Vec::new() });
+                    blocks.push(Block {
+                        heading: heading.clone(),
+                        language: language.to_owned(),
+                        lines: Vec::new(),
+                    });
                     open = true;
                 }
                 (Some(_), true) => open = false,
-                (None, true) => {
-                    blocks.iter_mut().last().into_iter().for_each(|block| block.lines.push(line.to_owned()))
+                (None, true) => blocks
+                    .iter_mut()
+                    .last()
+                    .into_iter()
+                    .for_each(|block| block.lines.push(line.to_owned())),
+                (None, false) if line.starts_with('#') => {
+                    heading = line.trim_start_matches('#').trim().to_owned()
                 }
-                (None, false) if line.starts_with('#') => heading = line.trim_start_matches('#').trim().to_owned(),
                 (None, false) => {}
             }
         }
@@ -98,8 +106,11 @@ impl Manual {
     /// If there are none.
     pub fn commands(&self, chapter: Chapter) -> Result<Vec<String>> {
         let heading = chapter.heading();
-        let commands: Vec<String> =
-            self.scripts().filter(|block| block.heading == heading).flat_map(commands_of).collect();
+        let commands: Vec<String> = self
+            .scripts()
+            .filter(|block| block.heading == heading)
+            .flat_map(commands_of)
+            .collect();
         Some(commands).filter(|commands| !commands.is_empty()).with_context(|| {
             format!("README.md has no commands under the heading {heading:?}: put the heading back, or change Chapter")
         })
@@ -111,8 +122,14 @@ impl Manual {
     /// If it does not.
     pub fn file(&self, name: &str) -> Result<String> {
         let mut files = self.blocks.iter().filter(|block| block.language == "yaml");
-        let file = files.find(|block| block.lines.first().is_some_and(|line| *line == format!("# {name}")));
-        let file = file.with_context(|| format!("README.md has no yaml block that begins with `# {name}`"))?;
+        let file = files.find(|block| {
+            block
+                .lines
+                .first()
+                .is_some_and(|line| *line == format!("# {name}"))
+        });
+        let file = file
+            .with_context(|| format!("README.md has no yaml block that begins with `# {name}`"))?;
         Ok(file.lines.join("\n") + "\n")
     }
 
@@ -125,7 +142,10 @@ impl Manual {
 fn commands_of(block: &Block) -> Vec<String> {
     let text = block.lines.join("\n").replace("\\\n", " ");
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.lines().map(words).filter(|line| !line.is_empty()).collect()
+    text.lines()
+        .map(words)
+        .filter(|line| !line.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -150,7 +170,13 @@ mod tests {
 
     fn makefile_targets() -> BTreeSet<&'static str> {
         let lines = include_str!("../../../Makefile").lines();
-        lines.filter_map(|line| line.split_once(": ").map(|(target, _)| target).or(line.strip_suffix(':'))).collect()
+        lines
+            .filter_map(|line| {
+                line.split_once(": ")
+                    .map(|(target, _)| target)
+                    .or(line.strip_suffix(':'))
+            })
+            .collect()
     }
 
     #[test]
@@ -158,11 +184,16 @@ mod tests {
         let manual = Manual::readme();
         let targets = makefile_targets();
         for block in manual.scripts() {
-            if CHAPTERS.iter().any(|chapter| chapter.heading() == block.heading) {
+            if CHAPTERS
+                .iter()
+                .any(|chapter| chapter.heading() == block.heading)
+            {
                 continue;
             }
             for command in commands_of(block) {
-                let target = command.strip_prefix("make ").and_then(|rest| rest.split_whitespace().next());
+                let target = command
+                    .strip_prefix("make ")
+                    .and_then(|rest| rest.split_whitespace().next());
                 assert!(
                     target.is_some_and(|target| targets.contains(target)),
                     "nothing runs `{command}` under {:?}",
@@ -184,7 +215,12 @@ mod tests {
     fn every_block_of_the_readme_says_what_it_is() {
         for block in &Manual::readme().blocks {
             let known = ["sh", "yaml", "text", "mermaid"];
-            assert!(known.contains(&block.language.as_str()), "```{} under {:?}", block.language, block.heading);
+            assert!(
+                known.contains(&block.language.as_str()),
+                "```{} under {:?}",
+                block.language,
+                block.heading
+            );
         }
     }
 
@@ -193,7 +229,9 @@ mod tests {
         let arms = source.lines().filter_map(|line| line.split_once(" => "));
         let words = arms.flat_map(|(_, given)| given.split('"').skip(1).step_by(2));
         let is_reason = |word: &&str| {
-            word.starts_with(char::is_uppercase) && word.chars().all(char::is_alphabetic) && word.len() > 3
+            word.starts_with(char::is_uppercase)
+                && word.chars().all(char::is_alphabetic)
+                && word.len() > 3
         };
         words.filter(is_reason).collect()
     }
@@ -214,23 +252,31 @@ mod tests {
             let reasons = reasons_in(source);
             assert!(reasons.len() > 3, "{reasons:?}");
             for reason in reasons {
-                assert!(page.contains(&format!("`{reason}`")), "docs/operations.md says nothing about {reason}");
+                assert!(
+                    page.contains(&format!("`{reason}`")),
+                    "docs/operations.md says nothing about {reason}"
+                );
             }
         }
     }
 
     #[test]
     fn commands_are_read_line_by_line_with_what_they_go_on_in() {
-        let manual =
-            Manual::parse("## Uninstall\ntext\n```sh\none \\\n  --two\n\nthree\n```\n## Other\n```sh\nno\n```\n");
-        assert_eq!(manual.commands(Chapter::Uninstall).unwrap(), ["one --two", "three"]);
+        let manual = Manual::parse(
+            "## Uninstall\ntext\n```sh\none \\\n  --two\n\nthree\n```\n## Other\n```sh\nno\n```\n",
+        );
+        assert_eq!(
+            manual.commands(Chapter::Uninstall).unwrap(),
+            ["one --two", "three"]
+        );
         let error = manual.commands(Chapter::Backup).unwrap_err().to_string();
         assert!(error.contains("Back up"), "{error}");
     }
 
     #[test]
     fn a_file_is_found_by_the_name_in_its_first_line() {
-        let manual = Manual::parse("```yaml\n# a.yaml\nkey: 1\n```\n```yaml\n# b.yaml\nkey: 2\n```\n");
+        let manual =
+            Manual::parse("```yaml\n# a.yaml\nkey: 1\n```\n```yaml\n# b.yaml\nkey: 2\n```\n");
         assert_eq!(manual.file("b.yaml").unwrap(), "# b.yaml\nkey: 2\n");
         assert!(manual.file("c.yaml").is_err());
     }

@@ -38,8 +38,11 @@ impl Batch {
             Self::First => FIRST,
             Self::Later => LATER,
         };
-        let all = NAMESPACES.iter().flat_map(|namespace| names.map(|name| (*namespace, name)));
-        all.filter(|name| *name != (NAMESPACES[0], FIRST[0])).collect()
+        let all = NAMESPACES
+            .iter()
+            .flat_map(|namespace| names.map(|name| (*namespace, name)));
+        all.filter(|name| *name != (NAMESPACES[0], FIRST[0]))
+            .collect()
     }
 }
 
@@ -53,14 +56,20 @@ pub struct Offers {
 impl Offers {
     /// Offers of the cluster that the client reaches.
     pub fn of(client: Client) -> Self {
-        Self { client, shown: BTreeSet::new() }
+        Self {
+            client,
+            shown: BTreeSet::new(),
+        }
     }
 
     /// Makes the namespaces, and a Service behind each offer.
     pub async fn prepare(&self) -> Result<()> {
         for name in NAMESPACES {
-            let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
-            Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+            let namespace: Namespace =
+                serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+            Api::all(self.client.clone())
+                .create(&PostParams::default(), &namespace)
+                .await?;
             let services: Api<Service> = Api::namespaced(self.client.clone(), name);
             for name in FIRST.iter().chain(&LATER) {
                 let service: Service = serde_json::from_value(json!({
@@ -75,9 +84,15 @@ impl Offers {
 
     /// Makes the offers of a batch, all at once, each like the first one.
     pub async fn make(&self, batch: Batch) -> Result<()> {
-        let first = self.within(NAMESPACES[0]).get(FIRST[0]).await.context("the README's first offer")?;
+        let first = self
+            .within(NAMESPACES[0])
+            .get(FIRST[0])
+            .await
+            .context("the README's first offer")?;
         let create = async |(namespace, name)| {
-            self.within(namespace).create(&PostParams::default(), &like(&first, namespace, name)).await
+            self.within(namespace)
+                .create(&PostParams::default(), &like(&first, namespace, name))
+                .await
         };
         try_join_all(batch.names().into_iter().map(create)).await?;
         Ok(())
@@ -89,7 +104,10 @@ impl Offers {
 
     /// Shows a table of offers that grows as their agents arrive, until that many have one.
     pub async fn watch(&mut self, wanted: usize, limit: Duration) -> Result<()> {
-        screen::output(&format!("{:<24}  {:<6}  {:<6}  TRANSACTION", "OFFER", "AGENT", "BLOCK"));
+        screen::output(&format!(
+            "{:<24}  {:<6}  {:<6}  TRANSACTION",
+            "OFFER", "AGENT", "BLOCK"
+        ));
         self.registered(wanted, limit).await
     }
 
@@ -104,7 +122,10 @@ impl Offers {
                 }
             }
             let registered = all.iter().filter(|offer| is_registered(offer)).count();
-            screen::passing(&format!("{registered} of {wanted}, {} s", begun.elapsed().as_secs()));
+            screen::passing(&format!(
+                "{registered} of {wanted}, {} s",
+                begun.elapsed().as_secs()
+            ));
             match registered >= wanted {
                 true => Ok(()),
                 false => bail!("{registered} are; the others say: {}", waiting(&all)),
@@ -119,13 +140,20 @@ impl Offers {
             let status = offer.status.as_ref();
             let key = status.and_then(|status| status.registration.as_ref()?.key);
             let agent = status.and_then(|status| status.agent_id.clone());
-            Told { name: name_of(offer), key: key.map(|key| key.to_string()), agent }
+            Told {
+                name: name_of(offer),
+                key: key.map(|key| key.to_string()),
+                agent,
+            }
         };
         Ok(self.list().await?.iter().map(told).collect())
     }
 
     async fn list(&self) -> Result<Vec<ServiceOffer>> {
-        Ok(Api::all(self.client.clone()).list(&ListParams::default()).await?.items)
+        Ok(Api::all(self.client.clone())
+            .list(&ListParams::default())
+            .await?
+            .items)
     }
 }
 
@@ -141,28 +169,51 @@ fn like(pattern: &ServiceOffer, namespace: &str, name: &str) -> ServiceOffer {
 }
 
 fn name_of(offer: &ServiceOffer) -> String {
-    format!("{}/{}", offer.namespace().unwrap_or_default(), offer.name_any())
+    format!(
+        "{}/{}",
+        offer.namespace().unwrap_or_default(),
+        offer.name_any()
+    )
 }
 
 fn is_registered(offer: &ServiceOffer) -> bool {
-    offer.status.as_ref().is_some_and(|status| status.agent_id.is_some())
+    offer
+        .status
+        .as_ref()
+        .is_some_and(|status| status.agent_id.is_some())
 }
 
 fn row(offer: &ServiceOffer) -> String {
-    let registration = offer.status.as_ref().and_then(|status| status.registration.clone()).unwrap_or_default();
-    let block = registration.block.map(|block| block.to_string()).unwrap_or_default();
+    let registration = offer
+        .status
+        .as_ref()
+        .and_then(|status| status.registration.clone())
+        .unwrap_or_default();
+    let block = registration
+        .block
+        .map(|block| block.to_string())
+        .unwrap_or_default();
     let transaction = registration.transaction.unwrap_or_default();
     let agent = registration.agent_id.unwrap_or_default();
-    format!("{:<24}  {agent:<6}  {block:<6}  {transaction}", name_of(offer))
+    format!(
+        "{:<24}  {agent:<6}  {block:<6}  {transaction}",
+        name_of(offer)
+    )
 }
 
 /// Why offers wait, each reason once.
 fn waiting(offers: &[ServiceOffer]) -> String {
     let ready = |offer: &ServiceOffer| {
         let conditions = &offer.status.as_ref()?.conditions;
-        serviceoffer::api::condition::find(conditions, "Ready")?.message.clone()
+        serviceoffer::api::condition::find(conditions, "Ready")?
+            .message
+            .clone()
     };
-    let reasons: BTreeSet<String> = offers.iter().filter(|offer| !is_registered(offer)).filter_map(ready).collect();
+    let reasons: BTreeSet<String> = offers
+        .iter()
+        .filter(|offer| !is_registered(offer))
+        .filter_map(ready)
+        .collect();
     reasons.into_iter().collect::<Vec<_>>().join("; ")
 }
 
@@ -173,17 +224,37 @@ mod tests {
 
     #[test]
     fn the_batches_and_the_first_offer_are_twenty_four_in_three_namespaces() {
-        let mut names: Vec<_> = Batch::First.names().into_iter().chain(Batch::Later.names()).collect();
+        let mut names: Vec<_> = Batch::First
+            .names()
+            .into_iter()
+            .chain(Batch::Later.names())
+            .collect();
         names.push((NAMESPACES[0], FIRST[0]));
-        assert_eq!((names.len(), names.iter().collect::<BTreeSet<_>>().len()), (24, 24));
-        assert_eq!(names.iter().map(|(namespace, _)| namespace).collect::<BTreeSet<_>>().len(), 3);
+        assert_eq!(
+            (names.len(), names.iter().collect::<BTreeSet<_>>().len()),
+            (24, 24)
+        );
+        assert_eq!(
+            names
+                .iter()
+                .map(|(namespace, _)| namespace)
+                .collect::<BTreeSet<_>>()
+                .len(),
+            3
+        );
     }
 
     #[test]
     fn the_first_offer_is_the_one_that_the_readme_makes() {
         let file = Manual::readme().file("offer.yaml").unwrap();
-        for line in [format!("namespace: {}", NAMESPACES[0]), format!("name: {}", FIRST[0])] {
-            assert!(file.contains(&line), "offer.yaml in README.md has no `{line}`");
+        for line in [
+            format!("namespace: {}", NAMESPACES[0]),
+            format!("name: {}", FIRST[0]),
+        ] {
+            assert!(
+                file.contains(&line),
+                "offer.yaml in README.md has no `{line}`"
+            );
         }
     }
 }

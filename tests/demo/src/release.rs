@@ -28,11 +28,23 @@ const SLACK: Duration = Duration::from_secs(5);
 
 /// The metrics that are shown, and their headings.
 const SHOWN: [(&str, &str); 5] = [
-    ("leader_election_master_status{name=\"serviceoffer-controller\"}", "LEADS"),
+    (
+        "leader_election_master_status{name=\"serviceoffer-controller\"}",
+        "LEADS",
+    ),
     ("serviceoffer_leader_transitions_total", "TRANSITIONS"),
-    ("serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"signed\"}", "SIGNED"),
-    ("serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"sent\"}", "SENT"),
-    ("serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"registered\"}", "REGISTERED"),
+    (
+        "serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"signed\"}",
+        "SIGNED",
+    ),
+    (
+        "serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"sent\"}",
+        "SENT",
+    ),
+    (
+        "serviceoffer_onchain_registrations_total{chain=\"84532\",outcome=\"registered\"}",
+        "REGISTERED",
+    ),
 ];
 
 /// The operator's replicas.
@@ -70,14 +82,20 @@ impl Release {
     pub async fn of(cluster: &Cluster) -> Result<Self> {
         let services: Api<Service> = Api::namespaced(cluster.client(), NAMESPACE);
         let service = services.get(NAME).await?;
-        let address = service.spec.and_then(|spec| spec.cluster_ip).context("the documents Service has no address")?;
+        let address = service
+            .spec
+            .and_then(|spec| spec.cluster_ip)
+            .context("the documents Service has no address")?;
         let host = BASE_URL.trim_start_matches("http://");
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(Duration::from_secs(5))
             .resolve(host, SocketAddr::new(address.parse()?, 80))
             .build()?;
-        Ok(Self { cluster: cluster.clone(), http })
+        Ok(Self {
+            cluster: cluster.clone(),
+            http,
+        })
     }
 
     fn client(&self) -> Client {
@@ -91,27 +109,44 @@ impl Release {
     /// Replicas that are ready.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let selector = format!("app.kubernetes.io/name={NAME},app.kubernetes.io/instance={NAME}");
-        let pods = self.pod_api().list(&ListParams::default().labels(&selector)).await?;
-        Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect())
+        let pods = self
+            .pod_api()
+            .list(&ListParams::default().labels(&selector))
+            .await?;
+        Ok(pods
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod))
+            .collect())
     }
 
     /// Waits for that many ready replicas.
     pub async fn ready(&self, replicas: usize) -> Result<Vec<Pod>> {
-        until(&format!("{replicas} ready replicas"), Duration::from_secs(60), async || {
-            let pods = self.pods().await?;
-            match pods.len() == replicas {
-                true => Ok(pods),
-                false => bail!("{} are ready", pods.len()),
-            }
-        })
+        until(
+            &format!("{replicas} ready replicas"),
+            Duration::from_secs(60),
+            async || {
+                let pods = self.pods().await?;
+                match pods.len() == replicas {
+                    true => Ok(pods),
+                    false => bail!("{} are ready", pods.len()),
+                }
+            },
+        )
         .await
     }
 
     async fn lease(&self) -> Result<(String, Duration)> {
         let leases: Api<Lease> = Api::namespaced(self.client(), NAMESPACE);
         let spec = leases.get(NAME).await?.spec.unwrap_or_default();
-        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default();
-        Ok((spec.holder_identity.unwrap_or_default(), Duration::from_secs(seconds)))
+        let seconds = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .unwrap_or_default();
+        Ok((
+            spec.holder_identity.unwrap_or_default(),
+            Duration::from_secs(seconds),
+        ))
     }
 
     /// Who leads.
@@ -126,28 +161,49 @@ impl Release {
     /// Nonces in use, and records that hold a signed transaction and no result.
     pub async fn in_flight(&self, signer: Address, chain_id: u64) -> Result<(u64, u64)> {
         let ledgers: Api<SignerLedger> = Api::all(self.client());
-        let ledger = ledgers.get_opt(&SignerLedger::name_of(chain_id, signer)).await?;
+        let ledger = ledgers
+            .get_opt(&SignerLedger::name_of(chain_id, signer))
+            .await?;
         let records: Api<AgentRegistration> = Api::all(self.client());
         let records = records.list(&ListParams::default()).await?.items;
-        let signed = records.iter().filter(|one| one.spec.result.is_none() && !one.spec.attempts.is_empty());
-        Ok((ledger.map_or(0, |ledger| count(ledger.spec.entries.len())), count(signed.count())))
+        let signed = records
+            .iter()
+            .filter(|one| one.spec.result.is_none() && !one.spec.attempts.is_empty());
+        Ok((
+            ledger.map_or(0, |ledger| count(ledger.spec.entries.len())),
+            count(signed.count()),
+        ))
     }
 
     /// Waits for the leader to have nonces in use, and kills it: its process at once, and its Pod without grace, as if the
     /// node had died. It can neither finish anything nor release its Lease.
     pub async fn kill_leader_in_flight(&self, signer: Address, chain_id: u64) -> Result<Death> {
         let leader = self.leader().await?;
-        let process = self.cluster.container(NAMESPACE, &leader, "controller").await?;
-        until("nonces in flight", Duration::from_secs(30), async || match self.in_flight(signer, chain_id).await? {
-            (0, _) => bail!("none"),
-            some => Ok(some),
-        })
+        let process = self
+            .cluster
+            .container(NAMESPACE, &leader, "controller")
+            .await?;
+        until(
+            "nonces in flight",
+            Duration::from_secs(30),
+            async || match self.in_flight(signer, chain_id).await? {
+                (0, _) => bail!("none"),
+                some => Ok(some),
+            },
+        )
         .await?;
         process.kill(Signal::Kill)?;
         let moment = Instant::now();
-        self.pod_api().delete(&leader, &DeleteParams::default().grace_period(0)).await?;
+        self.pod_api()
+            .delete(&leader, &DeleteParams::default().grace_period(0))
+            .await?;
         let (in_flight, signed) = self.in_flight(signer, chain_id).await?;
-        Ok(Death { leader, moment, in_flight, signed })
+        Ok(Death {
+            leader,
+            moment,
+            in_flight,
+            signed,
+        })
     }
 
     /// Waits until a survivor leads.
@@ -155,7 +211,10 @@ impl Release {
         let (_, lease) = self.lease().await?;
         let limit = lease + SLACK;
         let leader = until("a survivor to lead", limit * 2, async || {
-            screen::passing(&format!("nobody leads, {} s", death.moment.elapsed().as_secs()));
+            screen::passing(&format!(
+                "nobody leads, {} s",
+                death.moment.elapsed().as_secs()
+            ));
             match self.leader().await? {
                 leader if leader != death.leader => Ok(leader),
                 leader => bail!("the Lease is still held by {leader}, which is dead"),
@@ -164,16 +223,28 @@ impl Release {
         .await?;
         let duration = death.moment.elapsed();
         let line = self.announced(&leader).await?;
-        Ok(Takeover { leader, duration, limit, line })
+        Ok(Takeover {
+            leader,
+            duration,
+            limit,
+            line,
+        })
     }
 
     /// The line in which a replica announces itself.
     async fn announced(&self, leader: &str) -> Result<String> {
         let words = format!("new leader is {leader}");
-        until(&format!("the log of {leader} to say so"), Duration::from_secs(5), async || {
-            let log = self.pod_api().logs(leader, &LogParams::default()).await?;
-            log.lines().find(|line| line.contains(&words)).map(str::to_owned).context("it does not")
-        })
+        until(
+            &format!("the log of {leader} to say so"),
+            Duration::from_secs(5),
+            async || {
+                let log = self.pod_api().logs(leader, &LogParams::default()).await?;
+                log.lines()
+                    .find(|line| line.contains(&words))
+                    .map(str::to_owned)
+                    .context("it does not")
+            },
+        )
         .await
     }
 
@@ -182,16 +253,23 @@ impl Release {
         let mut rows = Vec::new();
         for pod in self.pods().await? {
             let series = self.metrics(&pod).await?;
-            let values = SHOWN.iter().map(|(name, _)| series.get(*name).map_or_else(|| "-".into(), f64::to_string));
+            let values = SHOWN
+                .iter()
+                .map(|(name, _)| series.get(*name).map_or_else(|| "-".into(), f64::to_string));
             rows.push([pod.name_any()].into_iter().chain(values).collect());
         }
-        let headings: Vec<&str> = ["REPLICA"].into_iter().chain(SHOWN.iter().map(|(_, heading)| *heading)).collect();
+        let headings: Vec<&str> = ["REPLICA"]
+            .into_iter()
+            .chain(SHOWN.iter().map(|(_, heading)| *heading))
+            .collect();
         screen::table(&headings, &rows);
         Ok(())
     }
 
     async fn metrics(&self, pod: &Pod) -> Result<BTreeMap<String, f64>> {
-        let bytes = self.fetch(&format!("http://{}:8081/metrics", ip(pod)?)).await?;
+        let bytes = self
+            .fetch(&format!("http://{}:8081/metrics", ip(pod)?))
+            .await?;
         let text = String::from_utf8(bytes)?;
         let series = text.lines().filter(|line| !line.starts_with('#'));
         Ok(series
@@ -202,12 +280,19 @@ impl Release {
 
     /// Fetches an agent's document by its on-chain URI, and the same path from each replica. Says what is wrong with it.
     pub async fn document(&self, uri: &str, agent: &str, pods: &[Pod]) -> Result<()> {
-        let path = uri.strip_prefix(BASE_URL).with_context(|| format!("{uri} is not below {BASE_URL}"))?;
+        let path = uri
+            .strip_prefix(BASE_URL)
+            .with_context(|| format!("{uri} is not below {BASE_URL}"))?;
         let served = self.fetch(uri).await?;
         for pod in pods {
-            let own = self.fetch(&format!("http://{}:8080{path}", ip(pod)?)).await?;
+            let own = self
+                .fetch(&format!("http://{}:8080{path}", ip(pod)?))
+                .await?;
             if own != served {
-                bail!("{} serves other bytes of {path} than the Service", pod.name_any());
+                bail!(
+                    "{} serves other bytes of {path} than the Service",
+                    pod.name_any()
+                );
             }
         }
         let document: Value = serde_json::from_slice(&served)?;
@@ -219,16 +304,32 @@ impl Release {
     }
 
     async fn fetch(&self, url: &str) -> Result<Vec<u8>> {
-        Ok(self.http.get(url).send().await?.error_for_status()?.bytes().await?.to_vec())
+        Ok(self
+            .http
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .bytes()
+            .await?
+            .to_vec())
     }
 }
 
 fn ip(pod: &Pod) -> Result<&str> {
-    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+    let ip = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.pod_ip.as_deref());
     ip.with_context(|| format!("pod {} has no address", pod.name_any()))
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .any(|condition| condition.status == "True")
 }

@@ -18,7 +18,11 @@ impl Screen {
     ///
     /// # Errors
     /// Whatever keeps it from being carried out.
-    pub async fn step<T>(&mut self, name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn step<T>(
+        &mut self,
+        name: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let begun = begin(name);
         let outcome = work.await;
         self.end(name, begun, outcome)
@@ -38,7 +42,10 @@ impl Screen {
         let value = outcome.with_context(|| name.to_owned())?;
         let seconds = (begun.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         say(&styled(DIM, &format!("  {seconds:.1} s")));
-        self.steps.push(Step { name: name.to_owned(), seconds });
+        self.steps.push(Step {
+            name: name.to_owned(),
+            seconds,
+        });
         Ok(value)
     }
 
@@ -59,7 +66,11 @@ const GREEN: &str = "32";
 const RED: &str = "31";
 
 fn styled(style: &str, text: &str) -> String {
-    if stdout().is_terminal() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+    if stdout().is_terminal() {
+        format!("\x1b[{style}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// A line. Nobody listening is no reason to stop: the exit code and the summary tell as well.
@@ -99,12 +110,21 @@ fn clear_passing() {
 /// Rows below headings, each column as wide as it must be.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(String::len);
-        cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or_default()
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(String::len);
+        cells
+            .chain(headings.get(column).map(|heading| heading.len()))
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         padded.join("  ").trim_end().to_owned()
     };
     output(&styled(DIM, &line(&mut headings.iter().copied())));
@@ -116,5 +136,8 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) {
 /// A promise, and whether it was kept.
 pub fn verdict(kept: bool, line: &str) {
     let (style, word) = if kept { (GREEN, "ok") } else { (RED, "BROKEN") };
-    say(&format!("  {}  {line}", styled(style, &format!("{word:<6}"))));
+    say(&format!(
+        "  {}  {line}",
+        styled(style, &format!("{word:<6}"))
+    ));
 }

@@ -38,16 +38,28 @@ pub struct Census {
 impl Census {
     /// Registrations beyond the first of each key, or agents beyond one for each key, whichever are more.
     pub fn duplicates(&self) -> u64 {
-        let keys = count(self.minted.iter().map(|minted| &minted.key).collect::<BTreeSet<_>>().len());
+        let keys = count(
+            self.minted
+                .iter()
+                .map(|minted| &minted.key)
+                .collect::<BTreeSet<_>>()
+                .len(),
+        );
         (count(self.minted.len()) - keys).max(self.owned.saturating_sub(keys))
     }
 
     /// Offers whose status names the agent that the chain holds under their key.
     pub fn confirmed(&self, offers: &[Told]) -> u64 {
-        let agents: BTreeMap<&str, &str> =
-            self.minted.iter().map(|minted| (minted.key.as_str(), minted.agent.as_str())).collect();
+        let agents: BTreeMap<&str, &str> = self
+            .minted
+            .iter()
+            .map(|minted| (minted.key.as_str(), minted.agent.as_str()))
+            .collect();
         let is_confirmed = |offer: &&Told| {
-            let agent = offer.key.as_deref().and_then(|key| agents.get(key).copied());
+            let agent = offer
+                .key
+                .as_deref()
+                .and_then(|key| agents.get(key).copied());
             agent.is_some() && agent == offer.agent.as_deref()
         };
         count(offers.iter().filter(is_confirmed).count())
@@ -72,7 +84,10 @@ impl Cost {
     pub fn of(transactions: &[(u64, u128)]) -> Self {
         let gas = transactions.iter().map(|(gas, _)| *gas);
         let total_gas: u128 = gas.clone().map(u128::from).sum();
-        let total_wei = transactions.iter().map(|(gas, price)| u128::from(*gas) * price).sum();
+        let total_wei = transactions
+            .iter()
+            .map(|(gas, price)| u128::from(*gas) * price)
+            .sum();
         Self {
             least_gas: gas.clone().min().unwrap_or_default(),
             most_gas: gas.max().unwrap_or_default(),
@@ -138,7 +153,10 @@ impl Summary {
             broken.push("there were no offers".to_owned());
         }
         if self.in_flight_at_death == 0 {
-            broken.push("nothing was in flight when the leader died: the run proves nothing about it".to_owned());
+            broken.push(
+                "nothing was in flight when the leader died: the run proves nothing about it"
+                    .to_owned(),
+            );
         }
         if self.takeover_seconds > self.takeover_limit_seconds {
             let (took, limit) = (self.takeover_seconds, self.takeover_limit_seconds);
@@ -158,11 +176,18 @@ mod tests {
     use super::*;
 
     fn minted(key: &str, agent: &str) -> Minted {
-        Minted { key: key.into(), agent: agent.into() }
+        Minted {
+            key: key.into(),
+            agent: agent.into(),
+        }
     }
 
     fn told(key: &str, agent: &str) -> Told {
-        Told { name: format!("shop/{key}"), key: Some(key.into()), agent: Some(agent.into()) }
+        Told {
+            name: format!("shop/{key}"),
+            key: Some(key.into()),
+            agent: Some(agent.into()),
+        }
     }
 
     fn good() -> Summary {
@@ -183,27 +208,66 @@ mod tests {
 
     #[test]
     fn a_key_that_was_registered_twice_is_a_duplicate() {
-        let census = Census { minted: vec![minted("a", "0"), minted("b", "1"), minted("a", "2")], owned: 2, sent: 3 };
+        let census = Census {
+            minted: vec![minted("a", "0"), minted("b", "1"), minted("a", "2")],
+            owned: 2,
+            sent: 3,
+        };
         assert_eq!(census.duplicates(), 1);
-        assert_eq!(Census { minted: census.minted[..2].to_vec(), owned: 2, sent: 2 }.duplicates(), 0);
+        assert_eq!(
+            Census {
+                minted: census.minted[..2].to_vec(),
+                owned: 2,
+                sent: 2
+            }
+            .duplicates(),
+            0
+        );
     }
 
     #[test]
     fn an_agent_that_no_event_accounts_for_is_a_duplicate() {
-        assert_eq!(Census { minted: vec![minted("a", "0")], owned: 2, sent: 2 }.duplicates(), 1);
+        assert_eq!(
+            Census {
+                minted: vec![minted("a", "0")],
+                owned: 2,
+                sent: 2
+            }
+            .duplicates(),
+            1
+        );
     }
 
     #[test]
     fn an_offer_is_confirmed_only_by_the_agent_under_its_own_key() {
-        let census = Census { minted: vec![minted("a", "0"), minted("b", "1")], owned: 2, sent: 2 };
-        let silent = Told { name: "shop/c".into(), key: None, agent: None };
-        assert_eq!(census.confirmed(&[told("a", "0"), told("b", "0"), told("c", "1"), silent]), 1);
+        let census = Census {
+            minted: vec![minted("a", "0"), minted("b", "1")],
+            owned: 2,
+            sent: 2,
+        };
+        let silent = Told {
+            name: "shop/c".into(),
+            key: None,
+            agent: None,
+        };
+        assert_eq!(
+            census.confirmed(&[told("a", "0"), told("b", "0"), told("c", "1"), silent]),
+            1
+        );
     }
 
     #[test]
     fn cost_is_told_by_gas_and_by_wei() {
         let cost = Cost::of(&[(100, 2), (300, 4)]);
-        assert_eq!(cost, Cost { least_gas: 100, most_gas: 300, total_wei: 1400, wei_per_gas: 3 });
+        assert_eq!(
+            cost,
+            Cost {
+                least_gas: 100,
+                most_gas: 300,
+                total_wei: 1400,
+                wei_per_gas: 3
+            }
+        );
         assert_eq!(Cost::of(&[]), Cost::default());
     }
 
@@ -215,24 +279,75 @@ mod tests {
     #[test]
     fn each_number_that_does_not_hold_is_named() {
         let cases = [
-            (Summary { registered: 23, ..good() }, "offers registered: 23 instead of 24"),
-            (Summary { registrations: 25, ..good() }, "registrations on chain: 25 instead of 24"),
-            (Summary { duplicates: 1, ..good() }, "duplicates: 1 instead of 0"),
-            (Summary { transactions: 25, ..good() }, "transactions of the signer: 25 instead of 24"),
-            (Summary { documents_served: 0, ..good() }, "documents served: 0 instead of 24"),
-            (Summary { in_flight_at_death: 0, ..good() }, "nothing was in flight"),
-            (Summary { takeover_seconds: 40.0, ..good() }, "takeover took 40.0 s, more than 35 s"),
+            (
+                Summary {
+                    registered: 23,
+                    ..good()
+                },
+                "offers registered: 23 instead of 24",
+            ),
+            (
+                Summary {
+                    registrations: 25,
+                    ..good()
+                },
+                "registrations on chain: 25 instead of 24",
+            ),
+            (
+                Summary {
+                    duplicates: 1,
+                    ..good()
+                },
+                "duplicates: 1 instead of 0",
+            ),
+            (
+                Summary {
+                    transactions: 25,
+                    ..good()
+                },
+                "transactions of the signer: 25 instead of 24",
+            ),
+            (
+                Summary {
+                    documents_served: 0,
+                    ..good()
+                },
+                "documents served: 0 instead of 24",
+            ),
+            (
+                Summary {
+                    in_flight_at_death: 0,
+                    ..good()
+                },
+                "nothing was in flight",
+            ),
+            (
+                Summary {
+                    takeover_seconds: 40.0,
+                    ..good()
+                },
+                "takeover took 40.0 s, more than 35 s",
+            ),
         ];
         for (summary, expected) in cases {
             let broken = summary.broken();
-            assert!(broken.len() == 1 && broken[0].contains(expected), "{broken:?} is not {expected:?}");
+            assert!(
+                broken.len() == 1 && broken[0].contains(expected),
+                "{broken:?} is not {expected:?}"
+            );
         }
     }
 
     #[test]
     fn a_demo_without_offers_proves_nothing() {
-        let nothing =
-            Summary { offers: 0, registered: 0, registrations: 0, transactions: 0, documents_served: 0, ..good() };
+        let nothing = Summary {
+            offers: 0,
+            registered: 0,
+            registrations: 0,
+            transactions: 0,
+            documents_served: 0,
+            ..good()
+        };
         assert_eq!(nothing.broken(), ["there were no offers"]);
     }
 }

@@ -32,9 +32,14 @@ impl Workplace {
         let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts");
         let link = directory.join("charts");
         if link.symlink_metadata().is_err() {
-            std::os::unix::fs::symlink(&charts, &link).with_context(|| format!("linking {}", charts.display()))?;
+            std::os::unix::fs::symlink(&charts, &link)
+                .with_context(|| format!("linking {}", charts.display()))?;
         }
-        Ok(Self { cluster: cluster.clone(), manual: Manual::readme(), directory })
+        Ok(Self {
+            cluster: cluster.clone(),
+            manual: Manual::readme(),
+            directory,
+        })
     }
 
     /// Writes a file that commands name.
@@ -50,7 +55,10 @@ impl Workplace {
         let mut text = self.manual.file(name)?;
         for (stated, fitting) in changes {
             let count = text.matches(stated).count();
-            ensure!(count == 1, "{name} in README.md holds `{stated}` {count} times: the demo replaces one");
+            ensure!(
+                count == 1,
+                "{name} in README.md holds `{stated}` {count} times: the demo replaces one"
+            );
             text = text.replace(stated, fitting);
         }
         self.write(name, text)
@@ -59,7 +67,9 @@ impl Workplace {
     /// Runs all commands of a chapter.
     pub async fn follow(&self, chapter: Chapter, answer: Answer) -> Result<()> {
         for line in self.manual.commands(chapter)? {
-            self.run(&line, answer).await.with_context(|| format!("README.md, {:?}", chapter.heading()))?;
+            self.run(&line, answer)
+                .await
+                .with_context(|| format!("README.md, {:?}", chapter.heading()))?;
         }
         Ok(())
     }
@@ -80,9 +90,19 @@ impl Workplace {
 
     /// Runs a command, and returns what it says.
     pub async fn ask(&self, line: &str) -> Result<String> {
-        let output = self.cluster.shell(line).current_dir(&self.directory).output().await.context("cannot run bash")?;
+        let output = self
+            .cluster
+            .shell(line)
+            .current_dir(&self.directory)
+            .output()
+            .await
+            .context("cannot run bash")?;
         let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`{line}` failed: {}", complaint.trim_end());
+        ensure!(
+            output.status.success(),
+            "`{line}` failed: {}",
+            complaint.trim_end()
+        );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

@@ -93,8 +93,18 @@ impl Timing {
 
 impl std::fmt::Display for Timing {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { lease, deadline, period } = self;
-        write!(formatter, "{}/{}/{}", lease.as_secs(), deadline.as_secs(), period.as_secs())
+        let Self {
+            lease,
+            deadline,
+            period,
+        } = self;
+        write!(
+            formatter,
+            "{}/{}/{}",
+            lease.as_secs(),
+            deadline.as_secs(),
+            period.as_secs()
+        )
     }
 }
 
@@ -118,13 +128,23 @@ pub struct Spec {
 impl Spec {
     /// A candidate of that kind, which releases its Lease.
     pub fn new(kind: Kind, timing: Timing) -> Self {
-        Self { kind, timing, release: true, arguments: Vec::new(), environment: Vec::new(), kubeconfig: None }
+        Self {
+            kind,
+            timing,
+            release: true,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            kubeconfig: None,
+        }
     }
 
     /// The same, but it leaves its Lease to run out.
     #[must_use]
     pub fn without_release(self) -> Self {
-        Self { release: false, ..self }
+        Self {
+            release: false,
+            ..self
+        }
     }
 
     /// The same with one more argument.
@@ -141,8 +161,18 @@ impl Spec {
         }
     }
 
-    fn command_line(&self, place: &Place, lease: &str, identity: &str, kubeconfig: &Path) -> Vec<String> {
-        let Timing { lease: duration, deadline, period } = self.timing;
+    fn command_line(
+        &self,
+        place: &Place,
+        lease: &str,
+        identity: &str,
+        kubeconfig: &Path,
+    ) -> Vec<String> {
+        let Timing {
+            lease: duration,
+            deadline,
+            period,
+        } = self.timing;
         let times = [
             format!("--lease-duration={}s", duration.as_secs()),
             format!("--renew-deadline={}s", deadline.as_secs()),
@@ -167,7 +197,10 @@ impl Spec {
                 format!("--kubeconfig={}", kubeconfig.display()),
             ],
         };
-        own.into_iter().chain(times).chain(self.arguments.iter().cloned()).collect()
+        own.into_iter()
+            .chain(times)
+            .chain(self.arguments.iter().cloned())
+            .collect()
     }
 }
 
@@ -176,9 +209,14 @@ impl Spec {
 /// # Errors
 /// If it has not been built.
 pub fn operator() -> Result<PathBuf> {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(BUILT);
+    let built = || {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .join(BUILT)
+    };
     let path = std::env::var_os(BINARY).map_or_else(built, PathBuf::from);
-    path.canonicalize().with_context(|| format!("there is no {}: run `make build`", path.display()))
+    path.canonicalize()
+        .with_context(|| format!("there is no {}: run `make build`", path.display()))
 }
 
 /// A candidate that has been started.
@@ -206,20 +244,47 @@ impl Candidate {
         let arguments = spec.command_line(place, lease, identity, kubeconfig);
         // Ended by the kernel if this process dies before it can end it.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(spec.program()?).args(&arguments);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("KUBECONFIG", kubeconfig);
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(spec.program()?)
+            .args(&arguments);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("KUBECONFIG", kubeconfig);
         command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let started = Timestamp::now();
-        let mut child = command.spawn().with_context(|| format!("starting {identity}"))?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {identity}"))?;
         let pid = child.id().context("a process without a pid")?;
         let log = place.directory().join(format!("{identity}.log"));
         let (lines, printed) = mpsc::unbounded_channel();
         tokio::spawn(read(child.stdout.take().context("no pipe")?, lines.clone()));
         tokio::spawn(read(child.stderr.take().context("no pipe")?, lines));
         let (sender, events) = watch::channel(Vec::new());
-        tokio::spawn(listen(spec.kind, printed, File::create(&log).await?, sender));
-        Ok(Self { identity: identity.to_owned(), spec, account, arguments, log, started, pid, child, events })
+        tokio::spawn(listen(
+            spec.kind,
+            printed,
+            File::create(&log).await?,
+            sender,
+        ));
+        Ok(Self {
+            identity: identity.to_owned(),
+            spec,
+            account,
+            arguments,
+            log,
+            started,
+            pid,
+            child,
+            events,
+        })
     }
 
     /// Its name in the election, and of its account. A controller-runtime manager chooses another one for the Lease.
@@ -259,7 +324,10 @@ impl Candidate {
 
     /// The value of one of its arguments, for example of `--admin-bind`.
     pub fn argument(&self, name: &str) -> Option<&str> {
-        let mut values = self.arguments.iter().filter_map(|argument| argument.strip_prefix(name)?.strip_prefix('='));
+        let mut values = self
+            .arguments
+            .iter()
+            .filter_map(|argument| argument.strip_prefix(name)?.strip_prefix('='));
         values.next_back()
     }
 
@@ -269,10 +337,16 @@ impl Candidate {
     /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result<Timestamp> {
         // A process that has not been waited for keeps its pid.
-        let pid = self.child.id().with_context(|| format!("{} has ended", self.identity))?;
+        let pid = self
+            .child
+            .id()
+            .with_context(|| format!("{} has ended", self.identity))?;
         let before = Timestamp::now();
-        signal::kill(Pid::from_raw(i32::try_from(pid)?), signal::Signal::from(signal))
-            .with_context(|| format!("{signal:?} to {}", self.identity))?;
+        signal::kill(
+            Pid::from_raw(i32::try_from(pid)?),
+            signal::Signal::from(signal),
+        )
+        .with_context(|| format!("{signal:?} to {}", self.identity))?;
         Ok(before)
     }
 
@@ -307,9 +381,21 @@ impl Candidate {
         let said = timeout(limit, events.wait_for(|events| events.iter().any(&what))).await;
         let log = self.log.display();
         match said {
-            Ok(Ok(events)) => events.iter().find(|event| what(event)).cloned().context("what was said is gone"),
-            Ok(Err(_)) => bail!("{} ended; it said {:?}, see {log}", self.identity, self.events()),
-            Err(_) => bail!("{} did not say it in {limit:?}, but {:?}, see {log}", self.identity, self.events()),
+            Ok(Ok(events)) => events
+                .iter()
+                .find(|event| what(event))
+                .cloned()
+                .context("what was said is gone"),
+            Ok(Err(_)) => bail!(
+                "{} ended; it said {:?}, see {log}",
+                self.identity,
+                self.events()
+            ),
+            Err(_) => bail!(
+                "{} did not say it in {limit:?}, but {:?}, see {log}",
+                self.identity,
+                self.events()
+            ),
         }
     }
 
@@ -318,7 +404,11 @@ impl Candidate {
     /// # Errors
     /// If it does not in time, or ends before.
     pub async fn leads(&self, since: Timestamp, limit: Duration) -> Result<Timestamp> {
-        let event = self.until(limit, |event| event.at >= since && event.said == Said::Leads).await?;
+        let event = self
+            .until(limit, |event| {
+                event.at >= since && event.said == Said::Leads
+            })
+            .await?;
         Ok(event.at)
     }
 
@@ -327,7 +417,9 @@ impl Candidate {
     /// # Errors
     /// If it does not in time, or ends before.
     pub async fn joined(&self, limit: Duration) -> Result<()> {
-        self.until(limit, |event| event.said != Said::Stopped).await.map(drop)
+        self.until(limit, |event| event.said != Said::Stopped)
+            .await
+            .map(drop)
     }
 
     /// Waits until it could take over and begin to work: it takes part, and the operator's caches are filled.
@@ -336,22 +428,37 @@ impl Candidate {
     /// If it is not in time, or ends before.
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         self.joined(limit).await?;
-        let Some(admin) = self.argument("--admin-bind") else { return Ok(()) };
+        let Some(admin) = self.argument("--admin-bind") else {
+            return Ok(());
+        };
         let asked = timeout(limit, async {
             while !matches!(answers(admin, "/readyz").await, Ok(true)) {
                 sleep(PAUSE).await;
             }
         });
-        asked.await.with_context(|| format!("{} is not ready after {limit:?}", self.identity))
+        asked
+            .await
+            .with_context(|| format!("{} is not ready after {limit:?}", self.identity))
     }
 
     /// Waits until it names this candidate as the leader. A manager of controller-runtime names nobody.
     ///
     /// # Errors
     /// If it does not in time, or ends before.
-    pub async fn names(&self, leader: &str, since: Timestamp, limit: Duration) -> Result<Timestamp> {
-        ensure!(self.kind() != Kind::ControllerRuntime, "{} names nobody", self.identity);
-        let named = |event: &Event| event.at >= since && matches!(&event.said, Said::Leader(name) if name == leader);
+    pub async fn names(
+        &self,
+        leader: &str,
+        since: Timestamp,
+        limit: Duration,
+    ) -> Result<Timestamp> {
+        ensure!(
+            self.kind() != Kind::ControllerRuntime,
+            "{} names nobody",
+            self.identity
+        );
+        let named = |event: &Event| {
+            event.at >= since && matches!(&event.said, Said::Leader(name) if name == leader)
+        };
         Ok(self.until(limit, named).await?.at)
     }
 
@@ -366,22 +473,33 @@ impl Candidate {
     /// If it does not in time, or ends before.
     pub async fn leading(&self, limit: Duration) -> Result<Timestamp> {
         let mut events = self.events.clone();
-        let leading = timeout(limit, events.wait_for(|events| leading_since(events).is_some())).await;
-        let events = leading.with_context(|| format!("{} does not lead after {limit:?}", self.identity))?;
-        leading_since(&events.with_context(|| format!("{} ended", self.identity))?).context("it led")
+        let leading = timeout(
+            limit,
+            events.wait_for(|events| leading_since(events).is_some()),
+        )
+        .await;
+        let events =
+            leading.with_context(|| format!("{} does not lead after {limit:?}", self.identity))?;
+        leading_since(&events.with_context(|| format!("{} ended", self.identity))?)
+            .context("it led")
     }
 }
 
 /// Since when somebody who said this leads.
 fn leading_since(events: &[Event]) -> Option<Timestamp> {
-    let last = events.iter().rev().find(|event| matches!(event.said, Said::Leads | Said::Stopped))?;
+    let last = events
+        .iter()
+        .rev()
+        .find(|event| matches!(event.said, Said::Leads | Said::Stopped))?;
     (last.said == Said::Leads).then_some(last.at)
 }
 
 /// Whether a server answers 200.
 async fn answers(address: &str, path: &str) -> Result<bool> {
     let mut connection = TcpStream::connect(address).await?;
-    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+    connection
+        .write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())
+        .await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     Ok(answer.split_ascii_whitespace().nth(1) == Some("200"))
@@ -424,8 +542,15 @@ mod tests {
 
     #[test]
     fn somebody_leads_from_saying_so_until_saying_otherwise() {
-        let at = |second, said| Event { at: Timestamp::constant(second, 0), said };
-        let mut events = vec![at(1, Said::Joined), at(2, Said::Leads), at(3, Said::Leader("a".to_owned()))];
+        let at = |second, said| Event {
+            at: Timestamp::constant(second, 0),
+            said,
+        };
+        let mut events = vec![
+            at(1, Said::Joined),
+            at(2, Said::Leads),
+            at(3, Said::Leader("a".to_owned())),
+        ];
         assert_eq!(leading_since(&events), Some(Timestamp::constant(2, 0)));
         events.push(at(4, Said::Stopped));
         assert_eq!(leading_since(&events), None);

@@ -31,32 +31,54 @@ impl Event {
     /// Reads a line of the operator's log in JSON.
     #[must_use]
     pub fn of_operator(line: &str) -> Option<Self> {
-        let Line { timestamp, message, leader } = serde_json::from_str(line).ok()?;
+        let Line {
+            timestamp,
+            message,
+            leader,
+        } = serde_json::from_str(line).ok()?;
         let said = match message.as_str() {
             "leading" => Said::Leads,
             "the lease is lost" | "no longer a candidate" => Said::Stopped,
             _ if message.starts_with("no longer a candidate;") => Said::Stopped,
             _ if message.starts_with("the term is over") => Said::Stopped,
-            _ => Said::Leader(leader.filter(|leader| message == format!("new leader is {leader}"))?),
+            _ => {
+                Said::Leader(leader.filter(|leader| message == format!("new leader is {leader}"))?)
+            }
         };
-        Some(Self { at: timestamp, said })
+        Some(Self {
+            at: timestamp,
+            said,
+        })
     }
 
     /// Reads a line of the program in `tests/peers`, which came at `now`.
     #[must_use]
     pub fn of_peer(line: &str, now: Timestamp) -> Option<Self> {
         // client-go says this in its log, once, when it begins to ask for the Lease.
-        if line.to_ascii_lowercase().contains("attempting to acquire leader lease") {
-            return Some(Self { at: now, said: Said::Joined });
+        if line
+            .to_ascii_lowercase()
+            .contains("attempting to acquire leader lease")
+        {
+            return Some(Self {
+                at: now,
+                said: Said::Joined,
+            });
         }
-        let PeerLine { time, event, leader } = serde_json::from_str(line).ok()?;
+        let PeerLine {
+            time,
+            event,
+            leader,
+        } = serde_json::from_str(line).ok()?;
         let said = match event.as_str() {
             "started-leading" => Said::Leads,
             "stopped-leading" => Said::Stopped,
             "new-leader" => Said::Leader(leader),
             _ => return None,
         };
-        Some(Self { at: Timestamp::from_microsecond(time).ok()?, said })
+        Some(Self {
+            at: Timestamp::from_microsecond(time).ok()?,
+            said,
+        })
     }
 }
 
@@ -82,20 +104,29 @@ mod tests {
     const TIME: &str = "2025-06-01T10:00:00.123456Z";
 
     fn operator(rest: &str) -> Option<Said> {
-        Event::of_operator(&format!(r#"{{"timestamp":"{TIME}","level":"INFO",{rest},"target":"serviceoffer::app"}}"#))
-            .map(|event| event.said)
+        Event::of_operator(&format!(
+            r#"{{"timestamp":"{TIME}","level":"INFO",{rest},"target":"serviceoffer::app"}}"#
+        ))
+        .map(|event| event.said)
     }
 
     fn peer(event: &str) -> Option<Event> {
-        Event::of_peer(&format!(r#"{{"time":1748772000123456,"event":{event},"identity":"b"}}"#), Timestamp::UNIX_EPOCH)
+        Event::of_peer(
+            &format!(r#"{{"time":1748772000123456,"event":{event},"identity":"b"}}"#),
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     #[test]
     fn the_operators_log_says_who_leads_and_since_when() {
-        assert_eq!(operator(r#""message":"leading","term":3"#), Some(Said::Leads));
+        assert_eq!(
+            operator(r#""message":"leading","term":3"#),
+            Some(Said::Leads)
+        );
         let named = r#""message":"new leader is a-1","leader":"a-1""#;
         assert_eq!(operator(named), Some(Said::Leader("a-1".to_owned())));
-        let at = Event::of_operator(&format!(r#"{{"timestamp":"{TIME}","message":"leading"}}"#)).map(|event| event.at);
+        let at = Event::of_operator(&format!(r#"{{"timestamp":"{TIME}","message":"leading"}}"#))
+            .map(|event| event.at);
         assert_eq!(at, TIME.parse().ok());
     }
 
@@ -107,22 +138,35 @@ mod tests {
             "no longer a candidate; the lease was not released and runs out by itself",
             "the term is over: what was under way is dropped",
         ] {
-            assert_eq!(operator(&format!(r#""message":"{message}""#)), Some(Said::Stopped), "{message}");
+            assert_eq!(
+                operator(&format!(r#""message":"{message}""#)),
+                Some(Said::Stopped),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn other_lines_of_the_operator_say_nothing_of_the_election() {
         assert_eq!(operator(r#""message":"serving","identity":"a-1""#), None);
-        assert_eq!(operator(r#""message":"something of a leader","leader":"a-1""#), None);
+        assert_eq!(
+            operator(r#""message":"something of a leader","leader":"a-1""#),
+            None
+        );
         assert_eq!(Event::of_operator("thread main panicked"), None);
     }
 
     #[test]
     fn a_peers_events_are_read_with_their_microseconds() {
-        let leads = Event { at: TIME.parse().unwrap_or_default(), said: Said::Leads };
+        let leads = Event {
+            at: TIME.parse().unwrap_or_default(),
+            said: Said::Leads,
+        };
         assert_eq!(peer(r#""started-leading""#), Some(leads));
-        assert_eq!(peer(r#""stopped-leading""#).map(|event| event.said), Some(Said::Stopped));
+        assert_eq!(
+            peer(r#""stopped-leading""#).map(|event| event.said),
+            Some(Said::Stopped)
+        );
         let named = peer(r#""new-leader","leader":"a-1""#).map(|event| event.said);
         assert_eq!(named, Some(Said::Leader("a-1".to_owned())));
         assert_eq!(peer(r#""something-else""#), None);
@@ -134,7 +178,10 @@ mod tests {
             r#"I0601 10:00:00.1 7 leaderelection.go:257] "Attempting to acquire leader lease..." lock="a/b""#,
             "I0601 10:00:00.1 7 leaderelection.go:257] attempting to acquire leader lease a/b...",
         ] {
-            let joined = Event { at: Timestamp::UNIX_EPOCH, said: Said::Joined };
+            let joined = Event {
+                at: Timestamp::UNIX_EPOCH,
+                said: Said::Joined,
+            };
             assert_eq!(Event::of_peer(line, Timestamp::UNIX_EPOCH), Some(joined));
         }
     }

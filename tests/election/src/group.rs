@@ -42,7 +42,12 @@ impl Group {
     /// # Errors
     /// If one of them does not start.
     pub async fn start(place: &Arc<Place>, lease: &str, specs: &[Spec]) -> Result<Self> {
-        let mut group = Self { place: Arc::clone(place), lease: lease.to_owned(), members: Vec::new(), born: 0 };
+        let mut group = Self {
+            place: Arc::clone(place),
+            lease: lease.to_owned(),
+            members: Vec::new(),
+            born: 0,
+        };
         for spec in specs {
             let candidate = group.bear(spec.clone()).await?;
             group.members.push(candidate);
@@ -58,7 +63,13 @@ impl Group {
             Kind::ClientGo => "g",
             Kind::ControllerRuntime => "r",
         };
-        Candidate::start(&self.place, &self.lease, &format!("{}-{kind}{}", self.lease, self.born), spec).await
+        Candidate::start(
+            &self.place,
+            &self.lease,
+            &format!("{}-{kind}{}", self.lease, self.born),
+            spec,
+        )
+        .await
     }
 
     /// Name of the Lease.
@@ -89,7 +100,8 @@ impl Group {
     /// # Errors
     /// If nobody does in time.
     pub async fn successor(&self, since: Timestamp, limit: Duration) -> Result<Successor> {
-        self.first(async |candidate| candidate.leads(since, limit).await).await
+        self.first(async |candidate| candidate.leads(since, limit).await)
+            .await
     }
 
     /// Waits for somebody who leads, and says who: the first that is found.
@@ -97,18 +109,28 @@ impl Group {
     /// # Errors
     /// If nobody does in time.
     pub async fn leader(&self, limit: Duration) -> Result<Successor> {
-        self.first(async |candidate| candidate.leading(limit).await).await
+        self.first(async |candidate| candidate.leading(limit).await)
+            .await
     }
 
-    async fn first(&self, begun: impl AsyncFn(&Candidate) -> Result<Timestamp>) -> Result<Successor> {
+    async fn first(
+        &self,
+        begun: impl AsyncFn(&Candidate) -> Result<Timestamp>,
+    ) -> Result<Successor> {
         let begun = &begun;
         let waits = self.members.iter().enumerate().map(|(member, candidate)| {
             Box::pin(async move {
                 let at = begun(candidate).await?;
-                Ok::<_, anyhow::Error>(Successor { member, identity: candidate.identity().to_owned(), at })
+                Ok::<_, anyhow::Error>(Successor {
+                    member,
+                    identity: candidate.identity().to_owned(),
+                    at,
+                })
             })
         });
-        let (successor, _) = select_ok(waits).await.with_context(|| format!("nobody leads {} in time", self.lease))?;
+        let (successor, _) = select_ok(waits)
+            .await
+            .with_context(|| format!("nobody leads {} in time", self.lease))?;
         Ok(successor)
     }
 
@@ -123,7 +145,12 @@ impl Group {
                 alive.push(&*member);
             }
         }
-        try_join_all(alive.into_iter().map(|member| member.names(leader, since, limit))).await?;
+        try_join_all(
+            alive
+                .into_iter()
+                .map(|member| member.names(leader, since, limit)),
+        )
+        .await?;
         Ok(())
     }
 

@@ -21,7 +21,10 @@ use serde_json::{Value, json};
 use testbed::Cluster;
 
 /// The operator's own kinds. A candidate caches them, and leads only once it has.
-const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/serviceoffer-controller/files/crds");
+const DEFINITIONS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../charts/serviceoffer-controller/files/crds"
+);
 /// The first port of a candidate's servers.
 const FIRST_PORT: u16 = 20_000;
 
@@ -59,21 +62,34 @@ impl Place {
     /// # Errors
     /// If the API server does not do as asked.
     pub async fn with_role(cluster: &Cluster, prefix: &str, role: &str) -> Result<Self> {
-        define(cluster).await.context("installing the operator's kinds")?;
+        define(cluster)
+            .await
+            .context("installing the operator's kinds")?;
         let namespace = cluster.namespace(prefix).await;
         let directory = cluster.scratch(&format!("election/{}", namespace.name()))?;
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, high, low, 1);
         let next_port = AtomicU16::new(FIRST_PORT);
-        let place = Self { cluster: cluster.clone(), namespace, directory, address, next_port };
-        place.bind(role).await.with_context(|| format!("giving candidates the role {role}"))?;
+        let place = Self {
+            cluster: cluster.clone(),
+            namespace,
+            directory,
+            address,
+            next_port,
+        };
+        place
+            .bind(role)
+            .await
+            .with_context(|| format!("giving candidates the role {role}"))?;
         Ok(place)
     }
 
     /// Gives all service accounts of the namespace the role, for as long as the namespace is there.
     async fn bind(&self, role: &str) -> Result<()> {
         let client = self.cluster.client();
-        let namespace = Api::<Namespace>::all(client.clone()).get(self.namespace()).await?;
+        let namespace = Api::<Namespace>::all(client.clone())
+            .get(self.namespace())
+            .await?;
         let owner = OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Namespace".to_owned(),
@@ -99,7 +115,9 @@ impl Place {
                 namespace: None,
             }]),
         };
-        Api::<ClusterRoleBinding>::all(client).create(&PostParams::default(), &binding).await?;
+        Api::<ClusterRoleBinding>::all(client)
+            .create(&PostParams::default(), &binding)
+            .await?;
         Ok(())
     }
 
@@ -125,7 +143,10 @@ impl Place {
 
     /// An address that no other candidate listens on.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.address), self.next_port.fetch_add(1, Ordering::Relaxed))
+        SocketAddr::new(
+            IpAddr::V4(self.address),
+            self.next_port.fetch_add(1, Ordering::Relaxed),
+        )
     }
 
     /// Makes the user of a candidate. One name may be asked for again: it is the same user.
@@ -133,9 +154,13 @@ impl Place {
     /// # Errors
     /// If the API server does not do as asked.
     pub async fn account(&self, identity: &str) -> Result<Account> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), self.namespace());
+        let accounts: Api<ServiceAccount> =
+            Api::namespaced(self.cluster.client(), self.namespace());
         let object = ServiceAccount {
-            metadata: ObjectMeta { name: Some(identity.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(identity.to_owned()),
+                ..ObjectMeta::default()
+            },
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         };
@@ -143,25 +168,56 @@ impl Place {
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}
             created => drop(created.with_context(|| format!("creating the account {identity}"))?),
         }
-        let hours = TokenRequestSpec { expiration_seconds: Some(12 * 3600), ..TokenRequestSpec::default() };
-        let request = TokenRequest { spec: hours, ..TokenRequest::default() };
-        let answer = accounts.create_token_request(identity, &PostParams::default(), &request).await?;
-        let token = answer.status.context("a request for a token without an answer")?.token;
+        let hours = TokenRequestSpec {
+            expiration_seconds: Some(12 * 3600),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec: hours,
+            ..TokenRequest::default()
+        };
+        let answer = accounts
+            .create_token_request(identity, &PostParams::default(), &request)
+            .await?;
+        let token = answer
+            .status
+            .context("a request for a token without an answer")?
+            .token;
         let kubeconfig = self.directory.join(format!("{identity}.kubeconfig"));
         let admin: Value = serde_json::from_slice(&fs::read(self.cluster.kubeconfig())?)?;
         let content = kubeconfig_of(&admin, self.namespace(), identity, &token);
-        fs::write(&kubeconfig, content.to_string()).with_context(|| format!("writing {}", kubeconfig.display()))?;
-        Ok(Account { user: format!("system:serviceaccount:{}:{identity}", self.namespace()), kubeconfig })
+        fs::write(&kubeconfig, content.to_string())
+            .with_context(|| format!("writing {}", kubeconfig.display()))?;
+        Ok(Account {
+            user: format!("system:serviceaccount:{}:{identity}", self.namespace()),
+            kubeconfig,
+        })
     }
 }
 
 /// Makes the API server know the operator's kinds. They stay when the place goes away.
 async fn define(cluster: &Cluster) -> Result<()> {
-    let apply = ["apply", "--server-side", "--force-conflicts", "--filename", DEFINITIONS];
-    let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", DEFINITIONS];
+    let apply = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--filename",
+        DEFINITIONS,
+    ];
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "--timeout=30s",
+        "--filename",
+        DEFINITIONS,
+    ];
     for arguments in [&apply[..], &wait[..]] {
         let output = cluster.kubectl(arguments).output().await?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }
@@ -193,7 +249,13 @@ mod tests {
         });
         let own = kubeconfig_of(&admin, "place", "a-1", "token");
         assert_eq!(own["clusters"], admin["clusters"]);
-        assert_eq!(own["contexts"][0]["context"], json!({ "cluster": "testbed", "namespace": "place", "user": "a-1" }));
-        assert_eq!(own["users"], json!([{ "name": "a-1", "user": { "token": "token" } }]));
+        assert_eq!(
+            own["contexts"][0]["context"],
+            json!({ "cluster": "testbed", "namespace": "place", "user": "a-1" })
+        );
+        assert_eq!(
+            own["users"],
+            json!([{ "name": "a-1", "user": { "token": "token" } }])
+        );
     }
 }

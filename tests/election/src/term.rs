@@ -31,11 +31,18 @@ pub fn overlaps(terms: &[Term]) -> Vec<Overlap> {
     sorted.sort_by_key(|term| (term.begun, term.ended));
     let mut found = Vec::new();
     for (at, later) in sorted.iter().enumerate() {
-        for earlier in sorted[..at].iter().filter(|earlier| earlier.leader != later.leader) {
+        for earlier in sorted[..at]
+            .iter()
+            .filter(|earlier| earlier.leader != later.leader)
+        {
             let both = earlier.ended.min(later.ended).duration_since(later.begun);
             if both.is_positive() {
                 let (earlier, later) = (earlier.leader.clone(), later.leader.clone());
-                found.push(Overlap { earlier, later, duration: both });
+                found.push(Overlap {
+                    earlier,
+                    later,
+                    duration: both,
+                });
             }
         }
     }
@@ -48,16 +55,26 @@ mod tests {
 
     fn term(leader: &str, begun: i64, ended: i64) -> Term {
         let [begun, ended] = [begun, ended].map(|second| Timestamp::constant(second, 0));
-        Term { leader: leader.to_owned(), begun, ended }
+        Term {
+            leader: leader.to_owned(),
+            begun,
+            ended,
+        }
     }
 
     fn found(terms: &[Term]) -> Vec<(String, String, i64)> {
-        overlaps(terms).into_iter().map(|one| (one.earlier, one.later, one.duration.as_secs())).collect()
+        overlaps(terms)
+            .into_iter()
+            .map(|one| (one.earlier, one.later, one.duration.as_secs()))
+            .collect()
     }
 
     #[test]
     fn terms_that_touch_do_not_overlap() {
-        assert_eq!(found(&[term("a", 0, 5), term("b", 5, 9), term("a", 9, 12)]), []);
+        assert_eq!(
+            found(&[term("a", 0, 5), term("b", 5, 9), term("a", 9, 12)]),
+            []
+        );
     }
 
     #[test]
@@ -69,7 +86,10 @@ mod tests {
 
     #[test]
     fn a_term_that_reaches_over_its_successor_overlaps_with_the_one_after_as_well() {
-        assert_eq!(found(&[term("a", 0, 9), term("b", 3, 5), term("c", 5, 8)]).len(), 2);
+        assert_eq!(
+            found(&[term("a", 0, 9), term("b", 3, 5), term("c", 5, 8)]).len(),
+            2
+        );
     }
 
     #[test]

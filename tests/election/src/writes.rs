@@ -48,7 +48,12 @@ impl Writes {
     pub fn from_now(place: &crate::Place) -> Result<Self> {
         let audit = place.cluster().audit()?;
         let (entries, by_lease) = Default::default();
-        Ok(Self { audit, namespace: place.namespace().to_owned(), entries, by_lease })
+        Ok(Self {
+            audit,
+            namespace: place.namespace().to_owned(),
+            entries,
+            by_lease,
+        })
     }
 
     /// Reads what has come since the last time.
@@ -56,7 +61,12 @@ impl Writes {
     /// # Errors
     /// If the log cannot be read.
     pub fn read(&mut self) -> Result<()> {
-        for entry in self.audit.read()?.into_iter().filter(|entry| entry.namespace == self.namespace) {
+        for entry in self
+            .audit
+            .read()?
+            .into_iter()
+            .filter(|entry| entry.namespace == self.namespace)
+        {
             if let Some(write) = write_of(&entry) {
                 self.entries.entry(entry.name).or_default().push(write);
             }
@@ -80,7 +90,10 @@ impl Writes {
 
     /// The last write of a user to a Lease that arrived before a moment.
     pub fn last_before(&self, lease: &str, user: &str, moment: Timestamp) -> Option<&Write> {
-        self.of(lease).iter().rev().find(|write| write.user == user && write.received <= moment)
+        self.of(lease)
+            .iter()
+            .rev()
+            .find(|write| write.user == user && write.received <= moment)
     }
 }
 
@@ -90,9 +103,18 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
     let lease = entry.resource == "leases" && entry.subresource.is_empty();
     let refused = (300..500).contains(&entry.code);
     let done = entry.stage == "ResponseComplete" && (200..300).contains(&entry.code);
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    let version = |object: &Value| {
+        object["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (lease && writes && !refused).then(|| Entry {
-        write: Write { user: entry.user.clone(), received: entry.received, answered: entry.time },
+        write: Write {
+            user: entry.user.clone(),
+            received: entry.received,
+            answered: entry.time,
+        },
         found: version(&entry.sent),
         made: done.then(|| version(&entry.answered)),
     })
@@ -100,12 +122,18 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
 
 /// Those that made a version: they say so, or the next one found a version that no other made.
 fn carried_out(entries: &[Entry]) -> Vec<Write> {
-    let made: BTreeSet<_> = entries.iter().filter_map(|entry| entry.made.as_deref()).collect();
+    let made: BTreeSet<_> = entries
+        .iter()
+        .filter_map(|entry| entry.made.as_deref())
+        .collect();
     let was_found = |later: &[Entry]| {
         let next = later.iter().find(|entry| entry.made.is_some());
         next.is_some_and(|next| !next.found.is_empty() && !made.contains(next.found.as_str()))
     };
-    let done = entries.iter().enumerate().filter(|(at, entry)| entry.made.is_some() || was_found(&entries[at + 1..]));
+    let done = entries
+        .iter()
+        .enumerate()
+        .filter(|(at, entry)| entry.made.is_some() || was_found(&entries[at + 1..]));
     done.map(|(_, entry)| entry.write.clone()).collect()
 }
 
@@ -139,12 +167,22 @@ mod tests {
     #[test]
     fn a_write_is_one_that_was_carried_out_on_a_lease() {
         let (received, answered) = (Timestamp::constant(1, 0), Timestamp::constant(2, 0));
-        let write = Write { user: "a".to_owned(), received, answered };
-        let done = |verb, resource, code| carried_out(&Vec::from_iter(write_of(&entry(verb, resource, code))));
+        let write = Write {
+            user: "a".to_owned(),
+            received,
+            answered,
+        };
+        let done = |verb, resource, code| {
+            carried_out(&Vec::from_iter(write_of(&entry(verb, resource, code))))
+        };
         assert_eq!(done("update", "leases", 200), std::slice::from_ref(&write));
         assert_eq!(done("create", "leases", 201), [write]);
         assert_eq!(done("update", "leases", 409), []);
-        assert_eq!(done("update", "leases", 504), [], "nobody shows that it was");
+        assert_eq!(
+            done("update", "leases", 504),
+            [],
+            "nobody shows that it was"
+        );
         assert_eq!(done("get", "leases", 200), []);
         assert_eq!(done("patch", "events", 200), []);
     }
@@ -152,17 +190,28 @@ mod tests {
     #[test]
     fn a_write_that_was_answered_to_nobody_counts_if_the_next_one_found_its_version() {
         let write = |user: &str, found: &str, made: Option<&str>| Entry {
-            write: Write { user: user.into(), received: Timestamp::MIN, answered: Timestamp::MIN },
+            write: Write {
+                user: user.into(),
+                received: Timestamp::MIN,
+                answered: Timestamp::MIN,
+            },
             found: found.into(),
             made: made.map(str::to_owned),
         };
         let writers = |last: Entry| {
             let entries = [write("a", "1", Some("2")), write("b", "2", None), last];
-            carried_out(&entries).into_iter().map(|write| write.user).collect::<Vec<_>>()
+            carried_out(&entries)
+                .into_iter()
+                .map(|write| write.user)
+                .collect::<Vec<_>>()
         };
         assert_eq!(writers(write("c", "3", Some("4"))), ["a", "b", "c"]);
         assert_eq!(writers(write("c", "2", Some("3"))), ["a", "c"]);
-        assert_eq!(writers(write("c", "", Some("3"))), ["a", "c"], "a Lease that was made anew shows nothing");
+        assert_eq!(
+            writers(write("c", "", Some("3"))),
+            ["a", "c"],
+            "a Lease that was made anew shows nothing"
+        );
         assert_eq!(writers(write("c", "3", None)), ["a"]);
     }
 }

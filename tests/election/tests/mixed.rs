@@ -1,6 +1,11 @@
 //! Ours and client-go's candidates on the same Lease, as while one replaces the other: each takes over from each, and nobody
 //! leads while another one does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,8 +34,10 @@ const LEASE: &str = "mixed";
 #[test]
 fn ours_and_client_go_take_over_from_each_other_in_time_and_never_lead_both() {
     testbed::test(async |cluster| {
-        let seed =
-            std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().expect("SEED is a number"));
+        let seed = std::env::var("SEED").map_or_else(
+            |_| rand::random(),
+            |seed| seed.parse().expect("SEED is a number"),
+        );
         println!("SEED={seed}");
         let mut trial = Trial::begin(&cluster, seed).await;
         for death in 1..=DEATHS {
@@ -76,7 +83,13 @@ impl Trial {
         let kinds = [Kind::Ours, Kind::ClientGo, Kind::Ours, Kind::ClientGo];
         let specs = kinds.map(|kind| Spec::new(kind, TIMING));
         let group = Group::start(&place, LEASE, &specs).await.unwrap();
-        Self { group, random: StdRng::seed_from_u64(seed), writes, records, deaths: Vec::new() }
+        Self {
+            group,
+            random: StdRng::seed_from_u64(seed),
+            writes,
+            records,
+            deaths: Vec::new(),
+        }
     }
 
     /// Ends the leader, and with it those of one kind or of none, so that the next one is of either kind.
@@ -84,9 +97,20 @@ impl Trial {
         let leader = self.group.leader(LIMIT).await.unwrap();
         // Each has seen the leader renew: a candidate counts from what it has seen, and one that came after the last renewal
         // would count from later on.
-        tokio::time::sleep(TIMING.period * 2 + TIMING.period.mul_f64(self.random.random_range(0.0..2.0))).await;
-        let signal = if self.random.random_bool(0.5) { Signal::Kill } else { Signal::Term };
-        let others = if self.random.random_bool(0.5) { Some(Kind::Ours) } else { None };
+        tokio::time::sleep(
+            TIMING.period * 2 + TIMING.period.mul_f64(self.random.random_range(0.0..2.0)),
+        )
+        .await;
+        let signal = if self.random.random_bool(0.5) {
+            Signal::Kill
+        } else {
+            Signal::Term
+        };
+        let others = if self.random.random_bool(0.5) {
+            Some(Kind::Ours)
+        } else {
+            None
+        };
         let mut victims = vec![leader.member];
         for member in 0..self.group.members().len() {
             if member != leader.member && Some(self.group.members()[member].kind()) == others {
@@ -97,21 +121,49 @@ impl Trial {
             }
         }
         let survivors = (0..self.group.members().len()).filter(|member| !victims.contains(member));
-        let watched = survivors.into_iter().any(|member| self.group.members()[member].kind() == Kind::Ours);
+        let watched = survivors
+            .into_iter()
+            .any(|member| self.group.members()[member].kind() == Kind::Ours);
         let at = self.group.member(leader.member).signal(signal).unwrap();
-        let next = self.group.successor(at, TIMING.lease + TIMING.longest_poll() * 2 + LIMIT).await.unwrap();
+        let next = self
+            .group
+            .successor(at, TIMING.lease + TIMING.longest_poll() * 2 + LIMIT)
+            .await
+            .unwrap();
         let status = self.group.member(leader.member).wait(LIMIT).await.unwrap();
         if signal == Signal::Term {
-            assert_eq!(status.code(), Some(0), "{} ended in good order", leader.identity);
+            assert_eq!(
+                status.code(),
+                Some(0),
+                "{} ended in good order",
+                leader.identity
+            );
         }
         let stopped = self.stopped(&leader, signal).await;
         let candidate = &self.group.members()[leader.member];
         let (user, kind) = (candidate.user().to_owned(), candidate.kind());
         let took = next.at.duration_since(at).as_secs_f64();
-        println!("{death:2}: {} ends by {signal:?}, after {took:.3} s {} leads", leader.identity, next.identity);
-        self.group.agrees(&next.identity, at, TIMING.longest_poll() + LIMIT).await.unwrap();
-        let leader = Leader { identity: leader.identity, user, kind, stopped };
-        self.deaths.push(Death { leader, signal, at, watched, next });
+        println!(
+            "{death:2}: {} ends by {signal:?}, after {took:.3} s {} leads",
+            leader.identity, next.identity
+        );
+        self.group
+            .agrees(&next.identity, at, TIMING.longest_poll() + LIMIT)
+            .await
+            .unwrap();
+        let leader = Leader {
+            identity: leader.identity,
+            user,
+            kind,
+            stopped,
+        };
+        self.deaths.push(Death {
+            leader,
+            signal,
+            at,
+            watched,
+            next,
+        });
         for victim in victims {
             self.group.replace(victim).await.unwrap();
         }
@@ -125,7 +177,11 @@ impl Trial {
             return None;
         }
         let candidate = &self.group.members()[leader.member];
-        let stopped = candidate.until(LIMIT, |event| event.at > leader.at && event.said == Said::Stopped).await;
+        let stopped = candidate
+            .until(LIMIT, |event| {
+                event.at > leader.at && event.said == Said::Stopped
+            })
+            .await;
         Some(stopped.unwrap().at)
     }
 
@@ -135,7 +191,11 @@ impl Trial {
         let mut terms = Vec::new();
         for death in &self.deaths {
             let Death { leader, next, .. } = death;
-            let last = self.writes.last_before(LEASE, &leader.user, next.at).expect("the leader wrote").clone();
+            let last = self
+                .writes
+                .last_before(LEASE, &leader.user, next.at)
+                .expect("the leader wrote")
+                .clone();
             let allowed = match death.signal {
                 Signal::Term => last.answered,
                 _ => last.answered + TIMING.lease,
@@ -148,21 +208,38 @@ impl Trial {
             };
             let latest = allowed + polls + SLACK;
             if next.at > latest {
-                late.push(format!("{death:?} was allowed at {allowed}, expected by {latest}"));
+                late.push(format!(
+                    "{death:?} was allowed at {allowed}, expected by {latest}"
+                ));
             }
             let early = allowed.duration_since(next.at);
             // The answer to a release leaves after others have seen it.
-            assert!(early < SignedDuration::from_millis(50), "{death:?} was allowed at {allowed} only");
-            let begun = self.writes.first(LEASE, &leader.user).expect("the leader took the Lease").received;
+            assert!(
+                early < SignedDuration::from_millis(50),
+                "{death:?} was allowed at {allowed} only"
+            );
+            let begun = self
+                .writes
+                .first(LEASE, &leader.user)
+                .expect("the leader took the Lease")
+                .received;
             let ended = match (leader.kind, leader.stopped) {
                 (_, None) => death.at,
                 // Its fence closes before the release is sent.
                 (Kind::Ours, Some(_)) => last.received,
                 (_, Some(stopped)) => stopped,
             };
-            terms.push(Term { leader: leader.identity.clone(), begun, ended });
+            terms.push(Term {
+                leader: leader.identity.clone(),
+                begun,
+                ended,
+            });
         }
-        assert!(late.is_empty(), "{} of {DEATHS} takeovers were late: {late:#?}", late.len());
+        assert!(
+            late.is_empty(),
+            "{} of {DEATHS} takeovers were late: {late:#?}",
+            late.len()
+        );
         self.judge_overlaps(&terms);
         let count = self.records.judge();
         self.judge_variety();
@@ -172,31 +249,63 @@ impl Trial {
     /// client-go tells its work to end only after it has released the Lease; nothing else may overlap.
     fn judge_overlaps(&self, terms: &[Term]) {
         let hole = |overlap: &&election::term::Overlap| {
-            let death = self.deaths.iter().find(|death| death.leader.identity == overlap.earlier);
-            death.is_some_and(|death| death.leader.kind == Kind::ClientGo && death.signal == Signal::Term)
+            let death = self
+                .deaths
+                .iter()
+                .find(|death| death.leader.identity == overlap.earlier);
+            death.is_some_and(|death| {
+                death.leader.kind == Kind::ClientGo && death.signal == Signal::Term
+            })
         };
         let all = overlaps(terms);
         let (known, unknown): (Vec<_>, Vec<_>) = all.iter().partition(hole);
         assert!(unknown.is_empty(), "two leaders: {unknown:#?}");
-        let longest = known.iter().map(|overlap| overlap.duration).max().unwrap_or_default();
-        println!("{} overlaps after releases of client-go, the longest of {longest:?}; no others", known.len());
-        assert!(longest < SignedDuration::from_secs(1), "client-go takes that long to tell its work? {known:#?}");
+        let longest = known
+            .iter()
+            .map(|overlap| overlap.duration)
+            .max()
+            .unwrap_or_default();
+        println!(
+            "{} overlaps after releases of client-go, the longest of {longest:?}; no others",
+            known.len()
+        );
+        assert!(
+            longest < SignedDuration::from_secs(1),
+            "client-go takes that long to tell its work? {known:#?}"
+        );
     }
 
     /// Chance may not have left one kind out.
     fn judge_variety(&self) {
-        let kind = |identity: &str| if identity.contains("-o") { Kind::Ours } else { Kind::ClientGo };
+        let kind = |identity: &str| {
+            if identity.contains("-o") {
+                Kind::Ours
+            } else {
+                Kind::ClientGo
+            }
+        };
         for next in [Kind::Ours, Kind::ClientGo] {
-            let took = self.deaths.iter().filter(|death| kind(&death.next.identity) == next).count();
+            let took = self
+                .deaths
+                .iter()
+                .filter(|death| kind(&death.next.identity) == next)
+                .count();
             assert!(took >= 3, "{} took over {took} times only", next.name());
         }
         for signal in [Signal::Kill, Signal::Term] {
             for from in [Kind::Ours, Kind::ClientGo] {
                 for to in [Kind::Ours, Kind::ClientGo] {
                     let deaths = self.deaths.iter().filter(|death| {
-                        death.signal == signal && death.leader.kind == from && kind(&death.next.identity) == to
+                        death.signal == signal
+                            && death.leader.kind == from
+                            && kind(&death.next.identity) == to
                     });
-                    println!("{signal:?}: {} by {} {} times", from.name(), to.name(), deaths.count());
+                    println!(
+                        "{signal:?}: {} by {} {} times",
+                        from.name(),
+                        to.name(),
+                        deaths.count()
+                    );
                 }
             }
         }
@@ -217,7 +326,11 @@ impl Records {
             let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
             let mut version = "0".to_owned();
             loop {
-                let mut events = leases.watch(&parameters, &version).await.expect("the Lease is watched").boxed();
+                let mut events = leases
+                    .watch(&parameters, &version)
+                    .await
+                    .expect("the Lease is watched")
+                    .boxed();
                 while let Ok(Some(event)) = events.try_next().await {
                     if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event {
                         version = lease.metadata.resource_version.expect("a version");
@@ -237,18 +350,32 @@ impl Records {
         for record in seen.iter() {
             let now = record.holder_identity.clone().unwrap_or_default();
             let count = record.lease_transitions.expect("transitions are counted");
-            assert!(record.acquire_time.is_some() && record.renew_time.is_some(), "{record:?}");
+            assert!(
+                record.acquire_time.is_some() && record.renew_time.is_some(),
+                "{record:?}"
+            );
             let is_new = !now.is_empty() && now != holder;
             let expected = transitions.map_or(0, |before: i32| before + i32::from(is_new));
-            assert_eq!(count, expected, "{holder} was the last holder before {record:?}");
-            let seconds = if now.is_empty() { 1 } else { i32::try_from(TIMING.lease.as_secs()).unwrap() };
+            assert_eq!(
+                count, expected,
+                "{holder} was the last holder before {record:?}"
+            );
+            let seconds = if now.is_empty() {
+                1
+            } else {
+                i32::try_from(TIMING.lease.as_secs()).unwrap()
+            };
             assert_eq!(record.lease_duration_seconds, Some(seconds), "{record:?}");
             if !now.is_empty() {
                 holder = now;
             }
             transitions = Some(count);
         }
-        assert_eq!(transitions, Some(i32::try_from(DEATHS).unwrap()), "each death made one other leader");
+        assert_eq!(
+            transitions,
+            Some(i32::try_from(DEATHS).unwrap()),
+            "each death made one other leader"
+        );
         seen.len()
     }
 }

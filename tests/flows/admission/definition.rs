@@ -19,17 +19,41 @@ impl Definition {
     pub async fn all(cluster: &Cluster) -> Vec<Self> {
         let directory = chart().join("files/crds");
         let directory = directory.to_str().expect("a path in UTF-8");
-        let arguments = ["create", "--dry-run=client", "--output=json", "--filename", directory];
-        let output = cluster.kubectl(arguments).output().await.expect("kubectl runs");
+        let arguments = [
+            "create",
+            "--dry-run=client",
+            "--output=json",
+            "--filename",
+            directory,
+        ];
+        let output = cluster
+            .kubectl(arguments)
+            .output()
+            .await
+            .expect("kubectl runs");
         assert!(output.status.success(), "kubectl: {}", said(&output));
         let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
-        documents.map(|document| Self::of(document.expect("kubectl writes one JSON after the other"))).collect()
+        documents
+            .map(|document| Self::of(document.expect("kubectl writes one JSON after the other")))
+            .collect()
     }
 
     fn of(document: Value) -> Self {
-        let text = |pointer| document.pointer(pointer).and_then(Value::as_str).expect("a definition names itself");
-        let (name, kind) = (text("/metadata/name").to_owned(), text("/spec/names/kind").to_owned());
-        Self { name, kind, document }
+        let text = |pointer| {
+            document
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .expect("a definition names itself")
+        };
+        let (name, kind) = (
+            text("/metadata/name").to_owned(),
+            text("/spec/names/kind").to_owned(),
+        );
+        Self {
+            name,
+            kind,
+            document,
+        }
     }
 
     /// The schema of the one version.
@@ -41,7 +65,11 @@ impl Definition {
     pub fn bounds(&self) -> Vec<(Place, Bound)> {
         let mut bounds = Vec::new();
         walk(self.schema(), &Place::default(), &mut |place, schema| {
-            bounds.extend(Bound::of(schema).into_iter().map(|bound| (place.clone(), bound)));
+            bounds.extend(
+                Bound::of(schema)
+                    .into_iter()
+                    .map(|bound| (place.clone(), bound)),
+            );
         });
         bounds
     }
@@ -51,7 +79,12 @@ impl Definition {
         let mut rules = Vec::new();
         walk(self.schema(), &Place::default(), &mut |place, schema| {
             let stated = schema["x-kubernetes-validations"].as_array();
-            rules.extend(stated.into_iter().flatten().map(|rule| Rule::of(place, rule)));
+            rules.extend(
+                stated
+                    .into_iter()
+                    .flatten()
+                    .map(|rule| Rule::of(place, rule)),
+            );
         });
         rules
     }
@@ -59,7 +92,9 @@ impl Definition {
 
 /// The schema of the one version of a definition.
 pub fn schema_of(definition: &Value) -> &Value {
-    definition.pointer("/spec/versions/0/schema/openAPIV3Schema").expect("a definition has a schema")
+    definition
+        .pointer("/spec/versions/0/schema/openAPIV3Schema")
+        .expect("a definition has a schema")
 }
 
 /// One step from a schema into what it contains.
@@ -105,7 +140,10 @@ pub fn walk(schema: &Value, place: &Place, visit: &mut impl FnMut(&Place, &Value
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         walk(property, &place.then(Step::Field(name.clone())), visit);
     }
-    for inner in ["items", "additionalProperties"].iter().filter_map(|keyword| schema.get(keyword)) {
+    for inner in ["items", "additionalProperties"]
+        .iter()
+        .filter_map(|keyword| schema.get(keyword))
+    {
         walk(inner, &place.then(Step::Each), visit);
     }
 }
@@ -138,14 +176,22 @@ impl Bound {
         let typed_by_format = schema["format"] == "date-time";
         let keywords = schema.as_object().expect("a schema").iter();
         let keywords = keywords.filter(|(keyword, _)| !(typed_by_format && *keyword == "type"));
-        keywords.flat_map(|(keyword, value)| Self::stated(keyword, value)).collect()
+        keywords
+            .flat_map(|(keyword, value)| Self::stated(keyword, value))
+            .collect()
     }
 
     fn stated(keyword: &str, value: &Value) -> Vec<Self> {
         let text = || value.as_str().expect("text").to_owned();
         let count = || value.as_u64().expect("a count");
         let whole = || value.as_i64().expect("a whole number");
-        let texts = || value.as_array().expect("a list").iter().map(|text| text.as_str().expect("text").to_owned());
+        let texts = || {
+            value
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|text| text.as_str().expect("text").to_owned())
+        };
         let bound = match keyword {
             "type" => Self::Type(text()),
             "enum" => Self::Enum,
@@ -191,7 +237,13 @@ impl Rule {
             None if place.0.is_empty() => "<nil>".to_owned(),
             None => place.to_string(),
         };
-        Self { field, message: rule["message"].as_str().expect("a rule has a message").to_owned() }
+        Self {
+            field,
+            message: rule["message"]
+                .as_str()
+                .expect("a rule has a message")
+                .to_owned(),
+        }
     }
 }
 
@@ -205,10 +257,20 @@ pub fn defaulted(value: &Value, schema: &Value) -> Value {
                     whole.entry(name).or_insert_with(|| default.clone());
                 }
             }
-            let inner = |name: &str| schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
-            whole.into_iter().map(|(name, value)| (name.clone(), defaulted(&value, inner(&name)))).collect()
+            let inner = |name: &str| {
+                schema["properties"]
+                    .get(name)
+                    .unwrap_or(&schema["additionalProperties"])
+            };
+            whole
+                .into_iter()
+                .map(|(name, value)| (name.clone(), defaulted(&value, inner(&name))))
+                .collect()
         }
-        Value::Array(items) => items.iter().map(|item| defaulted(item, &schema["items"])).collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| defaulted(item, &schema["items"]))
+            .collect(),
         scalar => scalar.clone(),
     }
 }

@@ -9,7 +9,15 @@ const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111
 
 /// One manifest for each era, and one for each kind of offer that only a side branch had.
 pub fn manifests() -> Vec<Value> {
-    vec![forward_auth(), seller_gateway(), identity_and_drain(), route_tables(), card(), skill(), dataset()]
+    vec![
+        forward_auth(),
+        seller_gateway(),
+        identity_and_drain(),
+        route_tables(),
+        card(),
+        skill(),
+        dataset(),
+    ]
 }
 
 fn manifest(name: &str, spec: Value, status: Value) -> Value {

@@ -60,7 +60,14 @@ fn spec(spec: Value) -> Value {
 }
 
 pub fn scenes() -> Vec<Scene> {
-    vec![created(), entered(), active(), finalized(), draining(), quarantined()]
+    vec![
+        created(),
+        entered(),
+        active(),
+        finalized(),
+        draining(),
+        quarantined(),
+    ]
 }
 
 fn created() -> Scene {
@@ -73,17 +80,37 @@ fn created() -> Scene {
             "a ledger in quarantine",
             spec(json!({ "state": "Quarantine", "quarantine": { "reason": "New", "bound": 0 } })),
         )
-        .refuses("a name of another chain", named(format!("1-{}", address(1))), name)
-        .refuses("a name of another signer", named(format!("84532-{}", address(2))), name)
-        .refuses("a second spelling of its name", named(format!("084532-{}", address(1))), name)
-        .refuses("a name that says more", named(format!("84532-x-{}", address(1))), name)
+        .refuses(
+            "a name of another chain",
+            named(format!("1-{}", address(1))),
+            name,
+        )
+        .refuses(
+            "a name of another signer",
+            named(format!("84532-{}", address(2))),
+            name,
+        )
+        .refuses(
+            "a second spelling of its name",
+            named(format!("084532-{}", address(1))),
+            name,
+        )
+        .refuses(
+            "a name that says more",
+            named(format!("84532-x-{}", address(1))),
+            name,
+        )
         .refuses("a name of no chain", named(address(1)), name)
         .refuses_for(
             "a signer in a second spelling",
             spec(json!({ "signer": address(1).to_uppercase() })),
             &["spec.signer in body should match", name],
         )
-        .refuses("no reason for a quarantine", spec(json!({ "state": "Quarantine" })), quarantine)
+        .refuses(
+            "no reason for a quarantine",
+            spec(json!({ "state": "Quarantine" })),
+            quarantine,
+        )
         .refuses(
             "a quarantine while active",
             spec(json!({ "quarantine": { "reason": "New", "bound": 0 } })),
@@ -94,35 +121,77 @@ fn created() -> Scene {
             spec(json!({ "state": "Quarantine", "quarantine": { "reason": "New" } })),
             "spec.quarantine.bound: Required value",
         )
-        .refuses("a state that is none", spec(json!({ "state": "Frozen" })), "spec.state: Unsupported value")
-        .refuses("no next nonce", spec(json!({ "next": null })), "spec.next: Required value")
-        .refuses("a next nonce as text", spec(json!({ "next": "5" })), "spec.next in body must be of type integer")
+        .refuses(
+            "a state that is none",
+            spec(json!({ "state": "Frozen" })),
+            "spec.state: Unsupported value",
+        )
+        .refuses(
+            "no next nonce",
+            spec(json!({ "next": null })),
+            "spec.next: Required value",
+        )
+        .refuses(
+            "a next nonce as text",
+            spec(json!({ "next": "5" })),
+            "spec.next in body must be of type integer",
+        )
         .refuses(
             "a next nonce that JSON rounds",
             spec(json!({ "next": 9_007_199_254_740_992_u64 })),
             "spec.next in body should be less than or equal",
         )
-        .refuses("no entries at all", spec(json!({ "entries": null })), "spec.entries: Required value")
+        .refuses(
+            "no entries at all",
+            spec(json!({ "entries": null })),
+            "spec.entries: Required value",
+        )
 }
 
 fn entered() -> Scene {
-    let entries = |entries: Value, registering: Value| spec(json!({ "entries": entries, "registering": registering }));
+    let entries = |entries: Value, registering: Value| {
+        spec(json!({ "entries": entries, "registering": registering }))
+    };
     let register = |key: &str| json!({ "key": key, "operation": "Register" });
     let update = |key: &str| json!({ "key": key, "operation": "Update" });
     let plain = "every entry is a plain decimal nonce below next";
     let points = "registering points at a Register entry of its key";
     let listed = "every Register entry is listed in registering, so a key has at most one";
-    let full: Value = (0..1024).map(|nonce| (format!("{nonce}"), json!({ "operation": "Filler" }))).collect();
+    let full: Value = (0..1024)
+        .map(|nonce| (format!("{nonce}"), json!({ "operation": "Filler" })))
+        .collect();
     Scene::creation(ledger(1))
-        .admits("a registration", entries(json!({ "4": register(A) }), json!({ A: "4" })))
-        .admits("an update and a filler", entries(json!({ "3": update(A), "4": { "operation": "Filler" } }), json!({})))
-        .admits("nonce zero", entries(json!({ "0": register(A) }), json!({ A: "0" })))
-        .admits("as many entries as fit", spec(json!({ "next": 1024, "entries": full })))
-        .for_each(["03", "x", "-1", "+1", "1.0", " 1", "", "12345678901234567"], |scene, nonce| {
-            let change = json!({ "spec": { "entries": { nonce: { "operation": "Filler" } } } });
-            scene.refuses(format!("nonce {nonce:?}"), change, plain)
-        })
-        .refuses("a nonce that is not given out", entries(json!({ "5": update(A) }), json!({})), plain)
+        .admits(
+            "a registration",
+            entries(json!({ "4": register(A) }), json!({ A: "4" })),
+        )
+        .admits(
+            "an update and a filler",
+            entries(
+                json!({ "3": update(A), "4": { "operation": "Filler" } }),
+                json!({}),
+            ),
+        )
+        .admits(
+            "nonce zero",
+            entries(json!({ "0": register(A) }), json!({ A: "0" })),
+        )
+        .admits(
+            "as many entries as fit",
+            spec(json!({ "next": 1024, "entries": full })),
+        )
+        .for_each(
+            ["03", "x", "-1", "+1", "1.0", " 1", "", "12345678901234567"],
+            |scene, nonce| {
+                let change = json!({ "spec": { "entries": { nonce: { "operation": "Filler" } } } });
+                scene.refuses(format!("nonce {nonce:?}"), change, plain)
+            },
+        )
+        .refuses(
+            "a nonce that is not given out",
+            entries(json!({ "5": update(A) }), json!({})),
+            plain,
+        )
         .refuses(
             "an owner of no key",
             entries(json!({ "4": { "operation": "Update" } }), json!({})),
@@ -140,20 +209,38 @@ fn entered() -> Scene {
         )
         .refuses(
             "a key that is none",
-            entries(json!({ "4": { "key": "A", "operation": "Update" } }), json!({})),
+            entries(
+                json!({ "4": { "key": "A", "operation": "Update" } }),
+                json!({}),
+            ),
             "spec.entries.4.key in body should match",
         )
-        .refuses("a key at a nonce nobody owns", entries(json!({}), json!({ A: "4" })), points)
-        .refuses("a key at an update", entries(json!({ "4": update(A) }), json!({ A: "4" })), points)
+        .refuses(
+            "a key at a nonce nobody owns",
+            entries(json!({}), json!({ A: "4" })),
+            points,
+        )
+        .refuses(
+            "a key at an update",
+            entries(json!({ "4": update(A) }), json!({ A: "4" })),
+            points,
+        )
         .refuses_for(
             "a key at another's nonce",
             entries(json!({ "4": register(B) }), json!({ A: "4" })),
             &[points, listed],
         )
-        .refuses("a registration that is not listed", entries(json!({ "4": register(A) }), json!({})), listed)
+        .refuses(
+            "a registration that is not listed",
+            entries(json!({ "4": register(A) }), json!({})),
+            listed,
+        )
         .refuses(
             "two registrations of one key",
-            entries(json!({ "3": register(A), "4": register(A) }), json!({ A: "4" })),
+            entries(
+                json!({ "3": register(A), "4": register(A) }),
+                json!({ A: "4" }),
+            ),
             listed,
         )
 }
@@ -162,7 +249,10 @@ fn entered() -> Scene {
 fn active() -> Scene {
     let mut base = ledger(2);
     let entries = json!({ "3": { "key": A, "operation": "Register" }, "4": { "key": B, "operation": "Update" } });
-    merge(&mut base, &spec(json!({ "entries": entries, "registering": { A: "3" } })));
+    merge(
+        &mut base,
+        &spec(json!({ "entries": entries, "registering": { A: "3" } })),
+    );
     let fixed = "an entry is immutable";
     let pruned = "an entry is pruned only below finalizedNonce";
     let fresh = "an entry that is added takes a nonce at or above the next that stood before";
@@ -202,25 +292,54 @@ fn finalized() -> Scene {
     Scene::update(ledger(3))
         .admits("a ledger as it was", json!({}))
         .admits("a nonce finalized", spec(json!({ "finalizedNonce": 4 })))
-        .refuses("a next nonce taken back", spec(json!({ "next": 4 })), "next never decreases")
-        .refuses("a finalized nonce taken back", spec(json!({ "finalizedNonce": 2 })), decrease)
-        .refuses("a finalized block taken back", spec(json!({ "finalizedBlock": 99 })), decrease)
+        .refuses(
+            "a next nonce taken back",
+            spec(json!({ "next": 4 })),
+            "next never decreases",
+        )
+        .refuses(
+            "a finalized nonce taken back",
+            spec(json!({ "finalizedNonce": 2 })),
+            decrease,
+        )
+        .refuses(
+            "a finalized block taken back",
+            spec(json!({ "finalizedBlock": 99 })),
+            decrease,
+        )
 }
 
 fn draining() -> Scene {
     let mut base = ledger(4);
     merge(&mut base, &spec(json!({ "draining": true })));
     Scene::update(base)
-        .refuses("an end of draining", spec(json!({ "draining": false })), "draining is permanent")
-        .refuses("an end of draining by saying nothing", spec(json!({ "draining": null })), "draining is permanent")
+        .refuses(
+            "an end of draining",
+            spec(json!({ "draining": false })),
+            "draining is permanent",
+        )
+        .refuses(
+            "an end of draining by saying nothing",
+            spec(json!({ "draining": null })),
+            "draining is permanent",
+        )
 }
 
 fn quarantined() -> Scene {
     let mut base = ledger(5);
-    merge(&mut base, &spec(json!({ "state": "Quarantine", "quarantine": { "reason": "Clone", "bound": 5 } })));
+    merge(
+        &mut base,
+        &spec(json!({ "state": "Quarantine", "quarantine": { "reason": "Clone", "bound": 5 } })),
+    );
     Scene::update(base)
-        .admits("another cluster in quarantine", spec(json!({ "clusterUid": "elsewhere" })))
-        .admits("the end of a quarantine", spec(json!({ "state": "Active", "quarantine": null })))
+        .admits(
+            "another cluster in quarantine",
+            spec(json!({ "clusterUid": "elsewhere" })),
+        )
+        .admits(
+            "the end of a quarantine",
+            spec(json!({ "state": "Active", "quarantine": null })),
+        )
         .refuses(
             "half an end of a quarantine",
             spec(json!({ "quarantine": null })),

@@ -52,44 +52,98 @@ fn admission(flow: impl AsyncFnOnce(Door, Vec<Definition>) + Send) {
 async fn define(stage: &Stage, definition: &Definition) {
     let api = Api::<CustomResourceDefinition>::all(stage.cluster.client());
     let parameters = PatchParams::apply("admission");
-    api.patch(&definition.name, &parameters, &Patch::Apply(&definition.document))
-        .await
-        .expect("a definition is stored");
-    eventually(&format!("{} is established", definition.name), Duration::from_secs(30), async || {
-        let stored = api.get(&definition.name).await.map_err(|error| error.to_string())?;
-        let conditions = stored.status.and_then(|status| status.conditions).unwrap_or_default();
-        let established = conditions.iter().any(|one| one.type_ == "Established" && one.status == "True");
-        if established { Ok(()) } else { Err(format!("{conditions:?}")) }
-    })
+    api.patch(
+        &definition.name,
+        &parameters,
+        &Patch::Apply(&definition.document),
+    )
+    .await
+    .expect("a definition is stored");
+    eventually(
+        &format!("{} is established", definition.name),
+        Duration::from_secs(30),
+        async || {
+            let stored = api
+                .get(&definition.name)
+                .await
+                .map_err(|error| error.to_string())?;
+            let conditions = stored
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            let established = conditions
+                .iter()
+                .any(|one| one.type_ == "Established" && one.status == "True");
+            if established {
+                Ok(())
+            } else {
+                Err(format!("{conditions:?}"))
+            }
+        },
+    )
     .await;
 }
 
 fn scenes() -> Vec<Scene> {
-    let whole =
-        specimens().into_iter().map(|specimen| Scene::update(specimen).admits("every field at once", json!({})));
-    let tables = [offers::scenes(), registries::scenes(), records::scenes(), ledgers::scenes()];
+    let whole = specimens()
+        .into_iter()
+        .map(|specimen| Scene::update(specimen).admits("every field at once", json!({})));
+    let tables = [
+        offers::scenes(),
+        registries::scenes(),
+        records::scenes(),
+        ledgers::scenes(),
+    ];
     whole.chain(tables.into_iter().flatten()).collect()
 }
 
 fn specimens() -> Vec<Value> {
-    vec![records::specimen(), registries::specimen(), offers::specimen(), ledgers::specimen()]
+    vec![
+        records::specimen(),
+        registries::specimen(),
+        offers::specimen(),
+        ledgers::specimen(),
+    ]
 }
 
 /// Scenes with those of their rows that a test is about.
 fn only(scenes: Vec<Scene>, wanted: impl Fn(&Row) -> bool) -> Vec<Scene> {
-    let only = |scene: Scene| Scene { rows: scene.rows.into_iter().filter(&wanted).collect(), ..scene };
-    scenes.into_iter().map(only).filter(|scene| !scene.rows.is_empty()).collect()
+    let only = |scene: Scene| Scene {
+        rows: scene.rows.into_iter().filter(&wanted).collect(),
+        ..scene
+    };
+    scenes
+        .into_iter()
+        .map(only)
+        .filter(|scene| !scene.rows.is_empty())
+        .collect()
 }
 
 /// Plays scenes side by side, and answers with every row, under the kind of its object.
-async fn play<'scene>(scenes: &'scene [Scene], door: &Door) -> Vec<(&'scene str, &'scene Row, Answer)> {
-    let played = join_all(scenes.iter().map(async |scene| (scene.kind(), scene.play(door).await))).await;
-    let rows = played.into_iter().flat_map(|(kind, rows)| rows.into_iter().map(move |row| (kind, row)));
-    rows.map(|(kind, (row, answer))| (kind, row, answer)).collect()
+async fn play<'scene>(
+    scenes: &'scene [Scene],
+    door: &Door,
+) -> Vec<(&'scene str, &'scene Row, Answer)> {
+    let played = join_all(
+        scenes
+            .iter()
+            .map(async |scene| (scene.kind(), scene.play(door).await)),
+    )
+    .await;
+    let rows = played
+        .into_iter()
+        .flat_map(|(kind, rows)| rows.into_iter().map(move |row| (kind, row)));
+    rows.map(|(kind, (row, answer))| (kind, row, answer))
+        .collect()
 }
 
 fn assert_none(objections: &[String], what: &str) {
-    assert!(objections.is_empty(), "{} {what}:\n{}", objections.len(), objections.join("\n"));
+    assert!(
+        objections.is_empty(),
+        "{} {what}:\n{}",
+        objections.len(),
+        objections.join("\n")
+    );
 }
 
 #[test]
@@ -117,9 +171,14 @@ fn every_cel_rule_refuses_a_row() {
             let causes: Vec<&Cause> = causes_of(&definition.kind, &answers).collect();
             for rule in definition.rules() {
                 count += 1;
-                let says = |cause: &&Cause| cause.place() == rule.field && cause.message.ends_with(&rule.message);
+                let says = |cause: &&Cause| {
+                    cause.place() == rule.field && cause.message.ends_with(&rule.message)
+                };
                 if !causes.iter().any(says) {
-                    unreached.push(format!("{}, {}: {}", definition.kind, rule.field, rule.message));
+                    unreached.push(format!(
+                        "{}, {}: {}",
+                        definition.kind, rule.field, rule.message
+                    ));
                 }
             }
         }
@@ -128,7 +187,10 @@ fn every_cel_rule_refuses_a_row() {
     });
 }
 
-fn causes_of<'a>(kind: &str, answers: &'a [(&str, &Row, Answer)]) -> impl Iterator<Item = &'a Cause> {
+fn causes_of<'a>(
+    kind: &str,
+    answers: &'a [(&str, &Row, Answer)],
+) -> impl Iterator<Item = &'a Cause> {
     let answers = answers.iter().filter(move |(of, ..)| *of == kind);
     answers.flat_map(|(.., answer)| match answer {
         Answer::Refused(causes) => causes.as_slice(),
@@ -142,10 +204,18 @@ fn every_bound_refuses_a_value_that_breaks_it() {
         let mut breaches = Vec::new();
         for specimen in specimens() {
             let observed = observed(&door, &specimen).await;
-            let definition = definitions.iter().find(|definition| specimen["kind"] == definition.kind.as_str());
-            breaches.extend(Breach::all(definition.expect("a specimen is of a kind"), &specimen, &observed));
+            let definition = definitions
+                .iter()
+                .find(|definition| specimen["kind"] == definition.kind.as_str());
+            breaches.extend(Breach::all(
+                definition.expect("a specimen is of a kind"),
+                &specimen,
+                &observed,
+            ));
         }
-        let objections = stream::iter(&breaches).map(|breach| objection(&door, breach)).buffer_unordered(CONCURRENCY);
+        let objections = stream::iter(&breaches)
+            .map(|breach| objection(&door, breach))
+            .buffer_unordered(CONCURRENCY);
         let objections: Vec<String> = objections.filter_map(std::future::ready).collect().await;
         assert_none(&objections, "bounds do not refuse");
         println!("{} bounds", breaches.len());
@@ -167,7 +237,10 @@ async fn objection(door: &Door, breach: &Breach) -> Option<String> {
     let told = matches!(&answer, Answer::Refused(causes) if causes.iter().any(|cause| breach.is_told_by(cause)));
     (!told).then(|| match answer {
         Answer::Admitted(_) => format!("{}: admitted, should say {:?}", breach.field, breach.words),
-        Answer::Refused(causes) => format!("{}: should say {:?}, says {causes:#?}", breach.field, breach.words),
+        Answer::Refused(causes) => format!(
+            "{}: should say {:?}, says {causes:#?}",
+            breach.field, breach.words
+        ),
     })
 }
 
@@ -204,8 +277,11 @@ fn unread_as<T: Serialize + DeserializeOwned>(object: &Value) -> Option<String> 
         Ok(read) => serde_json::to_value(read).expect("an object is JSON"),
         Err(error) => return Some(format!("{}: {error}", object["metadata"]["name"])),
     };
-    let differences = ["spec", "status"].map(|part| differences(part, &object[part], &read[part])).concat();
-    (!differences.is_empty()).then(|| format!("{}: {}", object["metadata"]["name"], differences.join(", ")))
+    let differences = ["spec", "status"]
+        .map(|part| differences(part, &object[part], &read[part]))
+        .concat();
+    (!differences.is_empty())
+        .then(|| format!("{}: {}", object["metadata"]["name"], differences.join(", ")))
 }
 
 #[test]
@@ -213,15 +289,34 @@ fn stored_definitions_are_the_generated_ones() {
     admission(async |door, definitions| {
         for definition in definitions {
             let mut stored = door.read(&path_of(&definition)).await;
-            let conditions = stored["status"]["conditions"].as_array().expect("a definition has conditions");
-            let complaint = conditions.iter().find(|one| one["type"] == "NonStructuralSchema");
+            let conditions = stored["status"]["conditions"]
+                .as_array()
+                .expect("a definition has conditions");
+            let complaint = conditions
+                .iter()
+                .find(|one| one["type"] == "NonStructuralSchema");
             assert_eq!(complaint, None, "{}", definition.name);
-            let spec = stored["spec"].as_object_mut().expect("a definition has a spec");
-            assert_eq!(spec.remove("conversion"), Some(json!({ "strategy": "None" })), "{}", definition.name);
-            let names = spec["names"].as_object_mut().expect("a definition has names");
-            assert_eq!(names.remove("listKind"), Some(json!(format!("{}List", definition.kind))));
+            let spec = stored["spec"]
+                .as_object_mut()
+                .expect("a definition has a spec");
+            assert_eq!(
+                spec.remove("conversion"),
+                Some(json!({ "strategy": "None" })),
+                "{}",
+                definition.name
+            );
+            let names = spec["names"]
+                .as_object_mut()
+                .expect("a definition has names");
+            assert_eq!(
+                names.remove("listKind"),
+                Some(json!(format!("{}List", definition.kind)))
+            );
             let drift = differences("spec", &definition.document["spec"], &stored["spec"]);
-            assert_none(&drift, &format!("places of {} are stored otherwise", definition.name));
+            assert_none(
+                &drift,
+                &format!("places of {} are stored otherwise", definition.name),
+            );
         }
     });
 }
@@ -232,41 +327,66 @@ fn every_property_is_explained() {
         let mut bare = Vec::new();
         for definition in definitions {
             let stored = door.read(&path_of(&definition)).await;
-            walk(schema_of(&stored), &Place::default(), &mut |place, schema| {
-                for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-                    // Those of Kubernetes explain themselves.
-                    let own = !(place.0.is_empty() && ["apiVersion", "kind", "metadata"].contains(&name.as_str()));
-                    if own && property["description"].as_str().is_none_or(|text| text.trim().is_empty()) {
-                        bare.push(format!("{} {place}.{name}", definition.kind));
+            walk(
+                schema_of(&stored),
+                &Place::default(),
+                &mut |place, schema| {
+                    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                        // Those of Kubernetes explain themselves.
+                        let own = !(place.0.is_empty()
+                            && ["apiVersion", "kind", "metadata"].contains(&name.as_str()));
+                        if own
+                            && property["description"]
+                                .as_str()
+                                .is_none_or(|text| text.trim().is_empty())
+                        {
+                            bare.push(format!("{} {place}.{name}", definition.kind));
+                        }
                     }
-                }
-            });
+                },
+            );
         }
         assert_none(&bare, "properties have no description");
     });
 }
 
 fn path_of(definition: &Definition) -> String {
-    format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}", definition.name)
+    format!(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}",
+        definition.name
+    )
 }
 
 #[test]
 fn manifests_of_every_era_are_stored_whole() {
     admission(async |door, definitions| {
-        let offers =
-            definitions.iter().find(|definition| definition.kind == "ServiceOffer").expect("offers are defined");
+        let offers = definitions
+            .iter()
+            .find(|definition| definition.kind == "ServiceOffer")
+            .expect("offers are defined");
         for mut manifest in eras::manifests() {
             let admitted = door.ask(Occasion::Creation, &manifest).await;
-            let Answer::Admitted(admitted) = admitted else { panic!("{manifest} is refused: {admitted:#?}") };
+            let Answer::Admitted(admitted) = admitted else {
+                panic!("{manifest} is refused: {admitted:#?}")
+            };
             for kept in ["finalizers", "annotations"] {
-                assert_eq!(admitted["metadata"].get(kept), manifest["metadata"].get(kept), "{manifest}");
+                assert_eq!(
+                    admitted["metadata"].get(kept),
+                    manifest["metadata"].get(kept),
+                    "{manifest}"
+                );
             }
             // Nobody here would remove it, and the next flow would wait for ever.
-            manifest["metadata"].as_object_mut().expect("metadata").remove("finalizers");
+            manifest["metadata"]
+                .as_object_mut()
+                .expect("metadata")
+                .remove("finalizers");
             let stored = door.store(&manifest).await;
             let name = &manifest["metadata"]["name"];
             let expected = defaulted(&manifest, offers.schema());
-            let changes = ["spec", "status"].map(|part| differences(part, &expected[part], &stored[part])).concat();
+            let changes = ["spec", "status"]
+                .map(|part| differences(part, &expected[part], &stored[part]))
+                .concat();
             assert_none(&changes, &format!("places of {name} are stored otherwise"));
             assert_eq!(unread(&stored), None, "{name}");
         }

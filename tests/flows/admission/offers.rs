@@ -109,7 +109,8 @@ fn prices() -> Value {
 pub fn scenes() -> Vec<Scene> {
     let in_payment: Within = |payment| json!({ "spec": { "payment": payment } });
     let in_payments: Within = |change| {
-        let mut payment = json!({ "network": "base", "payTo": WALLET, "price": { "perRequest": "0.002" } });
+        let mut payment =
+            json!({ "network": "base", "payTo": WALLET, "price": { "perRequest": "0.002" } });
         merge(&mut payment, &change);
         json!({ "spec": { "payments": [payment] } })
     };
@@ -242,40 +243,89 @@ fn services() -> Scene {
 fn payments(place: &str, within: Within) -> Scene {
     let words = |field: &str, words: &str| format!("{place}.{field}: {words}");
     let price = |price: &str| within(json!({ "price": { "perRequest": price } }));
-    let card = |card: Value| within(json!({ "method": "card", "network": null, "payTo": null, "card": card }));
+    let card = |card: Value| {
+        within(json!({ "method": "card", "network": null, "payTo": null, "card": card }))
+    };
     Scene::creation(objects::offer(NAMESPACE, "offer"))
-        .for_each(["1", "10", "0.002", "1.50", "0.000000000000000001", "12345678.9"], |scene, amount| {
-            scene.admits(format!("{place}: a price of {amount}"), price(amount))
-        })
         .for_each(
-            ["", "0", "0.0", "-1", "+1", "1e3", "01", ".5", "1.", "1,5", " 1", "1 ", "$1", "free", "0x1", "NaN", "1/2"],
+            [
+                "1",
+                "10",
+                "0.002",
+                "1.50",
+                "0.000000000000000001",
+                "12345678.9",
+            ],
+            |scene, amount| scene.admits(format!("{place}: a price of {amount}"), price(amount)),
+        )
+        .for_each(
+            [
+                "", "0", "0.0", "-1", "+1", "1e3", "01", ".5", "1.", "1,5", " 1", "1 ", "$1",
+                "free", "0x1", "NaN", "1/2",
+            ],
             |scene, amount| {
                 let words = words("price.perRequest", "Invalid value");
-                scene.refuses(format!("{place}: a price of {amount:?}"), price(amount), &words)
+                scene.refuses(
+                    format!("{place}: a price of {amount:?}"),
+                    price(amount),
+                    &words,
+                )
             },
         )
         .refuses(
             format!("{place}: a price of more digits than any coin has"),
             price(&"1".repeat(37)),
-            &words("price.perRequest", "Too long: may not be more than 36 bytes"),
+            &words(
+                "price.perRequest",
+                "Too long: may not be more than 36 bytes",
+            ),
         )
         .refuses(
             format!("{place}: a price as a number"),
             within(json!({ "price": { "perRequest": 0.002 } })),
             &format!("{place}.price.perRequest in body must be of type string"),
         )
-        .refuses(format!("{place}: no price"), within(json!({ "price": null })), &words("price", "Required value"))
+        .refuses(
+            format!("{place}: no price"),
+            within(json!({ "price": null })),
+            &words("price", "Required value"),
+        )
         .refuses(
             format!("{place}: a price of nothing"),
             within(json!({ "price": { "perRequest": null } })),
             "at least one price is required: perRequest, perMTok, perHour, perEpoch or perMB",
         )
         .for_each(
-            ["base", "base-sepolia", "mainnet", "arbitrum-one", "sepolia", "eip155:1", "eip155:84532", "eip155:31337"],
-            |scene, network| scene.admits(format!("{place}: on {network}"), within(json!({ "network": network }))),
+            [
+                "base",
+                "base-sepolia",
+                "mainnet",
+                "arbitrum-one",
+                "sepolia",
+                "eip155:1",
+                "eip155:84532",
+                "eip155:31337",
+            ],
+            |scene, network| {
+                scene.admits(
+                    format!("{place}: on {network}"),
+                    within(json!({ "network": network })),
+                )
+            },
         )
         .for_each(
-            ["", "solana", "84532", "eip155:", "eip155:0", "eip155:01", "eip155:x", "EIP155:1", " base", "base-goerli"],
+            [
+                "",
+                "solana",
+                "84532",
+                "eip155:",
+                "eip155:0",
+                "eip155:01",
+                "eip155:x",
+                "EIP155:1",
+                " base",
+                "base-goerli",
+            ],
             |scene, network| {
                 let change = within(json!({ "network": network }));
                 scene.refuses(
@@ -288,7 +338,9 @@ fn payments(place: &str, within: Within) -> Scene {
         .refuses(
             format!("{place}: no network"),
             within(json!({ "network": null })),
-            &format!("{place}: Invalid value: \"object\": network is required unless method is card"),
+            &format!(
+                "{place}: Invalid value: \"object\": network is required unless method is card"
+            ),
         )
         .refuses(
             format!("{place}: no wallet"),
@@ -296,7 +348,14 @@ fn payments(place: &str, within: Within) -> Scene {
             &format!("{place}: Invalid value: \"object\": payTo is required unless method is card"),
         )
         .for_each(
-            ["", "0x", "vitalik.eth", &WALLET[2..], &WALLET[..41], "0X70997970C51812dc3A010C7d01b50e0d17dc79C8"],
+            [
+                "",
+                "0x",
+                "vitalik.eth",
+                &WALLET[2..],
+                &WALLET[..41],
+                "0X70997970C51812dc3A010C7d01b50e0d17dc79C8",
+            ],
             |scene, wallet| {
                 let change = within(json!({ "payTo": wallet }));
                 scene.refuses(
@@ -306,7 +365,10 @@ fn payments(place: &str, within: Within) -> Scene {
                 )
             },
         )
-        .admits(format!("{place}: a card"), card(json!({ "account": "acct_1A2b", "currency": "eur" })))
+        .admits(
+            format!("{place}: a card"),
+            card(json!({ "account": "acct_1A2b", "currency": "eur" })),
+        )
         .refuses(
             format!("{place}: a card of no account"),
             card(json!({ "currency": "eur" })),
@@ -327,8 +389,16 @@ fn payments(place: &str, within: Within) -> Scene {
             card(json!({ "account": "acct_1", "currency": "EUR" })),
             &format!("{place}.card.currency in body should match"),
         )
-        .refuses(format!("{place}: cash"), within(json!({ "method": "cash" })), &words("method", "Unsupported value"))
-        .refuses(format!("{place}: up to"), within(json!({ "scheme": "upto" })), &words("scheme", "Unsupported value"))
+        .refuses(
+            format!("{place}: cash"),
+            within(json!({ "method": "cash" })),
+            &words("method", "Unsupported value"),
+        )
+        .refuses(
+            format!("{place}: up to"),
+            within(json!({ "scheme": "upto" })),
+            &words("scheme", "Unsupported value"),
+        )
         .refuses(
             format!("{place}: a payment that was valid yesterday"),
             within(json!({ "maxTimeoutSeconds": -1 })),
@@ -344,16 +414,34 @@ fn payments(place: &str, within: Within) -> Scene {
 fn routes() -> Scene {
     let route = |route: Value| json!({ "spec": { "routes": [route] } });
     Scene::creation(objects::offer(NAMESPACE, "offer"))
-        .admits("a free route", route(json!({ "path": "/healthz", "gate": "free", "methods": ["GET", "HEAD"] })))
-        .admits("a route at the offer's price", route(json!({ "path": "/*", "price": {} })))
-        .refuses("a route to nowhere", route(json!({ "gate": "free" })), "spec.routes[0].path: Required value")
-        .refuses("a route below no path", route(json!({ "path": "v1" })), "spec.routes[0].path in body should match")
+        .admits(
+            "a free route",
+            route(json!({ "path": "/healthz", "gate": "free", "methods": ["GET", "HEAD"] })),
+        )
+        .admits(
+            "a route at the offer's price",
+            route(json!({ "path": "/*", "price": {} })),
+        )
+        .refuses(
+            "a route to nowhere",
+            route(json!({ "gate": "free" })),
+            "spec.routes[0].path: Required value",
+        )
+        .refuses(
+            "a route below no path",
+            route(json!({ "path": "v1" })),
+            "spec.routes[0].path in body should match",
+        )
         .refuses(
             "a method that HTTP lacks",
             route(json!({ "path": "/", "methods": ["FETCH"] })),
             "spec.routes[0].methods[0]",
         )
-        .refuses("a gate that nobody keeps", route(json!({ "path": "/", "gate": "open" })), "spec.routes[0].gate")
+        .refuses(
+            "a gate that nobody keeps",
+            route(json!({ "path": "/", "gate": "open" })),
+            "spec.routes[0].gate",
+        )
         .refuses(
             "a route for nothing",
             route(json!({ "path": "/", "price": { "perMB": "0" } })),
@@ -364,22 +452,46 @@ fn routes() -> Scene {
 fn registrations() -> Scene {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
     Scene::creation(objects::offer(NAMESPACE, "offer"))
-        .admits("an identity of its own", registration(json!({ "identity": "chat-2" })))
-        .admits("the first agent of a registry", registration(json!({ "agentId": "0" })))
-        .admits("the last agent that fits a uint256", registration(json!({ "agentId": "9".repeat(78) })))
+        .admits(
+            "an identity of its own",
+            registration(json!({ "identity": "chat-2" })),
+        )
+        .admits(
+            "the first agent of a registry",
+            registration(json!({ "agentId": "0" })),
+        )
+        .admits(
+            "the last agent that fits a uint256",
+            registration(json!({ "agentId": "9".repeat(78) })),
+        )
         .admits("a later edition", registration(json!({ "edition": 7 })))
-        .for_each(["Chat", "-chat", "chat-", "a.b", "other/chat", "a_b"], |scene, name| {
-            let words = "spec.registration.identity in body should match";
-            scene.refuses(format!("identity {name:?}"), registration(json!({ "identity": name })), words)
-        })
-        .refuses("an identity of no letters", registration(json!({ "identity": "" })), "spec.registration.identity")
+        .for_each(
+            ["Chat", "-chat", "chat-", "a.b", "other/chat", "a_b"],
+            |scene, name| {
+                let words = "spec.registration.identity in body should match";
+                scene.refuses(
+                    format!("identity {name:?}"),
+                    registration(json!({ "identity": name })),
+                    words,
+                )
+            },
+        )
+        .refuses(
+            "an identity of no letters",
+            registration(json!({ "identity": "" })),
+            "spec.registration.identity",
+        )
         .refuses(
             "an identity longer than a label",
             registration(json!({ "identity": "a".repeat(64) })),
             "may not be more than 63 bytes",
         )
         .for_each(["", "-1", "01", "0x1", "1.0", "seven"], |scene, id| {
-            scene.refuses(format!("agent {id:?}"), registration(json!({ "agentId": id })), "spec.registration.agentId")
+            scene.refuses(
+                format!("agent {id:?}"),
+                registration(json!({ "agentId": id })),
+                "spec.registration.agentId",
+            )
         })
         .refuses(
             "an agent as a number",
@@ -416,15 +528,33 @@ fn unregistered() -> Scene {
     let mut base = objects::offer(NAMESPACE, "unregistered");
     merge(
         &mut base,
-        &registration(json!({ "edition": 2, "identity": "one", "agentId": "1", "registryRef": { "name": "a" } })),
+        &registration(
+            json!({ "edition": 2, "identity": "one", "agentId": "1", "registryRef": { "name": "a" } }),
+        ),
     );
     Scene::update(base)
-        .admits("another identity before there is a record", registration(json!({ "identity": "two" })))
-        .admits("no identity before there is a record", registration(json!({ "identity": null })))
-        .admits("another agent before there is a record", registration(json!({ "agentId": "2" })))
-        .admits("another registry before there is a record", registration(json!({ "registryRef": { "name": "b" } })))
+        .admits(
+            "another identity before there is a record",
+            registration(json!({ "identity": "two" })),
+        )
+        .admits(
+            "no identity before there is a record",
+            registration(json!({ "identity": null })),
+        )
+        .admits(
+            "another agent before there is a record",
+            registration(json!({ "agentId": "2" })),
+        )
+        .admits(
+            "another registry before there is a record",
+            registration(json!({ "registryRef": { "name": "b" } })),
+        )
         .admits("a raised edition", registration(json!({ "edition": 3 })))
-        .refuses("a lowered edition", registration(json!({ "edition": 1 })), "registration.edition may only grow")
+        .refuses(
+            "a lowered edition",
+            registration(json!({ "edition": 1 })),
+            "registration.edition may only grow",
+        )
         .refuses(
             "an edition taken back",
             registration(json!({ "edition": null })),
@@ -441,42 +571,103 @@ fn unregistered() -> Scene {
 fn registered_by_default() -> Scene {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
     let mut base = objects::offer(NAMESPACE, "registered");
-    merge(&mut base, &json!({ "status": { "registration": { "registry": "main", "key": KEY } } }));
+    merge(
+        &mut base,
+        &json!({ "status": { "registration": { "registry": "main", "key": KEY } } }),
+    );
     Scene::update(base)
-        .admits("the default identity spelled out", registration(json!({ "identity": "registered" })))
-        .admits("the registry in use spelled out", registration(json!({ "registryRef": { "name": "main" } })))
-        .admits("a registration turned off", registration(json!({ "enabled": false })))
+        .admits(
+            "the default identity spelled out",
+            registration(json!({ "identity": "registered" })),
+        )
+        .admits(
+            "the registry in use spelled out",
+            registration(json!({ "registryRef": { "name": "main" } })),
+        )
+        .admits(
+            "a registration turned off",
+            registration(json!({ "enabled": false })),
+        )
         .admits("no registration any more", registration(Value::Null))
-        .admits("a raised edition of a recorded agent", registration(json!({ "edition": 2 })))
-        .admits("another price", json!({ "spec": { "payment": { "price": { "perRequest": "3" } } } }))
-        .refuses("an identity after the record", registration(json!({ "identity": "else" })), &at("identity"))
+        .admits(
+            "a raised edition of a recorded agent",
+            registration(json!({ "edition": 2 })),
+        )
+        .admits(
+            "another price",
+            json!({ "spec": { "payment": { "price": { "perRequest": "3" } } } }),
+        )
+        .refuses(
+            "an identity after the record",
+            registration(json!({ "identity": "else" })),
+            &at("identity"),
+        )
         .refuses(
             "a registry after the record",
             registration(json!({ "registryRef": { "name": "else" } })),
             &at("registryRef"),
         )
-        .refuses("an adoption after the record", registration(json!({ "agentId": "7" })), &at("agentId"))
+        .refuses(
+            "an adoption after the record",
+            registration(json!({ "agentId": "7" })),
+            &at("agentId"),
+        )
 }
 
 /// An offer that says all about who its agent is, and whose agent has a record.
 fn registered_by_name() -> Scene {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
     let mut base = objects::offer(NAMESPACE, "named");
-    merge(&mut base, &registration(json!({ "identity": "chat", "agentId": "7", "registryRef": { "name": "main" } })));
-    merge(&mut base, &json!({ "status": { "registration": { "registry": "main", "key": KEY } } }));
+    merge(
+        &mut base,
+        &registration(
+            json!({ "identity": "chat", "agentId": "7", "registryRef": { "name": "main" } }),
+        ),
+    );
+    merge(
+        &mut base,
+        &json!({ "status": { "registration": { "registry": "main", "key": KEY } } }),
+    );
     Scene::update(base)
-        .admits("the registry in use left to be found", registration(json!({ "registryRef": null })))
-        .refuses("an identity taken back", registration(json!({ "identity": null })), &at("identity"))
-        .refuses("an identity changed", registration(json!({ "identity": "else" })), &at("identity"))
+        .admits(
+            "the registry in use left to be found",
+            registration(json!({ "registryRef": null })),
+        )
+        .refuses(
+            "an identity taken back",
+            registration(json!({ "identity": null })),
+            &at("identity"),
+        )
+        .refuses(
+            "an identity changed",
+            registration(json!({ "identity": "else" })),
+            &at("identity"),
+        )
         .refuses(
             "an identity changed together with the edition",
             registration(json!({ "identity": "else", "edition": 2 })),
             &at("identity"),
         )
-        .refuses("a registry changed", registration(json!({ "registryRef": { "name": "else" } })), &at("registryRef"))
-        .refuses("an adoption taken back", registration(json!({ "agentId": null })), &at("agentId"))
-        .refuses("an adoption changed", registration(json!({ "agentId": "8" })), &at("agentId"))
-        .refuses_for("all of it taken back", registration(Value::Null), &[&at("identity"), &at("agentId")])
+        .refuses(
+            "a registry changed",
+            registration(json!({ "registryRef": { "name": "else" } })),
+            &at("registryRef"),
+        )
+        .refuses(
+            "an adoption taken back",
+            registration(json!({ "agentId": null })),
+            &at("agentId"),
+        )
+        .refuses(
+            "an adoption changed",
+            registration(json!({ "agentId": "8" })),
+            &at("agentId"),
+        )
+        .refuses_for(
+            "all of it taken back",
+            registration(Value::Null),
+            &[&at("identity"), &at("agentId")],
+        )
 }
 
 /// What the API server says of a frozen field.
@@ -499,8 +690,15 @@ fn statuses() -> Scene {
             conditions(json!([ready, { "type": "RoutePublished", "status": "True" }])),
         )
         .admits("no conditions", conditions(json!(null)))
-        .admits("the key of a later edition", json!({ "status": { "registration": { "key": "aaaaaaaaaaaaaaaa" } } }))
-        .refuses("one condition twice", conditions(json!([ready, ready])), "status.conditions[1]: Duplicate value")
+        .admits(
+            "the key of a later edition",
+            json!({ "status": { "registration": { "key": "aaaaaaaaaaaaaaaa" } } }),
+        )
+        .refuses(
+            "one condition twice",
+            conditions(json!([ready, ready])),
+            "status.conditions[1]: Duplicate value",
+        )
         .refuses(
             "a condition in doubt",
             conditions(json!([{ "type": "Ready", "status": "Maybe" }])),
@@ -508,7 +706,9 @@ fn statuses() -> Scene {
         )
         .refuses(
             "a condition since noon",
-            conditions(json!([{ "type": "Ready", "status": "True", "lastTransitionTime": "noon" }])),
+            conditions(
+                json!([{ "type": "Ready", "status": "True", "lastTransitionTime": "noon" }]),
+            ),
             "must be of type date-time",
         )
         .refuses(
@@ -516,7 +716,15 @@ fn statuses() -> Scene {
             json!({ "status": { "registration": { "key": "MFRGG" } } }),
             "registration.key in body should match",
         )
-        .refuses("a key taken back", json!({ "status": { "registration": { "key": null } } }), kept)
-        .refuses("a registration taken back", json!({ "status": { "registration": null } }), kept)
+        .refuses(
+            "a key taken back",
+            json!({ "status": { "registration": { "key": null } } }),
+            kept,
+        )
+        .refuses(
+            "a registration taken back",
+            json!({ "status": { "registration": null } }),
+            kept,
+        )
         .refuses("a status taken back", json!({ "status": null }), kept)
 }

@@ -63,7 +63,14 @@ fn spec(spec: Value) -> Value {
 }
 
 pub fn scenes() -> Vec<Scene> {
-    vec![created(), pending(), adopting(), sent(), registered(), adopted()]
+    vec![
+        created(),
+        pending(),
+        adopting(),
+        sent(),
+        registered(),
+        adopted(),
+    ]
 }
 
 fn created() -> Scene {
@@ -74,22 +81,50 @@ fn created() -> Scene {
         spec(json!({ "agentUri": URI, "calldataHash": HASH, "attempts": [attempt] }))
     };
     Scene::creation(record("bbbbbbbbbbbbbbbb"))
-        .for_each(["", "team", "team/chat", "team/chat.v2"], |scene, identity| {
-            scene.admits(format!("identity {identity:?}"), spec(json!({ "identity": identity })))
-        })
-        .for_each(["Team/chat", "team/", "/chat", "a/b/c", "team/-chat", "te am"], |scene, identity| {
-            let words = "spec.identity in body should match";
-            scene.refuses(format!("identity {identity:?}"), spec(json!({ "identity": identity })), words)
-        })
+        .for_each(
+            ["", "team", "team/chat", "team/chat.v2"],
+            |scene, identity| {
+                scene.admits(
+                    format!("identity {identity:?}"),
+                    spec(json!({ "identity": identity })),
+                )
+            },
+        )
+        .for_each(
+            [
+                "Team/chat",
+                "team/",
+                "/chat",
+                "a/b/c",
+                "team/-chat",
+                "te am",
+            ],
+            |scene, identity| {
+                let words = "spec.identity in body should match";
+                scene.refuses(
+                    format!("identity {identity:?}"),
+                    spec(json!({ "identity": identity })),
+                    words,
+                )
+            },
+        )
         .refuses(
             "a name that is not its key's",
             json!({ "metadata": { "name": "r-cccccccccccccccc" } }),
             "the name of a record is r-<key>",
         )
-        .for_each(["bbbb", "bbbbbbbbbbbbbbb1", "bbbbbbbbbbbbb-bb"], |scene, key| {
-            let change = json!({ "metadata": { "name": format!("r-{key}") }, "spec": { "key": key } });
-            scene.refuses(format!("key {key:?}"), change, "spec.key in body should match")
-        })
+        .for_each(
+            ["bbbb", "bbbbbbbbbbbbbbb1", "bbbbbbbbbbbbb-bb"],
+            |scene, key| {
+                let change =
+                    json!({ "metadata": { "name": format!("r-{key}") }, "spec": { "key": key } });
+                scene.refuses(
+                    format!("key {key:?}"),
+                    change,
+                    "spec.key in body should match",
+                )
+            },
+        )
         .refuses(
             "a registry in a second spelling",
             spec(json!({ "registry": { "address": CONTRACT.to_uppercase() } })),
@@ -110,15 +145,25 @@ fn created() -> Scene {
             spec(json!({ "signer": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8" })),
             "spec.signer in body should match",
         )
-        .refuses("a phase that is none", spec(json!({ "phase": "Done" })), "spec.phase: Unsupported value")
+        .refuses(
+            "a phase that is none",
+            spec(json!({ "phase": "Done" })),
+            "spec.phase: Unsupported value",
+        )
         .refuses(
             "one offer twice",
             spec(json!({ "offers": [offer("1"), offer("2")] })),
             "spec.offers[1]: Duplicate value",
         )
         .admits("a first attempt", first(json!({})))
-        .admits("an attempt whose bytes are no longer kept", first(json!({ "raw": null })))
-        .admits("the dearest fee that fits", first(json!({ "maxFeePerGas": "9".repeat(38) })))
+        .admits(
+            "an attempt whose bytes are no longer kept",
+            first(json!({ "raw": null })),
+        )
+        .admits(
+            "the dearest fee that fits",
+            first(json!({ "maxFeePerGas": "9".repeat(38) })),
+        )
         .refuses(
             "a fee that does not fit",
             first(json!({ "maxFeePerGas": "9".repeat(39) })),
@@ -129,8 +174,16 @@ fn created() -> Scene {
             first(json!({ "maxFeePerGas": "0x1" })),
             "spec.attempts[0].maxFeePerGas in body should match",
         )
-        .refuses("half a byte", first(json!({ "raw": "0x02f" })), "spec.attempts[0].raw in body should match")
-        .refuses("a nonce below none", first(json!({ "nonce": -1 })), "spec.attempts[0].nonce in body should be")
+        .refuses(
+            "half a byte",
+            first(json!({ "raw": "0x02f" })),
+            "spec.attempts[0].raw in body should match",
+        )
+        .refuses(
+            "a nonce below none",
+            first(json!({ "nonce": -1 })),
+            "spec.attempts[0].nonce in body should be",
+        )
         .refuses(
             "an attempt at something else",
             first(json!({ "kind": "Transfer" })),
@@ -161,7 +214,11 @@ fn created() -> Scene {
             spec(json!({ "result": { "agentId": "", "block": 1, "blockHash": HASH } })),
             "spec.result.agentId in body should match",
         )
-        .refuses("a proof of nothing", spec(json!({ "provenAbsent": {} })), "spec.provenAbsent.block: Required value")
+        .refuses(
+            "a proof of nothing",
+            spec(json!({ "provenAbsent": {} })),
+            "spec.provenAbsent.block: Required value",
+        )
         .refuses(
             "an update to nowhere",
             spec(json!({ "update": { "calldataHash": HASH } })),
@@ -172,27 +229,65 @@ fn created() -> Scene {
 /// A record before its first attempt: a wrong URI can still be mended, but what the key stands for cannot change.
 fn pending() -> Scene {
     let mut base = record("dddddddddddddddd");
-    merge(&mut base, &spec(json!({ "signer": SIGNER, "agentUri": URI, "calldataHash": HASH })));
+    merge(
+        &mut base,
+        &spec(json!({ "signer": SIGNER, "agentUri": URI, "calldataHash": HASH })),
+    );
     Scene::update(base)
-        .admits("a URI mended", spec(json!({ "agentUri": OTHER_URI, "calldataHash": OTHER_HASH })))
-        .admits("another signer before a result", spec(json!({ "signer": OTHER_SIGNER })))
-        .admits("a first attempt added", spec(json!({ "phase": "Sent", "attempts": [attempt(0)] })))
-        .admits("a proof of absence", spec(json!({ "provenAbsent": { "block": 9 } })))
+        .admits(
+            "a URI mended",
+            spec(json!({ "agentUri": OTHER_URI, "calldataHash": OTHER_HASH })),
+        )
+        .admits(
+            "another signer before a result",
+            spec(json!({ "signer": OTHER_SIGNER })),
+        )
+        .admits(
+            "a first attempt added",
+            spec(json!({ "phase": "Sent", "attempts": [attempt(0)] })),
+        )
+        .admits(
+            "a proof of absence",
+            spec(json!({ "provenAbsent": { "block": 9 } })),
+        )
         .refuses_for(
             "another key",
             spec(json!({ "key": "eeeeeeeeeeeeeeee" })),
-            &["spec.key: Invalid value: \"string\": key is immutable", "the name of a record is r-<key>"],
+            &[
+                "spec.key: Invalid value: \"string\": key is immutable",
+                "the name of a record is r-<key>",
+            ],
         )
-        .refuses("another identity", spec(json!({ "identity": "team/else" })), "identity is immutable")
-        .refuses("another chain", spec(json!({ "chainId": 1 })), "chainId is immutable")
-        .refuses("another registry", spec(json!({ "registry": { "address": SIGNER } })), "registry is immutable")
+        .refuses(
+            "another identity",
+            spec(json!({ "identity": "team/else" })),
+            "identity is immutable",
+        )
+        .refuses(
+            "another chain",
+            spec(json!({ "chainId": 1 })),
+            "chainId is immutable",
+        )
+        .refuses(
+            "another registry",
+            spec(json!({ "registry": { "address": SIGNER } })),
+            "registry is immutable",
+        )
         .refuses(
             "other code at the registry",
             spec(json!({ "registry": { "codeHash": OTHER_HASH } })),
             "registry is immutable",
         )
-        .refuses("another edition", spec(json!({ "edition": 2 })), "edition is immutable")
-        .refuses("an adoption later", spec(json!({ "adopt": "7" })), "adopt is immutable")
+        .refuses(
+            "another edition",
+            spec(json!({ "edition": 2 })),
+            "edition is immutable",
+        )
+        .refuses(
+            "an adoption later",
+            spec(json!({ "adopt": "7" })),
+            "adopt is immutable",
+        )
 }
 
 fn adopting() -> Scene {
@@ -203,8 +298,16 @@ fn adopting() -> Scene {
             "an adoption that succeeds",
             spec(json!({ "result": { "agentId": "7", "block": 1, "blockHash": HASH } })),
         )
-        .refuses("an adoption of another", spec(json!({ "adopt": "8" })), "adopt is immutable")
-        .refuses("an adoption taken back, so that it would mint", spec(json!({ "adopt": null })), "adopt is immutable")
+        .refuses(
+            "an adoption of another",
+            spec(json!({ "adopt": "8" })),
+            "adopt is immutable",
+        )
+        .refuses(
+            "an adoption taken back, so that it would mint",
+            spec(json!({ "adopt": null })),
+            "adopt is immutable",
+        )
 }
 
 /// A record with a transaction that may be on its way for ever.
@@ -238,25 +341,53 @@ fn sent() -> Scene {
 
 fn registered() -> Scene {
     let mut base = specimen();
-    merge(&mut base, &json!({ "metadata": { "name": "r-hhhhhhhhhhhhhhhh" }, "spec": { "key": "hhhhhhhhhhhhhhhh" } }));
+    merge(
+        &mut base,
+        &json!({ "metadata": { "name": "r-hhhhhhhhhhhhhhhh" }, "spec": { "key": "hhhhhhhhhhhhhhhh" } }),
+    );
     let once = "result is written once";
     let signer = "signer is immutable once there is a result";
     Scene::update(base)
-        .admits("a tombstone", spec(json!({ "tombstone": true, "phase": "Tombstoned", "offers": null })))
-        .admits("another offer", spec(json!({ "offers": [{ "namespace": "team", "name": "else", "uid": "9" }] })))
+        .admits(
+            "a tombstone",
+            spec(json!({ "tombstone": true, "phase": "Tombstoned", "offers": null })),
+        )
+        .admits(
+            "another offer",
+            spec(json!({ "offers": [{ "namespace": "team", "name": "else", "uid": "9" }] })),
+        )
         .admits("an update done", spec(json!({ "update": null })))
         .admits("more spent", spec(json!({ "spentWei": "42000000000000" })))
-        .refuses("another agent", spec(json!({ "result": { "agentId": "8" } })), once)
-        .refuses("another block", spec(json!({ "result": { "block": 13 } })), once)
+        .refuses(
+            "another agent",
+            spec(json!({ "result": { "agentId": "8" } })),
+            once,
+        )
+        .refuses(
+            "another block",
+            spec(json!({ "result": { "block": 13 } })),
+            once,
+        )
         .refuses("a result taken back", spec(json!({ "result": null })), once)
-        .refuses("another signer after the result", spec(json!({ "signer": OTHER_SIGNER })), signer)
-        .refuses("no signer any more", spec(json!({ "signer": null })), signer)
+        .refuses(
+            "another signer after the result",
+            spec(json!({ "signer": OTHER_SIGNER })),
+            signer,
+        )
+        .refuses(
+            "no signer any more",
+            spec(json!({ "signer": null })),
+            signer,
+        )
 }
 
 /// A record of a registry without signers.
 fn adopted() -> Scene {
     let mut base = record("iiiiiiiiiiiiiiii");
-    merge(&mut base, &spec(json!({ "adopt": "7", "result": { "agentId": "7", "block": 1, "blockHash": HASH } })));
+    merge(
+        &mut base,
+        &spec(json!({ "adopt": "7", "result": { "agentId": "7", "block": 1, "blockHash": HASH } })),
+    );
     Scene::update(base).refuses(
         "a signer after the result",
         spec(json!({ "signer": SIGNER })),

@@ -73,7 +73,18 @@ fn plain(name: &str) -> Value {
 }
 
 pub fn scenes() -> Vec<Scene> {
-    vec![chains(), endpoints(), signers(), urls(), namespaces(), limits(), switches(), stored(), scoped(), statuses()]
+    vec![
+        chains(),
+        endpoints(),
+        signers(),
+        urls(),
+        namespaces(),
+        limits(),
+        switches(),
+        stored(),
+        scoped(),
+        statuses(),
+    ]
 }
 
 fn spec(spec: Value) -> Value {
@@ -83,7 +94,10 @@ fn spec(spec: Value) -> Value {
 fn chains() -> Scene {
     Scene::creation(plain("chains"))
         .admits("a chain of the table, watched only", json!({}))
-        .admits("a chain of one's own", spec(json!({ "chainId": 31337, "address": CONTRACT })))
+        .admits(
+            "a chain of one's own",
+            spec(json!({ "chainId": 31337, "address": CONTRACT })),
+        )
         .admits(
             "the largest chain id that JSON holds",
             spec(json!({ "chainId": 9_007_199_254_740_991_u64, "address": CONTRACT })),
@@ -98,13 +112,21 @@ fn chains() -> Scene {
             spec(json!({ "chainId": 295 })),
             "address is required: no registry is known for this chain id",
         )
-        .refuses("no chain", spec(json!({ "chainId": null })), "spec.chainId: Required value")
+        .refuses(
+            "no chain",
+            spec(json!({ "chainId": null })),
+            "spec.chainId: Required value",
+        )
         .refuses(
             "chain 0",
             spec(json!({ "chainId": 0, "address": CONTRACT })),
             "spec.chainId in body should be greater than or equal to 1",
         )
-        .refuses("a chain by name", spec(json!({ "chainId": "base" })), "spec.chainId in body must be of type integer")
+        .refuses(
+            "a chain by name",
+            spec(json!({ "chainId": "base" })),
+            "spec.chainId in body must be of type integer",
+        )
         .refuses(
             "a registry by half an address",
             spec(json!({ "address": "0x8004" })),
@@ -114,20 +136,40 @@ fn chains() -> Scene {
 
 fn endpoints() -> Scene {
     let rpc = |rpc: Value| spec(json!({ "rpc": rpc }));
-    let many =
-        |count: usize| (0..count).map(|index| json!({ "url": format!("https://rpc-{index}.example") })).collect();
+    let many = |count: usize| {
+        (0..count)
+            .map(|index| json!({ "url": format!("https://rpc-{index}.example") }))
+            .collect()
+    };
     let secret = json!({ "secretKeyRef": { "name": "rpc", "key": "url" } });
     Scene::creation(plain("endpoints"))
-        .admits("an endpoint with credentials", rpc(json!([{ "urlFrom": secret }])))
-        .admits("two endpoints that must agree", spec(json!({ "rpc": many(2), "quorum": 2 })))
+        .admits(
+            "an endpoint with credentials",
+            rpc(json!([{ "urlFrom": secret }])),
+        )
+        .admits(
+            "two endpoints that must agree",
+            spec(json!({ "rpc": many(2), "quorum": 2 })),
+        )
         .admits("eight endpoints", rpc(many(8)))
-        .refuses("nine endpoints", rpc(many(9)), "spec.rpc: Too many: 9: must have at most 8 items")
+        .refuses(
+            "nine endpoints",
+            rpc(many(9)),
+            "spec.rpc: Too many: 9: must have at most 8 items",
+        )
         .refuses_for(
             "no endpoint",
             rpc(json!([])),
-            &["spec.rpc in body should have at least 1 items", "quorum is larger than"],
+            &[
+                "spec.rpc in body should have at least 1 items",
+                "quorum is larger than",
+            ],
         )
-        .refuses("an endpoint of nothing", rpc(json!([{}])), "exactly one of url and urlFrom is required")
+        .refuses(
+            "an endpoint of nothing",
+            rpc(json!([{}])),
+            "exactly one of url and urlFrom is required",
+        )
         .refuses(
             "an endpoint of two minds",
             rpc(json!([{ "url": "https://rpc.example", "urlFrom": secret }])),
@@ -176,15 +218,26 @@ fn endpoints() -> Scene {
 fn signers() -> Scene {
     let signer = |address: &str| json!({ "address": address, "secretRef": { "name": "signer", "key": "key" } });
     let signers = |signers: Value| spec(json!({ "signers": signers }));
-    let many = |count: usize| (0..count).map(|index| signer(&format!("0x{index:040}"))).collect();
+    let many = |count: usize| {
+        (0..count)
+            .map(|index| signer(&format!("0x{index:040}")))
+            .collect()
+    };
     Scene::creation(plain("signers"))
         .admits("one signer", signers(json!([signer(SIGNER)])))
         .admits("eight signers", signers(many(8)))
-        .refuses("nine signers", signers(many(9)), "spec.signers: Too many: 9: must have at most 8 items")
+        .refuses(
+            "nine signers",
+            signers(many(9)),
+            "spec.signers: Too many: 9: must have at most 8 items",
+        )
         .refuses_for(
             "one signer twice",
             signers(json!([signer(SIGNER), signer(SIGNER)])),
-            &["spec.signers[1]: Duplicate value", "a signer is listed twice"],
+            &[
+                "spec.signers[1]: Duplicate value",
+                "a signer is listed twice",
+            ],
         )
         .refuses(
             "one signer in two spellings",
@@ -208,17 +261,26 @@ fn signers() -> Scene {
         )
         .refuses(
             "a key for everyone to read",
-            signers(json!([{ "address": SIGNER, "secretRef": { "name": "signer", "key": "a/b" } }])),
+            signers(
+                json!([{ "address": SIGNER, "secretRef": { "name": "signer", "key": "a/b" } }]),
+            ),
             "spec.signers[0].secretRef.key in body should match",
         )
 }
 
 fn urls() -> Scene {
-    let on_mainnet = |chain: u64, url: &str| spec(json!({ "chainId": chain, "address": CONTRACT, "baseUrl": url }));
+    let on_mainnet = |chain: u64, url: &str| {
+        spec(json!({ "chainId": chain, "address": CONTRACT, "baseUrl": url }))
+    };
     Scene::creation(plain("urls"))
-        .for_each(["https://a.example", "https://a.example:8443/x/y", "http://localhost:8080"], |scene, url| {
-            scene.admits(format!("base {url}"), spec(json!({ "baseUrl": url })))
-        })
+        .for_each(
+            [
+                "https://a.example",
+                "https://a.example:8443/x/y",
+                "http://localhost:8080",
+            ],
+            |scene, url| scene.admits(format!("base {url}"), spec(json!({ "baseUrl": url }))),
+        )
         .for_each(
             [
                 "",
@@ -241,8 +303,15 @@ fn urls() -> Scene {
                 )
             },
         )
-        .refuses("no base", spec(json!({ "baseUrl": null })), "spec.baseUrl: Required value")
-        .admits("a safe base on a mainnet", on_mainnet(8453, "https://a.example"))
+        .refuses(
+            "no base",
+            spec(json!({ "baseUrl": null })),
+            "spec.baseUrl: Required value",
+        )
+        .admits(
+            "a safe base on a mainnet",
+            on_mainnet(8453, "https://a.example"),
+        )
         .for_each([1, 8453, 295, 360], |scene, chain| {
             let change = on_mainnet(chain, "http://a.example");
             scene.refuses(
@@ -254,15 +323,23 @@ fn urls() -> Scene {
 }
 
 fn namespaces() -> Scene {
-    let selector = |selector: Value| spec(json!({ "allowedNamespaces": { "from": "Selector", "selector": selector } }));
+    let selector = |selector: Value| {
+        spec(json!({ "allowedNamespaces": { "from": "Selector", "selector": selector } }))
+    };
     let expression = |expression: Value| selector(json!({ "matchExpressions": [expression] }));
     Scene::creation(plain("namespaces"))
-        .admits("namespaces by label", selector(json!({ "matchLabels": { "team": "agents" } })))
+        .admits(
+            "namespaces by label",
+            selector(json!({ "matchLabels": { "team": "agents" } })),
+        )
         .admits(
             "namespaces by expression",
             expression(json!({ "key": "team", "operator": "NotIn", "values": ["x", "y"] })),
         )
-        .admits("namespaces that have a label", expression(json!({ "key": "team", "operator": "Exists" })))
+        .admits(
+            "namespaces that have a label",
+            expression(json!({ "key": "team", "operator": "Exists" })),
+        )
         .refuses(
             "nobody said who",
             spec(json!({ "allowedNamespaces": null })),
@@ -332,9 +409,12 @@ fn limits() -> Scene {
     Scene::creation(plain("limits"))
         .for_each(coins, |scene, name| {
             scene
-                .for_each(["0.000000000000000001", "1", "99999999999999999.5"], |scene, amount| {
-                    scene.admits(format!("{name} of {amount}"), limit(name, amount))
-                })
+                .for_each(
+                    ["0.000000000000000001", "1", "99999999999999999.5"],
+                    |scene, amount| {
+                        scene.admits(format!("{name} of {amount}"), limit(name, amount))
+                    },
+                )
                 .for_each(wrong, |scene, amount| {
                     scene.refuses(
                         format!("{name} of {amount:?}"),
@@ -342,12 +422,19 @@ fn limits() -> Scene {
                         &format!("spec.limits.{name}: "),
                     )
                 })
-                .for_each(["0.0000000000000000001", "100000000000000000"], |scene, amount| {
-                    let words = "an amount has at most 17 digits before and 18 after the decimal point";
-                    scene.refuses(format!("{name} of {amount}"), limit(name, amount), words)
-                })
+                .for_each(
+                    ["0.0000000000000000001", "100000000000000000"],
+                    |scene, amount| {
+                        let words =
+                            "an amount has at most 17 digits before and 18 after the decimal point";
+                        scene.refuses(format!("{name} of {amount}"), limit(name, amount), words)
+                    },
+                )
         })
-        .admits("a fee in parts of a gwei", limit("maxFeePerGasGwei", "0.000000001"))
+        .admits(
+            "a fee in parts of a gwei",
+            limit("maxFeePerGasGwei", "0.000000001"),
+        )
         .refuses(
             "a fee in parts of a wei",
             limit("maxFeePerGasGwei", "0.0000000001"),
@@ -370,7 +457,10 @@ fn switches() -> Scene {
     Scene::creation(plain("switches"))
         .for_each(["Namespace", "Registry"], |scene, scope| {
             scene
-                .admits(format!("one agent for a {scope}"), spec(json!({ "identityScope": scope, "agent": agent })))
+                .admits(
+                    format!("one agent for a {scope}"),
+                    spec(json!({ "identityScope": scope, "agent": agent })),
+                )
                 .refuses(
                     format!("one agent of no name for a {scope}"),
                     spec(json!({ "identityScope": scope })),
@@ -393,16 +483,31 @@ fn switches() -> Scene {
             "spec.agent.name in body should be at least 1 chars long",
         )
         .for_each(["None", "Spending", "All"], |scene, suspend| {
-            scene.admits(format!("suspend {suspend}"), spec(json!({ "suspend": suspend })))
+            scene.admits(
+                format!("suspend {suspend}"),
+                spec(json!({ "suspend": suspend })),
+            )
         })
-        .refuses("suspend by yes", spec(json!({ "suspend": "yes" })), "spec.suspend: Unsupported value")
-        .refuses("updates by chance", spec(json!({ "uriUpdates": "Sometimes" })), "spec.uriUpdates: Unsupported value")
+        .refuses(
+            "suspend by yes",
+            spec(json!({ "suspend": "yes" })),
+            "spec.suspend: Unsupported value",
+        )
+        .refuses(
+            "updates by chance",
+            spec(json!({ "uriUpdates": "Sometimes" })),
+            "spec.uriUpdates: Unsupported value",
+        )
         .refuses(
             "a start below none",
             spec(json!({ "bootstrap": { "atNonce": -1 } })),
             "spec.bootstrap.atNonce in body should be",
         )
-        .refuses("a start of nothing", spec(json!({ "bootstrap": {} })), "spec.bootstrap.atNonce: Required value")
+        .refuses(
+            "a start of nothing",
+            spec(json!({ "bootstrap": {} })),
+            "spec.bootstrap.atNonce: Required value",
+        )
         .refuses(
             "a recovery of nothing",
             spec(json!({ "recovery": { "approvedFor": "" } })),
@@ -415,8 +520,14 @@ fn stored() -> Scene {
     let mut base = plain("stored");
     merge(&mut base, &spec(json!({ "address": CONTRACT })));
     Scene::update(base)
-        .admits("another endpoint", spec(json!({ "rpc": [{ "url": "https://b.example" }] })))
-        .admits("another base", spec(json!({ "baseUrl": "https://b.example" })))
+        .admits(
+            "another endpoint",
+            spec(json!({ "rpc": [{ "url": "https://b.example" }] })),
+        )
+        .admits(
+            "another base",
+            spec(json!({ "baseUrl": "https://b.example" })),
+        )
         .admits("a suspension", spec(json!({ "suspend": "All" })))
         .admits("other limits", spec(json!({ "limits": { "perDay": "3" } })))
         .refuses(
@@ -444,9 +555,15 @@ fn stored() -> Scene {
 /// A registry that leaves its contract to the table and shares an agent.
 fn scoped() -> Scene {
     let mut base = plain("scoped");
-    merge(&mut base, &spec(json!({ "identityScope": "Registry", "agent": { "name": "Agent" } })));
+    merge(
+        &mut base,
+        &spec(json!({ "identityScope": "Registry", "agent": { "name": "Agent" } })),
+    );
     Scene::update(base)
-        .admits("another name of the agent", spec(json!({ "agent": { "name": "Smith" } })))
+        .admits(
+            "another name of the agent",
+            spec(json!({ "agent": { "name": "Smith" } })),
+        )
         .refuses(
             "a contract set later",
             spec(json!({ "address": CONTRACT })),

@@ -34,18 +34,30 @@ impl Cause {
     /// The field, with `[]` for any item.
     pub fn place(&self) -> String {
         let pieces = self.field.split('[').enumerate();
-        pieces.map(|(index, piece)| if index == 0 { piece.to_owned() } else { general(piece) }).collect()
+        pieces
+            .map(|(index, piece)| {
+                if index == 0 {
+                    piece.to_owned()
+                } else {
+                    general(piece)
+                }
+            })
+            .collect()
     }
 
     /// Whether it only says that an object this broken was not looked at any further.
     fn is_postponement(&self) -> bool {
-        self.message.contains("some validation rules were not checked because the object was invalid")
+        self.message
+            .contains("some validation rules were not checked because the object was invalid")
     }
 }
 
 /// `3].path` as `[].path`.
 fn general(piece: &str) -> String {
-    format!("[]{}", piece.split_once(']').map_or(piece, |(_, rest)| rest))
+    format!(
+        "[]{}",
+        piece.split_once(']').map_or(piece, |(_, rest)| rest)
+    )
 }
 
 /// The door of the API server.
@@ -61,7 +73,8 @@ impl Door {
 
     /// Asks without storing anything.
     pub async fn ask(&self, occasion: Occasion, object: &Value) -> Answer {
-        self.submit(occasion, object, "?fieldValidation=Strict&dryRun=All").await
+        self.submit(occasion, object, "?fieldValidation=Strict&dryRun=All")
+            .await
     }
 
     /// Stores an object, its status too, and answers with it as it stands then.
@@ -79,12 +92,20 @@ impl Door {
 
     /// Reads any object of the API server.
     pub async fn read(&self, path: &str) -> Value {
-        let request = http::Request::get(path).body(Vec::new()).expect("a request");
-        self.client.request(request).await.expect("the API server answers")
+        let request = http::Request::get(path)
+            .body(Vec::new())
+            .expect("a request");
+        self.client
+            .request(request)
+            .await
+            .expect("the API server answers")
     }
 
     async fn stored(&self, occasion: Occasion, object: Value) -> Value {
-        match self.submit(occasion, &object, "?fieldValidation=Strict").await {
+        match self
+            .submit(occasion, &object, "?fieldValidation=Strict")
+            .await
+        {
             Answer::Admitted(stored) => stored,
             Answer::Refused(causes) => panic!("{object} is not stored: {causes:#?}"),
         }
@@ -92,7 +113,9 @@ impl Door {
 
     async fn submit(&self, occasion: Occasion, object: &Value, options: &str) -> Answer {
         let collection = Self::collection(object);
-        let name = object["metadata"]["name"].as_str().expect("an object has a name");
+        let name = object["metadata"]["name"]
+            .as_str()
+            .expect("an object has a name");
         let (method, path) = match occasion {
             Occasion::Creation => ("POST", collection),
             Occasion::Update => ("PUT", format!("{collection}/{name}")),
@@ -113,7 +136,10 @@ impl Door {
 
     /// Whether the status of an object is written apart from its spec.
     pub fn has_status_subresource(object: &Value) -> bool {
-        matches!(object["kind"].as_str(), Some("ServiceOffer" | "IdentityRegistry"))
+        matches!(
+            object["kind"].as_str(),
+            Some("ServiceOffer" | "IdentityRegistry")
+        )
     }
 
     fn collection(object: &Value) -> String {
@@ -129,6 +155,9 @@ impl Door {
 
 fn causes(status: kube::core::Status) -> Vec<Cause> {
     let details = status.details.expect("a refusal has details");
-    let causes = details.causes.into_iter().map(|cause| Cause { field: cause.field, message: cause.message });
+    let causes = details.causes.into_iter().map(|cause| Cause {
+        field: cause.field,
+        message: cause.message,
+    });
     causes.filter(|cause| !cause.is_postponement()).collect()
 }

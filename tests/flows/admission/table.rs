@@ -24,22 +24,38 @@ pub struct Row {
 impl Scene {
     /// Objects that do not exist yet.
     pub fn creation(base: Value) -> Self {
-        Self { occasion: Occasion::Creation, base, rows: Vec::new() }
+        Self {
+            occasion: Occasion::Creation,
+            base,
+            rows: Vec::new(),
+        }
     }
 
     /// Later versions of a stored object.
     pub fn update(base: Value) -> Self {
-        Self { occasion: Occasion::Update, base, rows: Vec::new() }
+        Self {
+            occasion: Occasion::Update,
+            base,
+            rows: Vec::new(),
+        }
     }
 
     /// Later versions of a stored object's status.
     pub fn status_update(base: Value) -> Self {
-        Self { occasion: Occasion::StatusUpdate, base, rows: Vec::new() }
+        Self {
+            occasion: Occasion::StatusUpdate,
+            base,
+            rows: Vec::new(),
+        }
     }
 
     /// Adds an object that is admitted.
     pub fn admits(mut self, case: impl Into<String>, change: Value) -> Self {
-        self.rows.push(Row { case: case.into(), change, refusal: Vec::new() });
+        self.rows.push(Row {
+            case: case.into(),
+            change,
+            refusal: Vec::new(),
+        });
         self
     }
 
@@ -51,12 +67,20 @@ impl Scene {
     /// Adds an object that is refused for several reasons.
     pub fn refuses_for(mut self, case: impl Into<String>, change: Value, words: &[&str]) -> Self {
         let refusal = words.iter().map(|&words| words.to_owned()).collect();
-        self.rows.push(Row { case: case.into(), change, refusal });
+        self.rows.push(Row {
+            case: case.into(),
+            change,
+            refusal,
+        });
         self
     }
 
     /// Adds one row for each value.
-    pub fn for_each<T>(self, values: impl IntoIterator<Item = T>, add: impl Fn(Self, T) -> Self) -> Self {
+    pub fn for_each<T>(
+        self,
+        values: impl IntoIterator<Item = T>,
+        add: impl Fn(Self, T) -> Self,
+    ) -> Self {
         values.into_iter().fold(self, add)
     }
 
@@ -89,14 +113,28 @@ impl Row {
     pub fn objection(&self, answer: &Answer) -> Option<String> {
         match answer {
             Answer::Admitted(_) if self.refusal.is_empty() => None,
-            Answer::Admitted(_) => Some(format!("{}: is admitted, should be refused: {:?}", self.case, self.refusal)),
+            Answer::Admitted(_) => Some(format!(
+                "{}: is admitted, should be refused: {:?}",
+                self.case, self.refusal
+            )),
             Answer::Refused(causes) => {
-                let causes: Vec<String> =
-                    causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-                let explained = causes.iter().all(|cause| self.refusal.iter().any(|words| cause.contains(words)));
-                let complete = self.refusal.iter().all(|words| causes.iter().any(|cause| cause.contains(words)));
-                (!explained || !complete || self.refusal.is_empty())
-                    .then(|| format!("{}: expected {:?}, the answer is {causes:#?}", self.case, self.refusal))
+                let causes: Vec<String> = causes
+                    .iter()
+                    .map(|cause| format!("{}: {}", cause.field, cause.message))
+                    .collect();
+                let explained = causes
+                    .iter()
+                    .all(|cause| self.refusal.iter().any(|words| cause.contains(words)));
+                let complete = self
+                    .refusal
+                    .iter()
+                    .all(|words| causes.iter().any(|cause| cause.contains(words)));
+                (!explained || !complete || self.refusal.is_empty()).then(|| {
+                    format!(
+                        "{}: expected {:?}, the answer is {causes:#?}",
+                        self.case, self.refusal
+                    )
+                })
             }
         }
     }
@@ -113,7 +151,11 @@ pub fn merge(target: &mut Value, change: &Value) {
     }
     for (name, change) in changes {
         match change {
-            Value::Null => drop(target.as_object_mut().and_then(|fields| fields.remove(name))),
+            Value::Null => drop(
+                target
+                    .as_object_mut()
+                    .and_then(|fields| fields.remove(name)),
+            ),
             _ => merge(&mut target[name], change),
         }
     }

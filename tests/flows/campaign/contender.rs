@@ -42,8 +42,11 @@ pub const SHORT: Timings = Timings {
 };
 
 /// A lease that outlives an outage of ten seconds without a new process: one gives up after twice its duration.
-pub const LONGER: Timings =
-    Timings { duration: Duration::from_secs(6), deadline: Duration::from_secs(4), period: Duration::from_secs(1) };
+pub const LONGER: Timings = Timings {
+    duration: Duration::from_secs(6),
+    deadline: Duration::from_secs(4),
+    period: Duration::from_secs(1),
+};
 
 /// What is special about a candidate.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +81,13 @@ impl Nursery {
     pub fn new(cluster: &Cluster, namespace: &str, timings: Timings) -> Result<Self> {
         let kubeconfig: Value = serde_json::from_slice(&std::fs::read(cluster.kubeconfig())?)?;
         let authority = kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"].clone();
-        Ok(Self { cluster: cluster.clone(), namespace: namespace.into(), timings, authority, born: AtomicU32::new(0) })
+        Ok(Self {
+            cluster: cluster.clone(),
+            namespace: namespace.into(),
+            timings,
+            authority,
+            born: AtomicU32::new(0),
+        })
     }
 
     /// What the API server's names of all candidates begin with.
@@ -106,31 +115,61 @@ impl Nursery {
         // The kernel ends it with the test, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary());
-        command.args(self.arguments()).env_clear().env("KUBECONFIG", &kubeconfig);
-        command.env("POD_NAME", &identity).env("POD_UID", &pod_uid).env("POD_NAMESPACE", &self.namespace);
+        command
+            .args(self.arguments())
+            .env_clear()
+            .env("KUBECONFIG", &kubeconfig);
+        command
+            .env("POD_NAME", &identity)
+            .env("POD_UID", &pod_uid)
+            .env("POD_NAMESPACE", &self.namespace);
         let dial = directory.join("clock");
         match guise.clock {
             Some(Clock::Steps) => {
                 std::fs::write(&dial, "+0")?;
-                command.env("LD_PRELOAD", FAKE_TIME).env("DONT_FAKE_MONOTONIC", "1");
-                command.env("FAKETIME_TIMESTAMP_FILE", &dial).env("FAKETIME_CACHE_DURATION", "1");
+                command
+                    .env("LD_PRELOAD", FAKE_TIME)
+                    .env("DONT_FAKE_MONOTONIC", "1");
+                command
+                    .env("FAKETIME_TIMESTAMP_FILE", &dial)
+                    .env("FAKETIME_CACHE_DURATION", "1");
             }
             Some(Clock::Drifts) => {
-                let rate = if number.is_multiple_of(2) { "+0 x1.05" } else { "+0 x0.95" };
+                let rate = if number.is_multiple_of(2) {
+                    "+0 x1.05"
+                } else {
+                    "+0 x0.95"
+                };
                 command.env("LD_PRELOAD", FAKE_TIME).env("FAKETIME", rate);
             }
             None => {}
         }
         let file = File::create(&log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .kill_on_drop(true);
         let child = command.spawn().context("setpriv does not run")?;
         let process = Process::started(&name, child.id().context("it has ended at once")?)?;
         let user = format!("system:serviceaccount:{}:{name}", self.namespace);
-        Ok(Contender { user, identity, wire, process, child, log, dial })
+        Ok(Contender {
+            user,
+            identity,
+            wire,
+            process,
+            child,
+            log,
+            dial,
+        })
     }
 
     fn arguments(&self) -> Vec<String> {
-        let Timings { duration, deadline, period } = self.timings;
+        let Timings {
+            duration,
+            deadline,
+            period,
+        } = self.timings;
         let milliseconds = |duration: Duration| format!("{}ms", duration.as_millis());
         vec![
             format!("--lease-name={LEASE}"),
@@ -157,11 +196,20 @@ impl Nursery {
 
     async fn token(&self, name: &str) -> Result<String> {
         let accounts = Api::<ServiceAccount>::namespaced(self.cluster.client(), &self.namespace);
-        let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+        let account: ServiceAccount =
+            serde_json::from_value(json!({ "metadata": { "name": name } }))?;
         accounts.create(&PostParams::default(), &account).await?;
-        let spec = TokenRequestSpec { expiration_seconds: Some(4 * 3600), ..TokenRequestSpec::default() };
-        let request = TokenRequest { spec, ..TokenRequest::default() };
-        let answer = accounts.create_token_request(name, &PostParams::default(), &request).await?;
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(4 * 3600),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec,
+            ..TokenRequest::default()
+        };
+        let answer = accounts
+            .create_token_request(name, &PostParams::default(), &request)
+            .await?;
         Ok(answer.status.context("no token")?.token)
     }
 
@@ -182,7 +230,10 @@ impl Nursery {
 
 /// The operator. Another build of it can be given, to see the campaign find what is broken in it.
 fn binary() -> PathBuf {
-    std::env::var_os("CAMPAIGN_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_serviceoffer-controller").into(), Into::into)
+    std::env::var_os("CAMPAIGN_BINARY").map_or_else(
+        || env!("CARGO_BIN_EXE_serviceoffer-controller").into(),
+        Into::into,
+    )
 }
 
 /// A candidate that was started.

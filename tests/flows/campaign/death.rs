@@ -14,7 +14,10 @@ fn a_leader_that_is_killed_is_followed_once_its_lease_has_run_out() {
     Ground::campaign("killed (SIGKILL)", SHORT, async |ground| {
         for _ in 0..DEATHS {
             let waited = kill(ground).await;
-            assert!(waited >= 3.0, "the lease was taken over {waited} s after it was renewed");
+            assert!(
+                waited >= 3.0,
+                "the lease was taken over {waited} s after it was renewed"
+            );
         }
     });
 }
@@ -45,5 +48,9 @@ pub async fn end(ground: &mut Ground) {
     let asked = ground.inject();
     ground.group.kill(&leader, Signal::Term);
     ground.successor(&leader, asked).await;
-    assert_eq!(ground.exit_code(&leader).await, Some(0), "it ended in good order");
+    assert_eq!(
+        ground.exit_code(&leader).await,
+        Some(0),
+        "it ended in good order"
+    );
 }

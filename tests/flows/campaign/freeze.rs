@@ -12,7 +12,10 @@ const STOPS: usize = 12;
 
 #[test]
 fn a_leader_that_is_frozen_past_its_lease_does_nothing_when_it_thaws() {
-    let stops = std::env::var("STOPS").ok().and_then(|stops| stops.parse().ok()).unwrap_or(STOPS);
+    let stops = std::env::var("STOPS")
+        .ok()
+        .and_then(|stops| stops.parse().ok())
+        .unwrap_or(STOPS);
     Ground::campaign("frozen past the lease (SIGSTOP)", SHORT, async |ground| {
         for stop in 0..stops {
             match stop % 2 {
@@ -32,8 +35,15 @@ pub async fn freeze(ground: &mut Ground) -> f64 {
     let (_, taken) = ground.successor(&leader, stopped).await;
     ground.moment(Duration::from_millis(500)).await;
     ground.group.kill(&leader, Signal::Cont);
-    assert_eq!(ground.exit_code(&leader).await, Some(1), "a leader that sees another one ends");
+    assert_eq!(
+        ground.exit_code(&leader).await,
+        Some(1),
+        "a leader that sees another one ends"
+    );
     let waited = ground.waited(&leader, taken);
-    assert!(waited >= 3.0 / 1.05, "the lease was taken over {waited} s after it was renewed");
+    assert!(
+        waited >= 3.0 / 1.05,
+        "the lease was taken over {waited} s after it was renewed"
+    );
     waited
 }

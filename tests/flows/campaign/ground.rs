@@ -86,23 +86,51 @@ impl Ground {
     }
 
     async fn prepare(fault: &str, stage: Stage, timings: Timings, rights: Rights) -> Self {
-        let config = AnvilConfig { block_time: Some(Duration::from_secs(1)), ..AnvilConfig::default() };
-        let (chain, release) =
-            tokio::join!(Chain::start(stage.cluster.node_ip(), config), stage.install(&["replicaCount=0"]));
-        let recorder = Arc::new(Recorder::start(chain.anvil.url()).await.expect("a recorder"));
+        let config = AnvilConfig {
+            block_time: Some(Duration::from_secs(1)),
+            ..AnvilConfig::default()
+        };
+        let (chain, release) = tokio::join!(
+            Chain::start(stage.cluster.node_ip(), config),
+            stage.install(&["replicaCount=0"])
+        );
+        let recorder = Arc::new(
+            Recorder::start(chain.anvil.url())
+                .await
+                .expect("a recorder"),
+        );
         stage.objects.signer_secret(&release, &chain).await;
         let mut manifest = registry("local", &chain, "http://agents.example");
-        manifest["spec"]["rpc"][0]["url"] = json!(format!("http://{}:{}", stage.cluster.node_ip(), recorder.port()));
+        manifest["spec"]["rpc"][0]["url"] = json!(format!(
+            "http://{}:{}",
+            stage.cluster.node_ip(),
+            recorder.port()
+        ));
         stage.objects.create_registry(manifest).await;
         stage.objects.shop(SHOP, &[]).await;
         bind(&stage, &release, rights).await;
-        let nursery = Nursery::new(&stage.cluster, release.namespace(), timings).expect("a nursery");
-        let told = Mutex::new((stage.cluster.audit().expect("an audit log"), History::of(&nursery.users(), LEASE)));
+        let nursery =
+            Nursery::new(&stage.cluster, release.namespace(), timings).expect("a nursery");
+        let told = Mutex::new((
+            stage.cluster.audit().expect("an audit log"),
+            History::of(&nursery.users(), LEASE),
+        ));
         let group = Group::new(nursery, Arc::clone(&recorder));
         let chance = StdRng::seed_from_u64(seed());
         let fault = fault.to_owned();
         let allowance = Allowance::OneEach;
-        Self { fault, stage, chain, group, chance, allowance, release, recorder, told, injected: Mutex::default() }
+        Self {
+            fault,
+            stage,
+            chain,
+            group,
+            chance,
+            allowance,
+            release,
+            recorder,
+            told,
+            injected: Mutex::default(),
+        }
     }
 
     pub fn namespace(&self) -> &str {
@@ -128,14 +156,21 @@ impl Ground {
 
     /// Waits until a member leads.
     pub async fn leader(&self) -> String {
-        eventually("a candidate leads", LIMIT, async || self.leader_now().ok_or("nobody")).await
+        eventually("a candidate leads", LIMIT, async || {
+            self.leader_now().ok_or("nobody")
+        })
+        .await
     }
 
     /// Waits until the Lease has been held, or held on to, since then, and answers with whoever did last.
     pub async fn leader_since(&self, since: Timestamp) -> String {
         eventually("the lease is held", LIMIT, async || {
-            let leader = self.history(|history| history.leader().filter(|turn| turn.at >= since).cloned());
-            leader.map(|turn| turn.writer).filter(|leader| self.group.present().contains(leader)).ok_or("nobody")
+            let leader =
+                self.history(|history| history.leader().filter(|turn| turn.at >= since).cloned());
+            leader
+                .map(|turn| turn.writer)
+                .filter(|leader| self.group.present().contains(leader))
+                .ok_or("nobody")
         })
         .await
     }
@@ -144,8 +179,13 @@ impl Ground {
     pub async fn successor(&self, of: &str, since: Timestamp) -> (String, Timestamp) {
         eventually("another candidate leads", LIMIT, async || {
             self.history(|history| {
-                let turns = history.turns.iter().filter(|turn| turn.holds && turn.at >= since && turn.writer != of);
-                turns.min_by_key(|turn| turn.at).map(|turn| (turn.writer.clone(), turn.at))
+                let turns = history
+                    .turns
+                    .iter()
+                    .filter(|turn| turn.holds && turn.at >= since && turn.writer != of);
+                turns
+                    .min_by_key(|turn| turn.at)
+                    .map(|turn| (turn.writer.clone(), turn.at))
             })
             .ok_or("nobody")
         })
@@ -166,7 +206,10 @@ impl Ground {
     /// Who has begun a term since then.
     pub fn leaders_since(&self, since: Timestamp) -> BTreeSet<String> {
         self.history(|history| {
-            let turns = history.turns.iter().filter(|turn| turn.holds && turn.at >= since);
+            let turns = history
+                .turns
+                .iter()
+                .filter(|turn| turn.holds && turn.at >= since);
             turns.map(|turn| turn.writer.clone()).collect()
         })
     }
@@ -174,7 +217,10 @@ impl Ground {
     /// When the Lease was last written by this member before that moment.
     fn last_renewal(&self, of: &str, before: Timestamp) -> Timestamp {
         self.history(|history| {
-            let turns = history.turns.iter().filter(|turn| turn.writer == of && turn.holds && turn.at < before);
+            let turns = history
+                .turns
+                .iter()
+                .filter(|turn| turn.writer == of && turn.holds && turn.at < before);
             turns.map(|turn| turn.at).max().expect("it led")
         })
     }
@@ -182,7 +228,10 @@ impl Ground {
     /// Waits until a member has ended, and answers with its exit code: none if a signal ended it.
     pub async fn exit_code(&self, user: &str) -> Option<i32> {
         eventually(&format!("{user} has ended"), LIMIT, async || {
-            self.group.ended(user).map(|(exit, _)| exit.code()).ok_or("it has not")
+            self.group
+                .ended(user)
+                .map(|(exit, _)| exit.code())
+                .ok_or("it has not")
         })
         .await
     }
@@ -198,13 +247,27 @@ impl Ground {
     async fn settle(&self) {
         self.leader().await;
         let offers = eventually("the offers are listed", LIMIT, async || {
-            let list = self.stage.objects.all_offers().list(&ListParams::default()).await;
-            list.map(|list| list.items.len()).map_err(|error| error.to_string())
+            let list = self
+                .stage
+                .objects
+                .all_offers()
+                .list(&ListParams::default())
+                .await;
+            list.map(|list| list.items.len())
+                .map_err(|error| error.to_string())
         })
         .await;
-        let agents = self.stage.objects.all_registered(&self.chain, offers, SETTLED).await;
+        let agents = self
+            .stage
+            .objects
+            .all_registered(&self.chain, offers, SETTLED)
+            .await;
         assert_eq!(agents.len(), offers);
-        assert_eq!(self.chain.count().await, offers as u64, "nothing else was sent");
+        assert_eq!(
+            self.chain.count().await,
+            offers as u64,
+            "nothing else was sent"
+        );
         self.one_story_for_each_nonce();
         let verdict = self.judge();
         assert!(verdict.overlaps.is_empty(), "nobody acted who did not lead");
@@ -217,7 +280,9 @@ impl Ground {
 
     /// How long after its holder's last write to the Lease that was, in seconds.
     pub fn waited(&self, holder: &str, until: Timestamp) -> f64 {
-        until.duration_since(self.last_renewal(holder, until)).as_secs_f64()
+        until
+            .duration_since(self.last_renewal(holder, until))
+            .as_secs_f64()
     }
 
     /// Waits for a moment at which the leader has much under way.
@@ -230,13 +295,22 @@ impl Ground {
     /// Waits some of that time, by chance.
     pub async fn moment(&mut self, within: Duration) {
         let microseconds = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
-        tokio::time::sleep(Duration::from_micros(self.chance.random_range(0..microseconds))).await;
+        tokio::time::sleep(Duration::from_micros(
+            self.chance.random_range(0..microseconds),
+        ))
+        .await;
     }
 
     /// What happened so far, judged.
     pub fn judge(&self) -> Verdict {
         let sendings = self.recorder.sendings();
-        self.history(|history| judge(history.turns.clone(), history.effects_with(&sendings), self.allowance))
+        self.history(|history| {
+            judge(
+                history.turns.clone(),
+                history.effects_with(&sendings),
+                self.allowance,
+            )
+        })
     }
 
     fn print(&self, verdict: &Verdict) {
@@ -245,11 +319,17 @@ impl Ground {
             println!("{fault}: {overlap}");
         }
         for late in &verdict.late {
-            println!("{fault}: late: {} {} {} {:?}", late.at, late.writer, late.object, late.precondition);
+            println!(
+                "{fault}: late: {} {} {} {:?}",
+                late.at, late.writer, late.object, late.precondition
+            );
         }
         if !verdict.overlaps.is_empty() {
             let directory = self.stage.cluster.scratch("campaign").expect("a directory");
-            println!("{fault}: logs of the candidates are below {}", directory.display());
+            println!(
+                "{fault}: logs of the candidates are below {}",
+                directory.display()
+            );
         }
         let injected = self.injected.lock().unwrap().clone();
         table::write(fault, &injected, verdict);
@@ -261,17 +341,29 @@ impl Ground {
         let mut said = BTreeMap::<u64, BTreeSet<_>>::new();
         let mut bytes = BTreeSet::new();
         for sending in &sendings {
-            let transaction = TxEnvelope::decode_2718(&mut sending.raw.as_ref()).expect("a transaction");
-            said.entry(transaction.nonce()).or_default().insert((transaction.to(), transaction.input().clone()));
+            let transaction =
+                TxEnvelope::decode_2718(&mut sending.raw.as_ref()).expect("a transaction");
+            said.entry(transaction.nonce())
+                .or_default()
+                .insert((transaction.to(), transaction.input().clone()));
             bytes.insert(sending.raw.clone());
         }
         for (nonce, stories) in &said {
-            assert_eq!(stories.len(), 1, "all transactions with nonce {nonce} say the same");
+            assert_eq!(
+                stories.len(),
+                1,
+                "all transactions with nonce {nonce} say the same"
+            );
         }
         let effects = self.history(|history| history.effects_with(&sendings));
         let unstored = effects.iter().rev().take(sendings.len());
-        let unstored: Vec<_> = unstored.filter(|effect| effect.precondition != Precondition::StoredBytes).collect();
-        assert!(unstored.is_empty(), "sent, and not stored before: {unstored:?}");
+        let unstored: Vec<_> = unstored
+            .filter(|effect| effect.precondition != Precondition::StoredBytes)
+            .collect();
+        assert!(
+            unstored.is_empty(),
+            "sent, and not stored before: {unstored:?}"
+        );
         let (sent, nonces, bytes) = (sendings.len(), said.len(), bytes.len());
         println!("{sent} transactions were sent for {nonces} nonces: {bytes} different ones");
     }
@@ -306,18 +398,31 @@ async fn bind(stage: &Stage, release: &Release, rights: Rights) {
     };
     let everywhere = Api::<ClusterRoleBinding>::all(client.clone());
     let roles = Api::<Role>::namespaced(client.clone(), namespace);
-    let chart = roles.list(&ListParams::default()).await.expect("roles are listed");
+    let chart = roles
+        .list(&ListParams::default())
+        .await
+        .expect("roles are listed");
     let chart = chart.items.first().expect("the chart has a role").clone();
     let cluster_wide: ClusterRoleBinding =
         serde_json::from_value(binding("ClusterRole", &chart.name_any())).expect("a manifest");
     // A binding that an earlier campaign left has the same subjects, if its namespace has the same name.
     let _ = everywhere.delete("campaign", &Default::default()).await;
-    everywhere.create(&PostParams::default(), &cluster_wide).await.expect("the rights are bound");
+    everywhere
+        .create(&PostParams::default(), &cluster_wide)
+        .await
+        .expect("the rights are bound");
 
-    let mut own = Role { metadata: Default::default(), rules: chart.rules };
+    let mut own = Role {
+        metadata: Default::default(),
+        rules: chart.rules,
+    };
     own.metadata.name = Some("campaign".to_owned());
     for rule in own.rules.iter_mut().flatten() {
-        let leases = rule.resources.iter().flatten().any(|resource| resource == "leases");
+        let leases = rule
+            .resources
+            .iter()
+            .flatten()
+            .any(|resource| resource == "leases");
         if leases && rule.resource_names.is_some() {
             rule.resource_names = Some(vec![LEASE.to_owned()]);
             if rights == Rights::Blind {
@@ -325,13 +430,23 @@ async fn bind(stage: &Stage, release: &Release, rights: Rights) {
             }
         }
     }
-    roles.create(&PostParams::default(), &own).await.expect("the role is created");
-    let inside: RoleBinding = serde_json::from_value(binding("Role", "campaign")).expect("a manifest");
+    roles
+        .create(&PostParams::default(), &own)
+        .await
+        .expect("the role is created");
+    let inside: RoleBinding =
+        serde_json::from_value(binding("Role", "campaign")).expect("a manifest");
     let inside_api = Api::<RoleBinding>::namespaced(client, namespace);
-    inside_api.create(&PostParams::default(), &inside).await.expect("the rights are bound");
+    inside_api
+        .create(&PostParams::default(), &inside)
+        .await
+        .expect("the rights are bound");
 }
 
 /// What all chance of a campaign begins with.
 fn seed() -> u64 {
-    std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(4)
+    std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(4)
 }

@@ -29,8 +29,16 @@ struct Members {
 impl Group {
     /// A group without members.
     pub fn new(nursery: Nursery, recorder: Arc<Recorder>) -> Self {
-        let members = Members { nursery, recorder, present: Mutex::default(), ended: Mutex::default() };
-        Self { members: Arc::new(members), keeper: None }
+        let members = Members {
+            nursery,
+            recorder,
+            present: Mutex::default(),
+            ended: Mutex::default(),
+        };
+        Self {
+            members: Arc::new(members),
+            keeper: None,
+        }
     }
 
     /// Fills it up to a size whenever somebody has ended, with members of one guise.
@@ -41,7 +49,9 @@ impl Group {
                 members.bury();
                 if members.present().len() < size {
                     // The API server may be away, and then nobody can be given a user: it is tried again.
-                    let _ = tokio::time::timeout(Duration::from_secs(5), members.enlist(guise.clone())).await;
+                    let _ =
+                        tokio::time::timeout(Duration::from_secs(5), members.enlist(guise.clone()))
+                            .await;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -50,18 +60,29 @@ impl Group {
 
     /// Adds a member that is not replaced. Answers with its user.
     pub async fn add(&self, guise: Guise) -> String {
-        self.members.enlist(guise).await.expect("a candidate is started")
+        self.members
+            .enlist(guise)
+            .await
+            .expect("a candidate is started")
     }
 
     /// Users of those that have not ended.
     pub fn present(&self) -> Vec<String> {
         self.members.bury();
-        self.members.present().iter().map(|contender| contender.user.clone()).collect()
+        self.members
+            .present()
+            .iter()
+            .map(|contender| contender.user.clone())
+            .collect()
     }
 
     /// Looks at a member that has not ended.
     pub fn with<T>(&self, user: &str, look: impl FnOnce(&Contender) -> T) -> Option<T> {
-        self.members.present().iter().find(|contender| contender.user == user).map(look)
+        self.members
+            .present()
+            .iter()
+            .find(|contender| contender.user == user)
+            .map(look)
     }
 
     /// Sends a member a signal, unless it has ended.
@@ -73,14 +94,23 @@ impl Group {
     pub fn ended(&self, user: &str) -> Option<(ExitStatus, String)> {
         self.members.bury();
         let ended = lock(&self.members.ended);
-        ended.iter().find(|(contender, _)| contender.user == user).map(|(contender, exit)| (*exit, contender.log()))
+        ended
+            .iter()
+            .find(|(contender, _)| contender.user == user)
+            .map(|(contender, exit)| (*exit, contender.log()))
     }
 
     /// Everything that every member has logged, of those that have ended as well, by their users.
     pub fn logs(&self) -> Vec<(String, String)> {
         let log = |contender: &Contender| (contender.user.clone(), contender.log());
-        let ended: Vec<_> = lock(&self.members.ended).iter().map(|(contender, _)| log(contender)).collect();
-        ended.into_iter().chain(self.members.present().iter().map(log)).collect()
+        let ended: Vec<_> = lock(&self.members.ended)
+            .iter()
+            .map(|(contender, _)| log(contender))
+            .collect();
+        ended
+            .into_iter()
+            .chain(self.members.present().iter().map(log))
+            .collect()
     }
 }
 

@@ -26,8 +26,23 @@ impl Drop for Hole {
 fn rules(verb: &str, wire: Ipv4Addr) {
     let wire = wire.to_string();
     for [address, port] in [["--destination", "--dport"], ["--source", "--sport"]] {
-        let rule = ["--wait", verb, "INPUT", "--protocol", "tcp", address, &wire, port, "6443", "--jump", "DROP"];
-        let done = Command::new("iptables").args(rule).status().expect("iptables runs");
+        let rule = [
+            "--wait",
+            verb,
+            "INPUT",
+            "--protocol",
+            "tcp",
+            address,
+            &wire,
+            port,
+            "6443",
+            "--jump",
+            "DROP",
+        ];
+        let done = Command::new("iptables")
+            .args(rule)
+            .status()
+            .expect("iptables runs");
         assert!(done.success(), "iptables {rule:?}");
     }
 }

@@ -16,7 +16,11 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 fn an_api_server_that_is_away_leaves_at_most_one_leader() {
     Ground::campaign("API server stopped 10, 25, 60 s", LONGER, async |ground| {
         ground.allowance = Allowance::HeldUp;
-        let mut server = ground.stage.cluster.component(Component::ApiServer).unwrap();
+        let mut server = ground
+            .stage
+            .cluster
+            .component(Component::ApiServer)
+            .unwrap();
         for seconds in [10, 25, 60] {
             ground.leader().await;
             ground.busy_moment().await;
@@ -32,17 +36,27 @@ fn an_api_server_that_is_away_leaves_at_most_one_leader() {
 
 #[test]
 fn an_api_server_that_hangs_leaves_at_most_one_leader() {
-    Ground::campaign("API server paused 10, 25 s (SIGSTOP)", LONGER, async |ground| {
-        ground.allowance = Allowance::HeldUp;
-        for seconds in [10, 25] {
-            ground.leader().await;
-            ground.busy_moment().await;
-            ground.inject();
-            let paused = ground.stage.cluster.component(Component::ApiServer).unwrap().pause().unwrap();
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            paused.resume();
-            ground.leader_since(Timestamp::now()).await;
-            tokio::time::sleep(AFTERMATH).await;
-        }
-    });
+    Ground::campaign(
+        "API server paused 10, 25 s (SIGSTOP)",
+        LONGER,
+        async |ground| {
+            ground.allowance = Allowance::HeldUp;
+            for seconds in [10, 25] {
+                ground.leader().await;
+                ground.busy_moment().await;
+                ground.inject();
+                let paused = ground
+                    .stage
+                    .cluster
+                    .component(Component::ApiServer)
+                    .unwrap()
+                    .pause()
+                    .unwrap();
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                paused.resume();
+                ground.leader_since(Timestamp::now()).await;
+                tokio::time::sleep(AFTERMATH).await;
+            }
+        },
+    );
 }

@@ -20,13 +20,23 @@ fn a_leader_that_is_cut_off_does_nothing_once_another_leads() {
             let leader = ground.leader().await;
             ground.busy_moment().await;
             let cut = ground.inject();
-            let hole = ground.group.with(&leader, |contender| Hole::open(contender.wire)).unwrap();
+            let hole = ground
+                .group
+                .with(&leader, |contender| Hole::open(contender.wire))
+                .unwrap();
             let (_, taken) = ground.successor(&leader, cut).await;
             let waited = ground.waited(&leader, taken);
-            assert!(waited >= 3.0, "the lease was taken over {waited} s after it was renewed");
+            assert!(
+                waited >= 3.0,
+                "the lease was taken over {waited} s after it was renewed"
+            );
             ground.moment(Duration::from_secs(2)).await;
             drop(hole);
-            assert_eq!(ground.exit_code(&leader).await, Some(1), "it ends when it sees another leader");
+            assert_eq!(
+                ground.exit_code(&leader).await,
+                Some(1),
+                "it ends when it sees another leader"
+            );
             tokio::time::sleep(AFTERMATH).await;
         }
     });

@@ -11,26 +11,47 @@ pub fn write(fault: &str, injected: &[Timestamp], verdict: &Verdict) {
     println!("{line}");
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/campaign");
     std::fs::create_dir_all(&directory).expect("a directory");
-    std::fs::write(directory.join(format!("{}.txt", fault.replace(' ', "-"))), line + "\n").expect("a file");
+    std::fs::write(
+        directory.join(format!("{}.txt", fault.replace(' ', "-"))),
+        line + "\n",
+    )
+    .expect("a file");
 }
 
 fn line(fault: &str, injected: &[Timestamp], verdict: &Verdict) -> String {
     let mut gaps = gaps(injected, verdict);
     gaps.sort_by(f64::total_cmp);
-    let gap = |at: usize| gaps.get(at).map_or("-".to_owned(), |gap| format!("{gap:.2}"));
-    let (min, median, max) = (gap(0), gap(gaps.len() / 2), gap(gaps.len().saturating_sub(1)));
+    let gap = |at: usize| {
+        gaps.get(at)
+            .map_or("-".to_owned(), |gap| format!("{gap:.2}"))
+    };
+    let (min, median, max) = (
+        gap(0),
+        gap(gaps.len() / 2),
+        gap(gaps.len().saturating_sub(1)),
+    );
     let (times, takeovers) = (injected.len(), verdict.takeovers());
     let (late, overlaps) = (verdict.late.len(), verdict.overlaps.len());
-    format!("{fault:<42} {times:>6} {takeovers:>9} {late:>5} {overlaps:>8} {min:>7} {median:>7} {max:>7}")
+    format!(
+        "{fault:<42} {times:>6} {takeovers:>9} {late:>5} {overlaps:>8} {min:>7} {median:>7} {max:>7}"
+    )
 }
 
 /// For each fault that another candidate took over after, how long that took, in seconds.
 fn gaps(injected: &[Timestamp], verdict: &Verdict) -> Vec<f64> {
     let ends = injected.iter().skip(1).copied().chain([Timestamp::MAX]);
     let gap = |(begin, end): (&Timestamp, Timestamp)| {
-        let leader = verdict.terms.iter().rev().find(|term| term.began <= *begin)?;
-        let next = verdict.terms.iter().find(|term| term.began > *begin && term.leader != leader.leader)?;
-        (next.began < end).then(|| (next.began.as_microsecond() - begin.as_microsecond()) as f64 / 1e6)
+        let leader = verdict
+            .terms
+            .iter()
+            .rev()
+            .find(|term| term.began <= *begin)?;
+        let next = verdict
+            .terms
+            .iter()
+            .find(|term| term.began > *begin && term.leader != leader.leader)?;
+        (next.began < end)
+            .then(|| (next.began.as_microsecond() - begin.as_microsecond()) as f64 / 1e6)
     };
     injected.iter().zip(ends).filter_map(gap).collect()
 }

@@ -30,7 +30,12 @@ pub fn burst(objects: &Objects, chance: &mut StdRng) {
         let (offers, change) = (objects.offers(SHOP), price(chance));
         tokio::spawn(async move {
             let name = format!("offer-{number}");
-            tokio::time::timeout(BUDGET, offers.patch(&name, &PatchParams::default(), &change)).await.is_ok()
+            tokio::time::timeout(
+                BUDGET,
+                offers.patch(&name, &PatchParams::default(), &change),
+            )
+            .await
+            .is_ok()
         });
     }
 }

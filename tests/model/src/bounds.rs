@@ -147,15 +147,31 @@ impl Bounds {
     /// The same, small enough for every build.
     #[must_use]
     pub fn quick(self) -> Self {
-        Self { faults: self.faults.min(2), horizon: self.horizon.min(QUICK_HORIZON), expected: &[], ..self }
+        Self {
+            faults: self.faults.min(2),
+            horizon: self.horizon.min(QUICK_HORIZON),
+            expected: &[],
+            ..self
+        }
     }
 
     /// How long it may take until somebody leads once the adversary rests: the Lease expires by the slowest clock, and is
     /// taken.
     #[must_use]
     pub fn patience(&self) -> u64 {
-        let longest = self.seats.iter().map(|seat| seat.lease_seconds).max().unwrap_or_default() * SECOND;
-        let slowest = self.seats.iter().map(|seat| seat.rate).min().unwrap_or(TRUE_RATE);
+        let longest = self
+            .seats
+            .iter()
+            .map(|seat| seat.lease_seconds)
+            .max()
+            .unwrap_or_default()
+            * SECOND;
+        let slowest = self
+            .seats
+            .iter()
+            .map(|seat| seat.rate)
+            .min()
+            .unwrap_or(TRUE_RATE);
         longest * TRUE_RATE / slowest + SECOND
     }
 }
@@ -163,25 +179,48 @@ impl Bounds {
 /// How long the adversary is at work in a quick search.
 const QUICK_HORIZON: u64 = 15 * SECOND;
 
-const SEAT: Seat = Seat { identity: "", pod: "", rate: TRUE_RATE, wall_offset: 0, lease_seconds: 10, marks: false };
+const SEAT: Seat = Seat {
+    identity: "",
+    pod: "",
+    rate: TRUE_RATE,
+    wall_offset: 0,
+    lease_seconds: 10,
+    marks: false,
+};
 
 /// Three candidates with right clocks.
 const THREE: [Seat; CANDIDATES] = [
-    Seat { identity: "pod-a", pod: "uid-a", wall_offset: -3600, ..SEAT },
-    Seat { identity: "pod-b", pod: "uid-b", wall_offset: 3600, ..SEAT },
-    Seat { identity: "pod-c", pod: "uid-c", ..SEAT },
+    Seat {
+        identity: "pod-a",
+        pod: "uid-a",
+        wall_offset: -3600,
+        ..SEAT
+    },
+    Seat {
+        identity: "pod-b",
+        pod: "uid-b",
+        wall_offset: 3600,
+        ..SEAT
+    },
+    Seat {
+        identity: "pod-c",
+        pod: "uid-c",
+        ..SEAT
+    },
 ];
 
 /// Every run of the checker.
 pub const PLAN: &[fn() -> Bounds] = &[
-    network, clocks, cuts, processes, releases, evidence, outsiders, unmarked, creation, requests, namesakes,
-    durations, rest,
+    network, clocks, cuts, processes, releases, evidence, outsiders, unmarked, creation, requests,
+    namesakes, durations, rest,
 ];
 
 /// The bounds of that name.
 #[must_use]
 pub fn bounds(name: &str) -> Option<Bounds> {
-    PLAN.iter().map(|make| make()).find(|bounds| bounds.name == name)
+    PLAN.iter()
+        .map(|make| make())
+        .find(|bounds| bounds.name == name)
 }
 
 fn network() -> Bounds {
@@ -197,7 +236,14 @@ fn network() -> Bounds {
         straggle: SECOND,
         evidence: false,
         calm: Calm::AtTheEnd,
-        expected: &[Event::Term, Event::Expiry, Event::Resumption, Event::Ambiguity, Event::Conflict, Event::Hedge],
+        expected: &[
+            Event::Term,
+            Event::Expiry,
+            Event::Resumption,
+            Event::Ambiguity,
+            Event::Conflict,
+            Event::Hedge,
+        ],
     }
 }
 
@@ -206,11 +252,27 @@ fn clocks() -> Bounds {
     Bounds {
         name: "clocks",
         about: "one clock loses 5 %, another gains 5 %",
-        seats: [Seat { rate: 9_500, ..slow }, Seat { rate: 10_500, ..fast }, right],
+        seats: [
+            Seat {
+                rate: 9_500,
+                ..slow
+            },
+            Seat {
+                rate: 10_500,
+                ..fast
+            },
+            right,
+        ],
         starts: &[Start::Led(0), Start::Led(1), Start::Led(2)],
         limits: limits(&[(Fault::Delay, 2), (Fault::Cut, 1), (Fault::Pause, 1)]),
         straggle: 0,
-        expected: &[Event::Term, Event::Expiry, Event::Resumption, Event::Ambiguity, Event::Hedge],
+        expected: &[
+            Event::Term,
+            Event::Expiry,
+            Event::Resumption,
+            Event::Ambiguity,
+            Event::Hedge,
+        ],
         ..network()
     }
 }
@@ -222,7 +284,14 @@ fn cuts() -> Bounds {
         starts: &[Start::Led(0)],
         limits: limits(&[(Fault::Delay, 1), (Fault::Cut, 2)]),
         faults: 3,
-        expected: &[Event::Term, Event::Expiry, Event::Resumption, Event::Ambiguity, Event::Hedge, Event::Loss],
+        expected: &[
+            Event::Term,
+            Event::Expiry,
+            Event::Resumption,
+            Event::Ambiguity,
+            Event::Hedge,
+            Event::Loss,
+        ],
         ..network()
     }
 }
@@ -232,7 +301,12 @@ fn evidence() -> Bounds {
         name: "evidence",
         about: "the kubelet tells, sooner or later, that a container has terminated",
         starts: &[Start::Led(0)],
-        limits: limits(&[(Fault::Crash, 2), (Fault::Restart, 2), (Fault::Pause, 1), (Fault::Delay, 1)]),
+        limits: limits(&[
+            (Fault::Crash, 2),
+            (Fault::Restart, 2),
+            (Fault::Pause, 1),
+            (Fault::Delay, 1),
+        ]),
         evidence: true,
         expected: &[Event::Term, Event::Expiry, Event::Reclaim, Event::Evidence],
         ..network()
@@ -274,7 +348,13 @@ fn requests() -> Bounds {
         name: "requests",
         about: "people ask the holder to step down, or erase it",
         starts: &[Start::Led(0)],
-        limits: limits(&[(Fault::Ask, 1), (Fault::Erase, 1), (Fault::Linger, 1), (Fault::Delay, 1), (Fault::Cut, 1)]),
+        limits: limits(&[
+            (Fault::Ask, 1),
+            (Fault::Erase, 1),
+            (Fault::Linger, 1),
+            (Fault::Delay, 1),
+            (Fault::Cut, 1),
+        ]),
         expected: &[Event::Term, Event::Handover],
         faults: 3,
         ..network()
@@ -286,8 +366,19 @@ fn processes() -> Bounds {
         name: "processes",
         about: "processes are stopped, killed and started again",
         starts: &[Start::Led(0)],
-        limits: limits(&[(Fault::Pause, 2), (Fault::Crash, 2), (Fault::Restart, 2), (Fault::Delay, 1)]),
-        expected: &[Event::Term, Event::Expiry, Event::Reclaim, Event::Resumption, Event::Loss],
+        limits: limits(&[
+            (Fault::Pause, 2),
+            (Fault::Crash, 2),
+            (Fault::Restart, 2),
+            (Fault::Delay, 1),
+        ]),
+        expected: &[
+            Event::Term,
+            Event::Expiry,
+            Event::Reclaim,
+            Event::Resumption,
+            Event::Loss,
+        ],
         faults: 3,
         ..network()
     }
@@ -308,7 +399,12 @@ fn releases() -> Bounds {
             (Fault::Crash, 1),
         ]),
         faults: 3,
-        expected: &[Event::Term, Event::Handover, Event::Expiry, Event::DrainTimedOut],
+        expected: &[
+            Event::Term,
+            Event::Handover,
+            Event::Expiry,
+            Event::DrainTimedOut,
+        ],
         ..network()
     }
 }
@@ -317,7 +413,10 @@ fn outsiders() -> Bounds {
     Bounds {
         name: "outsiders",
         about: "the Lease is deleted and labelled, and shown as it was",
-        seats: THREE.map(|seat| Seat { marks: true, ..seat }),
+        seats: THREE.map(|seat| Seat {
+            marks: true,
+            ..seat
+        }),
         starts: &[Start::Led(0)],
         limits: limits(&[
             (Fault::Delete, 1),
@@ -327,7 +426,12 @@ fn outsiders() -> Bounds {
             (Fault::Delay, 1),
             (Fault::Pause, 1),
         ]),
-        expected: &[Event::Term, Event::Conflict, Event::Stale, Event::DeletedUnderALeader],
+        expected: &[
+            Event::Term,
+            Event::Conflict,
+            Event::Stale,
+            Event::DeletedUnderALeader,
+        ],
         ..network()
     }
 }
@@ -337,7 +441,14 @@ fn namesakes() -> Bounds {
     Bounds {
         name: "namesakes",
         about: "two Pods have one name, and their processes are stopped, killed and started again",
-        seats: [one, Seat { identity: "pod-a", ..other }, third],
+        seats: [
+            one,
+            Seat {
+                identity: "pod-a",
+                ..other
+            },
+            third,
+        ],
         starts: &[Start::Cold, Start::Led(0)],
         limits: limits(&[
             (Fault::Pause, 1),
@@ -357,7 +468,17 @@ fn durations() -> Bounds {
     Bounds {
         name: "durations",
         about: "each candidate wants another lease duration",
-        seats: [Seat { lease_seconds: 14, ..one }, other, Seat { lease_seconds: 12, ..third }],
+        seats: [
+            Seat {
+                lease_seconds: 14,
+                ..one
+            },
+            other,
+            Seat {
+                lease_seconds: 12,
+                ..third
+            },
+        ],
         starts: &[Start::Led(0), Start::Led(1)],
         horizon: 32 * SECOND,
         limits: limits(&[(Fault::Pause, 1), (Fault::Cut, 1), (Fault::Delay, 1)]),

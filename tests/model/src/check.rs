@@ -24,7 +24,11 @@ impl Model for World {
     type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        self.bounds.starts.iter().map(|start| self.begin(*start)).collect()
+        self.bounds
+            .starts
+            .iter()
+            .map(|start| self.begin(*start))
+            .collect()
     }
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
@@ -37,13 +41,27 @@ impl Model for World {
 
     fn properties(&self) -> Vec<Expected<Self>> {
         vec![
-            Expected::always("I1", |world, state| world.holds(state, Property::OneOpenFence)),
-            Expected::always("I2", |world, state| world.holds(state, Property::EpochsGrow)),
+            Expected::always("I1", |world, state| {
+                world.holds(state, Property::OneOpenFence)
+            }),
+            Expected::always("I2", |world, state| {
+                world.holds(state, Property::EpochsGrow)
+            }),
             Expected::always("I3", |world, state| world.is_led_again(state, false)),
-            Expected::always("I4", |world, state| world.holds(state, Property::NoLateWrite)),
+            Expected::always("I4", |world, state| {
+                world.holds(state, Property::NoLateWrite)
+            }),
             Expected::always("I5", |world, state| world.is_led_again(state, true)),
-            Expected::always("I6", |world, state| world.holds(state, Property::NothingGivenUp)),
-            Expected::sometimes(SEEN_ALL, |world, _| world.bounds.expected.iter().all(|event| world.has_seen(*event))),
+            Expected::always("I6", |world, state| {
+                world.holds(state, Property::NothingGivenUp)
+            }),
+            Expected::sometimes(SEEN_ALL, |world, _| {
+                world
+                    .bounds
+                    .expected
+                    .iter()
+                    .all(|event| world.has_seen(*event))
+            }),
         ]
     }
 }
@@ -96,7 +114,12 @@ pub fn search(make: Make, bounds: Bounds, breaks: Option<&'static str>) -> Outco
     // Depth first needs little memory, breadth first finds the shortest way.
     let (total, unique, depth, broken) = match breaks {
         None => {
-            let found = read_off(&builder.finish_when(HasDiscoveries::AnyFailures).spawn_dfs().report(&mut progress));
+            let found = read_off(
+                &builder
+                    .finish_when(HasDiscoveries::AnyFailures)
+                    .spawn_dfs()
+                    .report(&mut progress),
+            );
             if let Some((property, _)) = found.3.first() {
                 return search(make, again, Some(property));
             }
@@ -105,20 +128,45 @@ pub fn search(make: Make, bounds: Bounds, breaks: Option<&'static str>) -> Outco
         Some(property) => {
             // A search that was told what to find goes on until it does.
             let wanted = HasDiscoveries::AnyOf([property].into());
-            read_off(&builder.finish_when(wanted).spawn_bfs().report(&mut progress))
+            read_off(
+                &builder
+                    .finish_when(wanted)
+                    .spawn_bfs()
+                    .report(&mut progress),
+            )
         }
     };
-    let missing =
-        expected.iter().copied().filter(|event| events[*event as usize].load(Ordering::Relaxed) == 0).collect();
-    Outcome { unique, total, depth, time: begun.elapsed(), broken, missing }
+    let missing = expected
+        .iter()
+        .copied()
+        .filter(|event| events[*event as usize].load(Ordering::Relaxed) == 0)
+        .collect();
+    Outcome {
+        unique,
+        total,
+        depth,
+        time: begun.elapsed(),
+        broken,
+        missing,
+    }
 }
 
 /// States in all, different states, longest schedule, and what is broken.
 fn read_off(checker: &impl Checker<World>) -> (usize, usize, usize, Vec<(&'static str, String)>) {
-    let found = checker.discoveries().into_iter().filter(|(name, _)| *name != SEEN_ALL);
-    let mut broken: Vec<_> = found.map(|(name, path)| (name, tell(checker.model(), path))).collect();
+    let found = checker
+        .discoveries()
+        .into_iter()
+        .filter(|(name, _)| *name != SEEN_ALL);
+    let mut broken: Vec<_> = found
+        .map(|(name, path)| (name, tell(checker.model(), path)))
+        .collect();
     broken.sort();
-    (checker.state_count(), checker.unique_state_count(), checker.max_depth(), broken)
+    (
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth(),
+        broken,
+    )
 }
 
 /// A schedule in words, one step per line.
@@ -168,5 +216,10 @@ impl Reporter<World> for Progress {
         let _ = out.flush();
     }
 
-    fn report_discoveries(&mut self, _: &World, _: std::collections::BTreeMap<&'static str, ReportDiscovery<World>>) {}
+    fn report_discoveries(
+        &mut self,
+        _: &World,
+        _: std::collections::BTreeMap<&'static str, ReportDiscovery<World>>,
+    ) {
+    }
 }

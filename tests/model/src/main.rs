@@ -24,7 +24,11 @@ fn main() -> ExitCode {
         sound &= try_random_schedules();
     }
     sound &= refute_the_variants(&is_wanted);
-    if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn check_the_shipped_core(is_wanted: &impl Fn(&str) -> bool) -> bool {
@@ -34,11 +38,26 @@ fn check_the_shipped_core(is_wanted: &impl Fn(&str) -> bool) -> bool {
         "bounds", "faults", "horizon", "unique", "states", "depth", "time", "result"
     );
     let mut sound = true;
-    for bounds in PLAN.iter().map(|make| make()).filter(|bounds| is_wanted(bounds.name)) {
+    for bounds in PLAN
+        .iter()
+        .map(|make| make())
+        .filter(|bounds| is_wanted(bounds.name))
+    {
         let (faults, horizon, about) = (bounds.faults, bounds.horizon / SECOND, bounds.about);
         let outcome = search(SHIPPED, bounds.clone(), None);
-        let Outcome { unique, total, depth, time, broken, missing } = outcome;
-        let result = if broken.is_empty() && missing.is_empty() { "holds" } else { "FAILS" };
+        let Outcome {
+            unique,
+            total,
+            depth,
+            time,
+            broken,
+            missing,
+        } = outcome;
+        let result = if broken.is_empty() && missing.is_empty() {
+            "holds"
+        } else {
+            "FAILS"
+        };
         println!(
             "{:<10} {faults:>6} {horizon:>5} s {unique:>10} {total:>11} {depth:>5} {:>5.1} s  {result:<7} {about}",
             bounds.name,
@@ -63,26 +82,47 @@ fn try_random_schedules() -> bool {
         match simulate(SHIPPED, seed) {
             Ok(run) => {
                 steps += run.steps;
-                events.iter_mut().zip(run.events).for_each(|(sum, count)| *sum += count);
+                events
+                    .iter_mut()
+                    .zip(run.events)
+                    .for_each(|(sum, count)| *sum += count);
             }
             Err(failure) => {
-                println!("{}\n{} is broken by seed {}", failure.schedule, failure.property, failure.seed);
+                println!(
+                    "{}\n{} is broken by seed {}",
+                    failure.schedule, failure.property, failure.seed
+                );
                 return false;
             }
         }
     }
-    println!("{SCHEDULES} schedules, {steps} steps, {:.1} s: all hold", begun.elapsed().as_secs_f64());
+    println!(
+        "{SCHEDULES} schedules, {steps} steps, {:.1} s: all hold",
+        begun.elapsed().as_secs_f64()
+    );
     true
 }
 
 fn refute_the_variants(is_wanted: &impl Fn(&str) -> bool) -> bool {
     println!("\nBroken variants");
-    println!("{:<36} {:<6} {:<10} {:>8} {:>7}  flaw", "variant", "breaks", "within", "unique", "time");
+    println!(
+        "{:<36} {:<6} {:<10} {:>8} {:>7}  flaw",
+        "variant", "breaks", "within", "unique", "time"
+    );
     let mut sound = true;
     for variant in VARIANTS.iter().filter(|variant| is_wanted(variant.name)) {
-        let (Some(core), Some(bounds)) = (core(variant.name), bounds(variant.within)) else { return false };
-        let Outcome { unique, time, broken, .. } = search(core, bounds, Some(variant.breaks));
-        let refuted = broken.iter().any(|(property, _)| *property == variant.breaks);
+        let (Some(core), Some(bounds)) = (core(variant.name), bounds(variant.within)) else {
+            return false;
+        };
+        let Outcome {
+            unique,
+            time,
+            broken,
+            ..
+        } = search(core, bounds, Some(variant.breaks));
+        let refuted = broken
+            .iter()
+            .any(|(property, _)| *property == variant.breaks);
         println!(
             "{:<36} {:<6} {:<10} {unique:>8} {:>5.1} s  {}",
             variant.name,

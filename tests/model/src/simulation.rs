@@ -48,7 +48,11 @@ pub fn simulate(make: Make, seed: u64) -> Result<Held, Box<Failure>> {
     outcome.map_err(|property| {
         let mut again = Run::new(make, seed);
         let _ = again.go(true);
-        Box::new(Failure { seed, property, schedule: again.lines.join("\n") })
+        Box::new(Failure {
+            seed,
+            property,
+            schedule: again.lines.join("\n"),
+        })
     })
 }
 
@@ -65,11 +69,18 @@ impl Run {
         let mut chance = StdRng::seed_from_u64(seed);
         let bounds = draw(&mut chance);
         let calmness = *[6, 15, 40, 120].choose(&mut chance).unwrap_or(&40);
-        Self { world: World::new(make, bounds), chance, calmness, lines: Vec::new() }
+        Self {
+            world: World::new(make, bounds),
+            chance,
+            calmness,
+            lines: Vec::new(),
+        }
     }
 
     fn go(&mut self, tell: bool) -> Result<Held, &'static str> {
-        let start = *[Start::Cold, Start::Led(0)].choose(&mut self.chance).unwrap_or(&Start::Cold);
+        let start = *[Start::Cold, Start::Led(0)]
+            .choose(&mut self.chance)
+            .unwrap_or(&Start::Cold);
         let mut state = self.world.begin(start);
         let (mut steps, mut taken) = (Vec::new(), 0);
         while state.now < self.world.bounds.horizon {
@@ -80,13 +91,17 @@ impl Run {
             }
             steps.clear();
             self.world.steps(&state, &mut steps);
-            let Some(step) = self.choose(&state, &steps) else { break };
+            let Some(step) = self.choose(&state, &steps) else {
+                break;
+            };
             if tell {
                 self.lines.push(self.world.describe(&state, &step));
             }
             self.world.take(&mut state, &step);
             taken += 1;
-            let broken = Property::ALL.into_iter().find(|property| !self.world.holds(&state, *property));
+            let broken = Property::ALL
+                .into_iter()
+                .find(|property| !self.world.holds(&state, *property));
             if let Some(property) = broken {
                 if tell {
                     self.lines.push(self.world.summary(&state));
@@ -95,20 +110,28 @@ impl Run {
             }
         }
         let patience = self.world.bounds.patience() + SLACK;
-        for (labels, property) in [(false, Property::LedAgain), (true, Property::LabelsProlongNothing)] {
+        for (labels, property) in [
+            (false, Property::LedAgain),
+            (true, Property::LabelsProlongNothing),
+        ] {
             if !self.world.is_led_after_a_calm(&state, patience, labels) {
                 if tell {
-                    self.lines.push(format!("nobody leads after {patience} us of calm"));
+                    self.lines
+                        .push(format!("nobody leads after {patience} us of calm"));
                 }
                 return Err(property.name());
             }
         }
-        Ok(Held { steps: taken, events: Event::ALL.map(|event| self.world.count(event)) })
+        Ok(Held {
+            steps: taken,
+            events: Event::ALL.map(|event| self.world.count(event)),
+        })
     }
 
     /// What happens next: mostly what is due, sometimes a fault, and time passes by a part of the way.
     fn choose(&mut self, state: &State, steps: &[Step]) -> Option<Step> {
-        let (faults, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.is_fault());
+        let (faults, others): (Vec<&Step>, Vec<&Step>) =
+            steps.iter().partition(|step| step.is_fault());
         let wants_fault = self.chance.random_ratio(1, self.calmness);
         if wants_fault && let Some(fault) = faults.choose(&mut self.chance) {
             return Some((*fault).clone());
@@ -119,7 +142,11 @@ impl Run {
             Some(Step::Advance(to)) if others.len() == 1 || self.chance.random_ratio(4, 5) => {
                 let partial = self.chance.random_ratio(1, 3);
                 let to = (*to).min(state.now + MOST_AT_ONCE);
-                Some(Step::Advance(if partial { self.chance.random_range(state.now + 1..=to) } else { to }))
+                Some(Step::Advance(if partial {
+                    self.chance.random_range(state.now + 1..=to)
+                } else {
+                    to
+                }))
             }
             _ => others.choose(&mut self.chance).map(|step| (*step).clone()),
         }
@@ -137,7 +164,11 @@ fn draw(chance: &mut StdRng) -> Bounds {
         marks: chance.random(),
     };
     let evidence = true;
-    let seats: [Seat; CANDIDATES] = [seat("pod-a", "uid-a"), seat("pod-b", "uid-b"), seat("pod-a", "uid-c")];
+    let seats: [Seat; CANDIDATES] = [
+        seat("pod-a", "uid-a"),
+        seat("pod-b", "uid-b"),
+        seat("pod-a", "uid-c"),
+    ];
     let mut all = [u8::MAX; FAULTS];
     all[Fault::Delete as usize] = 0;
     all[Fault::Erase as usize] = 0;

@@ -28,8 +28,8 @@ pub const VARIANTS: [Variant; 20] = [
                 "                term.renewed = Sent { moment: now.moment, wall: now.wall };\n",
             ),
             (
-                "Term { epoch, acquired, renewed: sent, due, opening }",
-                "Term { epoch, acquired, renewed: Sent { moment: now.moment, wall: now.wall }, due, opening }",
+                "renewed: sent,\n",
+                "renewed: Sent { moment: now.moment, wall: now.wall },\n",
             ),
         ],
         breaks: "I1",
@@ -78,7 +78,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "deleted_taken_for_free",
         flaw: "a Lease that is gone is created at once, whoever held it",
-        edits: &[("            self.lose_sight(now);\n            // What was to be", "            // What was to be")],
+        edits: &[(
+            "            self.lose_sight(now);\n            // What was to be",
+            "            // What was to be",
+        )],
         breaks: "I4",
         within: "unmarked",
     },
@@ -95,7 +98,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "opened_unmarked",
         flaw: "a leader opens its fence before its Pod is marked",
-        edits: &[("let clear = (!self.config.marks).then_some(now.moment);", "let clear = Some(now.moment);")],
+        edits: &[(
+            "let clear = (!self.config.marks).then_some(now.moment);",
+            "let clear = Some(now.moment);",
+        )],
         breaks: "I4",
         within: "creation",
     },
@@ -104,8 +110,8 @@ pub const VARIANTS: [Variant; 20] = [
         flaw: "the epoch is the transition counter, which a holder that comes back does not move",
         edits: &[
             (
-                "let epoch = Epoch { lease_uid: lease.uid, version: lease.version, transitions };",
-                "let epoch = Epoch { lease_uid: lease.uid, version: Version((transitions + 1).to_string()), transitions };",
+                "version: lease.version,\n",
+                "version: Version((transitions + 1).to_string()),\n",
             ),
             (
                 "(None, Some(record)) => record.transitions.saturating_add(1),",
@@ -139,8 +145,14 @@ pub const VARIANTS: [Variant; 20] = [
         name: "no_guard",
         flaw: "the fence ends when the Lease may be taken over",
         edits: &[
-            ("let reach = self.config.reach();", "let reach = self.config.lease_duration;"),
-            ("term.renewed.moment + self.config.reach()", "term.renewed.moment + self.config.lease_duration"),
+            (
+                "let reach = self.config.reach();",
+                "let reach = self.config.lease_duration;",
+            ),
+            (
+                "term.renewed.moment + self.config.reach()",
+                "term.renewed.moment + self.config.lease_duration",
+            ),
         ],
         breaks: "I1",
         within: "clocks",

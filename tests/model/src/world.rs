@@ -20,7 +20,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::bounds::{Bounds, CANDIDATES, FAULTS, Fault, SECOND, Start, TRUE_RATE, Tally};
-use crate::core::{Action, AsOf, Attempt, Chance, Core, Exit, Input, Lease, Make, Moment, Now, Record, Version};
+use crate::core::{
+    Action, AsOf, Attempt, Chance, Core, Exit, Input, Lease, Make, Moment, Now, Record, Version,
+};
 
 /// Revision of the object store at first: the next one has a digit more.
 const FIRST_REVISION: u64 = 8;
@@ -45,7 +47,11 @@ pub struct Mind {
 
 impl Mind {
     fn new(core: Box<dyn Core>) -> Self {
-        Self { digest: core.digest(), wake: core.wake(), core: core.into() }
+        Self {
+            digest: core.digest(),
+            wake: core.wake(),
+            core: core.into(),
+        }
     }
 }
 
@@ -201,11 +207,18 @@ impl Message {
     }
 
     fn is_of_mark(&self) -> bool {
-        matches!(self.body, Body::Request(Request::Mark(_)) | Body::Reply(_, Reply::Marked(_)))
+        matches!(
+            self.body,
+            Body::Request(Request::Mark(_)) | Body::Reply(_, Reply::Marked(_))
+        )
     }
 
     fn is_beyond_loss(&self) -> bool {
-        self.is_of_mark() || matches!(self.body, Body::Reply(_, Reply::Broken | Reply::Terminated(_)))
+        self.is_of_mark()
+            || matches!(
+                self.body,
+                Body::Reply(_, Reply::Broken | Reply::Terminated(_))
+            )
     }
 }
 
@@ -382,7 +395,10 @@ impl State {
     }
 
     fn sighting(&self) -> Sighting {
-        Sighting { lease: self.lease.clone(), version: self.revision }
+        Sighting {
+            lease: self.lease.clone(),
+            version: self.revision,
+        }
     }
 }
 
@@ -401,7 +417,11 @@ impl World {
     /// A world of these candidates.
     #[must_use]
     pub fn new(make: Make, bounds: Bounds) -> Self {
-        Self { make, bounds, events: Arc::default() }
+        Self {
+            make,
+            bounds,
+            events: Arc::default(),
+        }
     }
 
     /// How the world stands at first.
@@ -427,7 +447,9 @@ impl World {
             Start::Led(first) => {
                 self.start(&mut state, first);
                 self.settle(&mut state);
-                (0..CANDIDATES).filter(|place| *place != first).for_each(|place| self.start(&mut state, place));
+                (0..CANDIDATES)
+                    .filter(|place| *place != first)
+                    .for_each(|place| self.start(&mut state, place));
                 self.settle(&mut state);
             }
         }
@@ -446,9 +468,19 @@ impl World {
 
     /// What is due at this instant, with what may come between. Whether anything is.
     fn due(&self, state: &State, steps: &mut Vec<Step>) -> bool {
-        for (place, process) in state.processes.iter().enumerate().filter(|(_, process)| process.runs()) {
+        for (place, process) in state
+            .processes
+            .iter()
+            .enumerate()
+            .filter(|(_, process)| process.runs())
+        {
             let before = steps.len();
-            for (index, message) in state.wire.iter().enumerate().filter(|(_, message)| message.process == place) {
+            for (index, message) in state
+                .wire
+                .iter()
+                .enumerate()
+                .filter(|(_, message)| message.process == place)
+            {
                 if !message.is_request() && !message.delayed && process.hears() {
                     steps.push(Step::Answer(index));
                     self.strike(state, index, steps);
@@ -470,7 +502,10 @@ impl World {
                 Some((until, true)) if until <= state.now => steps.push(Step::DrainTimedOut(place)),
                 Some(_) | None => {}
             }
-            if self.wake(place, process).is_some_and(|wake| wake <= state.now) {
+            if self
+                .wake(place, process)
+                .is_some_and(|wake| wake <= state.now)
+            {
                 steps.push(Step::Tick(place));
             }
             if steps.len() > before {
@@ -505,7 +540,12 @@ impl World {
 
     /// What may happen when nothing is due.
     fn choices(&self, state: &State, steps: &mut Vec<Step>) {
-        for (index, message) in state.wire.iter().enumerate().filter(|(_, message)| message.delayed) {
+        for (index, message) in state
+            .wire
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| message.delayed)
+        {
             let process = &state.processes[message.process];
             if message.is_request() && process.gap != Some(Gap::Everything) {
                 steps.push(Step::Arrive(index));
@@ -516,10 +556,15 @@ impl World {
         for (place, process) in state.processes.iter().enumerate() {
             match process.gap {
                 None if self.allows(state, Fault::Cut) => {
-                    steps.extend([Gap::Everything, Gap::Inbound, Gap::Watch].map(|gap| Step::Cut(place, gap)));
+                    steps.extend(
+                        [Gap::Everything, Gap::Inbound, Gap::Watch]
+                            .map(|gap| Step::Cut(place, gap)),
+                    );
                 }
                 None => {}
-                Some(_) => steps.extend([Healing::Late, Healing::Reset].map(|healing| Step::Heal(place, healing))),
+                Some(_) => steps.extend(
+                    [Healing::Late, Healing::Reset].map(|healing| Step::Heal(place, healing)),
+                ),
             }
             if process.mind.is_none() {
                 if self.allows(state, Fault::Restart) {
@@ -534,7 +579,10 @@ impl World {
                 &[Fault::Pause, Fault::Crash, Fault::Leave]
             };
             steps.extend(
-                awake.iter().filter(|fault| self.allows(state, **fault)).map(|fault| Step::Harm(*fault, place)),
+                awake
+                    .iter()
+                    .filter(|fault| self.allows(state, **fault))
+                    .map(|fault| Step::Harm(*fault, place)),
             );
             if process.watches() && state.previous.is_some() && self.allows(state, Fault::Stale) {
                 steps.push(Step::Harm(Fault::Stale, place));
@@ -643,13 +691,21 @@ impl World {
                     self.show(state, place, previous);
                 }
             }
-            Fault::Delay | Fault::Lose | Fault::Cut | Fault::Delete | Fault::Label | Fault::Ask | Fault::Erase => {}
+            Fault::Delay
+            | Fault::Lose
+            | Fault::Cut
+            | Fault::Delete
+            | Fault::Label
+            | Fault::Ask
+            | Fault::Erase => {}
         }
     }
 
     /// What an outsider does to the Lease.
     pub fn meddle(&self, state: &mut State, fault: Fault) {
-        let Some(lease) = state.lease.clone() else { return };
+        let Some(lease) = state.lease.clone() else {
+            return;
+        };
         if fault == Fault::Delete {
             if (0..CANDIDATES).any(|place| self.is_open(state, place)) {
                 self.note(Event::DeletedUnderALeader);
@@ -685,8 +741,12 @@ impl World {
 
     /// The other Leases for which other Pods are marked, whose containers are not known to have ended.
     fn rivals(state: &State, place: usize, lease: &str) -> BTreeSet<String> {
-        let others = (0..CANDIDATES).filter(|other| *other != place && state.processes[*other].mind.is_some());
-        others.filter_map(|other| state.marks[other].clone()).filter(|mark| mark != lease).collect()
+        let others = (0..CANDIDATES)
+            .filter(|other| *other != place && state.processes[*other].mind.is_some());
+        others
+            .filter_map(|other| state.marks[other].clone())
+            .filter(|mark| mark != lease)
+            .collect()
     }
 
     fn start(&self, state: &mut State, place: usize) {
@@ -695,7 +755,8 @@ impl World {
         process.incarnation += 1;
         process.started = state.now;
         process.watch = vec![sighting];
-        let config = self.bounds.seats[place].config(&self.token(place, state.processes[place].incarnation));
+        let config =
+            self.bounds.seats[place].config(&self.token(place, state.processes[place].incarnation));
         let (core, actions) = (self.make.begin)(config, self.now(state, place));
         state.processes[place].mind = Some(Mind::new(core));
         state.marks[place] = None;
@@ -703,7 +764,8 @@ impl World {
         // The kubelet remembers the last container of each Pod.
         for other in 0..CANDIDATES {
             let process = &state.processes[other];
-            let last = process.incarnation - u8::from(process.mind.is_some() && process.incarnation > 0);
+            let last =
+                process.incarnation - u8::from(process.mind.is_some() && process.incarnation > 0);
             if last > 0 && other != place {
                 self.report(state, place, self.token(other, last));
             }
@@ -714,11 +776,22 @@ impl World {
     fn end(&self, state: &mut State, place: usize) {
         let process = &mut state.processes[place];
         let (incarnation, started, gap) = (process.incarnation, process.started, process.gap);
-        *process = Process { incarnation, started, gap, ..Process::default() };
-        for message in state.wire.iter_mut().filter(|message| message.process == place) {
+        *process = Process {
+            incarnation,
+            started,
+            gap,
+            ..Process::default()
+        };
+        for message in state
+            .wire
+            .iter_mut()
+            .filter(|message| message.process == place)
+        {
             message.orphan = true;
         }
-        state.wire.retain(|message| message.is_request() || !message.orphan);
+        state
+            .wire
+            .retain(|message| message.is_request() || !message.orphan);
         for other in (0..CANDIDATES).filter(|other| *other != place) {
             if state.processes[other].mind.is_some() {
                 self.report(state, other, self.token(place, incarnation));
@@ -731,7 +804,17 @@ impl World {
         if self.bounds.evidence {
             let incarnation = state.processes[to].incarnation;
             let body = Body::Reply(None, Reply::Terminated(token));
-            self.post(state, Message { process: to, incarnation, sent: 0, delayed: true, orphan: false, body });
+            self.post(
+                state,
+                Message {
+                    process: to,
+                    incarnation,
+                    sent: 0,
+                    delayed: true,
+                    orphan: false,
+                    body,
+                },
+            );
         }
     }
 
@@ -759,7 +842,14 @@ impl World {
         let message = state.wire.remove(index);
         if !message.orphan {
             let body = Body::Reply(message.attempt(), Reply::Broken);
-            self.post(state, Message { delayed: false, body, ..message });
+            self.post(
+                state,
+                Message {
+                    delayed: false,
+                    body,
+                    ..message
+                },
+            );
         }
     }
 
@@ -772,7 +862,9 @@ impl World {
     /// The API server takes in a request.
     fn arrive(&self, state: &mut State, index: usize) {
         let mut message = state.wire.remove(index);
-        let Body::Request(request) = &message.body else { return };
+        let Body::Request(request) = &message.body else {
+            return;
+        };
         if let Request::Mark(lease) = request {
             state.marks[message.process] = Some(lease.clone());
             if !message.orphan {
@@ -786,19 +878,24 @@ impl World {
         let writes = |record: &Arc<Record>, uid: String| {
             let is_held = !record.holder.is_empty();
             let before = state.lease.as_ref();
-            let begins = is_held && before.is_none_or(|before| before.record.acquired != record.acquired);
+            let begins =
+                is_held && before.is_none_or(|before| before.record.acquired != record.acquired);
             Some(Lease {
                 record: Record::clone(record),
                 pod_uid: is_held.then(|| self.bounds.seats[message.process].pod.to_owned()),
                 instance: is_held.then(|| self.token(message.process, message.incarnation)),
-                successor: before.filter(|_| !begins).and_then(|before| before.successor.clone()),
+                successor: before
+                    .filter(|_| !begins)
+                    .and_then(|before| before.successor.clone()),
                 coordinated: false,
                 uid,
                 version: Version::default(),
             })
         };
         let stored = match (request, &state.lease) {
-            (Request::Create(_, record), None) => writes(record, format!("lease-{}", state.revision)),
+            (Request::Create(_, record), None) => {
+                writes(record, format!("lease-{}", state.revision))
+            }
             (Request::Replace(_, version, record), Some(lease))
                 if lease.version == *version || version.0.is_empty() =>
             {
@@ -835,11 +932,18 @@ impl World {
     }
 
     fn note_acquisition(&self, before: Option<&Lease>, after: &Lease) {
-        let Some(before) = before.filter(|before| before.record.acquired != after.record.acquired) else { return };
+        let Some(before) = before.filter(|before| before.record.acquired != after.record.acquired)
+        else {
+            return;
+        };
         if before.record.holder.is_empty() {
             self.note(Event::Handover);
         } else if !after.record.holder.is_empty() {
-            self.note(if before.pod_uid == after.pod_uid { Event::Reclaim } else { Event::Expiry });
+            self.note(if before.pod_uid == after.pod_uid {
+                Event::Reclaim
+            } else {
+                Event::Expiry
+            });
         }
     }
 
@@ -848,12 +952,19 @@ impl World {
         state.revision += 1;
         let version = Version(state.revision.to_string());
         let stored = lease.map(|lease| Arc::new(Lease { version, ..lease }));
-        let previous =
-            Sighting { lease: std::mem::replace(&mut state.lease, stored.clone()), version: state.revision - 1 };
-        let may_be_shown = state.spent[Fault::Stale as usize] < self.bounds.limits[Fault::Stale as usize];
+        let previous = Sighting {
+            lease: std::mem::replace(&mut state.lease, stored.clone()),
+            version: state.revision - 1,
+        };
+        let may_be_shown =
+            state.spent[Fault::Stale as usize] < self.bounds.limits[Fault::Stale as usize];
         state.previous = may_be_shown.then_some(previous);
         let sighting = state.sighting();
-        for process in state.processes.iter_mut().filter(|process| process.mind.is_some()) {
+        for process in state
+            .processes
+            .iter_mut()
+            .filter(|process| process.mind.is_some())
+        {
             process.watch.push(sighting.clone());
         }
         stored
@@ -861,8 +972,17 @@ impl World {
 
     /// Puts a message on the wire, in an order that does not tell how the state was reached.
     fn post(&self, state: &mut State, message: Message) {
-        let key = |message: &Message| (message.process, message.incarnation, message.attempt(), message.sent);
-        let place = state.wire.partition_point(|other| key(other) <= key(&message));
+        let key = |message: &Message| {
+            (
+                message.process,
+                message.incarnation,
+                message.attempt(),
+                message.sent,
+            )
+        };
+        let place = state
+            .wire
+            .partition_point(|other| key(other) <= key(&message));
         state.wire.insert(place, message);
     }
 
@@ -870,7 +990,9 @@ impl World {
     fn feed(&self, state: &mut State, place: usize, input: Input) {
         let now = self.now(state, place);
         let drained = input == Input::Drained;
-        let Some(mind) = &state.processes[place].mind else { return };
+        let Some(mind) = &state.processes[place].mind else {
+            return;
+        };
         let mut core = mind.core.copy();
         let actions = core.step(input, now);
         state.processes[place].mind = Some(Mind::new(core));
@@ -888,11 +1010,24 @@ impl World {
                     self.send(state, place, Request::Create(attempt, Arc::new(record)));
                 }
                 Action::Replace(attempt, version, record) => {
-                    self.send(state, place, Request::Replace(attempt, version, Arc::new(record)));
+                    self.send(
+                        state,
+                        place,
+                        Request::Replace(attempt, version, Arc::new(record)),
+                    );
                 }
-                Action::Open { epoch, hard_end, .. } => {
+                Action::Open {
+                    epoch, hard_end, ..
+                } => {
                     let epoch = epoch.version.0.parse().unwrap_or_default();
-                    self.open(state, place, Fence { epoch, end: hard_end });
+                    self.open(
+                        state,
+                        place,
+                        Fence {
+                            epoch,
+                            end: hard_end,
+                        },
+                    );
                 }
                 Action::Close => self.close(state, place),
                 Action::Drain => {
@@ -901,13 +1036,22 @@ impl World {
                 }
                 Action::Announce(_) => {}
                 Action::Mark(lease) => {
-                    let earlier = |message: &Message| message.process == place && message.is_of_mark();
-                    state.wire.retain(|message| message.is_request() || !earlier(message));
-                    state.wire.iter_mut().filter(|message| earlier(message)).for_each(|message| message.orphan = true);
+                    let earlier =
+                        |message: &Message| message.process == place && message.is_of_mark();
+                    state
+                        .wire
+                        .retain(|message| message.is_request() || !earlier(message));
+                    state
+                        .wire
+                        .iter_mut()
+                        .filter(|message| earlier(message))
+                        .for_each(|message| message.orphan = true);
                     self.send(state, place, Request::Mark(lease));
                 }
                 Action::Begin { .. } => {
-                    (0..CANDIDATES).filter(|other| *other != place).for_each(|other| state.marks[other] = None);
+                    (0..CANDIDATES)
+                        .filter(|other| *other != place)
+                        .for_each(|other| state.marks[other] = None);
                 }
                 Action::Exit(exit) => {
                     self.exit(state, place, exit);
@@ -920,7 +1064,10 @@ impl World {
     fn send(&self, state: &mut State, place: usize, request: Request) {
         let incarnation = state.processes[place].incarnation;
         let is_twin = |other: &Message| {
-            other.process == place && other.incarnation == incarnation && !other.orphan && other.attempt().is_some()
+            other.process == place
+                && other.incarnation == incarnation
+                && !other.orphan
+                && other.attempt().is_some()
         };
         if request.attempt().is_some() && state.wire.iter().any(is_twin) {
             self.note(Event::Hedge);
@@ -944,7 +1091,9 @@ impl World {
         }
         if (0..CANDIDATES).any(|other| {
             other != place
-                && self.last_effect(state, other).is_some_and(|(epoch, until)| epoch < fence.epoch && state.now < until)
+                && self
+                    .last_effect(state, other)
+                    .is_some_and(|(epoch, until)| epoch < fence.epoch && state.now < until)
         }) {
             state.broken |= 1 << Property::NoLateWrite as u8;
         }
@@ -962,13 +1111,20 @@ impl World {
     /// The epoch of a candidate's last effects, if they are not over yet for certain, and the instant at which they are.
     fn last_effect(&self, state: &State, place: usize) -> Option<(u64, u64)> {
         let process = &state.processes[place];
-        let fence = process.fence.as_ref().map(|fence| (fence.epoch, self.instant(place, process, fence.end)));
-        fence.map(|(epoch, end)| (epoch, end + self.bounds.straggle)).or(process.straggler)
+        let fence = process
+            .fence
+            .as_ref()
+            .map(|fence| (fence.epoch, self.instant(place, process, fence.end)));
+        fence
+            .map(|(epoch, end)| (epoch, end + self.bounds.straggle))
+            .or(process.straggler)
     }
 
     fn close(&self, state: &mut State, place: usize) {
         if let Some(fence) = state.processes[place].fence.take() {
-            let end = self.instant(place, &state.processes[place], fence.end).min(state.now);
+            let end = self
+                .instant(place, &state.processes[place], fence.end)
+                .min(state.now);
             state.processes[place].straggler =
                 (self.bounds.straggle > 0).then_some((fence.epoch, end + self.bounds.straggle));
         }
@@ -979,7 +1135,10 @@ impl World {
             self.note(Event::Loss);
             let process = &state.processes[place];
             let mine = state.writer == (place, process.incarnation)
-                && state.lease.as_ref().is_some_and(|lease| !lease.record.holder.is_empty());
+                && state
+                    .lease
+                    .as_ref()
+                    .is_some_and(|lease| !lease.record.holder.is_empty());
             let config = self.bounds.seats[place].config("");
             let patience = process.last_end + config.guard() + config.lease_duration;
             if mine && self.local(state, place) < patience {
@@ -997,7 +1156,10 @@ impl World {
 
     /// Whether two fences are open at this instant.
     fn is_split(&self, state: &State) -> bool {
-        (0..CANDIDATES).filter(|place| self.is_open(state, *place)).count() > 1
+        (0..CANDIDATES)
+            .filter(|place| self.is_open(state, *place))
+            .count()
+            > 1
     }
 
     /// Whether a property holds in a state, as far as the state itself can tell.
@@ -1046,8 +1208,13 @@ impl World {
         if state.processes.iter().all(|process| process.mind.is_none()) {
             (0..CANDIDATES).for_each(|place| self.start(&mut state, place));
         }
-        let dead: Vec<usize> = (0..CANDIDATES).filter(|place| state.processes[*place].mind.is_none()).collect();
-        state.wire.iter_mut().for_each(|message| message.delayed = false);
+        let dead: Vec<usize> = (0..CANDIDATES)
+            .filter(|place| state.processes[*place].mind.is_none())
+            .collect();
+        state
+            .wire
+            .iter_mut()
+            .for_each(|message| message.delayed = false);
         let mut next_label = state.now + SECOND;
         while state.now < end {
             self.settle(&mut state);
@@ -1056,7 +1223,11 @@ impl World {
                 .filter(|place| !dead.contains(place) && state.processes[*place].mind.is_none())
                 .collect();
             let next = self.next_instant(&state).min(end);
-            let next = if ended.is_empty() { next } else { next.min(state.now + RESTART) };
+            let next = if ended.is_empty() {
+                next
+            } else {
+                next.min(state.now + RESTART)
+            };
             state.now = if labels { next.min(next_label) } else { next };
             if state.now == next_label {
                 next_label += SECOND;
@@ -1064,7 +1235,9 @@ impl World {
                     self.meddle(&mut state, Fault::Label);
                 }
             }
-            ended.into_iter().for_each(|place| self.start(&mut state, place));
+            ended
+                .into_iter()
+                .for_each(|place| self.start(&mut state, place));
         }
         self.settle(&mut state);
         self.is_led(&state)
@@ -1076,7 +1249,9 @@ impl World {
         for _ in 0..STEPS_PER_INSTANT {
             steps.clear();
             self.due(state, &mut steps);
-            let undisturbed = steps.iter().find(|step| !matches!(step, Step::Strike(..) | Step::Harm(..)));
+            let undisturbed = steps
+                .iter()
+                .find(|step| !matches!(step, Step::Strike(..) | Step::Harm(..)));
             let Some(step) = undisturbed else { return };
             self.take(state, &step.clone());
         }
@@ -1085,12 +1260,29 @@ impl World {
     /// The next instant at which anything can become due.
     #[must_use]
     pub fn next_instant(&self, state: &State) -> u64 {
-        let running = state.processes.iter().enumerate().filter(|(_, process)| process.runs());
-        let wakes = running.clone().filter_map(|(place, process)| self.wake(place, process));
-        let drains = running.filter_map(|(_, process)| process.draining).map(|(until, _)| until);
-        let expiries = state.wire.iter().filter_map(|message| self.expiry(state, message));
-        let strides = (self.bounds.stride > 0).then(|| (state.now / self.bounds.stride + 1) * self.bounds.stride);
-        let next = wakes.chain(drains).chain(expiries).filter(|at| *at > state.now).chain(strides).min();
+        let running = state
+            .processes
+            .iter()
+            .enumerate()
+            .filter(|(_, process)| process.runs());
+        let wakes = running
+            .clone()
+            .filter_map(|(place, process)| self.wake(place, process));
+        let drains = running
+            .filter_map(|(_, process)| process.draining)
+            .map(|(until, _)| until);
+        let expiries = state
+            .wire
+            .iter()
+            .filter_map(|message| self.expiry(state, message));
+        let strides = (self.bounds.stride > 0)
+            .then(|| (state.now / self.bounds.stride + 1) * self.bounds.stride);
+        let next = wakes
+            .chain(drains)
+            .chain(expiries)
+            .filter(|at| *at > state.now)
+            .chain(strides)
+            .min();
         next.unwrap_or(self.bounds.horizon).max(state.now + 1)
     }
 
@@ -1112,12 +1304,17 @@ impl World {
     }
 
     fn has_expired(&self, state: &State, message: &Message) -> bool {
-        self.expiry(state, message).is_some_and(|at| at <= state.now)
+        self.expiry(state, message)
+            .is_some_and(|at| at <= state.now)
     }
 
     /// When a timer of a candidate goes off.
     fn wake(&self, place: usize, process: &Process) -> Option<u64> {
-        process.mind.as_ref()?.wake.map(|wake| self.instant(place, process, wake))
+        process
+            .mind
+            .as_ref()?
+            .wake
+            .map(|wake| self.instant(place, process, wake))
     }
 
     fn allows(&self, state: &State, fault: Fault) -> bool {
@@ -1128,7 +1325,9 @@ impl World {
 
     /// What the clock of a process says so long after its start.
     fn reading(&self, place: usize, elapsed: u64) -> Moment {
-        Moment(Duration::from_nanos(elapsed * 1000 * self.bounds.seats[place].rate / TRUE_RATE))
+        Moment(Duration::from_nanos(
+            elapsed * 1000 * self.bounds.seats[place].rate / TRUE_RATE,
+        ))
     }
 
     fn local(&self, state: &State, place: usize) -> Moment {
@@ -1147,8 +1346,14 @@ impl World {
         let seconds = self.bounds.seats[place].wall_offset + state.jump;
         let since = SignedDuration::from_micros(i64::try_from(state.now).unwrap_or(i64::MAX));
         let epoch = Timestamp::constant(EPOCH, 0);
-        let wall = epoch.checked_add(since + SignedDuration::from_secs(seconds)).unwrap_or(epoch);
-        Now { moment: self.local(state, place), wall, chance: state.chance }
+        let wall = epoch
+            .checked_add(since + SignedDuration::from_secs(seconds))
+            .unwrap_or(epoch);
+        Now {
+            moment: self.local(state, place),
+            wall,
+            chance: state.chance,
+        }
     }
 
     /// A step in words, as it is taken in a state.
@@ -1156,28 +1361,58 @@ impl World {
     pub fn describe(&self, state: &State, step: &Step) -> String {
         let letter = |place: usize| char::from(b'A' + u8::try_from(place).unwrap_or_default());
         let what = match step {
-            Step::Arrive(index) => format!("arrives at the server: {}", self.describe_message(&state.wire[*index])),
-            Step::Answer(index) => format!("arrives: {}", self.describe_message(&state.wire[*index])),
-            Step::Watch(place) => {
-                let word = state.processes[*place].watch.first().and_then(|sighting| sighting.lease.as_deref());
-                format!("{} is told by the watch: {}", letter(*place), word.map_or("no Lease".into(), describe_lease))
+            Step::Arrive(index) => format!(
+                "arrives at the server: {}",
+                self.describe_message(&state.wire[*index])
+            ),
+            Step::Answer(index) => {
+                format!("arrives: {}", self.describe_message(&state.wire[*index]))
             }
-            Step::Expire(index) => format!("is waited for no longer: {}", self.describe_message(&state.wire[*index])),
-            Step::Strike(fault, index) => format!("{fault:?} of {}", self.describe_message(&state.wire[*index])),
+            Step::Watch(place) => {
+                let word = state.processes[*place]
+                    .watch
+                    .first()
+                    .and_then(|sighting| sighting.lease.as_deref());
+                format!(
+                    "{} is told by the watch: {}",
+                    letter(*place),
+                    word.map_or("no Lease".into(), describe_lease)
+                )
+            }
+            Step::Expire(index) => format!(
+                "is waited for no longer: {}",
+                self.describe_message(&state.wire[*index])
+            ),
+            Step::Strike(fault, index) => format!(
+                "{fault:?} of {}",
+                self.describe_message(&state.wire[*index])
+            ),
             Step::Tick(place) => format!("{} is woken", letter(*place)),
             Step::Drained(place) => format!("the work of {} has come to rest", letter(*place)),
-            Step::DrainTimedOut(place) => format!("the work of {} has not come to rest in time", letter(*place)),
+            Step::DrainTimedOut(place) => format!(
+                "the work of {} has not come to rest in time",
+                letter(*place)
+            ),
             Step::Resume(place) => format!("{} goes on", letter(*place)),
             Step::Heal(place, healing) => {
-                format!("the gap of {} is healed, what was held back is {healing:?}", letter(*place))
+                format!(
+                    "the gap of {} is healed, what was held back is {healing:?}",
+                    letter(*place)
+                )
             }
             Step::Harm(fault, place) => format!("{fault:?} of {}", letter(*place)),
             Step::Cut(place, gap) => format!("{} is cut off: {gap:?}", letter(*place)),
             Step::Meddle(fault) => format!("{fault:?} of the Lease by an outsider"),
             Step::Advance(to) => format!("time passes until {:.3} s", *to as f64 / SECOND as f64),
         };
-        let open: String = (0..CANDIDATES).filter(|place| self.is_open(state, *place)).map(letter).collect();
-        format!("{:8.3} s  [{open:1}]  {what}", state.now as f64 / SECOND as f64)
+        let open: String = (0..CANDIDATES)
+            .filter(|place| self.is_open(state, *place))
+            .map(letter)
+            .collect();
+        format!(
+            "{:8.3} s  [{open:1}]  {what}",
+            state.now as f64 / SECOND as f64
+        )
     }
 
     /// Who has an open fence, and what is broken.
@@ -1185,11 +1420,21 @@ impl World {
     pub fn summary(&self, state: &State) -> String {
         let fences = (0..CANDIDATES).filter_map(|place| {
             let process = &state.processes[place];
-            let fence = process.fence.as_ref().filter(|_| self.is_open(state, place))?;
+            let fence = process
+                .fence
+                .as_ref()
+                .filter(|_| self.is_open(state, place))?;
             let end = self.instant(place, process, fence.end) as f64 / SECOND as f64;
-            Some(format!("fence of {place} open for epoch {} until {end:.3} s", fence.epoch))
+            Some(format!(
+                "fence of {place} open for epoch {} until {end:.3} s",
+                fence.epoch
+            ))
         });
-        format!("{:?}, broken {:b}", fences.collect::<Vec<_>>(), state.broken)
+        format!(
+            "{:?}, broken {:b}",
+            fences.collect::<Vec<_>>(),
+            state.broken
+        )
     }
 
     fn describe_message(&self, message: &Message) -> String {
@@ -1200,16 +1445,30 @@ impl World {
                 format!("write {} creates {}", attempt.0, describe_record(record))
             }
             Body::Request(Request::Replace(attempt, version, record)) => {
-                format!("write {} replaces version {} by {}", attempt.0, version.0, describe_record(record))
+                format!(
+                    "write {} replaces version {} by {}",
+                    attempt.0,
+                    version.0,
+                    describe_record(record)
+                )
             }
-            Body::Reply(None, Reply::Read(lease, _)) => format!("reply to a read: {}", describe_lease(lease)),
+            Body::Reply(None, Reply::Read(lease, _)) => {
+                format!("reply to a read: {}", describe_lease(lease))
+            }
             Body::Reply(None, reply) => format!("reply: {reply:?}"),
             Body::Request(Request::Mark(lease)) => format!("marks its Pod for {lease}"),
             Body::Reply(attempt, Reply::Written(lease)) => {
-                format!("reply to write {}: {}", attempt.map_or(0, |attempt| attempt.0), describe_lease(lease))
+                format!(
+                    "reply to write {}: {}",
+                    attempt.map_or(0, |attempt| attempt.0),
+                    describe_lease(lease)
+                )
             }
             Body::Reply(attempt, reply) => {
-                format!("reply to write {}: {reply:?}", attempt.map_or(0, |attempt| attempt.0))
+                format!(
+                    "reply to write {}: {reply:?}",
+                    attempt.map_or(0, |attempt| attempt.0)
+                )
             }
         };
         let letter = char::from(b'A' + u8::try_from(message.process).unwrap_or_default());
@@ -1228,14 +1487,24 @@ impl World {
 }
 
 fn describe_lease(lease: &Lease) -> String {
-    format!("version {} {}", lease.version.0, describe_record(&lease.record))
+    format!(
+        "version {} {}",
+        lease.version.0,
+        describe_record(&lease.record)
+    )
 }
 
 fn describe_record(record: &Record) -> String {
-    let second =
-        |time: Option<Timestamp>| time.map_or(0.0, |time| time.as_millisecond() as f64 / 1000.0 - EPOCH as f64);
+    let second = |time: Option<Timestamp>| {
+        time.map_or(0.0, |time| {
+            time.as_millisecond() as f64 / 1000.0 - EPOCH as f64
+        })
+    };
     let (acquired, renewed) = (second(record.acquired), second(record.renewed));
-    format!("holder {:?} acquired {acquired} renewed {renewed} for {:?}", record.holder, record.duration)
+    format!(
+        "holder {:?} acquired {acquired} renewed {renewed} for {:?}",
+        record.holder, record.duration
+    )
 }
 
 /// What the shell makes of a reply.

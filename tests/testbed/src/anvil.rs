@@ -123,18 +123,36 @@ impl Anvil {
     /// Starts a chain and returns once it listens.
     pub async fn start(config: AnvilConfig) -> Result<Self> {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(tools::anvil()?).args(config.arguments());
-        let (process, Banner { port, keys }) = Process::start(command).await.context("anvil does not start")?;
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(tools::anvil()?)
+            .args(config.arguments());
+        let (process, Banner { port, keys }) = Process::start(command)
+            .await
+            .context("anvil does not start")?;
 
         // Other members of the workspace build the HTTP client with TLS, which then wants a default even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let host = if config.host.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { config.host };
+        let host = if config.host.is_unspecified() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            config.host
+        };
         let address = SocketAddr::new(host, port);
-        let client = reqwest::Client::builder().timeout(CALL_TIMEOUT).no_proxy().build()?;
+        let client = reqwest::Client::builder()
+            .timeout(CALL_TIMEOUT)
+            .no_proxy()
+            .build()?;
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_reqwest(client, format!("http://{address}").parse()?);
-        Ok(Self { process, address, chain_id: config.chain_id, keys, provider })
+        Ok(Self {
+            process,
+            address,
+            chain_id: config.chain_id,
+            keys,
+            provider,
+        })
     }
 
     /// Ends the chain in good order: if it has a state file, that is written.
@@ -192,17 +210,24 @@ impl Anvil {
 
     /// Calls any method, `anvil_*` and `evm_*` included.
     pub async fn rpc(&self, method: &str, params: Value) -> Result<Value> {
-        self.provider.raw_request(method.to_owned().into(), params).await.with_context(|| method.to_owned())
+        self.provider
+            .raw_request(method.to_owned().into(), params)
+            .await
+            .with_context(|| method.to_owned())
     }
 
     /// Adds `blocks` blocks at once.
     pub async fn mine(&self, blocks: u64) -> Result<()> {
-        self.rpc("anvil_mine", json!([U256::from(blocks)])).await.map(drop)
+        self.rpc("anvil_mine", json!([U256::from(blocks)]))
+            .await
+            .map(drop)
     }
 
     /// Gives `account` exactly this much.
     pub async fn set_balance(&self, account: Address, wei: U256) -> Result<()> {
-        self.rpc("anvil_setBalance", json!([account, wei])).await.map(drop)
+        self.rpc("anvil_setBalance", json!([account, wei]))
+            .await
+            .map(drop)
     }
 
     /// Replaces the last `depth` blocks by empty ones. Their transactions are lost: anvil does not put them back into
@@ -218,7 +243,10 @@ impl Anvil {
 
     /// The number of the last block that is final.
     pub async fn finalized(&self) -> Result<u64> {
-        let block = self.provider.get_block_by_number(BlockNumberOrTag::Finalized).await?;
+        let block = self
+            .provider
+            .get_block_by_number(BlockNumberOrTag::Finalized)
+            .await?;
         Ok(block.context("the chain has no final block")?.header.number)
     }
 }

@@ -72,7 +72,8 @@ impl Audit {
     /// # Errors
     /// If the log cannot be read, or is not an audit log.
     pub fn read(&mut self) -> Result<Vec<AuditEntry>> {
-        let mut file = File::open(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
+        let mut file =
+            File::open(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
         file.seek(SeekFrom::Start(self.position))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
@@ -86,7 +87,13 @@ impl Audit {
 fn parse(line: &str) -> Result<AuditEntry> {
     let event: Event = serde_json::from_str(line).with_context(|| format!("audit entry {line}"))?;
     let object = event.object_ref.unwrap_or_default();
-    let pod = event.user.extra.pod_name.into_iter().next().unwrap_or_default();
+    let pod = event
+        .user
+        .extra
+        .pod_name
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     Ok(AuditEntry {
         user: event.user.username,
         pod,
@@ -167,13 +174,23 @@ mod tests {
     #[test]
     fn an_entry_says_who_did_what_to_which_object() -> Result<()> {
         let entry = parse(LINE)?;
-        assert_eq!((entry.user.as_str(), entry.verb.as_str(), entry.code), ("admin", "patch", 200));
         assert_eq!(
-            (entry.group.as_str(), entry.resource.as_str(), entry.subresource.as_str()),
+            (entry.user.as_str(), entry.verb.as_str(), entry.code),
+            ("admin", "patch", 200)
+        );
+        assert_eq!(
+            (
+                entry.group.as_str(),
+                entry.resource.as_str(),
+                entry.subresource.as_str()
+            ),
             ("apps", "deployments", "status")
         );
         assert_eq!((entry.namespace.as_str(), entry.name.as_str()), ("a", "b"));
-        assert_eq!(entry.time.as_millisecond() - entry.received.as_millisecond(), 100);
+        assert_eq!(
+            entry.time.as_millisecond() - entry.received.as_millisecond(),
+            100
+        );
         Ok(())
     }
 
@@ -189,8 +206,7 @@ mod tests {
 
     #[test]
     fn an_entry_says_whose_pod_it_was() -> Result<()> {
-        let extra =
-            r#""username":"system:serviceaccount:a:b","extra":{"authentication.kubernetes.io/pod-name":["p-1"]}"#;
+        let extra = r#""username":"system:serviceaccount:a:b","extra":{"authentication.kubernetes.io/pod-name":["p-1"]}"#;
         let entry = parse(&LINE.replace(r#""username":"admin""#, extra))?;
         assert_eq!((entry.pod.as_str(), parse(LINE)?.pod.as_str()), ("p-1", ""));
         Ok(())

@@ -28,14 +28,22 @@ impl Cache {
     pub(crate) fn open() -> Result<Self> {
         let base = match env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path),
-            None => Path::new(&env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+            None => {
+                Path::new(&env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+                    .join(".cache")
+            }
         };
         Self::at(base.join("serviceoffer-testbed"))
     }
 
     fn at(root: PathBuf) -> Result<Self> {
-        ensure!(root.is_absolute(), "the cache's path {} must be absolute", root.display());
-        fs::create_dir_all(root.join("locks")).with_context(|| format!("creating {}", root.display()))?;
+        ensure!(
+            root.is_absolute(),
+            "the cache's path {} must be absolute",
+            root.display()
+        );
+        fs::create_dir_all(root.join("locks"))
+            .with_context(|| format!("creating {}", root.display()))?;
         Ok(Self { root })
     }
 
@@ -52,9 +60,15 @@ impl Cache {
     fn scratch(&self, key: &str) -> Result<Scratch> {
         let root = self.root.join("partial").join(key);
         remove(&root)?;
-        let scratch = Scratch { output: root.join("output"), work: root.join("work"), log: root.join("log"), root };
+        let scratch = Scratch {
+            output: root.join("output"),
+            work: root.join("work"),
+            log: root.join("log"),
+            root,
+        };
         for directory in [&scratch.output, &scratch.work] {
-            fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+            fs::create_dir_all(directory)
+                .with_context(|| format!("creating {}", directory.display()))?;
         }
         Ok(scratch)
     }
@@ -63,7 +77,8 @@ impl Cache {
     fn lock(&self, key: &str) -> Result<File> {
         let path = self.root.join("locks").join(key);
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        file.lock().with_context(|| format!("locking {}", path.display()))?;
+        file.lock()
+            .with_context(|| format!("locking {}", path.display()))?;
         Ok(file)
     }
 
@@ -83,13 +98,16 @@ impl Cache {
                 return Ok(directory);
             }
             Err(_) if !directory.exists() => step.doing("not in the cache: making it"),
-            Err(damage) => step.doing(&format!("damaged in the cache ({damage:#}): making it again")),
+            Err(damage) => step.doing(&format!(
+                "damaged in the cache ({damage:#}): making it again"
+            )),
         }
         let scratch = self.scratch(key)?;
         make(&scratch).with_context(|| format!("making {key}"))?;
         write_manifest(&scratch.output)?;
         remove(&directory)?;
-        fs::rename(&scratch.output, &directory).with_context(|| format!("creating {}", directory.display()))?;
+        fs::rename(&scratch.output, &directory)
+            .with_context(|| format!("creating {}", directory.display()))?;
         remove(&scratch.root)?;
         step.done("made");
         Ok(directory)
@@ -122,7 +140,11 @@ fn write_manifest(directory: &Path) -> Result<()> {
     let mut lines = String::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let name = entry.file_name().into_string().ok().context("a file name that is not UTF-8")?;
+        let name = entry
+            .file_name()
+            .into_string()
+            .ok()
+            .context("a file name that is not UTF-8")?;
         ensure!(entry.file_type()?.is_file(), "{name} is not a file");
         writeln!(lines, "{}  {name}", digest::of_file(&entry.path())?)?;
     }
@@ -136,14 +158,23 @@ fn verify(directory: &Path) -> Result<()> {
     let manifest = fs::read_to_string(directory.join(MANIFEST)).context(MANIFEST)?;
     ensure!(!manifest.is_empty(), "{MANIFEST} is empty");
     let check = |line: &str| {
-        let Some((expected, name)) = line.split_once("  ") else { bail!("{MANIFEST} is not a manifest") };
+        let Some((expected, name)) = line.split_once("  ") else {
+            bail!("{MANIFEST} is not a manifest")
+        };
         let actual = digest::of_file(&directory.join(name)).with_context(|| name.to_owned())?;
         ensure!(actual == expected, "{name} has another digest");
         Ok(())
     };
     thread::scope(|scope| {
-        let checks: Vec<_> = manifest.lines().map(|line| scope.spawn(move || check(line))).collect();
-        checks.into_iter().try_for_each(|check| check.join().unwrap_or_else(|_| bail!("{MANIFEST} is unusable")))
+        let checks: Vec<_> = manifest
+            .lines()
+            .map(|line| scope.spawn(move || check(line)))
+            .collect();
+        checks.into_iter().try_for_each(|check| {
+            check
+                .join()
+                .unwrap_or_else(|_| bail!("{MANIFEST} is unusable"))
+        })
     })
 }
 
@@ -166,7 +197,9 @@ mod tests {
     fn what_is_whole_is_not_made_again() -> Result<()> {
         let cache = cache("whole")?;
         cache.ensure("tool-1", &Progress::new(Detail::Changes), make("first"))?;
-        let again = cache.ensure("tool-1", &Progress::new(Detail::Changes), |_| bail!("made again"))?;
+        let again = cache.ensure("tool-1", &Progress::new(Detail::Changes), |_| {
+            bail!("made again")
+        })?;
         assert_eq!(fs::read_to_string(again.join("tool"))?, "first");
         remove(cache.root())
     }

@@ -19,8 +19,15 @@ const NEEDED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
 /// Says what the machine lacks, if it lacks something.
 pub(crate) fn check() -> Result<()> {
-    let present = if is_unified() { unified_controllers()? } else { legacy_controllers()? };
-    let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !present.iter().any(|have| have == needed)).collect();
+    let present = if is_unified() {
+        unified_controllers()?
+    } else {
+        legacy_controllers()?
+    };
+    let missing: Vec<_> = NEEDED
+        .into_iter()
+        .filter(|needed| !present.iter().any(|have| have == needed))
+        .collect();
     ensure!(
         missing.is_empty(),
         "the cgroup controllers {} are not available below {MOUNT}: mount cgroup v2 there, or these v1 hierarchies",
@@ -34,14 +41,18 @@ pub(crate) fn create(name: &Name) -> Result<()> {
     if is_unified() {
         let control = Path::new(MOUNT).join("cgroup.subtree_control");
         let enabled = fs::read_to_string(&control)?;
-        for controller in NEEDED.into_iter().filter(|needed| !enabled.split_whitespace().any(|have| have == *needed)) {
+        for controller in NEEDED
+            .into_iter()
+            .filter(|needed| !enabled.split_whitespace().any(|have| have == *needed))
+        {
             fs::write(&control, format!("+{controller}"))
                 .with_context(|| format!("enabling the cgroup controller {controller}"))?;
         }
     }
     for hierarchy in hierarchies()? {
         let directory = hierarchy.join(name.as_str());
-        fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("creating {}", directory.display()))?;
         if !is_unified() && hierarchy.join("cpuset.cpus").exists() {
             // A v1 cpuset starts empty and accepts no process until both are set.
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -62,7 +73,11 @@ pub(crate) fn remove(name: &Name) -> Result<()> {
             if error.kind() == ErrorKind::NotFound {
                 break;
             }
-            ensure!(Instant::now() < deadline, "{} cannot be removed: {error}", directory.display());
+            ensure!(
+                Instant::now() < deadline,
+                "{} cannot be removed: {error}",
+                directory.display()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -71,14 +86,25 @@ pub(crate) fn remove(name: &Name) -> Result<()> {
 
 /// The pid on the host of a container's main process.
 pub(crate) fn main_process(name: &Name, container_id: &str) -> Result<u32> {
-    let hierarchy = if is_unified() { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join("pids") };
+    let hierarchy = if is_unified() {
+        PathBuf::from(MOUNT)
+    } else {
+        Path::new(MOUNT).join("pids")
+    };
     let directory = find(&hierarchy.join(name.as_str()), container_id)
         .with_context(|| format!("container {container_id} has no control group"))?;
     let listed = fs::read_to_string(directory.join("cgroup.procs"))?;
-    let pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    let pids: Vec<u32> = listed
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect();
     // A pod may share its pid namespace; then the container's oldest process is its main one.
-    let main = pids.iter().find(|pid| procfs::innermost_pid(**pid) == Some(1)).or(pids.iter().min());
-    main.copied().with_context(|| format!("container {container_id} has no process"))
+    let main = pids
+        .iter()
+        .find(|pid| procfs::innermost_pid(**pid) == Some(1))
+        .or(pids.iter().min());
+    main.copied()
+        .with_context(|| format!("container {container_id} has no process"))
 }
 
 fn is_unified() -> bool {
@@ -91,9 +117,15 @@ fn unified_controllers() -> Result<Vec<String>> {
 }
 
 fn legacy_controllers() -> Result<Vec<String>> {
-    let Ok(entries) = fs::read_dir(MOUNT) else { bail!("no control groups at {MOUNT}: mount cgroup v2 there") };
-    let mounted = entries.flatten().filter(|entry| entry.path().join("cgroup.procs").exists());
-    Ok(mounted.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    let Ok(entries) = fs::read_dir(MOUNT) else {
+        bail!("no control groups at {MOUNT}: mount cgroup v2 there")
+    };
+    let mounted = entries
+        .flatten()
+        .filter(|entry| entry.path().join("cgroup.procs").exists());
+    Ok(mounted
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
 }
 
 fn hierarchies() -> Result<Vec<PathBuf>> {
@@ -102,8 +134,13 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     }
     let entries = fs::read_dir(MOUNT).with_context(|| format!("reading {MOUNT}"))?;
     // Combined controllers have symbolic links next to the real directory (`cpu` to `cpu,cpuacct`).
-    let real = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Ok(real.map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()).collect())
+    let real = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(real
+        .map(|entry| entry.path())
+        .filter(|path| path.join("cgroup.procs").exists())
+        .collect())
 }
 
 fn remove_tree(directory: &Path) -> io::Result<()> {

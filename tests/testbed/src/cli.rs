@@ -120,11 +120,22 @@ fn carry_out(Arguments { name, action }: Arguments) -> Result<u8> {
         Action::Down => testbed.down()?,
         Action::Status => return status(&testbed),
         Action::Exec { command } => match exec(&testbed, &command)? {},
-        Action::Kubectl { arguments } => match exec(&testbed, &[vec!["kubectl".to_owned()], arguments].concat())? {},
-        Action::Helm { arguments } => match exec(&testbed, &[vec!["helm".to_owned()], arguments].concat())? {},
+        Action::Kubectl { arguments } => {
+            match exec(&testbed, &[vec!["kubectl".to_owned()], arguments].concat())? {}
+        }
+        Action::Helm { arguments } => {
+            match exec(&testbed, &[vec!["helm".to_owned()], arguments].concat())? {}
+        }
         Action::Load { image } => testbed.load(&image)?,
-        Action::Build { tag, stage, context } => {
-            let stages: Vec<_> = stage.iter().map(|(name, directory)| (name.as_str(), directory.as_path())).collect();
+        Action::Build {
+            tag,
+            stage,
+            context,
+        } => {
+            let stages: Vec<_> = stage
+                .iter()
+                .map(|(name, directory)| (name.as_str(), directory.as_path()))
+                .collect();
             println!("{}", image::build(&context, &stages, &tag)?.display());
         }
         Action::Deps { print_path } => {
@@ -159,11 +170,29 @@ fn status(testbed: &Testbed) -> Result<u8> {
         println!("testbed {} is not up", testbed.name());
         return Ok(NOT_HEALTHY);
     };
-    println!("{:<24} {:<10} {:>8} {:>8}", testbed.name(), "STATE", "PID", "RSS");
-    for Line { component, condition, pid, resident } in &lines {
+    println!(
+        "{:<24} {:<10} {:>8} {:>8}",
+        testbed.name(),
+        "STATE",
+        "PID",
+        "RSS"
+    );
+    for Line {
+        component,
+        condition,
+        pid,
+        resident,
+    } in &lines
+    {
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        println!("{:<24} {condition:<10} {pid:>8} {:>5} MB", component.name(), resident >> 20);
+        println!(
+            "{:<24} {condition:<10} {pid:>8} {:>5} MB",
+            component.name(),
+            resident >> 20
+        );
     }
-    let healthy = lines.iter().all(|line| line.condition == Condition::Healthy);
+    let healthy = lines
+        .iter()
+        .all(|line| line.condition == Condition::Healthy);
     Ok(if healthy { 0 } else { NOT_HEALTHY })
 }

@@ -100,7 +100,12 @@ impl Cluster {
     async fn connect(state: State, namespaces: Namespaces) -> Result<Self> {
         let client = Client::try_from(probe::admin(&state).await?)?;
         let clients = tools::clients(&Cache::open()?)?;
-        Ok(Self { state, namespaces, client, clients })
+        Ok(Self {
+            state,
+            namespaces,
+            client,
+            clients,
+        })
     }
 
     /// A client with all rights.
@@ -145,7 +150,9 @@ impl Cluster {
     /// If the API server does not create it.
     pub async fn namespace_with_labels(&self, prefix: &str, labels: &[(&str, &str)]) -> Namespace {
         reported(
-            Namespace::create(self, prefix, labels).await.with_context(|| format!("creating a namespace {prefix}-*")),
+            Namespace::create(self, prefix, labels)
+                .await
+                .with_context(|| format!("creating a namespace {prefix}-*")),
         )
     }
 
@@ -170,8 +177,13 @@ impl Cluster {
     /// # Errors
     /// If it was never started.
     pub fn component(&self, component: Component) -> Result<Process> {
-        let parts = Parts { state: &self.state, namespaces: self.namespaces };
-        let started = parts.started(component).with_context(|| format!("{} was not started", component.name()))?;
+        let parts = Parts {
+            state: &self.state,
+            namespaces: self.namespaces,
+        };
+        let started = parts
+            .started(component)
+            .with_context(|| format!("{} was not started", component.name()))?;
         Ok(Process::of_component(&self.state, component, started.id))
     }
 
@@ -181,11 +193,23 @@ impl Cluster {
     /// If there is no such pod, or the container does not run.
     pub async fn container(&self, namespace: &str, pod: &str, container: &str) -> Result<Process> {
         let name = format!("container {namespace}/{pod}/{container}");
-        let object = Api::<Pod>::namespaced(self.client(), namespace).get(pod).await.with_context(|| name.clone())?;
+        let object = Api::<Pod>::namespaced(self.client(), namespace)
+            .get(pod)
+            .await
+            .with_context(|| name.clone())?;
         let status = object.status.unwrap_or_default();
-        let all = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
-        let status = all.into_iter().find(|status| status.name == container).with_context(|| format!("no {name}"))?;
-        let id = status.container_id.with_context(|| format!("{name} has not run yet"))?;
+        let all = status
+            .container_statuses
+            .into_iter()
+            .chain(status.init_container_statuses)
+            .flatten();
+        let status = all
+            .into_iter()
+            .find(|status| status.name == container)
+            .with_context(|| format!("no {name}"))?;
+        let id = status
+            .container_id
+            .with_context(|| format!("{name} has not run yet"))?;
         let id = id.rsplit_once('/').map_or(id.as_str(), |(_, id)| id);
         let pid = cgroup::main_process(self.state.name(), id).with_context(|| name.clone())?;
         Process::of_container(name, pid)
@@ -210,7 +234,11 @@ impl Cluster {
         self.command("kubectl", arguments)
     }
 
-    fn command<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    fn command<S: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut command = self.prepared(self.clients.join(program));
         command.args(arguments);
         command
@@ -218,7 +246,9 @@ impl Cluster {
 
     fn prepared(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.envs(testbed::client_variables(&self.state)).kill_on_drop(true);
+        command
+            .envs(testbed::client_variables(&self.state))
+            .kill_on_drop(true);
         for variable in PROXIES {
             command.env_remove(variable);
         }
@@ -228,6 +258,9 @@ impl Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Cluster").field("name", &self.name()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Cluster")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }

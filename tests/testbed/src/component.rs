@@ -85,7 +85,12 @@ impl Component {
     pub(crate) fn command(self, state: &State, tools: &NodeTools, cache: &Path) -> Vec<String> {
         let inside = |directory: &PathBuf| {
             let relative = directory.strip_prefix(cache).unwrap_or(directory);
-            state.cache_mount().join(relative).join(self.name()).display().to_string()
+            state
+                .cache_mount()
+                .join(relative)
+                .join(self.name())
+                .display()
+                .to_string()
         };
         let files = Files(state);
         let (program, arguments) = match self {
@@ -93,12 +98,16 @@ impl Component {
             Self::ApiServer => (inside(&tools.kubernetes), api_server(&files)),
             Self::ControllerManager => (inside(&tools.kubernetes), controller_manager(&files)),
             Self::Scheduler => (inside(&tools.kubernetes), scheduler(&files)),
-            Self::Containerd => {
-                (self.name().to_owned(), vec![format!("--config={}", files.at("containerd/config.toml"))])
-            }
+            Self::Containerd => (
+                self.name().to_owned(),
+                vec![format!("--config={}", files.at("containerd/config.toml"))],
+            ),
             Self::Kubelet => (inside(&tools.kubernetes), kubelet(&files)),
             Self::Proxy => (inside(&tools.kubernetes), proxy(&files)),
-            Self::CoreDns => (inside(&tools.coredns), vec![format!("-conf={}", files.at("Corefile"))]),
+            Self::CoreDns => (
+                inside(&tools.coredns),
+                vec![format!("-conf={}", files.at("Corefile"))],
+            ),
         };
         [vec![program], arguments].concat()
     }
@@ -113,12 +122,18 @@ impl Files<'_> {
     }
 
     fn kubeconfig(&self, component: Component) -> String {
-        format!("--kubeconfig={}", self.at(&format!("pki/{}.kubeconfig", component.name())))
+        format!(
+            "--kubeconfig={}",
+            self.at(&format!("pki/{}.kubeconfig", component.name()))
+        )
     }
 
     fn serving(&self, certificate: &str) -> [String; 2] {
         let path = self.at(&format!("pki/{certificate}"));
-        [format!("--tls-cert-file={path}.crt"), format!("--tls-private-key-file={path}.key")]
+        [
+            format!("--tls-cert-file={path}.crt"),
+            format!("--tls-private-key-file={path}.key"),
+        ]
     }
 }
 
@@ -142,15 +157,27 @@ fn api_server(files: &Files) -> Vec<String> {
         format!("--service-cluster-ip-range={SERVICE_CIDR}"),
         format!("--client-ca-file={}", files.at("pki/ca.crt")),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
-        format!("--service-account-key-file={}", files.at("pki/service-accounts.pub")),
-        format!("--service-account-signing-key-file={}", files.at("pki/service-accounts.key")),
+        format!(
+            "--service-account-key-file={}",
+            files.at("pki/service-accounts.pub")
+        ),
+        format!(
+            "--service-account-signing-key-file={}",
+            files.at("pki/service-accounts.key")
+        ),
         "--authorization-mode=Node,RBAC".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
         "--allow-privileged=true".into(),
         "--kubelet-preferred-address-types=InternalIP".into(),
         format!("--kubelet-certificate-authority={}", files.at("pki/ca.crt")),
-        format!("--kubelet-client-certificate={}", files.at("pki/apiserver-to-kubelet.crt")),
-        format!("--kubelet-client-key={}", files.at("pki/apiserver-to-kubelet.key")),
+        format!(
+            "--kubelet-client-certificate={}",
+            files.at("pki/apiserver-to-kubelet.crt")
+        ),
+        format!(
+            "--kubelet-client-key={}",
+            files.at("pki/apiserver-to-kubelet.key")
+        ),
         format!("--audit-policy-file={}", files.at("audit/policy.json")),
         format!("--audit-log-path={}", files.at("audit/audit.log")),
         // A request whose entry is not in the log yet must not be answered.
@@ -167,7 +194,10 @@ fn controller_manager(files: &Files) -> Vec<String> {
     let mut arguments = vec![
         files.kubeconfig(Component::ControllerManager),
         format!("--root-ca-file={}", files.at("pki/ca.crt")),
-        format!("--service-account-private-key-file={}", files.at("pki/service-accounts.key")),
+        format!(
+            "--service-account-private-key-file={}",
+            files.at("pki/service-accounts.key")
+        ),
         format!("--cluster-signing-cert-file={}", files.at("pki/ca.crt")),
         format!("--cluster-signing-key-file={}", files.at("pki/ca.key")),
         "--use-service-account-credentials=true".into(),

@@ -37,17 +37,29 @@ pub(crate) fn check() -> Result<()> {
 /// Checks that this process may create namespaces and change their network.
 pub(crate) fn check_rights() -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "the testbed needs Linux");
-    ensure!(cfg!(target_arch = "x86_64"), "the testbed needs an x86-64 machine: its tools come as binaries for that");
-    ensure!(geteuid().is_root(), "the testbed needs root: run the command with sudo");
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the testbed needs an x86-64 machine: its tools come as binaries for that"
+    );
+    ensure!(
+        geteuid().is_root(),
+        "the testbed needs root: run the command with sudo"
+    );
     let status = fs::read_to_string("/proc/self/status")?;
     check_capabilities(&status)
 }
 
 fn check_capabilities(status: &str) -> Result<()> {
-    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).context("no capabilities in /proc")?;
+    let held = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .context("no capabilities in /proc")?;
     let held = u64::from_str_radix(held.trim(), 16)?;
     for (bit, name) in [(21, "CAP_SYS_ADMIN"), (12, "CAP_NET_ADMIN")] {
-        ensure!(held & (1 << bit) != 0, "{name} is missing: run on a host, or in a container with --privileged");
+        ensure!(
+            held & (1 << bit) != 0,
+            "{name} is missing: run on a host, or in a container with --privileged"
+        );
     }
     Ok(())
 }
@@ -68,7 +80,9 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 
 fn find(program: &str, path: &str) -> Option<PathBuf> {
     // Joining an absolute path replaces the directory, so an absolute name is found as it is.
-    env::split_paths(path).map(|directory| directory.join(program)).find(|file| Path::new(file).is_file())
+    env::split_paths(path)
+        .map(|directory| directory.join(program))
+        .find(|file| Path::new(file).is_file())
 }
 
 #[cfg(test)]
@@ -78,14 +92,21 @@ mod tests {
     #[test]
     fn a_missing_program_is_named_with_its_package() {
         let error = check_programs("/nonexistent").unwrap_err().to_string();
-        assert_eq!(error, "containerd is missing: run `make deps`, or install the Debian package containerd");
+        assert_eq!(
+            error,
+            "containerd is missing: run `make deps`, or install the Debian package containerd"
+        );
     }
 
     #[test]
     fn a_missing_capability_is_named() {
-        let error = check_capabilities("CapEff:\t0000000000001000\n").unwrap_err().to_string();
+        let error = check_capabilities("CapEff:\t0000000000001000\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("CAP_SYS_ADMIN is missing"), "{error}");
-        let error = check_capabilities("CapEff:\t0000000000200000\n").unwrap_err().to_string();
+        let error = check_capabilities("CapEff:\t0000000000200000\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("CAP_NET_ADMIN is missing"), "{error}");
         assert!(check_capabilities("CapEff:\t0000000000201000\n").is_ok());
     }

@@ -39,27 +39,53 @@ const HIDDEN_STORAGE: &str = r#"
 /// If the build fails; the error holds the end of its output.
 pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Result<PathBuf> {
     let place = Place::of(tag)?;
-    let real = |path: &Path| path.canonicalize().with_context(|| format!("there is no {}", path.display()));
-    let storage = [("--root", "storage"), ("--runroot", "run"), ("--storage-driver", "vfs")].map(|(option, value)| {
-        let value = if option == "--storage-driver" { value.into() } else { place.work.join(value).into_os_string() };
+    let real = |path: &Path| {
+        path.canonicalize()
+            .with_context(|| format!("there is no {}", path.display()))
+    };
+    let storage = [
+        ("--root", "storage"),
+        ("--runroot", "run"),
+        ("--storage-driver", "vfs"),
+    ]
+    .map(|(option, value)| {
+        let value = if option == "--storage-driver" {
+            value.into()
+        } else {
+            place.work.join(value).into_os_string()
+        };
         [OsString::from(option), value]
     });
     // Debian ships this file in a package that nothing here needs otherwise.
     let policy = place.work.join("policy.json");
-    fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)?;
+    fs::write(
+        &policy,
+        r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
+    )?;
 
     let mut bud = hidden_buildah(&place);
-    bud.args(storage.iter().flatten()).args(["build", "--isolation", "chroot", "--tag", tag]);
+    bud.args(storage.iter().flatten())
+        .args(["build", "--isolation", "chroot", "--tag", tag]);
     bud.arg("--signature-policy").arg(&policy);
     for (name, directory) in build_contexts {
-        bud.arg("--build-context").arg(format!("{name}={}", real(directory)?.display()));
+        bud.arg("--build-context")
+            .arg(format!("{name}={}", real(directory)?.display()));
     }
-    subprocess::logged(bud.arg(real(context)?), &place.log()).with_context(|| format!("building {tag}"))?;
+    subprocess::logged(bud.arg(real(context)?), &place.log())
+        .with_context(|| format!("building {tag}"))?;
 
     let mut push = hidden_buildah(&place);
-    push.args(storage.iter().flatten()).arg("push").arg("--signature-policy").arg(&policy).arg(tag);
-    push.arg(format!("docker-archive:{}:{tag}", place.partial().display()));
-    subprocess::logged(&mut push, &place.log()).with_context(|| format!("writing {tag} to an archive"))?;
+    push.args(storage.iter().flatten())
+        .arg("push")
+        .arg("--signature-policy")
+        .arg(&policy)
+        .arg(tag);
+    push.arg(format!(
+        "docker-archive:{}:{tag}",
+        place.partial().display()
+    ));
+    subprocess::logged(&mut push, &place.log())
+        .with_context(|| format!("writing {tag} to an archive"))?;
     place.finish()
 }
 
@@ -80,14 +106,19 @@ pub fn from_files(files: &[(&Path, &str)], entrypoint: &[&str], tag: &str) -> Re
 pub fn from_programs(programs: &[&Path], entrypoint: &[&str], tag: &str) -> Result<PathBuf> {
     let mut files = BTreeSet::new();
     for program in programs {
-        let name = program.file_name().with_context(|| format!("{} is not a program", program.display()))?;
+        let name = program
+            .file_name()
+            .with_context(|| format!("{} is not a program", program.display()))?;
         files.insert((program.to_path_buf(), format!("/bin/{}", name.display())));
         files.extend(shared_libraries(program)?.into_iter().map(|library| {
             let inside = library.display().to_string();
             (library, inside)
         }));
     }
-    let files: Vec<_> = files.iter().map(|(outside, inside)| (outside.as_path(), inside.as_str())).collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(outside, inside)| (outside.as_path(), inside.as_str()))
+        .collect();
     from_files(&files, entrypoint, tag)
 }
 
@@ -116,8 +147,20 @@ fn parse_libraries(listed: &str) -> Result<Vec<PathBuf>> {
 
 fn hidden_buildah(place: &Place) -> Command {
     let mut command = subprocess::bound("unshare");
-    command.args(["--mount", "--propagation", "private", "--", "sh", "-ec", HIDDEN_STORAGE, "sh"]);
-    command.arg(&place.work).arg("buildah").env("TMPDIR", &place.work);
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "--",
+        "sh",
+        "-ec",
+        HIDDEN_STORAGE,
+        "sh",
+    ]);
+    command
+        .arg(&place.work)
+        .arg("buildah")
+        .env("TMPDIR", &place.work);
     command
 }
 
@@ -129,12 +172,21 @@ struct Place {
 
 impl Place {
     fn of(tag: &str) -> Result<Self> {
-        let images = Cache::open()?.path("images").join(Name::current()?.as_str());
+        let images = Cache::open()?
+            .path("images")
+            .join(Name::current()?.as_str());
         let plain = tag.replace(['/', ':', '@'], "_");
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let work = images.join(format!("{plain}.{}.{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let work = images.join(format!(
+            "{plain}.{}.{}",
+            process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
-        Ok(Self { file: images.join(format!("{plain}.tar")), work })
+        Ok(Self {
+            file: images.join(format!("{plain}.tar")),
+            work,
+        })
     }
 
     fn partial(&self) -> PathBuf {
@@ -146,7 +198,8 @@ impl Place {
     }
 
     fn finish(self) -> Result<PathBuf> {
-        fs::rename(self.partial(), &self.file).with_context(|| format!("writing {}", self.file.display()))?;
+        fs::rename(self.partial(), &self.file)
+            .with_context(|| format!("writing {}", self.file.display()))?;
         Ok(self.file.clone())
     }
 }
@@ -165,8 +218,14 @@ mod tests {
     #[test]
     fn libraries_are_read_from_the_loaders_list() -> Result<()> {
         let listed = "\tlinux-vdso.so.1 (0x7f)\n\tlibm.so.6 => /lib/x/libm.so.6 (0x7f)\n\t/lib64/ld.so.2 (0x7f)\n";
-        assert_eq!(parse_libraries(listed)?, [Path::new("/lib/x/libm.so.6"), Path::new("/lib64/ld.so.2")]);
-        assert_eq!(parse_libraries("\tstatically linked\n")?, Vec::<PathBuf>::new());
+        assert_eq!(
+            parse_libraries(listed)?,
+            [Path::new("/lib/x/libm.so.6"), Path::new("/lib64/ld.so.2")]
+        );
+        assert_eq!(
+            parse_libraries("\tstatically linked\n")?,
+            Vec::<PathBuf>::new()
+        );
         assert!(parse_libraries("\tlibx.so => not found\n").is_err());
         Ok(())
     }

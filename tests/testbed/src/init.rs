@@ -64,7 +64,12 @@ fn prepare_mounts(state: &State, cache: &Path) -> Result<()> {
     fs::create_dir_all(state.root())?;
     change(Some(aside), state.root(), None, MsFlags::MS_MOVE)?;
     // Mounts of pods have to reach their containers.
-    change(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_SHARED)
+    change(
+        None,
+        Path::new("/"),
+        None,
+        MsFlags::MS_REC | MsFlags::MS_SHARED,
+    )
 }
 
 fn bind(source: &Path, target: &Path, flags: MsFlags) -> Result<()> {
@@ -76,7 +81,12 @@ fn bind(source: &Path, target: &Path, flags: MsFlags) -> Result<()> {
 
 fn hide(target: &str, directories: &[&str]) -> Result<()> {
     let target = Path::new(target);
-    change(Some(Path::new("tmpfs")), target, Some("tmpfs"), MsFlags::MS_NOSUID)?;
+    change(
+        Some(Path::new("tmpfs")),
+        target,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID,
+    )?;
     for directory in directories {
         fs::create_dir(target.join(directory))?;
     }
@@ -84,7 +94,8 @@ fn hide(target: &str, directories: &[&str]) -> Result<()> {
 }
 
 fn change(source: Option<&Path>, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<()> {
-    mount(source, target, kind, flags, None::<&str>).with_context(|| format!("mounting {}", target.display()))
+    mount(source, target, kind, flags, None::<&str>)
+        .with_context(|| format!("mounting {}", target.display()))
 }
 
 /// An empty bridge carries the node's address, because not every kernel has dummy links.
@@ -92,8 +103,15 @@ fn prepare_network() -> Result<()> {
     let batch = format!(
         "link set lo up\nlink add node0 type bridge\naddress add {NODE_IP}/32 dev node0\nlink set node0 up\nroute add default dev node0\n"
     );
-    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    ip.stdin.take().context("no pipe to ip")?.write_all(batch.as_bytes())?;
+    let mut ip = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    ip.stdin
+        .take()
+        .context("no pipe to ip")?
+        .write_all(batch.as_bytes())?;
     let status = ip.wait()?;
     ensure!(status.success(), "ip: {status}");
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("enabling forwarding")

@@ -56,7 +56,10 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(
-            !text.is_empty() && text.len() <= LONGEST && text.chars().all(plain) && !text.starts_with('-'),
+            !text.is_empty()
+                && text.len() <= LONGEST
+                && text.chars().all(plain)
+                && !text.starts_with('-'),
             "`{text}` is not a testbed name: use 1 to {LONGEST} lower-case letters, digits and dashes"
         );
         Ok(Self(text.to_owned()))
@@ -82,7 +85,14 @@ mod tests {
 
     #[test]
     fn a_name_that_would_break_a_path_is_refused() {
-        for bad in ["", "a/b", "..", "UPPER", "-flag", "a-name-that-is-far-too-long"] {
+        for bad in [
+            "",
+            "a/b",
+            "..",
+            "UPPER",
+            "-flag",
+            "a-name-that-is-far-too-long",
+        ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }

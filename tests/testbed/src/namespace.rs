@@ -20,8 +20,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    pub(crate) async fn create(cluster: &Cluster, prefix: &str, labels: &[(&str, &str)]) -> Result<Self> {
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    pub(crate) async fn create(
+        cluster: &Cluster,
+        prefix: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<Self> {
+        let labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let object = Object {
             metadata: ObjectMeta {
                 generate_name: Some(format!("{prefix}-")),
@@ -30,9 +36,17 @@ impl Namespace {
             },
             ..Object::default()
         };
-        let created = Api::<Object>::all(cluster.client()).create(&PostParams::default(), &object).await?;
-        let name = created.metadata.name.context("a namespace without a name")?;
-        let namespace = Self { name, cluster: cluster.clone() };
+        let created = Api::<Object>::all(cluster.client())
+            .create(&PostParams::default(), &object)
+            .await?;
+        let name = created
+            .metadata
+            .name
+            .context("a namespace without a name")?;
+        let namespace = Self {
+            name,
+            cluster: cluster.clone(),
+        };
         namespace.wait_for_pods_to_be_possible().await?;
         Ok(namespace)
     }
@@ -51,7 +65,11 @@ impl Namespace {
         api.delete(&self.name, &DeleteParams::default()).await?;
         let deadline = Instant::now() + Duration::from_secs(120);
         while api.get_opt(&self.name).await?.is_some() {
-            anyhow::ensure!(Instant::now() < deadline, "namespace {} does not go away", self.name);
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "namespace {} does not go away",
+                self.name
+            );
             sleep(Duration::from_millis(100)).await;
         }
         Ok(())
@@ -62,13 +80,20 @@ impl Namespace {
         let deadline = Instant::now() + Duration::from_secs(30);
         let client: Client = self.cluster.client();
         loop {
-            let account = Api::<ServiceAccount>::namespaced(client.clone(), &self.name).get_opt("default").await?;
-            let authority =
-                Api::<ConfigMap>::namespaced(client.clone(), &self.name).get_opt("kube-root-ca.crt").await?;
+            let account = Api::<ServiceAccount>::namespaced(client.clone(), &self.name)
+                .get_opt("default")
+                .await?;
+            let authority = Api::<ConfigMap>::namespaced(client.clone(), &self.name)
+                .get_opt("kube-root-ca.crt")
+                .await?;
             if account.and(authority.map(drop)).is_some() {
                 return Ok(());
             }
-            anyhow::ensure!(Instant::now() < deadline, "namespace {} does not get its service account", self.name);
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "namespace {} does not get its service account",
+                self.name
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -77,9 +102,20 @@ impl Namespace {
 impl Drop for Namespace {
     /// Through kubectl, because the test's runtime may be on its way out. Deleting it twice does no harm.
     fn drop(&mut self) {
-        let arguments =
-            ["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found", "--request-timeout=5s"];
+        let arguments = [
+            "delete",
+            "namespace",
+            &self.name,
+            "--wait=false",
+            "--ignore-not-found",
+            "--request-timeout=5s",
+        ];
         let mut kubectl = self.cluster.kubectl(arguments);
-        let _ = kubectl.as_std_mut().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = kubectl
+            .as_std_mut()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
     }
 }

@@ -38,7 +38,15 @@ impl Namespaces {
     pub(crate) fn create(state: &State, cache: &Path) -> Result<Self> {
         let log = File::create(state.log(LOG)).context("creating the log of init")?;
         let mut starter = Command::new("setsid")
-            .args(["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args([
+                "unshare",
+                "--mount",
+                "--net",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
             .args(["--propagation", "slave", "--"])
             .arg(env::current_exe()?)
             .args(arguments(state))
@@ -50,7 +58,11 @@ impl Namespaces {
             .stderr(log)
             .spawn()
             .context("cannot run unshare")?;
-        let pipes = starter.stdin.take().zip(starter.stdout.take()).context("no pipes to init")?;
+        let pipes = starter
+            .stdin
+            .take()
+            .zip(starter.stdout.take())
+            .context("no pipes to init")?;
         let created = first_child(starter.id()).and_then(|init| {
             converse(pipes, state)?;
             Ok(Self { init })
@@ -66,8 +78,12 @@ impl Namespaces {
     /// The namespaces of a testbed that is up, found by what their first process was started with. No file says it, so no file
     /// can be wrong about it.
     pub(crate) fn find(state: &State) -> Option<Self> {
-        let processes = procfs::all().into_iter().map(|stat| stat.id).filter(|id| id.is_alive());
-        let mut inits = processes.filter(|id| procfs::arguments(id.pid).get(1..4) == Some(&arguments(state)));
+        let processes = procfs::all()
+            .into_iter()
+            .map(|stat| stat.id)
+            .filter(|id| id.is_alive());
+        let mut inits =
+            processes.filter(|id| procfs::arguments(id.pid).get(1..4) == Some(&arguments(state)));
         inits.next().map(|init| Self { init })
     }
 
@@ -81,13 +97,16 @@ impl Namespaces {
         let entered = || -> Result<T> {
             let path = format!("/proc/{}/ns/net", self.init.pid);
             let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
-            setns(namespace, CloneFlags::CLONE_NEWNET).context("entering the testbed's network: this needs root")?;
+            setns(namespace, CloneFlags::CLONE_NEWNET)
+                .context("entering the testbed's network: this needs root")?;
             Ok(body())
         };
         // Under the caller's name, because a panic's message begins with it.
         let name = thread::current().name().unwrap_or("testbed").to_owned();
         let joined = thread::scope(|scope| {
-            let thread = thread::Builder::new().name(name).spawn_scoped(scope, entered)?;
+            let thread = thread::Builder::new()
+                .name(name)
+                .spawn_scoped(scope, entered)?;
             Ok::<_, io::Error>(thread.join())
         });
         match joined? {
@@ -111,31 +130,59 @@ impl Namespaces {
             START,
             "sh",
         ]);
-        enter.arg(log).args(command).current_dir("/").env_clear().env("PATH", SYSTEM_PATH);
+        enter
+            .arg(log)
+            .args(command)
+            .current_dir("/")
+            .env_clear()
+            .env("PATH", SYSTEM_PATH);
         // What a program writes to its home or its temporary directory has to go away with the testbed.
-        let root = log.parent().and_then(Path::parent).context("a log outside the state directory")?;
-        enter.env("HOME", root.join("home")).env("TMPDIR", root.join("tmp"));
-        let inner: u32 = subprocess::output(&mut enter)?.trim().parse().context("pid of a started program")?;
-        self.outer(inner).ok_or_else(|| anyhow!("ended at once; its log ends with\n{}", subprocess::tail(log)))
+        let root = log
+            .parent()
+            .and_then(Path::parent)
+            .context("a log outside the state directory")?;
+        enter
+            .env("HOME", root.join("home"))
+            .env("TMPDIR", root.join("tmp"));
+        let inner: u32 = subprocess::output(&mut enter)?
+            .trim()
+            .parse()
+            .context("pid of a started program")?;
+        self.outer(inner).ok_or_else(|| {
+            anyhow!(
+                "ended at once; its log ends with\n{}",
+                subprocess::tail(log)
+            )
+        })
     }
 
     /// The process on the host that has the pid `inner` in the pid namespace.
     fn outer(self, inner: u32) -> Option<ProcessId> {
         let namespace = procfs::namespace(self.init.pid, "pid");
-        let here = |pid| procfs::innermost_pid(pid) == Some(inner) && procfs::namespace(pid, "pid") == namespace;
-        procfs::all().into_iter().map(|stat| stat.id).find(|id| id.is_alive() && here(id.pid))
+        let here = |pid| {
+            procfs::innermost_pid(pid) == Some(inner) && procfs::namespace(pid, "pid") == namespace
+        };
+        procfs::all()
+            .into_iter()
+            .map(|stat| stat.id)
+            .find(|id| id.is_alive() && here(id.pid))
     }
 }
 
 /// Ends everything in the namespaces of a testbed, and the namespaces with it. Nothing to end is fine.
 pub(crate) fn destroy(state: &State) -> Result<()> {
-    let Some(namespaces) = Namespaces::find(state) else { return Ok(()) };
+    let Some(namespaces) = Namespaces::find(state) else {
+        return Ok(());
+    };
     let namespace = procfs::namespace(namespaces.init.pid, "pid");
     namespaces.init.signal(Signal::SIGKILL)?;
     // The first process ends last: the kernel makes it wait until the others are gone.
     let deadline = Instant::now() + PATIENCE;
     while namespaces.init.is_alive() {
-        ensure!(Instant::now() < deadline, "the node's processes ({namespace:?}) do not end");
+        ensure!(
+            Instant::now() < deadline,
+            "the node's processes ({namespace:?}) do not end"
+        );
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
@@ -152,7 +199,10 @@ fn first_child(parent: u32) -> Result<ProcessId> {
         if let Some(child) = procfs::all().into_iter().find(|stat| stat.parent == parent) {
             return Ok(child.id);
         }
-        ensure!(fs::exists(format!("/proc/{parent}"))? && Instant::now() < deadline, "unshare started nothing");
+        ensure!(
+            fs::exists(format!("/proc/{parent}"))? && Instant::now() < deadline,
+            "unshare started nothing"
+        );
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -161,6 +211,10 @@ fn converse((mut to, from): (ChildStdin, ChildStdout), state: &State) -> Result<
     writeln!(to, "{}", init::GO)?;
     let mut answer = String::new();
     BufReader::new(from).read_line(&mut answer)?;
-    ensure!(answer.trim() == init::READY, "init: {}", subprocess::tail(&state.log(LOG)));
+    ensure!(
+        answer.trim() == init::READY,
+        "init: {}",
+        subprocess::tail(&state.log(LOG))
+    );
     Ok(())
 }

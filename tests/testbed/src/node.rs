@@ -69,15 +69,22 @@ impl fmt::Display for Condition {
 
 impl Parts<'_> {
     /// Starts everything; returns once pods can be created and names resolve.
-    pub(crate) async fn start_all(self, tools: &NodeTools, cache: &Path, progress: &Progress) -> Result<()> {
+    pub(crate) async fn start_all(
+        self,
+        tools: &NodeTools,
+        cache: &Path,
+        progress: &Progress,
+    ) -> Result<()> {
         let start = |component: Component| async move {
             let mut step = progress.step(component.name());
             step.doing("starting");
-            self.start(component, component.command(self.state, tools, cache)).await?;
+            self.start(component, component.command(self.state, tools, cache))
+                .await?;
             step.done("ready");
             Ok::<_, anyhow::Error>(())
         };
-        let storage_and_api = async { try_join!(start(Component::Etcd), start(Component::ApiServer)) };
+        let storage_and_api =
+            async { try_join!(start(Component::Etcd), start(Component::ApiServer)) };
         let runtime = async {
             start(Component::Containerd).await?;
             import(self.state, &tools.pause_image).await
@@ -99,7 +106,9 @@ impl Parts<'_> {
 
     /// Starts one component again the way it was started before.
     pub(crate) async fn restart(self, component: Component) -> Result<ProcessId> {
-        let started = self.started(component).with_context(|| format!("{} was never started", component.name()))?;
+        let started = self
+            .started(component)
+            .with_context(|| format!("{} was never started", component.name()))?;
         self.start(component, started.command).await
     }
 
@@ -109,7 +118,10 @@ impl Parts<'_> {
     }
 
     pub(crate) async fn condition(self, component: Component) -> Condition {
-        match self.started(component).and_then(|started| started.id.state()) {
+        match self
+            .started(component)
+            .and_then(|started| started.id.state())
+        {
             None => Condition::Dead,
             Some('T') => Condition::Paused,
             Some(_) if probe::ask(component, self.state).await.is_ok() => Condition::Healthy,
@@ -119,8 +131,12 @@ impl Parts<'_> {
 
     async fn start(self, component: Component, command: Vec<String>) -> Result<ProcessId> {
         let log = self.state.log(component.name());
-        let id = self.namespaces.start(&command, &log).with_context(|| component.name())?;
-        self.state.write_json(record(component), &Started { id, command })?;
+        let id = self
+            .namespaces
+            .start(&command, &log)
+            .with_context(|| component.name())?;
+        self.state
+            .write_json(record(component), &Started { id, command })?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = probe::ask(component, self.state).await;
@@ -128,12 +144,19 @@ impl Parts<'_> {
             match answer {
                 // The answer may be another process's, which holds the port that this one wanted.
                 _ if !id.is_alive() => {
-                    bail!("{} died; its log ends with\n{}", component.name(), subprocess::tail(&log))
+                    bail!(
+                        "{} died; its log ends with\n{}",
+                        component.name(),
+                        subprocess::tail(&log)
+                    )
                 }
                 Ok(()) => return Ok(id),
                 Err(error) if Instant::now() > deadline => {
                     let last = subprocess::tail(&log);
-                    return Err(error.context(format!("{} does not work; its log ends with\n{last}", component.name())));
+                    return Err(error.context(format!(
+                        "{} does not work; its log ends with\n{last}",
+                        component.name()
+                    )));
                 }
                 Err(_) => sleep(INTERVAL).await,
             }
@@ -158,10 +181,23 @@ impl Parts<'_> {
 /// Puts the images of an archive on the node.
 pub(crate) async fn import(state: &State, archive: &Path) -> Result<()> {
     let mut command = Command::new("ctr");
-    command.arg("--address").arg(state.containerd_socket()).args(["--namespace", "k8s.io", "images", "import"]);
-    let output = command.arg(archive).env("PATH", SYSTEM_PATH).kill_on_drop(true).output().await?;
+    command
+        .arg("--address")
+        .arg(state.containerd_socket())
+        .args(["--namespace", "k8s.io", "images", "import"]);
+    let output = command
+        .arg(archive)
+        .env("PATH", SYSTEM_PATH)
+        .kill_on_drop(true)
+        .output()
+        .await?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "importing {}: {}", archive.display(), said.trim());
+    ensure!(
+        output.status.success(),
+        "importing {}: {}",
+        archive.display(),
+        said.trim()
+    );
     Ok(())
 }
 
@@ -172,11 +208,26 @@ fn record(component: Component) -> String {
 /// Node ready, nothing that keeps pods off it, and the objects that every pod mounts.
 async fn pods_are_possible(client: &Client) -> Result<()> {
     let node = Api::<Node>::all(client.clone()).get(NODE_NAME).await?;
-    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let conditions = node
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     ensure!(ready, "the node is not ready");
     let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
-    ensure!(taints.is_empty(), "the node is tainted with {}", taints[0].key);
-    Api::<ServiceAccount>::default_namespaced(client.clone()).get("default").await?;
-    Api::<ConfigMap>::default_namespaced(client.clone()).get("kube-root-ca.crt").await.map(drop).map_err(|e| anyhow!(e))
+    ensure!(
+        taints.is_empty(),
+        "the node is tainted with {}",
+        taints[0].key
+    );
+    Api::<ServiceAccount>::default_namespaced(client.clone())
+        .get("default")
+        .await?;
+    Api::<ConfigMap>::default_namespaced(client.clone())
+        .get("kube-root-ca.crt")
+        .await
+        .map(drop)
+        .map_err(|e| anyhow!(e))
 }

@@ -34,7 +34,10 @@ pub(crate) fn install(progress: &Progress) -> Result<()> {
         return Ok(());
     }
     let list = missing.join(" ");
-    ensure!(geteuid().is_root(), "Debian packages are missing: run `sudo apt-get install {list}`");
+    ensure!(
+        geteuid().is_root(),
+        "Debian packages are missing: run `sudo apt-get install {list}`"
+    );
     let mut step = progress.step("debian packages");
     step.doing(&format!("installing {list}"));
     apt_get(&["update"])?;
@@ -47,7 +50,10 @@ pub(crate) fn install(progress: &Progress) -> Result<()> {
 fn apt_get(arguments: &[&str]) -> Result<()> {
     // Not bound to this process: dpkg must never be cut off in the middle.
     let mut command = Command::new("apt-get");
-    command.arg("--quiet").args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .arg("--quiet")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     subprocess::output(&mut command).map(drop)
 }
 
@@ -58,13 +64,21 @@ fn missing() -> Result<Vec<&'static str>> {
         .args(PACKAGES)
         .stderr(Stdio::null())
         .output()
-        .context("cannot run dpkg-query: the testbed needs Debian or a distribution made from it")?;
+        .context(
+            "cannot run dpkg-query: the testbed needs Debian or a distribution made from it",
+        )?;
     Ok(not_installed(&String::from_utf8_lossy(&listed.stdout)))
 }
 
 fn not_installed(listed: &str) -> Vec<&'static str> {
-    let installed: Vec<_> = listed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
-    PACKAGES.into_iter().filter(|package| !installed.contains(package)).collect()
+    let installed: Vec<_> = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    PACKAGES
+        .into_iter()
+        .filter(|package| !installed.contains(package))
+        .collect()
 }
 
 #[cfg(test)]
@@ -73,7 +87,11 @@ mod tests {
 
     #[test]
     fn a_package_that_was_removed_but_is_still_known_counts_as_missing() {
-        let mut listed: String = PACKAGES.iter().skip(2).map(|package| format!("{package} installed\n")).collect();
+        let mut listed: String = PACKAGES
+            .iter()
+            .skip(2)
+            .map(|package| format!("{package} installed\n"))
+            .collect();
         listed.push_str("buildah config-files\n");
         assert_eq!(not_installed(&listed), ["buildah", "ca-certificates"]);
     }

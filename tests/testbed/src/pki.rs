@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::Result;
 use data_encoding::BASE64;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use serde_json::json;
 
@@ -21,7 +21,11 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Clients of the API server: file name, user, group.
 const CLIENTS: [(&str, &str, Option<&str>); 6] = [
     ("admin", "admin", Some("system:masters")),
-    ("kube-controller-manager", "system:kube-controller-manager", None),
+    (
+        "kube-controller-manager",
+        "system:kube-controller-manager",
+        None,
+    ),
     ("kube-scheduler", "system:kube-scheduler", None),
     ("kubelet", "system:node:node", Some("system:nodes")),
     ("kube-proxy", "system:kube-proxy", None),
@@ -31,18 +35,31 @@ const CLIENTS: [(&str, &str, Option<&str>); 6] = [
 /// Writes every key, certificate and kubeconfig.
 pub(crate) fn write(state: &State) -> Result<()> {
     let authority = Authority::create(state)?;
-    let cluster = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+    let cluster = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "localhost",
+    ];
     let qualified = format!("kubernetes.default.svc.{DOMAIN}");
     let names: Vec<_> = cluster.into_iter().chain([qualified.as_str()]).collect();
     let addresses = [LOCALHOST, NODE_IP, IpAddr::V4(API_SERVICE_IP)];
     authority.server(state, "kube-apiserver", &names, &addresses)?;
     authority.server(state, "kubelet-server", &[NODE_NAME], &[NODE_IP])?;
     authority.server(state, "loopback", &["localhost"], &[LOCALHOST])?;
-    authority.client(state, "apiserver-to-kubelet", "kube-apiserver", Some("system:masters"))?;
+    authority.client(
+        state,
+        "apiserver-to-kubelet",
+        "kube-apiserver",
+        Some("system:masters"),
+    )?;
 
     for (file, user, group) in CLIENTS {
         let (certificate, key) = authority.client(state, file, user, group)?;
-        state.write(format!("pki/{file}.kubeconfig"), authority.kubeconfig(user, &certificate, &key))?;
+        state.write(
+            format!("pki/{file}.kubeconfig"),
+            authority.kubeconfig(user, &certificate, &key),
+        )?;
     }
     std::fs::copy(state.path("pki/admin.kubeconfig"), state.kubeconfig())?;
 
@@ -62,32 +79,65 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject("testbed", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?.pem();
         state.write("pki/ca.crt", &certificate)?;
         // The controller-manager signs CertificateSigningRequests with it.
         state.write("pki/ca.key", key.serialize_pem())?;
-        Ok(Self { certificate, issuer: Issuer::new(params, key) })
+        Ok(Self {
+            certificate,
+            issuer: Issuer::new(params, key),
+        })
     }
 
-    fn server(&self, state: &State, file: &str, names: &[&str], addresses: &[IpAddr]) -> Result<()> {
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+    fn server(
+        &self,
+        state: &State,
+        file: &str,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<()> {
+        let mut params = CertificateParams::new(
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
+        params
+            .subject_alt_names
+            .extend(addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name = subject(file, None);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(state, file, params).map(drop)
     }
 
-    fn client(&self, state: &State, file: &str, user: &str, group: Option<&str>) -> Result<(String, String)> {
+    fn client(
+        &self,
+        state: &State,
+        file: &str,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<(String, String)> {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(user, group);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(state, file, params)
     }
 
-    fn sign(&self, state: &State, file: &str, mut params: CertificateParams) -> Result<(String, String)> {
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    fn sign(
+        &self,
+        state: &State,
+        file: &str,
+        mut params: CertificateParams,
+    ) -> Result<(String, String)> {
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         state.write(format!("pki/{file}.crt"), &certificate)?;

@@ -27,7 +27,8 @@ pub(crate) async fn admin(state: &State) -> Result<Config> {
     // The process may have chosen a provider already; all of them serve.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(state.kubeconfig()).context("reading the kubeconfig")?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.proxy_url = None;
     Ok(config)
 }
@@ -41,20 +42,32 @@ pub(crate) async fn ask(component: Component, state: &State) -> Result<()> {
             Probe::ContainerRuntime => container_runtime(state).await,
         }
     };
-    timeout(PATIENCE, question).await.context("no answer in time")?
+    timeout(PATIENCE, question)
+        .await
+        .context("no answer in time")?
 }
 
 async fn http(state: &State, address: &str, path: &str) -> Result<()> {
     let mut config = admin(state).await?;
     config.cluster_url = address.parse()?;
-    Client::try_from(config)?.request_text(Request::get(path).body(Vec::new())?).await?;
+    Client::try_from(config)?
+        .request_text(Request::get(path).body(Vec::new())?)
+        .await?;
     Ok(())
 }
 
 async fn container_runtime(state: &State) -> Result<()> {
     let mut version = Command::new("ctr");
-    version.arg("--address").arg(state.containerd_socket()).arg("version").env("PATH", SYSTEM_PATH);
-    let status = version.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    version
+        .arg("--address")
+        .arg(state.containerd_socket())
+        .arg("version")
+        .env("PATH", SYSTEM_PATH);
+    let status = version
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     ensure!(status.status().await?.success(), "ctr version failed");
     Ok(())
 }
@@ -62,11 +75,15 @@ async fn container_runtime(state: &State) -> Result<()> {
 async fn dns() -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     socket.connect(SocketAddr::new(NODE_IP, 53)).await?;
-    socket.send(&address_query(&format!("kubernetes.default.svc.{DOMAIN}"))).await?;
+    socket
+        .send(&address_query(&format!("kubernetes.default.svc.{DOMAIN}")))
+        .await?;
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer).await?;
     // The address is the answer's last field; an error or an empty answer does not hold it anywhere.
-    let held = answer[..length].windows(4).any(|bytes| bytes == API_SERVICE_IP.octets());
+    let held = answer[..length]
+        .windows(4)
+        .any(|bytes| bytes == API_SERVICE_IP.octets());
     ensure!(held, "the answer does not hold {API_SERVICE_IP}");
     Ok(())
 }
@@ -89,6 +106,9 @@ mod tests {
 
     #[test]
     fn a_query_holds_the_labels_of_the_name() {
-        assert_eq!(address_query("ab.c")[12..], [2, b'a', b'b', 1, b'c', 0, 0, 1, 0, 1]);
+        assert_eq!(
+            address_query("ab.c")[12..],
+            [2, b'a', b'b', 1, b'c', 0, 0, 1, 0, 1]
+        );
     }
 }

@@ -46,12 +46,20 @@ pub struct Process {
 
 impl Process {
     pub(crate) fn of_component(state: &State, component: Component, id: ProcessId) -> Self {
-        Self { name: component.name().to_owned(), id, origin: Some((state.clone(), component)) }
+        Self {
+            name: component.name().to_owned(),
+            id,
+            origin: Some((state.clone(), component)),
+        }
     }
 
     pub(crate) fn of_container(name: String, pid: u32) -> Result<Self> {
         let id = ProcessId::of(pid).with_context(|| format!("{name} has just ended"))?;
-        Ok(Self { name, id, origin: None })
+        Ok(Self {
+            name,
+            id,
+            origin: None,
+        })
     }
 
     /// A process that a test started itself.
@@ -77,7 +85,9 @@ impl Process {
     /// # Errors
     /// If the process is gone.
     pub fn kill(&self, signal: Signal) -> Result<()> {
-        self.id.signal(signal.into()).with_context(|| self.name.clone())
+        self.id
+            .signal(signal.into())
+            .with_context(|| self.name.clone())
     }
 
     /// Freezes it until the returned guard is dropped.
@@ -86,7 +96,9 @@ impl Process {
     /// If the process is gone.
     pub fn pause(&self) -> Result<Paused> {
         self.kill(Signal::Stop)?;
-        Ok(Paused { process: self.clone() })
+        Ok(Paused {
+            process: self.clone(),
+        })
     }
 
     /// Kills a component if it still runs, starts it again and waits until it works. The handle is the new process then.
@@ -94,8 +106,10 @@ impl Process {
     /// # Errors
     /// If it is not a component's process, or does not start.
     pub async fn restart(&mut self) -> Result<()> {
-        let (state, component) =
-            self.origin.clone().with_context(|| format!("{} is restarted by whoever started it", self.name))?;
+        let (state, component) = self
+            .origin
+            .clone()
+            .with_context(|| format!("{} is restarted by whoever started it", self.name))?;
         let namespaces = Namespaces::find(&state).context("the testbed is gone")?;
         if self.is_alive() {
             self.kill(Signal::Kill)?;
@@ -103,7 +117,12 @@ impl Process {
         while self.is_alive() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        self.id = Parts { state: &state, namespaces }.restart(component).await?;
+        self.id = Parts {
+            state: &state,
+            namespaces,
+        }
+        .restart(component)
+        .await?;
         Ok(())
     }
 }

@@ -42,7 +42,14 @@ impl ProcessId {
     /// Resident memory in bytes.
     pub(crate) fn resident(self) -> Option<u64> {
         let kilobytes = status_field(self.pid, "VmRSS:")?;
-        Some(kilobytes.trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+        Some(
+            kilobytes
+                .trim_end_matches("kB")
+                .trim()
+                .parse::<u64>()
+                .ok()?
+                * 1024,
+        )
     }
 }
 
@@ -67,26 +74,41 @@ impl Stat {
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
         let start = fields.nth(15)?.parse().ok()?;
-        Some(Self { id: ProcessId { pid, start }, state, parent, session })
+        Some(Self {
+            id: ProcessId { pid, start },
+            state,
+            parent,
+            session,
+        })
     }
 }
 
 /// Every process of the machine, zombies included.
 pub(crate) fn all() -> Vec<Stat> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(Stat::read).collect()
 }
 
 /// The pid that a process has in the innermost pid namespace that it is part of.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
-    status_field(pid, "NSpid:")?.split_ascii_whitespace().last()?.parse().ok()
+    status_field(pid, "NSpid:")?
+        .split_ascii_whitespace()
+        .last()?
+        .parse()
+        .ok()
 }
 
 /// The program and the arguments that a process was started with.
 pub(crate) fn arguments(pid: u32) -> Vec<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+    line.split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
 }
 
 /// What tells one namespace of a kind (`pid`, `net`, ...) from another.
@@ -96,7 +118,10 @@ pub(crate) fn namespace(pid: u32, kind: &str) -> Option<PathBuf> {
 
 fn status_field(pid: u32, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .map(|value| value.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -107,7 +132,10 @@ mod tests {
     fn a_command_name_with_brackets_and_spaces_does_not_shift_the_fields() -> Result<()> {
         let line = "7 (a) b) S 3 7 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         let stat = Stat::parse(7, line).context("no parse")?;
-        assert_eq!((stat.state, stat.parent, stat.session, stat.id.start), ('S', 3, 5, 4242));
+        assert_eq!(
+            (stat.state, stat.parent, stat.session, stat.id.start),
+            ('S', 3, 5, 4242)
+        );
         Ok(())
     }
 
@@ -115,7 +143,13 @@ mod tests {
     fn a_pid_with_another_start_time_is_another_process() -> Result<()> {
         let own = ProcessId::of(std::process::id()).context("no own process")?;
         assert!(own.is_alive());
-        assert!(!ProcessId { start: own.start + 1, ..own }.is_alive());
+        assert!(
+            !ProcessId {
+                start: own.start + 1,
+                ..own
+            }
+            .is_alive()
+        );
         Ok(())
     }
 }

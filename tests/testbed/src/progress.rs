@@ -26,12 +26,20 @@ pub(crate) enum Detail {
 
 impl Progress {
     pub(crate) fn new(detail: Detail) -> Self {
-        Self { terminal: stderr().is_terminal().then(MultiProgress::new), detail }
+        Self {
+            terminal: stderr().is_terminal().then(MultiProgress::new),
+            detail,
+        }
     }
 
     /// A step that has not said anything yet.
     pub(crate) fn step(&self, name: impl Into<String>) -> Step<'_> {
-        Step { progress: self, name: name.into(), begun: Instant::now(), bar: None }
+        Step {
+            progress: self,
+            name: name.into(),
+            begun: Instant::now(),
+            bar: None,
+        }
     }
 
     /// A line of its own.
@@ -61,7 +69,9 @@ impl Step<'_> {
         };
         let bar = self.bar.get_or_insert_with(|| {
             let bar = bars.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:<24} {msg} ({elapsed})") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} {prefix:<24} {msg} ({elapsed})")
+            {
                 bar.set_style(style);
             }
             bar.set_prefix(self.name.clone());
@@ -88,7 +98,9 @@ impl Step<'_> {
                 }
                 bar.finish_with_message(format!("{outcome} ({seconds:.1} s)"));
             }
-            None => self.progress.say(&format!("{}: {outcome} ({seconds:.1} s)", self.name)),
+            None => self
+                .progress
+                .say(&format!("{}: {outcome} ({seconds:.1} s)", self.name)),
         }
     }
 }

@@ -25,7 +25,9 @@ const FAREWELL: &str = "done";
 /// Starts the testbed, runs the command in a session of its own, and removes the testbed. Returns the command's exit code.
 pub(crate) fn run(testbed: &Testbed, command: &[String]) -> Result<u8> {
     let mut guardian = Guardian::start(testbed)?;
-    let outcome = testbed.up().and_then(|()| supervise(testbed, command, &mut guardian));
+    let outcome = testbed
+        .up()
+        .and_then(|()| supervise(testbed, command, &mut guardian));
     let removed = testbed.down();
     // Without the farewell the guardian tries once more what we could not do.
     removed?;
@@ -107,7 +109,9 @@ fn wait(child: &mut Child) -> Result<u8> {
                 end_session(child.id(), Signal::try_from(signal)?);
                 deadline = Some(Instant::now() + GRACE);
             }
-            (_, Some(deadline)) if Instant::now() > deadline => end_session(child.id(), Signal::SIGKILL),
+            (_, Some(deadline)) if Instant::now() > deadline => {
+                end_session(child.id(), Signal::SIGKILL)
+            }
             _ => thread::sleep(INTERVAL),
         }
     }
@@ -124,7 +128,9 @@ fn by_signal(signal: i32) -> u8 {
 }
 
 fn members(session: u32) -> Vec<procfs::ProcessId> {
-    let alive = procfs::all().into_iter().filter(|stat| stat.session == session && stat.id.is_alive());
+    let alive = procfs::all()
+        .into_iter()
+        .filter(|stat| stat.session == session && stat.id.is_alive());
     alive.map(|stat| stat.id).collect()
 }
 
@@ -147,7 +153,9 @@ mod tests {
 
     #[test]
     fn a_session_is_ended_with_the_members_that_left_its_process_group() -> Result<()> {
-        let mut child = Command::new("setsid").args(["sh", "-c", "sleep 60 & sleep 60; true"]).spawn()?;
+        let mut child = Command::new("setsid")
+            .args(["sh", "-c", "sleep 60 & sleep 60; true"])
+            .spawn()?;
         while members(child.id()).len() < 3 {
             thread::sleep(INTERVAL);
         }
@@ -156,7 +164,11 @@ mod tests {
         // A killed process that is not our child ends in its own time.
         let deadline = Instant::now() + GRACE;
         while !members(child.id()).is_empty() {
-            assert!(Instant::now() < deadline, "{:?} outlived SIGKILL", members(child.id()));
+            assert!(
+                Instant::now() < deadline,
+                "{:?} outlived SIGKILL",
+                members(child.id())
+            );
             thread::sleep(INTERVAL);
         }
         Ok(())

@@ -33,7 +33,15 @@ pub(crate) fn write(state: &State) -> Result<()> {
     state.write("Corefile", corefile(state))?;
     // For pods with `dnsPolicy: Default`: the host's resolver cannot be reached from the node.
     state.write("resolv.conf", format!("nameserver {NODE_IP}\n"))?;
-    for directory in ["etcd", "kubelet/volume-plugins", "pods", "log", "home", "tmp", "cni/addresses"] {
+    for directory in [
+        "etcd",
+        "kubelet/volume-plugins",
+        "pods",
+        "log",
+        "home",
+        "tmp",
+        "cni/addresses",
+    ] {
         state.directory(directory)?;
     }
     Ok(())

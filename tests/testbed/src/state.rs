@@ -78,7 +78,11 @@ impl State {
     }
 
     /// Writes a file as a whole or not at all, so that a reader never sees half of it.
-    pub(crate) fn write(&self, relative: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+    pub(crate) fn write(
+        &self,
+        relative: impl AsRef<Path>,
+        content: impl AsRef<[u8]>,
+    ) -> Result<PathBuf> {
         let path = self.path(relative);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
@@ -89,7 +93,11 @@ impl State {
         Ok(path)
     }
 
-    pub(crate) fn write_json(&self, relative: impl AsRef<Path>, value: &impl Serialize) -> Result<PathBuf> {
+    pub(crate) fn write_json(
+        &self,
+        relative: impl AsRef<Path>,
+        value: &impl Serialize,
+    ) -> Result<PathBuf> {
         self.write(relative, serde_json::to_vec_pretty(value)?)
     }
 
@@ -107,7 +115,8 @@ impl State {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened.with_context(|| format!("opening {}", path.display()))?,
             };
-            file.lock().with_context(|| format!("locking {}", path.display()))?;
+            file.lock()
+                .with_context(|| format!("locking {}", path.display()))?;
             // A holder that removed the testbed removed this file as well: what we hold then guards nothing.
             let held = file.metadata()?.ino();
             if fs::metadata(&path).is_ok_and(|current| current.ino() == held) {

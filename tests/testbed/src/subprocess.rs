@@ -26,10 +26,19 @@ pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
 /// Runs a quick command and returns what it wrote to standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let what = describe(command);
-    let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))?;
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {what}"))?;
     if !status.success() {
-        bail!("{what}: {status}\n{}", last_lines(&String::from_utf8_lossy(&stderr)));
+        bail!(
+            "{what}: {status}\n{}",
+            last_lines(&String::from_utf8_lossy(&stderr))
+        );
     }
     String::from_utf8(stdout).with_context(|| format!("{what}: output"))
 }
@@ -38,8 +47,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
     let what = describe(command);
     let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-    let mut child = command.spawn().with_context(|| format!("cannot run {what}"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run {what}"))?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -74,8 +88,20 @@ fn last_lines(text: &str) -> String {
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-    let start = words.iter().position(|word| word == "--").filter(|_| words[0] == "setpriv").map_or(0, |at| at + 1);
-    format!("`{}`", words[start..].iter().take(3).map(AsRef::as_ref).collect::<Vec<_>>().join(" "))
+    let start = words
+        .iter()
+        .position(|word| word == "--")
+        .filter(|_| words[0] == "setpriv")
+        .map_or(0, |at| at + 1);
+    format!(
+        "`{}`",
+        words[start..]
+            .iter()
+            .take(3)
+            .map(AsRef::as_ref)
+            .collect::<Vec<_>>()
+            .join(" ")
+    )
 }
 
 #[cfg(test)]
@@ -84,8 +110,13 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_says_which_it_was_and_what_it_printed_last() {
-        let error = output(Command::new("sh").args(["-c", "echo seen >&2; exit 3"])).unwrap_err().to_string();
-        assert!(error.starts_with("`sh -c echo seen") && error.contains("exit status: 3\nseen"), "{error}");
+        let error = output(Command::new("sh").args(["-c", "echo seen >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("`sh -c echo seen") && error.contains("exit status: 3\nseen"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -30,8 +30,14 @@ use crate::{name, pki, tools};
 const IDENTITY: &str = "identity";
 
 /// Variables that would send requests for the cluster through a proxy of the host.
-pub(crate) const PROXIES: [&str; 6] =
-    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+pub(crate) const PROXIES: [&str; 6] = [
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+];
 
 /// One component's line in the status table.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +57,10 @@ pub(crate) struct Testbed {
 
 impl Testbed {
     pub(crate) fn of(name: Name) -> Self {
-        Self { state: State::of(name), progress: Progress::new(Detail::All) }
+        Self {
+            state: State::of(name),
+            progress: Progress::new(Detail::All),
+        }
     }
 
     pub(crate) fn name(&self) -> &Name {
@@ -80,21 +89,27 @@ impl Testbed {
     fn up_alone(&self) -> Result<()> {
         let begun = Instant::now();
         if self.is_current()? {
-            self.progress.say(&format!("testbed {} is already up", self.name()));
+            self.progress
+                .say(&format!("testbed {} is already up", self.name()));
             return Ok(());
         }
         if self.state.root().exists() {
-            self.progress.say(&format!("testbed {} is there, but broken or out of date: starting anew", self.name()));
+            self.progress.say(&format!(
+                "testbed {} is there, but broken or out of date: starting anew",
+                self.name()
+            ));
         }
         let cache = Cache::open()?;
         let tools = tools::node(&cache, &self.progress)?;
         self.take_down()?;
         if let Err(error) = self.start(&tools, &cache) {
-            self.take_down().context("cleaning up after a failed start")?;
+            self.take_down()
+                .context("cleaning up after a failed start")?;
             return Err(error);
         }
         let seconds = begun.elapsed().as_secs_f32();
-        self.progress.say(&format!("testbed {} is up ({seconds:.1} s)", self.name()));
+        self.progress
+            .say(&format!("testbed {} is up ({seconds:.1} s)", self.name()));
         Ok(())
     }
 
@@ -108,12 +123,25 @@ impl Testbed {
 
     /// The state of every component, or none if there is no node.
     pub(crate) fn status(&self) -> Result<Option<Vec<Line>>> {
-        let Some(namespaces) = Namespaces::find(&self.state) else { return Ok(None) };
-        let parts = Parts { state: &self.state, namespaces };
+        let Some(namespaces) = Namespaces::find(&self.state) else {
+            return Ok(None);
+        };
+        let parts = Parts {
+            state: &self.state,
+            namespaces,
+        };
         let line = |component| async move {
-            let id = parts.started(component).map(|started| started.id).filter(|id| id.is_alive());
+            let id = parts
+                .started(component)
+                .map(|started| started.id)
+                .filter(|id| id.is_alive());
             let resident = id.and_then(|id| id.resident()).unwrap_or_default();
-            Line { component, condition: parts.condition(component).await, pid: id.map(|id| id.pid), resident }
+            Line {
+                component,
+                condition: parts.condition(component).await,
+                pid: id.map(|id| id.pid),
+                resident,
+            }
         };
         let all = || Ok(runtime()?.block_on(join_all(Component::ALL.map(line))));
         namespaces.in_network(all)?.map(Some)
@@ -129,7 +157,10 @@ impl Testbed {
     pub(crate) fn command_in_network(&self, command: &[String]) -> Result<Command> {
         let init = self.namespaces()?.init();
         let mut enter = Command::new("nsenter");
-        enter.arg(format!("--net=/proc/{init}/ns/net")).arg("--").args(command);
+        enter
+            .arg(format!("--net=/proc/{init}/ns/net"))
+            .arg("--")
+            .args(command);
         self.set_environment(&mut enter)?;
         Ok(enter)
     }
@@ -137,7 +168,10 @@ impl Testbed {
     /// Makes a command find this testbed, its kubeconfig and the tools.
     pub(crate) fn set_environment(&self, command: &mut Command) -> Result<()> {
         let inherited = env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{inherited}", tools::path(&Cache::open()?)?));
+        command.env(
+            "PATH",
+            format!("{}:{inherited}", tools::path(&Cache::open()?)?),
+        );
         command.env(name::VARIABLE, self.name().as_str());
         command.envs(client_variables(&self.state));
         for variable in PROXIES {
@@ -157,7 +191,10 @@ impl Testbed {
             return Ok(false);
         }
         let lines = self.status()?.unwrap_or_default();
-        Ok(!lines.is_empty() && lines.iter().all(|line| line.condition == Condition::Healthy))
+        Ok(!lines.is_empty()
+            && lines
+                .iter()
+                .all(|line| line.condition == Condition::Healthy))
     }
 
     fn start(&self, tools: &tools::NodeTools, cache: &Cache) -> Result<()> {
@@ -168,8 +205,13 @@ impl Testbed {
         cgroup::create(self.name())?;
         let namespaces = Namespaces::create(&self.state, cache.root())?;
         step.done("ready");
-        let parts = Parts { state: &self.state, namespaces };
-        namespaces.in_network(|| runtime()?.block_on(parts.start_all(tools, cache.root(), &self.progress)))??;
+        let parts = Parts {
+            state: &self.state,
+            namespaces,
+        };
+        namespaces.in_network(|| {
+            runtime()?.block_on(parts.start_all(tools, cache.root(), &self.progress))
+        })??;
         self.state.write(IDENTITY, identity()?)?;
         Ok(())
     }
@@ -183,9 +225,17 @@ impl Testbed {
 
 /// What a node is started from: its programs, and the parts of this crate that configure them.
 fn identity() -> Result<String> {
-    let sources =
-        [include_str!("component.rs"), include_str!("settings.rs"), include_str!("pki.rs"), include_str!("init.rs")];
-    Ok(format!("{} {}", tools::node_identity()?, digest::of_bytes(sources.concat().as_bytes())))
+    let sources = [
+        include_str!("component.rs"),
+        include_str!("settings.rs"),
+        include_str!("pki.rs"),
+        include_str!("init.rs"),
+    ];
+    Ok(format!(
+        "{} {}",
+        tools::node_identity()?,
+        digest::of_bytes(sources.concat().as_bytes())
+    ))
 }
 
 /// What helm and kubectl need in order to use a testbed, and to write nowhere else.
@@ -200,5 +250,8 @@ pub(crate) fn client_variables(state: &State) -> [(&'static str, PathBuf); 5] {
 }
 
 fn runtime() -> Result<Runtime> {
-    Builder::new_current_thread().enable_all().build().context("async runtime")
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("async runtime")
 }

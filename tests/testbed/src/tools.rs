@@ -33,7 +33,11 @@ trait Tool: Sync {
     fn make(&self, scratch: &Scratch) -> Result<()>;
 
     fn key(&self) -> Result<String> {
-        Ok(format!("{}-{}", self.label(), &digest::of_bytes(self.inputs()?.as_bytes())[..12]))
+        Ok(format!(
+            "{}-{}",
+            self.label(),
+            &digest::of_bytes(self.inputs()?.as_bytes())[..12]
+        ))
     }
 }
 
@@ -41,7 +45,14 @@ trait Tool: Sync {
 const NODE: [&dyn Tool; 4] = [&KUBERNETES, &ETCD, &COREDNS, &pause::PAUSE];
 
 /// What a person or a test runs against it; these are in the PATH of `exec` and `run`.
-const USER: [&dyn Tool; 6] = [&CLIENTS, &npm::ANVIL, &CARGO_NEXTEST, &CARGO_DENY, &CARGO_LLVM_COV, &CARGO_SHEAR];
+const USER: [&dyn Tool; 6] = [
+    &CLIENTS,
+    &npm::ANVIL,
+    &CARGO_NEXTEST,
+    &CARGO_DENY,
+    &CARGO_LLVM_COV,
+    &CARGO_SHEAR,
+];
 
 /// The directories of a node's programs.
 #[derive(Clone, Debug)]
@@ -58,7 +69,12 @@ pub(crate) fn node(cache: &Cache, progress: &Progress) -> Result<NodeTools> {
     let [kubernetes, etcd, coredns, pause] = NODE.map(|tool| ensure(tool, cache, progress));
     // Nobody can use a node without kubectl.
     ensure(&CLIENTS, cache, progress)?;
-    Ok(NodeTools { kubernetes: kubernetes?, etcd: etcd?, coredns: coredns?, pause_image: pause?.join(pause::ARCHIVE) })
+    Ok(NodeTools {
+        kubernetes: kubernetes?,
+        etcd: etcd?,
+        coredns: coredns?,
+        pause_image: pause?.join(pause::ARCHIVE),
+    })
 }
 
 /// Makes everything, where it is missing or damaged.
@@ -71,9 +87,16 @@ pub(crate) fn all(cache: &Cache, progress: &Progress) -> Result<()> {
 
 /// The directories with the user's programs, in the form of a PATH; those that are not in the cache are left out.
 pub(crate) fn path(cache: &Cache) -> Result<String> {
-    let directories: Result<Vec<_>> = USER.iter().map(|tool| Ok(cache.path(&tool.key()?))).collect();
-    let present = directories?.into_iter().filter(|directory| directory.exists());
-    Ok(std::env::join_paths(present)?.to_string_lossy().into_owned())
+    let directories: Result<Vec<_>> = USER
+        .iter()
+        .map(|tool| Ok(cache.path(&tool.key()?)))
+        .collect();
+    let present = directories?
+        .into_iter()
+        .filter(|directory| directory.exists());
+    Ok(std::env::join_paths(present)?
+        .to_string_lossy()
+        .into_owned())
 }
 
 /// What identifies the set of a node's programs.
@@ -96,7 +119,11 @@ pub fn anvil() -> Result<PathBuf> {
     if let Some(found) = FOUND.get() {
         return Ok(found.clone());
     }
-    let directory = ensure(&npm::ANVIL, &Cache::open()?, &Progress::new(Detail::Changes))?;
+    let directory = ensure(
+        &npm::ANVIL,
+        &Cache::open()?,
+        &Progress::new(Detail::Changes),
+    )?;
     Ok(FOUND.get_or_init(|| directory.join("anvil")).clone())
 }
 

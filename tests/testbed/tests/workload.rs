@@ -1,6 +1,11 @@
 //! What the cluster does with pods, on this checkout's testbed. These tests leave everyone else's objects alone.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +23,12 @@ const SHELL: &str = "localhost/testbed-shell:1";
 /// An image with a shell, a name lookup, and a server: programs of the host with the libraries they need.
 async fn load_shell(cluster: &Cluster) {
     let anvil = tools::anvil().unwrap();
-    let programs = [Path::new("/bin/bash"), Path::new("/usr/bin/getent"), Path::new("/bin/sleep"), anvil.as_path()];
+    let programs = [
+        Path::new("/bin/bash"),
+        Path::new("/usr/bin/getent"),
+        Path::new("/bin/sleep"),
+        anvil.as_path(),
+    ];
     let archive = image::from_programs(&programs, &["/bin/bash"], SHELL).unwrap();
     cluster.load(&archive).await.unwrap();
 }
@@ -55,9 +65,16 @@ async fn until(pods: &Api<Pod>, name: &str, wanted: impl Fn(&ContainerState) -> 
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let pod = pods.get(name).await.unwrap();
-        let containers =
-            pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-        if containers.iter().filter_map(|container| container.state.as_ref()).any(&wanted) {
+        let containers = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.container_statuses.as_deref())
+            .unwrap_or_default();
+        if containers
+            .iter()
+            .filter_map(|container| container.state.as_ref())
+            .any(&wanted)
+        {
             return pod;
         }
         assert!(Instant::now() < deadline, "pod {name}: {:?}", pod.status);
@@ -67,7 +84,11 @@ async fn until(pods: &Api<Pod>, name: &str, wanted: impl Fn(&ContainerState) -> 
 
 async fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
     let output = cluster.kubectl(arguments).output().await.unwrap();
-    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "kubectl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -77,24 +98,53 @@ fn a_restricted_pod_resolves_names_reaches_services_and_can_be_looked_into() {
         load_shell(&cluster).await;
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
         let namespace = cluster.namespace_with_labels("workload", &restricted).await;
-        create(&cluster, &namespace, pod("chain", &["/bin/anvil", "--host", "0.0.0.0"])).await;
+        create(
+            &cluster,
+            &namespace,
+            pod("chain", &["/bin/anvil", "--host", "0.0.0.0"]),
+        )
+        .await;
         create(&cluster, &namespace, pod("client", &["/bin/sleep", "1000"])).await;
-        let chain = ["-n", namespace.name(), "expose", "pod", "chain", "--port=8545"];
+        let chain = [
+            "-n",
+            namespace.name(),
+            "expose",
+            "pod",
+            "chain",
+            "--port=8545",
+        ];
         kubectl(&cluster, &chain).await;
 
         let service = format!("chain.{}.svc.cluster.local", namespace.name());
         let exec = |script: String| {
-            let arguments = ["-n", namespace.name(), "exec", "client", "--", "/bin/bash", "-c"].map(str::to_owned);
-            cluster.kubectl(arguments.into_iter().chain([script])).output()
+            let arguments = [
+                "-n",
+                namespace.name(),
+                "exec",
+                "client",
+                "--",
+                "/bin/bash",
+                "-c",
+            ]
+            .map(str::to_owned);
+            cluster
+                .kubectl(arguments.into_iter().chain([script]))
+                .output()
         };
-        let resolved = exec(format!("getent hosts {service} kubernetes.default")).await.unwrap();
+        let resolved = exec(format!("getent hosts {service} kubernetes.default"))
+            .await
+            .unwrap();
         let resolved = String::from_utf8(resolved.stdout).unwrap();
-        assert!(resolved.contains(&service) && resolved.contains("10.96.0.1"), "{resolved}");
+        assert!(
+            resolved.contains(&service) && resolved.contains("10.96.0.1"),
+            "{resolved}"
+        );
 
         // kube-proxy takes about a second to learn of a new Service.
         let request = r#"POST / HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{"id":1,"jsonrpc":"2.0","method":"eth_chainId","params":[] }"#;
-        let script =
-            format!("exec 3<>/dev/tcp/{service}/8545; printf '{request}' >&3; read -d '' -u 3 all; echo \"$all\"");
+        let script = format!(
+            "exec 3<>/dev/tcp/{service}/8545; printf '{request}' >&3; read -d '' -u 3 all; echo \"$all\""
+        );
         let mut answer = String::new();
         for _ in 0..50 {
             answer = String::from_utf8(exec(script.clone()).await.unwrap().stdout).unwrap();
@@ -104,7 +154,9 @@ fn a_restricted_pod_resolves_names_reaches_services_and_can_be_looked_into() {
             sleep(Duration::from_millis(100)).await;
         }
         assert!(answer.contains("0x7a69"), "{answer}");
-        let api = exec("exec 3<>/dev/tcp/kubernetes.default/443 && echo reached".to_owned()).await.unwrap();
+        let api = exec("exec 3<>/dev/tcp/kubernetes.default/443 && echo reached".to_owned())
+            .await
+            .unwrap();
         assert_eq!(api.stdout, b"reached\n");
 
         let log = kubectl(&cluster, &["-n", namespace.name(), "logs", "chain"]).await;
@@ -118,8 +170,16 @@ fn a_container_that_was_killed_is_reported_and_runs_again_in_the_same_pod() {
     testbed::test(async |cluster| {
         load_shell(&cluster).await;
         let namespace = cluster.namespace("killed").await;
-        create(&cluster, &namespace, pod("sleeper", &["/bin/sleep", "1000"])).await;
-        let before = cluster.container(namespace.name(), "sleeper", "main").await.unwrap();
+        create(
+            &cluster,
+            &namespace,
+            pod("sleeper", &["/bin/sleep", "1000"]),
+        )
+        .await;
+        let before = cluster
+            .container(namespace.name(), "sleeper", "main")
+            .await
+            .unwrap();
         let command = fs::read_to_string(format!("/proc/{}/cmdline", before.pid())).unwrap();
         assert_eq!(command, "/bin/sleep\u{0}1000\u{0}");
 
@@ -135,8 +195,14 @@ fn a_container_that_was_killed_is_reported_and_runs_again_in_the_same_pod() {
             assert!(Instant::now() < deadline, "{status:?}");
             sleep(Duration::from_millis(50)).await;
         };
-        assert_eq!(status.last_state.unwrap().terminated.unwrap().exit_code, 137);
-        let after = cluster.container(namespace.name(), "sleeper", "main").await.unwrap();
+        assert_eq!(
+            status.last_state.unwrap().terminated.unwrap().exit_code,
+            137
+        );
+        let after = cluster
+            .container(namespace.name(), "sleeper", "main")
+            .await
+            .unwrap();
         assert_ne!(before.pid(), after.pid());
         assert!(!before.is_alive() && before.kill(Signal::Kill).is_err());
     });
@@ -148,14 +214,31 @@ fn the_audit_log_has_a_request_once_it_is_answered() {
         let mut audit = cluster.audit().unwrap();
         let namespace = cluster.namespace("audited").await;
         let object = json!({ "metadata": { "name": "settings" } });
-        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(cluster.client(), namespace.name());
-        maps.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
+            Api::namespaced(cluster.client(), namespace.name());
+        maps.create(
+            &PostParams::default(),
+            &serde_json::from_value(object).unwrap(),
+        )
+        .await
+        .unwrap();
         let entries = audit.read().unwrap();
-        let created = entries.iter().find(|entry| entry.resource == "configmaps" && entry.name == "settings");
+        let created = entries
+            .iter()
+            .find(|entry| entry.resource == "configmaps" && entry.name == "settings");
         let created = created.expect("an entry for the request");
-        assert_eq!((created.user.as_str(), created.verb.as_str(), created.code), ("admin", "create", 201));
+        assert_eq!(
+            (created.user.as_str(), created.verb.as_str(), created.code),
+            ("admin", "create", 201)
+        );
         assert_eq!(created.namespace, namespace.name());
-        assert!(audit.read().unwrap().iter().all(|entry| entry.name != "settings"));
+        assert!(
+            audit
+                .read()
+                .unwrap()
+                .iter()
+                .all(|entry| entry.name != "settings")
+        );
     });
 }
 
@@ -182,9 +265,14 @@ fn an_image_is_built_from_a_dockerfile_with_a_stage_replaced_by_a_directory() {
         let dockerfile = "FROM compiler AS build\nRUN false\n\nFROM scratch\nCOPY --from=build /answer /answer\n";
         fs::write(context.join("Dockerfile"), dockerfile).unwrap();
         fs::write(built.join("answer"), "42").unwrap();
-        let archive = image::build(&context, &[("build", &built)], "localhost/testbed-built:1").unwrap();
+        let archive =
+            image::build(&context, &[("build", &built)], "localhost/testbed-built:1").unwrap();
         cluster.load(&archive).await.unwrap();
-        let images = cluster.kubectl(["get", "node", "node", "-o", "json"]).output().await.unwrap();
+        let images = cluster
+            .kubectl(["get", "node", "node", "-o", "json"])
+            .output()
+            .await
+            .unwrap();
         let node: Value = serde_json::from_slice(&images.stdout).unwrap();
         assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], "v1.34.4");
     });

@@ -8,7 +8,9 @@ use crate::metrics::Loop;
 /// What is told of a takeover.
 fn acquired(replica: &Replica, cause: &str) -> (f64, f64) {
     let series = |what: &str| {
-        replica.metric(&format!("serviceoffer_leader_acquire_latency_seconds_{what}{{cause=\"{cause}\"}} "))
+        replica.metric(&format!(
+            "serviceoffer_leader_acquire_latency_seconds_{what}{{cause=\"{cause}\"}} "
+        ))
     };
     (series("count"), series("sum"))
 }
@@ -18,15 +20,27 @@ async fn the_next_candidate_writes_as_soon_as_it_sees_the_release() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     leader.rests_when_asked().leave.cancel();
-    server.until("leases", LEASE, |lease| holder(lease) == Some("")).await;
+    server
+        .until("leases", LEASE, |lease| holder(lease) == Some(""))
+        .await;
     let released = last_change(&server);
     standby.leads().await;
-    assert!(released.elapsed() < 50 * SECOND / 1000, "{:?}", released.elapsed());
+    assert!(
+        released.elapsed() < 50 * SECOND / 1000,
+        "{:?}",
+        released.elapsed()
+    );
     let write = standby.link.calls("update leases")[0];
     assert!(write - released <= SECOND / 1000, "{:?}", write - released);
     let (count, seconds) = acquired(&standby, "release");
     assert!(count == 1.0 && seconds > 0.0 && seconds < 0.05, "{seconds}");
-    assert_eq!(leader.departs().await, Departure { exit: Exit::Clean, stalled: false });
+    assert_eq!(
+        leader.departs().await,
+        Departure {
+            exit: Exit::Clean,
+            stalled: false
+        }
+    );
     assert_eq!(standby.transitions(), 2.0);
 }
 
@@ -44,11 +58,19 @@ async fn the_fence_is_closed_before_the_release_leaves_and_the_process_ends_afte
         }
     });
     // Longer than a renewal and shorter than the patience with a release.
-    leader.link.breaks("update leases", Fault::CommitLate(2 * SECOND));
+    leader
+        .link
+        .breaks("update leases", Fault::CommitLate(2 * SECOND));
     leader.rests_when_asked().leave.cancel();
     let exit = leader.departs().await.exit;
-    let released = server.changes("leases").into_iter().find(|change| holder(Some(&change.object)) == Some(""));
-    assert!(released.is_some_and(|released| released.at <= Instant::now()), "it ended before it had released");
+    let released = server
+        .changes("leases")
+        .into_iter()
+        .find(|change| holder(Some(&change.object)) == Some(""));
+    assert!(
+        released.is_some_and(|released| released.at <= Instant::now()),
+        "it ended before it had released"
+    );
     assert_eq!((exit, &**open.lock().unwrap()), (Exit::Clean, &[false][..]));
     standby.leads().await;
 }
@@ -60,10 +82,17 @@ async fn work_that_does_not_come_to_rest_keeps_its_lease_until_it_runs_out() {
     let (end, asked) = (leader.end_of_term(), Instant::now());
     leader.leave.cancel();
     assert_eq!(leader.departs().await.exit, Exit::Unreleased);
-    assert_eq!(end.await.unwrap() - asked, 25 * SECOND, "it led for as long as the work might need it");
+    assert_eq!(
+        end.await.unwrap() - asked,
+        25 * SECOND,
+        "it led for as long as the work might need it"
+    );
     assert_eq!(holder(server.get("leases", LEASE).as_ref()), Some("pod-a"));
     let renewed = last_change(&server);
-    assert!(asked.elapsed() - renewed.elapsed() > 18 * SECOND, "it went on renewing");
+    assert!(
+        asked.elapsed() - renewed.elapsed() > 18 * SECOND,
+        "it went on renewing"
+    );
     standby.leads().await;
     assert!(renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 30 * SECOND + 2 * SLACK);
     let (count, seconds) = acquired(&standby, "expiry");
@@ -76,14 +105,25 @@ async fn a_release_that_meets_a_conflict_is_repeated() {
     let leader = Replica::start(&server, "pod-a");
     leader.leads().await;
     leader.link.silences_watches();
-    server.edit("leases", LEASE, |lease| lease["metadata"]["labels"]["team"] = json!("a"));
+    server.edit("leases", LEASE, |lease| {
+        lease["metadata"]["labels"]["team"] = json!("a")
+    });
     leader.rests_when_asked().leave.cancel();
     let begun = Instant::now();
     let link = leader.link.clone();
     assert_eq!(leader.departs().await.exit, Exit::Clean);
     let lease = server.get("leases", LEASE).unwrap();
-    assert_eq!((holder(Some(&lease)), &lease["metadata"]["labels"]["team"]), (Some(""), &json!("a")));
-    assert_eq!(link.calls("update leases").into_iter().filter(|at| *at >= begun).count(), 2);
+    assert_eq!(
+        (holder(Some(&lease)), &lease["metadata"]["labels"]["team"]),
+        (Some(""), &json!("a"))
+    );
+    assert_eq!(
+        link.calls("update leases")
+            .into_iter()
+            .filter(|at| *at >= begun)
+            .count(),
+        2
+    );
     assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
 }
 
@@ -104,8 +144,15 @@ async fn a_release_outlasts_refusals_and_is_given_up_after_three_seconds() {
         let begun = Instant::now();
         leader.rests_when_asked().leave.cancel();
         assert_eq!(leader.departs().await.exit, exit, "{fault:?} {times}");
-        assert!(begun.elapsed() < 3 * SECOND + SLACK, "{fault:?}: {:?}", begun.elapsed());
-        assert!(end.await.unwrap() <= begun + SLACK, "{fault:?}: whatever becomes of the release, the fence is closed");
+        assert!(
+            begun.elapsed() < 3 * SECOND + SLACK,
+            "{fault:?}: {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            end.await.unwrap() <= begun + SLACK,
+            "{fault:?}: whatever becomes of the release, the fence is closed"
+        );
     }
 }
 
@@ -115,8 +162,17 @@ async fn a_standby_that_is_asked_to_leave_ends_at_once_and_writes_nothing() {
     let (leader, standby) = pair(&server).await;
     let (asked, link) = (Instant::now(), standby.link.clone());
     standby.leave.cancel();
-    assert_eq!(standby.departs().await, Departure { exit: Exit::Clean, stalled: false });
-    assert_eq!((asked.elapsed(), link.tally(asked)), (Duration::ZERO, Default::default()));
+    assert_eq!(
+        standby.departs().await,
+        Departure {
+            exit: Exit::Clean,
+            stalled: false
+        }
+    );
+    assert_eq!(
+        (asked.elapsed(), link.tally(asked)),
+        (Duration::ZERO, Default::default())
+    );
     assert!(leader.is_leading());
 }
 
@@ -130,9 +186,14 @@ async fn a_leader_that_sees_another_holder_stops_at_once_and_ends() {
     leader.link.breaks("patch events", Fault::Hang);
     let end = leader.end_of_term();
     let taken = Instant::now();
-    server.edit("leases", LEASE, |lease| lease["spec"]["holderIdentity"] = json!("pod-z"));
+    server.edit("leases", LEASE, |lease| {
+        lease["spec"]["holderIdentity"] = json!("pod-z")
+    });
     assert!(end.await.unwrap() - taken <= SECOND / 1000);
-    assert_eq!(leader.metric("leader_election_master_status{name=\"controller\"} "), 0.0);
+    assert_eq!(
+        leader.metric("leader_election_master_status{name=\"controller\"} "),
+        0.0
+    );
     assert_eq!(leader.departs().await.exit, Exit::Lost);
     assert!(taken.elapsed() <= SECOND + SLACK, "{:?}", taken.elapsed());
 }
@@ -145,7 +206,9 @@ async fn a_leader_whose_watch_is_silent_finds_another_holder_with_its_next_renew
     leader.link.silences_watches();
     let end = leader.end_of_term();
     let taken = Instant::now();
-    server.edit("leases", LEASE, |lease| lease["spec"]["holderIdentity"] = json!("pod-z"));
+    server.edit("leases", LEASE, |lease| {
+        lease["spec"]["holderIdentity"] = json!("pod-z")
+    });
     assert!(end.await.unwrap() - taken <= 6 * SECOND);
     assert_eq!(leader.departs().await.exit, Exit::Lost);
 }
@@ -158,7 +221,11 @@ async fn a_lease_that_is_deleted_closes_the_fence_and_nobody_leads_before_it_wou
     server.delete("leases", LEASE);
     assert!(end.await.unwrap() - deleted <= SECOND / 50);
     let next = tokio::select! { epoch = leader.leads() => epoch, epoch = standby.leads() => epoch };
-    assert!(renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 31 * SECOND, "{:?}", renewed.elapsed());
+    assert!(
+        renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 31 * SECOND,
+        "{:?}",
+        renewed.elapsed()
+    );
     assert_eq!(next.transitions, 1, "the counter goes on");
     assert!(leader.is_leading() != standby.is_leading());
 }
@@ -170,27 +237,47 @@ async fn a_leader_makes_room_for_whom_it_is_asked_to() {
     let chosen = Replica::start(&server, "pod-c");
     sleep(SECOND).await;
     let asked = Instant::now();
-    server.edit("leases", LEASE, |lease| lease["metadata"]["annotations"]["obol.org/step-down"] = json!("pod-c"));
+    server.edit("leases", LEASE, |lease| {
+        lease["metadata"]["annotations"]["obol.org/step-down"] = json!("pod-c")
+    });
     leader.rests_when_asked();
     chosen.leads().await;
     assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
-    assert_eq!(leader.departs().await, Departure { exit: Exit::Clean, stalled: false });
+    assert_eq!(
+        leader.departs().await,
+        Departure {
+            exit: Exit::Clean,
+            stalled: false
+        }
+    );
     sleep(10 * SECOND).await;
     assert!(chosen.is_leading() && !standby.is_leading());
     let lease = server.get("leases", LEASE).unwrap();
-    assert_eq!(lease["metadata"]["annotations"]["obol.org/step-down"], Value::Null, "it is asked once");
+    assert_eq!(
+        lease["metadata"]["annotations"]["obol.org/step-down"],
+        Value::Null,
+        "it is asked once"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_left_to_a_candidate_that_never_comes_is_taken_two_seconds_later() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
-    server.edit("leases", LEASE, |lease| lease["metadata"]["annotations"]["obol.org/step-down"] = json!("nobody"));
+    server.edit("leases", LEASE, |lease| {
+        lease["metadata"]["annotations"]["obol.org/step-down"] = json!("nobody")
+    });
     leader.rests_when_asked();
-    server.until("leases", LEASE, |lease| holder(lease) == Some("")).await;
+    server
+        .until("leases", LEASE, |lease| holder(lease) == Some(""))
+        .await;
     let released = Instant::now();
     standby.leads().await;
-    assert!(released.elapsed() >= 2 * SECOND && released.elapsed() < 2 * SECOND + SLACK, "{:?}", released.elapsed());
+    assert!(
+        released.elapsed() >= 2 * SECOND && released.elapsed() < 2 * SECOND + SLACK,
+        "{:?}",
+        released.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,8 +298,18 @@ async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() 
         sleep(600 * SECOND).await;
         assert!(!end.is_finished(), "a turn may take long");
         let begun = Instant::now();
-        assert_eq!(leader.departs().await, Departure { exit: Exit::Clean, stalled: true });
-        assert!(begun.elapsed() < 6 * SECOND, "{period}: {:?}", begun.elapsed());
+        assert_eq!(
+            leader.departs().await,
+            Departure {
+                exit: Exit::Clean,
+                stalled: true
+            }
+        );
+        assert!(
+            begun.elapsed() < 6 * SECOND,
+            "{period}: {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -230,8 +327,15 @@ async fn a_restarted_container_reclaims_the_lease_of_its_pod_at_once_as_another_
     assert!(first.version.precedes(&second.version) && second.transitions == first.transitions + 1);
     assert_eq!(acquired(&restarted, "reclaim").0, 1.0);
     sleep(SECOND).await;
-    assert_eq!(standby.transitions(), 2.0, "a standby sees the term of the same name begin");
-    assert_eq!(restarted.metric("serviceoffer_leader_epoch ").to_string(), second.version.0);
+    assert_eq!(
+        standby.transitions(),
+        2.0,
+        "a standby sees the term of the same name begin"
+    );
+    assert_eq!(
+        restarted.metric("serviceoffer_leader_epoch ").to_string(),
+        second.version.0
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,14 +345,16 @@ async fn a_stranger_of_the_same_name_waits_like_anybody_else() {
     leader.leads().await;
     leader.dies();
     let died = Instant::now();
-    let stranger =
-        Replica::with(&server, "pod-a", |elector, _| elector.config.pod_uid = Some("uid of another pod".into()));
+    let stranger = Replica::with(&server, "pod-a", |elector, _| {
+        elector.config.pod_uid = Some("uid of another pod".into())
+    });
     stranger.leads().await;
     assert!(died.elapsed() >= 30 * SECOND, "{:?}", died.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_candidate_that_starts_on_a_released_lease_leads_at_once_and_on_a_silent_one_after_its_duration() {
+async fn a_candidate_that_starts_on_a_released_lease_leads_at_once_and_on_a_silent_one_after_its_duration()
+ {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
     leader.leads().await;
@@ -265,7 +371,11 @@ async fn a_candidate_that_starts_on_a_released_lease_leads_at_once_and_on_a_sile
     let begun = Instant::now();
     let last = Replica::start(&server, "pod-c");
     last.leads().await;
-    assert!(begun.elapsed() >= 30 * SECOND && begun.elapsed() < 30 * SECOND + 3 * SLACK, "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= 30 * SECOND && begun.elapsed() < 30 * SECOND + 3 * SLACK,
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,8 +387,19 @@ async fn people_are_told_who_began_to_lead_and_who_stopped() {
     leader.rests_when_asked().leave.cancel();
     leader.departs().await;
     let changes = server.changes("events");
-    let notes: Vec<_> = changes.iter().map(|change| change.object["note"].as_str().unwrap()).collect();
+    let notes: Vec<_> = changes
+        .iter()
+        .map(|change| change.object["note"].as_str().unwrap())
+        .collect();
     assert_eq!(notes, ["pod-a became leader", "pod-a stopped leading"]);
-    assert!(changes.iter().all(|change| change.object["reason"] == "LeaderElection"));
-    assert!(changes.iter().all(|change| change.object["regarding"]["name"] == LEASE));
+    assert!(
+        changes
+            .iter()
+            .all(|change| change.object["reason"] == "LeaderElection")
+    );
+    assert!(
+        changes
+            .iter()
+            .all(|change| change.object["regarding"]["name"] == LEASE)
+    );
 }

@@ -21,7 +21,8 @@ fn mark(server: &Server, name: &str) {
     server.edit("pods", name, |pod| {
         *pod = self::pod(name);
         pod["metadata"]["labels"] = json!({ "obol.org/role": "leader", "team": "a" });
-        pod["metadata"]["annotations"] = json!({ "controller.kubernetes.io/pod-deletion-cost": "100" });
+        pod["metadata"]["annotations"] =
+            json!({ "controller.kubernetes.io/pod-deletion-cost": "100" });
     });
 }
 
@@ -35,33 +36,57 @@ async fn the_pod_of_a_leader_is_marked_before_its_fence_opens() {
     let replica = Replica::with(&server, "pod-a", |_, link| {
         link.breaks_times(1, "patch pods", Fault::AnswerLate(300 * SECOND / 1000));
     });
-    server.until("pods", "pod-a", |pod| pod.is_some_and(|pod| !pod["metadata"]["labels"].is_null())).await;
+    server
+        .until("pods", "pod-a", |pod| {
+            pod.is_some_and(|pod| !pod["metadata"]["labels"].is_null())
+        })
+        .await;
     let marked = Instant::now();
     assert!(is_marked(&server, "pod-a") && !replica.is_leading());
     replica.leads().await;
-    assert!(marked.elapsed() >= 300 * SECOND / 1000, "{:?}", marked.elapsed());
+    assert!(
+        marked.elapsed() >= 300 * SECOND / 1000,
+        "{:?}",
+        marked.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mark_that_is_lost_or_not_answered_is_asked_for_again_before_the_fence_opens() {
-    for (fault, most) in [(Fault::Hang, 500), (Fault::HangAfterCommit, 500), (Fault::Broken, 100)] {
+    for (fault, most) in [
+        (Fault::Hang, 500),
+        (Fault::HangAfterCommit, 500),
+        (Fault::Broken, 100),
+    ] {
         let server = Server::start();
-        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks_times(1, "patch pods", fault));
+        let replica = Replica::with(&server, "pod-a", |_, link| {
+            link.breaks_times(1, "patch pods", fault)
+        });
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
         replica.leads().await;
         assert!(is_marked(&server, "pod-a"), "{fault:?}");
-        assert!(written.elapsed() <= Duration::from_millis(most + 30), "{fault:?}: {:?}", written.elapsed());
+        assert!(
+            written.elapsed() <= Duration::from_millis(most + 30),
+            "{fault:?}: {:?}",
+            written.elapsed()
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_mark_is_not_answered_holds_its_lease_and_waits() {
     let server = Server::start();
-    let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", Fault::Hang));
+    let replica = Replica::with(&server, "pod-a", |_, link| {
+        link.breaks("patch pods", Fault::Hang)
+    });
     server.until("leases", LEASE, |lease| lease.is_some()).await;
     sleep(20 * SECOND).await;
-    assert_eq!(replica.link.calls("patch pods").len(), 3, "no more are under way at once");
+    assert_eq!(
+        replica.link.calls("patch pods").len(),
+        3,
+        "no more are under way at once"
+    );
     sleep(40 * SECOND).await;
     assert!(!replica.is_leading());
     assert!(last_change(&server).elapsed() < 6 * SECOND);
@@ -79,7 +104,11 @@ async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
         replica.leads().await;
-        assert!(written.elapsed() <= Duration::from_millis(40), "{fault:?}: {:?}", written.elapsed());
+        assert!(
+            written.elapsed() <= Duration::from_millis(40),
+            "{fault:?}: {:?}",
+            written.elapsed()
+        );
         sleep(60 * SECOND).await;
         assert!(replica.is_leading(), "{fault:?}");
     }
@@ -89,11 +118,17 @@ async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
 async fn a_mark_is_asked_for_again_for_three_seconds_while_the_api_server_cannot_answer() {
     for fault in [Fault::Status(500), Fault::Busy(60)] {
         let server = Server::start();
-        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks_times(5, "patch pods", fault));
+        let replica = Replica::with(&server, "pod-a", |_, link| {
+            link.breaks_times(5, "patch pods", fault)
+        });
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
         replica.leads().await;
-        assert!(is_marked(&server, "pod-a") && written.elapsed() < SECOND, "{fault:?}: {:?}", written.elapsed());
+        assert!(
+            is_marked(&server, "pod-a") && written.elapsed() < SECOND,
+            "{fault:?}: {:?}",
+            written.elapsed()
+        );
 
         let server = Server::start();
         let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", fault));
@@ -101,7 +136,10 @@ async fn a_mark_is_asked_for_again_for_three_seconds_while_the_api_server_cannot
         let written = Instant::now();
         replica.leads().await;
         let waited = written.elapsed();
-        assert!(waited >= 3 * SECOND && waited < 4 * SECOND, "{fault:?}: {waited:?}");
+        assert!(
+            waited >= 3 * SECOND && waited < 4 * SECOND,
+            "{fault:?}: {waited:?}"
+        );
         assert!(replica.link.calls("patch pods").len() <= 35, "{fault:?}");
     }
 }
@@ -122,7 +160,10 @@ async fn a_leader_that_is_not_to_mark_its_pod_touches_no_pod() {
     sleep(60 * SECOND).await;
     for replica in [replica, standby] {
         let tally = replica.link.tally(Instant::now() - 120 * SECOND);
-        assert!(tally.keys().all(|call| !call.ends_with("pods")), "{tally:?}");
+        assert!(
+            tally.keys().all(|call| !call.ends_with("pods")),
+            "{tally:?}"
+        );
     }
 }
 
@@ -141,8 +182,14 @@ async fn a_leader_takes_the_mark_from_whoever_led_before() {
     let next = Replica::start(&server, "pod-c");
     next.leads().await;
     sleep(SECOND).await;
-    assert!(is_marked(&server, "pod-c") && !is_marked(&server, "pod-b") && !is_marked(&server, "pod-z"));
-    assert_eq!(server.get("pods", "pod-z").unwrap()["metadata"]["labels"]["team"], "a", "labels of others stay");
+    assert!(
+        is_marked(&server, "pod-c") && !is_marked(&server, "pod-b") && !is_marked(&server, "pod-z")
+    );
+    assert_eq!(
+        server.get("pods", "pod-z").unwrap()["metadata"]["labels"]["team"],
+        "a",
+        "labels of others stay"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +223,10 @@ async fn a_pod_that_is_marked_anew_while_its_old_mark_is_taken_away_is_looked_at
     mark(&server, "pod-z");
     let link = server.link();
     link.breaks_times(1, "list pods", Fault::AnswerLate(SECOND));
-    let pods = Pods { api: Api::namespaced(link.client(), NAMESPACE), own: "pod-a".into() };
+    let pods = Pods {
+        api: Api::namespaced(link.client(), NAMESPACE),
+        own: "pod-a".into(),
+    };
     let looks = Cell::new(0);
     let outdated = |_: &str| {
         looks.set(looks.get() + 1);
@@ -184,10 +234,15 @@ async fn a_pod_that_is_marked_anew_while_its_old_mark_is_taken_away_is_looked_at
     };
     let meanwhile = async {
         sleep(SECOND / 2).await;
-        server.edit("pods", "pod-z", |pod| pod["metadata"]["labels"]["team"] = json!("b"));
+        server.edit("pods", "pod-z", |pod| {
+            pod["metadata"]["labels"]["team"] = json!("b")
+        });
     };
     tokio::join!(pods.unmark(outdated), meanwhile);
-    assert!(is_marked(&server, "pod-z"), "what was decided on an older version is not done");
+    assert!(
+        is_marked(&server, "pod-z"),
+        "what was decided on an older version is not done"
+    );
     assert_eq!(looks.get(), 2);
 }
 
@@ -198,35 +253,58 @@ async fn a_missing_lease_is_waited_out_while_another_pod_is_marked_as_the_leader
     let begun = Instant::now();
     let replica = Replica::start(&server, "pod-a");
     replica.leads().await;
-    assert!(begun.elapsed() >= 30 * SECOND && begun.elapsed() < 33 * SECOND, "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= 30 * SECOND && begun.elapsed() < 33 * SECOND,
+        "{:?}",
+        begun.elapsed()
+    );
 
     let server = Server::start();
     mark(&server, "pod-z");
-    server.edit("pods", "pod-z", |pod| pod["status"]["containerStatuses"][0]["state"] = ended("any"));
+    server.edit("pods", "pod-z", |pod| {
+        pod["status"]["containerStatuses"][0]["state"] = ended("any")
+    });
     let begun = Instant::now();
     Replica::start(&server, "pod-a").leads().await;
-    assert!(begun.elapsed() < SLACK, "the marked Pod has ended: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < SLACK,
+        "the marked Pod has ended: {:?}",
+        begun.elapsed()
+    );
 
     let server = Server::start();
     mark(&server, "pod-z");
     let replica = Replica::start(&server, "pod-a");
     sleep(12 * SECOND).await;
     assert!(!replica.is_leading());
-    server.edit("pods", "pod-z", |pod| pod["status"]["containerStatuses"][0]["state"] = ended("any"));
+    server.edit("pods", "pod-z", |pod| {
+        pod["status"]["containerStatuses"][0]["state"] = ended("any")
+    });
     let reported = Instant::now();
     replica.leads().await;
-    assert!(reported.elapsed() < 6 * SECOND, "it is looked again with each renewal: {:?}", reported.elapsed());
+    assert!(
+        reported.elapsed() < 6 * SECOND,
+        "it is looked again with each renewal: {:?}",
+        reported.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_it_cannot_be_told_who_leads_by_another_lease_somebody_may() {
-    for (fault, seconds) in [(Fault::Status(500), 30), (Fault::Hang, 30), (Fault::Status(403), 0)] {
+    for (fault, seconds) in [
+        (Fault::Status(500), 30),
+        (Fault::Hang, 30),
+        (Fault::Status(403), 0),
+    ] {
         let server = Server::start();
         let begun = Instant::now();
         let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("list pods", fault));
         replica.leads().await;
         let waited = begun.elapsed();
-        assert!(waited >= seconds * SECOND && waited < (seconds + 8) * SECOND, "{fault:?}: {waited:?}");
+        assert!(
+            waited >= seconds * SECOND && waited < (seconds + 8) * SECOND,
+            "{fault:?}: {waited:?}"
+        );
     }
 }
 
@@ -239,10 +317,17 @@ async fn a_holder_whose_container_is_reported_terminated_is_taken_over_at_once()
         sleep(SECOND).await;
         assert!(!standby.is_leading());
         let reported = Instant::now();
-        server.edit("pods", "pod-a", |pod| pod["status"]["containerStatuses"][0][field] = ended(&token("pod-a")));
+        server.edit("pods", "pod-a", |pod| {
+            pod["status"]["containerStatuses"][0][field] = ended(&token("pod-a"))
+        });
         standby.leads().await;
-        assert!(reported.elapsed() < 50 * SECOND / 1000, "{:?}", reported.elapsed());
-        let count = standby.metric("serviceoffer_leader_acquire_latency_seconds_count{cause=\"termination\"} ");
+        assert!(
+            reported.elapsed() < 50 * SECOND / 1000,
+            "{:?}",
+            reported.elapsed()
+        );
+        let count = standby
+            .metric("serviceoffer_leader_acquire_latency_seconds_count{cause=\"termination\"} ");
         assert_eq!(count, 1.0);
     }
 }
@@ -253,7 +338,9 @@ async fn a_report_from_before_the_standby_looked_counts_as_well() {
     let leader = Replica::start(&server, "pod-a");
     leader.leads().await;
     leader.dies();
-    server.edit("pods", "pod-a", |pod| pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a")));
+    server.edit("pods", "pod-a", |pod| {
+        pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"))
+    });
     sleep(60 * SECOND).await;
     let begun = Instant::now();
     Replica::start(&server, "pod-b").leads().await;
@@ -265,18 +352,27 @@ async fn nothing_but_the_report_on_the_holders_own_container_shortens_the_wait()
     type Declare = fn(&Server);
     let declare: [(&str, Declare); 4] = [
         ("another container of the Pod ended", |server| {
-            server.edit("pods", "pod-a", |pod| pod["status"]["containerStatuses"][0]["lastState"] = ended("another"));
-        }),
-        ("the Pod was declared failed", |server| {
-            server.edit("pods", "pod-a", |pod| pod["status"]["phase"] = json!("Failed"));
-        }),
-        ("the Pod was deleted", |server| server.delete("pods", "pod-a")),
-        ("a container of another Pod ended with those words", |server| {
-            server.edit("pods", "pod-z", |pod| {
-                *pod = self::pod("pod-z");
-                pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"));
+            server.edit("pods", "pod-a", |pod| {
+                pod["status"]["containerStatuses"][0]["lastState"] = ended("another")
             });
         }),
+        ("the Pod was declared failed", |server| {
+            server.edit("pods", "pod-a", |pod| {
+                pod["status"]["phase"] = json!("Failed")
+            });
+        }),
+        ("the Pod was deleted", |server| {
+            server.delete("pods", "pod-a")
+        }),
+        (
+            "a container of another Pod ended with those words",
+            |server| {
+                server.edit("pods", "pod-z", |pod| {
+                    *pod = self::pod("pod-z");
+                    pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"));
+                });
+            },
+        ),
     ];
     for (what, declare) in declare {
         let server = Server::start();
@@ -285,7 +381,11 @@ async fn nothing_but_the_report_on_the_holders_own_container_shortens_the_wait()
         let renewed = last_change(&server);
         declare(&server);
         standby.leads().await;
-        assert!(renewed.elapsed() >= 30 * SECOND, "{what}: {:?}", renewed.elapsed());
+        assert!(
+            renewed.elapsed() >= 30 * SECOND,
+            "{what}: {:?}",
+            renewed.elapsed()
+        );
     }
 }
 
@@ -302,9 +402,15 @@ async fn a_report_is_nothing_to_a_standby_that_is_not_to_listen_or_must_not() {
         sleep(SECOND).await;
         leader.dies();
         let renewed = last_change(&server);
-        server.edit("pods", "pod-a", |pod| pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a")));
+        server.edit("pods", "pod-a", |pod| {
+            pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"))
+        });
         standby.leads().await;
-        assert!(renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 31 * SECOND, "{:?}", renewed.elapsed());
+        assert!(
+            renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 31 * SECOND,
+            "{:?}",
+            renewed.elapsed()
+        );
         assert!(standby.link.calls("watch pods").len() <= 2);
     }
 }

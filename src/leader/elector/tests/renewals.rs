@@ -24,7 +24,10 @@ async fn one_slow_call_never_loses_leadership() {
         sleep(60 * SECOND).await;
         assert!(!end.is_finished(), "{fault:?}");
         assert_eq!(replica.epoch(), Some(epoch), "{fault:?}");
-        assert!(last_change(&server).elapsed() < 6 * SECOND, "{fault:?}: renewals went on");
+        assert!(
+            last_change(&server).elapsed() < 6 * SECOND,
+            "{fault:?}: renewals went on"
+        );
     }
 }
 
@@ -35,7 +38,9 @@ async fn a_leader_outlasts_every_refusal_of_its_renewals() {
         let replica = Replica::start(&server, "pod-a");
         let epoch = replica.leads().await;
         let end = replica.end_of_term();
-        replica.link.breaks_times(4, "update leases", Fault::Status(code));
+        replica
+            .link
+            .breaks_times(4, "update leases", Fault::Status(code));
         sleep(60 * SECOND).await;
         assert!(!end.is_finished(), "{code}");
         assert_eq!(replica.epoch(), Some(epoch), "{code}");
@@ -45,11 +50,19 @@ async fn a_leader_outlasts_every_refusal_of_its_renewals() {
 #[tokio::test(start_paused = true)]
 async fn a_candidate_gets_past_every_refusal_on_its_way() {
     for code in CODES {
-        for call in
-            ["get leases", "list leases", "watch leases", "create leases", "list pods", "patch pods", "create events"]
-        {
+        for call in [
+            "get leases",
+            "list leases",
+            "watch leases",
+            "create leases",
+            "list pods",
+            "patch pods",
+            "create events",
+        ] {
             let server = Server::start();
-            let replica = Replica::with(&server, "pod-a", |_, link| link.breaks_times(2, call, Fault::Status(code)));
+            let replica = Replica::with(&server, "pod-a", |_, link| {
+                link.breaks_times(2, call, Fault::Status(code))
+            });
             let lead = timeout(5 * SECOND, replica.leads()).await;
             // Whether anybody leads without a Lease could not be told: then it is waited out.
             let unsure = call == "list pods" && code != 403;
@@ -71,11 +84,30 @@ async fn the_conflict_with_its_own_unanswered_write_makes_a_candidate_lead() {
             link.breaks_times(1, call, Fault::HangAfterCommit);
         });
         let epoch = replica.leads().await;
-        assert!(begun.elapsed() < 3 * SECOND + SLACK, "{call}: {:?}", begun.elapsed());
-        let terms: Vec<_> = server.changes("leases").iter().map(|change| term(&change.object)).collect();
-        assert_eq!(terms.iter().filter(|(holder, ..)| holder == name).count(), 2, "{terms:?}");
-        assert_eq!(terms[terms.len() - 1], terms[terms.len() - 2], "it went on with the term that it had begun");
-        assert_eq!(epoch.version.0, server.get("leases", LEASE).unwrap()["metadata"]["resourceVersion"]);
+        assert!(
+            begun.elapsed() < 3 * SECOND + SLACK,
+            "{call}: {:?}",
+            begun.elapsed()
+        );
+        let terms: Vec<_> = server
+            .changes("leases")
+            .iter()
+            .map(|change| term(&change.object))
+            .collect();
+        assert_eq!(
+            terms.iter().filter(|(holder, ..)| holder == name).count(),
+            2,
+            "{terms:?}"
+        );
+        assert_eq!(
+            terms[terms.len() - 1],
+            terms[terms.len() - 2],
+            "it went on with the term that it had begun"
+        );
+        assert_eq!(
+            epoch.version.0,
+            server.get("leases", LEASE).unwrap()["metadata"]["resourceVersion"]
+        );
         replica.rests_when_asked().leave.cancel();
         assert_eq!(replica.departs().await.exit, Exit::Clean);
     }
@@ -83,7 +115,11 @@ async fn the_conflict_with_its_own_unanswered_write_makes_a_candidate_lead() {
 
 fn term(lease: &Value) -> (String, Value, Value) {
     let spec = &lease["spec"];
-    (spec["holderIdentity"].as_str().unwrap().into(), spec["acquireTime"].clone(), spec["leaseTransitions"].clone())
+    (
+        spec["holderIdentity"].as_str().unwrap().into(),
+        spec["acquireTime"].clone(),
+        spec["leaseTransitions"].clone(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,12 +130,20 @@ async fn the_conflict_with_its_own_unanswered_renewal_costs_a_leader_nothing() {
     let end = replica.end_of_term();
     // The watch would tell of the renewal before the conflict does.
     replica.link.silences_watches();
-    replica.link.breaks_times(1, "update leases", Fault::HangAfterCommit);
+    replica
+        .link
+        .breaks_times(1, "update leases", Fault::HangAfterCommit);
     sleep(10 * SECOND).await;
     assert!(!end.is_finished());
     assert_eq!(replica.epoch(), Some(epoch));
-    assert_eq!(replica.metric("leader_election_slowpath_total{name=\"controller\"} "), 1.0);
-    assert_eq!(replica.metric("serviceoffer_leader_renew_errors_total{reason=\"Conflict\"} "), 1.0);
+    assert_eq!(
+        replica.metric("leader_election_slowpath_total{name=\"controller\"} "),
+        1.0
+    );
+    assert_eq!(
+        replica.metric("serviceoffer_leader_renew_errors_total{reason=\"Conflict\"} "),
+        1.0
+    );
     assert_eq!(replica.transitions(), 1.0);
 }
 
@@ -115,8 +159,17 @@ async fn a_server_that_asks_to_come_back_in_an_hour_is_asked_again_within_second
     replica.link.mends();
     sleep(3 * SECOND).await;
     assert!(!end.is_finished() && last_change(&server).elapsed() < 3 * SECOND);
-    assert!(refused.windows(2).all(|pair| pair[1] - pair[0] <= 2 * SECOND + SLACK), "{refused:?}");
-    assert!((5..60).contains(&refused.len()), "it neither gives up nor hammers: {}", refused.len());
+    assert!(
+        refused
+            .windows(2)
+            .all(|pair| pair[1] - pair[0] <= 2 * SECOND + SLACK),
+        "{refused:?}"
+    );
+    assert!(
+        (5..60).contains(&refused.len()),
+        "it neither gives up nor hammers: {}",
+        refused.len()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,9 +201,14 @@ async fn outage(server: &Server, replica: &Replica, fault: Fault, lasts: Duratio
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_shorter_than_the_fence_changes_nothing() {
-    for (fault, seconds) in [Fault::Broken, Fault::Hang, Fault::Status(503), Fault::Busy(60)]
-        .into_iter()
-        .flat_map(|fault| [(fault, 10), (fault, 24)])
+    for (fault, seconds) in [
+        Fault::Broken,
+        Fault::Hang,
+        Fault::Status(503),
+        Fault::Busy(60),
+    ]
+    .into_iter()
+    .flat_map(|fault| [(fault, 10), (fault, 24)])
     {
         let server = Server::start();
         let replica = Replica::start(&server, "pod-a");
@@ -184,12 +242,22 @@ async fn an_outage_closes_the_fence_on_time_and_the_same_term_goes_on_after_it()
         let last = outage(&server, &replica, fault, seconds * SECOND).await;
         assert_eq!(replica.is_leading(), seconds < 27, "{fault:?} {seconds}");
         sleep(patience).await;
-        assert_eq!(replica.epoch(), Some(epoch), "{fault:?} {seconds}: who nobody took over from goes on");
+        assert_eq!(
+            replica.epoch(),
+            Some(epoch),
+            "{fault:?} {seconds}: who nobody took over from goes on"
+        );
         assert_eq!(replica.transitions(), 1.0);
         if seconds > 27 {
             let closed = end.await.unwrap() - last;
-            assert!(closed <= 27 * SECOND + SECOND / 100, "{fault:?} {seconds}: {closed:?}");
-            assert!(closed + SLACK >= 27 * SECOND, "{fault:?} {seconds}: {closed:?}");
+            assert!(
+                closed <= 27 * SECOND + SECOND / 100,
+                "{fault:?} {seconds}: {closed:?}"
+            );
+            assert!(
+                closed + SLACK >= 27 * SECOND,
+                "{fault:?} {seconds}: {closed:?}"
+            );
         }
     }
 }
@@ -203,15 +271,23 @@ async fn an_outage_of_two_leases_ends_the_candidate() {
         let end = replica.end_of_term();
         let last = outage(&server, &replica, fault, 59 * SECOND).await;
         replica.link.loses_everything(fault);
-        assert!(end.await.unwrap() - last <= 27 * SECOND + SECOND / 100, "{fault:?}");
+        assert!(
+            end.await.unwrap() - last <= 27 * SECOND + SECOND / 100,
+            "{fault:?}"
+        );
         let departure = replica.departs().await;
         assert_eq!(departure.exit, Exit::Lost, "{fault:?}");
-        assert!(last.elapsed() < 62 * SECOND, "{fault:?}: {:?}", last.elapsed());
+        assert!(
+            last.elapsed() < 62 * SECOND,
+            "{fault:?}: {:?}",
+            last.elapsed()
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and_ends_when_it_sees_it() {
+async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and_ends_when_it_sees_it()
+ {
     for fault in [Fault::Broken, Fault::Hang, Fault::Status(503)] {
         let server = Server::start();
         let (leader, standby) = pair(&server).await;
@@ -220,12 +296,23 @@ async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and
         leader.link.loses_everything(fault);
         let closed = end.await.unwrap();
         let epoch = standby.leads().await;
-        assert!(closed < Instant::now() && Instant::now() >= last + 30 * SECOND, "{fault:?}");
-        assert!(last.elapsed() < 30 * SECOND + 3 * SLACK, "{fault:?}: {:?}", last.elapsed());
+        assert!(
+            closed < Instant::now() && Instant::now() >= last + 30 * SECOND,
+            "{fault:?}"
+        );
+        assert!(
+            last.elapsed() < 30 * SECOND + 3 * SLACK,
+            "{fault:?}: {:?}",
+            last.elapsed()
+        );
         leader.link.mends();
         let mended = Instant::now();
         assert_eq!(leader.departs().await.exit, Exit::Lost, "{fault:?}");
-        assert!(mended.elapsed() < 3 * SECOND + SLACK, "{fault:?}: {:?}", mended.elapsed());
+        assert!(
+            mended.elapsed() < 3 * SECOND + SLACK,
+            "{fault:?}: {:?}",
+            mended.elapsed()
+        );
         assert_eq!(standby.epoch(), Some(epoch));
     }
 }
@@ -233,11 +320,16 @@ async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_is_not_there_is_told_of_as_a_refusal_and_asked_for_every_few_seconds() {
     let server = Server::start();
-    let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("create leases", Fault::Status(404)));
+    let replica = Replica::with(&server, "pod-a", |_, link| {
+        link.breaks("create leases", Fault::Status(404))
+    });
     sleep(60 * SECOND).await;
     let tries = replica.link.calls("create leases").len();
     assert!((25..120).contains(&tries), "{tries}");
-    assert_eq!(replica.metric("serviceoffer_leader_renew_errors_total{reason=\"Refused\"} "), tries as f64);
+    assert_eq!(
+        replica.metric("serviceoffer_leader_renew_errors_total{reason=\"Refused\"} "),
+        tries as f64
+    );
     replica.link.mends();
     let mended = Instant::now();
     replica.leads().await;

@@ -99,22 +99,33 @@ impl Server {
     }
 
     pub(crate) fn link(&self) -> Link {
-        Link { server: self.clone(), weather: Arc::default() }
+        Link {
+            server: self.clone(),
+            weather: Arc::default(),
+        }
     }
 
     pub(crate) fn get(&self, resource: &'static str, name: &str) -> Option<Value> {
-        self.0.borrow().objects.get(&(resource, name.to_owned())).cloned()
+        self.0
+            .borrow()
+            .objects
+            .get(&(resource, name.to_owned()))
+            .cloned()
     }
 
     /// Changes an object, or makes it, whatever its version.
     pub(crate) fn edit(&self, resource: &'static str, name: &str, change: impl FnOnce(&mut Value)) {
-        let mut object = self.get(resource, name).unwrap_or_else(|| json!({ "metadata": { "name": name } }));
+        let mut object = self
+            .get(resource, name)
+            .unwrap_or_else(|| json!({ "metadata": { "name": name } }));
         change(&mut object);
-        self.0.send_modify(|state| drop(state.commit(resource, name, Some(object))));
+        self.0
+            .send_modify(|state| drop(state.commit(resource, name, Some(object))));
     }
 
     pub(crate) fn delete(&self, resource: &'static str, name: &str) {
-        self.0.send_modify(|state| drop(state.commit(resource, name, None)));
+        self.0
+            .send_modify(|state| drop(state.commit(resource, name, None)));
     }
 
     /// How it stands, to go back to.
@@ -128,8 +139,20 @@ impl Server {
             state.version = version;
             state.changes.retain(|change| change.version <= version);
             state.objects.clear();
-            for Change { resource, object, kind, .. } in &state.changes {
-                let key = (*resource, object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+            for Change {
+                resource,
+                object,
+                kind,
+                ..
+            } in &state.changes
+            {
+                let key = (
+                    *resource,
+                    object["metadata"]["name"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                );
                 state.objects.remove(&key);
                 if *kind != "DELETED" {
                     state.objects.insert(key, object.clone());
@@ -145,13 +168,28 @@ impl Server {
 
     /// Every change of the objects of a resource.
     pub(crate) fn changes(&self, resource: &str) -> Vec<Change> {
-        self.0.borrow().changes.iter().filter(|change| change.resource == resource).cloned().collect()
+        self.0
+            .borrow()
+            .changes
+            .iter()
+            .filter(|change| change.resource == resource)
+            .cloned()
+            .collect()
     }
 
     /// Waits until an object is as it should be.
-    pub(crate) async fn until(&self, resource: &'static str, name: &str, is: impl Fn(Option<&Value>) -> bool) {
+    pub(crate) async fn until(
+        &self,
+        resource: &'static str,
+        name: &str,
+        is: impl Fn(Option<&Value>) -> bool,
+    ) {
         let key = (resource, name.to_owned());
-        self.0.subscribe().wait_for(|state| is(state.objects.get(&key))).await.unwrap();
+        self.0
+            .subscribe()
+            .wait_for(|state| is(state.objects.get(&key)))
+            .await
+            .unwrap();
     }
 }
 
@@ -166,35 +204,57 @@ impl State {
             (Some(_), Some(_)) => "MODIFIED",
             (Some(_), None) => "DELETED",
         };
-        let uid =
-            known.as_ref().map_or(json!(format!("uid-{}", self.version)), |known| known["metadata"]["uid"].clone());
+        let uid = known
+            .as_ref()
+            .map_or(json!(format!("uid-{}", self.version)), |known| {
+                known["metadata"]["uid"].clone()
+            });
         let deleted = object.is_none();
-        let Some(mut object) = object.or(known) else { return Value::Null };
+        let Some(mut object) = object.or(known) else {
+            return Value::Null;
+        };
         object["metadata"]["uid"] = uid;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         if !deleted {
             self.objects.insert(key, object.clone());
         }
-        let change = Change { at: Instant::now(), object: object.clone(), resource, kind, version: self.version };
+        let change = Change {
+            at: Instant::now(),
+            object: object.clone(),
+            resource,
+            kind,
+            version: self.version,
+        };
         self.changes.push(change);
         object
     }
 
     fn answer(&mut self, call: &Call, body: Value) -> (u16, Value) {
-        let name =
-            call.name.clone().or_else(|| body["metadata"]["name"].as_str().map(str::to_owned)).unwrap_or_default();
+        let name = call
+            .name
+            .clone()
+            .or_else(|| body["metadata"]["name"].as_str().map(str::to_owned))
+            .unwrap_or_default();
         let known = self.objects.get(&(call.resource, name.clone())).cloned();
         match (call.verb, known) {
             ("list", _) => {
-                let items = self.objects.iter().filter(|((resource, _), object)| call.selects(resource, object));
+                let items = self
+                    .objects
+                    .iter()
+                    .filter(|((resource, _), object)| call.selects(resource, object));
                 let items: Vec<_> = items.map(|(_, object)| object).collect();
-                (200, json!({ "metadata": { "resourceVersion": self.version.to_string() }, "items": items }))
+                (
+                    200,
+                    json!({ "metadata": { "resourceVersion": self.version.to_string() }, "items": items }),
+                )
             }
             ("create", Some(_)) => (409, failure(409, "AlreadyExists")),
             ("create", None) => (201, self.commit(call.resource, &name, Some(body))),
             (_, None) => (404, failure(404, "NotFound")),
             ("get", Some(known)) => (200, known),
-            ("update", Some(known)) if body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] => {
+            ("update", Some(known))
+                if body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] =>
+            {
                 (409, failure(409, "Conflict"))
             }
             ("update", Some(_)) => (200, self.commit(call.resource, &name, Some(body))),
@@ -205,7 +265,11 @@ impl State {
                     return (409, failure(409, "Conflict"));
                 }
                 // What changes nothing makes no version.
-                let object = if patched == known { known } else { self.commit(call.resource, &name, Some(patched)) };
+                let object = if patched == known {
+                    known
+                } else {
+                    self.commit(call.resource, &name, Some(patched))
+                };
                 (200, object)
             }
             _ => (405, failure(405, "MethodNotAllowed")),
@@ -225,11 +289,24 @@ struct Call {
 
 impl Call {
     fn read(request: &http::request::Parts) -> Self {
-        let query: HashMap<_, _> = request.uri.query().unwrap_or_default().split('&').filter_map(pair).collect();
-        let (_, path) = request.uri.path().split_once("/namespaces/").expect("everything lives in a namespace");
+        let query: HashMap<_, _> = request
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(pair)
+            .collect();
+        let (_, path) = request
+            .uri
+            .path()
+            .split_once("/namespaces/")
+            .expect("everything lives in a namespace");
         let mut path = path.split('/').skip(1);
         let resources = ["leases", "pods", "events"];
-        let resource = path.next().and_then(|word| resources.into_iter().find(|resource| *resource == word)).unwrap();
+        let resource = path
+            .next()
+            .and_then(|word| resources.into_iter().find(|resource| *resource == word))
+            .unwrap();
         let name = path.next().map(str::to_owned);
         let verb = match (&request.method, &name) {
             (&Method::GET, _) if query.contains_key("watch") => "watch",
@@ -240,12 +317,23 @@ impl Call {
             (&Method::PATCH, _) => "patch",
             _ => "delete",
         };
-        Self { verb, resource, name, query }
+        Self {
+            verb,
+            resource,
+            name,
+            query,
+        }
     }
 
     fn selects(&self, resource: &str, object: &Value) -> bool {
-        let name = self.query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
-        let label = self.query.get("labelSelector").and_then(|selector| selector.split_once('='));
+        let name = self
+            .query
+            .get("fieldSelector")
+            .and_then(|selector| selector.strip_prefix("metadata.name="));
+        let label = self
+            .query
+            .get("labelSelector")
+            .and_then(|selector| selector.split_once('='));
         resource == self.resource
             && name.is_none_or(|name| object["metadata"]["name"] == name)
             && label.is_none_or(|(key, value)| object["metadata"]["labels"][key] == value)
@@ -263,7 +351,9 @@ fn failure(code: u16, reason: &str) -> Value {
 
 /// RFC 7396.
 fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else { return *target = patch };
+    let Value::Object(patch) = patch else {
+        return *target = patch;
+    };
     if !target.is_object() {
         *target = json!({});
     }
@@ -279,7 +369,8 @@ impl Link {
     /// A client that talks to the server in memory.
     pub(crate) fn client(&self) -> Client {
         let link = self.clone();
-        let serve = move |request: Request<kube::client::Body>| link.clone().serve(request.map(Body::new));
+        let serve =
+            move |request: Request<kube::client::Body>| link.clone().serve(request.map(Body::new));
         Client::new(service_fn(serve), NAMESPACE)
     }
 
@@ -289,7 +380,10 @@ impl Link {
         listener.set_nonblocking(true).unwrap();
         let (address, link) = (listener.local_addr().unwrap(), self.clone());
         let serve = move |request: Request<Body>| async move { link.serve(request).await.unwrap() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         std::thread::spawn(move || {
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -342,7 +436,12 @@ impl Link {
 
     /// When such requests came.
     pub(crate) fn calls(&self, calls: &str) -> Vec<Instant> {
-        self.weather().calls.iter().filter(|(_, call)| call == calls).map(|(at, _)| *at).collect()
+        self.weather()
+            .calls
+            .iter()
+            .filter(|(_, call)| call == calls)
+            .map(|(at, _)| *at)
+            .collect()
     }
 
     /// What requests came since, each kind with its number.
@@ -367,11 +466,19 @@ impl Link {
     fn meets(&self, call: &Call) -> Option<Fault> {
         let mut weather = self.weather();
         let name = format!("{} {}", call.verb, call.resource);
-        let key = if weather.faults.contains_key(&name) { name.as_str() } else { "*" };
-        let fault = weather.faults.get_mut(key).filter(|(_, left)| *left > 0).map(|(fault, left)| {
-            *left -= 1;
-            *fault
-        });
+        let key = if weather.faults.contains_key(&name) {
+            name.as_str()
+        } else {
+            "*"
+        };
+        let fault = weather
+            .faults
+            .get_mut(key)
+            .filter(|(_, left)| *left > 0)
+            .map(|(fault, left)| {
+                *left -= 1;
+                *fault
+            });
         if let Some(witness) = &weather.witness {
             witness(&name);
         }
@@ -389,7 +496,11 @@ impl Link {
         match fault {
             Some(Fault::Status(code)) => return Ok(respond(code, &[], refusal(code, &call))),
             Some(Fault::Busy(seconds)) => {
-                return Ok(respond(429, &[("retry-after", &seconds.to_string())], refusal(429, &call)));
+                return Ok(respond(
+                    429,
+                    &[("retry-after", &seconds.to_string())],
+                    refusal(429, &call),
+                ));
             }
             Some(Fault::Broken) => return Err("connection reset by peer".into()),
             Some(Fault::Hang) => std::future::pending().await,
@@ -404,7 +515,9 @@ impl Link {
                 sleep(by).await;
             }
             let mut answer = None;
-            server.0.send_modify(|state| answer = Some(state.answer(&call, body)));
+            server
+                .0
+                .send_modify(|state| answer = Some(state.answer(&call, body)));
             answer.unwrap()
         });
         let (code, value) = answer.await?;
@@ -420,7 +533,11 @@ impl Link {
         let number = |key| call.query.get(key).and_then(|text| text.parse().ok());
         let from: u64 = number("resourceVersion").unwrap_or_default();
         if from < self.server.0.borrow().oldest {
-            return respond(200, &[], json!({ "type": "ERROR", "object": failure(410, "Expired") }));
+            return respond(
+                200,
+                &[],
+                json!({ "type": "ERROR", "object": failure(410, "Expired") }),
+            );
         }
         let ends = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(300));
         Response::new(Feed::new(self, call, from, ends).body())
@@ -428,11 +545,16 @@ impl Link {
 }
 
 fn refusal(code: u16, call: &Call) -> Value {
-    failure(code, &format!("cannot {} resource {}", call.verb, call.resource))
+    failure(
+        code,
+        &format!("cannot {} resource {}", call.verb, call.resource),
+    )
 }
 
 fn respond(code: u16, headers: &[(&str, &str)], value: Value) -> Response<Body> {
-    let mut response = Response::builder().status(code).header("content-type", "application/json");
+    let mut response = Response::builder()
+        .status(code)
+        .header("content-type", "application/json");
     for (name, text) in headers {
         response = response.header(*name, *text);
     }

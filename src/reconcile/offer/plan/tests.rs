@@ -33,7 +33,9 @@ fn recorded(spec: Value) -> Option<AgentRegistrationSpec> {
 /// The record of agent 3, registered under the URI that it should have.
 fn registered() -> Option<AgentRegistrationSpec> {
     let key = recorded(json!({})).unwrap().key;
-    recorded(json!({ "phase": "Registered", "result": result("3"), "agentUri": format!("{URI}{key}.json") }))
+    recorded(
+        json!({ "phase": "Registered", "result": result("3"), "agentUri": format!("{URI}{key}.json") }),
+    )
 }
 
 fn attempt() -> Value {
@@ -45,7 +47,13 @@ fn attempt() -> Value {
 
 fn view(seen: Seen) -> View {
     let object = ObjectReference::default();
-    View { object, generation: Some(4), now: now(), applied: None, subject: Subject::Offer(Box::new(seen)) }
+    View {
+        object,
+        generation: Some(4),
+        now: now(),
+        applied: None,
+        subject: Subject::Offer(Box::new(seen)),
+    }
 }
 
 fn status_of(seen: Seen) -> ServiceOfferStatus {
@@ -53,17 +61,26 @@ fn status_of(seen: Seen) -> ServiceOfferStatus {
 }
 
 /// A condition's status and reason.
-fn condition<'a>(status: &'a ServiceOfferStatus, type_: &str) -> Option<(ConditionStatus, &'a str)> {
-    condition::find(&status.conditions, type_).map(|found| (found.status, found.reason.as_deref().unwrap()))
+fn condition<'a>(
+    status: &'a ServiceOfferStatus,
+    type_: &str,
+) -> Option<(ConditionStatus, &'a str)> {
+    condition::find(&status.conditions, type_)
+        .map(|found| (found.status, found.reason.as_deref().unwrap()))
 }
 
 fn message<'a>(status: &'a ServiceOfferStatus, type_: &str) -> &'a str {
-    condition::find(&status.conditions, type_).and_then(|found| found.message.as_deref()).unwrap()
+    condition::find(&status.conditions, type_)
+        .and_then(|found| found.message.as_deref())
+        .unwrap()
 }
 
 /// The kstatus condition that stands, if any.
 fn abnormal(status: &ServiceOfferStatus) -> Option<&str> {
-    let types = status.conditions.iter().map(|condition| condition.type_.as_str());
+    let types = status
+        .conditions
+        .iter()
+        .map(|condition| condition.type_.as_str());
     let mut found = types.filter(|type_| ["Reconciling", "Stalled"].contains(type_));
     let first = found.next();
     assert_eq!(found.next(), None, "both at once mean nothing");
@@ -72,16 +89,35 @@ fn abnormal(status: &ServiceOfferStatus) -> Option<&str> {
 
 #[test]
 fn a_registered_offer_is_ready_and_shows_its_agent() {
-    let status = status_of(Seen { record: registered(), ..seen(json!({})) });
+    let status = status_of(Seen {
+        record: registered(),
+        ..seen(json!({}))
+    });
     let told = ["Accepted", "Registered", "Ready"].map(|type_| condition(&status, type_).unwrap());
     use ConditionStatus::True;
-    assert_eq!(told, [(True, "Accepted"), (True, "Registered"), (True, "Reconciled")]);
-    assert_eq!((abnormal(&status), condition(&status, "UpstreamHealthy")), (None, None));
+    assert_eq!(
+        told,
+        [
+            (True, "Accepted"),
+            (True, "Registered"),
+            (True, "Reconciled")
+        ]
+    );
+    assert_eq!(
+        (abnormal(&status), condition(&status, "UpstreamHealthy")),
+        (None, None)
+    );
     assert_eq!(status.observed_generation, Some(4));
     assert_eq!(status.agent_id.as_deref(), Some("3"));
-    assert_eq!(status.registration_tx_hash, Some(format!("0x{}", "22".repeat(32))));
+    assert_eq!(
+        status.registration_tx_hash,
+        Some(format!("0x{}", "22".repeat(32)))
+    );
     assert_eq!(status.endpoint.as_deref(), Some("/services/chat"));
-    assert_eq!(status.url.as_deref(), Some("https://agents.example/services/chat"));
+    assert_eq!(
+        status.url.as_deref(),
+        Some("https://agents.example/services/chat")
+    );
     let record = registered().unwrap();
     let registration = RegistrationStatus {
         registry: Some("sepolia".into()),
@@ -98,96 +134,233 @@ fn a_registered_offer_is_ready_and_shows_its_agent() {
 #[test]
 fn every_stage_of_a_registration_has_its_words() {
     let suspended = || Some(registry(json!({ "spec": { "suspend": "Spending" } })));
-    let unready = json!([{ "type": "Ready", "status": "False", "reason": "X", "message": "no coin" }]);
+    let unready =
+        json!([{ "type": "Ready", "status": "False", "reason": "X", "message": "no coin" }]);
     let unready = || Some(registry(json!({ "status": { "conditions": unready } })));
     let ready = json!([{ "type": "Ready", "status": "True" }]);
     let ready = || Some(registry(json!({ "status": { "conditions": ready } })));
     let sent = || recorded(json!({ "phase": "Sent", "attempts": [attempt()] }));
-    let at = |registry, record| Seen { registry, record, ..seen(json!({})) };
+    let at = |registry, record| Seen {
+        registry,
+        record,
+        ..seen(json!({}))
+    };
     let plain = || Some(registry(json!({})));
     let cases = [
-        (at(plain(), None), "Pending", "waits for its turn", "Reconciling"),
-        (at(ready(), None), "Pending", "waits for its turn", "Reconciling"),
-        (at(suspended(), None), "Suspended", "sepolia is suspended", "Reconciling"),
-        (at(unready(), None), "RegistryNotReady", "is not ready: no coin", "Reconciling"),
-        (at(plain(), recorded(json!({}))), "Pending", "waits for a nonce", "Reconciling"),
-        (at(unready(), recorded(json!({ "phase": "Bound" }))), "RegistryNotReady", "no coin", "Reconciling"),
-        (at(plain(), sent()), "Registering", "0x3333", "Reconciling"),
-        (at(suspended(), sent()), "Suspended", "sepolia is suspended", "Reconciling"),
         (
-            at(suspended(), recorded(json!({ "phase": "Included", "attempts": [attempt()] }))),
+            at(plain(), None),
+            "Pending",
+            "waits for its turn",
+            "Reconciling",
+        ),
+        (
+            at(ready(), None),
+            "Pending",
+            "waits for its turn",
+            "Reconciling",
+        ),
+        (
+            at(suspended(), None),
+            "Suspended",
+            "sepolia is suspended",
+            "Reconciling",
+        ),
+        (
+            at(unready(), None),
+            "RegistryNotReady",
+            "is not ready: no coin",
+            "Reconciling",
+        ),
+        (
+            at(plain(), recorded(json!({}))),
+            "Pending",
+            "waits for a nonce",
+            "Reconciling",
+        ),
+        (
+            at(unready(), recorded(json!({ "phase": "Bound" }))),
+            "RegistryNotReady",
+            "no coin",
+            "Reconciling",
+        ),
+        (at(plain(), sent()), "Registering", "0x3333", "Reconciling"),
+        (
+            at(suspended(), sent()),
+            "Suspended",
+            "sepolia is suspended",
+            "Reconciling",
+        ),
+        (
+            at(
+                suspended(),
+                recorded(json!({ "phase": "Included", "attempts": [attempt()] })),
+            ),
             "AwaitingFinality",
             "0x3333",
             "Reconciling",
         ),
-        (at(plain(), recorded(json!({ "phase": "Reverted" }))), "RegistrationReverted", "edition", "Stalled"),
+        (
+            at(plain(), recorded(json!({ "phase": "Reverted" }))),
+            "RegistrationReverted",
+            "edition",
+            "Stalled",
+        ),
     ];
     for (seen, reason, words, kstatus) in cases {
         let status = status_of(seen);
         for type_ in ["Registered", "Ready"] {
-            assert_eq!(condition(&status, type_), Some((ConditionStatus::False, reason)));
+            assert_eq!(
+                condition(&status, type_),
+                Some((ConditionStatus::False, reason))
+            );
         }
-        assert!(message(&status, "Registered").contains(words), "{}", message(&status, "Registered"));
+        assert!(
+            message(&status, "Registered").contains(words),
+            "{}",
+            message(&status, "Registered")
+        );
         assert_eq!(abnormal(&status), Some(kstatus), "{reason}");
-        assert_eq!(condition(&status, "Accepted"), Some((ConditionStatus::True, "Accepted")));
+        assert_eq!(
+            condition(&status, "Accepted"),
+            Some((ConditionStatus::True, "Accepted"))
+        );
     }
 }
 
 #[test]
 fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
     let refused = Finding::AdoptionRefused(AdoptionRefused::Unknown);
-    let other = Finding::OtherAgent { wanted: "12".into(), name: "r-x".into(), recorded: None };
-    let taken = Finding::KeyTaken { name: "r-x".into(), other: "shop/other".into() };
+    let other = Finding::OtherAgent {
+        wanted: "12".into(),
+        name: "r-x".into(),
+        recorded: None,
+    };
+    let taken = Finding::KeyTaken {
+        name: "r-x".into(),
+        other: "shop/other".into(),
+    };
     let cases = [
-        (Finding::AdoptionRequired { trace: "a request".into() }, "AdoptionRequired", "Stalled"),
+        (
+            Finding::AdoptionRequired {
+                trace: "a request".into(),
+            },
+            "AdoptionRequired",
+            "Stalled",
+        ),
         (refused, "AdoptionRefused", "Stalled"),
         (other, "OtherAgent", "Stalled"),
         (taken, "KeyTaken", "Stalled"),
-        (Finding::Short(Shortage::Balance { balance: 0, needed: 1 }), "InsufficientFunds", "Reconciling"),
-        (Finding::WouldRevert { words: "no".into() }, "RegistrationWouldRevert", "Reconciling"),
+        (
+            Finding::Short(Shortage::Balance {
+                balance: 0,
+                needed: 1,
+            }),
+            "InsufficientFunds",
+            "Reconciling",
+        ),
+        (
+            Finding::WouldRevert { words: "no".into() },
+            "RegistrationWouldRevert",
+            "Reconciling",
+        ),
     ];
     for (finding, reason, kstatus) in cases {
         for record in [None, recorded(json!({}))] {
-            let status = status_of(Seen { finding: Some(finding.clone()), record, ..seen(json!({})) });
-            assert_eq!(condition(&status, "Registered"), Some((ConditionStatus::False, reason)));
-            assert_eq!((message(&status, "Ready"), abnormal(&status)), (&*finding.to_string(), Some(kstatus)));
+            let status = status_of(Seen {
+                finding: Some(finding.clone()),
+                record,
+                ..seen(json!({}))
+            });
+            assert_eq!(
+                condition(&status, "Registered"),
+                Some((ConditionStatus::False, reason))
+            );
+            assert_eq!(
+                (message(&status, "Ready"), abnormal(&status)),
+                (&*finding.to_string(), Some(kstatus))
+            );
         }
-        let done = status_of(Seen { finding: Some(finding.clone()), record: registered(), ..seen(json!({})) });
+        let done = status_of(Seen {
+            finding: Some(finding.clone()),
+            record: registered(),
+            ..seen(json!({}))
+        });
         let is_told = condition(&done, "Registered") == Some((ConditionStatus::False, reason));
-        assert_eq!(is_told, finding.needs_a_person(), "what has its agent is not short of anything: {reason}");
+        assert_eq!(
+            is_told,
+            finding.needs_a_person(),
+            "what has its agent is not short of anything: {reason}"
+        );
     }
 }
 
 #[test]
 fn an_offer_that_leads_nowhere_says_why() {
-    let nowhere = |unresolved| Seen { registry: None, standing: None, unresolved, ..seen(json!({})) };
+    let nowhere = |unresolved| Seen {
+        registry: None,
+        standing: None,
+        unresolved,
+        ..seen(json!({}))
+    };
     let status = status_of(nowhere(Some(Unresolved::NoRegistry)));
-    assert_eq!(condition(&status, "Registered"), Some((ConditionStatus::False, "NoRegistry")));
+    assert_eq!(
+        condition(&status, "Registered"),
+        Some((ConditionStatus::False, "NoRegistry"))
+    );
     assert_eq!((abnormal(&status), &status.url), (Some("Stalled"), &None));
     let status = status_of(nowhere(None));
-    assert_eq!(condition(&status, "Registered"), Some((ConditionStatus::False, "Pending")));
+    assert_eq!(
+        condition(&status, "Registered"),
+        Some((ConditionStatus::False, "Pending"))
+    );
     assert_eq!(abnormal(&status), Some("Reconciling"));
 }
 
 #[test]
 fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
-    let against = |standing: Standing, record| status_of(Seen { standing: Some(standing), record, ..seen(json!({})) });
+    let against = |standing: Standing, record| {
+        status_of(Seen {
+            standing: Some(standing),
+            record,
+            ..seen(json!({}))
+        })
+    };
     let unacceptable = Standing::Unacceptable(Unacceptable::Drain);
     for (standing, reason, kstatus) in [
         (unacceptable, "InvalidDrain", "Stalled"),
-        (Standing::NamespaceNotAllowed, "NamespaceNotAllowed", "Stalled"),
-        (Standing::UpstreamMissing, "WaitingForUpstream", "Reconciling"),
+        (
+            Standing::NamespaceNotAllowed,
+            "NamespaceNotAllowed",
+            "Stalled",
+        ),
+        (
+            Standing::UpstreamMissing,
+            "WaitingForUpstream",
+            "Reconciling",
+        ),
         (Standing::Drained, "Drained", "Stalled"),
         (Standing::Deleted, "Pending", "Reconciling"),
     ] {
         let status = against(standing, recorded(json!({})));
-        assert_eq!(condition(&status, "Registered"), Some((ConditionStatus::False, reason)));
+        assert_eq!(
+            condition(&status, "Registered"),
+            Some((ConditionStatus::False, reason))
+        );
         assert_eq!(abnormal(&status), Some(kstatus), "{reason}");
     }
-    for (standing, reason) in [(Standing::NamespaceNotAllowed, "NamespaceNotAllowed"), (Standing::Drained, "Drained")] {
+    for (standing, reason) in [
+        (Standing::NamespaceNotAllowed, "NamespaceNotAllowed"),
+        (Standing::Drained, "Drained"),
+    ] {
         let status = against(standing, registered());
-        assert_eq!(condition(&status, "Registered"), Some((ConditionStatus::True, "Registered")));
-        assert_eq!(condition(&status, "Ready"), Some((ConditionStatus::False, reason)));
+        assert_eq!(
+            condition(&status, "Registered"),
+            Some((ConditionStatus::True, "Registered"))
+        );
+        assert_eq!(
+            condition(&status, "Ready"),
+            Some((ConditionStatus::False, reason))
+        );
         assert_eq!(abnormal(&status), Some("Stalled"));
     }
 }
@@ -195,10 +368,20 @@ fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
 #[test]
 fn an_offer_that_asks_for_no_registration_is_ready_without_one() {
     let off = || json!({ "spec": { "registration": { "enabled": false } } });
-    let disabled = |record| Seen { standing: Some(Standing::Disabled), record, ..seen(off()) };
+    let disabled = |record| Seen {
+        standing: Some(Standing::Disabled),
+        record,
+        ..seen(off())
+    };
     let status = status_of(disabled(None));
-    assert_eq!(condition(&status, "Registered"), Some((ConditionStatus::True, "Disabled")));
-    assert_eq!(condition(&status, "Ready"), Some((ConditionStatus::True, "Reconciled")));
+    assert_eq!(
+        condition(&status, "Registered"),
+        Some((ConditionStatus::True, "Disabled"))
+    );
+    assert_eq!(
+        condition(&status, "Ready"),
+        Some((ConditionStatus::True, "Reconciled"))
+    );
     assert_eq!(message(&status, "Registered"), "registration is off");
     let kept = status_of(disabled(registered()));
     assert!(message(&kept, "Registered").contains("agent 3 keeps its id"));
@@ -208,19 +391,36 @@ fn an_offer_that_asks_for_no_registration_is_ready_without_one() {
 #[test]
 fn an_offer_that_cannot_be_acted_on_is_not_accepted_whatever_else_is_missing() {
     let over = json!({ "spec": { "drainAt": "soon" } });
-    let status = status_of(Seen { upstream_exists: false, record: registered(), ..seen(over) });
+    let status = status_of(Seen {
+        upstream_exists: false,
+        record: registered(),
+        ..seen(over)
+    });
     for type_ in ["Accepted", "Ready"] {
-        assert_eq!(condition(&status, type_), Some((ConditionStatus::False, "InvalidDrain")));
+        assert_eq!(
+            condition(&status, type_),
+            Some((ConditionStatus::False, "InvalidDrain"))
+        );
     }
-    assert_eq!(condition(&status, "UpstreamHealthy"), Some((ConditionStatus::False, "MissingService")));
+    assert_eq!(
+        condition(&status, "UpstreamHealthy"),
+        Some((ConditionStatus::False, "MissingService"))
+    );
     assert_eq!(abnormal(&status), Some("Stalled"));
 }
 
 #[test]
 fn a_missing_service_is_waited_for() {
-    let status = status_of(Seen { upstream_exists: false, record: registered(), ..seen(json!({})) });
+    let status = status_of(Seen {
+        upstream_exists: false,
+        record: registered(),
+        ..seen(json!({}))
+    });
     for type_ in ["UpstreamHealthy", "Ready"] {
-        assert_eq!(condition(&status, type_), Some((ConditionStatus::False, "MissingService")));
+        assert_eq!(
+            condition(&status, type_),
+            Some((ConditionStatus::False, "MissingService"))
+        );
         assert!(message(&status, type_).starts_with("Service shop/backend does not exist"));
     }
     assert_eq!(abnormal(&status), Some("Reconciling"));
@@ -229,7 +429,10 @@ fn a_missing_service_is_waited_for() {
 #[test]
 fn fields_that_are_kept_and_not_acted_on_are_told() {
     let status = status_of(seen(json!({ "spec": { "hostname": "chat.example.org" } })));
-    assert_eq!(condition(&status, "Accepted"), Some((ConditionStatus::True, "PartlySupported")));
+    assert_eq!(
+        condition(&status, "Accepted"),
+        Some((ConditionStatus::True, "PartlySupported"))
+    );
     assert!(message(&status, "Accepted").ends_with(": hostname"));
 }
 
@@ -239,7 +442,10 @@ fn an_uri_that_differs_from_the_documents_is_told_unless_the_agent_was_adopted()
     let mut adopted = elsewhere.clone();
     merge(&mut adopted, json!({ "adopt": "3" }));
     let told = |spec| {
-        let status = status_of(Seen { record: recorded(spec), ..seen(json!({})) });
+        let status = status_of(Seen {
+            record: recorded(spec),
+            ..seen(json!({}))
+        });
         message(&status, "Registered").contains("its URI on chain is https://old.example/a.json")
     };
     assert!(told(elsewhere) && !told(adopted));
@@ -250,20 +456,45 @@ fn what_was_said_of_a_registration_is_never_taken_back() {
     let key = recorded(json!({})).unwrap().key;
     let said = json!({ "status": { "registration": { "registry": "sepolia", "key": key } } });
     let lost = status_of(seen(said.clone())).registration.unwrap();
-    assert_eq!((lost.key, lost.registry.as_deref()), (Some(key), Some("sepolia")), "its record was deleted");
+    assert_eq!(
+        (lost.key, lost.registry.as_deref()),
+        (Some(key), Some("sepolia")),
+        "its record was deleted"
+    );
     let unresolved = Some(Unresolved::NoRegistry);
-    let status = status_of(Seen { registry: None, unresolved, record: recorded(json!({})), ..seen(said) });
-    assert_eq!(status.registration.unwrap().registry.as_deref(), Some("sepolia"));
-    assert_eq!(status_of(seen(json!({}))).registration, None, "without a record there is nothing to freeze");
+    let status = status_of(Seen {
+        registry: None,
+        unresolved,
+        record: recorded(json!({})),
+        ..seen(said)
+    });
+    assert_eq!(
+        status.registration.unwrap().registry.as_deref(),
+        Some("sepolia")
+    );
+    assert_eq!(
+        status_of(seen(json!({}))).registration,
+        None,
+        "without a record there is nothing to freeze"
+    );
 }
 
 #[test]
 fn a_registration_under_way_shows_its_last_transaction() {
     let spec = json!({ "phase": "Sent", "attempts": [attempt()], "agentUri": "https://x" });
-    let status = status_of(Seen { record: recorded(spec), ..seen(json!({})) });
+    let status = status_of(Seen {
+        record: recorded(spec),
+        ..seen(json!({}))
+    });
     let shown = status.registration.unwrap();
-    assert_eq!((shown.transaction, shown.final_), (Some(format!("0x{}", "33".repeat(32))), Some(false)));
-    assert_eq!((shown.agent_uri, shown.agent_id, shown.block), (None, None, None));
+    assert_eq!(
+        (shown.transaction, shown.final_),
+        (Some(format!("0x{}", "33".repeat(32))), Some(false))
+    );
+    assert_eq!(
+        (shown.agent_uri, shown.agent_id, shown.block),
+        (None, None, None)
+    );
     assert_eq!(status.registration_tx_hash, None, "only what is final");
 }
 
@@ -277,10 +508,17 @@ fn a_price_is_shown_as_people_say_it() {
             base
         })
         .unwrap();
-        status_of(Seen { offer: over, ..seen(json!({})) }).price
+        status_of(Seen {
+            offer: over,
+            ..seen(json!({}))
+        })
+        .price
     };
     for (price, text) in [
-        (json!({ "perRequest": "0.002", "perHour": "9" }), "0.002/request"),
+        (
+            json!({ "perRequest": "0.002", "perHour": "9" }),
+            "0.002/request",
+        ),
         (json!({ "perMTok": "1" }), "1/MTok"),
         (json!({ "perHour": "2" }), "2/hour"),
         (json!({ "perEpoch": "3" }), "3/epoch"),
@@ -289,20 +527,47 @@ fn a_price_is_shown_as_people_say_it() {
         assert_eq!(shown(json!({ "price": price })).as_deref(), Some(text));
     }
     let hourly = json!({ "perHour": "2" });
-    assert_eq!(shown(json!({ "price": hourly, "card": { "currency": "EUR" } })).as_deref(), Some("2 EUR/hour"));
+    assert_eq!(
+        shown(json!({ "price": hourly, "card": { "currency": "EUR" } })).as_deref(),
+        Some("2 EUR/hour")
+    );
     assert_eq!(shown(json!({})), None);
 }
 
 #[test]
 fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
-    let subject = Subject::Undecodable { error: "missing field `payment`".into(), record: None };
-    let Plan { status, strip_finalizer, notes } = plan(&View { subject, ..view(seen(json!({}))) });
-    let types: Vec<&str> = status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+    let subject = Subject::Undecodable {
+        error: "missing field `payment`".into(),
+        record: None,
+    };
+    let Plan {
+        status,
+        strip_finalizer,
+        notes,
+    } = plan(&View {
+        subject,
+        ..view(seen(json!({})))
+    });
+    let types: Vec<&str> = status
+        .conditions
+        .iter()
+        .map(|condition| condition.type_.as_str())
+        .collect();
     assert_eq!(types, ["Accepted", "Ready", "Stalled"]);
     assert!(message(&status, "Ready").contains("missing field `payment`"));
-    assert_eq!(condition(&status, "Ready"), Some((ConditionStatus::False, "Undecodable")));
-    assert_eq!((status.observed_generation, strip_finalizer), (Some(4), false));
-    let said = ServiceOfferStatus { conditions: vec![], observed_generation: None, ..status };
+    assert_eq!(
+        condition(&status, "Ready"),
+        Some((ConditionStatus::False, "Undecodable"))
+    );
+    assert_eq!(
+        (status.observed_generation, strip_finalizer),
+        (Some(4), false)
+    );
+    let said = ServiceOfferStatus {
+        conditions: vec![],
+        observed_generation: None,
+        ..status
+    };
     assert_eq!(said, ServiceOfferStatus::default());
     assert_eq!(notes.len(), 1);
 }
@@ -310,23 +575,51 @@ fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
 #[test]
 fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
     let unreadable = |record: Option<AgentRegistrationSpec>, applied| {
-        let subject = Subject::Undecodable { error: String::new(), record: record.map(Box::new) };
-        plan(&View { subject, applied, ..view(seen(json!({}))) }).status.registration
+        let subject = Subject::Undecodable {
+            error: String::new(),
+            record: record.map(Box::new),
+        };
+        plan(&View {
+            subject,
+            applied,
+            ..view(seen(json!({})))
+        })
+        .status
+        .registration
     };
     let key = registered().unwrap().key;
     let by_its_record = unreadable(registered(), None).unwrap();
-    assert_eq!((by_its_record.key, by_its_record.registry), (Some(key), None));
-    let applied = status_of(Seen { record: registered(), ..seen(json!({})) });
-    assert_eq!(unreadable(None, Some(applied.clone())), applied.registration);
+    assert_eq!(
+        (by_its_record.key, by_its_record.registry),
+        (Some(key), None)
+    );
+    let applied = status_of(Seen {
+        record: registered(),
+        ..seen(json!({}))
+    });
+    assert_eq!(
+        unreadable(None, Some(applied.clone())),
+        applied.registration
+    );
     let both = unreadable(registered(), Some(applied)).unwrap();
-    assert_eq!((both.key, both.registry.as_deref()), (Some(key), Some("sepolia")));
+    assert_eq!(
+        (both.key, both.registry.as_deref()),
+        (Some(key), Some("sepolia"))
+    );
 }
 
 #[test]
 fn only_the_former_controllers_finalizer_is_removed() {
-    let strip =
-        |finalizers: Value| plan(&view(seen(json!({ "metadata": { "finalizers": finalizers } })))).strip_finalizer;
-    assert!(strip(json!(["other.example/x", "monetize.obol.org/finalizer"])));
+    let strip = |finalizers: Value| {
+        plan(&view(seen(
+            json!({ "metadata": { "finalizers": finalizers } }),
+        )))
+        .strip_finalizer
+    };
+    assert!(strip(json!([
+        "other.example/x",
+        "monetize.obol.org/finalizer"
+    ])));
     assert!(!strip(json!(["other.example/x"])) && !strip(json!([])));
 }
 
@@ -335,18 +628,38 @@ fn time_alone_changes_a_status_when_the_offer_will_have_been_drained() {
     let next = |over: Value| view(seen(json!({ "spec": over }))).next_change();
     assert_eq!(next(json!({})), None);
     let draining = json!({ "drainAt": "1970-01-01T00:00:10Z", "drainGracePeriod": "20s" });
-    assert_eq!(next(draining), Some(Duration::from_secs(31)), "a second after its end");
-    assert_eq!(next(json!({ "drainAt": "1970-01-01T00:00:00Z", "drainGracePeriod": "0" })), None);
+    assert_eq!(
+        next(draining),
+        Some(Duration::from_secs(31)),
+        "a second after its end"
+    );
+    assert_eq!(
+        next(json!({ "drainAt": "1970-01-01T00:00:00Z", "drainGracePeriod": "0" })),
+        None
+    );
     assert_eq!(next(json!({ "drainAt": "soon" })), None);
-    let subject = Subject::Undecodable { error: String::new(), record: None };
-    assert_eq!(View { subject, ..view(seen(json!({}))) }.next_change(), None);
+    let subject = Subject::Undecodable {
+        error: String::new(),
+        record: None,
+    };
+    assert_eq!(
+        View {
+            subject,
+            ..view(seen(json!({})))
+        }
+        .next_change(),
+        None
+    );
 }
 
 mod what_is_written {
     use super::*;
 
     fn ready() -> ServiceOfferStatus {
-        status_of(Seen { record: registered(), ..seen(json!({})) })
+        status_of(Seen {
+            record: registered(),
+            ..seen(json!({}))
+        })
     }
 
     #[test]
@@ -355,15 +668,39 @@ mod what_is_written {
         assert!(must_write(&none, None, &planned));
         assert!(!must_write(&planned, None, &planned));
         assert!(!must_write(&planned, Some(&planned), &planned));
-        assert!(must_write(&none, Some(&planned), &planned), "somebody took it away");
+        assert!(
+            must_write(&none, Some(&planned), &planned),
+            "somebody took it away"
+        );
         for changed in [
-            ServiceOfferStatus { observed_generation: Some(5), ..ready() },
-            ServiceOfferStatus { endpoint: Some("/x".into()), ..ready() },
-            ServiceOfferStatus { url: Some("https://x".into()), ..ready() },
-            ServiceOfferStatus { price: Some("1/hour".into()), ..ready() },
-            ServiceOfferStatus { agent_id: Some("4".into()), ..ready() },
-            ServiceOfferStatus { registration_tx_hash: Some("0x1".into()), ..ready() },
-            ServiceOfferStatus { registration: Some(RegistrationStatus::default()), ..ready() },
+            ServiceOfferStatus {
+                observed_generation: Some(5),
+                ..ready()
+            },
+            ServiceOfferStatus {
+                endpoint: Some("/x".into()),
+                ..ready()
+            },
+            ServiceOfferStatus {
+                url: Some("https://x".into()),
+                ..ready()
+            },
+            ServiceOfferStatus {
+                price: Some("1/hour".into()),
+                ..ready()
+            },
+            ServiceOfferStatus {
+                agent_id: Some("4".into()),
+                ..ready()
+            },
+            ServiceOfferStatus {
+                registration_tx_hash: Some("0x1".into()),
+                ..ready()
+            },
+            ServiceOfferStatus {
+                registration: Some(RegistrationStatus::default()),
+                ..ready()
+            },
             status_of(seen(json!({}))),
         ] {
             assert!(must_write(&planned, Some(&planned), &changed));
@@ -372,7 +709,10 @@ mod what_is_written {
 
     #[test]
     fn is_not_what_another_controller_says() {
-        let foreign = Condition { type_: "RoutePublished".into(), ..ready().conditions[0].clone() };
+        let foreign = Condition {
+            type_: "RoutePublished".into(),
+            ..ready().conditions[0].clone()
+        };
         let mut stands = ready();
         stands.conditions.insert(0, foreign);
         assert!(!must_write(&stands, None, &ready()));
@@ -381,15 +721,24 @@ mod what_is_written {
     #[test]
     fn takes_back_what_is_ours_once_and_then_leaves_it_to_whoever_keeps_it() {
         let mut stands = ready();
-        let stalled = Condition { type_: "Stalled".into(), ..stands.conditions[0].clone() };
+        let stalled = Condition {
+            type_: "Stalled".into(),
+            ..stands.conditions[0].clone()
+        };
         stands.conditions.push(stalled);
         assert!(must_write(&stands, None, &ready()));
-        assert!(!must_write(&stands, Some(&ready()), &ready()), "it stands whatever is applied");
+        assert!(
+            !must_write(&stands, Some(&ready()), &ready()),
+            "it stands whatever is applied"
+        );
     }
 
     #[test]
     fn keeps_the_time_of_a_transition_that_was_applied_before_the_cache_saw_it() {
-        let mut late = view(Seen { record: registered(), ..seen(json!({})) });
+        let mut late = view(Seen {
+            record: registered(),
+            ..seen(json!({}))
+        });
         late.applied = Some(ready());
         late.now = Timestamp::from_second(60).unwrap();
         assert_eq!(plan(&late).status, ready());
@@ -400,26 +749,52 @@ mod what_is_told {
     use super::*;
 
     fn told(before: Seen, after: Seen) -> Vec<(bool, String)> {
-        let after = View { applied: Some(status_of(before)), ..view(after) };
-        plan(&after).notes.into_iter().map(|note| (note.warning, note.reason)).collect()
+        let after = View {
+            applied: Some(status_of(before)),
+            ..view(after)
+        };
+        plan(&after)
+            .notes
+            .into_iter()
+            .map(|note| (note.warning, note.reason))
+            .collect()
     }
 
     #[test]
     fn is_a_registration_once() {
-        let done = || Seen { record: registered(), ..seen(json!({})) };
-        assert_eq!(told(seen(json!({})), done()), [(false, "Registered".into())]);
+        let done = || Seen {
+            record: registered(),
+            ..seen(json!({}))
+        };
+        assert_eq!(
+            told(seen(json!({})), done()),
+            [(false, "Registered".into())]
+        );
         assert_eq!(told(done(), done()), []);
         let note = &plan(&view(done())).notes[0];
-        assert!(note.message.contains("agent 3 of registry"), "{}", note.message);
+        assert!(
+            note.message.contains("agent 3 of registry"),
+            "{}",
+            note.message
+        );
     }
 
     #[test]
     fn is_a_stall_and_another_stall_and_not_its_end() {
         let waiting = || seen(json!({}));
-        let drained = || Seen { standing: Some(Standing::Drained), ..seen(json!({})) };
-        let barred = || Seen { standing: Some(Standing::NamespaceNotAllowed), ..seen(json!({})) };
+        let drained = || Seen {
+            standing: Some(Standing::Drained),
+            ..seen(json!({}))
+        };
+        let barred = || Seen {
+            standing: Some(Standing::NamespaceNotAllowed),
+            ..seen(json!({}))
+        };
         assert_eq!(told(waiting(), drained()), [(true, "Drained".into())]);
-        assert_eq!(told(drained(), barred()), [(true, "NamespaceNotAllowed".into())]);
+        assert_eq!(
+            told(drained(), barred()),
+            [(true, "NamespaceNotAllowed".into())]
+        );
         assert_eq!(told(drained(), drained()), []);
         assert_eq!(told(drained(), waiting()), []);
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
 
 use crate::api::{
-    AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce, Suspend,
+    AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce,
+    Suspend,
 };
 use crate::chain::rpc::Sent;
 use crate::chain::{RpcError, abi};
@@ -18,7 +19,8 @@ use crate::leader::Leading;
 use crate::ledger::evidence::Look;
 use crate::ledger::money::{coins, price};
 use crate::ledger::protocol::{
-    Allocation, Candidate, LedgerStep, PendingStep, Terms, allocate, attempted, payer, pending_step, pruned,
+    Allocation, Candidate, LedgerStep, PendingStep, Terms, allocate, attempted, payer,
+    pending_step, pruned,
 };
 use crate::ledger::{Bound, Held, sender};
 use crate::metrics::{ChainLook, Outcome};
@@ -67,7 +69,13 @@ impl Turn<'_> {
             View::Watching { records, adoptees } => {
                 let mut wrote = false;
                 for record in records.iter().filter(|record| self.site.has(&record.spec)) {
-                    let step = pending_step(None, &record.spec, None, &[], adoptees.get(&record.spec.key));
+                    let step = pending_step(
+                        None,
+                        &record.spec,
+                        None,
+                        &[],
+                        adoptees.get(&record.spec.key),
+                    );
                     wrote |= self.settle(record, step).await?;
                 }
                 self.tell(0, None);
@@ -98,9 +106,13 @@ impl Turn<'_> {
                 store.replace_ledger(self.leading, held, spec).await?;
                 Ok(Rest::Now)
             }
-            (LedgerStep::Settle | LedgerStep::Ready | LedgerStep::Mark | LedgerStep::Activate(_), _) => {
-                self.report.waiting =
-                    Some("earlier transactions of the signer become final, or the chain's logs are being read");
+            (
+                LedgerStep::Settle | LedgerStep::Ready | LedgerStep::Mark | LedgerStep::Activate(_),
+                _,
+            ) => {
+                self.report.waiting = Some(
+                    "earlier transactions of the signer become final, or the chain's logs are being read",
+                );
                 Ok(Rest::Busy)
             }
         }
@@ -108,24 +120,46 @@ impl Turn<'_> {
 
     /// Writes the ledger's uid to the registry's status, unless another one stands there.
     async fn mark(&self, held: &Held) -> Result<(), Error> {
-        let Some(mut registry) = self.context.reader.cluster_wide::<IdentityRegistry>(&self.site.name).await? else {
+        let Some(mut registry) = self
+            .context
+            .reader
+            .cluster_wide::<IdentityRegistry>(&self.site.name)
+            .await?
+        else {
             return Ok(());
         };
         let signer = format!("{:#x}", held.spec().signer);
         let status = registry.status.get_or_insert_default();
-        if status.ledgers.iter().any(|marker| marker.signer == signer) || status.ledgers.len() >= MOST_MARKERS {
+        if status.ledgers.iter().any(|marker| marker.signer == signer)
+            || status.ledgers.len() >= MOST_MARKERS
+        {
             return Ok(());
         }
-        status.ledgers.push(LedgerMarker { signer, uid: held.uid().to_owned() });
-        self.context.writer.replace_registry_status(self.leading, &registry).await?;
+        status.ledgers.push(LedgerMarker {
+            signer,
+            uid: held.uid().to_owned(),
+        });
+        self.context
+            .writer
+            .replace_registry_status(self.leading, &registry)
+            .await?;
         Ok(())
     }
 
     async fn ready(&mut self, ready: Ready) -> Result<Rest, Error> {
-        let look = Look { ledger: ready.held.spec(), index: &ready.index, sight: &ready.sight };
+        let look = Look {
+            ledger: ready.held.spec(),
+            index: &ready.index,
+            sight: &ready.sight,
+        };
         let site = self.site;
-        let steps =
-            plan::entries(look, &ready.records, &ready.evidence, |record| site.has(record), !self.is_suspended());
+        let steps = plan::entries(
+            look,
+            &ready.records,
+            &ready.evidence,
+            |record| site.has(record),
+            !self.is_suspended(),
+        );
         let under_way = look.ledger.entries.len();
         if let Some(freeze) = &steps.freeze {
             self.report.freeze(freeze.clone());
@@ -136,12 +170,19 @@ impl Turn<'_> {
             let (nonces, blocks) = plan::pruned_nonces(&steps);
             let after = pruned(look.ledger, &nonces, &blocks, look.sight);
             self.tell(under_way - nonces.len(), None);
-            self.context.store.replace_ledger(self.leading, ready.held, after).await?;
+            self.context
+                .store
+                .replace_ledger(self.leading, ready.held, after)
+                .await?;
             return Ok(Rest::Now);
         }
         let recorded = settled || !steps.finish.is_empty();
         let may_spend = steps.freeze.is_none() && !self.is_suspended();
-        if may_spend && !self.spend(&ready.held, &steps.spend, &ready.records).await? {
+        if may_spend
+            && !self
+                .spend(&ready.held, &steps.spend, &ready.records)
+                .await?
+        {
             return Ok(Rest::Busy);
         }
         let bound = self.allocate(ready, pending, may_spend).await?;
@@ -155,46 +196,102 @@ impl Turn<'_> {
     /// Writes what became of entries to their records.
     async fn record(&mut self, steps: &Steps, ready: &Ready) -> Result<(), Error> {
         for (key, spec) in &steps.finish {
-            let Some(record) = ready.records.get(key) else { continue };
-            self.context.store.replace_record(self.leading, record, spec.clone()).await?;
-            let agent = spec.result.as_ref().map(|result| result.agent_id.as_str()).unwrap_or_default();
+            let Some(record) = ready.records.get(key) else {
+                continue;
+            };
+            self.context
+                .store
+                .replace_record(self.leading, record, spec.clone())
+                .await?;
+            let agent = spec
+                .result
+                .as_ref()
+                .map(|result| result.agent_id.as_str())
+                .unwrap_or_default();
             info!(%key, agent, spent = coins(spec.spent_wei.unwrap_or_default().0), "registered, final");
             self.count(Outcome::Registered);
             if let Some(since) = self.memory.first_sent.remove(key) {
-                self.context.metrics.chain.confirmed(since.elapsed().unwrap_or_default());
+                self.context
+                    .metrics
+                    .chain
+                    .confirmed(since.elapsed().unwrap_or_default());
             }
         }
         for (key, spec) in &steps.note {
-            let Some(record) = ready.records.get(key) else { continue };
-            self.context.store.replace_record(self.leading, record, spec.clone()).await?;
+            let Some(record) = ready.records.get(key) else {
+                continue;
+            };
+            self.context
+                .store
+                .replace_record(self.leading, record, spec.clone())
+                .await?;
         }
         Ok(())
     }
 
     /// Settles every record of this registry that has neither result nor entry. Answers with those that may get a nonce, the
     /// oldest first, and whether anything was written.
-    async fn settle_all(&mut self, look: Look<'_>, ready: &Ready) -> Result<(Vec<AgentRegistration>, bool), Error> {
+    async fn settle_all(
+        &mut self,
+        look: Look<'_>,
+        ready: &Ready,
+    ) -> Result<(Vec<AgentRegistration>, bool), Error> {
         let (mut pending, mut wrote) = (Vec::new(), false);
-        for record in ready.records.values().filter(|record| self.site.has(&record.spec)) {
+        for record in ready
+            .records
+            .values()
+            .filter(|record| self.site.has(&record.spec))
+        {
             let key = record.spec.key;
-            let witnesses = ready.witnesses.get(&key).map(Vec::as_slice).unwrap_or_default();
-            let step =
-                pending_step(Some(look.ledger), &record.spec, Some(look.index), witnesses, ready.adoptees.get(&key));
+            let witnesses = ready
+                .witnesses
+                .get(&key)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let step = pending_step(
+                Some(look.ledger),
+                &record.spec,
+                Some(look.index),
+                witnesses,
+                ready.adoptees.get(&key),
+            );
             match step {
-                PendingStep::Allocate if self.settled.contains(&key) => pending.push(record.clone()),
+                PendingStep::Allocate if self.settled.contains(&key) => {
+                    pending.push(record.clone())
+                }
                 step => wrote |= self.settle(record, step).await?,
             }
         }
-        pending.sort_by_key(|record| (record.metadata.creation_timestamp.as_ref().map(|time| time.0), record.spec.key));
+        pending.sort_by_key(|record| {
+            (
+                record
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| time.0),
+                record.spec.key,
+            )
+        });
         Ok((pending, wrote))
     }
 
-    async fn settle(&mut self, record: &AgentRegistration, step: PendingStep) -> Result<bool, Error> {
+    async fn settle(
+        &mut self,
+        record: &AgentRegistration,
+        step: PendingStep,
+    ) -> Result<bool, Error> {
         match step {
             PendingStep::Adopt(spec) => {
-                let agent = spec.result.as_ref().map(|result| result.agent_id.as_str()).unwrap_or_default();
+                let agent = spec
+                    .result
+                    .as_ref()
+                    .map(|result| result.agent_id.as_str())
+                    .unwrap_or_default();
                 info!(key = %spec.key, agent, "adopting an agent that exists");
-                self.context.store.replace_record(self.leading, record, *spec).await?;
+                self.context
+                    .store
+                    .replace_record(self.leading, record, *spec)
+                    .await?;
                 self.count(Outcome::Adopted);
                 Ok(true)
             }
@@ -218,8 +315,12 @@ impl Turn<'_> {
         records: &BTreeMap<Key, AgentRegistration>,
     ) -> Result<bool, Error> {
         for (nonce, spend) in spends {
-            let Some(bound) = held.bound(*nonce) else { continue };
-            let Some(record) = records.get(&bound.key()) else { continue };
+            let Some(bound) = held.bound(*nonce) else {
+                continue;
+            };
+            let Some(record) = records.get(&bound.key()) else {
+                continue;
+            };
             // The switch may have been thrown since the turn began.
             if self.is_suspended() {
                 return Ok(true);
@@ -242,10 +343,19 @@ impl Turn<'_> {
         pending: Vec<AgentRegistration>,
         may_spend: bool,
     ) -> Result<usize, Error> {
-        let look = Look { ledger: ready.held.spec(), index: &ready.index, sight: &ready.sight };
-        let Some(account) = &self.chain.account else { return Ok(0) };
+        let look = Look {
+            ledger: ready.held.spec(),
+            index: &ready.index,
+            sight: &ready.sight,
+        };
+        let Some(account) = &self.chain.account else {
+            return Ok(0);
+        };
         let wants = may_spend && !pending.is_empty();
-        let numbers_due = self.memory.told.is_none_or(|told| told.elapsed() >= NUMBERS_EVERY);
+        let numbers_due = self
+            .memory
+            .told
+            .is_none_or(|told| told.elapsed() >= NUMBERS_EVERY);
         if !wants && !numbers_due {
             self.tell(look.ledger.entries.len(), None);
             return Ok(0);
@@ -266,11 +376,18 @@ impl Turn<'_> {
         let limits = &self.site.limits;
         let reservations = plan::reservations(look, &ready.records, limits.per_registration);
         let purse = plan::purse(look, account.balance, &spent, &reservations);
-        self.report.spent = Some(spent.iter().map(|(_, amount)| *amount).fold(0, u128::saturating_add));
+        self.report.spent = Some(
+            spent
+                .iter()
+                .map(|(_, amount)| *amount)
+                .fold(0, u128::saturating_add),
+        );
         let quote = match quote {
             Ok(quote) => quote,
             Err(finding) => {
-                pending.iter().for_each(|record| self.find(record.spec.key, &finding));
+                pending
+                    .iter()
+                    .for_each(|record| self.find(record.spec.key, &finding));
                 if let Finding::Short(shortage) = finding {
                     self.report.shortage = Some(shortage).filter(|_| wants);
                     self.report.left = Some(0);
@@ -287,11 +404,22 @@ impl Turn<'_> {
         }
         let candidates: Vec<Candidate<'_>> = pending
             .iter()
-            .map(|record| Candidate { record: &record.spec, namespace: payer(&record.spec.identity), cost })
+            .map(|record| Candidate {
+                record: &record.spec,
+                namespace: payer(&record.spec.identity),
+                cost,
+            })
             .collect();
-        let terms = Terms { window: self.context.settings.max_in_flight, limits, purse };
+        let terms = Terms {
+            window: self.context.settings.max_in_flight,
+            limits,
+            purse,
+        };
         let allocation = allocate(look, &candidates, terms);
-        self.tell(look.ledger.entries.len() + allocation.bound.len(), self.report.spent);
+        self.tell(
+            look.ledger.entries.len() + allocation.bound.len(),
+            self.report.spent,
+        );
         self.bind(ready.held, &ready.records, allocation).await
     }
 
@@ -302,7 +430,11 @@ impl Turn<'_> {
         records: &BTreeMap<Key, AgentRegistration>,
         allocation: Allocation,
     ) -> Result<usize, Error> {
-        let Allocation { ledger, bound, short } = allocation;
+        let Allocation {
+            ledger,
+            bound,
+            short,
+        } = allocation;
         for (key, shortage) in short {
             self.find(key, &Finding::Short(shortage));
             if shortage.concerns_all() {
@@ -310,10 +442,17 @@ impl Turn<'_> {
             }
         }
         let Some(ledger) = ledger else { return Ok(0) };
-        let held = self.context.store.replace_ledger(self.leading, held, ledger).await?;
+        let held = self
+            .context
+            .store
+            .replace_ledger(self.leading, held, ledger)
+            .await?;
         let first = bound.first().map(|(nonce, _)| nonce.0);
         info!(count = bound.len(), first, "gave out nonces");
-        let spends = bound.iter().map(|(nonce, _)| (*nonce, Spend::Sign)).collect();
+        let spends = bound
+            .iter()
+            .map(|(nonce, _)| (*nonce, Spend::Sign))
+            .collect();
         self.spend(&held, &spends, records).await?;
         Ok(bound.len())
     }
@@ -325,13 +464,30 @@ impl Turn<'_> {
         pending: &[AgentRegistration],
     ) -> Result<Result<Quote, Finding>, RpcError> {
         // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
-        let key = pending.first().map_or_else(|| Key::derive("", 0, self.site.address, 0), |record| record.spec.key);
-        self.quote_for(account, &agent_uri(self.registry, key)).await
+        let key = pending.first().map_or_else(
+            || Key::derive("", 0, self.site.address, 0),
+            |record| record.spec.key,
+        );
+        self.quote_for(account, &agent_uri(self.registry, key))
+            .await
     }
 
-    async fn quote_for(&self, account: &Account, uri: &str) -> Result<Result<Quote, Finding>, RpcError> {
-        let signer = self.site.signer.as_ref().map(crate::chain::Signer::address).unwrap_or_default();
-        let estimate = self.chain.endpoint.estimate_gas(signer, self.site.address, abi::register(uri)).await;
+    async fn quote_for(
+        &self,
+        account: &Account,
+        uri: &str,
+    ) -> Result<Result<Quote, Finding>, RpcError> {
+        let signer = self
+            .site
+            .signer
+            .as_ref()
+            .map(crate::chain::Signer::address)
+            .unwrap_or_default();
+        let estimate = self
+            .chain
+            .endpoint
+            .estimate_gas(signer, self.site.address, abi::register(uri))
+            .await;
         let gas = match estimate {
             // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
             Ok(gas) => gas.saturating_add(gas / 5),
@@ -344,8 +500,14 @@ impl Turn<'_> {
 
     /// Signs for an entry, stores what was signed, and sends it. Says whether the nonces after it are worth a try.
     async fn sign(&mut self, bound: &Bound, record: &AgentRegistration) -> Result<bool, Error> {
-        let (Some(signer), Some(account)) = (&self.site.signer, &self.chain.account) else { return Ok(true) };
-        let frozen = record.spec.agent_uri.clone().filter(|_| record.spec.calldata_hash.is_some());
+        let (Some(signer), Some(account)) = (&self.site.signer, &self.chain.account) else {
+            return Ok(true);
+        };
+        let frozen = record
+            .spec
+            .agent_uri
+            .clone()
+            .filter(|_| record.spec.calldata_hash.is_some());
         let uri = frozen.unwrap_or_else(|| agent_uri(self.registry, bound.key()));
         let quote = match self.quote_for(account, &uri).await {
             Ok(Ok(quote)) => quote,
@@ -365,30 +527,57 @@ impl Turn<'_> {
                 return Ok(true);
             }
         };
-        let covered = self.memory.index.as_ref().and_then(|(_, index, _)| index.covered());
-        let spec = attempted(&record.spec, signed.attempt.clone(), signed.calldata_hash, &uri, covered);
-        let stored = self.context.store.replace_record(self.leading, record, spec).await?;
+        let covered = self
+            .memory
+            .index
+            .as_ref()
+            .and_then(|(_, index, _)| index.covered());
+        let spec = attempted(
+            &record.spec,
+            signed.attempt.clone(),
+            signed.calldata_hash,
+            &uri,
+            covered,
+        );
+        let stored = self
+            .context
+            .store
+            .replace_record(self.leading, record, spec)
+            .await?;
         self.count(Outcome::Signed);
         self.send(bound, &stored.spec, &signed.attempt).await
     }
 
     /// Sends stored bytes. Says whether the endpoint answered.
-    async fn send(&mut self, bound: &Bound, record: &AgentRegistrationSpec, attempt: &Attempt) -> Result<bool, Error> {
-        let sent = match sender::send(&self.chain.endpoint, self.leading, bound, record, attempt).await {
-            Ok(sent) => sent,
-            Err(sender::Error::NotLeading(error)) => return Err(ClusterError::NotLeading(error).into()),
-            Err(error) => {
-                self.stop(bound, &error);
-                return Ok(true);
-            }
-        };
+    async fn send(
+        &mut self,
+        bound: &Bound,
+        record: &AgentRegistrationSpec,
+        attempt: &Attempt,
+    ) -> Result<bool, Error> {
+        let sent =
+            match sender::send(&self.chain.endpoint, self.leading, bound, record, attempt).await {
+                Ok(sent) => sent,
+                Err(sender::Error::NotLeading(error)) => {
+                    return Err(ClusterError::NotLeading(error).into());
+                }
+                Err(error) => {
+                    self.stop(bound, &error);
+                    return Ok(true);
+                }
+            };
         let key = bound.key();
-        self.memory.first_sent.entry(key).or_insert_with(SystemTime::now);
+        self.memory
+            .first_sent
+            .entry(key)
+            .or_insert_with(SystemTime::now);
         if sent == Sent::Unknown {
             return Ok(false);
         }
         // Once a block is often enough, whatever the endpoint said.
-        self.memory.sent.insert(attempt.hash, self.chain.latest.number);
+        self.memory
+            .sent
+            .insert(attempt.hash, self.chain.latest.number);
         match sent {
             Sent::Accepted => {
                 info!(%key, nonce = %bound.nonce(), transaction = %attempt.hash, "sent");
@@ -404,19 +593,27 @@ impl Turn<'_> {
 
     /// The endpoint has stopped answering in the middle of the turn.
     fn unanswered(&mut self, error: RpcError) {
-        self.report.trouble = Some(Trouble::Rpc { endpoint: self.chain.endpoint.to_string(), error });
+        self.report.trouble = Some(Trouble::Rpc {
+            endpoint: self.chain.endpoint.to_string(),
+            error,
+        });
     }
 
     /// What is stored contradicts itself: a person has to look.
     fn stop(&mut self, bound: &Bound, error: &sender::Error) {
         let (key, nonce) = (bound.key(), bound.nonce());
-        self.report.trouble = Some(Trouble::Stored { key, nonce, why: error.to_string() });
+        self.report.trouble = Some(Trouble::Stored {
+            key,
+            nonce,
+            why: error.to_string(),
+        });
     }
 
     /// Whether the incident switch has been thrown, as far as the cache knows at this moment.
     fn is_suspended(&self) -> bool {
         let current = self.context.cache.registry(&self.site.name);
-        current.map_or(self.registry.spec.suspend, |registry| registry.spec.suspend) != Suspend::None
+        current.map_or(self.registry.spec.suspend, |registry| registry.spec.suspend)
+            != Suspend::None
     }
 
     fn find(&mut self, key: Key, finding: &Finding) {
@@ -426,31 +623,53 @@ impl Turn<'_> {
     }
 
     fn count(&self, outcome: Outcome) {
-        self.context.metrics.chain.registration(self.site.chain_id, outcome);
+        self.context
+            .metrics
+            .chain
+            .registration(self.site.chain_id, outcome);
     }
 
     /// Tells numbers: to people by the report, and to Prometheus.
     fn tell(&mut self, under_way: usize, spent: Option<u128>) {
         let records = self.context.cache.records();
-        let ours: Vec<_> = records.iter().filter(|record| self.site.has(&record.spec)).collect();
-        let agents = ours.iter().filter(|record| record.spec.result.is_some()).count();
-        let pending =
-            ours.iter().filter(|record| record.spec.result.is_none() && record.spec.tombstone.is_none()).count();
+        let ours: Vec<_> = records
+            .iter()
+            .filter(|record| self.site.has(&record.spec))
+            .collect();
+        let agents = ours
+            .iter()
+            .filter(|record| record.spec.result.is_some())
+            .count();
+        let pending = ours
+            .iter()
+            .filter(|record| record.spec.result.is_none() && record.spec.tombstone.is_none())
+            .count();
         self.report.agents = Some((agents, pending));
-        let keys: BTreeSet<Key> =
-            ours.iter().filter(|record| record.spec.result.is_none()).map(|record| record.spec.key).collect();
+        let keys: BTreeSet<Key> = ours
+            .iter()
+            .filter(|record| record.spec.result.is_none())
+            .map(|record| record.spec.key)
+            .collect();
         self.memory.first_sent.retain(|key, _| keys.contains(key));
         let oldest = self.memory.first_sent.values().min();
         self.context.metrics.chain.look(
             self.site.chain_id,
             ChainLook {
                 head_timestamp: self.chain.latest.timestamp,
-                balance: coins(self.chain.account.as_ref().map_or(0, |account| account.balance))
-                    .parse()
-                    .unwrap_or_default(),
-                spent: spent.or(self.report.spent).map(|wei| coins(wei).parse().unwrap_or_default()),
+                balance: coins(
+                    self.chain
+                        .account
+                        .as_ref()
+                        .map_or(0, |account| account.balance),
+                )
+                .parse()
+                .unwrap_or_default(),
+                spent: spent
+                    .or(self.report.spent)
+                    .map(|wei| coins(wei).parse().unwrap_or_default()),
                 pending: under_way,
-                oldest_pending: oldest.and_then(|since| Some(since.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())),
+                oldest_pending: oldest
+                    .and_then(|since| Some(since.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())),
             },
         );
     }

@@ -36,8 +36,11 @@ pub(super) async fn status(
     tell_freeze(context, registry, memory, &report);
     let wanted = |registry: &IdentityRegistry| {
         let before = registry.status.clone().unwrap_or_default();
-        let observation =
-            Observation { generation: registry.metadata.generation, before: &before.conditions, now: Timestamp::now() };
+        let observation = Observation {
+            generation: registry.metadata.generation,
+            before: &before.conditions,
+            now: Timestamp::now(),
+        };
         (status::status(registry, &report, &observation), before)
     };
     let age = memory.told.map(|told| told.elapsed());
@@ -46,7 +49,11 @@ pub(super) async fn status(
         return Ok(());
     }
     // The copy may be a moment old: what is written is decided again on what stands.
-    let Some(mut fresh) = context.reader.cluster_wide::<IdentityRegistry>(&registry.name_any()).await? else {
+    let Some(mut fresh) = context
+        .reader
+        .cluster_wide::<IdentityRegistry>(&registry.name_any())
+        .await?
+    else {
         return Ok(());
     };
     let (planned, standing) = wanted(&fresh);
@@ -56,7 +63,11 @@ pub(super) async fn status(
     }
     let notes = status::notes(&standing, &planned);
     fresh.status = Some(planned);
-    match context.writer.replace_registry_status(leading, &fresh).await {
+    match context
+        .writer
+        .replace_registry_status(leading, &fresh)
+        .await
+    {
         Ok(_) => {}
         // Somebody else tells the same, or the next turn does.
         Err(ClusterError::Conflict) => return Ok(()),
@@ -64,7 +75,11 @@ pub(super) async fn status(
     }
     for note in notes {
         info!(reason = note.reason, "{}", note.message);
-        if let Err(error) = context.writer.publish(leading, &fresh.object_ref(&()), &note).await {
+        if let Err(error) = context
+            .writer
+            .publish(leading, &fresh.object_ref(&()), &note)
+            .await
+        {
             debug!(error = %causes(&error), "the event was not published");
         }
     }
@@ -72,10 +87,18 @@ pub(super) async fn status(
 }
 
 /// Counts a freeze once, when it begins.
-fn tell_freeze(context: &Context, registry: &IdentityRegistry, memory: &mut Memory, report: &Report) {
+fn tell_freeze(
+    context: &Context,
+    registry: &IdentityRegistry,
+    memory: &mut Memory,
+    report: &Report,
+) {
     let reason = report.frozen.as_ref().map(crate::ledger::Freeze::reason);
     if reason.is_some() && reason != memory.frozen {
-        context.metrics.chain.registration(registry.spec.chain_id, Outcome::Frozen);
+        context
+            .metrics
+            .chain
+            .registration(registry.spec.chain_id, Outcome::Frozen);
     }
     memory.frozen = reason;
 }

@@ -36,7 +36,11 @@ pub(in crate::reconcile::registry) async fn enrol(
     for (spec, applicants) in roll.create {
         if let Some(trace) = traces(context, site, &spec, &applicants, memory).await? {
             let required = Finding::AdoptionRequired { trace };
-            findings.extend(applicants.into_iter().map(|applicant| (applicant.name, required.clone())));
+            findings.extend(
+                applicants
+                    .into_iter()
+                    .map(|applicant| (applicant.name, required.clone())),
+            );
             continue;
         }
         info!(key = %spec.key, identity = spec.identity, "recording a new agent");
@@ -82,10 +86,16 @@ async fn traces_of(
     memory: &mut Memory,
 ) -> Result<Option<String>, Error> {
     if let Some(id) = &applicant.relic {
-        return Ok(Some(format!("status.agentId is {id} and this operator has no record of it")));
+        return Ok(Some(format!(
+            "status.agentId is {id} and this operator has no record of it"
+        )));
     }
     let asked = (applicant.name.clone(), applicant.generation);
-    if let Some((_, found)) = memory.traces.get(&asked).filter(|(when, _)| when.elapsed() < TRACES_EVERY) {
+    if let Some((_, found)) = memory
+        .traces
+        .get(&asked)
+        .filter(|(when, _)| when.elapsed() < TRACES_EVERY)
+    {
         return Ok(found.clone());
     }
     let (namespace, name) = &applicant.name;
@@ -93,7 +103,9 @@ async fn traces_of(
     let identity = context.reader.agent_identity().await?;
     let here = |chain: &str| network::chain_id(chain) == Some(site.chain_id);
     let found = relic::trace(request.as_ref(), identity.as_ref(), here);
-    memory.traces.retain(|_, (when, _)| when.elapsed() < TRACES_EVERY);
+    memory
+        .traces
+        .retain(|_, (when, _)| when.elapsed() < TRACES_EVERY);
     memory.traces.insert(asked, (Instant::now(), found.clone()));
     Ok(found)
 }
@@ -109,11 +121,20 @@ pub(in crate::reconcile::registry) async fn retire(
     let mut registries = context.cache.registries();
     registries.retain(|registry| site.is_of(registry));
     let offers = context.cache.offers();
-    let alive = offers.iter().filter(|offer| offer.metadata.deletion_timestamp.is_none());
-    let used: HashSet<Key> = alive.flat_map(|offer| keys_of(offer, &registries)).collect();
+    let alive = offers
+        .iter()
+        .filter(|offer| offer.metadata.deletion_timestamp.is_none());
+    let used: HashSet<Key> = alive
+        .flat_map(|offer| keys_of(offer, &registries))
+        .collect();
     memory.unused.retain(|key, _| !used.contains(key));
     let mut wrote = false;
-    for record in context.cache.records().iter().filter(|record| site.has(&record.spec)) {
+    for record in context
+        .cache
+        .records()
+        .iter()
+        .filter(|record| site.has(&record.spec))
+    {
         let key = record.spec.key;
         if record.spec.tombstone.is_some() || used.contains(&key) {
             continue;
@@ -134,7 +155,10 @@ async fn is_used(
     registries: &[Decoded<IdentityRegistry>],
 ) -> Result<bool, Error> {
     for listed in &record.spec.offers {
-        let offer = context.reader.offer(&listed.namespace, &listed.name).await?;
+        let offer = context
+            .reader
+            .offer(&listed.namespace, &listed.name)
+            .await?;
         if offer.is_some_and(|offer| may_use(&offer, registries, record.spec.key)) {
             return Ok(true);
         }
@@ -142,13 +166,22 @@ async fn is_used(
     Ok(false)
 }
 
-async fn retire_one(context: &Context, leading: &Leading, site: &Site, key: Key) -> Result<bool, Error> {
+async fn retire_one(
+    context: &Context,
+    leading: &Leading,
+    site: &Site,
+    key: Key,
+) -> Result<bool, Error> {
     let held = match &site.signer {
         Some(signer) => context.store.hold(site.chain_id, signer.address()).await?,
         None => None,
     };
-    let Some(record) = context.reader.record(&key.record_name()).await? else { return Ok(false) };
-    let Some(spec) = retired(held.as_ref().map(Held::spec), &record.spec) else { return Ok(false) };
+    let Some(record) = context.reader.record(&key.record_name()).await? else {
+        return Ok(false);
+    };
+    let Some(spec) = retired(held.as_ref().map(Held::spec), &record.spec) else {
+        return Ok(false);
+    };
     info!(%key, "no offer uses this agent any more: its document is inactive");
     let unregistered = spec.result.is_none();
     context.store.replace_record(leading, &record, spec).await?;

@@ -20,17 +20,31 @@ struct Stage {
 impl Stage {
     fn new(sight: Sight, records: Vec<AgentRegistrationSpec>) -> Self {
         let entries = |record: (usize, &AgentRegistrationSpec)| {
-            let entry = Entry { key: Some(record.1.key), operation: Operation::Register };
+            let entry = Entry {
+                key: Some(record.1.key),
+                operation: Operation::Register,
+            };
             (Nonce(5 + record.0 as u64), entry)
         };
         let entries: BTreeMap<Nonce, Entry> = records.iter().enumerate().map(entries).collect();
-        let registering = entries.iter().filter_map(|(nonce, entry)| Some((entry.key?, *nonce))).collect();
+        let registering = entries
+            .iter()
+            .filter_map(|(nonce, entry)| Some((entry.key?, *nonce)))
+            .collect();
         let next = Nonce(5 + records.len() as u64);
         Self {
-            ledger: SignerLedgerSpec { entries, registering, next, ..ledger() },
+            ledger: SignerLedgerSpec {
+                entries,
+                registering,
+                next,
+                ..ledger()
+            },
             index: index(60, &[]),
             sight,
-            records: records.into_iter().map(|spec| (spec.key, stored(spec))).collect(),
+            records: records
+                .into_iter()
+                .map(|spec| (spec.key, stored(spec)))
+                .collect(),
             evidence: BTreeMap::new(),
         }
     }
@@ -41,11 +55,21 @@ impl Stage {
     }
 
     fn look(&self) -> Look<'_> {
-        Look { ledger: &self.ledger, index: &self.index, sight: &self.sight }
+        Look {
+            ledger: &self.ledger,
+            index: &self.index,
+            sight: &self.sight,
+        }
     }
 
     fn steps(&self, may_spend: bool) -> Steps {
-        entries(self.look(), &self.records, &self.evidence, |_| true, may_spend)
+        entries(
+            self.look(),
+            &self.records,
+            &self.evidence,
+            |_| true,
+            may_spend,
+        )
     }
 }
 
@@ -56,74 +80,152 @@ fn stored(spec: AgentRegistrationSpec) -> AgentRegistration {
 /// A record whose transaction was signed for a nonce, and carries that number as its hash.
 fn sent_at(letter: char, nonce: u64) -> AgentRegistrationSpec {
     let attempts = vec![attempt(nonce, u8::try_from(nonce).unwrap())];
-    AgentRegistrationSpec { phase: Phase::Sent, attempts, ..record(letter) }
+    AgentRegistrationSpec {
+        phase: Phase::Sent,
+        attempts,
+        ..record(letter)
+    }
 }
 
 fn done_at(letter: char, nonce: u64) -> AgentRegistrationSpec {
-    AgentRegistrationSpec { result: Some(result(7)), phase: Phase::Registered, ..sent_at(letter, nonce) }
+    AgentRegistrationSpec {
+        result: Some(result(7)),
+        phase: Phase::Registered,
+        ..sent_at(letter, nonce)
+    }
 }
 
 fn keys(noted: &[(Key, AgentRegistrationSpec)]) -> Vec<(Key, Phase)> {
-    noted.iter().map(|(key, record)| (*key, record.phase)).collect()
+    noted
+        .iter()
+        .map(|(key, record)| (*key, record.phase))
+        .collect()
 }
 
 #[test]
 fn every_entry_gets_its_own_step() {
-    let records = vec![done_at('a', 5), sent_at('b', 6), sent_at('c', 7), sent_at('d', 8), record('e')];
-    let stage = Stage::new(sight(7, 8), records).showing(6, evidence(&[witness('b', 6)])).showing(7, included(7, true));
+    let records = vec![
+        done_at('a', 5),
+        sent_at('b', 6),
+        sent_at('c', 7),
+        sent_at('d', 8),
+        record('e'),
+    ];
+    let stage = Stage::new(sight(7, 8), records)
+        .showing(6, evidence(&[witness('b', 6)]))
+        .showing(7, included(7, true));
     let steps = stage.steps(true);
     assert_eq!(steps.prune, BTreeMap::from([(Nonce(5), Some(60))]));
     assert_eq!(keys(&steps.finish), [(key('b'), Phase::Registered)]);
     assert_eq!(keys(&steps.note), [(key('c'), Phase::Included)]);
-    let spend = BTreeMap::from([(Nonce(8), Spend::Send(attempt(8, 8))), (Nonce(9), Spend::Sign)]);
+    let spend = BTreeMap::from([
+        (Nonce(8), Spend::Send(attempt(8, 8))),
+        (Nonce(9), Spend::Sign),
+    ]);
     assert_eq!((steps.spend, steps.freeze), (spend, None));
 }
 
 #[test]
 fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
-    let records = vec![sent_at('a', 5), sent_at('b', 6), sent_at('c', 7), record('d')];
+    let records = vec![
+        sent_at('a', 5),
+        sent_at('b', 6),
+        sent_at('c', 7),
+        record('d'),
+    ];
     let stage = Stage::new(sight(7, 7), records).showing(6, evidence(&[witness('b', 6)]));
     let steps = stage.steps(true);
-    assert_eq!(steps.freeze, Some(Freeze::ForeignTransaction { nonce: Nonce(5), key: key('a') }));
+    assert_eq!(
+        steps.freeze,
+        Some(Freeze::ForeignTransaction {
+            nonce: Nonce(5),
+            key: key('a')
+        })
+    );
     assert_eq!(keys(&steps.finish), [(key('b'), Phase::Registered)]);
     assert!(steps.spend.is_empty());
-    assert_eq!(keys(&steps.note), [(key('d'), Phase::Bound)], "what was signed is not bound any more");
+    assert_eq!(
+        keys(&steps.note),
+        [(key('d'), Phase::Bound)],
+        "what was signed is not bound any more"
+    );
 }
 
 #[test]
 fn of_several_freezes_the_first_by_nonce_is_told() {
     let mut stage = Stage::new(sight(5, 5), vec![record('a'), record('b')]);
     stage.records.clear();
-    assert_eq!(stage.steps(true).freeze, Some(Freeze::RecordMissing { key: key('a'), nonce: Nonce(5) }));
+    assert_eq!(
+        stage.steps(true).freeze,
+        Some(Freeze::RecordMissing {
+            key: key('a'),
+            nonce: Nonce(5)
+        })
+    );
 }
 
 #[test]
 fn a_suspension_keeps_what_would_spend_and_is_no_freeze() {
-    let bound = AgentRegistrationSpec { phase: Phase::Bound, ..record('c') };
+    let bound = AgentRegistrationSpec {
+        phase: Phase::Bound,
+        ..record('c')
+    };
     let records = vec![sent_at('a', 5), record('b'), bound];
     let steps = Stage::new(sight(5, 5), records).steps(false);
     assert!(steps.spend.is_empty() && steps.freeze.is_none());
-    assert_eq!(keys(&steps.note), [(key('b'), Phase::Bound)], "once is enough");
+    assert_eq!(
+        keys(&steps.note),
+        [(key('b'), Phase::Bound)],
+        "once is enough"
+    );
 }
 
 #[test]
 fn entries_of_another_contract_are_sent_again_and_otherwise_left_to_its_own_registry() {
-    let records = vec![sent_at('a', 5), sent_at('b', 6), sent_at('c', 7), record('d')];
+    let records = vec![
+        sent_at('a', 5),
+        sent_at('b', 6),
+        sent_at('c', 7),
+        record('d'),
+    ];
     let stage = Stage::new(sight(6, 7), records).showing(5, evidence(&[witness('a', 5)]));
-    let steps = entries(stage.look(), &stage.records, &stage.evidence, |_| false, true);
+    let steps = entries(
+        stage.look(),
+        &stage.records,
+        &stage.evidence,
+        |_| false,
+        true,
+    );
     let spend = BTreeMap::from([(Nonce(7), Spend::Send(attempt(7, 7)))]);
-    assert_eq!(steps, Steps { spend, ..Steps::default() });
+    assert_eq!(
+        steps,
+        Steps {
+            spend,
+            ..Steps::default()
+        }
+    );
 }
 
 #[test]
 fn pruned_nonces_come_with_the_blocks_that_are_known() {
-    let steps = Steps { prune: BTreeMap::from([(Nonce(5), Some(60)), (Nonce(6), None)]), ..Steps::default() };
-    assert_eq!(pruned_nonces(&steps), (BTreeSet::from([Nonce(5), Nonce(6)]), vec![60]));
+    let steps = Steps {
+        prune: BTreeMap::from([(Nonce(5), Some(60)), (Nonce(6), None)]),
+        ..Steps::default()
+    };
+    assert_eq!(
+        pruned_nonces(&steps),
+        (BTreeSet::from([Nonce(5), Nonce(6)]), vec![60])
+    );
 }
 
 #[test]
 fn what_was_spent_is_counted_by_account_chain_and_day() {
-    let spent_by = |letter, wei| stored(AgentRegistrationSpec { spent_wei: Some(Wei(wei)), ..done_at(letter, 5) });
+    let spent_by = |letter, wei| {
+        stored(AgentRegistrationSpec {
+            spent_wei: Some(Wei(wei)),
+            ..done_at(letter, 5)
+        })
+    };
     let mut elsewhere = spent_by('b', 2);
     elsewhere.spec.chain_id = 1;
     let mut rotated = spent_by('c', 4);
@@ -134,23 +236,46 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
     adopted.spec.spent_wei = None;
     let pending = stored(sent_at('f', 6));
     let stage = Stage::new(sight(5, 5), vec![]);
-    let records = [spent_by('a', 1), elsewhere, rotated, shared, adopted, pending];
+    let records = [
+        spent_by('a', 1),
+        elsewhere,
+        rotated,
+        shared,
+        adopted,
+        pending,
+    ];
     let counted = |from| spent(stage.look(), &records, from);
-    assert_eq!(counted(60), [(Some("shop"), 1), (None, 8), (Some("shop"), 0)]);
+    assert_eq!(
+        counted(60),
+        [(Some("shop"), 1), (None, 8), (Some("shop"), 0)]
+    );
     assert_eq!(counted(61), [], "its block is before the day");
 }
 
 #[test]
 fn a_purse_holds_what_unmined_transactions_leave_and_the_day_what_is_spent_or_reserved() {
-    let stage = Stage::new(sight(5, 6), vec![sent_at('a', 5), sent_at('b', 6), record('c')]);
+    let stage = Stage::new(
+        sight(5, 6),
+        vec![sent_at('a', 5), sent_at('b', 6), record('c')],
+    );
     let reservations = reservations(stage.look(), &stage.records, 1_000);
-    let amounts: Vec<u128> = reservations.iter().map(|reservation| reservation.amount).collect();
-    assert_eq!(amounts, [300, 300, 1_000], "ten wei for each of thirty gas, and the most where nothing is signed");
+    let amounts: Vec<u128> = reservations
+        .iter()
+        .map(|reservation| reservation.amount)
+        .collect();
+    assert_eq!(
+        amounts,
+        [300, 300, 1_000],
+        "ten wei for each of thirty gas, and the most where nothing is signed"
+    );
     let spent = [(Some("shop"), 50), (None, 7)];
     let purse_of = |balance| purse(stage.look(), balance, &spent, &reservations);
     let full = purse_of(5_000);
     assert_eq!(full.balance, 3_700, "what is mined has been paid");
     assert_eq!(full.used, 1_657);
-    assert_eq!(full.used_by_namespace, BTreeMap::from([("shop".into(), 1_650)]));
+    assert_eq!(
+        full.used_by_namespace,
+        BTreeMap::from([("shop".into(), 1_650)])
+    );
     assert_eq!(purse_of(1_299).balance, 0);
 }

@@ -48,8 +48,15 @@ impl Chain {
     }
 
     pub fn people(&self) -> People {
-        let [deployer, owner, operator, approved, stranger] = [0, 1, 2, 3, 4].map(|nth| self.key(nth).address());
-        People { deployer, owner, operator, approved, stranger }
+        let [deployer, owner, operator, approved, stranger] =
+            [0, 1, 2, 3, 4].map(|nth| self.key(nth).address());
+        People {
+            deployer,
+            owner,
+            operator,
+            approved,
+            stranger,
+        }
     }
 
     pub fn key(&self, nth: usize) -> &PrivateKeySigner {
@@ -58,14 +65,28 @@ impl Chain {
 
     /// Calls the registry and changes nothing. The error is what it reverts with.
     pub async fn call<C: SolCall>(&self, from: Address, call: C) -> Result<C::Return, Bytes> {
-        let answer = self.call_raw(from, self.registry, call.abi_encode(), BlockOverrides::default()).await?;
+        let answer = self
+            .call_raw(
+                from,
+                self.registry,
+                call.abi_encode(),
+                BlockOverrides::default(),
+            )
+            .await?;
         Ok(C::abi_decode_returns(&answer).unwrap())
     }
 
     /// Calls the registry in a block of the given time.
-    pub async fn call_at<C: SolCall>(&self, time: u64, from: Address, call: C) -> Result<C::Return, Bytes> {
+    pub async fn call_at<C: SolCall>(
+        &self,
+        time: u64,
+        from: Address,
+        call: C,
+    ) -> Result<C::Return, Bytes> {
         let block = BlockOverrides::default().with_time(time);
-        let answer = self.call_raw(from, self.registry, call.abi_encode(), block).await?;
+        let answer = self
+            .call_raw(from, self.registry, call.abi_encode(), block)
+            .await?;
         Ok(C::abi_decode_returns(&answer).unwrap())
     }
 
@@ -76,9 +97,21 @@ impl Chain {
         input: Vec<u8>,
         block: BlockOverrides,
     ) -> Result<Bytes, Bytes> {
-        let request = TransactionRequest::default().with_from(from).with_to(to).with_input(input);
-        let call = self.anvil.provider().call(request).with_block_overrides(block);
-        call.await.map_err(|error| error.as_error_resp().and_then(|error| error.as_revert_data()).expect("a revert"))
+        let request = TransactionRequest::default()
+            .with_from(from)
+            .with_to(to)
+            .with_input(input);
+        let call = self
+            .anvil
+            .provider()
+            .call(request)
+            .with_block_overrides(block);
+        call.await.map_err(|error| {
+            error
+                .as_error_resp()
+                .and_then(|error| error.as_revert_data())
+                .expect("a revert")
+        })
     }
 
     /// Sends a call of the registry, which must succeed, and returns what the registry announces.
@@ -86,13 +119,26 @@ impl Chain {
         self.events(&self.send_to(from, self.registry, call).await)
     }
 
-    pub async fn send_to<C: SolCall>(&self, from: Address, to: Address, call: C) -> TransactionReceipt {
-        self.transact(TransactionRequest::default().with_from(from).with_to(to).with_input(call.abi_encode())).await
+    pub async fn send_to<C: SolCall>(
+        &self,
+        from: Address,
+        to: Address,
+        call: C,
+    ) -> TransactionReceipt {
+        self.transact(
+            TransactionRequest::default()
+                .with_from(from)
+                .with_to(to)
+                .with_input(call.abi_encode()),
+        )
+        .await
     }
 
     /// Registers an agent with this URI and returns its id.
     pub async fn register(&self, from: Address, uri: &str) -> U256 {
-        let call = registry::register_1Call { agentURI: uri.to_owned() };
+        let call = registry::register_1Call {
+            agentURI: uri.to_owned(),
+        };
         let id = self.call(from, call.clone()).await.unwrap();
         self.send(from, call).await;
         id
@@ -100,34 +146,71 @@ impl Chain {
 
     /// An agent of `people.owner` that `operator` and `approved` may act for.
     pub async fn agent(&self, people: &People) -> U256 {
-        let id = self.register(people.owner, "https://example.org/agent.json").await;
-        self.send(people.owner, registry::setApprovalForAllCall { operator: people.operator, approved: true }).await;
-        self.send(people.owner, registry::approveCall { to: people.approved, tokenId: id }).await;
+        let id = self
+            .register(people.owner, "https://example.org/agent.json")
+            .await;
+        self.send(
+            people.owner,
+            registry::setApprovalForAllCall {
+                operator: people.operator,
+                approved: true,
+            },
+        )
+        .await;
+        self.send(
+            people.owner,
+            registry::approveCall {
+                to: people.approved,
+                tokenId: id,
+            },
+        )
+        .await;
         id
     }
 
     /// Creates a contract and returns its address.
     pub async fn create(&self, contract: Contract, constructor_arguments: &[u8]) -> Address {
-        let code = [&contract.artifact().unwrap().bytecode, constructor_arguments].concat();
-        let request = TransactionRequest::default().with_from(self.people().deployer).with_deploy_code(code);
+        let code = [
+            &contract.artifact().unwrap().bytecode,
+            constructor_arguments,
+        ]
+        .concat();
+        let request = TransactionRequest::default()
+            .with_from(self.people().deployer)
+            .with_deploy_code(code);
         self.transact(request).await.contract_address.unwrap()
     }
 
     /// What the registry announced in a transaction, in order.
     pub fn events(&self, receipt: &TransactionReceipt) -> Vec<Event> {
-        let logs = receipt.logs().iter().filter(|log| log.address() == self.registry);
-        logs.map(|log| Event::decode_log(&log.inner).expect("a known event").data).collect()
+        let logs = receipt
+            .logs()
+            .iter()
+            .filter(|log| log.address() == self.registry);
+        logs.map(|log| Event::decode_log(&log.inner).expect("a known event").data)
+            .collect()
     }
 
     /// The time of the last block.
     pub async fn now(&self) -> u64 {
-        let block = self.anvil.provider().get_block_by_number(Default::default()).await.unwrap();
+        let block = self
+            .anvil
+            .provider()
+            .get_block_by_number(Default::default())
+            .await
+            .unwrap();
         block.unwrap().header.timestamp
     }
 
     /// anvil signs for the people and fills in what is missing.
     async fn transact(&self, request: TransactionRequest) -> TransactionReceipt {
-        let hash = *self.anvil.provider().send_transaction(request).await.unwrap().tx_hash();
+        let hash = *self
+            .anvil
+            .provider()
+            .send_transaction(request)
+            .await
+            .unwrap()
+            .tx_hash();
         included(self.anvil.provider(), hash).await.unwrap()
     }
 }
@@ -143,7 +226,11 @@ pub fn error(error: impl SolError) -> Bytes {
 }
 
 pub fn transferred(from: Address, to: Address, id: U256) -> Event {
-    Event::Transfer(registry::Transfer { from, to, tokenId: id })
+    Event::Transfer(registry::Transfer {
+        from,
+        to,
+        tokenId: id,
+    })
 }
 
 pub fn uri_written(id: U256) -> Event {
@@ -151,7 +238,11 @@ pub fn uri_written(id: U256) -> Event {
 }
 
 pub fn registered(id: U256, uri: &str, owner: Address) -> Event {
-    Event::Registered(registry::Registered { agentId: id, agentURI: uri.to_owned(), owner })
+    Event::Registered(registry::Registered {
+        agentId: id,
+        agentURI: uri.to_owned(),
+        owner,
+    })
 }
 
 pub fn metadata_set(id: U256, key: &str, value: impl AsRef<[u8]>) -> Event {
@@ -165,5 +256,9 @@ pub fn metadata_set(id: U256, key: &str, value: impl AsRef<[u8]>) -> Event {
 
 /// A wallet is announced as metadata: its 20 bytes, or none.
 pub fn wallet_set(id: U256, wallet: Option<Address>) -> Event {
-    metadata_set(id, "agentWallet", wallet.as_ref().map_or(&[][..], |wallet| wallet.as_slice()))
+    metadata_set(
+        id,
+        "agentWallet",
+        wallet.as_ref().map_or(&[][..], |wallet| wallet.as_slice()),
+    )
 }

@@ -10,7 +10,11 @@ use crate::chain::Chain;
 
 #[tokio::test]
 async fn a_registry_is_deployed_on_a_chain_with_a_block_time_in_one_block() {
-    let config = AnvilConfig { block_time: Some(Duration::from_millis(500)), chain_id: 84532, ..Default::default() };
+    let config = AnvilConfig {
+        block_time: Some(Duration::from_millis(500)),
+        chain_id: 84532,
+        ..Default::default()
+    };
     let anvil = Anvil::start(config).await.unwrap();
     let deployer = &anvil.keys()[9];
     let registry = deploy(anvil.provider(), deployer).await.unwrap();
@@ -18,13 +22,24 @@ async fn a_registry_is_deployed_on_a_chain_with_a_block_time_in_one_block() {
     let contract = IdentityRegistry::new(registry, anvil.provider());
     assert_eq!(contract.owner().call().await.unwrap(), deployer.address());
     assert_eq!(contract.getVersion().call().await.unwrap(), "2.0.0");
-    assert_eq!(contract.eip712Domain().call().await.unwrap().chainId, U256::from(84532));
+    assert_eq!(
+        contract.eip712Domain().call().await.unwrap().chainId,
+        U256::from(84532)
+    );
     let mut used = Vec::new();
     for number in 1..=anvil.block_number().await.unwrap() {
-        let block = anvil.provider().get_block_by_number(number.into()).await.unwrap().unwrap();
+        let block = anvil
+            .provider()
+            .get_block_by_number(number.into())
+            .await
+            .unwrap()
+            .unwrap();
         used.extend((!block.transactions.is_empty()).then_some(number));
     }
-    assert!(used.len() <= 2, "four transactions over blocks {used:?}: they were not sent together");
+    assert!(
+        used.len() <= 2,
+        "four transactions over blocks {used:?}: they were not sent together"
+    );
 }
 
 #[tokio::test]
@@ -33,7 +48,9 @@ async fn two_registries_of_one_deployer_share_nothing() {
     let people = chain.people();
     let other = deploy(chain.anvil.provider(), chain.key(0)).await.unwrap();
     chain.register(people.owner, "one").await;
-    let events = registered_events(chain.anvil.provider(), other, None).await.unwrap();
+    let events = registered_events(chain.anvil.provider(), other, None)
+        .await
+        .unwrap();
     assert!(events.is_empty());
 }
 
@@ -41,17 +58,42 @@ async fn two_registries_of_one_deployer_share_nothing() {
 async fn registrations_are_listed_in_order_for_one_owner_or_for_all() {
     let chain = Chain::start().await;
     let people = chain.people();
-    for (owner, uri) in [(people.owner, "a"), (people.stranger, "b"), (people.owner, "a")] {
+    for (owner, uri) in [
+        (people.owner, "a"),
+        (people.stranger, "b"),
+        (people.owner, "a"),
+    ] {
         chain.register(owner, uri).await;
     }
     let provider = chain.anvil.provider();
-    let all = registered_events(provider, chain.registry, None).await.unwrap();
-    let seen: Vec<_> = all.iter().map(|event| (event.agent_id.to::<u64>(), event.uri.as_str(), event.owner)).collect();
-    assert_eq!(seen, [(0, "a", people.owner), (1, "b", people.stranger), (2, "a", people.owner)]);
+    let all = registered_events(provider, chain.registry, None)
+        .await
+        .unwrap();
+    let seen: Vec<_> = all
+        .iter()
+        .map(|event| (event.agent_id.to::<u64>(), event.uri.as_str(), event.owner))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0, "a", people.owner),
+            (1, "b", people.stranger),
+            (2, "a", people.owner)
+        ]
+    );
     for event in &all {
-        let receipt = provider.get_transaction_receipt(event.transaction).await.unwrap().unwrap();
-        assert_eq!((receipt.block_number, receipt.from), (Some(event.block), event.owner));
+        let receipt = provider
+            .get_transaction_receipt(event.transaction)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (receipt.block_number, receipt.from),
+            (Some(event.block), event.owner)
+        );
     }
-    let own = registered_events(provider, chain.registry, Some(people.owner)).await.unwrap();
+    let own = registered_events(provider, chain.registry, Some(people.owner))
+        .await
+        .unwrap();
     assert_eq!(own, [all[0].clone(), all[2].clone()]);
 }

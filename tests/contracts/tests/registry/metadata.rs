@@ -6,7 +6,11 @@ use contracts::abi::IdentityRegistry::{self as registry, IdentityRegistryEvents 
 use crate::chain::{Chain, message, metadata_set, uri_written};
 
 fn set(id: U256, key: &str, value: &[u8]) -> registry::setMetadataCall {
-    registry::setMetadataCall { agentId: id, metadataKey: key.to_owned(), metadataValue: Bytes::copy_from_slice(value) }
+    registry::setMetadataCall {
+        agentId: id,
+        metadataKey: key.to_owned(),
+        metadataValue: Bytes::copy_from_slice(value),
+    }
 }
 
 #[tokio::test]
@@ -25,9 +29,19 @@ async fn a_value_is_written_and_announced_whether_it_is_new_equal_or_changed() {
         ("agentwallet", b"only one spelling is reserved"),
     ];
     for (key, value) in steps {
-        assert_eq!(chain.send(people.owner, set(id, key, value)).await, [metadata_set(id, key, value)]);
-        let read = registry::getMetadataCall { agentId: id, metadataKey: key.to_owned() };
-        assert_eq!(chain.call(people.stranger, read).await.unwrap(), *value, "{key}");
+        assert_eq!(
+            chain.send(people.owner, set(id, key, value)).await,
+            [metadata_set(id, key, value)]
+        );
+        let read = registry::getMetadataCall {
+            agentId: id,
+            metadataKey: key.to_owned(),
+        };
+        assert_eq!(
+            chain.call(people.stranger, read).await.unwrap(),
+            *value,
+            "{key}"
+        );
     }
 }
 
@@ -37,10 +51,22 @@ async fn the_reserved_key_cannot_be_set_but_can_be_read() {
     let people = chain.people();
     let id = chain.agent(&people).await;
     for value in [&[][..], people.stranger.as_slice()] {
-        assert_eq!(chain.call(people.owner, set(id, "agentWallet", value)).await.err(), Some(message("reserved key")));
+        assert_eq!(
+            chain
+                .call(people.owner, set(id, "agentWallet", value))
+                .await
+                .err(),
+            Some(message("reserved key"))
+        );
     }
-    let read = registry::getMetadataCall { agentId: id, metadataKey: "agentWallet".to_owned() };
-    assert_eq!(chain.call(people.stranger, read).await.unwrap(), *people.owner.as_slice());
+    let read = registry::getMetadataCall {
+        agentId: id,
+        metadataKey: "agentWallet".to_owned(),
+    };
+    assert_eq!(
+        chain.call(people.stranger, read).await.unwrap(),
+        *people.owner.as_slice()
+    );
 }
 
 #[tokio::test]
@@ -48,13 +74,31 @@ async fn a_uri_is_written_and_announced_even_if_it_is_the_same() {
     let chain = Chain::start().await;
     let people = chain.people();
     let id = chain.agent(&people).await;
-    let steps =
-        [(people.owner, "https://example.org/2"), (people.operator, "https://example.org/2"), (people.approved, "")];
+    let steps = [
+        (people.owner, "https://example.org/2"),
+        (people.operator, "https://example.org/2"),
+        (people.approved, ""),
+    ];
     for (actor, uri) in steps {
-        let events = chain.send(actor, registry::setAgentURICall { agentId: id, newURI: uri.to_owned() }).await;
-        let updated = registry::URIUpdated { agentId: id, newURI: uri.to_owned(), updatedBy: actor };
+        let events = chain
+            .send(
+                actor,
+                registry::setAgentURICall {
+                    agentId: id,
+                    newURI: uri.to_owned(),
+                },
+            )
+            .await;
+        let updated = registry::URIUpdated {
+            agentId: id,
+            newURI: uri.to_owned(),
+            updatedBy: actor,
+        };
         assert_eq!(events, [uri_written(id), Event::URIUpdated(updated)]);
-        let read = chain.call(people.stranger, registry::tokenURICall { tokenId: id }).await.unwrap();
+        let read = chain
+            .call(people.stranger, registry::tokenURICall { tokenId: id })
+            .await
+            .unwrap();
         assert_eq!(read, uri);
     }
 }

@@ -17,22 +17,43 @@ async fn changes(chain: &Chain, id: U256) -> Vec<(&'static str, Vec<u8>)> {
     let key = chain.key(6);
     let wallet = key.address();
     let signature = consent(chain, key, id, wallet, chain.people().owner, deadline);
-    let wallet_set =
-        registry::setAgentWalletCall { agentId: id, newWallet: wallet, deadline: U256::from(deadline), signature };
+    let wallet_set = registry::setAgentWalletCall {
+        agentId: id,
+        newWallet: wallet,
+        deadline: U256::from(deadline),
+        signature,
+    };
     vec![
-        ("setAgentURI", registry::setAgentURICall { agentId: id, newURI: "new".to_owned() }.abi_encode()),
+        (
+            "setAgentURI",
+            registry::setAgentURICall {
+                agentId: id,
+                newURI: "new".to_owned(),
+            }
+            .abi_encode(),
+        ),
         (
             "setMetadata",
-            registry::setMetadataCall { agentId: id, metadataKey: "key".to_owned(), metadataValue: Bytes::new() }
-                .abi_encode(),
+            registry::setMetadataCall {
+                agentId: id,
+                metadataKey: "key".to_owned(),
+                metadataValue: Bytes::new(),
+            }
+            .abi_encode(),
         ),
         ("setAgentWallet", wallet_set.abi_encode()),
-        ("unsetAgentWallet", registry::unsetAgentWalletCall { agentId: id }.abi_encode()),
+        (
+            "unsetAgentWallet",
+            registry::unsetAgentWalletCall { agentId: id }.abi_encode(),
+        ),
     ]
 }
 
 async fn attempt(chain: &Chain, from: Address, input: Vec<u8>) -> Result<(), Bytes> {
-    chain.call_raw(from, chain.registry, input, Default::default()).await.map(drop)
+    chain
+        .call_raw(from, chain.registry, input, Default::default())
+        .await
+        .map(drop)
 }
 
 #[tokio::test]
@@ -49,11 +70,26 @@ async fn an_agent_is_changed_by_its_owner_an_operator_or_the_approved_and_by_nob
     ];
     for (who, actor, allowed) in actors {
         for (what, input) in changes(&chain, id).await {
-            let expected = if allowed { Ok(()) } else { Err(message("Not authorized")) };
-            assert_eq!(attempt(&chain, actor, input).await, expected, "{what} by {who}");
+            let expected = if allowed {
+                Ok(())
+            } else {
+                Err(message("Not authorized"))
+            };
+            assert_eq!(
+                attempt(&chain, actor, input).await,
+                expected,
+                "{what} by {who}"
+            );
         }
-        let question = registry::isAuthorizedOrOwnerCall { spender: actor, agentId: id };
-        assert_eq!(chain.call(people.stranger, question).await.unwrap(), allowed, "{who}");
+        let question = registry::isAuthorizedOrOwnerCall {
+            spender: actor,
+            agentId: id,
+        };
+        assert_eq!(
+            chain.call(people.stranger, question).await.unwrap(),
+            allowed,
+            "{who}"
+        );
     }
 }
 
@@ -65,7 +101,11 @@ async fn the_approved_of_one_agent_has_no_say_over_another() {
     let other = chain.register(people.owner, "other").await;
     for (what, input) in changes(&chain, other).await {
         let refused = Err(message("Not authorized"));
-        assert_eq!(attempt(&chain, people.approved, input).await, refused, "{what}");
+        assert_eq!(
+            attempt(&chain, people.approved, input).await,
+            refused,
+            "{what}"
+        );
     }
 }
 
@@ -77,19 +117,51 @@ async fn an_unknown_agent_is_refused_by_name() {
     let id = U256::from(1);
     let mut calls = changes(&chain, id).await;
     calls.extend([
-        ("ownerOf", registry::ownerOfCall { tokenId: id }.abi_encode()),
-        ("tokenURI", registry::tokenURICall { tokenId: id }.abi_encode()),
-        ("getApproved", registry::getApprovedCall { tokenId: id }.abi_encode()),
-        ("isAuthorizedOrOwner", registry::isAuthorizedOrOwnerCall { spender: people.owner, agentId: id }.abi_encode()),
+        (
+            "ownerOf",
+            registry::ownerOfCall { tokenId: id }.abi_encode(),
+        ),
+        (
+            "tokenURI",
+            registry::tokenURICall { tokenId: id }.abi_encode(),
+        ),
+        (
+            "getApproved",
+            registry::getApprovedCall { tokenId: id }.abi_encode(),
+        ),
+        (
+            "isAuthorizedOrOwner",
+            registry::isAuthorizedOrOwnerCall {
+                spender: people.owner,
+                agentId: id,
+            }
+            .abi_encode(),
+        ),
         (
             "transferFrom",
-            registry::transferFromCall { from: people.owner, to: people.stranger, tokenId: id }.abi_encode(),
+            registry::transferFromCall {
+                from: people.owner,
+                to: people.stranger,
+                tokenId: id,
+            }
+            .abi_encode(),
         ),
-        ("approve", registry::approveCall { to: people.stranger, tokenId: id }.abi_encode()),
+        (
+            "approve",
+            registry::approveCall {
+                to: people.stranger,
+                tokenId: id,
+            }
+            .abi_encode(),
+        ),
     ]);
     for (what, input) in calls {
         let refused = Err(error(registry::ERC721NonexistentToken { tokenId: id }));
-        assert_eq!(attempt(&chain, people.owner, input).await, refused, "{what}");
+        assert_eq!(
+            attempt(&chain, people.owner, input).await,
+            refused,
+            "{what}"
+        );
     }
 }
 
@@ -99,10 +171,20 @@ async fn metadata_and_wallet_of_an_unknown_agent_read_as_empty() {
     let anyone = chain.people().stranger;
     let id = U256::from(1_u64 << 40);
     for key in ["agentWallet", "key", ""] {
-        let call = registry::getMetadataCall { agentId: id, metadataKey: key.to_owned() };
-        assert_eq!(chain.call(anyone, call).await.unwrap(), Bytes::new(), "{key}");
+        let call = registry::getMetadataCall {
+            agentId: id,
+            metadataKey: key.to_owned(),
+        };
+        assert_eq!(
+            chain.call(anyone, call).await.unwrap(),
+            Bytes::new(),
+            "{key}"
+        );
     }
-    let wallet = chain.call(anyone, registry::getAgentWalletCall { agentId: id }).await.unwrap();
+    let wallet = chain
+        .call(anyone, registry::getAgentWalletCall { agentId: id })
+        .await
+        .unwrap();
     assert_eq!(wallet, Address::ZERO);
 }
 
@@ -111,10 +193,20 @@ async fn approvals_read_back_as_they_were_given() {
     let chain = Chain::start().await;
     let people = chain.people();
     let id = chain.agent(&people).await;
-    let approved = chain.call(people.stranger, registry::getApprovedCall { tokenId: id }).await.unwrap();
+    let approved = chain
+        .call(people.stranger, registry::getApprovedCall { tokenId: id })
+        .await
+        .unwrap();
     assert_eq!(approved, people.approved);
-    for (operator, expected) in [(people.operator, true), (people.approved, false), (people.stranger, false)] {
-        let call = registry::isApprovedForAllCall { owner: people.owner, operator };
+    for (operator, expected) in [
+        (people.operator, true),
+        (people.approved, false),
+        (people.stranger, false),
+    ] {
+        let call = registry::isApprovedForAllCall {
+            owner: people.owner,
+            operator,
+        };
         assert_eq!(chain.call(people.stranger, call).await.unwrap(), expected);
     }
 }

@@ -8,27 +8,40 @@ use contracts::{
     registered_events,
 };
 
-use crate::chain::{self, Caller, Chain, message, metadata_set, registered, transferred, uri_written, wallet_set};
+use crate::chain::{
+    self, Caller, Chain, message, metadata_set, registered, transferred, uri_written, wallet_set,
+};
 
 const URI: &str = "https://example.org/agents/1f3a.json";
 
 fn entry(key: &str, value: &[u8]) -> MetadataEntry {
-    MetadataEntry { metadataKey: key.to_owned(), metadataValue: Bytes::copy_from_slice(value) }
+    MetadataEntry {
+        metadataKey: key.to_owned(),
+        metadataValue: Bytes::copy_from_slice(value),
+    }
 }
 
 fn with_uri() -> registry::register_1Call {
-    registry::register_1Call { agentURI: URI.to_owned() }
+    registry::register_1Call {
+        agentURI: URI.to_owned(),
+    }
 }
 
 fn with_metadata(metadata: Vec<MetadataEntry>) -> registry::register_2Call {
-    registry::register_2Call { agentURI: URI.to_owned(), metadata }
+    registry::register_2Call {
+        agentURI: URI.to_owned(),
+        metadata,
+    }
 }
 
 #[tokio::test]
 async fn the_first_agent_is_0_and_the_next_ones_count_up() {
     let chain = Chain::start().await;
     let people = chain.people();
-    for (nth, owner) in [people.owner, people.stranger, people.owner].into_iter().enumerate() {
+    for (nth, owner) in [people.owner, people.stranger, people.owner]
+        .into_iter()
+        .enumerate()
+    {
         assert_eq!(chain.register(owner, URI).await, U256::from(nth));
     }
 }
@@ -39,8 +52,21 @@ async fn anyone_registers_without_a_uri() {
     let owner = chain.people().stranger;
     let events = chain.send(owner, registry::register_0Call {}).await;
     let id = U256::ZERO;
-    assert_eq!(events, [transferred(Address::ZERO, owner, id), registered(id, "", owner), wallet_set(id, Some(owner))]);
-    assert_eq!(chain.call(owner, registry::tokenURICall { tokenId: id }).await.unwrap(), "");
+    assert_eq!(
+        events,
+        [
+            transferred(Address::ZERO, owner, id),
+            registered(id, "", owner),
+            wallet_set(id, Some(owner))
+        ]
+    );
+    assert_eq!(
+        chain
+            .call(owner, registry::tokenURICall { tokenId: id })
+            .await
+            .unwrap(),
+        ""
+    );
 }
 
 #[tokio::test]
@@ -56,9 +82,27 @@ async fn anyone_registers_with_a_uri() {
         wallet_set(id, Some(owner)),
     ];
     assert_eq!(events, expected);
-    assert_eq!(chain.call(owner, registry::tokenURICall { tokenId: id }).await.unwrap(), URI);
-    assert_eq!(chain.call(owner, registry::ownerOfCall { tokenId: id }).await.unwrap(), owner);
-    assert_eq!(chain.call(owner, registry::getAgentWalletCall { agentId: id }).await.unwrap(), owner);
+    assert_eq!(
+        chain
+            .call(owner, registry::tokenURICall { tokenId: id })
+            .await
+            .unwrap(),
+        URI
+    );
+    assert_eq!(
+        chain
+            .call(owner, registry::ownerOfCall { tokenId: id })
+            .await
+            .unwrap(),
+        owner
+    );
+    assert_eq!(
+        chain
+            .call(owner, registry::getAgentWalletCall { agentId: id })
+            .await
+            .unwrap(),
+        owner
+    );
 }
 
 #[tokio::test]
@@ -66,7 +110,10 @@ async fn anyone_registers_with_metadata_which_is_announced_last_and_in_order() {
     let chain = Chain::start().await;
     let owner = chain.people().stranger;
     let id = U256::ZERO;
-    let metadata = vec![entry("x402.supported", &[1]), entry("service.type", b"inference")];
+    let metadata = vec![
+        entry("x402.supported", &[1]),
+        entry("service.type", b"inference"),
+    ];
     let events = chain.send(owner, with_metadata(metadata)).await;
     let expected = [
         transferred(Address::ZERO, owner, id),
@@ -77,8 +124,15 @@ async fn anyone_registers_with_metadata_which_is_announced_last_and_in_order() {
         metadata_set(id, "service.type", "inference"),
     ];
     assert_eq!(events, expected);
-    for (key, value) in [("x402.supported", &[1][..]), ("service.type", b"inference"), ("absent", b"")] {
-        let read = registry::getMetadataCall { agentId: id, metadataKey: key.to_owned() };
+    for (key, value) in [
+        ("x402.supported", &[1][..]),
+        ("service.type", b"inference"),
+        ("absent", b""),
+    ] {
+        let read = registry::getMetadataCall {
+            agentId: id,
+            metadataKey: key.to_owned(),
+        };
         assert_eq!(chain.call(owner, read).await.unwrap(), *value, "{key}");
     }
 }
@@ -90,9 +144,20 @@ async fn one_owner_registers_the_same_uri_as_often_as_it_likes() {
     for nth in 0..20 {
         assert_eq!(chain.register(owner, URI).await, U256::from(nth));
     }
-    assert_eq!(chain.call(owner, registry::balanceOfCall { owner }).await.unwrap(), U256::from(20));
-    let uris = registered_events(chain.anvil.provider(), chain.registry, None).await.unwrap();
-    assert!(uris.iter().all(|event| event.uri == URI && event.owner == owner));
+    assert_eq!(
+        chain
+            .call(owner, registry::balanceOfCall { owner })
+            .await
+            .unwrap(),
+        U256::from(20)
+    );
+    let uris = registered_events(chain.anvil.provider(), chain.registry, None)
+        .await
+        .unwrap();
+    assert!(
+        uris.iter()
+            .all(|event| event.uri == URI && event.owner == owner)
+    );
 }
 
 #[tokio::test]
@@ -104,7 +169,10 @@ async fn the_reserved_key_cannot_be_registered_and_nothing_is_minted() {
         vec![entry("agentWallet", b"")],
         vec![entry("fine", b"1"), entry("agentWallet", owner.as_slice())],
     ] {
-        assert_eq!(chain.call(owner, with_metadata(metadata)).await, Err(message("reserved key")));
+        assert_eq!(
+            chain.call(owner, with_metadata(metadata)).await,
+            Err(message("reserved key"))
+        );
     }
     assert_eq!(chain.register(owner, URI).await, U256::ZERO);
 }
@@ -120,8 +188,18 @@ async fn a_contract_that_takes_no_tokens_cannot_register() {
         with_metadata(vec![entry("key", b"value")]).abi_encode(),
     ];
     for data in calls {
-        let call = Caller::forwardCall { target: chain.registry, data: data.into() };
-        let answer = chain.call_raw(chain.people().owner, contract, call.abi_encode(), Default::default()).await;
+        let call = Caller::forwardCall {
+            target: chain.registry,
+            data: data.into(),
+        };
+        let answer = chain
+            .call_raw(
+                chain.people().owner,
+                contract,
+                call.abi_encode(),
+                Default::default(),
+            )
+            .await;
         assert_eq!(answer, Err(refused.clone()));
     }
 }
@@ -131,7 +209,10 @@ async fn a_contract_that_takes_tokens_owns_what_it_registers() {
     let chain = Chain::start().await;
     let people = chain.people();
     let contract = chain.create(Contract::Receiver, &[]).await;
-    let call = Caller::forwardCall { target: chain.registry, data: with_uri().abi_encode().into() };
+    let call = Caller::forwardCall {
+        target: chain.registry,
+        data: with_uri().abi_encode().into(),
+    };
     let receipt = chain.send_to(people.owner, contract, call).await;
     let id = U256::ZERO;
     let expected = [
@@ -156,6 +237,10 @@ async fn the_agents_of_an_owner_cannot_be_listed() {
     ];
     for (name, id, supported) in table {
         let call = registry::supportsInterfaceCall { interfaceId: id };
-        assert_eq!(chain.call(Address::ZERO, call).await.unwrap(), supported, "{name}");
+        assert_eq!(
+            chain.call(Address::ZERO, call).await.unwrap(),
+            supported,
+            "{name}"
+        );
     }
 }

@@ -19,15 +19,45 @@ async fn every_kind_of_transfer_first_clears_the_wallet() {
     let id = chain.agent(&people).await;
     let announced = |from, to| [wallet_set(id, None), transferred(from, to, id)];
 
-    assert_eq!(chain.send(from, registry::transferFromCall { from, to, tokenId: id }).await, announced(from, to));
-    let back = registry::safeTransferFrom_0Call { from: to, to: from, tokenId: id };
+    assert_eq!(
+        chain
+            .send(
+                from,
+                registry::transferFromCall {
+                    from,
+                    to,
+                    tokenId: id
+                }
+            )
+            .await,
+        announced(from, to)
+    );
+    let back = registry::safeTransferFrom_0Call {
+        from: to,
+        to: from,
+        tokenId: id,
+    };
     assert_eq!(chain.send(to, back).await, announced(to, from));
-    let again = registry::safeTransferFrom_1Call { from, to, tokenId: id, data: Bytes::from_static(b"any") };
+    let again = registry::safeTransferFrom_1Call {
+        from,
+        to,
+        tokenId: id,
+        data: Bytes::from_static(b"any"),
+    };
     assert_eq!(chain.send(from, again).await, announced(from, to));
 
-    let wallet = chain.call(to, registry::getAgentWalletCall { agentId: id }).await.unwrap();
+    let wallet = chain
+        .call(to, registry::getAgentWalletCall { agentId: id })
+        .await
+        .unwrap();
     assert_eq!(wallet, Address::ZERO);
-    assert_eq!(chain.call(to, registry::ownerOfCall { tokenId: id }).await.unwrap(), to);
+    assert_eq!(
+        chain
+            .call(to, registry::ownerOfCall { tokenId: id })
+            .await
+            .unwrap(),
+        to
+    );
 }
 
 #[tokio::test]
@@ -37,16 +67,36 @@ async fn a_transfer_keeps_the_uri_and_all_other_metadata() {
     let id = chain.agent(&people).await;
     let value = Bytes::from_static(b"inference");
     let key = "service.type".to_owned();
-    let set = registry::setMetadataCall { agentId: id, metadataKey: key.clone(), metadataValue: value.clone() };
+    let set = registry::setMetadataCall {
+        agentId: id,
+        metadataKey: key.clone(),
+        metadataValue: value.clone(),
+    };
     chain.send(people.owner, set).await;
-    let uri = chain.call(people.owner, registry::tokenURICall { tokenId: id }).await.unwrap();
+    let uri = chain
+        .call(people.owner, registry::tokenURICall { tokenId: id })
+        .await
+        .unwrap();
 
-    let transfer = registry::transferFromCall { from: people.owner, to: people.stranger, tokenId: id };
+    let transfer = registry::transferFromCall {
+        from: people.owner,
+        to: people.stranger,
+        tokenId: id,
+    };
     chain.send(people.owner, transfer).await;
 
-    let read = registry::getMetadataCall { agentId: id, metadataKey: key };
+    let read = registry::getMetadataCall {
+        agentId: id,
+        metadataKey: key,
+    };
     assert_eq!(chain.call(people.stranger, read).await.unwrap(), value);
-    assert_eq!(chain.call(people.stranger, registry::tokenURICall { tokenId: id }).await.unwrap(), uri);
+    assert_eq!(
+        chain
+            .call(people.stranger, registry::tokenURICall { tokenId: id })
+            .await
+            .unwrap(),
+        uri
+    );
 }
 
 #[tokio::test]
@@ -54,13 +104,26 @@ async fn a_transfer_ends_the_rights_of_the_owner_and_of_those_it_approved() {
     let chain = Chain::start().await;
     let people = chain.people();
     let id = chain.agent(&people).await;
-    let transfer = registry::transferFromCall { from: people.owner, to: people.stranger, tokenId: id };
+    let transfer = registry::transferFromCall {
+        from: people.owner,
+        to: people.stranger,
+        tokenId: id,
+    };
     chain.send(people.approved, transfer).await;
-    let change = registry::setAgentURICall { agentId: id, newURI: String::new() };
+    let change = registry::setAgentURICall {
+        agentId: id,
+        newURI: String::new(),
+    };
     for actor in [people.owner, people.operator, people.approved] {
-        assert_eq!(chain.call(actor, change.clone()).await.err(), Some(message("Not authorized")));
+        assert_eq!(
+            chain.call(actor, change.clone()).await.err(),
+            Some(message("Not authorized"))
+        );
     }
-    assert!(matches!(chain.send(people.stranger, change).await[..], [_, Event::URIUpdated(_)]));
+    assert!(matches!(
+        chain.send(people.stranger, change).await[..],
+        [_, Event::URIUpdated(_)]
+    ));
 }
 
 #[tokio::test]
@@ -68,13 +131,30 @@ async fn nobody_transfers_an_agent_without_approval_or_to_a_contract_that_takes_
     let chain = Chain::start().await;
     let people = chain.people();
     let id = chain.agent(&people).await;
-    let taken = registry::transferFromCall { from: people.owner, to: people.stranger, tokenId: id };
-    let refused = error(registry::ERC721InsufficientApproval { operator: people.stranger, tokenId: id });
-    assert_eq!(chain.call(people.stranger, taken).await.err(), Some(refused));
+    let taken = registry::transferFromCall {
+        from: people.owner,
+        to: people.stranger,
+        tokenId: id,
+    };
+    let refused = error(registry::ERC721InsufficientApproval {
+        operator: people.stranger,
+        tokenId: id,
+    });
+    assert_eq!(
+        chain.call(people.stranger, taken).await.err(),
+        Some(refused)
+    );
 
     let contract = chain.create(Contract::Caller, &[]).await;
     let refused = error(registry::ERC721InvalidReceiver { receiver: contract });
-    let lost = registry::safeTransferFrom_0Call { from: people.owner, to: contract, tokenId: id }.abi_encode();
-    let answer = chain.call_raw(people.owner, chain.registry, lost, Default::default()).await;
+    let lost = registry::safeTransferFrom_0Call {
+        from: people.owner,
+        to: contract,
+        tokenId: id,
+    }
+    .abi_encode();
+    let answer = chain
+        .call_raw(people.owner, chain.registry, lost, Default::default())
+        .await;
     assert_eq!(answer, Err(refused));
 }

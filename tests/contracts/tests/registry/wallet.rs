@@ -25,7 +25,9 @@ fn domain(chain: &Chain) -> Eip712Domain {
 }
 
 fn sign(key: &PrivateKeySigner, claim: &AgentWalletSet, domain: &Eip712Domain) -> Bytes {
-    let signature = key.sign_hash_sync(&claim.eip712_signing_hash(domain)).unwrap();
+    let signature = key
+        .sign_hash_sync(&claim.eip712_signing_hash(domain))
+        .unwrap();
     Bytes::copy_from_slice(&signature.as_bytes())
 }
 
@@ -38,21 +40,49 @@ pub fn consent(
     owner: Address,
     deadline: u64,
 ) -> Bytes {
-    let claim = AgentWalletSet { agentId: agent, newWallet: wallet, owner, deadline: U256::from(deadline) };
+    let claim = AgentWalletSet {
+        agentId: agent,
+        newWallet: wallet,
+        owner,
+        deadline: U256::from(deadline),
+    };
     sign(key, &claim, &domain(chain))
 }
 
-fn set(agent: U256, wallet: Address, deadline: u64, signature: Bytes) -> registry::setAgentWalletCall {
-    registry::setAgentWalletCall { agentId: agent, newWallet: wallet, deadline: U256::from(deadline), signature }
+fn set(
+    agent: U256,
+    wallet: Address,
+    deadline: u64,
+    signature: Bytes,
+) -> registry::setAgentWalletCall {
+    registry::setAgentWalletCall {
+        agentId: agent,
+        newWallet: wallet,
+        deadline: U256::from(deadline),
+        signature,
+    }
 }
 
 #[tokio::test]
 async fn the_eip_712_domain_is_that_of_the_proxy() {
     let chain = Chain::start().await;
-    let domain = chain.call(Address::ZERO, registry::eip712DomainCall {}).await.unwrap();
-    assert_eq!(domain.fields, [0b0000_1111], "name, version, chain and contract, no salt");
-    assert_eq!((domain.name.as_str(), domain.version.as_str()), ("ERC8004IdentityRegistry", "1"));
-    assert_eq!((domain.chainId, domain.verifyingContract), (U256::from(31337), chain.registry));
+    let domain = chain
+        .call(Address::ZERO, registry::eip712DomainCall {})
+        .await
+        .unwrap();
+    assert_eq!(
+        domain.fields,
+        [0b0000_1111],
+        "name, version, chain and contract, no salt"
+    );
+    assert_eq!(
+        (domain.name.as_str(), domain.version.as_str()),
+        ("ERC8004IdentityRegistry", "1")
+    );
+    assert_eq!(
+        (domain.chainId, domain.verifyingContract),
+        (U256::from(31337), chain.registry)
+    );
     assert!(domain.salt.is_zero() && domain.extensions.is_empty());
 }
 
@@ -65,12 +95,27 @@ async fn a_wallet_that_signs_is_set_read_and_unset() {
     let deadline = chain.now().await + 120;
     let signature = consent(&chain, key, id, key.address(), people.owner, deadline);
 
-    let wallet = async || chain.call(people.stranger, registry::getAgentWalletCall { agentId: id }).await.unwrap();
+    let wallet = async || {
+        chain
+            .call(
+                people.stranger,
+                registry::getAgentWalletCall { agentId: id },
+            )
+            .await
+            .unwrap()
+    };
     assert_eq!(wallet().await, people.owner);
-    let events = chain.send(people.owner, set(id, key.address(), deadline, signature)).await;
+    let events = chain
+        .send(people.owner, set(id, key.address(), deadline, signature))
+        .await;
     assert_eq!(events, [wallet_set(id, Some(key.address()))]);
     assert_eq!(wallet().await, key.address());
-    let events = chain.send(people.operator, registry::unsetAgentWalletCall { agentId: id }).await;
+    let events = chain
+        .send(
+            people.operator,
+            registry::unsetAgentWalletCall { agentId: id },
+        )
+        .await;
     assert_eq!(events, [wallet_set(id, None)]);
     assert_eq!(wallet().await, Address::ZERO);
 }
@@ -81,15 +126,21 @@ async fn a_contract_wallet_consents_by_erc_1271() {
     let people = chain.people();
     let id = chain.agent(&people).await;
     let key = chain.key(6);
-    let wallet = chain.create(Contract::Wallet, &key.address().abi_encode()).await;
+    let wallet = chain
+        .create(Contract::Wallet, &key.address().abi_encode())
+        .await;
     let deadline = chain.now().await + 120;
 
     let refused = consent(&chain, chain.key(7), id, wallet, people.owner, deadline);
-    let answer = chain.call(people.owner, set(id, wallet, deadline, refused)).await;
+    let answer = chain
+        .call(people.owner, set(id, wallet, deadline, refused))
+        .await;
     assert_eq!(answer.err(), Some(message("invalid wallet sig")));
 
     let signature = consent(&chain, key, id, wallet, people.owner, deadline);
-    let events = chain.send(people.owner, set(id, wallet, deadline, signature)).await;
+    let events = chain
+        .send(people.owner, set(id, wallet, deadline, signature))
+        .await;
     assert_eq!(events, [wallet_set(id, Some(wallet))]);
 }
 
@@ -102,10 +153,16 @@ async fn a_key_whose_account_has_code_still_consents_by_its_signature() {
     // An EIP-7702 delegation to a contract that knows nothing of ERC-1271.
     let delegate = chain.create(Contract::Receiver, &[]).await;
     let code = [&[0xef, 0x01, 0x00], delegate.as_slice()].concat();
-    chain.anvil.rpc("anvil_setCode", json!([key.address(), Bytes::from(code)])).await.unwrap();
+    chain
+        .anvil
+        .rpc("anvil_setCode", json!([key.address(), Bytes::from(code)]))
+        .await
+        .unwrap();
     let deadline = chain.now().await + 120;
     let signature = consent(&chain, key, id, key.address(), people.owner, deadline);
-    let events = chain.send(people.owner, set(id, key.address(), deadline, signature)).await;
+    let events = chain
+        .send(people.owner, set(id, key.address(), deadline, signature))
+        .await;
     assert_eq!(events, [wallet_set(id, Some(key.address()))]);
 }
 
@@ -114,7 +171,9 @@ async fn no_wallet_can_be_set_to_nobody() {
     let chain = Chain::start().await;
     let people = chain.people();
     let id = chain.agent(&people).await;
-    let answer = chain.call(people.owner, set(id, Address::ZERO, u64::MAX, Bytes::new())).await;
+    let answer = chain
+        .call(people.owner, set(id, Address::ZERO, u64::MAX, Bytes::new()))
+        .await;
     assert_eq!(answer.err(), Some(message("bad wallet")));
 }
 
@@ -135,7 +194,12 @@ async fn a_consent_is_good_until_its_deadline_which_is_at_most_five_minutes_ahea
     for (time, refused) in table {
         let call = set(id, key.address(), deadline, signature.clone());
         let answer = chain.call_at(time, people.owner, call).await;
-        assert_eq!(answer.err(), refused, "{} s before the deadline", deadline.abs_diff(time));
+        assert_eq!(
+            answer.err(),
+            refused,
+            "{} s before the deadline",
+            deadline.abs_diff(time)
+        );
     }
 }
 
@@ -148,7 +212,12 @@ async fn a_signature_is_good_for_nothing_but_what_it_says() {
     let key = chain.key(6);
     let wallet = key.address();
     let deadline = chain.now().await + 120;
-    let claim = AgentWalletSet { agentId: id, newWallet: wallet, owner: people.owner, deadline: U256::from(deadline) };
+    let claim = AgentWalletSet {
+        agentId: id,
+        newWallet: wallet,
+        owner: people.owner,
+        deadline: U256::from(deadline),
+    };
     let domain = domain(&chain);
     let elsewhere = address!("00000000000000000000000000000000000000ff");
 
@@ -167,23 +236,52 @@ async fn a_signature_is_good_for_nothing_but_what_it_says() {
         ("another key", sign(chain.key(7), &claim, &domain)),
         ("the owner's key", sign(chain.key(1), &claim, &domain)),
         ("another agent", with(|claim| claim.agentId = U256::ZERO)),
-        ("another wallet", with(|claim| claim.newWallet = Address::ZERO)),
+        (
+            "another wallet",
+            with(|claim| claim.newWallet = Address::ZERO),
+        ),
         ("another owner", with(|claim| claim.owner = claim.newWallet)),
-        ("another deadline", with(|claim| claim.deadline += U256::from(1))),
+        (
+            "another deadline",
+            with(|claim| claim.deadline += U256::from(1)),
+        ),
         (
             "another registry",
-            sign(key, &claim, &Eip712Domain { verifying_contract: Some(elsewhere), ..domain.clone() }),
+            sign(
+                key,
+                &claim,
+                &Eip712Domain {
+                    verifying_contract: Some(elsewhere),
+                    ..domain.clone()
+                },
+            ),
         ),
-        ("another chain", under(|domain| domain.chain_id = Some(U256::from(1)))),
-        ("another name", under(|domain| domain.name = Some("IdentityRegistry".into()))),
-        ("another version", under(|domain| domain.version = Some("2".into()))),
+        (
+            "another chain",
+            under(|domain| domain.chain_id = Some(U256::from(1))),
+        ),
+        (
+            "another name",
+            under(|domain| domain.name = Some("IdentityRegistry".into())),
+        ),
+        (
+            "another version",
+            under(|domain| domain.version = Some("2".into())),
+        ),
         ("no signature", Bytes::new()),
         ("half a signature", good.slice(..32)),
         ("noise", bytes!("ff").repeat(65).into()),
     ];
     for (what, signature) in table {
-        let answer = chain.call(people.owner, set(id, wallet, deadline, signature)).await;
+        let answer = chain
+            .call(people.owner, set(id, wallet, deadline, signature))
+            .await;
         assert_eq!(answer.err(), Some(message("invalid wallet sig")), "{what}");
     }
-    assert!(chain.call(people.owner, set(id, wallet, deadline, good)).await.is_ok());
+    assert!(
+        chain
+            .call(people.owner, set(id, wallet, deadline, good))
+            .await
+            .is_ok()
+    );
 }

@@ -23,7 +23,10 @@ use crate::event::{Event, Said};
 use crate::place::Place;
 
 /// The chart of this checkout.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/serviceoffer-controller");
+const CHART: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../charts/serviceoffer-controller"
+);
 /// Name of the release and of its namespace: a release has objects outside of any namespace, so there can be one only.
 const RELEASE: &str = "election-bench";
 /// Name of the Lease in the chart.
@@ -48,9 +51,23 @@ impl Replicas {
     /// If Helm does not install it.
     pub async fn ours(cluster: &Cluster) -> Result<Self> {
         let program = "/bin/serviceoffer-controller";
-        load(cluster, &candidate::operator()?, program, "localhost/election-bench/ours:built").await?;
+        load(
+            cluster,
+            &candidate::operator()?,
+            program,
+            "localhost/election-bench/ours:built",
+        )
+        .await?;
         uninstall(cluster).await?;
-        let install = ["install", RELEASE, CHART, "--namespace", RELEASE, "--create-namespace", "--wait"];
+        let install = [
+            "install",
+            RELEASE,
+            CHART,
+            "--namespace",
+            RELEASE,
+            "--create-namespace",
+            "--wait",
+        ];
         let values = [
             "image.repository=localhost/election-bench/ours".to_owned(),
             "image.tag=built".to_owned(),
@@ -76,8 +93,18 @@ impl Replicas {
     /// If the API server does not do as asked.
     pub async fn client_go(place: &Place) -> Result<Self> {
         let cluster = place.cluster();
-        load(cluster, &tools::peers()?, "/bin/peers", "localhost/election-bench/peers:built").await?;
-        let Timing { lease, deadline, period } = Timing::LONG;
+        load(
+            cluster,
+            &tools::peers()?,
+            "/bin/peers",
+            "localhost/election-bench/peers:built",
+        )
+        .await?;
+        let Timing {
+            lease,
+            deadline,
+            period,
+        } = Timing::LONG;
         let deployment = serde_json::from_value(json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -109,7 +136,9 @@ impl Replicas {
             },
         }))?;
         let deployments: Api<Deployment> = Api::namespaced(cluster.client(), place.namespace());
-        deployments.create(&PostParams::default(), &deployment).await?;
+        deployments
+            .create(&PostParams::default(), &deployment)
+            .await?;
         Ok(Self {
             cluster: cluster.clone(),
             kind: Kind::ClientGo,
@@ -129,15 +158,26 @@ impl Replicas {
         for _ in 0..times {
             let pods = self.ready().await?;
             let leader = self.leader(&pods).await?;
-            sleep(Timing::LONG.period.mul_f64(rand::rng().random_range(0.2..0.6))).await;
-            let process = self.cluster.container(&self.namespace, &leader, self.container).await?;
+            sleep(
+                Timing::LONG
+                    .period
+                    .mul_f64(rand::rng().random_range(0.2..0.6)),
+            )
+            .await;
+            let process = self
+                .cluster
+                .container(&self.namespace, &leader, self.container)
+                .await?;
             let transitions = self.record().await?.1;
             let at = Timestamp::now();
             process.kill(Signal::Kill)?;
             let next = self.successor(&leader, transitions, at).await?;
             let seconds = next.duration_since(at).as_secs_f64();
             track.step(&format!("{seconds:.3} s"));
-            samples.push(Sample { seconds, since_renewal: None });
+            samples.push(Sample {
+                seconds,
+                since_renewal: None,
+            });
             // A container that dies again and again is restarted later and later; a new Pod has not died yet.
             let gone = DeleteParams::default();
             self.pods().delete(&leader, &gone).await?;
@@ -158,8 +198,11 @@ impl Replicas {
         match self.kind {
             Kind::Ours => uninstall(&self.cluster).await,
             _ => {
-                let deployments: Api<Deployment> = Api::namespaced(self.cluster.client(), &self.namespace);
-                deployments.delete("peers", &DeleteParams::default()).await?;
+                let deployments: Api<Deployment> =
+                    Api::namespaced(self.cluster.client(), &self.namespace);
+                deployments
+                    .delete("peers", &DeleteParams::default())
+                    .await?;
                 Ok(())
             }
         }
@@ -173,11 +216,18 @@ impl Replicas {
     async fn ready(&self) -> Result<Vec<String>> {
         let begun = Instant::now();
         loop {
-            let pods = self.pods().list(&ListParams::default().labels(self.selector)).await?.items;
+            let pods = self
+                .pods()
+                .list(&ListParams::default().labels(self.selector))
+                .await?
+                .items;
             if pods.len() == CANDIDATES && pods.iter().all(is_ready) {
                 return Ok(pods.iter().map(ResourceExt::name_any).collect());
             }
-            ensure!(begun.elapsed() < LIMIT, "{CANDIDATES} replicas are not ready");
+            ensure!(
+                begun.elapsed() < LIMIT,
+                "{CANDIDATES} replicas are not ready"
+            );
             sleep(PAUSE).await;
         }
     }
@@ -205,7 +255,10 @@ impl Replicas {
             if is_other && let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
                 return Ok(at);
             }
-            ensure!(begun.elapsed() < LIMIT, "nobody leads after the death of {dead}");
+            ensure!(
+                begun.elapsed() < LIMIT,
+                "nobody leads after the death of {dead}"
+            );
             sleep(PAUSE).await;
         }
     }
@@ -213,25 +266,41 @@ impl Replicas {
     /// When the container of a Pod that runs at this moment last began to lead.
     async fn begins(&self, pod: &str) -> Result<Option<Timestamp>> {
         // Between two containers there is no log.
-        let Ok(log) = self.pods().logs(pod, &LogParams::default()).await else { return Ok(None) };
+        let Ok(log) = self.pods().logs(pod, &LogParams::default()).await else {
+            return Ok(None);
+        };
         let mut events = log.lines().filter_map(|line| match self.kind {
             Kind::Ours => Event::of_operator(line),
             _ => Event::of_peer(line, Timestamp::now()),
         });
-        Ok(events.rfind(|event| event.said == Said::Leads).map(|event| event.at))
+        Ok(events
+            .rfind(|event| event.said == Said::Leads)
+            .map(|event| event.at))
     }
 
     /// Holder and transitions of the Lease.
     async fn record(&self) -> Result<(String, i32)> {
         let leases: Api<Lease> = Api::namespaced(self.cluster.client(), &self.namespace);
-        let spec = leases.get_opt(self.lease).await?.and_then(|lease| lease.spec).unwrap_or_default();
-        Ok((spec.holder_identity.unwrap_or_default(), spec.lease_transitions.unwrap_or_default()))
+        let spec = leases
+            .get_opt(self.lease)
+            .await?
+            .and_then(|lease| lease.spec)
+            .unwrap_or_default();
+        Ok((
+            spec.holder_identity.unwrap_or_default(),
+            spec.lease_transitions.unwrap_or_default(),
+        ))
     }
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True");
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .any(|condition| condition.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
@@ -239,14 +308,32 @@ fn is_ready(pod: &Pod) -> bool {
 async fn load(cluster: &Cluster, program: &Path, inside: &str, tag: &str) -> Result<()> {
     // A program that is linked to nothing needs nothing beside it.
     let libraries = image::shared_libraries(program).unwrap_or_default();
-    let libraries: Vec<_> = libraries.iter().map(|library| (library.as_path(), library.to_string_lossy())).collect();
-    let beside = libraries.iter().map(|(outside, inside)| (*outside, inside.as_ref()));
+    let libraries: Vec<_> = libraries
+        .iter()
+        .map(|library| (library.as_path(), library.to_string_lossy()))
+        .collect();
+    let beside = libraries
+        .iter()
+        .map(|(outside, inside)| (*outside, inside.as_ref()));
     let files: Vec<_> = [(program, inside)].into_iter().chain(beside).collect();
-    cluster.load(&image::from_files(&files, &[inside], tag)?).await
+    cluster
+        .load(&image::from_files(&files, &[inside], tag)?)
+        .await
 }
 
 async fn uninstall(cluster: &Cluster) -> Result<()> {
-    helm(cluster, ["uninstall", RELEASE, "--namespace", RELEASE, "--ignore-not-found", "--wait"]).await
+    helm(
+        cluster,
+        [
+            "uninstall",
+            RELEASE,
+            "--namespace",
+            RELEASE,
+            "--ignore-not-found",
+            "--wait",
+        ],
+    )
+    .await
 }
 
 async fn helm<'a>(cluster: &Cluster, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {

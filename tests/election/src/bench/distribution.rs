@@ -54,7 +54,10 @@ mod tests {
     #[test]
     fn a_quantile_is_one_of_the_samples() {
         let hundred = Distribution::of((1..=100).rev().map(f64::from));
-        assert_eq!([0.5, 0.9, 0.99, 1.0].map(|share| hundred.quantile(share)), [50.0, 90.0, 99.0, 100.0].map(Some));
+        assert_eq!(
+            [0.5, 0.9, 0.99, 1.0].map(|share| hundred.quantile(share)),
+            [50.0, 90.0, 99.0, 100.0].map(Some)
+        );
         assert_eq!(Distribution::of([3.0, 1.0, 2.0]).quantile(0.5), Some(2.0));
         assert_eq!(Distribution::of([7.0]).quantile(0.01), Some(7.0));
     }
@@ -62,12 +65,18 @@ mod tests {
     #[test]
     fn the_ends_and_the_mean_are_those_of_all_samples() {
         let some = Distribution::of([4.0, 1.0, 1.0]);
-        assert_eq!((some.count(), some.min(), some.mean(), some.max()), (3, Some(1.0), Some(2.0), Some(4.0)));
+        assert_eq!(
+            (some.count(), some.min(), some.mean(), some.max()),
+            (3, Some(1.0), Some(2.0), Some(4.0))
+        );
     }
 
     #[test]
     fn nothing_is_said_of_no_samples() {
         let none = Distribution::default();
-        assert_eq!((none.quantile(0.5), none.min(), none.mean(), none.max()), (None, None, None, None));
+        assert_eq!(
+            (none.quantile(0.5), none.min(), none.mean(), none.max()),
+            (None, None, None, None)
+        );
     }
 }

@@ -55,11 +55,17 @@ pub async fn measure(
     let mut usage = Vec::new();
     for (contender, group) in groups.iter() {
         for member in group.members() {
-            let Requests { lease_writes, lease_reads, others, watches } =
-                requests.get(member.user()).copied().unwrap_or_default();
+            let Requests {
+                lease_writes,
+                lease_reads,
+                others,
+                watches,
+            } = requests.get(member.user()).copied().unwrap_or_default();
             let [lease_writes, lease_reads, others, watches] =
-                [lease_writes, lease_reads, others, watches].map(|count| f64::from(count) / minutes);
-            let spent = processor_time(member)? - before.get(member.identity()).copied().unwrap_or_default();
+                [lease_writes, lease_reads, others, watches]
+                    .map(|count| f64::from(count) / minutes);
+            let spent = processor_time(member)?
+                - before.get(member.identity()).copied().unwrap_or_default();
             usage.push(Usage {
                 contender: *contender,
                 identity: member.identity().to_owned(),
@@ -105,19 +111,24 @@ fn processor_time(candidate: &Candidate) -> Result<f64> {
 
 /// User and system time. The command name may hold anything, so the fields are counted from its last bracket.
 fn ticks(stat: &str) -> Option<u32> {
-    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().collect();
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..]
+        .split_ascii_whitespace()
+        .collect();
     Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
 }
 
 /// Megabytes of resident memory.
 fn resident(candidate: &Candidate) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", candidate.pid()))?;
-    let bytes = resident_bytes(&status).with_context(|| format!("memory of {}", candidate.identity()))?;
+    let bytes =
+        resident_bytes(&status).with_context(|| format!("memory of {}", candidate.identity()))?;
     Ok(bytes / 1e6)
 }
 
 fn resident_bytes(status: &str) -> Option<f64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u32 = value.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(f64::from(kibibytes) * 1024.0)
 }
@@ -160,7 +171,12 @@ mod tests {
             entry("list", "services", "ResponseComplete"),
             entry("create", "events", "ResponseComplete"),
         ];
-        let expected = Requests { lease_writes: 1, lease_reads: 2, others: 2, watches: 1 };
+        let expected = Requests {
+            lease_writes: 1,
+            lease_reads: 2,
+            others: 2,
+            watches: 1,
+        };
         assert_eq!(count(&entries).get("a"), Some(&expected));
     }
 
@@ -168,7 +184,10 @@ mod tests {
     fn processor_time_and_memory_are_read_from_proc() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 900 0 0 0 31 11 0 0 20 0 5 0 4242 0 0";
         assert_eq!(ticks(stat), Some(42));
-        assert_eq!(resident_bytes("VmHWM:\t   20 kB\nVmRSS:\t   12345 kB\n"), Some(12_641_280.0));
+        assert_eq!(
+            resident_bytes("VmHWM:\t   20 kB\nVmRSS:\t   12345 kB\n"),
+            Some(12_641_280.0)
+        );
         assert_eq!(resident_bytes("VmHWM:\t   20 kB\n"), None);
     }
 }

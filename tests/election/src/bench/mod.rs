@@ -34,18 +34,45 @@ use crate::group::Group;
 use crate::place::Place;
 use crate::writes::Writes;
 
-const OURS: Contender = Contender { kind: Kind::Ours, timing: Timing::LONG, release: true };
-const OURS_SHORT: Contender = Contender { timing: Timing::SHORT, ..OURS };
-const CLIENT_GO: Contender = Contender { kind: Kind::ClientGo, ..OURS };
-const CLIENT_GO_SHORT: Contender = Contender { kind: Kind::ClientGo, ..OURS_SHORT };
-const MANAGER: Contender = Contender { kind: Kind::ControllerRuntime, ..OURS };
+const OURS: Contender = Contender {
+    kind: Kind::Ours,
+    timing: Timing::LONG,
+    release: true,
+};
+const OURS_SHORT: Contender = Contender {
+    timing: Timing::SHORT,
+    ..OURS
+};
+const CLIENT_GO: Contender = Contender {
+    kind: Kind::ClientGo,
+    ..OURS
+};
+const CLIENT_GO_SHORT: Contender = Contender {
+    kind: Kind::ClientGo,
+    ..OURS_SHORT
+};
+const MANAGER: Contender = Contender {
+    kind: Kind::ControllerRuntime,
+    ..OURS
+};
 /// The manager's defaults.
-const MANAGER_SHORT: Contender = Contender { kind: Kind::ControllerRuntime, timing: Timing::SHORT, release: false };
+const MANAGER_SHORT: Contender = Contender {
+    kind: Kind::ControllerRuntime,
+    timing: Timing::SHORT,
+    release: false,
+};
 
 /// Those that are looked at while they do nothing, and whose graceful handover is measured.
 const IDLE: [Contender; 4] = [OURS, CLIENT_GO, MANAGER, MANAGER_SHORT];
 /// Those whose crash is measured.
-const CRASHING: [Contender; 6] = [OURS, OURS_SHORT, CLIENT_GO, CLIENT_GO_SHORT, MANAGER, MANAGER_SHORT];
+const CRASHING: [Contender; 6] = [
+    OURS,
+    OURS_SHORT,
+    CLIENT_GO,
+    CLIENT_GO_SHORT,
+    MANAGER,
+    MANAGER_SHORT,
+];
 /// Groups of one contender that wait for their leases at the same time.
 const GROUPS: usize = 10;
 /// Processes that start at the same time would keep each other from starting.
@@ -70,12 +97,25 @@ pub struct Plan {
 
 impl Plan {
     /// What the figures in the documentation come from.
-    pub const FULL: Self = Self { graceful: 100, crashes: 30, containers: 20, minutes: 2 };
+    pub const FULL: Self = Self {
+        graceful: 100,
+        crashes: 30,
+        containers: 20,
+        minutes: 2,
+    };
 
     /// Whether at least as much is measured as for the documentation.
     const fn is_full(self) -> bool {
-        let Self { graceful, crashes, containers, minutes } = Self::FULL;
-        self.graceful >= graceful && self.crashes >= crashes && self.containers >= containers && self.minutes >= minutes
+        let Self {
+            graceful,
+            crashes,
+            containers,
+            minutes,
+        } = Self::FULL;
+        self.graceful >= graceful
+            && self.crashes >= crashes
+            && self.containers >= containers
+            && self.minutes >= minutes
     }
 }
 
@@ -87,13 +127,24 @@ pub async fn run(cluster: Cluster, plan: Plan) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let begun = (Timestamp::now(), Instant::now());
     let place = Arc::new(Place::new(&cluster, "bench").await?);
-    let bench = Bench { place, screen: Screen::new(), turns: Semaphore::new(TURNS), plan };
+    let bench = Bench {
+        place,
+        screen: Screen::new(),
+        turns: Semaphore::new(TURNS),
+        plan,
+    };
     let (mut series, usage) = bench.measure_quiet().await?;
     series.extend(bench.measure_waiting().await?);
     // The last part must not cost what the others have found.
     let containers = bench.measure_containers(&mut series).await;
     series.retain(|one| !one.samples.is_empty());
-    series.sort_by_key(|one| (one.measure, one.contender.timing.lease < Timing::LONG.lease, one.contender));
+    series.sort_by_key(|one| {
+        (
+            one.measure,
+            one.contender.timing.lease < Timing::LONG.lease,
+            one.contender,
+        )
+    });
     let report = Report {
         begun: begun.0,
         seconds: begun.1.elapsed().as_secs_f64(),
@@ -104,7 +155,10 @@ pub async fn run(cluster: Cluster, plan: Plan) -> Result<()> {
     };
     let output = root.join("target/bench");
     fs::create_dir_all(&output)?;
-    fs::write(output.join("election.json"), serde_json::to_vec_pretty(&report)?)?;
+    fs::write(
+        output.join("election.json"),
+        serde_json::to_vec_pretty(&report)?,
+    )?;
     let plot = output.join("election.svg");
     plot::draw(&plot, &report.series)?;
     println!("{}", report.text());
@@ -141,17 +195,27 @@ impl Bench {
         self.screen.say("starting one group of each kind");
         let mut groups = Vec::new();
         for (number, contender) in IDLE.into_iter().enumerate() {
-            let group = race::start(&self.place, &format!("idle-{number}"), contender, &self.turns).await?;
+            let group = race::start(
+                &self.place,
+                &format!("idle-{number}"),
+                contender,
+                &self.turns,
+            )
+            .await?;
             groups.push((contender, group));
         }
         let mut usage = Vec::new();
         if self.plan.minutes > 0 {
             sleep(SETTLE).await;
             let steps = self.plan.minutes * STEPS_PER_MINUTE;
-            let track = self.screen.track("idle: requests, processor time, memory", steps);
+            let track = self
+                .screen
+                .track("idle: requests, processor time, memory", steps);
             usage = idle::measure(&self.place, &mut groups, steps, &track).await?;
         }
-        let track = self.screen.track(format!("graceful: {OURS}"), self.plan.graceful);
+        let track = self
+            .screen
+            .track(format!("graceful: {OURS}"), self.plan.graceful);
         let mut samples = Vec::new();
         for (contender, group) in &mut groups {
             if *contender == OURS {
@@ -160,16 +224,29 @@ impl Bench {
             }
         }
         try_join_all(groups.into_iter().map(|(_, group)| group.end())).await?;
-        Ok((vec![Series { measure: Measure::Graceful, contender: OURS, samples }], usage))
+        Ok((
+            vec![Series {
+                measure: Measure::Graceful,
+                contender: OURS,
+                samples,
+            }],
+            usage,
+        ))
     }
 
     /// What mostly waits, many groups at the same time: crashes of all, and then graceful handovers of the others.
     async fn measure_waiting(&self) -> Result<Vec<Series>> {
         let mut writes = Writes::from_now(&self.place)?;
-        let Plan { crashes, graceful, .. } = self.plan;
+        let Plan {
+            crashes, graceful, ..
+        } = self.plan;
         let mut jobs = Vec::new();
         for (number, contender) in CRASHING.into_iter().enumerate() {
-            let graceful = if IDLE.contains(&contender) && contender != OURS { graceful } else { 0 };
+            let graceful = if IDLE.contains(&contender) && contender != OURS {
+                graceful
+            } else {
+                0
+            };
             for group in 0..GROUPS {
                 let job = Job {
                     contender,
@@ -186,7 +263,8 @@ impl Bench {
         let start = |job: Job| {
             let started = &started;
             async move {
-                let group = race::start(&self.place, &job.lease, job.contender, &self.turns).await?;
+                let group =
+                    race::start(&self.place, &job.lease, job.contender, &self.turns).await?;
                 started.step(&job.lease);
                 Ok::<_, anyhow::Error>((job, group))
             }
@@ -208,18 +286,34 @@ impl Bench {
         signal: Signal,
         times: impl Fn(&Job) -> usize,
     ) -> Result<(Vec<(Job, Group)>, Vec<(Contender, Death)>)> {
-        let word = if signal == Signal::Kill { "crash" } else { "graceful" };
+        let word = if signal == Signal::Kill {
+            "crash"
+        } else {
+            "graceful"
+        };
         let total = |contender| {
-            groups.iter().filter(|(job, _)| job.contender == contender).map(|(job, _)| times(job)).sum::<usize>()
+            groups
+                .iter()
+                .filter(|(job, _)| job.contender == contender)
+                .map(|(job, _)| times(job))
+                .sum::<usize>()
         };
         let tracks: Vec<_> = CRASHING
             .into_iter()
             .filter(|contender| total(*contender) > 0)
-            .map(|contender| (contender, self.screen.track(format!("{word}: {contender}"), total(contender))))
+            .map(|contender| {
+                (
+                    contender,
+                    self.screen
+                        .track(format!("{word}: {contender}"), total(contender)),
+                )
+            })
             .collect();
         let (tracks, times) = (&tracks, &times);
         let runs = groups.into_iter().map(|(job, mut group)| async move {
-            let track = tracks.iter().find(|(contender, _)| *contender == job.contender);
+            let track = tracks
+                .iter()
+                .find(|(contender, _)| *contender == job.contender);
             let deaths = match track {
                 Some((_, track)) => race::run(&mut group, signal, times(&job), track).await?,
                 None => Vec::new(),
@@ -241,14 +335,21 @@ impl Bench {
             return Ok(());
         }
         for contender in [OURS, CLIENT_GO] {
-            let track = self.screen.track(format!("container killed: {contender}"), self.plan.containers);
+            let track = self.screen.track(
+                format!("container killed: {contender}"),
+                self.plan.containers,
+            );
             let replicas = match contender.kind {
                 Kind::Ours => Replicas::ours(self.place.cluster()).await?,
                 _ => Replicas::client_go(&self.place).await?,
             };
             let samples = replicas.run(self.plan.containers, &track).await?;
             replicas.remove().await?;
-            series.push(Series { measure: Measure::Container, contender, samples });
+            series.push(Series {
+                measure: Measure::Container,
+                contender,
+                samples,
+            });
         }
         Ok(())
     }
@@ -259,10 +360,18 @@ fn share(whole: usize, group: usize) -> usize {
     whole / GROUPS + usize::from(group < whole % GROUPS)
 }
 
-fn collect(measure: Measure, deaths: Vec<(Contender, Death)>, writes: Option<&Writes>) -> Vec<Series> {
+fn collect(
+    measure: Measure,
+    deaths: Vec<(Contender, Death)>,
+    writes: Option<&Writes>,
+) -> Vec<Series> {
     let of = |contender| {
         let own = deaths.iter().filter(move |(one, _)| *one == contender);
-        Series { measure, contender, samples: own.map(|(_, death)| death.sample(writes)).collect() }
+        Series {
+            measure,
+            contender,
+            samples: own.map(|(_, death)| death.sample(writes)).collect(),
+        }
     };
     CRASHING.into_iter().map(of).collect()
 }
@@ -272,12 +381,24 @@ async fn origin(cluster: &Cluster, root: &Path) -> Result<Origin> {
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let memory = fs::read_to_string("/proc/meminfo")?;
     let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':').map_or(String::new(), |(_, value)| value.trim().to_owned())
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        line.split_once(':')
+            .map_or(String::new(), |(_, value)| value.trim().to_owned())
     };
-    let kibibytes: u64 = field(&memory, "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
-    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(root).output();
-    let commit = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let kibibytes: u64 = field(&memory, "MemTotal")
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap_or(0);
+    let git = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .current_dir(root)
+        .output();
+    let commit = git
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
     // A path below the checkout is the same for everybody.
     let binary = candidate::operator()?;
     let root = root.canonicalize().context("the checkout")?;
@@ -289,7 +410,9 @@ async fn origin(cluster: &Cluster, root: &Path) -> Result<Origin> {
         processor: field(&cpu, "model name"),
         processors: std::thread::available_parallelism()?.get(),
         memory: kibibytes / 1000,
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
+            .trim()
+            .to_owned(),
     })
 }
 
@@ -300,7 +423,10 @@ mod tests {
     #[test]
     fn the_shares_of_all_groups_are_the_whole() {
         for whole in [0, 3, 30, 101] {
-            assert_eq!((0..GROUPS).map(|group| share(whole, group)).sum::<usize>(), whole);
+            assert_eq!(
+                (0..GROUPS).map(|group| share(whole, group)).sum::<usize>(),
+                whole
+            );
         }
     }
 }

@@ -40,25 +40,43 @@ pub fn draw(file: &Path, series: &[Series]) -> Result<()> {
     let size = (u32::try_from(WIDTH)?, u32::try_from(bottom + 50)?);
     let area = SVGBackend::new(file, size).into_drawing_area();
     let error = |error| anyhow!("{}: {error}", file.display());
-    let text = |size: u32, color: &RGBColor, anchor: Pos| ("sans-serif", size).into_font().color(color).pos(anchor);
+    let text = |size: u32, color: &RGBColor, anchor: Pos| {
+        ("sans-serif", size).into_font().color(color).pos(anchor)
+    };
     let left = Pos::new(HPos::Left, VPos::Center);
     let right = Pos::new(HPos::Right, VPos::Center);
     let middle = Pos::new(HPos::Center, VPos::Center);
     area.fill(&WHITE).map_err(error)?;
-    let title = "From the end of a leader to the next one's begin (a dot is a sample, a bar the median)";
-    area.draw(&Text::new(title, (16, 24), text(15, &BLACK, left))).map_err(error)?;
+    let title =
+        "From the end of a leader to the next one's begin (a dot is a sample, a bar the median)";
+    area.draw(&Text::new(title, (16, 24), text(15, &BLACK, left)))
+        .map_err(error)?;
     for (seconds, label) in MARKS {
         let x = across(seconds);
         let line = [(x, TOP - 12), (x, bottom)];
-        area.draw(&PathElement::new(line, RGBColor(225, 225, 225).stroke_width(1))).map_err(error)?;
-        area.draw(&Text::new(label, (x, bottom + 14), text(12, &BLACK, middle))).map_err(error)?;
+        area.draw(&PathElement::new(
+            line,
+            RGBColor(225, 225, 225).stroke_width(1),
+        ))
+        .map_err(error)?;
+        area.draw(&Text::new(
+            label,
+            (x, bottom + 14),
+            text(12, &BLACK, middle),
+        ))
+        .map_err(error)?;
     }
     for (one, y) in &rows {
         let color = color(one.contender.kind);
         let name = format!("{}: {}", one.measure.name(), one.contender);
-        area.draw(&Text::new(name, (LEFT - 14, *y), text(12, &color, right))).map_err(error)?;
+        area.draw(&Text::new(name, (LEFT - 14, *y), text(12, &color, right)))
+            .map_err(error)?;
         for (at, sample) in one.samples.iter().enumerate() {
-            let dot = Circle::new((across(sample.seconds), y + spread(at)), 3, color.mix(0.35).filled());
+            let dot = Circle::new(
+                (across(sample.seconds), y + spread(at)),
+                3,
+                color.mix(0.35).filled(),
+            );
             area.draw(&dot).map_err(error)?;
         }
         if let Some(median) = one.distribution().quantile(0.5) {

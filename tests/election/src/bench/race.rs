@@ -46,9 +46,17 @@ impl Death {
 ///
 /// # Errors
 /// If a candidate does not start, or none leads.
-pub async fn start(place: &Arc<Place>, lease: &str, contender: Contender, turns: &Semaphore) -> Result<Group> {
+pub async fn start(
+    place: &Arc<Place>,
+    lease: &str,
+    contender: Contender,
+    turns: &Semaphore,
+) -> Result<Group> {
     let _turn = turns.acquire().await?;
-    let spec = Spec { release: contender.release, ..Spec::new(contender.kind, contender.timing) };
+    let spec = Spec {
+        release: contender.release,
+        ..Spec::new(contender.kind, contender.timing)
+    };
     let group = Group::start(place, lease, &vec![spec; CANDIDATES]).await?;
     group.leader(LIMIT).await?;
     for member in group.members() {
@@ -61,7 +69,12 @@ pub async fn start(place: &Arc<Place>, lease: &str, contender: Contender, turns:
 ///
 /// # Errors
 /// If nobody follows, or nobody takes the place of the dead.
-pub async fn run(group: &mut Group, signal: Signal, times: usize, track: &Track) -> Result<Vec<Death>> {
+pub async fn run(
+    group: &mut Group,
+    signal: Signal,
+    times: usize,
+    track: &Track,
+) -> Result<Vec<Death>> {
     let mut deaths = Vec::new();
     for _ in 0..times {
         let leader = group.leader(LIMIT).await?;
@@ -71,9 +84,16 @@ pub async fn run(group: &mut Group, signal: Signal, times: usize, track: &Track)
         let user = group.members()[leader.member].user().to_owned();
         let at = group.member(leader.member).signal(signal)?;
         let longest = timing.lease + timing.longest_poll() * 2 + LIMIT;
-        let next =
-            group.successor(at, longest).await.with_context(|| format!("after the end of {}", leader.identity))?;
-        let death = Death { lease: group.lease().to_owned(), user, at, next: next.at };
+        let next = group
+            .successor(at, longest)
+            .await
+            .with_context(|| format!("after the end of {}", leader.identity))?;
+        let death = Death {
+            lease: group.lease().to_owned(),
+            user,
+            at,
+            next: next.at,
+        };
         track.step(&format!("{:.3} s", death.sample(None).seconds));
         deaths.push(death);
         group.member(leader.member).wait(LIMIT).await?;

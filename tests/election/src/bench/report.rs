@@ -166,17 +166,23 @@ pub struct Origin {
 /// Compares what was found with what was promised.
 pub fn bars(series: &[Series], usage: &[Usage]) -> Vec<Bar> {
     let of = |measure, kind, timing| {
-        let found = series
-            .iter()
-            .find(|one| one.measure == measure && one.contender.kind == kind && one.contender.timing == timing);
+        let found = series.iter().find(|one| {
+            one.measure == measure && one.contender.kind == kind && one.contender.timing == timing
+        });
         found.filter(|one| !one.samples.is_empty())
     };
     let graceful = of(Measure::Graceful, Kind::Ours, Timing::LONG).map(Series::distribution);
     let peer = of(Measure::Graceful, Kind::ClientGo, Timing::LONG).map(Series::distribution);
-    let quantile = |of: &Option<Distribution>, share| of.as_ref().and_then(|found| found.quantile(share));
+    let quantile =
+        |of: &Option<Distribution>, share| of.as_ref().and_then(|found| found.quantile(share));
     let mut bars = vec![
         at_most("graceful handover p50", 0.05, "s", quantile(&graceful, 0.5)),
-        at_most("graceful handover p99", 0.25, "s", quantile(&graceful, 0.99)),
+        at_most(
+            "graceful handover p99",
+            0.25,
+            "s",
+            quantile(&graceful, 0.99),
+        ),
     ];
     let ratio = graceful.and_then(|ours| Some(peer?.mean()? / ours.mean()?));
     bars.push(Bar {
@@ -186,42 +192,119 @@ pub fn bars(series: &[Series], usage: &[Usage]) -> Vec<Bar> {
         met: ratio.is_some_and(|ratio| ratio >= 20.0),
     });
     for (timing, latest, earliest) in [
-        (Timing::LONG, "crash at 30/20/5, longest from the last renewal", "crash at 30/20/5, shortest, fence end"),
-        (Timing::SHORT, "crash at 15/10/2, longest from the last renewal", "crash at 15/10/2, shortest, fence end"),
+        (
+            Timing::LONG,
+            "crash at 30/20/5, longest from the last renewal",
+            "crash at 30/20/5, shortest, fence end",
+        ),
+        (
+            Timing::SHORT,
+            "crash at 15/10/2, longest from the last renewal",
+            "crash at 15/10/2, shortest, fence end",
+        ),
     ] {
         let found = of(Measure::Crash, Kind::Ours, timing);
-        let renewed = found.map(|one| Distribution::of(one.samples.iter().filter_map(|sample| sample.since_renewal)));
+        let renewed = found.map(|one| {
+            Distribution::of(one.samples.iter().filter_map(|sample| sample.since_renewal))
+        });
         let fence = (timing.lease - timing.guard()).as_secs_f64();
-        bars.push(at_most(latest, timing.lease.as_secs_f64() + SLACK, "s", quantile(&renewed, 1.0)));
-        bars.push(at_least(earliest, fence, "s", renewed.and_then(|found| found.min())));
+        bars.push(at_most(
+            latest,
+            timing.lease.as_secs_f64() + SLACK,
+            "s",
+            quantile(&renewed, 1.0),
+        ));
+        bars.push(at_least(
+            earliest,
+            fence,
+            "s",
+            renewed.and_then(|found| found.min()),
+        ));
     }
     let container = of(Measure::Container, Kind::Ours, Timing::LONG).map(Series::distribution);
-    bars.push(at_most("container killed p50", 1.2, "s", quantile(&container, 0.5)));
-    bars.push(at_most("container killed max", 2.5, "s", quantile(&container, 1.0)));
-    let standbys = |kind| usage.iter().filter(move |one| one.contender.kind == kind && !one.leads);
+    bars.push(at_most(
+        "container killed p50",
+        1.2,
+        "s",
+        quantile(&container, 0.5),
+    ));
+    bars.push(at_most(
+        "container killed max",
+        2.5,
+        "s",
+        quantile(&container, 1.0),
+    ));
+    let standbys = |kind| {
+        usage
+            .iter()
+            .filter(move |one| one.contender.kind == kind && !one.leads)
+    };
     let most = |values: &mut dyn Iterator<Item = f64>| values.reduce(f64::max);
     let requests = most(&mut standbys(Kind::Ours).map(Usage::requests));
-    bars.push(at_most("standby's requests per minute besides watches", 0.0, "", requests));
+    bars.push(at_most(
+        "standby's requests per minute besides watches",
+        0.0,
+        "",
+        requests,
+    ));
     let resident = most(&mut standbys(Kind::Ours).map(|one| one.resident));
-    bars.push(at_most("idle standby's resident memory", 20.0, "MB", resident));
-    let half = standbys(Kind::ControllerRuntime).map(|one| one.resident / 2.0).reduce(f64::min);
+    bars.push(at_most(
+        "idle standby's resident memory",
+        20.0,
+        "MB",
+        resident,
+    ));
+    let half = standbys(Kind::ControllerRuntime)
+        .map(|one| one.resident / 2.0)
+        .reduce(f64::min);
     if let Some(half) = half {
-        bars.push(at_most("the same, half of controller-runtime's", half, "MB", resident));
+        bars.push(at_most(
+            "the same, half of controller-runtime's",
+            half,
+            "MB",
+            resident,
+        ));
     }
     bars
 }
 
 fn at_most(measure: &'static str, most: f64, unit: &str, seen: Option<f64>) -> Bar {
-    bar(measure, "<=", most, unit, seen, seen.is_some_and(|seen| seen <= most))
+    bar(
+        measure,
+        "<=",
+        most,
+        unit,
+        seen,
+        seen.is_some_and(|seen| seen <= most),
+    )
 }
 
 fn at_least(measure: &'static str, least: f64, unit: &str, seen: Option<f64>) -> Bar {
-    bar(measure, ">=", least, unit, seen, seen.is_some_and(|seen| seen >= least))
+    bar(
+        measure,
+        ">=",
+        least,
+        unit,
+        seen,
+        seen.is_some_and(|seen| seen >= least),
+    )
 }
 
-fn bar(measure: &'static str, relation: &str, bound: f64, unit: &str, seen: Option<f64>, met: bool) -> Bar {
+fn bar(
+    measure: &'static str,
+    relation: &str,
+    bound: f64,
+    unit: &str,
+    seen: Option<f64>,
+    met: bool,
+) -> Bar {
     let text = |value: f64| format!("{} {unit}", number(value)).trim_end().to_owned();
-    Bar { measure, promised: format!("{relation} {}", text(bound)), seen: seen.map(text), met }
+    Bar {
+        measure,
+        promised: format!("{relation} {}", text(bound)),
+        seen: seen.map(text),
+        met,
+    }
 }
 
 /// Three digits after the point for what is small, fewer for what is large.
@@ -236,8 +319,20 @@ fn number(value: f64) -> String {
 impl Report {
     /// Everything as text, for a person.
     pub fn text(&self) -> String {
-        let mut times =
-            vec![["TAKEOVER", "CANDIDATES", "N", "MIN", "MEAN", "P50", "P90", "P99", "MAX"].map(str::to_owned)];
+        let mut times = vec![
+            [
+                "TAKEOVER",
+                "CANDIDATES",
+                "N",
+                "MIN",
+                "MEAN",
+                "P50",
+                "P90",
+                "P99",
+                "MAX",
+            ]
+            .map(str::to_owned),
+        ];
         for one in &self.series {
             let found = one.distribution();
             let figures = [
@@ -251,17 +346,53 @@ impl Report {
             let [min, mean, p50, p90, p99, max] =
                 figures.map(|value| value.map_or("-".to_owned(), |s| format!("{s:.3}")));
             let name = one.measure.name().to_owned();
-            times.push([name, one.contender.to_string(), found.count().to_string(), min, mean, p50, p90, p99, max]);
+            times.push([
+                name,
+                one.contender.to_string(),
+                found.count().to_string(),
+                min,
+                mean,
+                p50,
+                p90,
+                p99,
+                max,
+            ]);
         }
         let mut costs = vec![
-            ["PER MINUTE", "ROLE", "LEASE WRITES", "LEASE READS", "OTHERS", "WATCHES", "CPU MS", "RSS MB"]
-                .map(str::to_owned),
+            [
+                "PER MINUTE",
+                "ROLE",
+                "LEASE WRITES",
+                "LEASE READS",
+                "OTHERS",
+                "WATCHES",
+                "CPU MS",
+                "RSS MB",
+            ]
+            .map(str::to_owned),
         ];
         for one in &self.usage {
             let role = if one.leads { "leader" } else { "standby" };
-            let figures = [one.lease_writes, one.lease_reads, one.others, one.watches, one.cpu, one.resident];
-            let [writes, reads, others, watches, cpu, resident] = figures.map(|value| format!("{value:.1}"));
-            costs.push([one.contender.to_string(), role.to_owned(), writes, reads, others, watches, cpu, resident]);
+            let figures = [
+                one.lease_writes,
+                one.lease_reads,
+                one.others,
+                one.watches,
+                one.cpu,
+                one.resident,
+            ];
+            let [writes, reads, others, watches, cpu, resident] =
+                figures.map(|value| format!("{value:.1}"));
+            costs.push([
+                one.contender.to_string(),
+                role.to_owned(),
+                writes,
+                reads,
+                others,
+                watches,
+                cpu,
+                resident,
+            ]);
         }
         let mut bars = vec![["BAR", "PROMISED", "SEEN", ""].map(str::to_owned)];
         for bar in &self.bars {
@@ -269,7 +400,12 @@ impl Report {
                 None => ("not measured", "-"),
                 Some(seen) => (seen.as_str(), if bar.met { "met" } else { "MISSED" }),
             };
-            bars.push([bar.measure.to_owned(), bar.promised.clone(), seen.to_owned(), met.to_owned()]);
+            bars.push([
+                bar.measure.to_owned(),
+                bar.promised.clone(),
+                seen.to_owned(),
+                met.to_owned(),
+            ]);
         }
         [table(&times), table(&costs), table(&bars)].join("\n")
     }
@@ -277,14 +413,24 @@ impl Report {
 
 /// Columns as wide as their widest cell: the first two to the left, because they are words, the others to the right.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> =
-        (0..N).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..N)
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
+        let cells =
+            row.iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, width))| match column {
+                    0 | 1 => format!("{cell:<width$}"),
+                    _ => format!("{cell:>width$}"),
+                });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
@@ -296,14 +442,29 @@ mod tests {
     use super::*;
 
     fn series(measure: Measure, kind: Kind, timing: Timing, seconds: &[f64]) -> Series {
-        let sample = |seconds: &f64| Sample { seconds: *seconds, since_renewal: Some(*seconds + 1.0) };
-        let contender = Contender { kind, timing, release: true };
-        Series { measure, contender, samples: seconds.iter().map(sample).collect() }
+        let sample = |seconds: &f64| Sample {
+            seconds: *seconds,
+            since_renewal: Some(*seconds + 1.0),
+        };
+        let contender = Contender {
+            kind,
+            timing,
+            release: true,
+        };
+        Series {
+            measure,
+            contender,
+            samples: seconds.iter().map(sample).collect(),
+        }
     }
 
     fn usage(kind: Kind, leads: bool, lease_reads: f64, resident: f64) -> Usage {
         Usage {
-            contender: Contender { kind, timing: Timing::LONG, release: true },
+            contender: Contender {
+                kind,
+                timing: Timing::LONG,
+                release: true,
+            },
             identity: "a".to_owned(),
             leads,
             lease_writes: 0.0,
@@ -322,12 +483,20 @@ mod tests {
     #[test]
     fn nothing_that_was_not_measured_counts_as_met() {
         let bars = bars(&[], &[]);
-        assert!(bars.iter().all(|bar| !bar.met && bar.seen.is_none()), "{bars:?}");
+        assert!(
+            bars.iter().all(|bar| !bar.met && bar.seen.is_none()),
+            "{bars:?}"
+        );
     }
 
     #[test]
     fn a_handover_is_compared_with_the_bars_and_with_client_go() {
-        let ours = series(Measure::Graceful, Kind::Ours, Timing::LONG, &[0.02, 0.04, 0.3]);
+        let ours = series(
+            Measure::Graceful,
+            Kind::Ours,
+            Timing::LONG,
+            &[0.02, 0.04, 0.3],
+        );
         let peer = series(Measure::Graceful, Kind::ClientGo, Timing::LONG, &[1.0, 3.0]);
         let bars = bars(&[ours, peer], &[]);
         assert!(find(&bars, "graceful handover p50").met);
@@ -340,9 +509,15 @@ mod tests {
     #[test]
     fn a_crash_is_counted_from_the_last_renewal_and_may_be_neither_late_nor_early() {
         let verdict = |seconds: &[f64]| {
-            let bars = bars(&[series(Measure::Crash, Kind::Ours, Timing::LONG, seconds)], &[]);
+            let bars = bars(
+                &[series(Measure::Crash, Kind::Ours, Timing::LONG, seconds)],
+                &[],
+            );
             let met = |measure| find(&bars, measure).met;
-            (met("crash at 30/20/5, longest from the last renewal"), met("crash at 30/20/5, shortest, fence end"))
+            (
+                met("crash at 30/20/5, longest from the last renewal"),
+                met("crash at 30/20/5, shortest, fence end"),
+            )
         };
         assert_eq!(verdict(&[26.1, 29.2]), (true, true));
         assert_eq!(verdict(&[26.1, 29.4]), (false, true));
@@ -359,7 +534,10 @@ mod tests {
         ];
         let bars = bars(&[], &all);
         let requests = find(&bars, "standby's requests per minute besides watches");
-        assert_eq!((requests.met, requests.seen.as_deref()), (false, Some("0.500")));
+        assert_eq!(
+            (requests.met, requests.seen.as_deref()),
+            (false, Some("0.500"))
+        );
         assert!(find(&bars, "idle standby's resident memory").met);
         assert!(!find(&bars, "the same, half of controller-runtime's").met);
     }

@@ -24,7 +24,9 @@ pub struct Track {
 impl Screen {
     /// On the terminal, if there is one.
     pub fn new() -> Self {
-        Self { bars: stderr().is_terminal().then(MultiProgress::new) }
+        Self {
+            bars: stderr().is_terminal().then(MultiProgress::new),
+        }
     }
 
     /// A line of its own.
@@ -41,16 +43,21 @@ impl Screen {
         let name = name.into();
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX)));
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:<48} {bar:30} {pos:>4}/{len:<4} {elapsed:>5} {msg}")
-            {
+            if let Ok(style) = ProgressStyle::with_template(
+                "{prefix:<48} {bar:30} {pos:>4}/{len:<4} {elapsed:>5} {msg}",
+            ) {
                 bar.set_style(style);
             }
             bar.set_prefix(name.clone());
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
-        Track { name, total, done: AtomicUsize::new(0), bar }
+        Track {
+            name,
+            total,
+            done: AtomicUsize::new(0),
+            bar,
+        }
     }
 }
 

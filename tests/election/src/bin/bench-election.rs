@@ -26,8 +26,21 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let Arguments { graceful, crashes, containers, minutes, samples } = Arguments::parse();
+    let Arguments {
+        graceful,
+        crashes,
+        containers,
+        minutes,
+        samples,
+    } = Arguments::parse();
     let most = |count: usize| samples.map_or(count, |samples| count.min(samples));
-    let plan = Plan { graceful: most(graceful), crashes: most(crashes), containers: most(containers), minutes };
-    testbed::enter(Name::current()?, async |cluster| bench::run(cluster, plan).await)?
+    let plan = Plan {
+        graceful: most(graceful),
+        crashes: most(crashes),
+        containers: most(containers),
+        minutes,
+    };
+    testbed::enter(Name::current()?, async |cluster| {
+        bench::run(cluster, plan).await
+    })?
 }

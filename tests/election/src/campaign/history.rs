@@ -39,20 +39,37 @@ impl History {
     #[must_use]
     pub fn of(candidates: &str, lease: &str) -> Self {
         let (turns, effects, stored, doubtful) = Default::default();
-        Self { candidates: candidates.to_owned(), lease: lease.to_owned(), turns, effects, stored, doubtful }
+        Self {
+            candidates: candidates.to_owned(),
+            lease: lease.to_owned(),
+            turns,
+            effects,
+            stored,
+            doubtful,
+        }
     }
 
     /// Goes on with what an audit log says.
     pub fn read(&mut self, entries: &[AuditEntry]) {
-        let writes = entries.iter().filter(|entry| WRITES.contains(&entry.verb.as_str()));
-        let own = writes.filter(|entry| entry.user.starts_with(&self.candidates) && entry.stage != "ResponseStarted");
+        let writes = entries
+            .iter()
+            .filter(|entry| WRITES.contains(&entry.verb.as_str()));
+        let own = writes.filter(|entry| {
+            entry.user.starts_with(&self.candidates) && entry.stage != "ResponseStarted"
+        });
         for entry in own.collect::<Vec<_>>() {
             let done = (200..300).contains(&entry.code);
             if entry.resource == "leases" {
                 if done && entry.answered["metadata"]["name"] == self.lease.as_str() {
-                    let holder = entry.answered["spec"]["holderIdentity"].as_str().unwrap_or_default();
+                    let holder = entry.answered["spec"]["holderIdentity"]
+                        .as_str()
+                        .unwrap_or_default();
                     let holds = !holder.is_empty();
-                    self.turns.push(Turn { at: entry.received, writer: entry.user.clone(), holds });
+                    self.turns.push(Turn {
+                        at: entry.received,
+                        writer: entry.user.clone(),
+                        holds,
+                    });
                 }
                 continue;
             }
@@ -83,7 +100,10 @@ impl History {
     /// Who leads as far as it is told: the candidate whose write holds the Lease, and when it last did that.
     #[must_use]
     pub fn leader(&self) -> Option<&Turn> {
-        self.turns.iter().max_by_key(|turn| turn.at).filter(|turn| turn.holds)
+        self.turns
+            .iter()
+            .max_by_key(|turn| turn.at)
+            .filter(|turn| turn.holds)
     }
 
     /// Everything that candidates did, with what a chain was sent.
@@ -96,27 +116,55 @@ impl History {
                 at: *at,
                 writer: writer.clone(),
                 object: format!("transaction {hash}"),
-                precondition: if stored { Precondition::StoredBytes } else { Precondition::None },
+                precondition: if stored {
+                    Precondition::StoredBytes
+                } else {
+                    Precondition::None
+                },
                 done: true,
             }
         };
-        self.effects.iter().cloned().chain(sendings.iter().map(effect)).collect()
+        self.effects
+            .iter()
+            .cloned()
+            .chain(sendings.iter().map(effect))
+            .collect()
     }
 }
 
 fn object(entry: &AuditEntry) -> String {
-    let AuditEntry { verb, resource, subresource, namespace, name, .. } = entry;
-    let name = if name.is_empty() { entry.sent["metadata"]["name"].as_str().unwrap_or_default() } else { name };
-    let place = [resource, subresource, namespace, name].into_iter().filter(|part| !part.is_empty());
-    format!("{verb} {} ({})", place.collect::<Vec<_>>().join("/"), entry.code)
+    let AuditEntry {
+        verb,
+        resource,
+        subresource,
+        namespace,
+        name,
+        ..
+    } = entry;
+    let name = if name.is_empty() {
+        entry.sent["metadata"]["name"].as_str().unwrap_or_default()
+    } else {
+        name
+    };
+    let place = [resource, subresource, namespace, name]
+        .into_iter()
+        .filter(|part| !part.is_empty());
+    format!(
+        "{verb} {} ({})",
+        place.collect::<Vec<_>>().join("/"),
+        entry.code
+    )
 }
 
 fn precondition(entry: &AuditEntry) -> Precondition {
-    let version =
-        entry.sent["metadata"]["resourceVersion"].as_str().or(entry.sent["preconditions"]["resourceVersion"].as_str());
+    let version = entry.sent["metadata"]["resourceVersion"]
+        .as_str()
+        .or(entry.sent["preconditions"]["resourceVersion"].as_str());
     match (entry.verb.as_str(), version) {
         ("create", _) => Precondition::Name,
-        ("update" | "patch" | "delete", Some(version)) if !version.is_empty() => Precondition::Version,
+        ("update" | "patch" | "delete", Some(version)) if !version.is_empty() => {
+            Precondition::Version
+        }
         _ => Precondition::None,
     }
 }
@@ -126,8 +174,13 @@ fn signed(object: &Value) -> Vec<Bytes> {
     match object {
         Value::Array(items) => items.iter().flat_map(signed).collect(),
         Value::Object(fields) => {
-            let own = fields.get("raw").and_then(Value::as_str).and_then(|raw| raw.parse().ok());
-            own.into_iter().chain(fields.values().flat_map(signed)).collect()
+            let own = fields
+                .get("raw")
+                .and_then(Value::as_str)
+                .and_then(|raw| raw.parse().ok());
+            own.into_iter()
+                .chain(fields.values().flat_map(signed))
+                .collect()
         }
         _ => Vec::new(),
     }
@@ -140,7 +193,14 @@ mod tests {
     use super::super::verdict::{Allowance, Breach, judge};
     use super::*;
 
-    fn entry(at: i64, user: &str, verb: &str, resource: &str, sent: Value, answered: Value) -> AuditEntry {
+    fn entry(
+        at: i64,
+        user: &str,
+        verb: &str,
+        resource: &str,
+        sent: Value,
+        answered: Value,
+    ) -> AuditEntry {
         let received = Timestamp::from_second(at).unwrap();
         AuditEntry {
             user: format!("test:{user}"),
@@ -163,7 +223,8 @@ mod tests {
     }
 
     fn lease(at: i64, user: &str, holder: &str) -> AuditEntry {
-        let answered = json!({ "metadata": { "name": "lease" }, "spec": { "holderIdentity": holder } });
+        let answered =
+            json!({ "metadata": { "name": "lease" }, "spec": { "holderIdentity": holder } });
         entry(at, user, "update", "leases", Value::Null, answered)
     }
 
@@ -174,24 +235,41 @@ mod tests {
     }
 
     fn preconditions(entries: &[AuditEntry]) -> Vec<Precondition> {
-        history(entries).effects.iter().map(|effect| effect.precondition).collect()
+        history(entries)
+            .effects
+            .iter()
+            .map(|effect| effect.precondition)
+            .collect()
     }
 
     #[test]
     fn a_lease_is_held_by_whoever_wrote_a_holder_into_it_and_given_up_by_whoever_wrote_none() {
         let other = json!({ "metadata": { "name": "other" }, "spec": { "holderIdentity": "a" } });
-        let refused = AuditEntry { code: 409, ..lease(2, "b", "b") };
+        let refused = AuditEntry {
+            code: 409,
+            ..lease(2, "b", "b")
+        };
         let entries = [
             lease(1, "a", "same-name"),
             refused,
             entry(3, "b", "update", "leases", Value::Null, other),
             lease(4, "a", ""),
             lease(5, "b", "same-name"),
-            AuditEntry { user: "somebody".into(), ..lease(6, "b", "c") },
+            AuditEntry {
+                user: "somebody".into(),
+                ..lease(6, "b", "c")
+            },
         ];
         let history = history(&entries);
-        let told: Vec<_> = history.turns.iter().map(|turn| (turn.writer.as_str(), turn.holds)).collect();
-        assert_eq!(told, [("test:a", true), ("test:a", false), ("test:b", true)]);
+        let told: Vec<_> = history
+            .turns
+            .iter()
+            .map(|turn| (turn.writer.as_str(), turn.holds))
+            .collect();
+        assert_eq!(
+            told,
+            [("test:a", true), ("test:a", false), ("test:b", true)]
+        );
         assert_eq!(history.leader(), history.turns.last());
     }
 
@@ -201,27 +279,59 @@ mod tests {
         let none = json!({ "metadata": { "uid": "u" } });
         let empty = json!({ "metadata": { "resourceVersion": "" } });
         let entries = [
-            entry(1, "a", "create", "agentregistrations", none.clone(), Value::Null),
-            entry(2, "a", "update", "signerledgers", version.clone(), Value::Null),
+            entry(
+                1,
+                "a",
+                "create",
+                "agentregistrations",
+                none.clone(),
+                Value::Null,
+            ),
+            entry(
+                2,
+                "a",
+                "update",
+                "signerledgers",
+                version.clone(),
+                Value::Null,
+            ),
             entry(3, "a", "patch", "serviceoffers", version, Value::Null),
             entry(4, "a", "patch", "serviceoffers", none, Value::Null),
             entry(5, "a", "update", "signerledgers", empty, Value::Null),
-            entry(6, "a", "deletecollection", "serviceoffers", Value::Null, Value::Null),
+            entry(
+                6,
+                "a",
+                "deletecollection",
+                "serviceoffers",
+                Value::Null,
+                Value::Null,
+            ),
         ];
         use Precondition::{Name, None, Version};
-        assert_eq!(preconditions(&entries), [Name, Version, Version, None, None, None]);
+        assert_eq!(
+            preconditions(&entries),
+            [Name, Version, Version, None, None, None]
+        );
     }
 
     #[test]
     fn reads_people_and_the_elections_own_writes_are_no_effects() {
-        let event =
-            AuditEntry { group: "events.k8s.io".into(), ..entry(1, "a", "create", "events", Value::Null, Value::Null) };
-        let mark = AuditEntry { group: String::new(), ..entry(2, "a", "patch", "pods", Value::Null, Value::Null) };
+        let event = AuditEntry {
+            group: "events.k8s.io".into(),
+            ..entry(1, "a", "create", "events", Value::Null, Value::Null)
+        };
+        let mark = AuditEntry {
+            group: String::new(),
+            ..entry(2, "a", "patch", "pods", Value::Null, Value::Null)
+        };
         let entries = [
             event,
             mark,
             entry(3, "a", "get", "serviceoffers", Value::Null, Value::Null),
-            AuditEntry { user: "admin".into(), ..entry(4, "", "patch", "serviceoffers", Value::Null, Value::Null) },
+            AuditEntry {
+                user: "admin".into(),
+                ..entry(4, "", "patch", "serviceoffers", Value::Null, Value::Null)
+            },
         ];
         assert_eq!(preconditions(&entries), []);
     }
@@ -241,23 +351,38 @@ mod tests {
         };
         let breaches = |sendings: &[Sending]| {
             let history = history(&entries);
-            judge(history.turns.clone(), history.effects_with(sendings), Allowance::OneEach)
-                .overlaps
-                .iter()
-                .map(|overlap| overlap.breach)
-                .collect::<Vec<_>>()
+            judge(
+                history.turns.clone(),
+                history.effects_with(sendings),
+                Allowance::OneEach,
+            )
+            .overlaps
+            .iter()
+            .map(|overlap| overlap.breach)
+            .collect::<Vec<_>>()
         };
         assert_eq!(breaches(&[sending(6, &[1, 2])]), []);
         assert_eq!(breaches(&[sending(6, &[1, 3])]), [Breach::Unconditional]);
         let early = history(&entries).effects_with(&[sending(2, &[1, 2])]);
-        assert_eq!(early.last().unwrap().precondition, Precondition::None, "it was stored only afterwards");
+        assert_eq!(
+            early.last().unwrap().precondition,
+            Precondition::None,
+            "it was stored only afterwards"
+        );
     }
 
     #[test]
     fn what_a_write_without_an_answer_stored_is_known_once_it_is_shown() {
         let record = |raw: &str| json!({ "spec": { "attempts": [{ "nonce": 0, "raw": raw }] } });
         let write = |at, code, raw, answered| {
-            let entry = entry(at, "a", "update", "agentregistrations", record(raw), answered);
+            let entry = entry(
+                at,
+                "a",
+                "update",
+                "agentregistrations",
+                record(raw),
+                answered,
+            );
             AuditEntry { code, ..entry }
         };
         let sent = |entries: &[AuditEntry]| {
@@ -266,15 +391,30 @@ mod tests {
                 writer: "test:b".into(),
                 raw: Bytes::from_static(&[1, 2]),
             };
-            history(entries).effects_with(&[sending]).last().unwrap().precondition
+            history(entries)
+                .effects_with(&[sending])
+                .last()
+                .unwrap()
+                .precondition
         };
         let timeout = write(3, 504, "0x0102", Value::Null);
         let conflict = write(3, 409, "0x0102", Value::Null);
         let shown = write(5, 200, "0x0102", record("0x0102"));
         let other = write(5, 200, "0x0103", record("0x0103"));
-        assert_eq!(sent(&[timeout.clone(), shown.clone()]), Precondition::StoredBytes);
-        assert_eq!(sent(&[timeout.clone(), other]), Precondition::None, "it never stood anywhere");
+        assert_eq!(
+            sent(&[timeout.clone(), shown.clone()]),
+            Precondition::StoredBytes
+        );
+        assert_eq!(
+            sent(&[timeout.clone(), other]),
+            Precondition::None,
+            "it never stood anywhere"
+        );
         assert_eq!(sent(&[timeout]), Precondition::None);
-        assert_eq!(sent(&[conflict, shown]), Precondition::None, "it was refused at first, and stored only afterwards");
+        assert_eq!(
+            sent(&[conflict, shown]),
+            Precondition::None,
+            "it was refused at first, and stored only afterwards"
+        );
     }
 }

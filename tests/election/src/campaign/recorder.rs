@@ -59,7 +59,9 @@ impl Recorder {
     /// # Errors
     /// If it cannot listen.
     pub async fn start(chain: String) -> Result<Self> {
-        let listener = TcpListener::bind("0.0.0.0:0").await.context("the recorder cannot listen")?;
+        let listener = TcpListener::bind("0.0.0.0:0")
+            .await
+            .context("the recorder cannot listen")?;
         let address = listener.local_addr()?;
         let notes = Arc::new(Notes {
             client: reqwest::Client::builder().no_proxy().build()?,
@@ -74,7 +76,11 @@ impl Recorder {
             // It ends only when it is aborted.
             let _ = axum::serve(listener, service).await;
         });
-        Ok(Self { address, notes, server })
+        Ok(Self {
+            address,
+            notes,
+            server,
+        })
     }
 
     /// The port that it listens on.
@@ -109,9 +115,17 @@ async fn pass(
     let at = Timestamp::now();
     let sender = notes.sender(peer);
     for raw in transactions(&body) {
-        lock(&notes.sendings).push(Sending { at, writer: sender.clone(), raw });
+        lock(&notes.sendings).push(Sending {
+            at,
+            writer: sender.clone(),
+            raw,
+        });
     }
-    let request = notes.client.post(&notes.chain).header(header::CONTENT_TYPE, "application/json").body(body);
+    let request = notes
+        .client
+        .post(&notes.chain)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body);
     let answer = async { request.send().await?.bytes().await }.await;
     match answer {
         Ok(answer) => ([(header::CONTENT_TYPE, "application/json")], answer).into_response(),
@@ -133,11 +147,20 @@ impl Notes {
     fn owner(&self, inode: u64) -> Option<String> {
         let socket = format!("socket:[{inode}]");
         let holds = |pid: u32| {
-            let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            files.filter_map(|file| fs::read_link(file.path()).ok()).any(|link| link.as_os_str() == socket.as_str())
+            let files = fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            files
+                .filter_map(|file| fs::read_link(file.path()).ok())
+                .any(|link| link.as_os_str() == socket.as_str())
         };
         let candidates = lock(&self.candidates);
-        candidates.iter().rev().find(|(pid, _)| holds(*pid)).map(|(_, user)| user.clone())
+        candidates
+            .iter()
+            .rev()
+            .find(|(pid, _)| holds(*pid))
+            .map(|(_, user)| user.clone())
     }
 }
 
@@ -145,15 +168,24 @@ impl Notes {
 fn inode(address: SocketAddr) -> Option<u64> {
     // Of this thread: the main thread may be in another network namespace.
     let table = fs::read_to_string("/proc/thread-self/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| connected(line, address))
+    table
+        .lines()
+        .skip(1)
+        .find_map(|line| connected(line, address))
 }
 
 /// Inode in a line of `/proc/net/tcp`, if it is a socket bound to an address and connected. The port alone would not do:
 /// sockets of two addresses may share it.
 fn connected(line: &str, address: SocketAddr) -> Option<u64> {
     const ESTABLISHED: &str = "01";
-    let IpAddr::V4(ip) = address.ip() else { return None };
-    let own = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+    let IpAddr::V4(ip) = address.ip() else {
+        return None;
+    };
+    let own = format!(
+        "{:08X}:{:04X}",
+        u32::from_ne_bytes(ip.octets()),
+        address.port()
+    );
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
     (*local == own && *state == ESTABLISHED).then(|| inode.parse().ok())?
@@ -166,8 +198,11 @@ fn transactions(body: &[u8]) -> Vec<Bytes> {
         Value::Array(calls) => calls.as_slice(),
         call => std::slice::from_ref(call),
     };
-    let sent = calls.iter().filter(|call| call["method"] == "eth_sendRawTransaction");
-    sent.filter_map(|call| call["params"][0].as_str()?.parse().ok()).collect()
+    let sent = calls
+        .iter()
+        .filter(|call| call["method"] == "eth_sendRawTransaction");
+    sent.filter_map(|call| call["params"][0].as_str()?.parse().ok())
+        .collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -194,8 +229,16 @@ mod tests {
         let line = "   0: 0100007F:9C40 0101017F:192B 01 00000000:00000000 00:00000000 00000000     0        0 4242 1";
         let inode = |line: &str, address: &str| connected(line, address.parse().unwrap());
         assert_eq!(inode(line, "127.0.0.1:40000"), Some(4242));
-        assert_eq!(inode(line, "127.0.0.2:40000"), None, "that is another socket with the same port");
+        assert_eq!(
+            inode(line, "127.0.0.2:40000"),
+            None,
+            "that is another socket with the same port"
+        );
         assert_eq!(inode(line, "127.1.1.1:6443"), None, "that is the other end");
-        assert_eq!(inode(&line.replace(" 01 ", " 06 "), "127.0.0.1:40000"), None, "it is closed");
+        assert_eq!(
+            inode(&line.replace(" 01 ", " 06 "), "127.0.0.1:40000"),
+            None,
+            "it is closed"
+        );
     }
 }

@@ -94,10 +94,20 @@ pub struct Overlap {
 
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Effect { at, writer, object, precondition, done } = &self.effect;
+        let Effect {
+            at,
+            writer,
+            object,
+            precondition,
+            done,
+        } = &self.effect;
         let outcome = if *done { "carried out" } else { "refused" };
         let late = self.late_by as f64 / 1e6;
-        write!(f, "{:?}: {at} {writer} {object} ({precondition:?}, {outcome}, {late:.6} s after its term)", self.breach)
+        write!(
+            f,
+            "{:?}: {at} {writer} {object} ({precondition:?}, {outcome}, {late:.6} s after its term)",
+            self.breach
+        )
     }
 }
 
@@ -118,7 +128,10 @@ impl Verdict {
     /// How often another candidate than the last leader began a term.
     #[must_use]
     pub fn takeovers(&self) -> usize {
-        self.terms.windows(2).filter(|pair| pair[0].leader != pair[1].leader).count()
+        self.terms
+            .windows(2)
+            .filter(|pair| pair[0].leader != pair[1].leader)
+            .count()
     }
 }
 
@@ -127,15 +140,28 @@ impl Verdict {
 pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowance) -> Verdict {
     turns.sort_by_key(|turn| turn.at);
     effects.sort_by_key(|effect| effect.at);
-    let mut verdict = Verdict { terms: terms(&turns), ..Verdict::default() };
+    let mut verdict = Verdict {
+        terms: terms(&turns),
+        ..Verdict::default()
+    };
     let mut came_late = BTreeSet::new();
     for effect in effects {
-        let last = verdict.terms.iter().rposition(|term| term.leader == effect.writer && term.began <= effect.at);
+        let last = verdict
+            .terms
+            .iter()
+            .rposition(|term| term.leader == effect.writer && term.began <= effect.at);
         let Some(last) = last else {
-            verdict.overlaps.push(Overlap { effect, breach: Breach::NeverLed, late_by: 0 });
+            verdict.overlaps.push(Overlap {
+                effect,
+                breach: Breach::NeverLed,
+                late_by: 0,
+            });
             continue;
         };
-        let Some(ended) = verdict.terms[last].ended.filter(|ended| *ended <= effect.at) else {
+        let Some(ended) = verdict.terms[last]
+            .ended
+            .filter(|ended| *ended <= effect.at)
+        else {
             verdict.within += 1;
             continue;
         };
@@ -148,7 +174,11 @@ pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowanc
         match breach {
             Some(breach) => {
                 let late_by = effect.at.as_microsecond() - ended.as_microsecond();
-                verdict.overlaps.push(Overlap { effect, breach, late_by: late_by.into() });
+                verdict.overlaps.push(Overlap {
+                    effect,
+                    breach,
+                    late_by: late_by.into(),
+                });
             }
             None => verdict.late.push(effect),
         }
@@ -167,7 +197,11 @@ fn terms(turns: &[Turn]) -> Vec<Term> {
             None => {}
         }
         if turn.holds {
-            terms.push(Term { leader: turn.writer.clone(), began: turn.at, ended: None });
+            terms.push(Term {
+                leader: turn.writer.clone(),
+                began: turn.at,
+                ended: None,
+            });
         }
     }
     terms
@@ -182,20 +216,36 @@ mod tests {
     }
 
     fn holds(writer: &str, moment: i64) -> Turn {
-        Turn { at: at(moment), writer: writer.into(), holds: true }
+        Turn {
+            at: at(moment),
+            writer: writer.into(),
+            holds: true,
+        }
     }
 
     fn releases(writer: &str, moment: i64) -> Turn {
-        Turn { holds: false, ..holds(writer, moment) }
+        Turn {
+            holds: false,
+            ..holds(writer, moment)
+        }
     }
 
     fn writes(writer: &str, moment: i64) -> Effect {
         let (writer, object) = (writer.into(), "records/one".into());
-        Effect { at: at(moment), writer, object, precondition: Precondition::Version, done: true }
+        Effect {
+            at: at(moment),
+            writer,
+            object,
+            precondition: Precondition::Version,
+            done: true,
+        }
     }
 
     fn blindly(writer: &str, moment: i64) -> Effect {
-        Effect { precondition: Precondition::None, ..writes(writer, moment) }
+        Effect {
+            precondition: Precondition::None,
+            ..writes(writer, moment)
+        }
     }
 
     fn judged(turns: &[Turn], effects: &[Effect]) -> Verdict {
@@ -204,14 +254,32 @@ mod tests {
 
     fn breaches(turns: &[Turn], effects: &[Effect]) -> Vec<Breach> {
         let verdict = judged(turns, effects);
-        assert_eq!(verdict.within + verdict.late.len() + verdict.overlaps.len(), effects.len(), "none is left out");
-        verdict.overlaps.iter().map(|overlap| overlap.breach).collect()
+        assert_eq!(
+            verdict.within + verdict.late.len() + verdict.overlaps.len(),
+            effects.len(),
+            "none is left out"
+        );
+        verdict
+            .overlaps
+            .iter()
+            .map(|overlap| overlap.breach)
+            .collect()
     }
 
     #[test]
     fn a_leader_may_write_from_the_write_that_made_it_one_until_the_write_of_another() {
-        let turns = [holds("a", 0), holds("a", 1000), holds("b", 5000), holds("b", 6000)];
-        let effects = [blindly("a", 0), blindly("a", 4999), blindly("b", 5000), blindly("b", 90_000)];
+        let turns = [
+            holds("a", 0),
+            holds("a", 1000),
+            holds("b", 5000),
+            holds("b", 6000),
+        ];
+        let effects = [
+            blindly("a", 0),
+            blindly("a", 4999),
+            blindly("b", 5000),
+            blindly("b", 90_000),
+        ];
         assert_eq!(breaches(&turns, &effects), []);
         let verdict = judged(&turns, &effects);
         let term = |leader: &str, began, ended: Option<i64>| Term {
@@ -219,15 +287,29 @@ mod tests {
             began: at(began),
             ended: ended.map(at),
         };
-        assert_eq!(verdict.terms, [term("a", 0, Some(5000)), term("b", 5000, None)]);
+        assert_eq!(
+            verdict.terms,
+            [term("a", 0, Some(5000)), term("b", 5000, None)]
+        );
         assert_eq!((verdict.takeovers(), verdict.within), (1, 4));
     }
 
     #[test]
     fn one_conditional_request_may_come_after_each_term_whether_it_is_refused_or_not() {
-        let turns = [holds("a", 0), holds("b", 5000), holds("a", 9000), holds("b", 12_000)];
-        let refused = Effect { done: false, ..writes("b", 9001) };
-        let bytes = Effect { precondition: Precondition::StoredBytes, ..writes("a", 12_001) };
+        let turns = [
+            holds("a", 0),
+            holds("b", 5000),
+            holds("a", 9000),
+            holds("b", 12_000),
+        ];
+        let refused = Effect {
+            done: false,
+            ..writes("b", 9001)
+        };
+        let bytes = Effect {
+            precondition: Precondition::StoredBytes,
+            ..writes("a", 12_001)
+        };
         let effects = [writes("a", 5000), refused, bytes];
         assert_eq!(breaches(&turns, &effects), []);
         assert_eq!(judged(&turns, &effects).late, effects);
@@ -236,18 +318,39 @@ mod tests {
     #[test]
     fn a_second_request_after_the_same_term_is_an_overlap() {
         let turns = [holds("a", 0), holds("b", 5000)];
-        let refused = Effect { done: false, ..writes("a", 5002) };
-        assert_eq!(breaches(&turns, &[writes("a", 5001), refused]), [Breach::SecondLate]);
-        let bytes = |moment| Effect { precondition: Precondition::StoredBytes, ..writes("a", moment) };
-        assert_eq!(breaches(&turns, &[writes("a", 5001), bytes(5002), bytes(5003)]), [Breach::SecondLate]);
+        let refused = Effect {
+            done: false,
+            ..writes("a", 5002)
+        };
+        assert_eq!(
+            breaches(&turns, &[writes("a", 5001), refused]),
+            [Breach::SecondLate]
+        );
+        let bytes = |moment| Effect {
+            precondition: Precondition::StoredBytes,
+            ..writes("a", moment)
+        };
+        assert_eq!(
+            breaches(&turns, &[writes("a", 5001), bytes(5002), bytes(5003)]),
+            [Breach::SecondLate]
+        );
     }
 
     #[test]
     fn requests_that_were_held_up_may_all_come_late_but_none_without_a_precondition() {
         let turns = [holds("a", 0), holds("b", 5000)];
-        let effects = vec![writes("a", 5001), writes("a", 5002), blindly("a", 5003), writes("b", 4000)];
+        let effects = vec![
+            writes("a", 5001),
+            writes("a", 5002),
+            blindly("a", 5003),
+            writes("b", 4000),
+        ];
         let verdict = judge(turns.to_vec(), effects, Allowance::HeldUp);
-        let breaches: Vec<_> = verdict.overlaps.iter().map(|overlap| overlap.breach).collect();
+        let breaches: Vec<_> = verdict
+            .overlaps
+            .iter()
+            .map(|overlap| overlap.breach)
+            .collect();
         assert_eq!(breaches, [Breach::NeverLed, Breach::Unconditional]);
         assert_eq!(verdict.late.len(), 2);
     }
@@ -256,28 +359,48 @@ mod tests {
     fn a_request_without_a_precondition_after_the_term_is_an_overlap() {
         let turns = [holds("a", 0), holds("b", 5000)];
         let verdict = judged(&turns, &[blindly("a", 5250)]);
-        let [overlap] = verdict.overlaps.as_slice() else { panic!("{verdict:?}") };
-        assert_eq!((overlap.breach, overlap.late_by), (Breach::Unconditional, 250_000));
+        let [overlap] = verdict.overlaps.as_slice() else {
+            panic!("{verdict:?}")
+        };
+        assert_eq!(
+            (overlap.breach, overlap.late_by),
+            (Breach::Unconditional, 250_000)
+        );
     }
 
     #[test]
     fn two_leaders_that_write_in_turns_are_found() {
         let turns = [holds("a", 0), holds("b", 5000)];
-        let effects = [writes("a", 5100), writes("b", 5200), writes("a", 5300), writes("b", 5400), blindly("a", 5500)];
-        assert_eq!(breaches(&turns, &effects), [Breach::SecondLate, Breach::Unconditional]);
+        let effects = [
+            writes("a", 5100),
+            writes("b", 5200),
+            writes("a", 5300),
+            writes("b", 5400),
+            blindly("a", 5500),
+        ];
+        assert_eq!(
+            breaches(&turns, &effects),
+            [Breach::SecondLate, Breach::Unconditional]
+        );
     }
 
     #[test]
     fn a_write_before_the_writers_term_or_without_any_is_an_overlap() {
         let turns = [holds("a", 0), holds("b", 5000)];
-        assert_eq!(breaches(&turns, &[writes("b", 4999), writes("c", 6000)]), [Breach::NeverLed; 2]);
+        assert_eq!(
+            breaches(&turns, &[writes("b", 4999), writes("c", 6000)]),
+            [Breach::NeverLed; 2]
+        );
     }
 
     #[test]
     fn a_release_ends_the_term_also_while_nobody_else_leads() {
         let turns = [holds("a", 0), releases("a", 5000), holds("b", 5040)];
         assert_eq!(breaches(&turns, &[writes("a", 4999)]), []);
-        assert_eq!(breaches(&turns, &[blindly("a", 5020)]), [Breach::Unconditional]);
+        assert_eq!(
+            breaches(&turns, &[blindly("a", 5020)]),
+            [Breach::Unconditional]
+        );
         let verdict = judged(&turns, &[]);
         assert_eq!(verdict.terms[0].ended, Some(at(5000)));
         assert_eq!(verdict.terms.len(), 2);
@@ -285,15 +408,26 @@ mod tests {
 
     #[test]
     fn a_leader_that_takes_the_lease_back_begins_a_term_of_its_own() {
-        let turns = [holds("a", 0), holds("b", 5000), releases("b", 7000), holds("a", 7010)];
+        let turns = [
+            holds("a", 0),
+            holds("b", 5000),
+            releases("b", 7000),
+            holds("a", 7010),
+        ];
         assert_eq!(breaches(&turns, &[blindly("a", 7010)]), []);
-        assert_eq!(breaches(&turns, &[blindly("a", 6999)]), [Breach::Unconditional]);
+        assert_eq!(
+            breaches(&turns, &[blindly("a", 6999)]),
+            [Breach::Unconditional]
+        );
         assert_eq!(judged(&turns, &[]).takeovers(), 2);
     }
 
     #[test]
     fn the_order_in_which_a_history_is_told_does_not_matter() {
         let turns = [holds("b", 5000), holds("a", 0)];
-        assert_eq!(breaches(&turns, &[blindly("a", 5300), writes("a", 5100)]), [Breach::Unconditional]);
+        assert_eq!(
+            breaches(&turns, &[blindly("a", 5300), writes("a", 5100)]),
+            [Breach::Unconditional]
+        );
     }
 }

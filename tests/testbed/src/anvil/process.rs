@@ -55,17 +55,25 @@ impl Process {
 
     /// Spawns on a thread that stays for as long as the process does: the kernel takes the death of the spawning
     /// *thread* for that of the parent, and a test may end its threads before its chain.
-    fn spawn(mut command: Command, announce: oneshot::Sender<Banner>) -> Result<(Self, JoinHandle<String>)> {
+    fn spawn(
+        mut command: Command,
+        announce: oneshot::Sender<Banner>,
+    ) -> Result<(Self, JoinHandle<String>)> {
         let (output, input) = io::pipe()?;
-        command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
+        command
+            .stdin(Stdio::null())
+            .stdout(input.try_clone()?)
+            .stderr(input);
         let (born, birth) = mpsc::channel();
-        let keeper = thread::Builder::new().name("anvil".to_owned()).spawn(move || {
-            let child = command.spawn();
-            // It holds the writing end of the pipe, which would never end otherwise.
-            drop(command);
-            let _ = born.send(child);
-            follow(output, announce)
-        })?;
+        let keeper = thread::Builder::new()
+            .name("anvil".to_owned())
+            .spawn(move || {
+                let child = command.spawn();
+                // It holds the writing end of the pipe, which would never end otherwise.
+                drop(command);
+                let _ = born.send(child);
+                follow(output, announce)
+            })?;
         let child = birth.recv()??;
         Ok((Self { child }, keeper))
     }
@@ -82,8 +90,10 @@ impl Process {
     pub(super) fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
         let question = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while !matches!(wait::waitid(Id::Pid(self.pid()?), question).context("anvil is gone")?, WaitStatus::Stopped(..))
-        {
+        while !matches!(
+            wait::waitid(Id::Pid(self.pid()?), question).context("anvil is gone")?,
+            WaitStatus::Stopped(..)
+        ) {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -100,7 +110,9 @@ impl Process {
                 time::sleep(Duration::from_millis(10)).await;
             }
         };
-        time::timeout(PATIENCE, ended).await.with_context(|| format!("anvil did not end within {PATIENCE:?}"))?
+        time::timeout(PATIENCE, ended)
+            .await
+            .with_context(|| format!("anvil did not end within {PATIENCE:?}"))?
     }
 
     /// The pid is still its own, because nobody has waited for the child.
@@ -140,10 +152,15 @@ fn follow(output: PipeReader, announce: oneshot::Sender<Banner>) -> String {
 impl Banner {
     /// Takes in a line; true once it was the last one.
     fn take(&mut self, line: &str) -> bool {
-        if let Some(key) = line.strip_prefix('(').and_then(|line| line.split_once(") ")?.1.parse().ok()) {
+        if let Some(key) = line
+            .strip_prefix('(')
+            .and_then(|line| line.split_once(") ")?.1.parse().ok())
+        {
             self.keys.push(key);
         }
-        let address = line.strip_prefix("Listening on ").and_then(|address| address.parse::<SocketAddr>().ok());
+        let address = line
+            .strip_prefix("Listening on ")
+            .and_then(|address| address.parse::<SocketAddr>().ok());
         self.port = address.map_or(self.port, |address| address.port());
         address.is_some()
     }

@@ -14,7 +14,12 @@ use tar::{Builder, EntryType, Header};
 use crate::digest;
 
 /// Writes an image of one layer that holds `files`, as (path on the host, path in the image).
-pub(crate) fn write(target: &Path, files: &[(&Path, &str)], entrypoint: &[&str], tag: &str) -> Result<()> {
+pub(crate) fn write(
+    target: &Path,
+    files: &[(&Path, &str)],
+    entrypoint: &[&str],
+    tag: &str,
+) -> Result<()> {
     let layer = layer(files)?;
     let diff_id = format!("sha256:{}", digest::of_bytes(&layer));
     let config = serde_json::to_vec(&json!({
@@ -30,15 +35,26 @@ pub(crate) fn write(target: &Path, files: &[(&Path, &str)], entrypoint: &[&str],
     let mut archive = Builder::new(file);
     append(&mut archive, &config_name, 0o644, &config)?;
     append(&mut archive, "layer.tar", 0o644, &layer)?;
-    append(&mut archive, "manifest.json", 0o644, &serde_json::to_vec(&manifest)?)?;
+    append(
+        &mut archive,
+        "manifest.json",
+        0o644,
+        &serde_json::to_vec(&manifest)?,
+    )?;
     archive.into_inner()?.sync_all()?;
     Ok(())
 }
 
 fn layer(files: &[(&Path, &str)]) -> Result<Vec<u8>> {
     let mut archive = Builder::new(Vec::new());
-    let inner = files.iter().flat_map(|(_, inside)| Path::new(inside.trim_start_matches('/')).ancestors().skip(1));
-    let parents: BTreeSet<_> = inner.filter(|parent| !parent.as_os_str().is_empty()).collect();
+    let inner = files.iter().flat_map(|(_, inside)| {
+        Path::new(inside.trim_start_matches('/'))
+            .ancestors()
+            .skip(1)
+    });
+    let parents: BTreeSet<_> = inner
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .collect();
     for parent in parents {
         let mut header = header(0o755, 0);
         header.set_entry_type(EntryType::Directory);
@@ -49,7 +65,11 @@ fn layer(files: &[(&Path, &str)]) -> Result<Vec<u8>> {
         let opened = File::open(outside).and_then(|mut file| file.read_to_end(&mut content));
         opened.with_context(|| format!("reading {}", outside.display()))?;
         let executable = fs::metadata(outside)?.permissions();
-        let mode = if std::os::unix::fs::PermissionsExt::mode(&executable) & 0o111 == 0 { 0o644 } else { 0o755 };
+        let mode = if std::os::unix::fs::PermissionsExt::mode(&executable) & 0o111 == 0 {
+            0o644
+        } else {
+            0o755
+        };
         append(&mut archive, inside.trim_start_matches('/'), mode, &content)?;
     }
     Ok(archive.into_inner()?)
@@ -57,7 +77,9 @@ fn layer(files: &[(&Path, &str)]) -> Result<Vec<u8>> {
 
 fn append(archive: &mut Builder<impl Write>, path: &str, mode: u32, content: &[u8]) -> Result<()> {
     let mut header = header(mode, u64::try_from(content.len())?);
-    archive.append_data(&mut header, path, content).with_context(|| format!("packing {path}"))
+    archive
+        .append_data(&mut header, path, content)
+        .with_context(|| format!("packing {path}"))
 }
 
 fn header(mode: u32, size: u64) -> Header {

@@ -11,7 +11,8 @@ use super::{Tool, prerequisite};
 use crate::cache::Scratch;
 use crate::subprocess;
 
-const ADVICE: &str = "install Go 1.21 or later from https://go.dev/dl and put its bin directory into PATH";
+const ADVICE: &str =
+    "install Go 1.21 or later from https://go.dev/dl and put its bin directory into PATH";
 
 /// A Go module and the programs that it yields.
 pub(super) struct Module {
@@ -82,8 +83,17 @@ impl Tool for Module {
     }
 
     fn inputs(&self) -> Result<String> {
-        let files: String = self.files.iter().map(|(name, content)| format!("{name}\n{content}")).collect();
-        Ok(format!("{}\n{}\n{}\n{files}", go_version()?, self.linker_flags, self.packages.join(" ")))
+        let files: String = self
+            .files
+            .iter()
+            .map(|(name, content)| format!("{name}\n{content}"))
+            .collect();
+        Ok(format!(
+            "{}\n{}\n{}\n{files}",
+            go_version()?,
+            self.linker_flags,
+            self.packages.join(" ")
+        ))
     }
 
     fn make(&self, scratch: &Scratch) -> Result<()> {
@@ -92,9 +102,22 @@ impl Tool for Module {
             fs::write(scratch.work.join(name), content)?;
         }
         let mut build = subprocess::bound(go);
-        build.args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", self.linker_flags]);
-        build.arg("-o").arg(scratch.output.join("")).args(self.packages);
-        build.env("CGO_ENABLED", "0").env("GOFLAGS", "").current_dir(&scratch.work);
+        build.args([
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            "-mod=readonly",
+            "-ldflags",
+            self.linker_flags,
+        ]);
+        build
+            .arg("-o")
+            .arg(scratch.output.join(""))
+            .args(self.packages);
+        build
+            .env("CGO_ENABLED", "0")
+            .env("GOFLAGS", "")
+            .current_dir(&scratch.work);
         subprocess::logged(&mut build, &scratch.log)
     }
 }
@@ -104,7 +127,14 @@ fn go_version() -> Result<String> {
     static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
     let ask = || {
         let go = prerequisite("go", ADVICE)?;
-        subprocess::output(std::process::Command::new(go).args(["env", "GOVERSION"]).current_dir("/"))
+        subprocess::output(
+            std::process::Command::new(go)
+                .args(["env", "GOVERSION"])
+                .current_dir("/"),
+        )
     };
-    VERSION.get_or_init(|| ask().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
+    VERSION
+        .get_or_init(|| ask().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!(error))
 }

@@ -32,10 +32,17 @@ impl Tool for Anvil {
         fs::write(scratch.work.join("package.json"), PACKAGE)?;
         fs::write(scratch.work.join("package-lock.json"), LOCK)?;
         let mut install = subprocess::bound(npm);
-        install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&scratch.work);
+        install
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&scratch.work);
         subprocess::logged(&mut install, &scratch.log)?;
         let program = scratch.output.join("anvil");
-        fs::rename(scratch.work.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"), &program)?;
+        fs::rename(
+            scratch
+                .work
+                .join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"),
+            &program,
+        )?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         Ok(())
     }

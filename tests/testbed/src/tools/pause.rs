@@ -29,12 +29,23 @@ impl Tool for Pause {
     }
 
     fn make(&self, scratch: &Scratch) -> Result<()> {
-        let compiler = prerequisite("gcc", "run `make deps`, or install the Debian packages gcc and libc6-dev")?;
+        let compiler = prerequisite(
+            "gcc",
+            "run `make deps`, or install the Debian packages gcc and libc6-dev",
+        )?;
         let (source, program) = (scratch.work.join("pause.c"), scratch.work.join("pause"));
         fs::write(&source, SOURCE)?;
         let mut compile = subprocess::bound(compiler);
-        compile.args(["-static", "-Os", "-s", "-o"]).arg(&program).arg(&source);
+        compile
+            .args(["-static", "-Os", "-s", "-o"])
+            .arg(&program)
+            .arg(&source);
         subprocess::logged(&mut compile, &scratch.log)?;
-        archive::write(&scratch.output.join(ARCHIVE), &[(program.as_path(), "/pause")], &["/pause"], PAUSE_IMAGE)
+        archive::write(
+            &scratch.output.join(ARCHIVE),
+            &[(program.as_path(), "/pause")],
+            &["/pause"],
+            PAUSE_IMAGE,
+        )
     }
 }

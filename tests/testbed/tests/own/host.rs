@@ -7,12 +7,25 @@ use std::path::Path;
 use std::process::Command;
 
 /// Directories that container software writes to unless it is kept from it.
-const WATCHED: [&str; 7] =
-    ["/etc/cni", "/opt", "/run", "/usr/libexec", "/var/lib", "/var/log", "/var/cache/containers"];
+const WATCHED: [&str; 7] = [
+    "/etc/cni",
+    "/opt",
+    "/run",
+    "/usr/libexec",
+    "/var/lib",
+    "/var/log",
+    "/var/cache/containers",
+];
 
 /// Package managers and other testbeds work here meanwhile.
-const IGNORED: [&str; 6] =
-    ["/var/lib/apt", "/var/lib/dpkg", "/var/lib/serviceoffer-testbed", "/var/log/journal", "/run/systemd", "/run/udev"];
+const IGNORED: [&str; 6] = [
+    "/var/lib/apt",
+    "/var/lib/dpkg",
+    "/var/lib/serviceoffer-testbed",
+    "/var/log/journal",
+    "/run/systemd",
+    "/run/udev",
+];
 
 const SETTINGS: [&str; 8] = [
     "kernel/keys/root_maxbytes",
@@ -37,7 +50,11 @@ pub fn snapshot() -> BTreeSet<String> {
     }
     lines.extend(list("/sys/class/net").map(|link| format!("link {link}")));
     for hierarchy in list("/sys/fs/cgroup") {
-        lines.extend(list(&hierarchy).filter(|path| Path::new(path).is_dir()).map(|path| format!("cgroup {path}")));
+        lines.extend(
+            list(&hierarchy)
+                .filter(|path| Path::new(path).is_dir())
+                .map(|path| format!("cgroup {path}")),
+        );
     }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     lines.extend(mounts.lines().map(|mount| format!("mount {mount}")));
@@ -45,7 +62,12 @@ pub fn snapshot() -> BTreeSet<String> {
         let output = Command::new(program).output().unwrap();
         let rules = String::from_utf8_lossy(&output.stdout).into_owned();
         // Comments hold the time, and chain lines the counters.
-        lines.extend(rules.lines().filter(|rule| rule.starts_with("-A")).map(|rule| format!("{program} {rule}")));
+        lines.extend(
+            rules
+                .lines()
+                .filter(|rule| rule.starts_with("-A"))
+                .map(|rule| format!("{program} {rule}")),
+        );
     }
     lines
 }
@@ -54,11 +76,13 @@ pub fn snapshot() -> BTreeSet<String> {
 pub fn processes_with(word: &str) -> Vec<u32> {
     let own = std::process::id();
     let pids = list("/proc").filter_map(|path| path.strip_prefix("/proc/")?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != own && command_line(*pid).contains(word)).collect()
+    pids.filter(|pid| *pid != own && command_line(*pid).contains(word))
+        .collect()
 }
 
 fn command_line(pid: u32) -> String {
-    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+        .into_owned()
 }
 
 /// The processes that are in a pid or network namespace other than the host's, by namespace.
@@ -69,7 +93,9 @@ pub fn foreign_namespaces() -> BTreeSet<String> {
     for process in list("/proc") {
         for (kind, ours) in [("net", &net), ("pid", &pid)] {
             match fs::read_link(format!("{process}/ns/{kind}")) {
-                Ok(namespace) if namespace != *ours => found.insert(namespace.display().to_string()),
+                Ok(namespace) if namespace != *ours => {
+                    found.insert(namespace.display().to_string())
+                }
                 _ => false,
             };
         }
@@ -86,7 +112,9 @@ fn walk(path: &Path, lines: &mut BTreeSet<String>) {
     if IGNORED.iter().any(|ignored| path == Path::new(ignored)) {
         return;
     }
-    let Ok(metadata) = path.symlink_metadata() else { return };
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
     // With the inode, because a file that was there before may have been replaced.
     lines.insert(format!("file {} {}", path.display(), metadata.ino()));
     if metadata.is_dir() {

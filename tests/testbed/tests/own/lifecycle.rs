@@ -21,10 +21,16 @@ fn send(child: &Child, signal: Signal) {
 /// `testbed run` of a command that says it began and then sleeps, once it said so. The command's name is a mark to find it by.
 fn run_until_begun(own: &Own, mark: &str) -> Child {
     let script = format!("echo begun; : {mark}; sleep 1000 & sleep 1000");
-    let mut run = own.command(&["run", "--", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut run = own
+        .command(&["run", "--", "sh", "-c", &script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     // The command's own word, not the progress lines, which go to standard error.
     let mut line = String::new();
-    BufReader::new(run.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(run.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     assert_eq!(line, "begun\n");
     assert!(!processes_with(mark).is_empty());
     run
@@ -47,10 +53,19 @@ fn a_testbed_changes_nothing_on_the_host_and_leaves_nothing() {
     // The sandbox's own image is the one that every node has.
     let image = ["--image=localhost/pause:1", "--image-pull-policy=Never"];
     own.succeed(&[&["kubectl", "run", "pod"], &image[..]].concat());
-    own.succeed(&["kubectl", "wait", "pod/pod", "--for=condition=Ready", "--timeout=30s"]);
+    own.succeed(&[
+        "kubectl",
+        "wait",
+        "pod/pod",
+        "--for=condition=Ready",
+        "--timeout=30s",
+    ]);
 
     let added: BTreeSet<_> = snapshot().difference(&host).cloned().collect();
-    let foreign: Vec<_> = added.iter().filter(|line| !line.contains(own.name().as_str())).collect();
+    let foreign: Vec<_> = added
+        .iter()
+        .filter(|line| !line.contains(own.name().as_str()))
+        .collect();
     assert!(foreign.is_empty(), "changed while it was up: {foreign:#?}");
 
     let begun = Instant::now();
@@ -72,8 +87,12 @@ fn up_twice_is_up_once_and_quick() {
     let begun = Instant::now();
     assert!(own.succeed(&["up"]).contains("already up"));
     assert!(begun.elapsed() < Duration::from_secs(2));
-    let pids =
-        |status: &str| status.lines().map(|line| line.split_whitespace().nth(2).map(str::to_owned)).collect::<Vec<_>>();
+    let pids = |status: &str| {
+        status
+            .lines()
+            .map(|line| line.split_whitespace().nth(2).map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(pids(&before), pids(&own.succeed(&["status"])));
 }
 
@@ -85,7 +104,11 @@ fn two_testbeds_run_side_by_side_and_know_nothing_of_each_other() {
     second.succeed(&["up"]);
     first.succeed(&["kubectl", "create", "namespace", "only-here"]);
     let seen = second.run(&["kubectl", "get", "namespace", "only-here"]);
-    assert!(!seen.status.success() && said(&seen).contains("NotFound"), "{}", said(&seen));
+    assert!(
+        !seen.status.success() && said(&seen).contains("NotFound"),
+        "{}",
+        said(&seen)
+    );
     first.succeed(&["down"]);
     second.succeed(&["status"]);
     second.succeed(&["kubectl", "get", "node", "node"]);
@@ -95,7 +118,9 @@ fn two_testbeds_run_side_by_side_and_know_nothing_of_each_other() {
 fn what_a_killed_up_left_does_not_break_the_next_one() {
     let own = Own::named("soc-t-killed-up");
     let mut up = own.command(&["up"]).stderr(Stdio::null()).spawn().unwrap();
-    until("a component", Duration::from_secs(60), || own.state().join("components/etcd.json").exists());
+    until("a component", Duration::from_secs(60), || {
+        own.state().join("components/etcd.json").exists()
+    });
     send(&up, Signal::SIGKILL);
     up.wait().unwrap();
     assert!(own.succeed(&["up"]).contains("starting anew"));
@@ -107,13 +132,29 @@ fn a_dead_component_is_shown_and_up_starts_anew() {
     let own = Own::named("soc-t-dead");
     own.succeed(&["up"]);
     testbed::test_on(own.name(), async |cluster| {
-        cluster.component(testbed::Component::Scheduler).unwrap().kill(testbed::Signal::Kill).unwrap();
-        let paused = cluster.component(testbed::Component::Kubelet).unwrap().pause().unwrap();
+        cluster
+            .component(testbed::Component::Scheduler)
+            .unwrap()
+            .kill(testbed::Signal::Kill)
+            .unwrap();
+        let paused = cluster
+            .component(testbed::Component::Kubelet)
+            .unwrap()
+            .pause()
+            .unwrap();
         let status = own.run(&["status"]);
         assert_eq!(status.status.code(), Some(3));
         let text = said(&status);
-        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
-        assert!(line("kube-scheduler").contains("dead") && line("kubelet").contains("paused"), "{text}");
+        let line = |name: &str| {
+            text.lines()
+                .find(|line| line.starts_with(name))
+                .unwrap()
+                .to_owned()
+        };
+        assert!(
+            line("kube-scheduler").contains("dead") && line("kubelet").contains("paused"),
+            "{text}"
+        );
         drop(paused);
     });
     assert!(own.succeed(&["up"]).contains("starting anew"));
@@ -123,7 +164,10 @@ fn a_dead_component_is_shown_and_up_starts_anew() {
 #[test]
 fn run_passes_on_the_exit_code_and_removes_the_testbed() {
     let own = Own::named("soc-t-run");
-    let script = format!("{} exec -- kubectl get --raw /readyz; exit 7", env!("CARGO_BIN_EXE_testbed"));
+    let script = format!(
+        "{} exec -- kubectl get --raw /readyz; exit 7",
+        env!("CARGO_BIN_EXE_testbed")
+    );
     let output = own.run(&["run", "--", "sh", "-c", &script]);
     assert_eq!(output.status.code(), Some(7), "{}", said(&output));
     assert_eq!(output.stdout, b"ok");
@@ -149,7 +193,9 @@ fn a_killed_run_takes_its_command_and_the_testbed_with_it() {
     let mut run = run_until_begun(&own, "soc-t-guarded-mark");
     send(&run, Signal::SIGKILL);
     run.wait().unwrap();
-    until("the guardian's work", Duration::from_secs(15), || processes_with(own.name().as_str()).is_empty());
+    until("the guardian's work", Duration::from_secs(15), || {
+        processes_with(own.name().as_str()).is_empty()
+    });
     assert!(processes_with("soc-t-guarded-mark").is_empty());
     assert_gone(&own);
     assert_eq!(snapshot(), host);
@@ -160,7 +206,9 @@ fn a_killed_run_takes_its_command_and_the_testbed_with_it() {
 fn an_up_that_is_interrupted_leaves_nothing() {
     let own = Own::named("soc-t-up-int");
     let mut up = own.command(&["up"]).stderr(Stdio::piped()).spawn().unwrap();
-    until("a component", Duration::from_secs(60), || own.state().join("components/etcd.json").exists());
+    until("a component", Duration::from_secs(60), || {
+        own.state().join("components/etcd.json").exists()
+    });
     send(&up, Signal::SIGINT);
     assert_eq!(up.wait().unwrap().code(), Some(1));
     assert_gone(&own);
@@ -169,8 +217,18 @@ fn an_up_that_is_interrupted_leaves_nothing() {
 /// The command in a mount namespace of its own, where `target` shows `source` instead.
 fn with_mount(own: &Own, source: &str, target: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"", "sh", source, target]);
-    command.arg(env!("CARGO_BIN_EXE_testbed")).args(["--name", own.name().as_str(), "up"]);
+    command.args([
+        "--mount",
+        "sh",
+        "-ec",
+        "mount --bind \"$1\" \"$2\"; shift 2; exec \"$@\"",
+        "sh",
+        source,
+        target,
+    ]);
+    command
+        .arg(env!("CARGO_BIN_EXE_testbed"))
+        .args(["--name", own.name().as_str(), "up"]);
     command
 }
 
@@ -178,12 +236,21 @@ fn with_mount(own: &Own, source: &str, target: &str) -> Command {
 fn a_component_that_does_not_start_is_named_with_the_end_of_its_log() {
     let own = Own::named("soc-t-broken");
     let broken = Path::new(env!("CARGO_TARGET_TMPDIR")).join("broken-containerd");
-    fs::write(&broken, "#!/bin/sh\nsleep 0.2\necho cannot find my configuration\nexit 1\n").unwrap();
+    fs::write(
+        &broken,
+        "#!/bin/sh\nsleep 0.2\necho cannot find my configuration\nexit 1\n",
+    )
+    .unwrap();
     fs::set_permissions(&broken, PermissionsExt::from_mode(0o755)).unwrap();
-    let output = with_mount(&own, &broken.display().to_string(), "/usr/bin/containerd").output().unwrap();
+    let output = with_mount(&own, &broken.display().to_string(), "/usr/bin/containerd")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = said(&output);
-    assert!(text.contains("containerd died; its log ends with\ncannot find my configuration"), "{text}");
+    assert!(
+        text.contains("containerd died; its log ends with\ncannot find my configuration"),
+        "{text}"
+    );
     assert_gone(&own);
 }
 
@@ -193,7 +260,10 @@ fn a_missing_program_is_named_before_anything_happens() {
     let output = with_mount(&own, "/mnt", "/usr/lib/cni").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let advice = "run `make deps`, or install the Debian package containernetworking-plugins";
-    assert_eq!(said(&output), format!("error: /usr/lib/cni/bridge is missing: {advice}\n"));
+    assert_eq!(
+        said(&output),
+        format!("error: /usr/lib/cni/bridge is missing: {advice}\n")
+    );
     assert_gone(&own);
 }
 
@@ -202,13 +272,22 @@ fn exec_is_on_the_host_except_for_its_network() {
     let own = Own::named("soc-t-exec");
     own.succeed(&["up"]);
     let addresses = own.succeed(&["exec", "--", "ip", "-brief", "address"]);
-    assert!(addresses.contains("node0") && addresses.contains("172.31.255.1/32"), "{addresses}");
+    assert!(
+        addresses.contains("node0") && addresses.contains("172.31.255.1/32"),
+        "{addresses}"
+    );
     for kind in ["pid", "mnt"] {
         let namespace = format!("/proc/self/ns/{kind}");
         let inside = own.succeed(&["exec", "--", "readlink", &namespace]);
         assert_eq!(Path::new(inside.trim()), fs::read_link(namespace).unwrap());
     }
-    assert_eq!(own.run(&["exec", "--", "sh", "-c", "exit 5"]).status.code(), Some(5));
+    assert_eq!(
+        own.run(&["exec", "--", "sh", "-c", "exit 5"]).status.code(),
+        Some(5)
+    );
     assert!(own.succeed(&["helm", "version"]).contains("v4.3.1"));
-    assert!(own.succeed(&["kubectl", "version"]).contains("Server Version: v1.34.4"));
+    assert!(
+        own.succeed(&["kubectl", "version"])
+            .contains("Server Version: v1.34.4")
+    );
 }

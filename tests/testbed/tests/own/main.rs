@@ -1,6 +1,11 @@
 //! Tests that start, break and remove testbeds of their own, so that nobody else's is disturbed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod host;
 mod lifecycle;

@@ -16,9 +16,16 @@ fn healthy(own: &Own) -> bool {
 /// A namespace gets its service account, which takes the API server, etcd and the controller-manager.
 async fn assert_works(cluster: &Cluster) {
     let namespace = cluster.namespace("works").await;
-    let node = Api::<Node>::all(cluster.client()).get("node").await.unwrap();
+    let node = Api::<Node>::all(cluster.client())
+        .get("node")
+        .await
+        .unwrap();
     let conditions = node.status.unwrap().conditions.unwrap();
-    assert!(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+    assert!(
+        conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    );
     assert!(node.spec.unwrap().taints.unwrap_or_default().is_empty());
     drop(namespace);
 }
@@ -29,13 +36,20 @@ fn everything_goes_on_after_the_api_server_was_frozen() {
     own.succeed(&["up"]);
     testbed::test_on(own.name(), async |cluster| {
         let pids = Component::ALL.map(|component| cluster.component(component).unwrap().pid());
-        let paused = cluster.component(Component::ApiServer).unwrap().pause().unwrap();
+        let paused = cluster
+            .component(Component::ApiServer)
+            .unwrap()
+            .pause()
+            .unwrap();
         sleep(Duration::from_secs(20)).await;
         assert!(!healthy(&own));
         paused.resume();
         until("health", Duration::from_secs(20), || healthy(&own));
         assert_works(&cluster).await;
-        assert_eq!(pids, Component::ALL.map(|component| cluster.component(component).unwrap().pid()));
+        assert_eq!(
+            pids,
+            Component::ALL.map(|component| cluster.component(component).unwrap().pid())
+        );
     });
 }
 

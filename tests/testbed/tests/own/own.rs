@@ -18,7 +18,8 @@ impl Own {
     /// A name that is this test's alone. Tests that start testbeds take turns: two nodes starting on a small machine at the
     /// same time prove nothing but patience.
     pub fn named(name: &str) -> Self {
-        let turn = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("own-testbeds.lock")).unwrap();
+        let turn =
+            File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("own-testbeds.lock")).unwrap();
         turn.lock().unwrap();
         Self::create(name, Some(turn))
     }
@@ -29,7 +30,10 @@ impl Own {
     }
 
     fn create(name: &str, turn: Option<File>) -> Self {
-        let own = Self { name: name.parse().unwrap(), _turn: turn };
+        let own = Self {
+            name: name.parse().unwrap(),
+            _turn: turn,
+        };
         assert!(own.run(&["down"]).status.success());
         own
     }
@@ -73,7 +77,11 @@ impl Drop for Own {
 
 /// What a command wrote, errors last.
 pub fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Waits for something that must come true.

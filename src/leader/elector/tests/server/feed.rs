@@ -27,7 +27,15 @@ impl Feed {
             weather.watches += 1;
             weather.watches
         };
-        Self { state: link.server.0.subscribe(), link, call, from, ends, number, over: false }
+        Self {
+            state: link.server.0.subscribe(),
+            link,
+            call,
+            from,
+            ends,
+            number,
+            over: false,
+        }
     }
 
     pub(super) fn body(self) -> Body {
@@ -38,7 +46,11 @@ impl Feed {
         loop {
             let (silent, ended, lag) = {
                 let weather = self.link.weather();
-                (self.number <= weather.silent, self.number <= weather.ended, weather.lag)
+                (
+                    self.number <= weather.silent,
+                    self.number <= weather.ended,
+                    weather.lag,
+                )
             };
             if silent {
                 std::future::pending::<()>().await;
@@ -48,10 +60,9 @@ impl Feed {
             }
             let due = {
                 let state = self.state.borrow_and_update();
-                let news = state
-                    .changes
-                    .iter()
-                    .find(|change| change.version > self.from && self.call.selects(change.resource, &change.object));
+                let news = state.changes.iter().find(|change| {
+                    change.version > self.from && self.call.selects(change.resource, &change.object)
+                });
                 news.map(|change| (change.at + lag, change.clone()))
             };
             let wait = match due {
