@@ -25,7 +25,7 @@ use crate::cluster::{Cache, Reader, Writer, client};
 use crate::health::Health;
 use crate::http::{self, admin, documents};
 use crate::leader::clock::Clock;
-use crate::leader::elector::{Departure, Elector, introduce_container};
+use crate::leader::elector::{Elector, ElectorExit, write_termination_log};
 use crate::leader::lease::Exit;
 use crate::leader::record::Config;
 use crate::leader::{Drain, Fence};
@@ -68,7 +68,7 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let fence = if settings.leader_elect {
         Fence::closed(Clock::start())
     } else {
-        Fence::open_for_ever()
+        Fence::always_open()
     };
     let drain = Drain::default();
     let identity = settings
@@ -112,7 +112,7 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
             config: Config {
                 identity,
                 pod_uid: settings.pod_uid.clone(),
-                instance: in_pod.then(introduce_container).flatten(),
+                instance: in_pod.then(write_termination_log).flatten(),
                 marks: in_pod && settings.mark_pod,
                 lease_duration: settings.lease_duration,
                 renew_deadline: settings.renew_deadline,
@@ -185,11 +185,11 @@ fn elected(
         })?;
     Ok(async move {
         match exit.await {
-            Ok(Departure { stalled: true, .. }) => forced("the loops stood still"),
-            Ok(Departure {
+            Ok(ElectorExit { stalled: true, .. }) => forced("the loops stood still"),
+            Ok(ElectorExit {
                 exit: Exit::Lost, ..
             }) => End::Forced,
-            Ok(Departure {
+            Ok(ElectorExit {
                 exit: Exit::Clean | Exit::Unreleased,
                 ..
             }) => End::Asked,

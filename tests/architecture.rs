@@ -18,7 +18,7 @@ const PURE: [&str; 20] = [
     "chain/abi.rs",
     "chain/scan.rs",
     "chain/transaction.rs",
-    "leader/elector/stored.rs",
+    "leader/elector/lease_object.rs",
     "leader/lease.rs",
     "leader/record.rs",
     "ledger/evidence.rs",
@@ -65,9 +65,9 @@ const API_CLIENTS: [&str; 6] = [
     "cluster/cache.rs",
     "cluster/read.rs",
     "cluster/write.rs",
-    "leader/elector/look.rs",
     "leader/elector/mod.rs",
     "leader/elector/pods.rs",
+    "leader/elector/read.rs",
 ];
 const API_WRITERS: [&str; 3] = [
     "cluster/write.rs",

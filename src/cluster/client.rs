@@ -15,7 +15,7 @@ use tower::Service;
 
 use crate::leader::Fence;
 use crate::leader::clock::Clock;
-use crate::leader::wire::{self, Steps};
+use crate::leader::fence::{FenceLayer, FencedExecutor};
 use crate::metrics;
 
 /// How long a connection may take.
@@ -53,7 +53,7 @@ pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
 /// If the configuration cannot be used.
 pub fn reading(config: Config, metrics: metrics::Client) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from(settle(config))?;
-    let fence = wire::Layer::new(Fence::closed(Clock::start()), metrics.clone());
+    let fence = FenceLayer::new(Fence::closed(Clock::start()), metrics.clone());
     Ok(builder
         .with_layer(&Count(metrics))
         .with_layer(&fence)
@@ -69,8 +69,8 @@ pub fn writing(
     fence: Fence,
     metrics: metrics::Client,
 ) -> Result<Client, kube::Error> {
-    let builder = ClientBuilder::try_from((settle(config), Steps::through(fence.clone())))?;
-    let fence = wire::Layer::new(fence, metrics.clone());
+    let builder = ClientBuilder::try_from((settle(config), FencedExecutor::new(fence.clone())))?;
+    let fence = FenceLayer::new(fence, metrics.clone());
     Ok(builder
         .with_layer(&Count(metrics))
         .with_layer(&fence)
@@ -184,7 +184,7 @@ mod tests {
             let (config, count) = refusing(code).await;
             let elector = unfenced(config.clone()).unwrap();
             let reader = reading(config.clone(), metrics()).unwrap();
-            let writer = writing(config, Fence::open_for_ever(), metrics()).unwrap();
+            let writer = writing(config, Fence::always_open(), metrics()).unwrap();
             let mut sent = 0;
             let mut sends_one = |what: &str| {
                 sent += 1;

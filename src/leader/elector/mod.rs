@@ -5,13 +5,13 @@
 //! business, and its own writes, to the Lease and to the marks of Pods, are the only ones that need no proof of leadership:
 //! they make it.
 //!
-//! - [`stored`] is how values stand in the Lease object (pure)
-//! - [`look`] and [`mod@watch`] tell how the Lease stands
+//! - [`lease_object`] is how values stand in the Lease object (pure)
+//! - [`read`] and [`mod@watch`] tell how the Lease stands
 //! - [`pods`] marks the leader's Pod, and tells of containers that ended
 
-mod look;
+mod lease_object;
 mod pods;
-mod stored;
+mod read;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::coordination::v1::Lease as StoredLease;
+use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::PostParams;
 use kube::runtime::events::{self, EventType, Recorder, Reporter};
@@ -31,19 +31,19 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use self::look::Look;
 use self::pods::Pods;
-use self::watch::Watch;
+use self::read::LeaseReader;
+use self::watch::LeaseWatch;
 use super::clock::Clock;
 use super::drain::Drain;
-use super::fence::{Fence, Reach};
+use super::fence::{Fence, TermEnd};
 use super::lease::{Action, Attempt, Candidate, Exit, Input};
 use super::record::{Config, Moment, Way};
 use crate::health::Health;
 use crate::metrics::{Election, RenewError, Takeover};
 use crate::telemetry::causes;
 
-pub use self::pods::introduce_container;
+pub use self::pods::write_termination_log;
 
 /// How often the elector goes round at least, to show that it is alive and to see that the work is.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ pub struct Elector {
 
 /// How an elector ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Departure {
+pub struct ElectorExit {
     /// What became of the Lease.
     pub exit: Exit,
     /// It left because the work had come to a standstill.
@@ -91,23 +91,23 @@ impl Elector {
     ///
     /// `client` must have no retry layer: a write that is repeated behind the elector's back is one whose moment of
     /// sending it does not know.
-    pub async fn run(self, client: Client, leave: impl Future<Output = ()>) -> Departure {
-        let (sender, sightings) = mpsc::channel(16);
+    pub async fn run(self, client: Client, leave: impl Future<Output = ()>) -> ElectorExit {
+        let (sender, events) = mpsc::channel(16);
         let (attended, holder) = tokio::sync::watch::channel(None);
         let pods = Pods {
             api: Api::namespaced(client.clone(), &self.pod_namespace),
             own: self.config.identity.clone(),
         };
-        let look = Look {
+        let reader = LeaseReader {
             api: Api::namespaced(client.clone(), &self.namespace),
             name: self.name.clone(),
             clock: self.fence.clock(),
         };
-        let watch = Watch {
-            look: look.clone(),
+        let watch = LeaseWatch {
+            reader: reader.clone(),
             period: self.config.retry_period,
             silence: self.config.lease_duration,
-            sightings: sender.clone(),
+            events: sender.clone(),
             metrics: self.metrics.clone(),
         };
         let mut background = JoinSet::new();
@@ -119,8 +119,8 @@ impl Elector {
             controller: REPORTER.into(),
             instance: Some(self.config.identity.clone()),
         };
-        let world = World {
-            look,
+        let world = ElectorContext {
+            reader,
             pods,
             recorder: Recorder::new(client, reporter),
             clock: self.fence.clock(),
@@ -135,7 +135,7 @@ impl Elector {
             background,
             elector: self,
         };
-        world.take_part(sightings, leave).await
+        world.take_part(events, leave).await
     }
 }
 
@@ -160,23 +160,23 @@ async fn done<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
 /// What happened, with the object that came with it.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "few are alive at a time")]
-enum Event {
-    Seen(Box<StoredLease>),
-    Read(Box<StoredLease>, Moment),
-    Written(Attempt, Box<StoredLease>, Duration),
+enum ElectorEvent {
+    Seen(Box<LeaseObject>),
+    Read(Box<LeaseObject>, Moment),
+    Written(Attempt, Box<LeaseObject>, Duration),
     Input(Input),
 }
 
 /// The elector's hands: everything it holds between two steps of the candidate.
-struct World {
+struct ElectorContext {
     elector: Elector,
-    look: Look,
+    reader: LeaseReader,
     pods: Pods,
     recorder: Recorder,
     clock: Clock,
     /// The newest object that came in, and when. A write starts from it, so that fields of others are kept.
-    latest: Option<(StoredLease, Moment)>,
-    replies: FuturesUnordered<BoxFuture<'static, Event>>,
+    latest: Option<(LeaseObject, Moment)>,
+    replies: FuturesUnordered<BoxFuture<'static, ElectorEvent>>,
     /// Takes an earlier container's mark from the Pod of this replica: to be done before it is marked anew.
     clearing: Option<JoinHandle<()>>,
     /// Marks the Pod of this replica, for the last term that asked for it, and finds out whether there are rivals.
@@ -191,12 +191,12 @@ struct World {
     background: JoinSet<()>,
 }
 
-impl World {
+impl ElectorContext {
     async fn take_part(
         mut self,
-        mut sightings: mpsc::Receiver<Event>,
+        mut events: mpsc::Receiver<ElectorEvent>,
         leave: impl Future<Output = ()>,
-    ) -> Departure {
+    ) -> ElectorExit {
         if self.elector.config.marks {
             // An earlier container of this Pod may have led.
             let pods = self.pods.clone();
@@ -221,21 +221,21 @@ impl World {
             let (clock, draining, drain) = (self.clock, self.draining, self.elector.drain.clone());
             let event = tokio::select! {
                 biased;
-                () = &mut leave => Event::Input(Input::Leave),
+                () = &mut leave => ElectorEvent::Input(Input::Leave),
                 Some(event) = self.replies.next() => event,
-                rivals = done(&mut self.marking) => Event::Input(Input::Marked { rivals }),
-                Some(event) = sightings.recv() => event,
+                rivals = done(&mut self.marking) => ElectorEvent::Input(Input::Marked { rivals }),
+                Some(event) = events.recv() => event,
                 Some(ended) = self.background.join_next() => {
                     // An elector that does not hear any more must not look alive.
                     if let Err(error) = ended && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());
                     }
-                    Event::Input(Input::Tick)
+                    ElectorEvent::Input(Input::Tick)
                 }
-                () = drain.finished(), if draining.is_some() => Event::Input(Input::Drained),
-                () = until(draining) => Event::Input(Input::DrainTimedOut),
-                () = until(candidate.wake().map(|wake| clock.instant(wake))) => Event::Input(Input::Tick),
-                _ = heartbeat.tick() => Event::Input(self.look_after_the_work()),
+                () = drain.finished(), if draining.is_some() => ElectorEvent::Input(Input::Drained),
+                () = until(draining) => ElectorEvent::Input(Input::DrainTimedOut),
+                () = until(candidate.wake().map(|wake| clock.instant(wake))) => ElectorEvent::Input(Input::Tick),
+                _ = heartbeat.tick() => ElectorEvent::Input(self.look_after_the_work()),
             };
             let input = self.take_in(event);
             debug!(?input, "election input");
@@ -258,25 +258,25 @@ impl World {
         }
     }
 
-    fn take_in(&mut self, event: Event) -> Input {
+    fn take_in(&mut self, event: ElectorEvent) -> Input {
         match event {
-            Event::Seen(stored) => {
-                let lease = stored::read(&stored);
+            ElectorEvent::Seen(stored) => {
+                let lease = lease_object::parse(&stored);
                 self.keep(*stored, None);
                 Input::Seen(lease)
             }
-            Event::Read(stored, asked) => {
-                let lease = stored::read(&stored);
+            ElectorEvent::Read(stored, asked) => {
+                let lease = lease_object::parse(&stored);
                 self.keep(*stored, Some(asked));
                 Input::Read(lease, asked)
             }
-            Event::Written(attempt, stored, took) => {
-                let lease = stored::read(&stored);
+            ElectorEvent::Written(attempt, stored, took) => {
+                let lease = lease_object::parse(&stored);
                 self.keep(*stored, None);
                 self.elector.metrics.renewed(took);
                 Input::Written(attempt, lease)
             }
-            Event::Input(input) => {
+            ElectorEvent::Input(input) => {
                 if matches!(input, Input::Drained | Input::DrainTimedOut) {
                     self.draining = None;
                 }
@@ -287,13 +287,14 @@ impl World {
 
     /// Keeps an object, unless it is older than the one at hand. If it was asked for after that one came in, it is not older:
     /// the store went back.
-    fn keep(&mut self, stored: StoredLease, asked: Option<Moment>) {
+    fn keep(&mut self, stored: LeaseObject, asked: Option<Moment>) {
         let older = self.latest.as_ref().is_some_and(|(latest, since)| {
-            stored::version(&stored).precedes(&stored::version(latest))
+            lease_object::resource_version(&stored)
+                .precedes(&lease_object::resource_version(latest))
                 && asked.is_none_or(|asked| asked <= *since)
         });
         if !older {
-            let lease = stored::read(&stored);
+            let lease = lease_object::parse(&stored);
             let stranger = lease.record.holder != self.elector.config.identity;
             let attended = lease
                 .instance
@@ -313,37 +314,40 @@ impl World {
                 if !elector.fence.remaining().is_zero() {
                     elector.metrics.slow_path();
                 }
-                let look = self.look.clone();
-                self.replies.push(async move { look.look().await }.boxed());
+                let reader = self.reader.clone();
+                self.replies
+                    .push(async move { reader.read().await }.boxed());
             }
             Action::Create(attempt, record) => {
-                let lease = stored::write(
+                let lease = lease_object::build(
                     &elector.config,
                     (&elector.namespace, &elector.name),
                     None,
                     record,
                 );
-                let api = self.look.api.clone();
+                let api = self.reader.api.clone();
                 self.send(attempt, true, async move {
                     api.create(&PostParams::default(), &lease).await
                 });
             }
             Action::Replace(attempt, expected, record) => {
                 let latest = self.latest.as_ref().map(|(latest, _)| latest);
-                let Some(latest) = latest.filter(|latest| stored::version(latest) == expected)
+                let Some(latest) =
+                    latest.filter(|latest| lease_object::resource_version(latest) == expected)
                 else {
                     // The object at hand is newer than the decision: the API server would refuse the write as well.
-                    self.replies
-                        .push(std::future::ready(Event::Input(Input::Refused(attempt))).boxed());
+                    self.replies.push(
+                        std::future::ready(ElectorEvent::Input(Input::Refused(attempt))).boxed(),
+                    );
                     return None;
                 };
-                let lease = stored::write(
+                let lease = lease_object::build(
                     &elector.config,
                     (&elector.namespace, &elector.name),
                     Some(latest),
                     record,
                 );
-                let (api, name) = (self.look.api.clone(), elector.name.clone());
+                let (api, name) = (self.reader.api.clone(), elector.name.clone());
                 self.send(attempt, false, async move {
                     api.replace(&name, &PostParams::default(), &lease).await
                 });
@@ -375,7 +379,7 @@ impl World {
                 elector.metrics.epoch(&epoch.version.0);
                 elector.fence.open(
                     epoch,
-                    Reach {
+                    TermEnd {
                         soft_end,
                         hard_end,
                         wall_end,
@@ -415,7 +419,7 @@ impl World {
         &mut self,
         attempt: Attempt,
         creates: bool,
-        write: impl Future<Output = Result<StoredLease, kube::Error>> + Send + 'static,
+        write: impl Future<Output = Result<LeaseObject, kube::Error>> + Send + 'static,
     ) {
         // Slow is not dead: the candidate sends a twin long before, and this one keeps its chance.
         let budget = self.elector.config.renew_deadline;
@@ -424,13 +428,15 @@ impl World {
             async move {
                 let begun = Instant::now();
                 match timeout(budget, write).await {
-                    Ok(Ok(lease)) => Event::Written(attempt, Box::new(lease), begun.elapsed()),
+                    Ok(Ok(lease)) => {
+                        ElectorEvent::Written(attempt, Box::new(lease), begun.elapsed())
+                    }
                     // A conflict, an object that exists already, or one that is gone: all say that a read is due.
                     Ok(Err(kube::Error::Api(status)))
                         if status.code == 409 || status.code == 404 && !creates =>
                     {
                         metrics.renewal_failed(RenewError::Conflict);
-                        Event::Input(Input::Refused(attempt))
+                        ElectorEvent::Input(Input::Refused(attempt))
                     }
                     Ok(Err(error)) => {
                         metrics.renewal_failed(match error {
@@ -438,7 +444,7 @@ impl World {
                             _ => RenewError::Unreachable,
                         });
                         warn!(error = %causes(&error), "the lease was not written");
-                        Event::Input(Input::Unanswered(attempt))
+                        ElectorEvent::Input(Input::Unanswered(attempt))
                     }
                     Err(_) => {
                         metrics.renewal_failed(RenewError::Timeout);
@@ -446,7 +452,7 @@ impl World {
                             seconds = budget.as_secs(),
                             "the API server did not answer a write to the lease"
                         );
-                        Event::Input(Input::Unanswered(attempt))
+                        ElectorEvent::Input(Input::Unanswered(attempt))
                     }
                 }
             }
@@ -474,7 +480,7 @@ impl World {
         }
     }
 
-    async fn depart(self, exit: Exit) -> Departure {
+    async fn depart(self, exit: Exit) -> ElectorExit {
         if self.has_led {
             publish(
                 self.recorder.clone(),
@@ -483,7 +489,7 @@ impl World {
             )
             .await;
         }
-        Departure {
+        ElectorExit {
             exit,
             stalled: self.stalled,
         }

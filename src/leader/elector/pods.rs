@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::Event;
+use super::ElectorEvent;
 use crate::leader::clock::chance;
 use crate::leader::lease::Input;
 use crate::telemetry::causes;
@@ -57,7 +57,7 @@ const RETRY_FORBIDDEN: Duration = Duration::from_secs(60);
 
 /// Draws the token of this container and writes it where the kubelet finds it. `None` where no kubelet looks.
 #[must_use]
-pub fn introduce_container() -> Option<String> {
+pub fn write_termination_log() -> Option<String> {
     let token = format!("{:032x}", rand::random::<u128>());
     // Never created: a file that is not there is one that nobody reads.
     let written = OpenOptions::new()
@@ -209,13 +209,13 @@ impl Pods {
     pub(super) async fn attend(
         self,
         mut holder: watch::Receiver<Option<String>>,
-        sightings: mpsc::Sender<Event>,
+        events: mpsc::Sender<ElectorEvent>,
     ) {
         loop {
             let name = holder.borrow_and_update().clone();
             let attending = async {
                 match name {
-                    Some(name) => self.attend_to(&name, &sightings).await,
+                    Some(name) => self.attend_to(&name, &events).await,
                     None => std::future::pending().await,
                 }
             };
@@ -227,11 +227,11 @@ impl Pods {
     }
 
     /// Ends when nobody listens any more.
-    async fn attend_to(&self, name: &str, sightings: &mpsc::Sender<Event>) {
+    async fn attend_to(&self, name: &str, events: &mpsc::Sender<ElectorEvent>) {
         let mut version = None;
-        while !sightings.is_closed() {
+        while !events.is_closed() {
             let begun = Instant::now();
-            let pause = match self.watch(name, &mut version, sightings).await {
+            let pause = match self.watch(name, &mut version, events).await {
                 Ok(()) if begun.elapsed() > RETRY => Duration::ZERO,
                 Ok(()) => RETRY,
                 Err(kube::Error::Api(status)) if status.code == 403 => RETRY_FORBIDDEN,
@@ -249,12 +249,14 @@ impl Pods {
         &self,
         name: &str,
         version: &mut Option<String>,
-        sightings: &mpsc::Sender<Event>,
+        events: &mpsc::Sender<ElectorEvent>,
     ) -> Result<(), kube::Error> {
         let selector = format!("metadata.name={name}");
         let tell = async |pod: &Pod| {
             for token in terminated(pod) {
-                let _ = sightings.send(Event::Input(Input::Terminated(token))).await;
+                let _ = events
+                    .send(ElectorEvent::Input(Input::Terminated(token)))
+                    .await;
             }
         };
         let from = match version.clone() {

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::Event;
-use super::look::Look;
+use super::ElectorEvent;
+use super::read::LeaseReader;
 use crate::leader::clock::chance;
 use crate::leader::lease::{AsOf, Input};
 use crate::leader::record::Version;
@@ -27,21 +27,21 @@ const WATCH_SECONDS: u32 = 60;
 const POLL_FOR: Duration = Duration::from_secs(60);
 
 /// The watch of one Lease.
-pub(super) struct Watch {
-    pub(super) look: Look,
+pub(super) struct LeaseWatch {
+    pub(super) reader: LeaseReader,
     /// Between two reads where no watch is allowed.
     pub(super) period: Duration,
     /// How long a watch may say nothing while somebody holds the Lease.
     pub(super) silence: Duration,
-    pub(super) sightings: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<ElectorEvent>,
     pub(super) metrics: Election,
 }
 
-impl Watch {
+impl LeaseWatch {
     /// Watches until nobody listens any more.
     pub(super) async fn run(self) {
         let (mut version, mut failures, mut told) = (None, 0, false);
-        while !self.sightings.is_closed() {
+        while !self.events.is_closed() {
             let begun = Instant::now();
             match self.watch(&mut version).await {
                 Ok(()) => {}
@@ -85,7 +85,7 @@ impl Watch {
 
     /// Lists, unless it is known where to go on, and then watches until the stream ends.
     async fn watch(&self, version: &mut Option<String>) -> Result<(), kube::Error> {
-        let selector = format!("metadata.name={}", self.look.name);
+        let selector = format!("metadata.name={}", self.reader.name);
         let from = match version.clone() {
             Some(version) => version,
             None => version.insert(self.list(&selector).await?).clone(),
@@ -93,13 +93,13 @@ impl Watch {
         let parameters = WatchParams::default()
             .fields(&selector)
             .timeout(WATCH_SECONDS);
-        let mut stream = self.look.api.watch(&parameters, &from).await?.boxed();
+        let mut stream = self.reader.api.watch(&parameters, &from).await?.boxed();
         // A connection that died is noticed by its silence: whoever holds the Lease renews far more often.
         while let Ok(next) = timeout(self.silence, stream.try_next()).await {
             let event = match next? {
                 Some(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
                     *version = lease.metadata.resource_version.clone();
-                    Event::Seen(Box::new(lease))
+                    ElectorEvent::Seen(Box::new(lease))
                 }
                 Some(WatchEvent::Deleted(lease)) => {
                     *version = lease.metadata.resource_version.clone();
@@ -112,7 +112,7 @@ impl Watch {
                 Some(WatchEvent::Error(status)) => return Err(kube::Error::Api(status)),
                 None => break,
             };
-            let _ = self.sightings.send(event).await;
+            let _ = self.events.send(event).await;
         }
         Ok(())
     }
@@ -120,30 +120,30 @@ impl Watch {
     /// Tells how the Lease stands, and says from which version on it is to be watched.
     async fn list(&self, selector: &str) -> Result<String, kube::Error> {
         let list = self
-            .look
+            .reader
             .api
             .list(&ListParams::default().fields(selector))
             .await?;
         let version = list.metadata.resource_version.unwrap_or_default();
         let event = match list.items.into_iter().next() {
-            Some(lease) => Event::Seen(Box::new(lease)),
+            Some(lease) => ElectorEvent::Seen(Box::new(lease)),
             None => absent(Some(version.clone())),
         };
-        let _ = self.sightings.send(event).await;
+        let _ = self.events.send(event).await;
         Ok(version)
     }
 
     /// Reads the Lease again and again, until the watch is to be tried once more.
     async fn poll(&self, until: Instant) {
-        while Instant::now() < until && !self.sightings.is_closed() {
-            let _ = self.sightings.send(self.look.look().await).await;
+        while Instant::now() < until && !self.events.is_closed() {
+            let _ = self.events.send(self.reader.read().await).await;
             sleep(self.period * 4 / 5 + chance().of(self.period * 2 / 5)).await;
         }
     }
 }
 
-fn absent(version: Option<String>) -> Event {
-    Event::Input(Input::Absent(AsOf::Version(Version(
+fn absent(version: Option<String>) -> ElectorEvent {
+    ElectorEvent::Input(Input::Absent(AsOf::Version(Version(
         version.unwrap_or_default(),
     ))))
 }

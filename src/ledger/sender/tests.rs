@@ -212,7 +212,7 @@ impl Node {
         record: &AgentRegistrationSpec,
         attempt: &Attempt,
     ) -> Result<Sent, Error> {
-        let leading = Fence::open_for_ever().leading().unwrap();
+        let leading = Fence::always_open().leading().unwrap();
         send(&self.endpoint, &leading, bound, record, attempt).await
     }
 
@@ -327,7 +327,7 @@ async fn nothing_leaves_a_replica_that_has_stopped_leading() {
     let (record, attempt) = stored();
     let error = send(
         &node.endpoint,
-        &Leading::outlived(),
+        &Leading::expired(),
         &bound(),
         &record,
         &attempt,

@@ -36,7 +36,7 @@ async fn the_next_candidate_writes_as_soon_as_it_sees_the_release() {
     assert!(count == 1.0 && seconds > 0.0 && seconds < 0.05, "{seconds}");
     assert_eq!(
         leader.departs().await,
-        Departure {
+        ElectorExit {
             exit: Exit::Clean,
             stalled: false
         }
@@ -164,7 +164,7 @@ async fn a_standby_that_is_asked_to_leave_ends_at_once_and_writes_nothing() {
     standby.leave.cancel();
     assert_eq!(
         standby.departs().await,
-        Departure {
+        ElectorExit {
             exit: Exit::Clean,
             stalled: false
         }
@@ -245,7 +245,7 @@ async fn a_leader_makes_room_for_whom_it_is_asked_to() {
     assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
     assert_eq!(
         leader.departs().await,
-        Departure {
+        ElectorExit {
             exit: Exit::Clean,
             stalled: false
         }
@@ -300,7 +300,7 @@ async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() 
         let begun = Instant::now();
         assert_eq!(
             leader.departs().await,
-            Departure {
+            ElectorExit {
                 exit: Exit::Clean,
                 stalled: true
             }

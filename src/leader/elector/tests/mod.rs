@@ -4,14 +4,14 @@
 //! whoever runs replicas, or one fault that must not break it:
 //! - [`renewals`]: leadership is kept
 //! - [`handovers`]: leadership passes on, and is lost
-//! - [`sightings`]: how a standby learns of it, and what that costs
+//! - [`observations`]: how a standby learns of it, and what that costs
 //! - [`marks`]: what Pods have to do with it
 
 mod handovers;
 mod marks;
+mod observations;
 mod renewals;
 pub(crate) mod server;
-mod sightings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::server::{Fault, HOP, Link, NAMESPACE, Server};
-use super::{Departure, Elector};
+use super::{Elector, ElectorExit};
 use crate::health::Health;
 use crate::leader::clock::Clock;
 use crate::leader::lease::Exit;
@@ -42,7 +42,7 @@ struct Replica {
     drain: Drain,
     metrics: Metrics,
     leave: CancellationToken,
-    elector: JoinHandle<Departure>,
+    elector: JoinHandle<ElectorExit>,
 }
 
 impl Replica {
@@ -139,7 +139,7 @@ impl Replica {
         self.fence.close();
     }
 
-    async fn departs(self) -> Departure {
+    async fn departs(self) -> ElectorExit {
         timeout(300 * SECOND, self.elector)
             .await
             .expect("it never ends")

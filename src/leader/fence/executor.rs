@@ -1,99 +1,35 @@
-//! The fence under a client of the API server.
+//! The executor of a writing client's connections: no connection advances once the fence is closed.
 //!
-//! - [`Layer`] refuses a request that is made while the fence is closed
-//! - [`Steps`] stops a request that was made before: from there to the socket it passes through queues and tasks, and a
-//!   process can be stopped at any of them
-//!
-//! What may pass is decided by [`Fence`] alone.
+//! [`super::layer`] refuses new requests. From there to the socket a request passes through queues and tasks, and a process
+//! can be stopped at any of them; this executor stops what was begun before. What may pass is decided by [`Fence`] alone.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use http::{Method, Request};
 use hyper::rt::Executor;
-use tower::{BoxError, Service};
 
-use super::fence::{Fence, NotLeading};
-use crate::metrics;
+use super::Fence;
 
 /// What a client gives to its executor: the life of one connection.
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Puts the fence under a client: while it is closed, no request but a read is begun.
-#[derive(Clone, Debug)]
-pub struct Layer {
-    fence: Fence,
-    metrics: metrics::Client,
-}
-
-impl Layer {
-    /// A layer that asks this fence, and counts what it refuses.
-    #[must_use]
-    pub fn new(fence: Fence, metrics: metrics::Client) -> Self {
-        Self { fence, metrics }
-    }
-}
-
-impl<S> tower::Layer<S> for Layer {
-    type Service = Fenced<S>;
-
-    fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced {
-            layer: self.clone(),
-            inner,
-        }
-    }
-}
-
-/// A client under a fence.
-#[derive(Clone, Debug)]
-pub struct Fenced<S> {
-    layer: Layer,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Fenced<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Layer { fence, metrics } = &self.layer;
-        if request.method() != Method::GET && !fence.is_open() {
-            metrics.refused(request.method());
-            return Box::pin(async { Err(NotLeading::Closed.into()) });
-        }
-        let response = self.inner.call(request);
-        Box::pin(async move { response.await.map_err(Into::into) })
-    }
-}
-
 /// Runs the connections of a client that writes, each step of each through the fence. A connection that is to go on while the
 /// fence is closed ends, and what was on its way with it.
 #[derive(Clone, Debug)]
-pub struct Steps {
+pub struct FencedExecutor {
     fence: Fence,
 }
 
-impl Steps {
-    /// Steps through this fence.
+impl FencedExecutor {
+    /// FencedExecutor through this fence.
     #[must_use]
-    pub fn through(fence: Fence) -> Self {
+    pub fn new(fence: Fence) -> Self {
         Self { fence }
     }
 }
 
-impl Executor<Connection> for Steps {
+impl Executor<Connection> for FencedExecutor {
     fn execute(&self, mut connection: Connection) {
         let fence = self.fence.clone();
         tokio::spawn(poll_fn(move |context| {
@@ -117,45 +53,9 @@ mod tests {
     use kube::client::ClientBuilder;
     use kube::{Api, Client, Config};
     use tokio::task::JoinHandle;
-    use tower::{Layer as _, ServiceExt, service_fn};
 
-    use super::super::clock::Clock;
     use super::*;
-
-    #[tokio::test]
-    async fn a_client_under_a_closed_fence_reads_and_begins_no_write_and_counts_what_was_refused() {
-        let (fence, metrics) = (
-            Fence::open_for_ever(),
-            metrics::Metrics::new("lease").unwrap(),
-        );
-        let layer = Layer::new(fence.clone(), metrics.client.clone());
-        let client = layer.layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
-        let send = async |method: Method| {
-            let request = Request::builder().method(method).body(()).unwrap();
-            client
-                .clone()
-                .oneshot(request)
-                .await
-                .map_err(|error| error.to_string())
-        };
-        assert_eq!(send(Method::POST).await, Ok(()));
-        fence.close();
-        assert_eq!(send(Method::GET).await, Ok(()));
-        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            assert_eq!(send(method).await, Err(NotLeading::Closed.to_string()));
-        }
-        let text = metrics.render().unwrap();
-        for series in [
-            "{method=\"POST\"} 1",
-            "{method=\"PUT\"} 1",
-            "{method=\"GET\"} 0",
-        ] {
-            assert!(
-                text.contains(&format!("serviceoffer_fence_rejections_total{series}")),
-                "{text}"
-            );
-        }
-    }
+    use crate::leader::clock::Clock;
 
     /// A connection that is never done, and counts its steps and whether others were in the middle of one.
     fn restless(
@@ -182,9 +82,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn connections_take_their_steps_one_at_a_time_and_none_once_the_fence_is_closed() {
         let [steps, under_way, together] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
-        let fence = Fence::open_for_ever();
+        let fence = Fence::always_open();
         for _ in 0..8 {
-            Steps::through(fence.clone()).execute(restless(&steps, &under_way, &together));
+            FencedExecutor::new(fence.clone()).execute(restless(&steps, &under_way, &together));
         }
         while steps.load(Ordering::SeqCst) < 50 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -221,7 +121,7 @@ mod tests {
             let url = format!("http://{}", self.listener.local_addr().unwrap());
             let mut config = Config::new(url.parse().unwrap());
             config.default_retry = false;
-            ClientBuilder::try_from((config, Steps::through(fence.clone())))
+            ClientBuilder::try_from((config, FencedExecutor::new(fence.clone())))
                 .unwrap()
                 .build()
         }
@@ -283,7 +183,7 @@ mod tests {
         let sent_before_turn = one_at_a_time.block_on(async {
             let mut sent = Vec::new();
             for turns in 0..20 {
-                let (fence, mut server) = (Fence::open_for_ever(), ServerEnd::listen());
+                let (fence, mut server) = (Fence::always_open(), ServerEnd::listen());
                 let client = server.client(&fence);
                 let first = write(&client);
                 while server.arrived().is_empty() {
@@ -316,7 +216,7 @@ mod tests {
     async fn a_connection_that_must_not_go_on_is_dropped() {
         let held = Arc::new(());
         let guest = Arc::clone(&held);
-        Steps::through(Fence::closed(Clock::start())).execute(Box::pin(async move {
+        FencedExecutor::new(Fence::closed(Clock::start())).execute(Box::pin(async move {
             std::future::pending::<()>().await;
             drop(guest);
         }));

@@ -2,7 +2,7 @@
 //!
 //! The elector opens it for a term and moves its end with every renewal; it closes by itself when that end passes,
 //! whether or not anything of the elector still runs. It is asked three times: by the type system (a write takes a
-//! `&Leading`), around every effect ([`Leading::guard`]), and under the Kubernetes client ([`super::wire`]).
+//! `&Leading`), around every effect ([`Leading::guard`]), and under the Kubernetes client ([`layer`], [`executor`]).
 //!
 //! It is closed as soon as any clock says that the term is over: the one that counts the machine's sleep, or the wall clock,
 //! which is put right after a virtual machine was frozen. A wall clock that jumps costs time, never safety.
@@ -10,6 +10,9 @@
 //! It narrows what a former leader may still do to what was leaving the process when it was stopped: one request to the API
 //! server, and one to each chain. What makes even those harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not
 //! enough.
+
+mod executor;
+mod layer;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -23,6 +26,9 @@ use tokio::time::timeout;
 
 use super::clock::{self, Clock};
 use super::record::{Epoch, Moment};
+
+pub use executor::FencedExecutor;
+pub use layer::{FenceLayer, FencedService};
 
 /// Why a write was refused or cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +89,7 @@ impl Effect {
 
 /// How far the last renewal of a term reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(super) struct TermEnd {
     /// From then on nothing is started.
     pub(super) soft_end: Moment,
     /// From then on nothing is under way.
@@ -92,7 +98,7 @@ pub(super) struct Reach {
     pub(super) wall_end: Timestamp,
 }
 
-impl Reach {
+impl TermEnd {
     /// What is left until the first clock says that it is over.
     fn left(&self, moment: Moment, wall: Timestamp) -> Duration {
         let by_wall = Duration::try_from(self.wall_end.duration_since(wall)).unwrap_or_default();
@@ -101,16 +107,16 @@ impl Reach {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Gate {
+enum FenceState {
     Closed,
-    Open { epoch: Epoch, reach: Reach },
-    OpenForEver,
+    Open { epoch: Epoch, end: TermEnd },
+    AlwaysOpen,
 }
 
 /// The fence of one process. All clones are the same fence.
 #[derive(Clone, Debug)]
 pub struct Fence {
-    gate: watch::Sender<Gate>,
+    state: watch::Sender<FenceState>,
     clock: Clock,
     /// Held by whoever passes.
     turnstile: Arc<Mutex<()>>,
@@ -120,26 +126,26 @@ impl Fence {
     /// A closed fence, for an elector of the same clock to open.
     #[must_use]
     pub fn closed(clock: Clock) -> Self {
-        Self::with(Gate::Closed, clock)
+        Self::with(FenceState::Closed, clock)
     }
 
     /// A fence that never closes, for `--leader-elect=false`.
     #[must_use]
-    pub fn open_for_ever() -> Self {
-        Self::with(Gate::OpenForEver, Clock::start())
+    pub fn always_open() -> Self {
+        Self::with(FenceState::AlwaysOpen, Clock::start())
     }
 
-    fn with(gate: Gate, clock: Clock) -> Self {
+    fn with(state: FenceState, clock: Clock) -> Self {
         Self {
-            gate: watch::Sender::new(gate),
+            state: watch::Sender::new(state),
             clock,
             turnstile: Arc::default(),
         }
     }
 
     /// Opens the fence for a term, or moves the end of that term.
-    pub(super) fn open(&self, epoch: Epoch, reach: Reach) {
-        self.gate.send_replace(Gate::Open { epoch, reach });
+    pub(super) fn open(&self, epoch: Epoch, end: TermEnd) {
+        self.state.send_replace(FenceState::Open { epoch, end });
     }
 
     /// The clock by which it closes.
@@ -147,8 +153,8 @@ impl Fence {
         self.clock
     }
 
-    fn left(&self, reach: &Reach) -> Duration {
-        reach.left(self.clock.moment(), clock::wall())
+    fn left(&self, end: &TermEnd) -> Duration {
+        end.left(self.clock.moment(), clock::wall())
     }
 
     /// Closes the fence. Whoever was passing has passed.
@@ -157,7 +163,7 @@ impl Fence {
             .turnstile
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.gate.send_replace(Gate::Closed);
+        self.state.send_replace(FenceState::Closed);
     }
 
     /// Takes one step to the world, if the fence is open. Only one is taken at a time: wherever this process is stopped, no
@@ -175,16 +181,16 @@ impl Fence {
     /// # Errors
     /// [`NotLeading::Closed`], and [`NotLeading::TermEnding`] once nothing should be started any more.
     pub fn leading(&self) -> Result<Leading, NotLeading> {
-        let epoch = match &*self.gate.borrow() {
-            Gate::Closed => return Err(NotLeading::Closed),
-            Gate::OpenForEver => None,
-            Gate::Open { reach, .. } if self.left(reach).is_zero() => {
+        let epoch = match &*self.state.borrow() {
+            FenceState::Closed => return Err(NotLeading::Closed),
+            FenceState::AlwaysOpen => None,
+            FenceState::Open { end, .. } if self.left(end).is_zero() => {
                 return Err(NotLeading::Closed);
             }
-            Gate::Open { reach, .. } if reach.soft_end <= self.clock.moment() => {
+            FenceState::Open { end, .. } if end.soft_end <= self.clock.moment() => {
                 return Err(NotLeading::TermEnding);
             }
-            Gate::Open { epoch, .. } => Some(epoch.clone()),
+            FenceState::Open { epoch, .. } => Some(epoch.clone()),
         };
         Ok(Leading {
             fence: self.clone(),
@@ -195,10 +201,10 @@ impl Fence {
     /// How much of the term is left: nothing while it is closed, without end where leadership is not elected.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        match &*self.gate.borrow() {
-            Gate::Closed => Duration::ZERO,
-            Gate::OpenForEver => Duration::MAX,
-            Gate::Open { reach, .. } => self.left(reach),
+        match &*self.state.borrow() {
+            FenceState::Closed => Duration::ZERO,
+            FenceState::AlwaysOpen => Duration::MAX,
+            FenceState::Open { end, .. } => self.left(end),
         }
     }
 
@@ -209,7 +215,7 @@ impl Fence {
 
     /// Waits until the fence is open.
     pub async fn opened(&self) -> Leading {
-        let mut changes = self.gate.subscribe();
+        let mut changes = self.state.subscribe();
         loop {
             if let Ok(leading) = self.leading() {
                 return leading;
@@ -247,15 +253,15 @@ impl Leading {
     /// # Errors
     /// If it must not be begun.
     pub fn remaining(&self, effect: Effect) -> Result<Duration, NotLeading> {
-        match (&*self.fence.gate.borrow(), &self.epoch) {
-            (Gate::OpenForEver, _) => Ok(Duration::MAX),
-            (Gate::Closed, _) => Err(NotLeading::Closed),
-            (Gate::Open { epoch, .. }, own) if Some(epoch) != own.as_ref() => {
+        match (&*self.fence.state.borrow(), &self.epoch) {
+            (FenceState::AlwaysOpen, _) => Ok(Duration::MAX),
+            (FenceState::Closed, _) => Err(NotLeading::Closed),
+            (FenceState::Open { epoch, .. }, own) if Some(epoch) != own.as_ref() => {
                 Err(NotLeading::TermOver)
             }
-            (Gate::Open { reach, .. }, _) => match self.fence.left(reach) {
+            (FenceState::Open { end, .. }, _) => match self.fence.left(end) {
                 Duration::ZERO => Err(NotLeading::Closed),
-                _ if effect == Effect::Chain && reach.soft_end <= self.fence.clock.moment() => {
+                _ if effect == Effect::Chain && end.soft_end <= self.fence.clock.moment() => {
                     Err(NotLeading::TermEnding)
                 }
                 left if left < effect.minimum() => Err(NotLeading::TermEnding),
@@ -287,7 +293,7 @@ impl Leading {
 
     /// Waits until the term is over.
     pub async fn over(&self) {
-        let mut changes = self.fence.gate.subscribe();
+        let mut changes = self.fence.state.subscribe();
         loop {
             match self.remaining(Effect::Kubernetes) {
                 Err(_) => return,
@@ -303,9 +309,9 @@ impl Leading {
 #[cfg(test)]
 impl Leading {
     /// Proof of a term that is over.
-    pub(crate) fn outlived() -> Self {
+    pub(crate) fn expired() -> Self {
         let leading = Self {
-            fence: Fence::open_for_ever(),
+            fence: Fence::always_open(),
             epoch: None,
         };
         leading.fence.close();
@@ -314,178 +320,4 @@ impl Leading {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::Instant;
-
-    use super::super::record::Version;
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn epoch(version: &str) -> Epoch {
-        Epoch {
-            lease_uid: "lease".into(),
-            version: Version(version.into()),
-            transitions: 0,
-        }
-    }
-
-    /// A reach from this moment, by clocks that agree.
-    fn reach(fence: &Fence, soft: Duration, hard: Duration) -> Reach {
-        let moment = fence.clock.moment();
-        Reach {
-            soft_end: moment + soft,
-            hard_end: moment + hard,
-            wall_end: clock::wall() + 1000 * SECOND,
-        }
-    }
-
-    /// A fence that is open for ten seconds, the last three of which are for finishing.
-    fn open() -> Fence {
-        let fence = Fence::closed(Clock::start());
-        fence.open(epoch("1"), reach(&fence, 7 * SECOND, 10 * SECOND));
-        fence
-    }
-
-    /// The same, up to what the test itself takes by the clock that no test can stop.
-    fn is_about(left: Result<Duration, NotLeading>, seconds: u32) -> bool {
-        left.is_ok_and(|left| left <= seconds * SECOND && left + SECOND / 2 > seconds * SECOND)
-    }
-
-    #[test]
-    fn the_first_clock_that_says_so_ends_the_term() {
-        let wall = clock::wall();
-        let reach = Reach {
-            soft_end: Moment::default(),
-            hard_end: Moment(10 * SECOND),
-            wall_end: wall + 10 * SECOND,
-        };
-        let left = |moment: u32, elapsed: i64| {
-            reach.left(
-                Moment(moment * SECOND),
-                wall + jiff::SignedDuration::from_secs(elapsed),
-            )
-        };
-        assert_eq!(left(4, 4), 6 * SECOND);
-        assert_eq!(left(7, 4), 3 * SECOND);
-        assert_eq!(
-            left(4, 9),
-            SECOND,
-            "a machine that was frozen finds out by its wall clock"
-        );
-        assert_eq!(left(4, 3600), Duration::ZERO);
-        assert_eq!(
-            left(4, -3600),
-            6 * SECOND,
-            "a wall clock that is set back prolongs nothing"
-        );
-        assert_eq!(left(10, 0), Duration::ZERO);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_closed_fence_gives_no_proof_and_an_open_one_stops_by_itself() {
-        let closed = Fence::closed(Clock::start());
-        assert_eq!(
-            (closed.leading().unwrap_err(), closed.remaining()),
-            (NotLeading::Closed, Duration::ZERO)
-        );
-        let fence = open();
-        let leading = fence.leading().unwrap();
-        assert_eq!(leading.epoch(), Some(&epoch("1")));
-        assert!(is_about(leading.remaining(Effect::Chain), 10));
-
-        // The clock that no test can stop has gone on as well.
-        let moment = SECOND / 1000;
-        tokio::time::advance(7 * SECOND + moment).await;
-        assert_eq!(fence.leading().unwrap_err(), NotLeading::TermEnding);
-        assert_eq!(
-            leading.remaining(Effect::Chain),
-            Err(NotLeading::TermEnding)
-        );
-        assert!(is_about(leading.remaining(Effect::Kubernetes), 3));
-
-        tokio::time::advance(3 * SECOND + moment).await;
-        assert_eq!(fence.leading().unwrap_err(), NotLeading::Closed);
-        assert_eq!(
-            leading.remaining(Effect::Kubernetes),
-            Err(NotLeading::Closed)
-        );
-        assert!(!fence.is_open());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_effect_is_cut_at_the_end_of_the_term_or_of_its_budget() {
-        let leading = open().leading().unwrap();
-        assert_eq!(leading.guard(Effect::Kubernetes, async { 7 }).await, Ok(7));
-        let begun = Instant::now();
-        let never = std::future::pending::<()>();
-        assert_eq!(
-            leading.guard(Effect::Chain, never).await,
-            Err(NotLeading::Unanswered)
-        );
-        assert!(
-            begun.elapsed() <= 10 * SECOND,
-            "the term ended before the budget of 15 s"
-        );
-
-        let leading = Fence::open_for_ever().leading().unwrap();
-        let begun = Instant::now();
-        let never = std::future::pending::<()>();
-        assert_eq!(
-            leading.guard(Effect::Kubernetes, never).await,
-            Err(NotLeading::Unanswered)
-        );
-        assert_eq!(begun.elapsed(), Effect::Kubernetes.budget());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_effect_on_a_chain_is_not_begun_in_the_last_half_second() {
-        let fence = Fence::closed(Clock::start());
-        let end = Duration::from_millis(499);
-        fence.open(epoch("1"), reach(&fence, end, end));
-        let leading = fence.leading().unwrap();
-        assert_eq!(
-            leading.remaining(Effect::Chain),
-            Err(NotLeading::TermEnding)
-        );
-        assert!(leading.remaining(Effect::Kubernetes).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn proof_of_one_term_is_no_proof_of_the_next() {
-        let fence = open();
-        let leading = fence.leading().unwrap();
-        let longer = reach(&fence, 20 * SECOND, 20 * SECOND);
-        fence.open(epoch("1"), longer);
-        assert!(
-            is_about(leading.remaining(Effect::Kubernetes), 20),
-            "a renewal moves the end"
-        );
-        fence.open(epoch("2"), longer);
-        assert_eq!(
-            leading.remaining(Effect::Kubernetes),
-            Err(NotLeading::TermOver)
-        );
-        leading.over().await;
-        fence.close();
-        assert_eq!(
-            leading.remaining(Effect::Kubernetes),
-            Err(NotLeading::Closed)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiting_for_the_fence_ends_with_its_opening_and_waiting_for_the_end_with_the_term() {
-        let fence = Fence::closed(Clock::start());
-        let waiting = tokio::spawn({
-            let fence = fence.clone();
-            async move { fence.opened().await }
-        });
-        tokio::time::sleep(SECOND).await;
-        let begun = Instant::now();
-        fence.open(epoch("1"), reach(&fence, 7 * SECOND, 10 * SECOND));
-        let leading = waiting.await.unwrap();
-        leading.over().await;
-        assert!(is_about(Ok(begun.elapsed()), 10), "{:?}", begun.elapsed());
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease as StoredLease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +29,13 @@ struct Holder {
 }
 
 /// Version of the object.
-pub(super) fn version(stored: &StoredLease) -> Version {
-    Version(stored.metadata.resource_version.clone().unwrap_or_default())
+pub(super) fn resource_version(object: &LeaseObject) -> Version {
+    Version(object.metadata.resource_version.clone().unwrap_or_default())
 }
 
 /// The Lease as a candidate knows it. Absent fields read as client-go reads them: no holder, no time, no transition.
-pub(super) fn read(stored: &StoredLease) -> Lease {
-    let spec = stored.spec.clone().unwrap_or_default();
+pub(super) fn parse(object: &LeaseObject) -> Lease {
+    let spec = object.spec.clone().unwrap_or_default();
     let seconds = spec
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())
@@ -48,7 +48,7 @@ pub(super) fn read(stored: &StoredLease) -> Lease {
         transitions: spec.lease_transitions.unwrap_or_default(),
     };
     let annotation = |name| {
-        stored
+        object
             .metadata
             .annotations
             .as_ref()
@@ -69,19 +69,19 @@ pub(super) fn read(stored: &StoredLease) -> Lease {
         instance,
         successor: annotation(STEP_DOWN_ANNOTATION).cloned().or(preferred),
         coordinated: spec.strategy.is_some_and(|strategy| !strategy.is_empty()),
-        uid: stored.metadata.uid.clone().unwrap_or_default(),
-        version: version(stored),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        version: resource_version(object),
     }
 }
 
 /// The Lease to store. Everything that is not this elector's business stays as it was.
-pub(super) fn write(
+pub(super) fn build(
     config: &Config,
     (namespace, name): (&str, &str),
-    latest: Option<&StoredLease>,
+    latest: Option<&LeaseObject>,
     record: Record,
-) -> StoredLease {
-    let mut lease = latest.cloned().unwrap_or_else(|| StoredLease {
+) -> LeaseObject {
+    let mut lease = latest.cloned().unwrap_or_else(|| LeaseObject {
         metadata: ObjectMeta {
             name: Some(name.into()),
             namespace: Some(namespace.into()),
@@ -155,13 +155,13 @@ mod tests {
         }
     }
 
-    fn stored(value: serde_json::Value) -> StoredLease {
+    fn object(value: serde_json::Value) -> LeaseObject {
         serde_json::from_value(value).unwrap()
     }
 
     #[test]
     fn what_is_written_reads_the_same() {
-        let mut lease = write(&config(), PLACE, None, held("pod-a", 0));
+        let mut lease = build(&config(), PLACE, None, held("pod-a", 0));
         lease.metadata.uid = Some("lease".into());
         lease.metadata.resource_version = Some("17".into());
         let expected = Lease {
@@ -173,20 +173,20 @@ mod tests {
             uid: "lease".into(),
             version: Version("17".into()),
         };
-        assert_eq!(read(&lease), expected);
+        assert_eq!(parse(&lease), expected);
         assert_eq!(lease.metadata.namespace.as_deref(), Some("operators"));
     }
 
     #[test]
     fn records_of_client_go_are_read_held_and_released() {
-        let held = stored(json!({
+        let held = object(json!({
             "metadata": { "name": "x", "namespace": "y", "uid": "lease", "resourceVersion": "8" },
             "spec": {
                 "holderIdentity": "go-1", "leaseDurationSeconds": 15, "leaseTransitions": 2,
                 "acquireTime": "2026-01-01T00:00:00.000000Z", "renewTime": "2026-01-01T00:01:00.000000Z",
             },
         }));
-        let lease = read(&held);
+        let lease = parse(&held);
         assert_eq!(
             (lease.record.holder.as_str(), lease.record.transitions),
             ("go-1", 2)
@@ -202,34 +202,34 @@ mod tests {
             (None, None, None, false)
         );
 
-        let released = stored(json!({
+        let released = object(json!({
             "metadata": {},
             "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 2 },
         }));
-        assert!(read(&released).record.is_released());
-        let erased = stored(json!({ "metadata": {}, "spec": { "leaseDurationSeconds": 15 } }));
+        assert!(parse(&released).record.is_released());
+        let erased = object(json!({ "metadata": {}, "spec": { "leaseDurationSeconds": 15 } }));
         assert!(
-            !read(&erased).record.is_released(),
+            !parse(&erased).record.is_released(),
             "somebody took the name away: that is no release"
         );
-        assert_eq!(read(&StoredLease::default()).record, Record::default());
+        assert_eq!(parse(&LeaseObject::default()).record, Record::default());
     }
 
     #[test]
     fn fields_of_others_survive_a_write() {
-        let before = stored(json!({
+        let before = object(json!({
             "metadata": {
                 "name": "x", "resourceVersion": "8", "labels": { "team": "a" }, "annotations": { "note": "b" },
                 "managedFields": [{ "manager": "m" }],
             },
             "spec": { "holderIdentity": "go-1", "preferredHolder": "go-2", "strategy": "OldestEmulationVersion" },
         }));
-        let after = write(&config(), PLACE, Some(&before), held("pod-a", 0));
+        let after = build(&config(), PLACE, Some(&before), held("pod-a", 0));
         assert_eq!(after.metadata.labels, before.metadata.labels);
         assert_eq!(after.metadata.annotations.as_ref().unwrap()["note"], "b");
         assert_eq!(after.metadata.resource_version.as_deref(), Some("8"));
         assert_eq!(after.metadata.managed_fields, None);
-        let lease = read(&after);
+        let lease = parse(&after);
         assert_eq!(
             (lease.successor.as_deref(), lease.coordinated),
             (Some("go-2"), true)
@@ -238,12 +238,12 @@ mod tests {
 
     #[test]
     fn what_is_said_of_one_holder_is_not_believed_of_the_next() {
-        let ours = write(&config(), PLACE, None, held("pod-a", 0));
+        let ours = build(&config(), PLACE, None, held("pod-a", 0));
         // client-go replaces the spec and keeps the metadata, whoever it takes the Lease over from.
         let mut theirs = ours.clone();
         theirs.spec.as_mut().unwrap().holder_identity = Some("go-1".into());
         theirs.spec.as_mut().unwrap().acquire_time = Some(MicroTime(time(40)));
-        let lease = read(&theirs);
+        let lease = parse(&theirs);
         assert_eq!((lease.pod_uid, lease.instance), (None, None));
         let mut nonsense = ours;
         nonsense
@@ -252,17 +252,17 @@ mod tests {
             .as_mut()
             .unwrap()
             .insert(HOLDER_ANNOTATION.into(), "{".into());
-        assert_eq!(read(&nonsense).instance, None);
+        assert_eq!(parse(&nonsense).instance, None);
     }
 
     #[test]
     fn a_request_to_step_down_is_read_and_ends_with_the_next_term() {
-        let mut lease = write(&config(), PLACE, None, held("pod-a", 0));
+        let mut lease = build(&config(), PLACE, None, held("pod-a", 0));
         let annotations = lease.metadata.annotations.as_mut().unwrap();
         annotations.insert(STEP_DOWN_ANNOTATION.into(), "pod-b".into());
-        assert_eq!(read(&lease).successor.as_deref(), Some("pod-b"));
+        assert_eq!(parse(&lease).successor.as_deref(), Some("pod-b"));
 
-        let renewed = write(
+        let renewed = build(
             &config(),
             PLACE,
             Some(&lease),
@@ -272,7 +272,7 @@ mod tests {
             },
         );
         assert_eq!(
-            read(&renewed).successor.as_deref(),
+            parse(&renewed).successor.as_deref(),
             Some("pod-b"),
             "a renewal does not hide the request"
         );
@@ -281,15 +281,15 @@ mod tests {
             duration: Record::RELEASED,
             ..held("", 10)
         };
-        let released = write(&config(), PLACE, Some(&renewed), released);
+        let released = build(&config(), PLACE, Some(&renewed), released);
         assert_eq!(
-            read(&released).successor.as_deref(),
+            parse(&released).successor.as_deref(),
             Some("pod-b"),
             "candidates must see for whom it was released"
         );
-        assert_eq!(read(&released).instance, None);
-        let taken = write(&config(), PLACE, Some(&released), held("pod-c", 20));
-        assert_eq!(read(&taken).successor, None);
+        assert_eq!(parse(&released).instance, None);
+        let taken = build(&config(), PLACE, Some(&released), held("pod-c", 20));
+        assert_eq!(parse(&taken).successor, None);
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
             instance: None,
             ..config()
         };
-        let lease = write(&config, PLACE, None, held("host_1", 0));
+        let lease = build(&config, PLACE, None, held("host_1", 0));
         assert_eq!(lease.metadata.annotations, Some(Default::default()));
     }
 }
