@@ -177,7 +177,7 @@ fn elected(
                 match client::unfenced(config) {
                     // Nobody listening means that the process is ending.
                     Ok(client) => {
-                        drop(sender.send(elector.run(client, leave.cancelled_owned()).await))
+                        let _ = sender.send(elector.run(client, leave.cancelled_owned()).await);
                     }
                     Err(error) => error!(error = %causes(&error), "the elector has no client"),
                 }

@@ -14,7 +14,7 @@ fn epoch(version: &str) -> Epoch {
 }
 
 /// A end from this moment, by clocks that agree.
-fn end(fence: &Fence, soft: Duration, hard: Duration) -> TermEnd {
+fn term_end(fence: &Fence, soft: Duration, hard: Duration) -> TermEnd {
     let moment = fence.clock.moment();
     TermEnd {
         soft_end: moment + soft,
@@ -26,7 +26,7 @@ fn end(fence: &Fence, soft: Duration, hard: Duration) -> TermEnd {
 /// A fence that is open for ten seconds, the last three of which are for finishing.
 fn open() -> Fence {
     let fence = Fence::closed(Clock::start());
-    fence.open(epoch("1"), end(&fence, 7 * SECOND, 10 * SECOND));
+    fence.open(epoch("1"), term_end(&fence, 7 * SECOND, 10 * SECOND));
     fence
 }
 
@@ -125,7 +125,7 @@ async fn an_effect_is_cut_at_the_end_of_the_term_or_of_its_budget() {
 async fn an_effect_on_a_chain_is_not_begun_in_the_last_half_second() {
     let fence = Fence::closed(Clock::start());
     let end = Duration::from_millis(499);
-    fence.open(epoch("1"), end(&fence, end, end));
+    fence.open(epoch("1"), term_end(&fence, end, end));
     let leading = fence.leading().unwrap();
     assert_eq!(
         leading.remaining(Effect::Chain),
@@ -138,7 +138,7 @@ async fn an_effect_on_a_chain_is_not_begun_in_the_last_half_second() {
 async fn proof_of_one_term_is_no_proof_of_the_next() {
     let fence = open();
     let leading = fence.leading().unwrap();
-    let longer = end(&fence, 20 * SECOND, 20 * SECOND);
+    let longer = term_end(&fence, 20 * SECOND, 20 * SECOND);
     fence.open(epoch("1"), longer);
     assert!(
         is_about(leading.remaining(Effect::Kubernetes), 20),
@@ -166,7 +166,7 @@ async fn waiting_for_the_fence_ends_with_its_opening_and_waiting_for_the_end_wit
     });
     tokio::time::sleep(SECOND).await;
     let begun = Instant::now();
-    fence.open(epoch("1"), end(&fence, 7 * SECOND, 10 * SECOND));
+    fence.open(epoch("1"), term_end(&fence, 7 * SECOND, 10 * SECOND));
     let leading = waiting.await.unwrap();
     leading.over().await;
     assert!(is_about(Ok(begun.elapsed()), 10), "{:?}", begun.elapsed());
