@@ -8,15 +8,15 @@
 //! Nothing here decides whether a transaction should exist: that is [`crate::ledger`]. Which networks there are is known to
 //! [`crate::api::network`].
 
-pub mod abi;
-pub mod rpc;
-pub mod scan;
-pub mod transaction;
+pub(crate) mod abi;
+pub(crate) mod rpc;
+pub(crate) mod scan;
+pub(crate) mod transaction;
 
 use alloy::primitives::{B256, U256};
 
-pub use rpc::{Endpoint, RpcError};
-pub use transaction::Signer;
+pub(crate) use rpc::{RpcEndpoint, RpcError};
+pub(crate) use transaction::TransactionSigner;
 
 use crate::api::Nonce;
 
@@ -35,7 +35,7 @@ pub struct Block {
 
 /// How often an account has sent, at three depths of the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TransactionCounts {
     /// In final blocks.
     pub finalized: Nonce,
     /// In all blocks.
@@ -46,7 +46,7 @@ pub struct Counts {
 
 /// Fees of the moment, in wei per gas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Market {
+pub struct FeeMarket {
     /// Base fee of the latest block (EIP-1559).
     pub base_fee: u128,
     /// Tip that is usual.
@@ -83,7 +83,7 @@ pub struct Receipt {
 
 /// One final `Registered` log of the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
+pub struct RegisteredEvent {
     /// Id that the registry gave. Zero is an id like any other.
     pub agent_id: U256,
     /// URI as it was registered.
@@ -98,13 +98,13 @@ pub struct Registration {
 
 /// What a range of blocks holds of one owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct LogPage {
     /// First block of the range.
     pub from: u64,
     /// Last block of the range.
     pub to: u64,
     /// `Registered` logs of the owner, in the order of the chain.
-    pub registrations: Vec<Registration>,
+    pub registrations: Vec<RegisteredEvent>,
     /// Agents that the owner received, mints included (ERC-721 `Transfer` to it).
     pub received: u64,
     /// Agents that the owner gave away.

@@ -16,7 +16,7 @@ use alloy::serde::WithOtherFields;
 use alloy::sol_types::{SolCall, SolEvent};
 use alloy::transports::{RpcError as AlloyError, TransportError, TransportErrorKind};
 
-use super::{Block, Counts, Market, Page, Receipt, Registration, abi};
+use super::{Block, FeeMarket, LogPage, Receipt, RegisteredEvent, TransactionCounts, abi};
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
 use crate::leader::{Leading, NotLeading};
@@ -32,11 +32,12 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(3);
 const WORDS: usize = 200;
 
 /// A question was not answered.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
+#[strum(const_into_str)]
 pub enum RpcError {
     /// The chain's software answered with an error.
     #[error("{call} was refused: {words}")]
-    Refused {
+    RpcRefused {
         /// What was asked.
         call: &'static str,
         /// The error's own words, without credentials.
@@ -44,7 +45,7 @@ pub enum RpcError {
     },
     /// There was no answer that can be understood.
     #[error("{call} was not answered: {why}")]
-    Unreachable {
+    RpcUnreachable {
         /// What was asked.
         call: &'static str,
         /// Why.
@@ -52,7 +53,7 @@ pub enum RpcError {
     },
     /// The answer lacks what every chain has.
     #[error("{call} was answered without {what}")]
-    Incomplete {
+    RpcIncomplete {
         /// What was asked.
         call: &'static str,
         /// What is missing.
@@ -68,10 +69,8 @@ impl RpcError {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Refused { .. } => "RpcRefused",
-            Self::Unreachable { .. } => "RpcUnreachable",
-            Self::Incomplete { .. } => "RpcIncomplete",
             Self::NotLeading(error) => error.reason(),
+            error => error.into_str(),
         }
     }
 }
@@ -83,7 +82,7 @@ pub struct UrlError;
 
 /// What became of bytes that were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
+pub enum SendOutcome {
     /// The endpoint has them, by this sending or by an earlier one.
     Accepted,
     /// Their nonce is used up: look for evidence. Never a reason to take another nonce.
@@ -96,7 +95,7 @@ pub enum Sent {
 
 /// One endpoint.
 #[derive(Clone)]
-pub struct Endpoint {
+pub struct RpcEndpoint {
     provider: RootProvider<AnyNetwork>,
     /// Scheme and host: all of the URL that is ever shown.
     name: String,
@@ -105,19 +104,19 @@ pub struct Endpoint {
     metrics: Metrics,
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for RpcEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Endpoint").field(&self.name).finish()
+        f.debug_tuple("RpcEndpoint").field(&self.name).finish()
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for RpcEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
 }
 
-impl Endpoint {
+impl RpcEndpoint {
     /// The endpoint at a URL. Nothing is asked yet.
     ///
     /// # Errors
@@ -165,14 +164,14 @@ impl Endpoint {
         let name = crate::metrics::Label::as_str(call);
         let answer = match tokio::time::timeout(budget, question).await {
             Ok(answer) => answer.map_err(|error| self.read_error(name, &error)),
-            Err(_) => Err(RpcError::Unreachable {
+            Err(_) => Err(RpcError::RpcUnreachable {
                 call: name,
                 why: "no answer in time",
             }),
         };
         let kind = match &answer {
             Ok(_) => Answer::Ok,
-            Err(RpcError::Refused { .. }) => Answer::Refused,
+            Err(RpcError::RpcRefused { .. }) => Answer::Refused,
             Err(_) => Answer::Unreachable,
         };
         self.metrics.requested(call, kind, begun.elapsed());
@@ -181,25 +180,27 @@ impl Endpoint {
 
     fn read_error(&self, call: &'static str, error: &TransportError) -> RpcError {
         match error {
-            AlloyError::ErrorResp(payload) => RpcError::Refused {
+            AlloyError::ErrorResp(payload) => RpcError::RpcRefused {
                 call,
                 words: self.without_secrets(&payload.message),
             },
-            AlloyError::NullResp => RpcError::Incomplete {
+            AlloyError::NullResp => RpcError::RpcIncomplete {
                 call,
                 what: "a result",
             },
-            AlloyError::Transport(TransportErrorKind::HttpError(error)) => RpcError::Unreachable {
-                call,
-                why: match error.status {
-                    401 | 403 => "the endpoint refuses the credentials",
-                    404 => "the endpoint has no such path",
-                    429 => "the endpoint asks for fewer requests",
-                    500.. => "the endpoint has an error of its own",
-                    _ => "the endpoint does not speak JSON-RPC here",
-                },
-            },
-            AlloyError::Transport(TransportErrorKind::Custom(error)) => RpcError::Unreachable {
+            AlloyError::Transport(TransportErrorKind::HttpError(error)) => {
+                RpcError::RpcUnreachable {
+                    call,
+                    why: match error.status {
+                        401 | 403 => "the endpoint refuses the credentials",
+                        404 => "the endpoint has no such path",
+                        429 => "the endpoint asks for fewer requests",
+                        500.. => "the endpoint has an error of its own",
+                        _ => "the endpoint does not speak JSON-RPC here",
+                    },
+                }
+            }
+            AlloyError::Transport(TransportErrorKind::Custom(error)) => RpcError::RpcUnreachable {
                 call,
                 why: match error.downcast_ref::<reqwest::Error>() {
                     Some(error) if error.is_timeout() => "no answer in time",
@@ -207,7 +208,7 @@ impl Endpoint {
                     _ => "the connection broke",
                 },
             },
-            _ => RpcError::Unreachable {
+            _ => RpcError::RpcUnreachable {
                 call,
                 why: "the answer is not JSON-RPC",
             },
@@ -327,7 +328,7 @@ impl Endpoint {
                 BlockId::number(block),
             )
             .await?;
-        balance.ok_or(RpcError::Incomplete {
+        balance.ok_or(RpcError::RpcIncomplete {
             call: "eth_call",
             what: "a balance",
         })
@@ -369,13 +370,21 @@ impl Endpoint {
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn counts(&self, account: Address, finalized: u64) -> Result<Counts, RpcError> {
-        Ok(Counts {
+    pub async fn transaction_counts(
+        &self,
+        account: Address,
+        finalized: u64,
+    ) -> Result<TransactionCounts, RpcError> {
+        Ok(TransactionCounts {
             finalized: self
-                .count_at(account, BlockNumberOrTag::Number(finalized))
+                .transaction_count_at(account, BlockNumberOrTag::Number(finalized))
                 .await?,
-            latest: self.count_at(account, BlockNumberOrTag::Latest).await?,
-            pending: self.count_at(account, BlockNumberOrTag::Pending).await?,
+            latest: self
+                .transaction_count_at(account, BlockNumberOrTag::Latest)
+                .await?,
+            pending: self
+                .transaction_count_at(account, BlockNumberOrTag::Pending)
+                .await?,
         })
     }
 
@@ -383,7 +392,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// If there is no answer, also because the endpoint has forgotten that block's state.
-    pub async fn count_at(
+    pub async fn transaction_count_at(
         &self,
         account: Address,
         at: BlockNumberOrTag,
@@ -414,11 +423,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn market(&self, latest: &Block) -> Result<Market, RpcError> {
+    pub async fn fee_market(&self, latest: &Block) -> Result<FeeMarket, RpcError> {
         let estimate = self
             .ask(Call::FeeHistory, self.provider.estimate_eip1559_fees())
             .await?;
-        Ok(Market {
+        Ok(FeeMarket {
             base_fee: latest.base_fee,
             tip: estimate.max_priority_fee_per_gas,
         })
@@ -449,13 +458,13 @@ impl Endpoint {
     ///
     /// # Errors
     /// If there is no answer, or a log without its place in the chain.
-    pub async fn page(
+    pub async fn log_page(
         &self,
         registry: Address,
         owner: Address,
         from: u64,
         to: u64,
-    ) -> Result<Page, RpcError> {
+    ) -> Result<LogPage, RpcError> {
         let range = Filter::new()
             .address(registry)
             .from_block(from)
@@ -487,11 +496,11 @@ impl Endpoint {
             .iter()
             .map(read_registration)
             .collect::<Option<Vec<_>>>();
-        let registrations = registrations.ok_or(RpcError::Incomplete {
+        let registrations = registrations.ok_or(RpcError::RpcIncomplete {
             call: "eth_getLogs",
             what: "a log's place",
         })?;
-        Ok(Page {
+        Ok(LogPage {
             from,
             to,
             registrations,
@@ -546,7 +555,7 @@ impl Endpoint {
     /// # Errors
     /// Only if this replica must not send. What the endpoint answers is an outcome, since bytes that were sent may be
     /// included whatever it says.
-    pub async fn send(&self, leading: &Leading, raw: &Bytes) -> Result<Sent, NotLeading> {
+    pub async fn send(&self, leading: &Leading, raw: &Bytes) -> Result<SendOutcome, NotLeading> {
         let question = async {
             let sent = self.provider.send_raw_transaction(raw).await;
             sent.map(|_| ())
@@ -555,15 +564,15 @@ impl Endpoint {
             .guard(Effect::Chain, self.ask(Call::Send, question))
             .await?;
         Ok(match answer {
-            Ok(()) => Sent::Accepted,
-            Err(RpcError::Refused { words, .. }) => read_refusal(words),
-            Err(_) => Sent::Unknown,
+            Ok(()) => SendOutcome::Accepted,
+            Err(RpcError::RpcRefused { words, .. }) => read_refusal(words),
+            Err(_) => SendOutcome::Unknown,
         })
     }
 }
 
 /// What a refusal to take bytes means. Clients agree on neither codes nor words, so families of words decide.
-fn read_refusal(words: String) -> Sent {
+fn read_refusal(words: String) -> SendOutcome {
     let lower = words.to_lowercase();
     let has = |families: &[&str]| families.iter().any(|family| lower.contains(family));
     if has(&[
@@ -573,17 +582,17 @@ fn read_refusal(words: String) -> Sent {
         "known transaction",
         "alreadyknown",
     ]) {
-        Sent::Accepted
+        SendOutcome::Accepted
     } else if has(&["nonce too low", "nonce is too low", "old nonce", "oldnonce"]) {
-        Sent::NonceUsed
+        SendOutcome::NonceUsed
     } else {
-        Sent::Refused(words)
+        SendOutcome::Refused(words)
     }
 }
 
-fn read_registration(log: &alloy::rpc::types::Log) -> Option<Registration> {
+fn read_registration(log: &alloy::rpc::types::Log) -> Option<RegisteredEvent> {
     let event = abi::Registered::decode_log(&log.inner).ok()?;
-    Some(Registration {
+    Some(RegisteredEvent {
         agent_id: event.agentId,
         agent_uri: event.agentURI.clone(),
         transaction: log.transaction_hash?,
@@ -622,9 +631,9 @@ fn secrets(url: &reqwest::Url) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn endpoint(url: &str) -> Endpoint {
+    fn endpoint(url: &str) -> RpcEndpoint {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Endpoint::new(url, crate::metrics::Metrics::new("lease").unwrap().chain).unwrap()
+        RpcEndpoint::new(url, crate::metrics::Metrics::new("lease").unwrap().chain).unwrap()
     }
 
     #[tokio::test]
@@ -634,7 +643,7 @@ mod tests {
         assert_eq!(endpoint.to_string(), "https://rpc.example:8443");
         assert_eq!(
             format!("{endpoint:?}"),
-            "Endpoint(\"https://rpc.example:8443\")"
+            "RpcEndpoint(\"https://rpc.example:8443\")"
         );
         let words =
             "bad project 0123456789abcdef (key=sesame) of user:hunter22 at /v3/0123456789abcdef";
@@ -651,7 +660,7 @@ mod tests {
         let error = endpoint.chain_id().await.unwrap_err();
         assert_eq!(
             error,
-            RpcError::Unreachable {
+            RpcError::RpcUnreachable {
                 call: "eth_chainId",
                 why: "no connection"
             }
@@ -671,13 +680,13 @@ mod tests {
             "http://",
         ] {
             assert_eq!(
-                Endpoint::new(url, metrics.clone()).unwrap_err(),
+                RpcEndpoint::new(url, metrics.clone()).unwrap_err(),
                 UrlError,
                 "{url}"
             );
         }
         assert!(
-            Endpoint::new(" http://rpc.example\n", metrics).is_ok(),
+            RpcEndpoint::new(" http://rpc.example\n", metrics).is_ok(),
             "a Secret often ends with a newline"
         );
     }
@@ -690,7 +699,7 @@ mod tests {
             "Known transaction: 0x1",
             "AlreadyKnown",
         ] {
-            assert_eq!(read_refusal(words.into()), Sent::Accepted, "{words}");
+            assert_eq!(read_refusal(words.into()), SendOutcome::Accepted, "{words}");
         }
         for words in [
             "nonce too low",
@@ -698,7 +707,11 @@ mod tests {
             "OldNonce",
             "nonce too low: address 0x, tx: 1 state: 2",
         ] {
-            assert_eq!(read_refusal(words.into()), Sent::NonceUsed, "{words}");
+            assert_eq!(
+                read_refusal(words.into()),
+                SendOutcome::NonceUsed,
+                "{words}"
+            );
         }
         for words in [
             "replacement transaction underpriced",
@@ -708,7 +721,7 @@ mod tests {
         ] {
             assert_eq!(
                 read_refusal(words.into()),
-                Sent::Refused(words.into()),
+                SendOutcome::Refused(words.into()),
                 "{words}"
             );
         }

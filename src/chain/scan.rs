@@ -10,17 +10,17 @@ const MOST: u64 = 1_000_000;
 
 /// The step of one scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ScanStep {
     blocks: u64,
 }
 
-impl Default for Step {
+impl Default for ScanStep {
     fn default() -> Self {
         Self { blocks: FIRST }
     }
 }
 
-impl Step {
+impl ScanStep {
     /// The next range of blocks, both ends included; `None` once `last` has been reached.
     #[must_use]
     pub fn range(self, next: u64, last: u64) -> Option<(u64, u64)> {
@@ -29,7 +29,7 @@ impl Step {
 
     /// A range was answered.
     #[must_use]
-    pub fn answered(self) -> Self {
+    pub fn grown(self) -> Self {
         Self {
             blocks: (self.blocks * 2).min(MOST),
         }
@@ -37,7 +37,7 @@ impl Step {
 
     /// A range was refused; `None` if it cannot be made any smaller.
     #[must_use]
-    pub fn refused(self) -> Option<Self> {
+    pub fn halved(self) -> Option<Self> {
         (self.blocks > 1).then_some(Self {
             blocks: self.blocks / 2,
         })
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn ranges_follow_each_other_without_a_gap_up_to_the_last_block() {
-        let step = Step { blocks: 10 };
+        let step = ScanStep { blocks: 10 };
         assert_eq!(step.range(0, 25), Some((0, 9)));
         assert_eq!(step.range(10, 25), Some((10, 19)));
         assert_eq!(step.range(20, 25), Some((20, 25)));
@@ -60,15 +60,15 @@ mod tests {
 
     #[test]
     fn refusals_halve_the_step_down_to_one_block_and_answers_double_it_up_to_the_most() {
-        let mut step = Step::default();
+        let mut step = ScanStep::default();
         let mut halvings = 0;
-        while let Some(smaller) = step.refused() {
+        while let Some(smaller) = step.halved() {
             step = smaller;
             halvings += 1;
         }
         assert_eq!((step.blocks, halvings), (1, 13));
         for _ in 0..30 {
-            step = step.answered();
+            step = step.grown();
         }
         assert_eq!(step.blocks, MOST);
     }

@@ -33,9 +33,9 @@ pub enum KeyError {
 
 /// An account that can sign.
 #[derive(Clone)]
-pub struct Signer(PrivateKeySigner);
+pub struct TransactionSigner(PrivateKeySigner);
 
-impl Signer {
+impl TransactionSigner {
     /// The account of a key in hex, which must be the account that is expected.
     ///
     /// # Errors
@@ -60,8 +60,8 @@ impl Signer {
     ///
     /// # Errors
     /// If the account cannot sign.
-    pub fn sign(&self, order: &Order) -> Result<Attempt, alloy::signers::Error> {
-        let Order {
+    pub fn sign(&self, order: &UnsignedTransaction) -> Result<Attempt, alloy::signers::Error> {
+        let UnsignedTransaction {
             chain_id,
             nonce,
             to,
@@ -94,15 +94,17 @@ impl Signer {
     }
 }
 
-impl fmt::Debug for Signer {
+impl fmt::Debug for TransactionSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Signer").field(&self.address()).finish()
+        f.debug_tuple("TransactionSigner")
+            .field(&self.address())
+            .finish()
     }
 }
 
 /// A transaction to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct UnsignedTransaction {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
     /// Nonce of the transaction.
@@ -119,7 +121,7 @@ pub struct Order {
 
 /// What stored bytes must say to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedTransaction {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
     /// The account that signed.
@@ -135,17 +137,18 @@ pub struct Expected {
 /// Stored bytes do not say what they must: they are not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stored transaction has another {0} than its record")]
-pub struct Mismatch(&'static str);
+pub struct TransactionMismatch(&'static str);
 
 /// Checks that stored bytes are what the record and the ledger say, whoever wrote them.
 ///
 /// # Errors
 /// What differs.
-pub fn check(raw: &Bytes, expected: &Expected) -> Result<(), Mismatch> {
-    let envelope = TxEnvelope::decode_2718_exact(raw).map_err(|_| Mismatch("encoding"))?;
+pub fn check(raw: &Bytes, expected: &ExpectedTransaction) -> Result<(), TransactionMismatch> {
+    let envelope =
+        TxEnvelope::decode_2718_exact(raw).map_err(|_| TransactionMismatch("encoding"))?;
     let signer = envelope
         .recover_signer()
-        .map_err(|_| Mismatch("signature"))?;
+        .map_err(|_| TransactionMismatch("signature"))?;
     let checks = [
         ("chain id", envelope.chain_id() == Some(expected.chain_id)),
         ("signer", signer == expected.signer),
@@ -158,7 +161,7 @@ pub fn check(raw: &Bytes, expected: &Expected) -> Result<(), Mismatch> {
         ),
     ];
     match checks.into_iter().find(|(_, equal)| !equal) {
-        Some((what, _)) => Err(Mismatch(what)),
+        Some((what, _)) => Err(TransactionMismatch(what)),
         None => Ok(()),
     }
 }
@@ -172,8 +175,8 @@ mod tests {
     const ADDRESS: Address =
         alloy::primitives::address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
 
-    fn order() -> Order {
-        Order {
+    fn order() -> UnsignedTransaction {
+        UnsignedTransaction {
             chain_id: 31337,
             nonce: Nonce(5),
             to: Address::repeat_byte(4),
@@ -186,15 +189,15 @@ mod tests {
         }
     }
 
-    fn expected() -> Expected {
-        let Order {
+    fn expected() -> ExpectedTransaction {
+        let UnsignedTransaction {
             chain_id,
             nonce,
             to,
             calldata,
             ..
         } = order();
-        Expected {
+        ExpectedTransaction {
             chain_id,
             signer: ADDRESS,
             nonce,
@@ -206,27 +209,33 @@ mod tests {
     #[test]
     fn a_key_is_taken_with_or_without_prefix_and_newline_and_only_for_its_own_account() {
         for key in [KEY, &KEY[2..], &format!("{KEY}\n")] {
-            assert_eq!(Signer::new(key, ADDRESS).unwrap().address(), ADDRESS);
+            assert_eq!(
+                TransactionSigner::new(key, ADDRESS).unwrap().address(),
+                ADDRESS
+            );
         }
         let other = KeyError::OtherAccount {
             expected: Address::ZERO,
             actual: ADDRESS,
         };
-        assert_eq!(Signer::new(KEY, Address::ZERO).unwrap_err(), other);
+        assert_eq!(
+            TransactionSigner::new(KEY, Address::ZERO).unwrap_err(),
+            other
+        );
     }
 
     #[test]
     fn a_key_never_shows_itself() {
-        let signer = Signer::new(KEY, ADDRESS).unwrap();
+        let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
         assert!(!format!("{signer:?}").contains(&KEY[2..]));
-        let error = Signer::new(&KEY[..40], ADDRESS).unwrap_err();
+        let error = TransactionSigner::new(&KEY[..40], ADDRESS).unwrap_err();
         assert_eq!(error, KeyError::Malformed);
         assert!(!error.to_string().contains(&KEY[2..40]));
     }
 
     #[test]
     fn what_is_signed_passes_its_own_check_and_signing_is_deterministic() {
-        let signer = Signer::new(KEY, ADDRESS).unwrap();
+        let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
         let attempt = signer.sign(&order()).unwrap();
         let raw = attempt.raw.clone().unwrap();
         assert_eq!(check(&raw, &expected()), Ok(()));
@@ -244,53 +253,56 @@ mod tests {
 
     #[test]
     fn bytes_that_say_anything_else_are_refused_by_name() {
-        let signer = Signer::new(KEY, ADDRESS).unwrap();
+        let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
         let raw = signer.sign(&order()).unwrap().raw.unwrap();
         let wrong = [
             (
                 "chain id",
-                Expected {
+                ExpectedTransaction {
                     chain_id: 1,
                     ..expected()
                 },
             ),
             (
                 "signer",
-                Expected {
+                ExpectedTransaction {
                     signer: Address::ZERO,
                     ..expected()
                 },
             ),
             (
                 "nonce",
-                Expected {
+                ExpectedTransaction {
                     nonce: Nonce(6),
                     ..expected()
                 },
             ),
             (
                 "contract",
-                Expected {
+                ExpectedTransaction {
                     to: Address::ZERO,
                     ..expected()
                 },
             ),
             (
                 "calldata",
-                Expected {
+                ExpectedTransaction {
                     calldata_hash: B256::ZERO,
                     ..expected()
                 },
             ),
         ];
         for (what, expected) in wrong {
-            assert_eq!(check(&raw, &expected), Err(Mismatch(what)));
+            assert_eq!(check(&raw, &expected), Err(TransactionMismatch(what)));
         }
         assert_eq!(
             check(&Bytes::from_static(b"\x02\xde\xad"), &expected()),
-            Err(Mismatch("encoding"))
+            Err(TransactionMismatch("encoding"))
         );
         let longer: Bytes = [raw.as_ref(), &[0]].concat().into();
-        assert_eq!(check(&longer, &expected()), Err(Mismatch("encoding")));
+        assert_eq!(
+            check(&longer, &expected()),
+            Err(TransactionMismatch("encoding"))
+        );
     }
 }

@@ -6,13 +6,13 @@ use alloy::primitives::{Address, B256};
 
 use super::index::OwnerIndex;
 use crate::api::{AgentRegistrationSpec, Key, Nonce, RegistrationResult, SignerLedgerSpec};
-use crate::chain::{Counts, Registration};
+use crate::chain::{RegisteredEvent, TransactionCounts};
 
 /// What a chain shows of one account at one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct AccountState {
     /// How often the account has sent.
-    pub counts: Counts,
+    pub counts: TransactionCounts,
     /// Number of the last final block.
     pub finalized_block: u64,
     /// Base fee of the latest block, in wei per gas.
@@ -21,7 +21,7 @@ pub struct Sight {
 
 /// Where a ledger belongs: which chain, which cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct LedgerIdentity {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
     /// Hash of its first block.
@@ -32,7 +32,7 @@ pub struct Place {
     pub cluster_uid: String,
 }
 
-impl Place {
+impl LedgerIdentity {
     /// Whether a record shows that this account has signed for this chain: a ledger must have been there.
     #[must_use]
     pub fn has_attempt(&self, record: &AgentRegistrationSpec) -> bool {
@@ -43,52 +43,52 @@ impl Place {
 /// Everything that decisions about one ledger share: its version at hand, and the chain as seen *before* that version was
 /// read. A chain seen later could show transactions that a later version allocated, and look like a stranger's.
 #[derive(Clone, Copy, Debug)]
-pub struct Look<'a> {
+pub struct LedgerSnapshot<'a> {
     /// The ledger.
     pub ledger: &'a SignerLedgerSpec,
     /// Final registrations of its account on the registry at hand.
     pub index: &'a OwnerIndex,
     /// The account.
-    pub sight: &'a Sight,
+    pub account: &'a AccountState,
 }
 
 /// What there is of an account's past, read after the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Past {
+pub struct LedgerHistory {
     /// Uid of the ledger that the IdentityRegistry's marker names.
     pub marker: Option<String>,
     /// Whether a record has an attempt of this account on this chain.
-    pub attempted: bool,
+    pub has_attempts: bool,
     /// Transaction count at which a used wallet may start.
-    pub bootstrap: Option<Nonce>,
+    pub bootstrap_nonce: Option<Nonce>,
     /// Highest `next` that this process has seen.
-    pub seen: Nonce,
+    pub highest_next: Nonce,
 }
 
 /// A final registration with everything that proves whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Witness {
+pub struct FinalRegistration {
     /// The log.
-    pub registration: Registration,
+    pub event: RegisteredEvent,
     /// Sender of the transaction.
     pub sender: Address,
     /// Nonce of the transaction.
     pub nonce: Nonce,
     /// Whether the transaction succeeded and the registry knows the agent at the last final block.
-    pub stands: bool,
+    pub confirmed: bool,
     /// What the transaction cost, in wei.
     pub cost: u128,
 }
 
-impl Witness {
+impl FinalRegistration {
     pub(super) fn result(&self) -> RegistrationResult {
-        let Registration {
+        let RegisteredEvent {
             agent_id,
             transaction,
             block,
             block_hash,
             ..
-        } = &self.registration;
+        } = &self.event;
         RegistrationResult {
             agent_id: agent_id.to_string(),
             transaction: Some(*transaction),
@@ -102,7 +102,7 @@ impl Witness {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// Final registrations whose URI contains the key.
-    pub witnesses: Vec<Witness>,
+    pub registrations: Vec<FinalRegistration>,
     /// The attempt of the record at this nonce that a block includes.
     pub included: Option<Inclusion>,
     /// Whether the last attempt was sent so recently that it need not be sent again.
@@ -120,9 +120,9 @@ pub struct Inclusion {
 
 /// What is known of an agent that is to be adopted by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adoptee {
+pub struct AdoptionTarget {
     /// Number and hash of the final block at which the registry knows the agent; `None` if it does not.
-    pub known_at: Option<(u64, B256)>,
+    pub exists_at: Option<(u64, B256)>,
     /// URI of the agent on chain at that block.
     pub agent_uri: String,
     /// Key of the record that the agent belongs to already, if it is another one.

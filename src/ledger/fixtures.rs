@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256, U256};
 
-use super::evidence::{Evidence, Inclusion, Place, Sight, Witness};
+use super::evidence::{AccountState, Evidence, FinalRegistration, Inclusion, LedgerIdentity};
 use super::index::OwnerIndex;
 use crate::api::{
     AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef, Operation, Phase,
     RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
 };
-use crate::chain::{Counts, Page, Registration};
+use crate::chain::{LogPage, RegisteredEvent, TransactionCounts};
 
 pub(crate) const SIGNER: Address = Address::repeat_byte(0x51);
 pub(crate) const STRANGER: Address = Address::repeat_byte(0x99);
@@ -24,8 +24,8 @@ pub(crate) fn hash(number: u8) -> B256 {
     B256::repeat_byte(number)
 }
 
-pub(crate) fn place() -> Place {
-    Place {
+pub(crate) fn identity() -> LedgerIdentity {
+    LedgerIdentity {
         chain_id: 31337,
         genesis_hash: GENESIS,
         signer: SIGNER,
@@ -119,13 +119,13 @@ pub(crate) fn result(transaction: u8) -> RegistrationResult {
     }
 }
 
-pub(crate) fn sight(finalized: u64, latest: u64) -> Sight {
-    let counts = Counts {
+pub(crate) fn account(finalized: u64, latest: u64) -> AccountState {
+    let counts = TransactionCounts {
         finalized: Nonce(finalized),
         latest: Nonce(latest),
         pending: Nonce(latest),
     };
-    Sight {
+    AccountState {
         counts,
         finalized_block: 60,
         base_fee: 10,
@@ -135,10 +135,13 @@ pub(crate) fn sight(finalized: u64, latest: u64) -> Sight {
 /// An index that is proven up to a block and holds one registration of each key that is given.
 pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
     let mut index = OwnerIndex::new(SIGNER, 0, U256::ZERO);
-    let registrations: Vec<_> = keys.iter().map(|letter| registration(*letter)).collect();
+    let registrations: Vec<_> = keys
+        .iter()
+        .map(|letter| registered_event(*letter))
+        .collect();
     let received = registrations.len() as u64;
     index
-        .extend(Page {
+        .extend(LogPage {
             from: 0,
             to: covered,
             registrations,
@@ -146,12 +149,12 @@ pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
             given: 0,
         })
         .unwrap();
-    assert!(index.vouch(U256::from(received)));
+    assert!(index.verify_balance(U256::from(received)));
     index
 }
 
-pub(crate) fn registration(letter: char) -> Registration {
-    Registration {
+pub(crate) fn registered_event(letter: char) -> RegisteredEvent {
+    RegisteredEvent {
         agent_id: U256::ZERO,
         agent_uri: format!("https://agents.example/agents/{}.json", key(letter)),
         transaction: hash(7),
@@ -160,19 +163,19 @@ pub(crate) fn registration(letter: char) -> Registration {
     }
 }
 
-pub(crate) fn witness(letter: char, nonce: u64) -> Witness {
-    Witness {
-        registration: registration(letter),
+pub(crate) fn final_registration(letter: char, nonce: u64) -> FinalRegistration {
+    FinalRegistration {
+        event: registered_event(letter),
         sender: SIGNER,
         nonce: Nonce(nonce),
-        stands: true,
+        confirmed: true,
         cost: 250,
     }
 }
 
-pub(crate) fn evidence(witnesses: &[Witness]) -> Evidence {
+pub(crate) fn evidence(registrations: &[FinalRegistration]) -> Evidence {
     Evidence {
-        witnesses: witnesses.to_vec(),
+        registrations: registrations.to_vec(),
         ..Evidence::default()
     }
 }

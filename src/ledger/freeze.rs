@@ -7,7 +7,8 @@ use alloy::primitives::B256;
 use crate::api::{Key, Nonce, QuarantineReason};
 
 /// Why a registry must not spend.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
+#[strum(const_into_str)]
 pub enum Freeze {
     /// An earlier ledger is missing.
     #[error(
@@ -39,7 +40,7 @@ pub enum Freeze {
     #[error(
         "the ledger belongs to the cluster with uid {owner}: stop the operator there before this one may spend"
     )]
-    Cloned {
+    LedgerCloned {
         /// Uid of the other cluster.
         owner: String,
     },
@@ -57,7 +58,7 @@ pub enum Freeze {
     #[error(
         "the ledger's next nonce is {next} and has been {seen} before: it was restored from a backup"
     )]
-    RolledBack {
+    LedgerRolledBack {
         /// What stands.
         next: Nonce,
         /// What stood.
@@ -77,7 +78,7 @@ pub enum Freeze {
     #[error(
         "nonce {nonce} was given to agent {key} and used for something else: the signer's key is used elsewhere"
     )]
-    ForeignTransaction {
+    KeyUsedElsewhere {
         /// The nonce.
         nonce: Nonce,
         /// Whom it was given to.
@@ -87,7 +88,7 @@ pub enum Freeze {
     #[error(
         "the registration of agent {key} was included and reverted ({transaction}): raising registration.edition asks for a new one"
     )]
-    Reverted {
+    RegistrationReverted {
         /// The agent.
         key: Key,
         /// The transaction.
@@ -97,7 +98,7 @@ pub enum Freeze {
     #[error(
         "agent {key} is registered, but not at nonce {nonce} that it was given: the ledger was restored from a backup"
     )]
-    Misplaced {
+    RegistrationMisplaced {
         /// The agent.
         key: Key,
         /// Its nonce by the ledger.
@@ -107,7 +108,7 @@ pub enum Freeze {
     #[error(
         "the registration of agent {key} was signed for {max_fee} wei per gas and the base fee is {base_fee}: it goes on when the market falls"
     )]
-    BelowMarket {
+    FeeBelowMarket {
         /// The agent.
         key: Key,
         /// What was signed.
@@ -139,21 +140,7 @@ impl Freeze {
     /// One word for conditions.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::LedgerLost { .. } => "LedgerLost",
-            Self::WalletUsed { .. } => "WalletUsed",
-            Self::Quarantined { .. } => "Quarantined",
-            Self::Cloned { .. } => "LedgerCloned",
-            Self::OtherChain { .. } => "OtherChain",
-            Self::RolledBack { .. } => "LedgerRolledBack",
-            Self::NonceAhead { .. } => "NonceAhead",
-            Self::ForeignTransaction { .. } => "KeyUsedElsewhere",
-            Self::Reverted { .. } => "RegistrationReverted",
-            Self::Misplaced { .. } => "RegistrationMisplaced",
-            Self::BelowMarket { .. } => "FeeBelowMarket",
-            Self::RecordMissing { .. } => "RecordMissing",
-            Self::UnknownOperation { .. } => "UnknownOperation",
-        }
+        self.into_str()
     }
 }
 
@@ -188,14 +175,14 @@ mod tests {
             Freeze::Quarantined {
                 reason: QuarantineReason::Lost,
             },
-            Freeze::Cloned {
+            Freeze::LedgerCloned {
                 owner: String::new(),
             },
             Freeze::OtherChain {
                 seen: hash,
                 recorded: hash,
             },
-            Freeze::RolledBack {
+            Freeze::LedgerRolledBack {
                 next: nonce,
                 seen: nonce,
             },
@@ -203,13 +190,13 @@ mod tests {
                 count: nonce,
                 next: nonce,
             },
-            Freeze::ForeignTransaction { nonce, key },
-            Freeze::Reverted {
+            Freeze::KeyUsedElsewhere { nonce, key },
+            Freeze::RegistrationReverted {
                 key,
                 transaction: hash,
             },
-            Freeze::Misplaced { key, nonce },
-            Freeze::BelowMarket {
+            Freeze::RegistrationMisplaced { key, nonce },
+            Freeze::FeeBelowMarket {
                 key,
                 max_fee: 0,
                 base_fee: 1,

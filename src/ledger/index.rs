@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use alloy::primitives::{Address, U256};
 
 use crate::api::Key;
-use crate::chain::{Page, Registration};
+use crate::chain::{LogPage, RegisteredEvent};
 
 /// The range of blocks is not the next one: a page was lost or repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the index wants blocks from {expected} on, and got blocks from {from} to {to}")]
-pub struct Gap {
+pub struct IndexGap {
     expected: u64,
     from: u64,
     to: u64,
@@ -27,8 +27,8 @@ pub struct OwnerIndex {
     next_block: u64,
     /// How many agents the owner holds by what has been taken in; `None` once that contradicts itself.
     held: Option<U256>,
-    by_key: BTreeMap<Key, Vec<Registration>>,
-    vouched: Option<u64>,
+    by_key: BTreeMap<Key, Vec<RegisteredEvent>>,
+    proven_to: Option<u64>,
 }
 
 impl OwnerIndex {
@@ -41,7 +41,7 @@ impl OwnerIndex {
             next_block: first_block,
             held: Some(held),
             by_key: BTreeMap::new(),
-            vouched: None,
+            proven_to: None,
         }
     }
 
@@ -61,9 +61,9 @@ impl OwnerIndex {
     ///
     /// # Errors
     /// If it is not the next one.
-    pub fn extend(&mut self, page: Page) -> Result<(), Gap> {
+    pub fn extend(&mut self, page: LogPage) -> Result<(), IndexGap> {
         if page.from != self.next_block || page.to < page.from {
-            return Err(Gap {
+            return Err(IndexGap {
                 expected: self.next_block,
                 from: page.from,
                 to: page.to,
@@ -82,27 +82,27 @@ impl OwnerIndex {
             (held + U256::from(page.received)).checked_sub(U256::from(page.given))
         });
         self.next_block = page.to + 1;
-        self.vouched = None;
+        self.proven_to = None;
         Ok(())
     }
 
     /// Compares with what the registry says that the owner holds at the last block that was taken in. Says whether it
     /// is the same: if not, logs are missing, and the index proves nothing.
-    pub fn vouch(&mut self, balance: U256) -> bool {
+    pub fn verify_balance(&mut self, balance: U256) -> bool {
         let complete = self.held == Some(balance);
-        self.vouched = self.next_block.checked_sub(1).filter(|_| complete);
+        self.proven_to = self.next_block.checked_sub(1).filter(|_| complete);
         complete
     }
 
     /// Last block up to which the index is proven complete.
     #[must_use]
-    pub fn covered(&self) -> Option<u64> {
-        self.vouched
+    pub fn proven_to(&self) -> Option<u64> {
+        self.proven_to
     }
 
     /// Registrations whose URI contains the key, in the order of the chain.
     #[must_use]
-    pub fn registrations(&self, key: Key) -> &[Registration] {
+    pub fn registrations(&self, key: Key) -> &[RegisteredEvent] {
         self.by_key.get(&key).map_or(&[], Vec::as_slice)
     }
 }
@@ -128,8 +128,8 @@ mod tests {
         letter.to_string().repeat(16).parse().unwrap()
     }
 
-    fn registration(block: u64, key: Key) -> Registration {
-        Registration {
+    fn registration(block: u64, key: Key) -> RegisteredEvent {
+        RegisteredEvent {
             agent_id: U256::from(block),
             agent_uri: format!("https://agents.example/agents/{key}.json"),
             transaction: B256::repeat_byte(1),
@@ -138,9 +138,9 @@ mod tests {
         }
     }
 
-    fn page(from: u64, to: u64, registrations: Vec<Registration>) -> Page {
+    fn page(from: u64, to: u64, registrations: Vec<RegisteredEvent>) -> LogPage {
         let received = registrations.len() as u64;
-        Page {
+        LogPage {
             from,
             to,
             registrations,
@@ -153,32 +153,32 @@ mod tests {
     fn an_index_covers_nothing_until_the_registry_agrees() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
         assert_eq!(
-            (index.covered(), index.next_block(), index.owner()),
+            (index.proven_to(), index.next_block(), index.owner()),
             (None, 5, Address::ZERO)
         );
         index
             .extend(page(5, 9, vec![registration(7, key('a'))]))
             .unwrap();
-        assert_eq!(index.covered(), None);
-        assert!(!index.vouch(U256::ZERO));
-        assert_eq!(index.covered(), None);
-        assert!(index.vouch(U256::ONE));
-        assert_eq!(index.covered(), Some(9));
+        assert_eq!(index.proven_to(), None);
+        assert!(!index.verify_balance(U256::ZERO));
+        assert_eq!(index.proven_to(), None);
+        assert!(index.verify_balance(U256::ONE));
+        assert_eq!(index.proven_to(), Some(9));
         index.extend(page(10, 10, vec![])).unwrap();
         assert_eq!(
-            index.covered(),
+            index.proven_to(),
             None,
             "what was proven of block 9 says nothing of block 10"
         );
-        assert!(index.vouch(U256::ONE));
-        assert_eq!((index.covered(), index.next_block()), (Some(10), 11));
+        assert!(index.verify_balance(U256::ONE));
+        assert_eq!((index.proven_to(), index.next_block()), (Some(10), 11));
     }
 
     #[test]
     fn nothing_that_was_never_looked_at_is_covered() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
-        assert!(index.vouch(U256::ZERO));
-        assert_eq!(index.covered(), None);
+        assert!(index.verify_balance(U256::ZERO));
+        assert_eq!(index.proven_to(), None);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         for (from, to) in [(4, 9), (6, 9), (5, 4)] {
             assert_eq!(
                 index.extend(page(from, to, vec![])),
-                Err(Gap {
+                Err(IndexGap {
                     expected: 5,
                     from,
                     to
@@ -201,11 +201,11 @@ mod tests {
     #[test]
     fn a_key_is_found_wherever_it_stands_in_the_uri() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
-        let elsewhere = Registration {
+        let elsewhere = RegisteredEvent {
             agent_uri: format!("ipfs://bafy#{}", key('b')),
             ..registration(2, key('x'))
         };
-        let both = Registration {
+        let both = RegisteredEvent {
             agent_uri: format!("{}{}", key('c'), key('c')),
             ..registration(3, key('x'))
         };
@@ -248,44 +248,44 @@ mod tests {
     fn agents_that_were_received_or_given_away_count() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index
-            .extend(Page {
+            .extend(LogPage {
                 received: 3,
                 given: 1,
                 ..page(0, 1, vec![])
             })
             .unwrap();
-        assert!(!index.vouch(U256::from(3)));
-        assert!(index.vouch(U256::from(2)));
+        assert!(!index.verify_balance(U256::from(3)));
+        assert!(index.verify_balance(U256::from(2)));
         index
-            .extend(Page {
+            .extend(LogPage {
                 given: 2,
                 ..page(2, 2, vec![])
             })
             .unwrap();
-        assert!(index.vouch(U256::ZERO));
+        assert!(index.verify_balance(U256::ZERO));
     }
 
     #[test]
     fn an_owner_that_gave_away_more_than_it_received_shows_that_logs_are_missing() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index
-            .extend(Page {
+            .extend(LogPage {
                 given: 1,
                 ..page(0, 1, vec![])
             })
             .unwrap();
         assert!(
-            !index.vouch(U256::ZERO),
+            !index.verify_balance(U256::ZERO),
             "its mint has been left out: the key may be on chain"
         );
         index
-            .extend(Page {
+            .extend(LogPage {
                 received: 1,
                 ..page(2, 2, vec![])
             })
             .unwrap();
         assert!(
-            !index.vouch(U256::ZERO),
+            !index.verify_balance(U256::ZERO),
             "what it receives later does not bring the log back"
         );
     }
@@ -296,7 +296,7 @@ mod tests {
         index
             .extend(page(5, 9, vec![registration(7, key('a'))]))
             .unwrap();
-        assert!(!index.vouch(U256::ONE));
-        assert!(index.vouch(U256::from(3)));
+        assert!(!index.verify_balance(U256::ONE));
+        assert!(index.verify_balance(U256::from(3)));
     }
 }

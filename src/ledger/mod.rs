@@ -10,16 +10,16 @@
 //! Safety rests on compare-and-swap, on durable writes, and on an account using a nonce once: not on who leads, not on
 //! clocks, not on the honesty of an RPC endpoint. Who leads decides only who does the work.
 
-pub mod evidence;
-pub mod freeze;
-pub mod index;
-pub mod money;
-pub mod protocol;
-pub mod sender;
-pub mod store;
+pub(crate) mod evidence;
+pub(crate) mod freeze;
+pub(crate) mod index;
+pub(crate) mod money;
+pub(crate) mod protocol;
+pub(crate) mod sender;
+pub(crate) mod store;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
 
-pub use freeze::Freeze;
-pub use store::{Bound, Held, Store};
+pub(crate) use freeze::Freeze;
+pub(crate) use store::{BoundNonce, ReadLedger, Store};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::utils::{format_ether, parse_units};
 
 use crate::api::SpendingLimits;
-use crate::chain::{Fees, Market};
+use crate::chain::{FeeMarket, Fees};
 
 /// Digits of wei below one coin.
 const COIN_DECIMALS: u8 = 18;
@@ -80,35 +80,36 @@ fn amount(field: &'static str, value: &str, decimals: u8) -> Result<u128, Unread
 
 /// An amount as people read it: whole units of the coin, without trailing zeros.
 #[must_use]
-pub fn coins(wei: u128) -> String {
+pub fn format_native(wei: u128) -> String {
     let text = format_ether(wei);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Why nothing is bought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
+#[strum(const_into_str)]
 pub enum Shortage {
     /// The market is above what one registration may cost.
     #[error(
         "gas costs {market} wei and may cost {cap}: it is bought when the market falls, or when limits.maxFeePerGasGwei or limits.perRegistration are raised"
     )]
-    TooDear {
+    FeeAboveLimit {
         /// Fee per gas that would be included soon.
         market: u128,
         /// Highest fee per gas that the limits allow.
         cap: u128,
     },
     /// The signer's balance is too small.
-    #[error("the signer has {} and needs up to {}: send it some coin", coins(*balance), coins(*needed))]
-    Balance {
+    #[error("the signer has {} and needs up to {}: send it some coin", format_native(*balance), format_native(*needed))]
+    InsufficientFunds {
         /// What is left for this registration.
         balance: u128,
         /// What it may cost.
         needed: u128,
     },
     /// The day's limit is used up.
-    #[error("up to {} of limits.perDay = {} are spent or reserved, and the next registration may cost {}", coins(*used), coins(*limit), coins(*needed))]
-    PerDay {
+    #[error("up to {} of limits.perDay = {} are spent or reserved, and the next registration may cost {}", format_native(*used), format_native(*limit), format_native(*needed))]
+    DailyLimitReached {
         /// Spent in the last 24 hours, or reserved for what is under way.
         used: u128,
         /// The limit.
@@ -117,8 +118,8 @@ pub enum Shortage {
         needed: u128,
     },
     /// The namespace's limit is used up.
-    #[error("this namespace has spent or reserved up to {} of limits.perNamespacePerDay = {}, and its next registration may cost {}", coins(*used), coins(*limit), coins(*needed))]
-    PerNamespacePerDay {
+    #[error("this namespace has spent or reserved up to {} of limits.perNamespacePerDay = {}, and its next registration may cost {}", format_native(*used), format_native(*limit), format_native(*needed))]
+    NamespaceLimitReached {
         /// Spent in the last 24 hours, or reserved for what is under way.
         used: u128,
         /// The limit.
@@ -132,18 +133,13 @@ impl Shortage {
     /// One word for conditions.
     #[must_use]
     pub const fn reason(self) -> &'static str {
-        match self {
-            Self::TooDear { .. } => "FeeAboveLimit",
-            Self::Balance { .. } => "InsufficientFunds",
-            Self::PerDay { .. } => "DailyLimitReached",
-            Self::PerNamespacePerDay { .. } => "NamespaceLimitReached",
-        }
+        self.into_str()
     }
 
     /// Whether what is short is short for every namespace.
     #[must_use]
-    pub const fn concerns_all(self) -> bool {
-        !matches!(self, Self::PerNamespacePerDay { .. })
+    pub const fn affects_every_namespace(self) -> bool {
+        !matches!(self, Self::NamespaceLimitReached { .. })
     }
 }
 
@@ -153,8 +149,8 @@ impl Shortage {
 /// cap (12.5 %, EIP-1559) counts as too dear, since it might be above the cap when the transaction arrives.
 ///
 /// # Errors
-/// [`Shortage::TooDear`].
-pub fn price(market: Market, limits: &Limits, gas: u64) -> Result<Fees, Shortage> {
+/// [`Shortage::FeeAboveLimit`].
+pub fn choose_fees(market: FeeMarket, limits: &Limits, gas: u64) -> Result<Fees, Shortage> {
     let affordable = limits.per_registration / u128::from(gas.max(1));
     let cap = limits
         .max_fee_per_gas
@@ -164,7 +160,7 @@ pub fn price(market: Market, limits: &Limits, gas: u64) -> Result<Fees, Shortage
         .saturating_add(market.base_fee / 8)
         .saturating_add(market.tip);
     if soon > cap {
-        return Err(Shortage::TooDear { market: soon, cap });
+        return Err(Shortage::FeeAboveLimit { market: soon, cap });
     }
     let comfortable = market.base_fee.saturating_mul(2).saturating_add(market.tip);
     Ok(Fees {
@@ -175,7 +171,7 @@ pub fn price(market: Market, limits: &Limits, gas: u64) -> Result<Fees, Shortage
 
 /// What is there to spend. Whatever is granted is set aside, so that a batch cannot spend the same coin twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Purse {
+pub struct Budget {
     /// What the signer holds and nothing unmined may take.
     pub balance: u128,
     /// Spent in the last 24 hours, or reserved for what is under way.
@@ -184,25 +180,25 @@ pub struct Purse {
     pub used_by_namespace: BTreeMap<String, u128>,
 }
 
-impl Purse {
+impl Budget {
     /// Sets aside what a registration may cost.
     ///
     /// # Errors
     /// What it is short of; nothing is set aside then.
-    pub fn grant(
+    pub fn reserve(
         &mut self,
         limits: &Limits,
         namespace: Option<&str>,
         needed: u128,
     ) -> Result<(), Shortage> {
         if needed > self.balance {
-            return Err(Shortage::Balance {
+            return Err(Shortage::InsufficientFunds {
                 balance: self.balance,
                 needed,
             });
         }
         if self.used.saturating_add(needed) > limits.per_day {
-            return Err(Shortage::PerDay {
+            return Err(Shortage::DailyLimitReached {
                 used: self.used,
                 limit: limits.per_day,
                 needed,
@@ -215,7 +211,7 @@ impl Purse {
                 .copied()
                 .unwrap_or_default();
             if used.saturating_add(needed) > limit {
-                return Err(Shortage::PerNamespacePerDay {
+                return Err(Shortage::NamespaceLimitReached {
                     used,
                     limit,
                     needed,
@@ -223,12 +219,12 @@ impl Purse {
             }
         }
         self.balance -= needed;
-        self.use_up(namespace, needed);
+        self.add_used(namespace, needed);
         Ok(())
     }
 
     /// Counts what was spent, or is reserved, before anything new is granted.
-    pub fn use_up(&mut self, namespace: Option<&str>, amount: u128) {
+    pub fn add_used(&mut self, namespace: Option<&str>, amount: u128) {
         self.used = self.used.saturating_add(amount);
         if let Some(namespace) = namespace {
             let used = self
@@ -300,27 +296,27 @@ mod tests {
             (10 * COIN, "10"),
             (COIN / 2, "0.5"),
         ] {
-            assert_eq!(coins(wei), text);
+            assert_eq!(format_native(wei), text);
         }
     }
 
     #[test]
     fn fees_leave_room_for_a_rising_market_and_never_leave_the_limits() {
         let gas = 200_000;
-        let market = |base_fee, tip| Market {
+        let market = |base_fee, tip| FeeMarket {
             base_fee: base_fee * GWEI,
             tip: tip * GWEI,
         };
         // 0.005 coins buy 200,000 gas at 25 gwei.
         assert_eq!(
-            price(market(8, 1), &limits(), gas),
+            choose_fees(market(8, 1), &limits(), gas),
             Ok(Fees {
                 max_fee: 17 * GWEI,
                 tip: GWEI
             })
         );
         assert_eq!(
-            price(market(16, 1), &limits(), gas),
+            choose_fees(market(16, 1), &limits(), gas),
             Ok(Fees {
                 max_fee: 25 * GWEI,
                 tip: GWEI
@@ -328,8 +324,8 @@ mod tests {
         );
         let soon = 24 * GWEI + 24 * GWEI / 8 + GWEI;
         assert_eq!(
-            price(market(24, 1), &limits(), gas),
-            Err(Shortage::TooDear {
+            choose_fees(market(24, 1), &limits(), gas),
+            Err(Shortage::FeeAboveLimit {
                 market: soon,
                 cap: 25 * GWEI
             })
@@ -340,15 +336,15 @@ mod tests {
             ..limits()
         };
         assert_eq!(
-            price(market(8, 1), &capped, gas),
+            choose_fees(market(8, 1), &capped, gas),
             Ok(Fees {
                 max_fee: 10 * GWEI,
                 tip: GWEI
             }),
             "exactly at the cap"
         );
-        assert!(price(market(9, 0), &capped, gas).is_err());
-        assert!(price(market(1, 0), &limits(), 0).is_ok());
+        assert!(choose_fees(market(9, 0), &capped, gas).is_err());
+        assert!(choose_fees(market(1, 0), &limits(), 0).is_ok());
         let fees = Fees { max_fee: 3, tip: 1 };
         assert_eq!((fees.worst_cost(7), fees.worst_cost(0)), (21, 0));
     }
@@ -360,54 +356,54 @@ mod tests {
             per_day: 100,
             ..limits()
         };
-        let mut purse = Purse {
+        let mut budget = Budget {
             balance: 120,
-            ..Purse::default()
+            ..Budget::default()
         };
-        purse.use_up(Some("a"), 10);
+        budget.add_used(Some("a"), 10);
         assert_eq!(
-            purse.grant(&limits, Some("a"), 40),
+            budget.reserve(&limits, Some("a"), 40),
             Ok(()),
             "exactly at the limit of the namespace"
         );
-        let short = Shortage::PerNamespacePerDay {
+        let short = Shortage::NamespaceLimitReached {
             used: 50,
             limit: 50,
             needed: 1,
         };
-        assert_eq!(purse.grant(&limits, Some("a"), 1), Err(short));
+        assert_eq!(budget.reserve(&limits, Some("a"), 1), Err(short));
         assert_eq!(
-            purse.grant(&limits, Some("b"), 50),
+            budget.reserve(&limits, Some("b"), 50),
             Ok(()),
             "exactly at the limit of the day"
         );
         assert_eq!(
-            purse.grant(&limits, None, 1),
-            Err(Shortage::PerDay {
+            budget.reserve(&limits, None, 1),
+            Err(Shortage::DailyLimitReached {
                 used: 100,
                 limit: 100,
                 needed: 1
             })
         );
         assert_eq!(
-            purse.grant(&limits, None, 31),
-            Err(Shortage::Balance {
+            budget.reserve(&limits, None, 31),
+            Err(Shortage::InsufficientFunds {
                 balance: 30,
                 needed: 31
             })
         );
         assert_eq!(
-            (purse.balance, purse.used),
+            (budget.balance, budget.used),
             (30, 100),
             "what was refused is not set aside"
         );
         assert!(
-            !short.concerns_all()
-                && Shortage::Balance {
+            !short.affects_every_namespace()
+                && Shortage::InsufficientFunds {
                     balance: 0,
                     needed: 1
                 }
-                .concerns_all()
+                .affects_every_namespace()
         );
     }
 
@@ -418,12 +414,12 @@ mod tests {
             per_day: 100,
             ..limits()
         };
-        let mut purse = Purse {
+        let mut budget = Budget {
             balance: 100,
-            ..Purse::default()
+            ..Budget::default()
         };
-        assert_eq!(purse.grant(&limits, None, 100), Ok(()));
-        assert!(purse.used_by_namespace.is_empty());
+        assert_eq!(budget.reserve(&limits, None, 100), Ok(()));
+        assert!(budget.used_by_namespace.is_empty());
     }
 
     #[test]
@@ -432,23 +428,23 @@ mod tests {
             per_day: 100,
             ..limits()
         };
-        let mut purse = Purse {
+        let mut budget = Budget {
             balance: 75,
-            ..Purse::default()
+            ..Budget::default()
         };
-        assert_eq!(purse.registrations_left(&limits, 10), 7);
-        purse.use_up(None, 60);
-        assert_eq!(purse.registrations_left(&limits, 10), 4);
-        purse.use_up(None, 60);
-        assert_eq!(purse.registrations_left(&limits, 10), 0);
+        assert_eq!(budget.registrations_left(&limits, 10), 7);
+        budget.add_used(None, 60);
+        assert_eq!(budget.registrations_left(&limits, 10), 4);
+        budget.add_used(None, 60);
+        assert_eq!(budget.registrations_left(&limits, 10), 0);
         let endless = Limits {
             per_day: u128::MAX,
             ..limits
         };
         assert_eq!(
-            Purse {
+            Budget {
                 balance: u128::MAX,
-                ..Purse::default()
+                ..Budget::default()
             }
             .registrations_left(&endless, 0),
             i32::MAX as u32
@@ -458,17 +454,17 @@ mod tests {
     #[test]
     fn every_shortage_has_a_word_and_says_what_to_do() {
         for shortage in [
-            Shortage::TooDear { market: 2, cap: 1 },
-            Shortage::Balance {
+            Shortage::FeeAboveLimit { market: 2, cap: 1 },
+            Shortage::InsufficientFunds {
                 balance: 0,
                 needed: 1,
             },
-            Shortage::PerDay {
+            Shortage::DailyLimitReached {
                 used: 1,
                 limit: 1,
                 needed: 1,
             },
-            Shortage::PerNamespacePerDay {
+            Shortage::NamespaceLimitReached {
                 used: 1,
                 limit: 1,
                 needed: 1,

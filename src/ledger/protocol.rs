@@ -6,7 +6,7 @@
 //! Why at most one registration of a key is ever included (each line holds whoever leads, at any speed of any clock):
 //! 1. `next` grows with every write that allocates, and writes are compare-and-swap: a nonce is given to one key only.
 //! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the ledger, has no result.
-//! 3. An entry leaves only after the record has a result ([`EntryStep::Finish`] comes before [`EntryStep::Prune`]).
+//! 3. An entry leaves only after the record has a result ([`EntryStep::RecordResult`] comes before [`EntryStep::Prune`]).
 //! 4. A transaction is signed only for an entry that was read back, and an account uses a nonce once.
 //! 5. Before a key gets a nonce, the chain's final logs are proven not to hold it: so a record or a ledger that somebody
 //!    deletes cannot cause a second registration.
@@ -18,15 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{B256, U256, keccak256};
 
-use super::evidence::{Adoptee, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
+use super::evidence::{
+    AccountState, AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerHistory,
+    LedgerIdentity, LedgerSnapshot,
+};
 use super::freeze::Freeze;
 use super::index::OwnerIndex;
-use super::money::{Limits, Purse, Shortage};
+use super::money::{Budget, Limits, Shortage};
 use crate::api::{
     AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase, ProvenAbsent,
     Quarantine, QuarantineReason, RegistrationResult, SignerLedgerSpec, Wei,
 };
-use crate::chain::Counts;
+use crate::chain::TransactionCounts;
 
 /// Nonces that may be allocated and not final at once. A constant of the protocol: the recovery of a lost ledger uses up
 /// as many nonces as any ledger may ever have had under way.
@@ -40,11 +43,11 @@ pub enum LedgerStep {
     /// Create it, in quarantine.
     Create(SignerLedgerSpec),
     /// Write its uid to the marker.
-    Mark,
+    WriteMarker,
     /// Replace it by its first active version.
     Activate(SignerLedgerSpec),
     /// Wait until the account has nothing under way.
-    Settle,
+    Wait,
     /// Nothing: it may be used.
     Ready,
 }
@@ -57,58 +60,59 @@ pub enum LedgerStep {
 /// # Errors
 /// If nothing may be spent.
 pub fn ledger_step(
-    place: &Place,
+    identity: &LedgerIdentity,
     ledger: Option<(&SignerLedgerSpec, &str)>,
-    past: &Past,
-    sight: &Sight,
+    history: &LedgerHistory,
+    account: &AccountState,
 ) -> Result<LedgerStep, Freeze> {
     let Some((ledger, uid)) = ledger else {
-        let lost = past.marker.is_some() || past.attempted || past.seen > Nonce(0);
+        let lost =
+            history.marker.is_some() || history.has_attempts || history.highest_next > Nonce(0);
         return match lost {
             true => Err(Freeze::LedgerLost {
-                uid: past.marker.clone(),
+                uid: history.marker.clone(),
             }),
-            false => Ok(LedgerStep::Create(created(place))),
+            false => Ok(LedgerStep::Create(new_ledger(identity))),
         };
     };
-    if ledger.cluster_uid != place.cluster_uid {
-        return Err(Freeze::Cloned {
+    if ledger.cluster_uid != identity.cluster_uid {
+        return Err(Freeze::LedgerCloned {
             owner: ledger.cluster_uid.clone(),
         });
     }
-    if ledger.genesis_hash != place.genesis_hash {
+    if ledger.genesis_hash != identity.genesis_hash {
         return Err(Freeze::OtherChain {
-            seen: place.genesis_hash,
+            seen: identity.genesis_hash,
             recorded: ledger.genesis_hash,
         });
     }
-    match &past.marker {
+    match &history.marker {
         Some(marker) if marker != uid => {
             return Err(Freeze::LedgerLost {
                 uid: Some(marker.clone()),
             });
         }
-        None => return Ok(LedgerStep::Mark),
+        None => return Ok(LedgerStep::WriteMarker),
         Some(_) => {}
     }
-    if ledger.next < past.seen {
-        return Err(Freeze::RolledBack {
+    if ledger.next < history.highest_next {
+        return Err(Freeze::LedgerRolledBack {
             next: ledger.next,
-            seen: past.seen,
+            seen: history.highest_next,
         });
     }
     match &ledger.quarantine {
         Some(Quarantine {
             reason: QuarantineReason::New,
             ..
-        }) => born(ledger, past, sight),
+        }) => activate_new(ledger, history, account),
         Some(Quarantine { reason, .. }) => Err(Freeze::Quarantined { reason: *reason }),
         None => {
-            let count = sight
+            let count = account
                 .counts
                 .pending
-                .max(sight.counts.latest)
-                .max(sight.counts.finalized);
+                .max(account.counts.latest)
+                .max(account.counts.finalized);
             if count > ledger.next {
                 return Err(Freeze::NonceAhead {
                     count,
@@ -121,12 +125,12 @@ pub fn ledger_step(
 }
 
 /// A ledger as it is created: nothing can be allocated from it.
-fn created(place: &Place) -> SignerLedgerSpec {
+fn new_ledger(identity: &LedgerIdentity) -> SignerLedgerSpec {
     let ledger = SignerLedgerSpec {
-        chain_id: place.chain_id,
-        genesis_hash: place.genesis_hash,
-        signer: place.signer,
-        cluster_uid: place.cluster_uid.clone(),
+        chain_id: identity.chain_id,
+        genesis_hash: identity.genesis_hash,
+        signer: identity.signer,
+        cluster_uid: identity.cluster_uid.clone(),
         state: LedgerState::Quarantine,
         draining: false,
         quarantine: Some(Quarantine {
@@ -141,31 +145,35 @@ fn created(place: &Place) -> SignerLedgerSpec {
         epoch: 0,
         history_hash: B256::ZERO,
     };
-    touched(ledger)
+    advance_history(ledger)
 }
 
 /// Decides whether a new ledger that has its marker may become active.
-fn born(ledger: &SignerLedgerSpec, past: &Past, sight: &Sight) -> Result<LedgerStep, Freeze> {
-    if past.attempted {
+fn activate_new(
+    ledger: &SignerLedgerSpec,
+    history: &LedgerHistory,
+    account: &AccountState,
+) -> Result<LedgerStep, Freeze> {
+    if history.has_attempts {
         return Err(Freeze::LedgerLost { uid: None });
     }
-    let Counts {
+    let TransactionCounts {
         finalized,
         latest,
         pending,
-    } = sight.counts;
+    } = account.counts;
     if finalized != pending || finalized != latest {
-        return Ok(LedgerStep::Settle);
+        return Ok(LedgerStep::Wait);
     }
-    if finalized != Nonce(0) && past.bootstrap != Some(finalized) {
+    if finalized != Nonce(0) && history.bootstrap_nonce != Some(finalized) {
         return Err(Freeze::WalletUsed { count: finalized });
     }
-    Ok(LedgerStep::Activate(touched(SignerLedgerSpec {
+    Ok(LedgerStep::Activate(advance_history(SignerLedgerSpec {
         state: LedgerState::Active,
         quarantine: None,
         next: finalized,
         finalized_nonce: finalized,
-        finalized_block: sight.finalized_block,
+        finalized_block: account.finalized_block,
         ..ledger.clone()
     })))
 }
@@ -178,9 +186,9 @@ pub enum EntryStep {
     /// Send what is stored.
     Send(Attempt),
     /// Write the record: where the transaction stands has changed, and nothing depends on it.
-    Note(AgentRegistrationSpec),
+    RecordPhase(AgentRegistrationSpec),
     /// Write the record: the registration is final.
-    Finish(AgentRegistrationSpec),
+    RecordResult(AgentRegistrationSpec),
     /// Remove the entry: its record has a result.
     Prune,
     /// Nothing.
@@ -192,7 +200,7 @@ pub enum EntryStep {
 /// # Errors
 /// If nothing may be spent any more.
 pub fn entry_step(
-    look: Look<'_>,
+    snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
     record: Option<&AgentRegistrationSpec>,
     evidence: &Evidence,
@@ -200,12 +208,12 @@ pub fn entry_step(
     let Some(Entry {
         key: Some(key),
         operation: Operation::Register,
-    }) = look.ledger.entries.get(&nonce)
+    }) = snapshot.ledger.entries.get(&nonce)
     else {
         return Err(Freeze::UnknownOperation { nonce });
     };
     let record = record.ok_or(Freeze::RecordMissing { key: *key, nonce })?;
-    let counts = look.sight.counts;
+    let counts = snapshot.account.counts;
     if let Some(result) = &record.result {
         let is_here =
             |attempt: &Attempt| attempt.nonce == nonce && Some(attempt.hash) == result.transaction;
@@ -216,47 +224,49 @@ pub fn entry_step(
             (true, _) => Ok(EntryStep::Prune),
             // This endpoint lags behind the one that proved the result.
             (false, true) => Ok(EntryStep::Wait),
-            (false, false) => Err(Freeze::Misplaced { key: *key, nonce }),
+            (false, false) => Err(Freeze::RegistrationMisplaced { key: *key, nonce }),
         };
     }
     if nonce < counts.finalized {
-        final_step(look, nonce, record, evidence)
+        finalized_step(snapshot, nonce, record, evidence)
     } else if nonce < counts.latest {
         let ours = evidence
             .included
             .is_some_and(|inclusion| inclusion.succeeded);
         Ok(if ours {
-            in_phase(record, Phase::Included)
+            record_phase(record, Phase::Included)
         } else {
             EntryStep::Wait
         })
     } else {
-        open_step(look, nonce, record, evidence)
+        unmined_step(snapshot, nonce, record, evidence)
     }
 }
 
 /// What an entry needs whose nonce has been used in a final block.
-fn final_step(
-    look: Look<'_>,
+fn finalized_step(
+    snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
     record: &AgentRegistrationSpec,
     evidence: &Evidence,
 ) -> Result<EntryStep, Freeze> {
     let key = record.key;
-    let is_here = |witness: &&Witness| {
-        witness.stands && witness.nonce == nonce && witness.sender == look.ledger.signer
+    let is_here = |registration: &&FinalRegistration| {
+        registration.confirmed
+            && registration.nonce == nonce
+            && registration.sender == snapshot.ledger.signer
     };
-    if let Some(witness) = evidence.witnesses.iter().find(is_here) {
-        return Ok(EntryStep::Finish(finished(record, witness)));
+    if let Some(registration) = evidence.registrations.iter().find(is_here) {
+        return Ok(EntryStep::RecordResult(with_result(record, registration)));
     }
-    if !evidence.witnesses.is_empty() {
-        return Err(Freeze::Misplaced { key, nonce });
+    if !evidence.registrations.is_empty() {
+        return Err(Freeze::RegistrationMisplaced { key, nonce });
     }
     // Logs that have not been looked at prove nothing.
-    if look
+    if snapshot
         .index
-        .covered()
-        .is_none_or(|covered| covered < look.sight.finalized_block)
+        .proven_to()
+        .is_none_or(|covered| covered < snapshot.account.finalized_block)
     {
         return Ok(EntryStep::Wait);
     }
@@ -264,14 +274,14 @@ fn final_step(
         Some(Inclusion {
             transaction,
             succeeded: false,
-        }) => Err(Freeze::Reverted { key, transaction }),
-        _ => Err(Freeze::ForeignTransaction { nonce, key }),
+        }) => Err(Freeze::RegistrationReverted { key, transaction }),
+        _ => Err(Freeze::KeyUsedElsewhere { nonce, key }),
     }
 }
 
 /// What an entry needs whose nonce has not been used.
-fn open_step(
-    look: Look<'_>,
+fn unmined_step(
+    snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
     record: &AgentRegistrationSpec,
     evidence: &Evidence,
@@ -283,9 +293,9 @@ fn open_step(
     else {
         return Ok(EntryStep::Sign);
     };
-    let (max_fee, base_fee) = (attempt.max_fee_per_gas.0, look.sight.base_fee);
+    let (max_fee, base_fee) = (attempt.max_fee_per_gas.0, snapshot.account.base_fee);
     if max_fee < base_fee {
-        return Err(Freeze::BelowMarket {
+        return Err(Freeze::FeeBelowMarket {
             key: record.key,
             max_fee,
             base_fee,
@@ -293,7 +303,7 @@ fn open_step(
     }
     // The block that held it is gone: it has to be sent again.
     if record.phase == Phase::Included {
-        return Ok(in_phase(record, Phase::Sent));
+        return Ok(record_phase(record, Phase::Sent));
     }
     Ok(if evidence.sent_recently {
         EntryStep::Wait
@@ -303,18 +313,18 @@ fn open_step(
 }
 
 /// Notes where a transaction stands, unless that is noted already.
-fn in_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
+fn record_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
     if record.phase == phase {
         return EntryStep::Wait;
     }
-    EntryStep::Note(AgentRegistrationSpec {
+    EntryStep::RecordPhase(AgentRegistrationSpec {
         phase,
         ..record.clone()
     })
 }
 
 /// Where an agent stands that has its id.
-fn done_phase(record: &AgentRegistrationSpec) -> Phase {
+fn final_phase(record: &AgentRegistrationSpec) -> Phase {
     if record.tombstone.unwrap_or_default() {
         Phase::Tombstoned
     } else {
@@ -323,19 +333,22 @@ fn done_phase(record: &AgentRegistrationSpec) -> Phase {
 }
 
 /// The record of a registration that is final.
-fn finished(record: &AgentRegistrationSpec, witness: &Witness) -> AgentRegistrationSpec {
+fn with_result(
+    record: &AgentRegistrationSpec,
+    registration: &FinalRegistration,
+) -> AgentRegistrationSpec {
     let spent = record
         .spent_wei
         .unwrap_or_default()
         .0
-        .saturating_add(witness.cost);
+        .saturating_add(registration.cost);
     AgentRegistrationSpec {
-        phase: done_phase(record),
-        result: Some(witness.result()),
+        phase: final_phase(record),
+        result: Some(registration.result()),
         agent_uri: record
             .agent_uri
             .clone()
-            .or_else(|| Some(witness.registration.agent_uri.clone())),
+            .or_else(|| Some(registration.event.agent_uri.clone())),
         spent_wei: Some(Wei(spent)),
         ..record.clone()
     }
@@ -347,11 +360,11 @@ pub enum PendingStep {
     /// Write the record: the agent exists.
     Adopt(Box<AgentRegistrationSpec>),
     /// The agent that is to be adopted does not exist, or belongs to another record.
-    Refuse(AdoptionRefused),
+    RefuseAdoption(AdoptionRefused),
     /// It may get a nonce, as far as the chain is concerned.
     Allocate,
     /// Wait: the index does not reach as far as the ledger.
-    Prove,
+    AwaitIndex,
     /// Nothing.
     Wait,
 }
@@ -361,12 +374,12 @@ pub enum PendingStep {
 pub enum AdoptionRefused {
     /// The registry does not know it.
     #[error("the registry knows no such agent: correct registration.agentId")]
-    Unknown,
+    AgentNotFound,
     /// It belongs to another identity.
     #[error(
         "the agent belongs to another identity (record r-{by}): an agent cannot be taken from it"
     )]
-    Taken {
+    AgentTaken {
         /// Key of that identity.
         by: Key,
     },
@@ -378,8 +391,8 @@ pub fn pending_step(
     ledger: Option<&SignerLedgerSpec>,
     record: &AgentRegistrationSpec,
     index: Option<&OwnerIndex>,
-    witnesses: &[Witness],
-    adoptee: Option<&Adoptee>,
+    registrations: &[FinalRegistration],
+    target: Option<&AdoptionTarget>,
 ) -> PendingStep {
     if record.result.is_some()
         || ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key))
@@ -387,24 +400,29 @@ pub fn pending_step(
         return PendingStep::Wait;
     }
     if record.adopt.is_some() {
-        return match adoptee {
+        return match target {
             None => PendingStep::Wait,
-            Some(Adoptee {
+            Some(AdoptionTarget {
                 taken_by: Some(by), ..
-            }) => PendingStep::Refuse(AdoptionRefused::Taken { by: *by }),
-            Some(Adoptee { known_at: None, .. }) => PendingStep::Refuse(AdoptionRefused::Unknown),
-            Some(Adoptee {
-                known_at: Some(at),
+            }) => PendingStep::RefuseAdoption(AdoptionRefused::AgentTaken { by: *by }),
+            Some(AdoptionTarget {
+                exists_at: None, ..
+            }) => PendingStep::RefuseAdoption(AdoptionRefused::AgentNotFound),
+            Some(AdoptionTarget {
+                exists_at: Some(at),
                 agent_uri,
                 ..
-            }) => PendingStep::Adopt(Box::new(adopted(record, *at, agent_uri))),
+            }) => PendingStep::Adopt(Box::new(with_adopted_agent(record, *at, agent_uri))),
         };
     }
     let (Some(ledger), Some(index)) = (ledger, index) else {
         return PendingStep::Wait;
     };
-    if let Some(witness) = witnesses.iter().find(|witness| witness.stands) {
-        return PendingStep::Adopt(Box::new(finished(record, witness)));
+    if let Some(registration) = registrations
+        .iter()
+        .find(|registration| registration.confirmed)
+    {
+        return PendingStep::Adopt(Box::new(with_result(record, registration)));
     }
     // A second registration after one that reverted is not this version's to decide.
     if record.tombstone.unwrap_or_default() || record.phase == Phase::Reverted {
@@ -412,25 +430,25 @@ pub fn pending_step(
     }
     match is_proven_absent(ledger, index, record.key) {
         true => PendingStep::Allocate,
-        false => PendingStep::Prove,
+        false => PendingStep::AwaitIndex,
     }
 }
 
 /// Rule R11: whether the chain's final logs are proven to hold no registration of the key, as far as the ledger reaches.
 fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> bool {
     let reaches = index
-        .covered()
+        .proven_to()
         .is_some_and(|covered| covered >= ledger.finalized_block);
     reaches && index.owner() == ledger.signer && index.registrations(key).is_empty()
 }
 
-fn adopted(
+fn with_adopted_agent(
     record: &AgentRegistrationSpec,
     (block, block_hash): (u64, B256),
     agent_uri: &str,
 ) -> AgentRegistrationSpec {
     AgentRegistrationSpec {
-        phase: done_phase(record),
+        phase: final_phase(record),
         result: record.adopt.clone().map(|agent_id| RegistrationResult {
             agent_id,
             transaction: None,
@@ -444,7 +462,7 @@ fn adopted(
 
 /// A key that wants a nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate<'a> {
+pub struct AllocationRequest<'a> {
     /// Its record, read after the ledger.
     pub record: &'a AgentRegistrationSpec,
     /// Namespace that pays, unless the agent is shared by several.
@@ -455,13 +473,13 @@ pub struct Candidate<'a> {
 
 /// How much may be under way, and what there is to spend.
 #[derive(Clone, Debug)]
-pub struct Terms<'a> {
+pub struct AllocationBounds<'a> {
     /// Unmined nonces that may be under way at once.
     pub window: usize,
     /// The registry's limits.
-    pub limits: &'a Limits,
+    pub spending: &'a Limits,
     /// What there is to spend.
-    pub purse: Purse,
+    pub budget: Budget,
 }
 
 /// What came of an allocation.
@@ -470,40 +488,51 @@ pub struct Allocation {
     /// The ledger to write, if anybody got a nonce.
     pub ledger: Option<SignerLedgerSpec>,
     /// Who got one.
-    pub bound: Vec<(Nonce, Key)>,
+    pub allocated: Vec<(Nonce, Key)>,
     /// Who did not for lack of money, and of what.
-    pub short: Vec<(Key, Shortage)>,
+    pub shortages: Vec<(Key, Shortage)>,
 }
 
 /// Rule R1: gives nonces to as many candidates as window, capacity and money allow, in one write.
 ///
 /// Records must have been read after this version of the ledger, and the write must be conditional on this version.
 #[must_use]
-pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'_>) -> Allocation {
+pub fn allocate(
+    snapshot: LedgerSnapshot<'_>,
+    requests: &[AllocationRequest<'_>],
+    mut bounds: AllocationBounds<'_>,
+) -> Allocation {
     let mut allocation = Allocation::default();
-    if look.ledger.state != LedgerState::Active || look.ledger.draining {
+    if snapshot.ledger.state != LedgerState::Active || snapshot.ledger.draining {
         return allocation;
     }
-    let unmined = look
+    let unmined = snapshot
         .ledger
         .entries
-        .range(look.sight.counts.latest..)
+        .range(snapshot.account.counts.latest..)
         .count();
-    let end = Nonce(look.ledger.finalized_nonce.0.saturating_add(MAX_UNFINAL));
-    let mut after = look.ledger.clone();
-    for candidate in candidates {
-        let record = candidate.record;
-        let fits = record.is_of(look.ledger.chain_id, look.ledger.signer)
-            && pending_step(Some(&after), record, Some(look.index), &[], None)
+    let end = Nonce(
+        snapshot
+            .ledger
+            .finalized_nonce
+            .0
+            .saturating_add(MAX_UNFINAL),
+    );
+    let mut after = snapshot.ledger.clone();
+    for request in requests {
+        let record = request.record;
+        let fits = record.is_of(snapshot.ledger.chain_id, snapshot.ledger.signer)
+            && pending_step(Some(&after), record, Some(snapshot.index), &[], None)
                 == PendingStep::Allocate;
-        if !fits || unmined + allocation.bound.len() >= terms.window || after.next >= end {
+        if !fits || unmined + allocation.allocated.len() >= bounds.window || after.next >= end {
             continue;
         }
-        if let Err(shortage) = terms
-            .purse
-            .grant(terms.limits, candidate.namespace, candidate.cost)
+        if let Err(shortage) =
+            bounds
+                .budget
+                .reserve(bounds.spending, request.namespace, request.cost)
         {
-            allocation.short.push((record.key, shortage));
+            allocation.shortages.push((record.key, shortage));
             continue;
         }
         let nonce = after.next;
@@ -516,14 +545,14 @@ pub fn allocate(look: Look<'_>, candidates: &[Candidate<'_>], mut terms: Terms<'
         );
         after.registering.insert(record.key, nonce);
         after.next = nonce.next();
-        allocation.bound.push((nonce, record.key));
+        allocation.allocated.push((nonce, record.key));
     }
-    allocation.ledger = (!allocation.bound.is_empty()).then(|| touched(after));
+    allocation.ledger = (!allocation.allocated.is_empty()).then(|| advance_history(after));
     allocation
 }
 
 /// The record of an agent that no offer uses any more, unless it says so already or has a registration under way, which is
-/// finished first. If it has no result, a write of [`touched`] must follow: it makes an allocation fail that has read the
+/// finished first. If it has no result, a write of [`advance_history`] must follow: it makes an allocation fail that has read the
 /// record before. A registration that reverted stays so, or its agent would be registered anew when it is revived.
 #[must_use]
 pub fn retired(
@@ -561,26 +590,26 @@ pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
 /// Rule R5, its second half: the ledger without the entries of registrations whose records have a result, and with the
 /// knowledge that those are final. `blocks` are the blocks of their transactions.
 #[must_use]
-pub fn pruned(
+pub fn without_entries(
     ledger: &SignerLedgerSpec,
     nonces: &BTreeSet<Nonce>,
     blocks: &[u64],
-    sight: &Sight,
+    account: &AccountState,
 ) -> SignerLedgerSpec {
     let mut after = ledger.clone();
     after.entries.retain(|nonce, _| !nonces.contains(nonce));
     after.registering.retain(|_, nonce| !nonces.contains(nonce));
     after.finalized_nonce = after
         .finalized_nonce
-        .max(sight.counts.finalized.min(after.next));
+        .max(account.counts.finalized.min(after.next));
     // Whoever allocates after this write must have looked at the chain at least as far as these transactions.
     after.finalized_block = blocks.iter().copied().fold(after.finalized_block, u64::max);
-    touched(after)
+    advance_history(after)
 }
 
 /// The ledger with nothing changed but its history: a write that makes every allocation under way fail.
 #[must_use]
-pub fn touched(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
+pub fn advance_history(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
     let content = serde_json::to_vec(&ledger).unwrap_or_default();
     SignerLedgerSpec {
         history_hash: keccak256(content),
@@ -591,7 +620,7 @@ pub fn touched(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
 /// Rule R3, its first half: the record with one more attempt, to be stored before it is sent. `covered` is how far the
 /// absence of the key was proven.
 #[must_use]
-pub fn attempted(
+pub fn with_attempt(
     record: &AgentRegistrationSpec,
     attempt: Attempt,
     calldata_hash: B256,
@@ -620,7 +649,7 @@ pub fn attempted(
 /// What reservations a ledger's entries stand for: the worst that each registration under way may still cost, and whose
 /// it is. An entry that nothing was signed for yet counts as the most that one registration may cost.
 #[must_use]
-pub fn reserved(
+pub fn reservations(
     ledger: &SignerLedgerSpec,
     record_of: impl Fn(Key) -> Option<AgentRegistrationSpec>,
     per_registration: u128,

@@ -1,15 +1,17 @@
 //! From an entry to a chain: signs what was bound, and sends what was stored (rules R2, R3 and R7).
 //!
-//! Nothing is signed without a [`Bound`], and nothing is sent that does not say what the record and the ledger say, whoever
+//! Nothing is signed without a [`BoundNonce`], and nothing is sent that does not say what the record and the ledger say, whoever
 //! stored it. Sending again is always allowed, so an answer here decides nothing: evidence does, in [`super::protocol`].
 
 use alloy::primitives::{B256, keccak256};
 
-use super::store::Bound;
+use super::store::BoundNonce;
 use crate::api::{AgentRegistrationSpec, Attempt};
-use crate::chain::rpc::Sent;
-use crate::chain::transaction::{self, Expected, Mismatch, Order};
-use crate::chain::{Endpoint, Fees, Signer, abi};
+use crate::chain::rpc::SendOutcome;
+use crate::chain::transaction::{
+    self, ExpectedTransaction, TransactionMismatch, UnsignedTransaction,
+};
+use crate::chain::{Fees, RpcEndpoint, TransactionSigner, abi};
 use crate::leader::{Leading, NotLeading};
 
 /// Nothing was signed or sent.
@@ -20,7 +22,7 @@ pub enum Error {
     NotLeading(#[from] NotLeading),
     /// What is stored is not what may be sent.
     #[error(transparent)]
-    Mismatch(#[from] Mismatch),
+    Mismatch(#[from] TransactionMismatch),
     /// There is nothing stored.
     #[error("the attempt's signed bytes are not kept any more")]
     Forgotten,
@@ -37,7 +39,7 @@ pub enum Error {
 
 /// A signed attempt, to be stored before it is sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Signed {
+pub struct SignedAttempt {
     /// The attempt.
     pub attempt: Attempt,
     /// Keccak-256 of its calldata.
@@ -49,13 +51,13 @@ pub struct Signed {
 /// # Errors
 /// If record, key and entry do not belong together, or the key does not sign.
 pub fn sign(
-    signer: &Signer,
-    bound: &Bound,
+    signer: &TransactionSigner,
+    bound: &BoundNonce,
     record: &AgentRegistrationSpec,
     agent_uri: &str,
     gas: u64,
     fees: Fees,
-) -> Result<Signed, Error> {
+) -> Result<SignedAttempt, Error> {
     check_owner(bound, record)?;
     if record.result.is_some() {
         return Err(Error::OtherOwner("record"));
@@ -71,7 +73,7 @@ pub fn sign(
     {
         return Err(Error::CalldataChanged);
     }
-    let order = Order {
+    let order = UnsignedTransaction {
         chain_id: bound.chain_id(),
         nonce: bound.nonce(),
         to: record.registry.address,
@@ -80,13 +82,13 @@ pub fn sign(
         fees,
     };
     let attempt = signer.sign(&order).map_err(Error::Signer)?;
-    Ok(Signed {
+    Ok(SignedAttempt {
         attempt,
         calldata_hash,
     })
 }
 
-fn check_owner(bound: &Bound, record: &AgentRegistrationSpec) -> Result<(), Error> {
+fn check_owner(bound: &BoundNonce, record: &AgentRegistrationSpec) -> Result<(), Error> {
     let owner = (record.key, record.chain_id, record.signer);
     if owner == (bound.key(), bound.chain_id(), Some(bound.signer())) {
         Ok(())
@@ -100,16 +102,16 @@ fn check_owner(bound: &Bound, record: &AgentRegistrationSpec) -> Result<(), Erro
 /// # Errors
 /// If it must not be sent. Whatever the endpoint answers is an outcome.
 pub async fn send(
-    endpoint: &Endpoint,
+    endpoint: &RpcEndpoint,
     leading: &Leading,
-    bound: &Bound,
+    bound: &BoundNonce,
     record: &AgentRegistrationSpec,
     attempt: &Attempt,
-) -> Result<Sent, Error> {
+) -> Result<SendOutcome, Error> {
     check_owner(bound, record)?;
     let raw = attempt.raw.as_ref().ok_or(Error::Forgotten)?;
     let calldata_hash = record.calldata_hash.ok_or(Error::OtherOwner("record"))?;
-    let expected = Expected {
+    let expected = ExpectedTransaction {
         chain_id: bound.chain_id(),
         signer: bound.signer(),
         nonce: bound.nonce(),

@@ -1,7 +1,7 @@
 //! Ledgers and records in the API server: read at quorum, written by compare-and-swap.
 //!
 //! It owns the order of reads that the protocol's proof rests on (rule R1): a record counts only if it was read *after* the
-//! ledger, so a record is read through the [`Held`] ledger. It decides nothing, and retries nothing: a conflict means that
+//! ledger, so a record is read through the [`ReadLedger`]. It decides nothing, and retries nothing: a conflict means that
 //! everything known is out of date, and the next turn starts with a read.
 
 use alloy::primitives::Address;
@@ -16,11 +16,11 @@ use crate::leader::Leading;
 
 /// A ledger as the API server had it: answered by a quorum read, or by a write of ours that succeeded.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct ReadLedger {
     ledger: SignerLedger,
 }
 
-impl Held {
+impl ReadLedger {
     /// What it says.
     #[must_use]
     pub fn spec(&self) -> &SignerLedgerSpec {
@@ -35,12 +35,12 @@ impl Held {
 
     /// Proof that a nonce belongs to the registration of a key.
     #[must_use]
-    pub fn bound(&self, nonce: Nonce) -> Option<Bound> {
+    pub fn bound_nonce(&self, nonce: Nonce) -> Option<BoundNonce> {
         match self.spec().entries.get(&nonce) {
             Some(Entry {
                 key: Some(key),
                 operation: Operation::Register,
-            }) => Some(Bound {
+            }) => Some(BoundNonce {
                 nonce,
                 key: *key,
                 chain_id: self.spec().chain_id,
@@ -52,7 +52,7 @@ impl Held {
 }
 
 #[cfg(test)]
-impl Held {
+impl ReadLedger {
     /// A ledger as if it had been read.
     pub(super) fn read(spec: SignerLedgerSpec) -> Self {
         let metadata = ObjectMeta {
@@ -67,16 +67,16 @@ impl Held {
 
 /// Proof that a nonce of an account belongs to the registration of a key: the entry was read back from the API server.
 ///
-/// Nothing is signed without one (rule R2), and nothing but a [`Held`] ledger makes one.
+/// Nothing is signed without one (rule R2), and nothing but a [`ReadLedger`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct BoundNonce {
     nonce: Nonce,
     key: Key,
     chain_id: u64,
     signer: Address,
 }
 
-impl Bound {
+impl BoundNonce {
     /// The nonce.
     #[must_use]
     pub fn nonce(&self) -> Nonce {
@@ -120,12 +120,16 @@ impl Store {
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn hold(&self, chain_id: u64, signer: Address) -> Result<Option<Held>, Error> {
+    pub async fn read_ledger(
+        &self,
+        chain_id: u64,
+        signer: Address,
+    ) -> Result<Option<ReadLedger>, Error> {
         let ledger = self
             .reader
             .ledger(&SignerLedger::name_of(chain_id, signer))
             .await?;
-        Ok(ledger.map(|ledger| Held { ledger }))
+        Ok(ledger.map(|ledger| ReadLedger { ledger }))
     }
 
     /// The record of a key, read after the ledger.
@@ -134,7 +138,7 @@ impl Store {
     /// If the API server does not answer.
     pub async fn record_after(
         &self,
-        _held: &Held,
+        _held: &ReadLedger,
         key: Key,
     ) -> Result<Option<AgentRegistration>, Error> {
         self.reader.record(&key.record_name()).await
@@ -146,7 +150,7 @@ impl Store {
     /// If the API server does not answer.
     pub async fn records_after(
         &self,
-        _held: Option<&Held>,
+        _held: Option<&ReadLedger>,
     ) -> Result<Vec<AgentRegistration>, Error> {
         self.reader.records().await
     }
@@ -159,7 +163,7 @@ impl Store {
         &self,
         leading: &Leading,
         spec: SignerLedgerSpec,
-    ) -> Result<Held, Error> {
+    ) -> Result<ReadLedger, Error> {
         let metadata = ObjectMeta {
             name: Some(SignerLedger::name_of(spec.chain_id, spec.signer)),
             ..ObjectMeta::default()
@@ -168,7 +172,7 @@ impl Store {
             .writer
             .create(leading, &SignerLedger { metadata, spec })
             .await?;
-        Ok(Held { ledger })
+        Ok(ReadLedger { ledger })
     }
 
     /// Replaces a ledger, if nobody has since it was read. What was held is used up, whatever comes of it.
@@ -178,9 +182,9 @@ impl Store {
     pub async fn replace_ledger(
         &self,
         leading: &Leading,
-        held: Held,
+        held: ReadLedger,
         spec: SignerLedgerSpec,
-    ) -> Result<Held, Error> {
+    ) -> Result<ReadLedger, Error> {
         let ledger = self
             .writer
             .replace(
@@ -191,7 +195,7 @@ impl Store {
                 },
             )
             .await?;
-        Ok(Held { ledger })
+        Ok(ReadLedger { ledger })
     }
 
     /// Creates a record. Its name is taken from its key.
@@ -247,15 +251,15 @@ mod tests {
             .into(),
             ..fixtures::ledger()
         };
-        let held = Held::read(spec);
-        let bound = held.bound(Nonce(1)).unwrap();
+        let held = ReadLedger::read(spec);
+        let bound = held.bound_nonce(Nonce(1)).unwrap();
         assert_eq!(
             (bound.nonce(), bound.key(), bound.chain_id()),
             (Nonce(1), key, 31337)
         );
         assert_eq!((bound.signer(), held.uid()), (fixtures::SIGNER, "uid"));
         for nonce in [0, 2, 3, 4] {
-            assert_eq!(held.bound(Nonce(nonce)), None);
+            assert_eq!(held.bound_nonce(Nonce(nonce)), None);
         }
     }
 }

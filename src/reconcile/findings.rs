@@ -148,13 +148,13 @@ mod tests {
             Finding::AdoptionRequired {
                 trace: "a request exists".into(),
             },
-            AdoptionRefused::Unknown.into(),
+            AdoptionRefused::AgentNotFound.into(),
             Finding::OtherAgent {
                 wanted: "1".into(),
                 name: name.clone(),
                 recorded: None,
             },
-            Shortage::Balance {
+            Shortage::InsufficientFunds {
                 balance: 0,
                 needed: 1,
             }
@@ -177,7 +177,7 @@ mod tests {
         let findings = Findings::default();
         let mut changes = findings.changes();
         let offer = |name: &str| ("shop".to_owned(), name.to_owned());
-        let short = Finding::Short(Shortage::Balance {
+        let short = Finding::Short(Shortage::InsufficientFunds {
             balance: 0,
             needed: 1,
         });

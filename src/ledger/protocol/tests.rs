@@ -1,7 +1,7 @@
 //! Every row of the protocol's state machine, and every way in which evidence can fall short.
 
 use super::*;
-use crate::chain::Page;
+use crate::chain::LogPage;
 use crate::ledger::fixtures::*;
 
 const LIMITS: Limits = Limits {
@@ -14,15 +14,15 @@ const LIMITS: Limits = Limits {
 /// What the entry of 'a' at nonce 5 needs.
 fn step_of(
     record: &AgentRegistrationSpec,
-    sight: Sight,
+    account: AccountState,
     evidence: &Evidence,
 ) -> Result<EntryStep, Freeze> {
     let (ledger, index) = (ledger(), index(60, &[]));
     entry_step(
-        Look {
+        LedgerSnapshot {
             ledger: &ledger,
             index: &index,
-            sight: &sight,
+            account: &account,
         },
         Nonce(5),
         Some(record),
@@ -35,27 +35,28 @@ mod the_ledger_as_a_whole {
 
     fn step(
         ledger: Option<&SignerLedgerSpec>,
-        past: &Past,
-        sight: Sight,
+        history: &LedgerHistory,
+        account: AccountState,
     ) -> Result<LedgerStep, Freeze> {
         ledger_step(
-            &place(),
+            &identity(),
             ledger.map(|ledger| (ledger, "uid-1")),
-            past,
-            &sight,
+            history,
+            &account,
         )
     }
 
-    fn marked() -> Past {
-        Past {
+    fn marked() -> LedgerHistory {
+        LedgerHistory {
             marker: Some("uid-1".into()),
-            ..Past::default()
+            ..LedgerHistory::default()
         }
     }
 
     #[test]
     fn without_any_trace_of_another_it_is_created_in_quarantine() {
-        let Ok(LedgerStep::Create(created)) = step(None, &Past::default(), sight(3, 3)) else {
+        let Ok(LedgerStep::Create(created)) = step(None, &LedgerHistory::default(), account(3, 3))
+        else {
             panic!()
         };
         assert_eq!(
@@ -81,23 +82,23 @@ mod the_ledger_as_a_whole {
         let traces = [
             (marked(), Some("uid-1".to_owned())),
             (
-                Past {
-                    attempted: true,
-                    ..Past::default()
+                LedgerHistory {
+                    has_attempts: true,
+                    ..LedgerHistory::default()
                 },
                 None,
             ),
             (
-                Past {
-                    seen: Nonce(1),
-                    ..Past::default()
+                LedgerHistory {
+                    highest_next: Nonce(1),
+                    ..LedgerHistory::default()
                 },
                 None,
             ),
         ];
-        for (past, uid) in traces {
+        for (history, uid) in traces {
             assert_eq!(
-                step(None, &past, sight(0, 0)),
+                step(None, &history, account(0, 0)),
                 Err(Freeze::LedgerLost { uid })
             );
         }
@@ -105,35 +106,38 @@ mod the_ledger_as_a_whole {
 
     #[test]
     fn a_new_one_gets_its_marker_before_anything_else() {
-        let new = created(&place());
+        let new = new_ledger(&identity());
         assert_eq!(
-            step(Some(&new), &Past::default(), sight(0, 0)),
-            Ok(LedgerStep::Mark)
+            step(Some(&new), &LedgerHistory::default(), account(0, 0)),
+            Ok(LedgerStep::WriteMarker)
         );
         assert_eq!(
-            step(Some(&ledger()), &Past::default(), sight(5, 5)),
-            Ok(LedgerStep::Mark),
+            step(Some(&ledger()), &LedgerHistory::default(), account(5, 5)),
+            Ok(LedgerStep::WriteMarker),
             "a restored registry has none"
         );
     }
 
     #[test]
     fn a_marker_that_names_another_one_means_that_that_one_is_lost() {
-        let past = Past {
+        let history = LedgerHistory {
             marker: Some("uid-0".into()),
-            ..Past::default()
+            ..LedgerHistory::default()
         };
         let lost = Err(Freeze::LedgerLost {
             uid: Some("uid-0".into()),
         });
-        assert_eq!(step(Some(&created(&place())), &past, sight(0, 0)), lost);
-        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), lost);
+        assert_eq!(
+            step(Some(&new_ledger(&identity())), &history, account(0, 0)),
+            lost
+        );
+        assert_eq!(step(Some(&ledger()), &history, account(5, 5)), lost);
     }
 
     #[test]
     fn of_a_fresh_wallet_it_becomes_active_at_nonce_zero() {
-        let new = created(&place());
-        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &marked(), sight(0, 0)) else {
+        let new = new_ledger(&identity());
+        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &marked(), account(0, 0)) else {
             panic!()
         };
         assert_eq!(
@@ -149,21 +153,21 @@ mod the_ledger_as_a_whole {
 
     #[test]
     fn of_a_used_wallet_it_becomes_active_only_where_a_person_says_so() {
-        let new = created(&place());
+        let new = new_ledger(&identity());
         let used = Err(Freeze::WalletUsed { count: Nonce(17) });
-        assert_eq!(step(Some(&new), &marked(), sight(17, 17)), used);
+        assert_eq!(step(Some(&new), &marked(), account(17, 17)), used);
         for at in [0, 16, 18] {
-            let past = Past {
-                bootstrap: Some(Nonce(at)),
+            let history = LedgerHistory {
+                bootstrap_nonce: Some(Nonce(at)),
                 ..marked()
             };
-            assert_eq!(step(Some(&new), &past, sight(17, 17)), used);
+            assert_eq!(step(Some(&new), &history, account(17, 17)), used);
         }
-        let past = Past {
-            bootstrap: Some(Nonce(17)),
+        let history = LedgerHistory {
+            bootstrap_nonce: Some(Nonce(17)),
             ..marked()
         };
-        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &past, sight(17, 17)) else {
+        let Ok(LedgerStep::Activate(active)) = step(Some(&new), &history, account(17, 17)) else {
             panic!()
         };
         assert_eq!(
@@ -174,35 +178,38 @@ mod the_ledger_as_a_whole {
 
     #[test]
     fn a_wallet_with_something_under_way_settles_first() {
-        let new = created(&place());
-        let past = Past {
-            bootstrap: Some(Nonce(17)),
+        let new = new_ledger(&identity());
+        let history = LedgerHistory {
+            bootstrap_nonce: Some(Nonce(17)),
             ..marked()
         };
         assert_eq!(
-            step(Some(&new), &past, sight(17, 18)),
-            Ok(LedgerStep::Settle)
+            step(Some(&new), &history, account(17, 18)),
+            Ok(LedgerStep::Wait)
         );
-        let mut waiting = sight(17, 17);
+        let mut waiting = account(17, 17);
         waiting.counts.pending = Nonce(18);
-        assert_eq!(step(Some(&new), &past, waiting), Ok(LedgerStep::Settle));
-        let mut reorganised = sight(17, 16);
+        assert_eq!(step(Some(&new), &history, waiting), Ok(LedgerStep::Wait));
+        let mut reorganised = account(17, 16);
         reorganised.counts.pending = Nonce(17);
-        assert_eq!(step(Some(&new), &past, reorganised), Ok(LedgerStep::Settle));
+        assert_eq!(
+            step(Some(&new), &history, reorganised),
+            Ok(LedgerStep::Wait)
+        );
     }
 
     #[test]
     fn a_new_one_whose_signer_has_attempts_replaces_a_lost_one() {
-        let past = Past {
-            attempted: true,
+        let history = LedgerHistory {
+            has_attempts: true,
             ..marked()
         };
         assert_eq!(
-            step(Some(&created(&place())), &past, sight(0, 0)),
+            step(Some(&new_ledger(&identity())), &history, account(0, 0)),
             Err(Freeze::LedgerLost { uid: None })
         );
         assert_eq!(
-            step(Some(&ledger()), &past, sight(5, 5)),
+            step(Some(&ledger()), &history, account(5, 5)),
             Ok(LedgerStep::Ready),
             "an active one made them itself"
         );
@@ -225,7 +232,7 @@ mod the_ledger_as_a_whole {
                 ..ledger()
             };
             assert_eq!(
-                step(Some(&ledger), &marked(), sight(5, 5)),
+                step(Some(&ledger), &marked(), account(5, 5)),
                 Err(Freeze::Quarantined { reason })
             );
         }
@@ -238,8 +245,8 @@ mod the_ledger_as_a_whole {
             ..ledger()
         };
         assert_eq!(
-            step(Some(&cloned), &marked(), sight(5, 5)),
-            Err(Freeze::Cloned {
+            step(Some(&cloned), &marked(), account(5, 5)),
+            Err(Freeze::LedgerCloned {
                 owner: "other".into()
             })
         );
@@ -251,26 +258,29 @@ mod the_ledger_as_a_whole {
             seen: GENESIS,
             recorded: hash(9),
         };
-        assert_eq!(step(Some(&elsewhere), &marked(), sight(5, 5)), Err(other));
+        assert_eq!(step(Some(&elsewhere), &marked(), account(5, 5)), Err(other));
     }
 
     #[test]
     fn behind_what_this_process_has_seen_it_was_rolled_back() {
-        let past = Past {
-            seen: Nonce(8),
+        let history = LedgerHistory {
+            highest_next: Nonce(8),
             ..marked()
         };
-        let rolled_back = Freeze::RolledBack {
+        let rolled_back = Freeze::LedgerRolledBack {
             next: Nonce(7),
             seen: Nonce(8),
         };
-        assert_eq!(step(Some(&ledger()), &past, sight(5, 5)), Err(rolled_back));
-        let past = Past {
-            seen: Nonce(7),
+        assert_eq!(
+            step(Some(&ledger()), &history, account(5, 5)),
+            Err(rolled_back)
+        );
+        let history = LedgerHistory {
+            highest_next: Nonce(7),
             ..marked()
         };
         assert_eq!(
-            step(Some(&ledger()), &past, sight(5, 5)),
+            step(Some(&ledger()), &history, account(5, 5)),
             Ok(LedgerStep::Ready)
         );
     }
@@ -283,7 +293,7 @@ mod the_ledger_as_a_whole {
         });
         for (finalized, latest, pending) in [(8, 8, 8), (5, 8, 8), (5, 5, 8), (8, 5, 5), (5, 8, 5)]
         {
-            let counts = Counts {
+            let counts = TransactionCounts {
                 finalized: Nonce(finalized),
                 latest: Nonce(latest),
                 pending: Nonce(pending),
@@ -292,16 +302,16 @@ mod the_ledger_as_a_whole {
                 step(
                     Some(&ledger()),
                     &marked(),
-                    Sight {
+                    AccountState {
                         counts,
-                        ..sight(0, 0)
+                        ..account(0, 0)
                     }
                 ),
                 ahead
             );
         }
         assert_eq!(
-            step(Some(&ledger()), &marked(), sight(7, 7)),
+            step(Some(&ledger()), &marked(), account(7, 7)),
             Ok(LedgerStep::Ready)
         );
     }
@@ -313,7 +323,7 @@ mod an_entry {
     #[test]
     fn without_a_signed_transaction_is_signed() {
         assert_eq!(
-            step_of(&record('a'), sight(5, 5), &evidence(&[])),
+            step_of(&record('a'), account(5, 5), &evidence(&[])),
             Ok(EntryStep::Sign)
         );
         let elsewhere = AgentRegistrationSpec {
@@ -321,7 +331,7 @@ mod an_entry {
             ..record('a')
         };
         assert_eq!(
-            step_of(&elsewhere, sight(5, 5), &evidence(&[])),
+            step_of(&elsewhere, account(5, 5), &evidence(&[])),
             Ok(EntryStep::Sign),
             "what was signed for another nonce is dead"
         );
@@ -333,7 +343,7 @@ mod an_entry {
             ..record('a')
         };
         assert_eq!(
-            step_of(&forgotten, sight(5, 5), &evidence(&[])),
+            step_of(&forgotten, account(5, 5), &evidence(&[])),
             Ok(EntryStep::Sign)
         );
     }
@@ -341,7 +351,7 @@ mod an_entry {
     #[test]
     fn is_sent_again_and_again_until_it_is_in_a_block() {
         assert_eq!(
-            step_of(&sent(), sight(5, 5), &evidence(&[])),
+            step_of(&sent(), account(5, 5), &evidence(&[])),
             Ok(EntryStep::Send(attempt(5, 7)))
         );
         let recently = Evidence {
@@ -349,7 +359,7 @@ mod an_entry {
             ..Evidence::default()
         };
         assert_eq!(
-            step_of(&sent(), sight(5, 5), &recently),
+            step_of(&sent(), account(5, 5), &recently),
             Ok(EntryStep::Wait)
         );
         let bumped = AgentRegistrationSpec {
@@ -357,32 +367,33 @@ mod an_entry {
             ..sent()
         };
         assert_eq!(
-            step_of(&bumped, sight(5, 5), &evidence(&[])),
+            step_of(&bumped, account(5, 5), &evidence(&[])),
             Ok(EntryStep::Send(attempt(5, 8)))
         );
     }
 
     #[test]
     fn signed_below_the_market_freezes_until_the_market_falls() {
-        let risen = Sight {
+        let risen = AccountState {
             base_fee: 11,
-            ..sight(5, 5)
+            ..account(5, 5)
         };
-        let below = Freeze::BelowMarket {
+        let below = Freeze::FeeBelowMarket {
             key: key('a'),
             max_fee: 10,
             base_fee: 11,
         };
         assert_eq!(step_of(&sent(), risen, &evidence(&[])), Err(below));
         assert!(
-            step_of(&sent(), sight(5, 5), &evidence(&[])).is_ok(),
+            step_of(&sent(), account(5, 5), &evidence(&[])).is_ok(),
             "the same fee is enough"
         );
     }
 
     #[test]
     fn in_a_block_is_noted_once_and_noted_back_if_the_block_goes() {
-        let Ok(EntryStep::Note(noted)) = step_of(&sent(), sight(5, 6), &included(7, true)) else {
+        let Ok(EntryStep::RecordPhase(noted)) = step_of(&sent(), account(5, 6), &included(7, true))
+        else {
             panic!()
         };
         assert_eq!(
@@ -393,33 +404,35 @@ mod an_entry {
             }
         );
         assert_eq!(
-            step_of(&noted, sight(5, 6), &included(7, true)),
+            step_of(&noted, account(5, 6), &included(7, true)),
             Ok(EntryStep::Wait)
         );
 
         assert_eq!(
-            step_of(&noted, sight(5, 5), &evidence(&[])),
-            Ok(EntryStep::Note(sent()))
+            step_of(&noted, account(5, 5), &evidence(&[])),
+            Ok(EntryStep::RecordPhase(sent()))
         );
     }
 
     #[test]
     fn in_a_block_by_whatever_is_not_ours_or_failed_waits_for_finality() {
         assert_eq!(
-            step_of(&sent(), sight(5, 6), &evidence(&[])),
+            step_of(&sent(), account(5, 6), &evidence(&[])),
             Ok(EntryStep::Wait)
         );
         assert_eq!(
-            step_of(&sent(), sight(5, 6), &included(7, false)),
+            step_of(&sent(), account(5, 6), &included(7, false)),
             Ok(EntryStep::Wait)
         );
     }
 
     #[test]
     fn that_is_final_gets_its_result_first() {
-        let Ok(EntryStep::Finish(finished)) =
-            step_of(&sent(), sight(6, 6), &evidence(&[witness('a', 5)]))
-        else {
+        let Ok(EntryStep::RecordResult(finished)) = step_of(
+            &sent(),
+            account(6, 6),
+            &evidence(&[final_registration('a', 5)]),
+        ) else {
             panic!()
         };
         assert_eq!(finished.result, Some(result(7)));
@@ -427,7 +440,7 @@ mod an_entry {
             (finished.phase, finished.spent_wei),
             (Phase::Registered, Some(Wei(250)))
         );
-        assert_eq!(finished.agent_uri, Some(registration('a').agent_uri));
+        assert_eq!(finished.agent_uri, Some(registered_event('a').agent_uri));
     }
 
     #[test]
@@ -437,9 +450,11 @@ mod an_entry {
             agent_uri: Some("signed".into()),
             ..sent()
         };
-        let Ok(EntryStep::Finish(finished)) =
-            step_of(&spent, sight(6, 6), &evidence(&[witness('a', 5)]))
-        else {
+        let Ok(EntryStep::RecordResult(finished)) = step_of(
+            &spent,
+            account(6, 6),
+            &evidence(&[final_registration('a', 5)]),
+        ) else {
             panic!()
         };
         assert_eq!(
@@ -454,9 +469,11 @@ mod an_entry {
             tombstone: Some(true),
             ..sent()
         };
-        let Ok(EntryStep::Finish(finished)) =
-            step_of(&gone, sight(6, 6), &evidence(&[witness('a', 5)]))
-        else {
+        let Ok(EntryStep::RecordResult(finished)) = step_of(
+            &gone,
+            account(6, 6),
+            &evidence(&[final_registration('a', 5)]),
+        ) else {
             panic!()
         };
         assert_eq!(
@@ -472,11 +489,11 @@ mod an_entry {
             ..sent()
         };
         assert_eq!(
-            step_of(&done, sight(6, 6), &evidence(&[])),
+            step_of(&done, account(6, 6), &evidence(&[])),
             Ok(EntryStep::Prune)
         );
         assert_eq!(
-            step_of(&done, sight(5, 6), &evidence(&[])),
+            step_of(&done, account(5, 6), &evidence(&[])),
             Ok(EntryStep::Wait),
             "this endpoint lags behind"
         );
@@ -484,22 +501,22 @@ mod an_entry {
             result: Some(result(9)),
             ..sent()
         };
-        let misplaced = Err(Freeze::Misplaced {
+        let misplaced = Err(Freeze::RegistrationMisplaced {
             key: key('a'),
             nonce: Nonce(5),
         });
-        assert_eq!(step_of(&adopted, sight(5, 5), &evidence(&[])), misplaced);
+        assert_eq!(step_of(&adopted, account(5, 5), &evidence(&[])), misplaced);
         let by_an_older = AgentRegistrationSpec {
             result: Some(result(7)),
             attempts: vec![attempt(4, 7)],
             ..sent()
         };
         assert_eq!(
-            step_of(&by_an_older, sight(5, 5), &evidence(&[])),
+            step_of(&by_an_older, account(5, 5), &evidence(&[])),
             misplaced
         );
         assert_eq!(
-            step_of(&adopted, sight(6, 6), &evidence(&[])),
+            step_of(&adopted, account(6, 6), &evidence(&[])),
             Ok(EntryStep::Prune),
             "a final nonce can do nothing more"
         );
@@ -507,49 +524,49 @@ mod an_entry {
 
     #[test]
     fn is_finished_by_nothing_less_than_a_standing_registration_by_this_account_at_this_nonce() {
-        let misplaced = Err(Freeze::Misplaced {
+        let misplaced = Err(Freeze::RegistrationMisplaced {
             key: key('a'),
             nonce: Nonce(5),
         });
-        for false_witness in [
-            Witness {
+        for other in [
+            FinalRegistration {
                 nonce: Nonce(4),
-                ..witness('a', 5)
+                ..final_registration('a', 5)
             },
-            Witness {
+            FinalRegistration {
                 sender: STRANGER,
-                ..witness('a', 5)
+                ..final_registration('a', 5)
             },
-            Witness {
-                stands: false,
-                ..witness('a', 5)
+            FinalRegistration {
+                confirmed: false,
+                ..final_registration('a', 5)
             },
         ] {
             assert_eq!(
                 step_of(
                     &sent(),
-                    sight(6, 6),
-                    &evidence(std::slice::from_ref(&false_witness))
+                    account(6, 6),
+                    &evidence(std::slice::from_ref(&other))
                 ),
                 misplaced
             );
-            let both = [false_witness, witness('a', 5)];
+            let both = [other, final_registration('a', 5)];
             assert!(matches!(
-                step_of(&sent(), sight(6, 6), &evidence(&both)),
-                Ok(EntryStep::Finish(_))
+                step_of(&sent(), account(6, 6), &evidence(&both)),
+                Ok(EntryStep::RecordResult(_))
             ));
         }
     }
 
     #[test]
     fn whose_nonce_went_to_something_else_freezes_only_on_positive_knowledge() {
-        let (ledger, sight) = (ledger(), sight(6, 6));
+        let (ledger, account) = (ledger(), account(6, 6));
         let step = |index: &OwnerIndex, evidence: &Evidence| {
             entry_step(
-                Look {
+                LedgerSnapshot {
                     ledger: &ledger,
                     index,
-                    sight: &sight,
+                    account: &account,
                 },
                 Nonce(5),
                 Some(&sent()),
@@ -566,7 +583,7 @@ mod an_entry {
             step(&OwnerIndex::new(SIGNER, 0, U256::ZERO), &nothing),
             Ok(EntryStep::Wait)
         );
-        let foreign = Err(Freeze::ForeignTransaction {
+        let foreign = Err(Freeze::KeyUsedElsewhere {
             nonce: Nonce(5),
             key: key('a'),
         });
@@ -576,7 +593,7 @@ mod an_entry {
             foreign,
             "a success without a log is no registration"
         );
-        let reverted = Err(Freeze::Reverted {
+        let reverted = Err(Freeze::RegistrationReverted {
             key: key('a'),
             transaction: hash(7),
         });
@@ -585,7 +602,7 @@ mod an_entry {
 
     #[test]
     fn without_a_record_or_of_an_unknown_kind_freezes() {
-        let (mut ledger, index, sight) = (ledger(), index(60, &[]), sight(5, 5));
+        let (mut ledger, index, account) = (ledger(), index(60, &[]), account(5, 5));
         ledger.entries.insert(
             Nonce(8),
             Entry {
@@ -600,20 +617,23 @@ mod an_entry {
                 operation: Operation::Filler,
             },
         );
-        let look = Look {
+        let snapshot = LedgerSnapshot {
             ledger: &ledger,
             index: &index,
-            sight: &sight,
+            account: &account,
         };
         let missing = Err(Freeze::RecordMissing {
             key: key('a'),
             nonce: Nonce(5),
         });
-        assert_eq!(entry_step(look, Nonce(5), None, &evidence(&[])), missing);
+        assert_eq!(
+            entry_step(snapshot, Nonce(5), None, &evidence(&[])),
+            missing
+        );
         for nonce in [Nonce(8), Nonce(9), Nonce(10)] {
             let unknown = Err(Freeze::UnknownOperation { nonce });
             assert_eq!(
-                entry_step(look, nonce, Some(&record('c')), &evidence(&[])),
+                entry_step(snapshot, nonce, Some(&record('c')), &evidence(&[])),
                 unknown
             );
         }
@@ -626,9 +646,9 @@ mod a_record_without_an_entry {
     fn step(
         record: &AgentRegistrationSpec,
         index: &OwnerIndex,
-        witnesses: &[Witness],
+        registrations: &[FinalRegistration],
     ) -> PendingStep {
-        pending_step(Some(&ledger()), record, Some(index), witnesses, None)
+        pending_step(Some(&ledger()), record, Some(index), registrations, None)
     }
 
     #[test]
@@ -637,33 +657,38 @@ mod a_record_without_an_entry {
             step(&record('c'), &index(50, &[]), &[]),
             PendingStep::Allocate
         );
-        assert_eq!(step(&record('c'), &index(49, &[]), &[]), PendingStep::Prove);
+        assert_eq!(
+            step(&record('c'), &index(49, &[]), &[]),
+            PendingStep::AwaitIndex
+        );
         assert_eq!(
             step(&record('c'), &OwnerIndex::new(SIGNER, 0, U256::ZERO), &[]),
-            PendingStep::Prove
+            PendingStep::AwaitIndex
         );
         assert_eq!(
             step(&record('c'), &index(50, &['c']), &[]),
-            PendingStep::Prove,
+            PendingStep::AwaitIndex,
             "what is on chain is never minted again"
         );
         let mut others = OwnerIndex::new(STRANGER, 0, U256::ZERO);
         others
-            .extend(Page {
+            .extend(LogPage {
                 from: 0,
                 to: 60,
-                ..Page::default()
+                ..LogPage::default()
             })
             .unwrap();
-        assert!(others.vouch(U256::ZERO));
-        assert_eq!(step(&record('c'), &others, &[]), PendingStep::Prove);
+        assert!(others.verify_balance(U256::ZERO));
+        assert_eq!(step(&record('c'), &others, &[]), PendingStep::AwaitIndex);
     }
 
     #[test]
     fn that_stands_on_chain_is_adopted_whatever_its_nonce() {
-        let PendingStep::Adopt(adopted) =
-            step(&record('c'), &index(60, &['c']), &[witness('c', 2)])
-        else {
+        let PendingStep::Adopt(adopted) = step(
+            &record('c'),
+            &index(60, &['c']),
+            &[final_registration('c', 2)],
+        ) else {
             panic!()
         };
         assert_eq!(adopted.result, Some(result(7)));
@@ -671,13 +696,13 @@ mod a_record_without_an_entry {
             (adopted.phase, adopted.spent_wei),
             (Phase::Registered, Some(Wei(250)))
         );
-        let fallen = Witness {
-            stands: false,
-            ..witness('c', 2)
+        let fallen = FinalRegistration {
+            confirmed: false,
+            ..final_registration('c', 2)
         };
         assert_eq!(
             step(&record('c'), &index(60, &['c']), &[fallen]),
-            PendingStep::Prove
+            PendingStep::AwaitIndex
         );
     }
 
@@ -727,33 +752,33 @@ mod a_record_without_an_entry {
             adopt: Some("12".into()),
             ..record('c')
         };
-        let adoptee = Adoptee {
-            known_at: Some((60, hash(60))),
+        let target = AdoptionTarget {
+            exists_at: Some((60, hash(60))),
             agent_uri: "ipfs://x".into(),
             taken_by: None,
         };
-        let step = |adoptee: Option<&Adoptee>| {
-            pending_step(Some(&ledger()), &named, Some(&index(60, &[])), &[], adoptee)
+        let step = |target: Option<&AdoptionTarget>| {
+            pending_step(Some(&ledger()), &named, Some(&index(60, &[])), &[], target)
         };
         assert_eq!(step(None), PendingStep::Wait);
-        let unknown = Adoptee {
-            known_at: None,
-            ..adoptee.clone()
+        let unknown = AdoptionTarget {
+            exists_at: None,
+            ..target.clone()
         };
         assert_eq!(
             step(Some(&unknown)),
-            PendingStep::Refuse(AdoptionRefused::Unknown)
+            PendingStep::RefuseAdoption(AdoptionRefused::AgentNotFound)
         );
-        let taken = Adoptee {
+        let taken = AdoptionTarget {
             taken_by: Some(key('d')),
-            ..adoptee.clone()
+            ..target.clone()
         };
         assert_eq!(
             step(Some(&taken)),
-            PendingStep::Refuse(AdoptionRefused::Taken { by: key('d') })
+            PendingStep::RefuseAdoption(AdoptionRefused::AgentTaken { by: key('d') })
         );
 
-        let PendingStep::Adopt(adopted) = step(Some(&adoptee)) else {
+        let PendingStep::Adopt(adopted) = step(Some(&target)) else {
             panic!()
         };
         let result = RegistrationResult {
@@ -773,7 +798,7 @@ mod a_record_without_an_entry {
             tombstone: Some(true),
             ..named.clone()
         };
-        let adopted = pending_step(None, &gone, None, &[], Some(&adoptee));
+        let adopted = pending_step(None, &gone, None, &[], Some(&target));
         assert!(matches!(adopted, PendingStep::Adopt(record) if record.phase == Phase::Tombstoned));
     }
 }
@@ -781,52 +806,57 @@ mod a_record_without_an_entry {
 mod an_allocation {
     use super::*;
 
-    fn terms(window: usize) -> Terms<'static> {
-        Terms {
+    fn bounds(window: usize) -> AllocationBounds<'static> {
+        AllocationBounds {
             window,
-            limits: &LIMITS,
-            purse: Purse {
+            spending: &LIMITS,
+            budget: Budget {
                 balance: 10_000,
-                ..Purse::default()
+                ..Budget::default()
             },
         }
     }
 
     fn allocate_to(
         ledger: &SignerLedgerSpec,
-        sight: Sight,
+        account: AccountState,
         records: &[AgentRegistrationSpec],
-        terms: Terms<'_>,
+        bounds: AllocationBounds<'_>,
     ) -> Allocation {
         let index = index(60, &[]);
-        let candidates: Vec<Candidate<'_>> = records
+        let requests: Vec<AllocationRequest<'_>> = records
             .iter()
-            .map(|record| Candidate {
+            .map(|record| AllocationRequest {
                 record,
                 namespace: payer(&record.identity),
                 cost: 100,
             })
             .collect();
         allocate(
-            Look {
+            LedgerSnapshot {
                 ledger,
                 index: &index,
-                sight: &sight,
+                account: &account,
             },
-            &candidates,
-            terms,
+            &requests,
+            bounds,
         )
     }
 
     #[test]
     fn gives_each_candidate_the_next_nonce_in_one_write() {
         let before = ledger();
-        let allocation = allocate_to(&before, sight(5, 5), &[record('c'), record('d')], terms(16));
+        let allocation = allocate_to(
+            &before,
+            account(5, 5),
+            &[record('c'), record('d')],
+            bounds(16),
+        );
         assert_eq!(
-            allocation.bound,
+            allocation.allocated,
             [(Nonce(7), key('c')), (Nonce(8), key('d'))]
         );
-        assert!(allocation.short.is_empty());
+        assert!(allocation.shortages.is_empty());
         let after = allocation.ledger.unwrap();
         assert_eq!((after.next, after.entries.len()), (Nonce(9), 4));
         assert_eq!(after.entries[&Nonce(8)], register('d'));
@@ -842,11 +872,11 @@ mod an_allocation {
     fn gives_a_key_one_nonce_however_often_it_is_asked_for() {
         let twice = allocate_to(
             &ledger(),
-            sight(5, 5),
+            account(5, 5),
             &[record('c'), record('c'), record('a')],
-            terms(16),
+            bounds(16),
         );
-        assert_eq!(twice.bound, [(Nonce(7), key('c'))]);
+        assert_eq!(twice.allocated, [(Nonce(7), key('c'))]);
     }
 
     #[test]
@@ -860,9 +890,9 @@ mod an_allocation {
             (2, 7, 2),
             (0, 7, 0),
         ] {
-            let allocation = allocate_to(&ledger(), sight(5, latest), &all, terms(window));
+            let allocation = allocate_to(&ledger(), account(5, latest), &all, bounds(window));
             assert_eq!(
-                allocation.bound.len(),
+                allocation.allocated.len(),
                 expected,
                 "window {window}, {latest} mined"
             );
@@ -879,11 +909,11 @@ mod an_allocation {
             };
             allocate_to(
                 &ledger,
-                sight(5, 5),
+                account(5, 5),
                 &[record('c'), record('d')],
-                terms(1_000),
+                bounds(1_000),
             )
-            .bound
+            .allocated
             .len()
         };
         assert_eq!((room(5 + 254), room(5 + 255), room(5 + 256)), (2, 1, 0));
@@ -896,8 +926,8 @@ mod an_allocation {
             ..ledger()
         };
         assert!(
-            allocate_to(&ledger, sight(200, 200), &[record('c')], terms(1_000))
-                .bound
+            allocate_to(&ledger, account(200, 200), &[record('c')], bounds(1_000))
+                .allocated
                 .is_empty()
         );
     }
@@ -918,11 +948,11 @@ mod an_allocation {
         };
         let allocation = allocate_to(
             &ledger(),
-            sight(5, 5),
+            account(5, 5),
             &[rotated, watched, done, record('f')],
-            terms(16),
+            bounds(16),
         );
-        assert_eq!(allocation.bound, [(Nonce(7), key('f'))]);
+        assert_eq!(allocation.allocated, [(Nonce(7), key('f'))]);
     }
 
     #[test]
@@ -938,7 +968,7 @@ mod an_allocation {
             },
         ] {
             assert_eq!(
-                allocate_to(&ledger, sight(5, 5), &[record('c')], terms(16)),
+                allocate_to(&ledger, account(5, 5), &[record('c')], bounds(16)),
                 Allocation::default()
             );
         }
@@ -950,9 +980,9 @@ mod an_allocation {
             per_namespace_per_day: Some(100),
             ..LIMITS
         };
-        let purse = Purse {
+        let budget = Budget {
             balance: 250,
-            ..Purse::default()
+            ..Budget::default()
         };
         let elsewhere = AgentRegistrationSpec {
             identity: "other/e".into(),
@@ -965,22 +995,22 @@ mod an_allocation {
         let all = [record('c'), record('d'), elsewhere, shared];
         let allocation = allocate_to(
             &ledger(),
-            sight(5, 5),
+            account(5, 5),
             &all,
-            Terms {
+            AllocationBounds {
                 window: 16,
-                limits: &limits,
-                purse,
+                spending: &limits,
+                budget,
             },
         );
         assert_eq!(
-            allocation.bound,
+            allocation.allocated,
             [(Nonce(7), key('c')), (Nonce(8), key('e'))]
         );
         let short = [
             (
                 key('d'),
-                Shortage::PerNamespacePerDay {
+                Shortage::NamespaceLimitReached {
                     used: 100,
                     limit: 100,
                     needed: 100,
@@ -988,13 +1018,13 @@ mod an_allocation {
             ),
             (
                 key('f'),
-                Shortage::Balance {
+                Shortage::InsufficientFunds {
                     balance: 50,
                     needed: 100,
                 },
             ),
         ];
-        assert_eq!(allocation.short, short);
+        assert_eq!(allocation.shortages, short);
     }
 }
 
@@ -1004,11 +1034,11 @@ mod what_is_written {
     #[test]
     fn pruning_removes_the_entries_and_remembers_that_they_are_final() {
         let before = ledger();
-        let after = pruned(
+        let after = without_entries(
             &before,
             &BTreeSet::from([Nonce(5)]),
             &[40, 58, 57],
-            &sight(6, 6),
+            &account(6, 6),
         );
         assert_eq!(
             after.entries.keys().copied().collect::<Vec<_>>(),
@@ -1025,20 +1055,23 @@ mod what_is_written {
     #[test]
     fn nothing_that_is_final_becomes_less_so_and_nothing_that_was_not_given_away_is_final() {
         let none = BTreeSet::new();
-        let after = pruned(&ledger(), &none, &[10], &sight(3, 3));
+        let after = without_entries(&ledger(), &none, &[10], &account(3, 3));
         assert_eq!(
             (after.finalized_nonce, after.finalized_block),
             (Nonce(5), 50)
         );
         assert_eq!(
-            pruned(&ledger(), &none, &[], &sight(99, 99)).finalized_nonce,
+            without_entries(&ledger(), &none, &[], &account(99, 99)).finalized_nonce,
             Nonce(7)
         );
     }
 
     #[test]
     fn every_write_changes_the_history_even_if_it_changes_nothing_else() {
-        let (once, again) = (touched(ledger()), touched(touched(ledger())));
+        let (once, again) = (
+            advance_history(ledger()),
+            advance_history(advance_history(ledger())),
+        );
         assert_ne!(once.history_hash, again.history_hash);
         assert_eq!(
             SignerLedgerSpec {
@@ -1052,14 +1085,14 @@ mod what_is_written {
         );
         assert_eq!(
             once,
-            touched(ledger()),
+            advance_history(ledger()),
             "and depends on nothing but what is written"
         );
     }
 
     #[test]
     fn an_attempt_is_stored_with_what_it_was_signed_for() {
-        let after = attempted(&record('a'), attempt(5, 7), hash(3), "https://x", Some(60));
+        let after = with_attempt(&record('a'), attempt(5, 7), hash(3), "https://x", Some(60));
         let expected = AgentRegistrationSpec {
             phase: Phase::Sent,
             attempts: vec![attempt(5, 7)],
@@ -1069,7 +1102,7 @@ mod what_is_written {
             ..record('a')
         };
         assert_eq!(after, expected);
-        let again = attempted(&after, attempt(5, 8), hash(3), "https://x", None);
+        let again = with_attempt(&after, attempt(5, 8), hash(3), "https://x", None);
         assert_eq!(again.proven_absent, Some(ProvenAbsent { block: 60 }));
     }
 
@@ -1077,7 +1110,7 @@ mod what_is_written {
     fn the_bytes_of_the_last_eight_attempts_are_kept() {
         let mut after = record('a');
         for number in 0..10 {
-            after = attempted(&after, attempt(5, number), hash(3), "https://x", None);
+            after = with_attempt(&after, attempt(5, number), hash(3), "https://x", None);
         }
         let kept: Vec<bool> = after
             .attempts
@@ -1119,7 +1152,7 @@ mod what_is_written {
                 namespace: None,
             },
         ];
-        assert_eq!(reserved(&ledger(), of, 1_000), expected);
+        assert_eq!(reservations(&ledger(), of, 1_000), expected);
     }
 
     #[test]
@@ -1173,7 +1206,7 @@ mod what_is_written {
 
     #[test]
     fn an_attempt_is_a_trace_of_the_ledger_of_its_own_chain_and_signer() {
-        let here = place();
+        let here = identity();
         assert!(here.has_attempt(&sent()));
         assert!(!here.has_attempt(&record('a')), "nothing was signed");
         let elsewhere = AgentRegistrationSpec {

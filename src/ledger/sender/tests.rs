@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{Entry, Key, Nonce, Operation, SignerLedgerSpec};
 use crate::leader::Fence;
-use crate::ledger::Held;
+use crate::ledger::ReadLedger;
 use crate::metrics::Metrics;
 use crate::registration::fixtures;
 
@@ -27,8 +27,8 @@ const FEES: Fees = Fees {
     tip: 2,
 };
 
-fn signer() -> Signer {
-    Signer::new(KEY, ADDRESS).unwrap()
+fn signer() -> TransactionSigner {
+    TransactionSigner::new(KEY, ADDRESS).unwrap()
 }
 
 /// The record of `shop/chat`, which waits for its transaction.
@@ -40,7 +40,7 @@ fn record() -> AgentRegistrationSpec {
 }
 
 /// Proof that nonce 5 of an account was given to a key.
-fn bound_to(key: Key, signer: Address) -> Bound {
+fn bound_to(key: Key, signer: Address) -> BoundNonce {
     let ledger = SignerLedgerSpec {
         chain_id: 84532,
         signer,
@@ -55,24 +55,24 @@ fn bound_to(key: Key, signer: Address) -> Bound {
         registering: [(key, Nonce(5))].into(),
         ..crate::ledger::fixtures::ledger()
     };
-    Held::read(ledger).bound(Nonce(5)).unwrap()
+    ReadLedger::read(ledger).bound_nonce(Nonce(5)).unwrap()
 }
 
-fn bound() -> Bound {
+fn bound() -> BoundNonce {
     bound_to(record().key, ADDRESS)
 }
 
 fn signed(
-    signer: &Signer,
-    bound: &Bound,
+    signer: &TransactionSigner,
+    bound: &BoundNonce,
     record: &AgentRegistrationSpec,
-) -> Result<Signed, String> {
+) -> Result<SignedAttempt, String> {
     sign(signer, bound, record, URI, 200_000, FEES).map_err(|error| error.to_string())
 }
 
 /// The record with its attempt stored.
 fn stored() -> (AgentRegistrationSpec, Attempt) {
-    let Signed {
+    let SignedAttempt {
         attempt,
         calldata_hash,
     } = signed(&signer(), &bound(), &record()).unwrap();
@@ -86,11 +86,11 @@ fn stored() -> (AgentRegistrationSpec, Attempt) {
 
 #[test]
 fn what_is_signed_is_what_the_nonce_was_given_for() {
-    let Signed {
+    let SignedAttempt {
         attempt,
         calldata_hash,
     } = signed(&signer(), &bound(), &record()).unwrap();
-    let expected = Expected {
+    let expected = ExpectedTransaction {
         chain_id: 84532,
         signer: ADDRESS,
         nonce: Nonce(5),
@@ -160,7 +160,7 @@ fn nothing_is_signed_for_a_record_that_the_nonce_does_not_belong_to() {
             "{what}"
         );
     }
-    let other = Signer::new(OTHER_KEY, OTHER_ADDRESS).unwrap();
+    let other = TransactionSigner::new(OTHER_KEY, OTHER_ADDRESS).unwrap();
     let refused = signed(&other, &bound(), &record()).unwrap_err();
     assert_eq!(
         refused,
@@ -181,7 +181,7 @@ fn calldata_that_was_signed_once_is_never_signed_otherwise() {
 
 /// An endpoint that takes everything, and what it was sent.
 struct Node {
-    endpoint: Endpoint,
+    endpoint: RpcEndpoint,
     received: Arc<Mutex<Vec<Value>>>,
 }
 
@@ -201,17 +201,17 @@ impl Node {
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self {
-            endpoint: Endpoint::new(&url, Metrics::new("lease").unwrap().chain).unwrap(),
+            endpoint: RpcEndpoint::new(&url, Metrics::new("lease").unwrap().chain).unwrap(),
             received,
         }
     }
 
     async fn send(
         &self,
-        bound: &Bound,
+        bound: &BoundNonce,
         record: &AgentRegistrationSpec,
         attempt: &Attempt,
-    ) -> Result<Sent, Error> {
+    ) -> Result<SendOutcome, Error> {
         let leading = Fence::always_open().leading().unwrap();
         send(&self.endpoint, &leading, bound, record, attempt).await
     }
@@ -228,7 +228,7 @@ async fn stored_bytes_are_sent_as_they_are_and_as_often_as_asked() {
     for _ in 0..2 {
         assert_eq!(
             node.send(&bound(), &record, &attempt).await.unwrap(),
-            Sent::Accepted
+            SendOutcome::Accepted
         );
     }
     assert_eq!(node.received(), vec![json!([attempt.raw]); 2]);

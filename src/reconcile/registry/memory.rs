@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use alloy::primitives::{Address, B256};
 
 use crate::api::{Key, Nonce};
-use crate::chain::scan::Step;
+use crate::chain::scan::ScanStep;
 use crate::ledger::index::OwnerIndex;
 use crate::reconcile::findings::OfferName;
 
@@ -38,7 +38,7 @@ pub(super) struct IndexOf {
 #[derive(Debug, Default)]
 pub struct Memory {
     /// The owner-log index, and the step in which it grows.
-    pub(super) index: Option<(IndexOf, Arc<OwnerIndex>, Step)>,
+    pub(super) index: Option<(IndexOf, Arc<OwnerIndex>, ScanStep)>,
     /// Highest `next` seen of each account's ledger.
     pub(super) seen: HashMap<(u64, Address), Nonce>,
     /// The latest block when each transaction was last sent.

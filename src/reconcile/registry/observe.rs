@@ -19,14 +19,17 @@ use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key,
     Nonce,
 };
-use crate::chain::scan::Step;
-use crate::chain::{Block, Endpoint, Market, RpcError, Signer, abi};
+use crate::chain::scan::ScanStep;
+use crate::chain::{Block, FeeMarket, RpcEndpoint, RpcError, TransactionSigner, abi};
 use crate::cluster;
-use crate::ledger::evidence::{Adoptee, Evidence, Inclusion, Look, Past, Place, Sight, Witness};
+use crate::ledger::evidence::{
+    AccountState, AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerHistory,
+    LedgerIdentity, LedgerSnapshot,
+};
 use crate::ledger::index::OwnerIndex;
 use crate::ledger::money::Limits;
 use crate::ledger::protocol::{LedgerStep, ledger_step};
-use crate::ledger::{Freeze, Held};
+use crate::ledger::{Freeze, ReadLedger};
 use crate::reconcile::Context;
 use crate::registration::identity::{self, address_of};
 use crate::registration::standing::Standing;
@@ -56,9 +59,9 @@ pub(super) struct Site {
     pub(super) chain_id: u64,
     pub(super) address: Address,
     /// The endpoint that answers; the first one until one has.
-    pub(super) endpoint: Endpoint,
-    others: Vec<Endpoint>,
-    pub(super) signer: Option<Signer>,
+    pub(super) endpoint: RpcEndpoint,
+    others: Vec<RpcEndpoint>,
+    pub(super) signer: Option<TransactionSigner>,
     pub(super) limits: Limits,
     bootstrap: Option<Nonce>,
 }
@@ -69,7 +72,7 @@ impl Site {
             chain_id: self.chain_id,
             registry: self.address,
             code_hash: chain.code_hash,
-            signer: self.signer.as_ref().map(Signer::address),
+            signer: self.signer.as_ref().map(TransactionSigner::address),
         }
     }
 
@@ -144,7 +147,7 @@ pub(super) async fn site(
 async fn resolve(
     context: &Context,
     endpoint: &EndpointSpec,
-) -> Result<Result<Endpoint, Trouble>, cluster::Error> {
+) -> Result<Result<RpcEndpoint, Trouble>, cluster::Error> {
     let unknown = |message: String| Ok(Err(Trouble::EndpointUnknown(message)));
     let url = match (&endpoint.url, &endpoint.url_from) {
         (Some(url), _) => url.clone(),
@@ -160,7 +163,7 @@ async fn resolve(
         },
         (None, None) => return unknown("an endpoint has neither url nor urlFrom".to_owned()),
     };
-    match Endpoint::new(&url, context.metrics.chain.clone()) {
+    match RpcEndpoint::new(&url, context.metrics.chain.clone()) {
         Ok(endpoint) => Ok(Ok(endpoint)),
         Err(error) => unknown(format!("an endpoint cannot be used: {error}")),
     }
@@ -169,7 +172,7 @@ async fn resolve(
 async fn signer(
     context: &Context,
     registry: &IdentityRegistry,
-) -> Result<Result<Option<Signer>, Trouble>, cluster::Error> {
+) -> Result<Result<Option<TransactionSigner>, Trouble>, cluster::Error> {
     let Some(first) = registry.spec.signers.first() else {
         return Ok(Ok(None));
     };
@@ -178,7 +181,7 @@ async fn signer(
         return Ok(Err(Trouble::SignerMissing { secret, key }));
     };
     let address = first.address.parse().unwrap_or_default();
-    Ok(Signer::new(&key, address)
+    Ok(TransactionSigner::new(&key, address)
         .map(Some)
         .map_err(|error| Trouble::SignerKey {
             address: first.address.clone(),
@@ -189,7 +192,7 @@ async fn signer(
 /// The chain at one look.
 #[derive(Debug)]
 pub(super) struct Chain {
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: RpcEndpoint,
     pub(super) genesis_hash: B256,
     pub(super) latest: Block,
     pub(super) finalized: Block,
@@ -201,9 +204,9 @@ pub(super) struct Chain {
 /// The signer's account at that look.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
-    pub(super) sight: Sight,
+    pub(super) account_state: AccountState,
     pub(super) balance: u128,
-    pub(super) market: Market,
+    pub(super) market: FeeMarket,
 }
 
 /// Looks at the chain through the first endpoint that answers.
@@ -251,13 +254,13 @@ pub(super) async fn chain(
             if endpoint.code_hash(address).await?.is_some() {
                 return Ok(Err(Unverified::SignerHasCode { address }));
             }
-            let sight = sight(endpoint, address, &latest, &finalized).await?;
+            let account_state = account_state(endpoint, address, &latest, &finalized).await?;
             let (balance, market) = (
                 endpoint.balance(address).await?,
-                endpoint.market(&latest).await?,
+                endpoint.fee_market(&latest).await?,
             );
             Some(Account {
-                sight,
+                account_state,
                 balance,
                 market,
             })
@@ -279,14 +282,16 @@ pub(super) async fn chain(
     Ok(Ok(chain))
 }
 
-async fn sight(
-    endpoint: &Endpoint,
+async fn account_state(
+    endpoint: &RpcEndpoint,
     account: Address,
     latest: &Block,
     finalized: &Block,
-) -> Result<Sight, RpcError> {
-    let counts = endpoint.counts(account, finalized.number).await?;
-    Ok(Sight {
+) -> Result<AccountState, RpcError> {
+    let counts = endpoint
+        .transaction_counts(account, finalized.number)
+        .await?;
+    Ok(AccountState {
         counts,
         finalized_block: finalized.number,
         base_fee: latest.base_fee,
@@ -308,7 +313,7 @@ async fn index(
     };
     if memory.index.as_ref().is_none_or(|(known, ..)| *known != of) {
         let index = empty_index(site, chain, owner).await?;
-        memory.index = Some((of, Arc::new(index), Step::default()));
+        memory.index = Some((of, Arc::new(index), ScanStep::default()));
     }
     let Some((_, index, step)) = &mut memory.index else {
         return Ok(());
@@ -319,23 +324,23 @@ async fn index(
         if begun.elapsed() > SCAN_BUDGET {
             return Ok(());
         }
-        match chain.endpoint.page(site.address, owner, from, to).await {
+        match chain.endpoint.log_page(site.address, owner, from, to).await {
             Ok(page) => {
-                *step = step.answered();
+                *step = step.grown();
                 // A page is asked for from where the index ends, so it cannot leave a gap.
                 let _ = index.extend(page);
             }
-            Err(error @ RpcError::Refused { .. }) => *step = step.refused().ok_or(error)?,
+            Err(error @ RpcError::RpcRefused { .. }) => *step = step.halved().ok_or(error)?,
             Err(error) => return Err(error),
         }
     }
     let last = index
         .next_block()
         .checked_sub(1)
-        .filter(|last| index.covered() != Some(*last));
+        .filter(|last| index.proven_to() != Some(*last));
     if let Some(last) = last {
         let balance = chain.endpoint.balance_of(site.address, owner, last).await?;
-        if !index.vouch(balance) {
+        if !index.verify_balance(balance) {
             // Logs are missing: an endpoint left some out. Only a new reading can tell.
             memory.index = None;
         }
@@ -352,21 +357,21 @@ async fn empty_index(site: &Site, chain: &Chain, owner: Address) -> Result<Owner
     match chain.endpoint.balance_of(site.address, owner, before).await {
         Ok(held) => Ok(OwnerIndex::new(owner, first, held)),
         // There was no registry yet.
-        Err(RpcError::Incomplete { .. }) => Ok(OwnerIndex::new(owner, first, U256::ZERO)),
+        Err(RpcError::RpcIncomplete { .. }) => Ok(OwnerIndex::new(owner, first, U256::ZERO)),
         // The state of that block is forgotten: everything is read.
-        Err(RpcError::Refused { .. }) => Ok(OwnerIndex::new(owner, 0, U256::ZERO)),
+        Err(RpcError::RpcRefused { .. }) => Ok(OwnerIndex::new(owner, 0, U256::ZERO)),
         Err(error) => Err(error),
     }
 }
 
 /// First block in which the account can have done anything: it sends nothing while its count is zero. An endpoint that has
 /// forgotten old states cannot tell; then everything is read.
-async fn first_use(endpoint: &Endpoint, account: Address, finalized: &Block) -> u64 {
+async fn first_use(endpoint: &RpcEndpoint, account: Address, finalized: &Block) -> u64 {
     let (mut unused, mut used) = (0, finalized.number + 1);
     while unused + 1 < used {
         let middle = unused + (used - unused) / 2;
         match endpoint
-            .count_at(account, BlockNumberOrTag::Number(middle))
+            .transaction_count_at(account, BlockNumberOrTag::Number(middle))
             .await
         {
             Ok(Nonce(0)) => unused = middle,
@@ -437,10 +442,10 @@ pub(super) enum View {
     /// The registry has no signer.
     Watching {
         records: Vec<AgentRegistration>,
-        adoptees: BTreeMap<Key, Adoptee>,
+        adoption_targets: BTreeMap<Key, AdoptionTarget>,
     },
     /// The ledger as a whole needs something first.
-    Unready(Box<(LedgerStep, Option<Held>)>),
+    Unready(Box<(LedgerStep, Option<ReadLedger>)>),
     /// The ledger may be used.
     Ready(Box<Ready>),
 }
@@ -448,16 +453,16 @@ pub(super) enum View {
 /// A ledger that may be used.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) held: Held,
-    pub(super) sight: Sight,
+    pub(super) held: ReadLedger,
+    pub(super) account_state: AccountState,
     pub(super) index: Arc<OwnerIndex>,
     /// Every record if `census`, else those of the entries.
     pub(super) records: BTreeMap<Key, AgentRegistration>,
     pub(super) census: bool,
     pub(super) evidence: BTreeMap<Nonce, Evidence>,
     /// Final registrations of keys that have no entry.
-    pub(super) witnesses: BTreeMap<Key, Vec<Witness>>,
-    pub(super) adoptees: BTreeMap<Key, Adoptee>,
+    pub(super) registrations: BTreeMap<Key, Vec<FinalRegistration>>,
+    pub(super) adoption_targets: BTreeMap<Key, AdoptionTarget>,
     /// First block of the last 24 hours.
     pub(super) day: u64,
 }
@@ -476,11 +481,14 @@ pub(super) async fn ledger(
         } else {
             Vec::new()
         };
-        let adoptees = adoptees(site, chain, &records).await?;
-        return Ok(Ok(View::Watching { records, adoptees }));
+        let adoption_targets = adoption_targets(site, chain, &records).await?;
+        return Ok(Ok(View::Watching {
+            records,
+            adoption_targets,
+        }));
     };
     let address = signer.address();
-    let held = context.store.hold(site.chain_id, address).await?;
+    let held = context.store.read_ledger(site.chain_id, address).await?;
     let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&site.name).await?;
     // Money is spent by the spec that stands, not by a copy that may be older: it may have been taken back since.
     if registry
@@ -501,36 +509,36 @@ pub(super) async fn ledger(
         (held, _) => by_key(context.store.records_after(held.as_ref()).await?),
     };
     // A ledger may be born only on counts that were read after its marker.
-    let sight = if active {
-        account.sight
+    let account_state = if active {
+        account.account_state
     } else {
-        sight(&chain.endpoint, address, &chain.latest, &chain.finalized).await?
+        account_state(&chain.endpoint, address, &chain.latest, &chain.finalized).await?
     };
-    let place = Place {
+    let identity = LedgerIdentity {
         chain_id: site.chain_id,
         genesis_hash: chain.genesis_hash,
         signer: address,
         cluster_uid: context.cluster_uid.clone(),
     };
-    let past = Past {
+    let history = LedgerHistory {
         marker: registry
             .as_ref()
             .and_then(|registry| marker(registry, address)),
-        attempted: records
+        has_attempts: records
             .values()
-            .any(|record| place.has_attempt(&record.spec)),
-        bootstrap: site.bootstrap,
-        seen: memory
+            .any(|record| identity.has_attempt(&record.spec)),
+        bootstrap_nonce: site.bootstrap,
+        highest_next: memory
             .seen
             .get(&(site.chain_id, address))
             .copied()
             .unwrap_or_default(),
     };
     let step = ledger_step(
-        &place,
+        &identity,
         held.as_ref().map(|held| (held.spec(), held.uid())),
-        &past,
-        &sight,
+        &history,
+        &account_state,
     );
     let held = match (step, held) {
         (Err(freeze), _) => return Ok(Err(freeze)),
@@ -541,31 +549,28 @@ pub(super) async fn ledger(
         .seen
         .insert((site.chain_id, address), held.spec().next);
     let Some(index) = memory.index.as_ref().map(|(_, index, _)| Arc::clone(index)) else {
-        return Ok(Ok(View::Unready(Box::new((
-            LedgerStep::Settle,
-            Some(held),
-        )))));
+        return Ok(Ok(View::Unready(Box::new((LedgerStep::Wait, Some(held))))));
     };
-    let look = Look {
+    let snapshot = LedgerSnapshot {
         ledger: held.spec(),
         index: &index,
-        sight: &sight,
+        account: &account_state,
     };
-    let evidence = evidence(site, chain, look, &records, memory).await?;
-    let mut witnesses = BTreeMap::new();
+    let evidence = evidence(site, chain, snapshot, &records, memory).await?;
+    let mut registrations = BTreeMap::new();
     let pending = records
         .values()
         .filter(|record| site.has(&record.spec) && record.spec.result.is_none());
     for key in pending
         .map(|record| record.spec.key)
-        .filter(|key| !look.ledger.registering.contains_key(key))
+        .filter(|key| !snapshot.ledger.registering.contains_key(key))
     {
-        let found = witnesses_of(site, chain, &index, key).await?;
+        let found = final_registrations_of(site, chain, &index, key).await?;
         if !found.is_empty() {
-            witnesses.insert(key, found);
+            registrations.insert(key, found);
         }
     }
-    let adoptees = adoptees(site, chain, records.values()).await?;
+    let adoption_targets = adoption_targets(site, chain, records.values()).await?;
     let day = if census {
         day(chain, memory).await?
     } else {
@@ -573,13 +578,13 @@ pub(super) async fn ledger(
     };
     Ok(Ok(View::Ready(Box::new(Ready {
         held,
-        sight,
+        account_state,
         index,
         records,
         census,
         evidence,
-        witnesses,
-        adoptees,
+        registrations,
+        adoption_targets,
         day,
     }))))
 }
@@ -605,7 +610,7 @@ fn adopting(context: &Context, site: &Site) -> bool {
 
 async fn entries_records(
     context: &Context,
-    held: &Held,
+    held: &ReadLedger,
 ) -> Result<BTreeMap<Key, AgentRegistration>, cluster::Error> {
     let keys: BTreeSet<Key> = held
         .spec()
@@ -641,13 +646,13 @@ fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
 async fn evidence(
     site: &Site,
     chain: &Chain,
-    look: Look<'_>,
+    snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     memory: &Memory,
 ) -> Result<BTreeMap<Nonce, Evidence>, RpcError> {
     let mut all = BTreeMap::new();
-    let counts = look.sight.counts;
-    for (nonce, entry) in &look.ledger.entries {
+    let counts = snapshot.account.counts;
+    for (nonce, entry) in &snapshot.ledger.entries {
         let Some(record) = entry
             .key
             .and_then(|key| records.get(&key))
@@ -666,9 +671,10 @@ async fn evidence(
             continue;
         }
         if *nonce < counts.finalized {
-            evidence.witnesses = witnesses_of(site, chain, look.index, record.key).await?;
+            evidence.registrations =
+                final_registrations_of(site, chain, snapshot.index, record.key).await?;
         }
-        if *nonce < counts.latest && evidence.witnesses.is_empty() {
+        if *nonce < counts.latest && evidence.registrations.is_empty() {
             for attempt in attempts() {
                 if let Some(receipt) = chain.endpoint.receipt(attempt.hash).await? {
                     evidence.included = Some(Inclusion {
@@ -687,51 +693,51 @@ async fn evidence(
 }
 
 /// Everything that proves whose a key's final registrations are.
-async fn witnesses_of(
+async fn final_registrations_of(
     site: &Site,
     chain: &Chain,
     index: &OwnerIndex,
     key: Key,
-) -> Result<Vec<Witness>, RpcError> {
-    let mut witnesses = Vec::new();
-    for registration in index.registrations(key) {
-        let transaction = chain.endpoint.transaction(registration.transaction).await?;
-        let receipt = chain.endpoint.receipt(registration.transaction).await?;
+) -> Result<Vec<FinalRegistration>, RpcError> {
+    let mut registrations = Vec::new();
+    for event in index.registrations(key) {
+        let transaction = chain.endpoint.transaction(event.transaction).await?;
+        let receipt = chain.endpoint.receipt(event.transaction).await?;
         let (Some((sender, nonce)), Some(receipt)) = (transaction, receipt) else {
             let what = "a transaction whose log it has";
-            return Err(RpcError::Incomplete {
+            return Err(RpcError::RpcIncomplete {
                 call: "eth_getTransactionByHash",
                 what,
             });
         };
         let owner = chain
             .endpoint
-            .owner_of(site.address, registration.agent_id, chain.finalized.number)
+            .owner_of(site.address, event.agent_id, chain.finalized.number)
             .await?;
-        witnesses.push(Witness {
-            registration: registration.clone(),
+        registrations.push(FinalRegistration {
+            event: event.clone(),
             sender,
             nonce,
-            stands: receipt.succeeded && owner.is_some(),
+            confirmed: receipt.succeeded && owner.is_some(),
             cost: receipt.cost,
         });
     }
-    Ok(witnesses)
+    Ok(registrations)
 }
 
 /// What is known of agents that are to be adopted.
-async fn adoptees<'a>(
+async fn adoption_targets<'a>(
     site: &Site,
     chain: &Chain,
     records: impl IntoIterator<Item = &'a AgentRegistration> + Clone,
-) -> Result<BTreeMap<Key, Adoptee>, RpcError> {
+) -> Result<BTreeMap<Key, AdoptionTarget>, RpcError> {
     let ours = || {
         records
             .clone()
             .into_iter()
             .filter(|record| site.has(&record.spec))
     };
-    let mut adoptees = BTreeMap::new();
+    let mut adoption_targets = BTreeMap::new();
     for record in ours().filter(|record| record.spec.result.is_none()) {
         let Some(agent_id) = record.spec.adopt.as_deref().and_then(abi::agent_id) else {
             continue;
@@ -752,17 +758,17 @@ async fn adoptees<'a>(
         };
         let agent_uri = uri.unwrap_or_default();
         let taken_by = taken_by(record, agent_id, &agent_uri, ours());
-        let known_at = known.then_some((block, chain.finalized.hash));
-        adoptees.insert(
+        let exists_at = known.then_some((block, chain.finalized.hash));
+        adoption_targets.insert(
             record.spec.key,
-            Adoptee {
-                known_at,
+            AdoptionTarget {
+                exists_at,
                 agent_uri,
                 taken_by,
             },
         );
     }
-    Ok(adoptees)
+    Ok(adoption_targets)
 }
 
 /// First block of the last 24 hours, by the chain's own time.
@@ -785,7 +791,7 @@ async fn day(chain: &Chain, memory: &mut Memory) -> Result<u64, RpcError> {
             Some(block) if block.timestamp < since => before = middle + 1,
             Some(_) => within = middle,
             None => {
-                return Err(RpcError::Incomplete {
+                return Err(RpcError::RpcIncomplete {
                     call: "eth_getBlockByNumber",
                     what: "a block below the latest",
                 });

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{AgentRegistration, AgentRegistrationSpec, Attempt, Key, Nonce, Phase};
 use crate::ledger::Freeze;
-use crate::ledger::evidence::{Evidence, Look};
-use crate::ledger::money::Purse;
+use crate::ledger::evidence::{Evidence, LedgerSnapshot};
+use crate::ledger::money::Budget;
 use crate::ledger::protocol::{self, EntryStep, Reservation, entry_step, payer};
 
 /// What the entries of a ledger need.
@@ -39,7 +39,7 @@ pub enum Spend {
 /// this one's logs; what is stored for them is sent all the same, since a nonce that stands still blocks all after it.
 #[must_use]
 pub fn entries(
-    look: Look<'_>,
+    snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     evidence: &BTreeMap<Nonce, Evidence>,
     is_ours: impl Fn(&AgentRegistrationSpec) -> bool,
@@ -47,17 +47,17 @@ pub fn entries(
 ) -> Steps {
     let mut steps = Steps::default();
     let nothing = Evidence::default();
-    for (nonce, entry) in &look.ledger.entries {
+    for (nonce, entry) in &snapshot.ledger.entries {
         let record = entry
             .key
             .and_then(|key| records.get(&key))
             .map(|record| &record.spec);
         let foreign = record.is_some_and(|record| !is_ours(record));
-        if foreign && *nonce < look.sight.counts.latest {
+        if foreign && *nonce < snapshot.account.counts.latest {
             continue;
         }
         match entry_step(
-            look,
+            snapshot,
             *nonce,
             record,
             evidence.get(nonce).unwrap_or(&nothing),
@@ -70,8 +70,8 @@ pub fn entries(
                 let block = record.and_then(|record| Some(record.result.as_ref()?.block));
                 steps.prune.insert(*nonce, block);
             }
-            Ok(EntryStep::Finish(spec)) => steps.finish.push((spec.key, spec)),
-            Ok(EntryStep::Note(spec)) => steps.note.push((spec.key, spec)),
+            Ok(EntryStep::RecordResult(spec)) => steps.finish.push((spec.key, spec)),
+            Ok(EntryStep::RecordPhase(spec)) => steps.note.push((spec.key, spec)),
             Ok(EntryStep::Sign) if foreign => {}
             Ok(EntryStep::Sign) => {
                 steps.spend.insert(*nonce, Spend::Sign);
@@ -82,19 +82,23 @@ pub fn entries(
         }
     }
     if steps.freeze.is_some() || !may_spend {
-        hold_back(&mut steps, look, records);
+        hold_back(&mut steps, snapshot, records);
     }
     steps
 }
 
 /// Drops what would spend, and notes which records own a nonce that nothing was signed for yet.
-fn hold_back(steps: &mut Steps, look: Look<'_>, records: &BTreeMap<Key, AgentRegistration>) {
+fn hold_back(
+    steps: &mut Steps,
+    snapshot: LedgerSnapshot<'_>,
+    records: &BTreeMap<Key, AgentRegistration>,
+) {
     let held_back = std::mem::take(&mut steps.spend);
     let unsigned = held_back
         .iter()
         .filter(|(_, spend)| **spend == Spend::Sign)
         .map(|(nonce, _)| nonce);
-    let keys = unsigned.filter_map(|nonce| look.ledger.entries.get(nonce)?.key);
+    let keys = unsigned.filter_map(|nonce| snapshot.ledger.entries.get(nonce)?.key);
     let pending = keys
         .filter_map(|key| records.get(&key))
         .filter(|record| record.spec.phase == Phase::Pending);
@@ -112,14 +116,14 @@ fn hold_back(steps: &mut Steps, look: Look<'_>, records: &BTreeMap<Key, AgentReg
 /// What the records of an account say was spent from a block on, and who paid.
 #[must_use]
 pub fn spent<'a>(
-    look: Look<'_>,
+    snapshot: LedgerSnapshot<'_>,
     records: impl IntoIterator<Item = &'a AgentRegistration>,
     from_block: u64,
 ) -> Vec<(Option<&'a str>, u128)> {
     let of_account = records
         .into_iter()
         .map(|record| &record.spec)
-        .filter(|record| record.is_of(look.ledger.chain_id, look.ledger.signer));
+        .filter(|record| record.is_of(snapshot.ledger.chain_id, snapshot.ledger.signer));
     let recent = of_account.filter(|record| {
         record
             .result
@@ -139,40 +143,40 @@ pub fn spent<'a>(
 /// What there is to spend: the balance without what unmined transactions may take, and the day without what was spent in it
 /// or is reserved.
 #[must_use]
-pub fn purse(
-    look: Look<'_>,
+pub fn budget(
+    snapshot: LedgerSnapshot<'_>,
     balance: u128,
     spent: &[(Option<&str>, u128)],
     reservations: &[Reservation],
-) -> Purse {
+) -> Budget {
     let unmined = reservations
         .iter()
-        .filter(|reservation| reservation.nonce >= look.sight.counts.latest);
+        .filter(|reservation| reservation.nonce >= snapshot.account.counts.latest);
     let taken = unmined
         .map(|reservation| reservation.amount)
         .fold(0, u128::saturating_add);
-    let mut purse = Purse {
+    let mut budget = Budget {
         balance: balance.saturating_sub(taken),
-        ..Purse::default()
+        ..Budget::default()
     };
     spent
         .iter()
-        .for_each(|(namespace, amount)| purse.use_up(*namespace, *amount));
+        .for_each(|(namespace, amount)| budget.add_used(*namespace, *amount));
     for reservation in reservations {
-        purse.use_up(reservation.namespace.as_deref(), reservation.amount);
+        budget.add_used(reservation.namespace.as_deref(), reservation.amount);
     }
-    purse
+    budget
 }
 
 /// What each entry may still cost, by the records at hand.
 #[must_use]
 pub fn reservations(
-    look: Look<'_>,
+    snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     per_registration: u128,
 ) -> Vec<Reservation> {
-    protocol::reserved(
-        look.ledger,
+    protocol::reservations(
+        snapshot.ledger,
         |key| records.get(&key).map(|record| record.spec.clone()),
         per_registration,
     )

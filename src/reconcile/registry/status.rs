@@ -15,7 +15,7 @@ use crate::api::{
 };
 use crate::cluster::Note;
 use crate::ledger::Freeze;
-use crate::ledger::money::{Shortage, coins};
+use crate::ledger::money::{Shortage, format_native};
 
 /// How old the numbers of a status may be.
 const NUMBERS_EVERY: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ pub fn status(
     let signers = match report.signer {
         Some((address, balance)) => vec![SignerStatus {
             address: address.to_string(),
-            balance: Some(coins(balance)),
+            balance: Some(format_native(balance)),
         }],
         None if report.watch_only => Vec::new(),
         None => before.signers,
@@ -103,7 +103,7 @@ pub fn status(
             .map(|(_, pending)| count(pending))
             .or(before.pending),
         registrations_left: report.left.or(before.registrations_left),
-        spent_last_24h: report.spent.map(coins).or(before.spent_last_24h),
+        spent_last_24h: report.spent.map(format_native).or(before.spent_last_24h),
     }
 }
 
@@ -250,7 +250,7 @@ fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
             "WatchOnly",
             "nothing is spent",
         ),
-        (Some(shortage @ Shortage::Balance { .. }), ..) => observation.condition(
+        (Some(shortage @ Shortage::InsufficientFunds { .. }), ..) => observation.condition(
             "Funded",
             ConditionStatus::False,
             shortage.reason(),

@@ -229,7 +229,7 @@ fn every_stage_of_a_registration_has_its_words() {
 
 #[test]
 fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
-    let refused = Finding::AdoptionRefused(AdoptionRefused::Unknown);
+    let refused = Finding::AdoptionRefused(AdoptionRefused::AgentNotFound);
     let other = Finding::OtherAgent {
         wanted: "12".into(),
         name: "r-x".into(),
@@ -251,7 +251,7 @@ fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
         (other, "OtherAgent", "Stalled"),
         (taken, "KeyTaken", "Stalled"),
         (
-            Finding::Short(Shortage::Balance {
+            Finding::Short(Shortage::InsufficientFunds {
                 balance: 0,
                 needed: 1,
             }),

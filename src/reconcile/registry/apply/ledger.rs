@@ -12,17 +12,17 @@ use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce,
     Suspend,
 };
-use crate::chain::rpc::Sent;
+use crate::chain::rpc::SendOutcome;
 use crate::chain::{RpcError, abi};
 use crate::cluster::Error as ClusterError;
 use crate::leader::Leading;
-use crate::ledger::evidence::Look;
-use crate::ledger::money::{coins, price};
+use crate::ledger::evidence::LedgerSnapshot;
+use crate::ledger::money::{choose_fees, format_native};
 use crate::ledger::protocol::{
-    Allocation, Candidate, LedgerStep, PendingStep, Terms, allocate, attempted, payer,
-    pending_step, pruned,
+    Allocation, AllocationBounds, AllocationRequest, LedgerStep, PendingStep, allocate, payer,
+    pending_step, with_attempt, without_entries,
 };
-use crate::ledger::{Bound, Held, sender};
+use crate::ledger::{BoundNonce, ReadLedger, sender};
 use crate::metrics::{ChainLook, Outcome};
 use crate::reconcile::findings::{Finding, OfferName};
 use crate::reconcile::registry::Rest;
@@ -66,7 +66,10 @@ impl Turn<'_> {
     /// Does what the view asks for.
     pub(in crate::reconcile::registry) async fn work(&mut self, view: View) -> Result<Rest, Error> {
         match view {
-            View::Watching { records, adoptees } => {
+            View::Watching {
+                records,
+                adoption_targets,
+            } => {
                 let mut wrote = false;
                 for record in records.iter().filter(|record| self.site.has(&record.spec)) {
                     let step = pending_step(
@@ -74,7 +77,7 @@ impl Turn<'_> {
                         &record.spec,
                         None,
                         &[],
-                        adoptees.get(&record.spec.key),
+                        adoption_targets.get(&record.spec.key),
                     );
                     wrote |= self.settle(record, step).await?;
                 }
@@ -87,7 +90,7 @@ impl Turn<'_> {
     }
 
     /// Does what a ledger as a whole needs.
-    async fn prepare(&mut self, unready: (LedgerStep, Option<Held>)) -> Result<Rest, Error> {
+    async fn prepare(&mut self, unready: (LedgerStep, Option<ReadLedger>)) -> Result<Rest, Error> {
         let store = &self.context.store;
         match unready {
             (LedgerStep::Create(spec), _) => {
@@ -97,7 +100,7 @@ impl Turn<'_> {
                     Err(error) => Err(error.into()),
                 }
             }
-            (LedgerStep::Mark, Some(held)) => {
+            (LedgerStep::WriteMarker, Some(held)) => {
                 self.mark(&held).await?;
                 Ok(Rest::Now)
             }
@@ -107,7 +110,10 @@ impl Turn<'_> {
                 Ok(Rest::Now)
             }
             (
-                LedgerStep::Settle | LedgerStep::Ready | LedgerStep::Mark | LedgerStep::Activate(_),
+                LedgerStep::Wait
+                | LedgerStep::Ready
+                | LedgerStep::WriteMarker
+                | LedgerStep::Activate(_),
                 _,
             ) => {
                 self.report.waiting = Some(
@@ -119,7 +125,7 @@ impl Turn<'_> {
     }
 
     /// Writes the ledger's uid to the registry's status, unless another one stands there.
-    async fn mark(&self, held: &Held) -> Result<(), Error> {
+    async fn mark(&self, held: &ReadLedger) -> Result<(), Error> {
         let Some(mut registry) = self
             .context
             .reader
@@ -147,28 +153,28 @@ impl Turn<'_> {
     }
 
     async fn ready(&mut self, ready: Ready) -> Result<Rest, Error> {
-        let look = Look {
+        let snapshot = LedgerSnapshot {
             ledger: ready.held.spec(),
             index: &ready.index,
-            sight: &ready.sight,
+            account: &ready.account_state,
         };
         let site = self.site;
         let steps = plan::entries(
-            look,
+            snapshot,
             &ready.records,
             &ready.evidence,
             |record| site.has(record),
             !self.is_suspended(),
         );
-        let under_way = look.ledger.entries.len();
+        let under_way = snapshot.ledger.entries.len();
         if let Some(freeze) = &steps.freeze {
             self.report.freeze(freeze.clone());
         }
         self.record(&steps, &ready).await?;
-        let (pending, settled) = self.settle_all(look, &ready).await?;
+        let (pending, settled) = self.settle_all(snapshot, &ready).await?;
         if !steps.prune.is_empty() {
             let (nonces, blocks) = plan::pruned_nonces(&steps);
-            let after = pruned(look.ledger, &nonces, &blocks, look.sight);
+            let after = without_entries(snapshot.ledger, &nonces, &blocks, snapshot.account);
             self.tell(under_way - nonces.len(), None);
             self.context
                 .store
@@ -208,7 +214,7 @@ impl Turn<'_> {
                 .as_ref()
                 .map(|result| result.agent_id.as_str())
                 .unwrap_or_default();
-            info!(%key, agent, spent = coins(spec.spent_wei.unwrap_or_default().0), "registered, final");
+            info!(%key, agent, spent = format_native(spec.spent_wei.unwrap_or_default().0), "registered, final");
             self.count(Outcome::Registered);
             if let Some(since) = self.memory.first_sent.remove(key) {
                 self.context
@@ -233,7 +239,7 @@ impl Turn<'_> {
     /// oldest first, and whether anything was written.
     async fn settle_all(
         &mut self,
-        look: Look<'_>,
+        snapshot: LedgerSnapshot<'_>,
         ready: &Ready,
     ) -> Result<(Vec<AgentRegistration>, bool), Error> {
         let (mut pending, mut wrote) = (Vec::new(), false);
@@ -243,17 +249,17 @@ impl Turn<'_> {
             .filter(|record| self.site.has(&record.spec))
         {
             let key = record.spec.key;
-            let witnesses = ready
-                .witnesses
+            let registrations = ready
+                .registrations
                 .get(&key)
                 .map(Vec::as_slice)
                 .unwrap_or_default();
             let step = pending_step(
-                Some(look.ledger),
+                Some(snapshot.ledger),
                 &record.spec,
-                Some(look.index),
-                witnesses,
-                ready.adoptees.get(&key),
+                Some(snapshot.index),
+                registrations,
+                ready.adoption_targets.get(&key),
             );
             match step {
                 PendingStep::Allocate if self.settled.contains(&key) => {
@@ -295,11 +301,11 @@ impl Turn<'_> {
                 self.count(Outcome::Adopted);
                 Ok(true)
             }
-            PendingStep::Refuse(refused) => {
+            PendingStep::RefuseAdoption(refused) => {
                 self.find(record.spec.key, &Finding::AdoptionRefused(refused));
                 Ok(false)
             }
-            PendingStep::Prove => {
+            PendingStep::AwaitIndex => {
                 self.report.waiting = Some("the chain's logs are being read");
                 Ok(false)
             }
@@ -310,12 +316,12 @@ impl Turn<'_> {
     /// Signs and sends what entries need, in the order of their nonces. Says whether the endpoint kept answering.
     async fn spend(
         &mut self,
-        held: &Held,
+        held: &ReadLedger,
         spends: &BTreeMap<Nonce, Spend>,
         records: &BTreeMap<Key, AgentRegistration>,
     ) -> Result<bool, Error> {
         for (nonce, spend) in spends {
-            let Some(bound) = held.bound(*nonce) else {
+            let Some(bound) = held.bound_nonce(*nonce) else {
                 continue;
             };
             let Some(record) = records.get(&bound.key()) else {
@@ -343,10 +349,10 @@ impl Turn<'_> {
         pending: Vec<AgentRegistration>,
         may_spend: bool,
     ) -> Result<usize, Error> {
-        let look = Look {
+        let snapshot = LedgerSnapshot {
             ledger: ready.held.spec(),
             index: &ready.index,
-            sight: &ready.sight,
+            account: &ready.account_state,
         };
         let Some(account) = &self.chain.account else {
             return Ok(0);
@@ -357,25 +363,25 @@ impl Turn<'_> {
             .told
             .is_none_or(|told| told.elapsed() >= NUMBERS_EVERY);
         if !wants && !numbers_due {
-            self.tell(look.ledger.entries.len(), None);
+            self.tell(snapshot.ledger.entries.len(), None);
             return Ok(0);
         }
         let quote = match self.quote(account, &pending).await {
             Ok(quote) => quote,
             Err(error) => {
                 self.unanswered(error);
-                self.tell(look.ledger.entries.len(), None);
+                self.tell(snapshot.ledger.entries.len(), None);
                 return Ok(0);
             }
         };
         let cached = self.context.cache.records();
         let spent = match ready.census {
-            true => plan::spent(look, ready.records.values(), ready.day),
-            false => plan::spent(look, cached.iter().map(AsRef::as_ref), ready.day),
+            true => plan::spent(snapshot, ready.records.values(), ready.day),
+            false => plan::spent(snapshot, cached.iter().map(AsRef::as_ref), ready.day),
         };
         let limits = &self.site.limits;
-        let reservations = plan::reservations(look, &ready.records, limits.per_registration);
-        let purse = plan::purse(look, account.balance, &spent, &reservations);
+        let reservations = plan::reservations(snapshot, &ready.records, limits.per_registration);
+        let budget = plan::budget(snapshot, account.balance, &spent, &reservations);
         self.report.spent = Some(
             spent
                 .iter()
@@ -392,32 +398,32 @@ impl Turn<'_> {
                     self.report.shortage = Some(shortage).filter(|_| wants);
                     self.report.left = Some(0);
                 }
-                self.tell(look.ledger.entries.len(), self.report.spent);
+                self.tell(snapshot.ledger.entries.len(), self.report.spent);
                 return Ok(0);
             }
         };
         let cost = quote.fees.worst_cost(quote.gas);
-        self.report.left = Some(purse.registrations_left(limits, cost));
+        self.report.left = Some(budget.registrations_left(limits, cost));
         if !wants {
-            self.tell(look.ledger.entries.len(), self.report.spent);
+            self.tell(snapshot.ledger.entries.len(), self.report.spent);
             return Ok(0);
         }
-        let candidates: Vec<Candidate<'_>> = pending
+        let requests: Vec<AllocationRequest<'_>> = pending
             .iter()
-            .map(|record| Candidate {
+            .map(|record| AllocationRequest {
                 record: &record.spec,
                 namespace: payer(&record.spec.identity),
                 cost,
             })
             .collect();
-        let terms = Terms {
+        let bounds = AllocationBounds {
             window: self.context.settings.max_in_flight,
-            limits,
-            purse,
+            spending: limits,
+            budget,
         };
-        let allocation = allocate(look, &candidates, terms);
+        let allocation = allocate(snapshot, &requests, bounds);
         self.tell(
-            look.ledger.entries.len() + allocation.bound.len(),
+            snapshot.ledger.entries.len() + allocation.allocated.len(),
             self.report.spent,
         );
         self.bind(ready.held, &ready.records, allocation).await
@@ -426,18 +432,18 @@ impl Turn<'_> {
     /// Writes an allocation, and signs and sends for everyone who got a nonce.
     async fn bind(
         &mut self,
-        held: Held,
+        held: ReadLedger,
         records: &BTreeMap<Key, AgentRegistration>,
         allocation: Allocation,
     ) -> Result<usize, Error> {
         let Allocation {
             ledger,
-            bound,
-            short,
+            allocated,
+            shortages,
         } = allocation;
-        for (key, shortage) in short {
+        for (key, shortage) in shortages {
             self.find(key, &Finding::Short(shortage));
-            if shortage.concerns_all() {
+            if shortage.affects_every_namespace() {
                 self.report.shortage = Some(shortage);
             }
         }
@@ -447,14 +453,14 @@ impl Turn<'_> {
             .store
             .replace_ledger(self.leading, held, ledger)
             .await?;
-        let first = bound.first().map(|(nonce, _)| nonce.0);
-        info!(count = bound.len(), first, "gave out nonces");
-        let spends = bound
+        let first = allocated.first().map(|(nonce, _)| nonce.0);
+        info!(count = allocated.len(), first, "gave out nonces");
+        let spends = allocated
             .iter()
             .map(|(nonce, _)| (*nonce, Spend::Sign))
             .collect();
         self.spend(&held, &spends, records).await?;
-        Ok(bound.len())
+        Ok(allocated.len())
     }
 
     /// What one more registration takes at the moment.
@@ -481,7 +487,7 @@ impl Turn<'_> {
             .site
             .signer
             .as_ref()
-            .map(crate::chain::Signer::address)
+            .map(crate::chain::TransactionSigner::address)
             .unwrap_or_default();
         let estimate = self
             .chain
@@ -491,15 +497,21 @@ impl Turn<'_> {
         let gas = match estimate {
             // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
             Ok(gas) => gas.saturating_add(gas / 5),
-            Err(RpcError::Refused { words, .. }) => return Ok(Err(Finding::WouldRevert { words })),
+            Err(RpcError::RpcRefused { words, .. }) => {
+                return Ok(Err(Finding::WouldRevert { words }));
+            }
             Err(error) => return Err(error),
         };
-        let fees = price(account.market, &self.site.limits, gas);
+        let fees = choose_fees(account.market, &self.site.limits, gas);
         Ok(fees.map(|fees| Quote { gas, fees }).map_err(Finding::from))
     }
 
     /// Signs for an entry, stores what was signed, and sends it. Says whether the nonces after it are worth a try.
-    async fn sign(&mut self, bound: &Bound, record: &AgentRegistration) -> Result<bool, Error> {
+    async fn sign(
+        &mut self,
+        bound: &BoundNonce,
+        record: &AgentRegistration,
+    ) -> Result<bool, Error> {
         let (Some(signer), Some(account)) = (&self.site.signer, &self.chain.account) else {
             return Ok(true);
         };
@@ -531,8 +543,8 @@ impl Turn<'_> {
             .memory
             .index
             .as_ref()
-            .and_then(|(_, index, _)| index.covered());
-        let spec = attempted(
+            .and_then(|(_, index, _)| index.proven_to());
+        let spec = with_attempt(
             &record.spec,
             signed.attempt.clone(),
             signed.calldata_hash,
@@ -551,7 +563,7 @@ impl Turn<'_> {
     /// Sends stored bytes. Says whether the endpoint answered.
     async fn send(
         &mut self,
-        bound: &Bound,
+        bound: &BoundNonce,
         record: &AgentRegistrationSpec,
         attempt: &Attempt,
     ) -> Result<bool, Error> {
@@ -571,7 +583,7 @@ impl Turn<'_> {
             .first_sent
             .entry(key)
             .or_insert_with(SystemTime::now);
-        if sent == Sent::Unknown {
+        if sent == SendOutcome::Unknown {
             return Ok(false);
         }
         // Once a block is often enough, whatever the endpoint said.
@@ -579,14 +591,14 @@ impl Turn<'_> {
             .sent
             .insert(attempt.hash, self.chain.latest.number);
         match sent {
-            Sent::Accepted => {
+            SendOutcome::Accepted => {
                 info!(%key, nonce = %bound.nonce(), transaction = %attempt.hash, "sent");
                 self.count(Outcome::Sent);
             }
-            Sent::Refused(words) => {
+            SendOutcome::Refused(words) => {
                 warn!(%key, nonce = %bound.nonce(), words, "the endpoint does not take the transaction yet")
             }
-            Sent::NonceUsed | Sent::Unknown => {}
+            SendOutcome::NonceUsed | SendOutcome::Unknown => {}
         }
         Ok(true)
     }
@@ -600,7 +612,7 @@ impl Turn<'_> {
     }
 
     /// What is stored contradicts itself: a person has to look.
-    fn stop(&mut self, bound: &Bound, error: &sender::Error) {
+    fn stop(&mut self, bound: &BoundNonce, error: &sender::Error) {
         let (key, nonce) = (bound.key(), bound.nonce());
         self.report.trouble = Some(Trouble::Stored {
             key,
@@ -656,7 +668,7 @@ impl Turn<'_> {
             self.site.chain_id,
             ChainLook {
                 head_timestamp: self.chain.latest.timestamp,
-                balance: coins(
+                balance: format_native(
                     self.chain
                         .account
                         .as_ref()
@@ -666,7 +678,7 @@ impl Turn<'_> {
                 .unwrap_or_default(),
                 spent: spent
                     .or(self.report.spent)
-                    .map(|wei| coins(wei).parse().unwrap_or_default()),
+                    .map(|wei| format_native(wei).parse().unwrap_or_default()),
                 pending: under_way,
                 oldest_pending: oldest
                     .and_then(|since| Some(since.duration_since(UNIX_EPOCH).ok()?.as_secs_f64())),

@@ -9,8 +9,8 @@ use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key
 use crate::cluster::Error as ClusterError;
 use crate::cluster::cache::Decoded;
 use crate::leader::Leading;
-use crate::ledger::Held;
-use crate::ledger::protocol::{retired, touched};
+use crate::ledger::ReadLedger;
+use crate::ledger::protocol::{advance_history, retired};
 use crate::reconcile::findings::{Finding, OfferName};
 use crate::reconcile::registry::enrol::{Applicant, Roll, keys_of, may_use};
 use crate::reconcile::registry::memory::Memory;
@@ -173,13 +173,18 @@ async fn retire_one(
     key: Key,
 ) -> Result<bool, Error> {
     let held = match &site.signer {
-        Some(signer) => context.store.hold(site.chain_id, signer.address()).await?,
+        Some(signer) => {
+            context
+                .store
+                .read_ledger(site.chain_id, signer.address())
+                .await?
+        }
         None => None,
     };
     let Some(record) = context.reader.record(&key.record_name()).await? else {
         return Ok(false);
     };
-    let Some(spec) = retired(held.as_ref().map(Held::spec), &record.spec) else {
+    let Some(spec) = retired(held.as_ref().map(ReadLedger::spec), &record.spec) else {
         return Ok(false);
     };
     info!(%key, "no offer uses this agent any more: its document is inactive");
@@ -187,7 +192,7 @@ async fn retire_one(
     context.store.replace_record(leading, &record, spec).await?;
     if let Some(held) = held.filter(|_| unregistered) {
         // Whoever is about to give the key a nonce has read the record before: this makes that write fail.
-        let after = touched(held.spec().clone());
+        let after = advance_history(held.spec().clone());
         context.store.replace_ledger(leading, held, after).await?;
     }
     Ok(true)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::api::{Entry, Operation, SignerLedgerSpec, Wei};
-use crate::ledger::evidence::Sight;
+use crate::ledger::evidence::AccountState;
 use crate::ledger::fixtures::*;
 use crate::ledger::index::OwnerIndex;
 
@@ -12,13 +12,13 @@ use crate::ledger::index::OwnerIndex;
 struct Stage {
     ledger: SignerLedgerSpec,
     index: OwnerIndex,
-    sight: Sight,
+    account: AccountState,
     records: BTreeMap<Key, AgentRegistration>,
     evidence: BTreeMap<Nonce, Evidence>,
 }
 
 impl Stage {
-    fn new(sight: Sight, records: Vec<AgentRegistrationSpec>) -> Self {
+    fn new(account: AccountState, records: Vec<AgentRegistrationSpec>) -> Self {
         let entries = |record: (usize, &AgentRegistrationSpec)| {
             let entry = Entry {
                 key: Some(record.1.key),
@@ -40,7 +40,7 @@ impl Stage {
                 ..ledger()
             },
             index: index(60, &[]),
-            sight,
+            account,
             records: records
                 .into_iter()
                 .map(|spec| (spec.key, stored(spec)))
@@ -54,17 +54,17 @@ impl Stage {
         self
     }
 
-    fn look(&self) -> Look<'_> {
-        Look {
+    fn snapshot(&self) -> LedgerSnapshot<'_> {
+        LedgerSnapshot {
             ledger: &self.ledger,
             index: &self.index,
-            sight: &self.sight,
+            account: &self.account,
         }
     }
 
     fn steps(&self, may_spend: bool) -> Steps {
         entries(
-            self.look(),
+            self.snapshot(),
             &self.records,
             &self.evidence,
             |_| true,
@@ -111,8 +111,8 @@ fn every_entry_gets_its_own_step() {
         sent_at('d', 8),
         record('e'),
     ];
-    let stage = Stage::new(sight(7, 8), records)
-        .showing(6, evidence(&[witness('b', 6)]))
+    let stage = Stage::new(account(7, 8), records)
+        .showing(6, evidence(&[final_registration('b', 6)]))
         .showing(7, included(7, true));
     let steps = stage.steps(true);
     assert_eq!(steps.prune, BTreeMap::from([(Nonce(5), Some(60))]));
@@ -133,11 +133,12 @@ fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
         sent_at('c', 7),
         record('d'),
     ];
-    let stage = Stage::new(sight(7, 7), records).showing(6, evidence(&[witness('b', 6)]));
+    let stage =
+        Stage::new(account(7, 7), records).showing(6, evidence(&[final_registration('b', 6)]));
     let steps = stage.steps(true);
     assert_eq!(
         steps.freeze,
-        Some(Freeze::ForeignTransaction {
+        Some(Freeze::KeyUsedElsewhere {
             nonce: Nonce(5),
             key: key('a')
         })
@@ -153,7 +154,7 @@ fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
 
 #[test]
 fn of_several_freezes_the_first_by_nonce_is_told() {
-    let mut stage = Stage::new(sight(5, 5), vec![record('a'), record('b')]);
+    let mut stage = Stage::new(account(5, 5), vec![record('a'), record('b')]);
     stage.records.clear();
     assert_eq!(
         stage.steps(true).freeze,
@@ -171,7 +172,7 @@ fn a_suspension_keeps_what_would_spend_and_is_no_freeze() {
         ..record('c')
     };
     let records = vec![sent_at('a', 5), record('b'), bound];
-    let steps = Stage::new(sight(5, 5), records).steps(false);
+    let steps = Stage::new(account(5, 5), records).steps(false);
     assert!(steps.spend.is_empty() && steps.freeze.is_none());
     assert_eq!(
         keys(&steps.note),
@@ -188,9 +189,10 @@ fn entries_of_another_contract_are_sent_again_and_otherwise_left_to_its_own_regi
         sent_at('c', 7),
         record('d'),
     ];
-    let stage = Stage::new(sight(6, 7), records).showing(5, evidence(&[witness('a', 5)]));
+    let stage =
+        Stage::new(account(6, 7), records).showing(5, evidence(&[final_registration('a', 5)]));
     let steps = entries(
-        stage.look(),
+        stage.snapshot(),
         &stage.records,
         &stage.evidence,
         |_| false,
@@ -235,7 +237,7 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
     let mut adopted = spent_by('e', 16);
     adopted.spec.spent_wei = None;
     let pending = stored(sent_at('f', 6));
-    let stage = Stage::new(sight(5, 5), vec![]);
+    let stage = Stage::new(account(5, 5), vec![]);
     let records = [
         spent_by('a', 1),
         elsewhere,
@@ -244,7 +246,7 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
         adopted,
         pending,
     ];
-    let counted = |from| spent(stage.look(), &records, from);
+    let counted = |from| spent(stage.snapshot(), &records, from);
     assert_eq!(
         counted(60),
         [(Some("shop"), 1), (None, 8), (Some("shop"), 0)]
@@ -255,10 +257,10 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
 #[test]
 fn a_purse_holds_what_unmined_transactions_leave_and_the_day_what_is_spent_or_reserved() {
     let stage = Stage::new(
-        sight(5, 6),
+        account(5, 6),
         vec![sent_at('a', 5), sent_at('b', 6), record('c')],
     );
-    let reservations = reservations(stage.look(), &stage.records, 1_000);
+    let reservations = reservations(stage.snapshot(), &stage.records, 1_000);
     let amounts: Vec<u128> = reservations
         .iter()
         .map(|reservation| reservation.amount)
@@ -269,13 +271,13 @@ fn a_purse_holds_what_unmined_transactions_leave_and_the_day_what_is_spent_or_re
         "ten wei for each of thirty gas, and the most where nothing is signed"
     );
     let spent = [(Some("shop"), 50), (None, 7)];
-    let purse_of = |balance| purse(stage.look(), balance, &spent, &reservations);
-    let full = purse_of(5_000);
+    let budget_of = |balance| budget(stage.snapshot(), balance, &spent, &reservations);
+    let full = budget_of(5_000);
     assert_eq!(full.balance, 3_700, "what is mined has been paid");
     assert_eq!(full.used, 1_657);
     assert_eq!(
         full.used_by_namespace,
         BTreeMap::from([("shop".into(), 1_650)])
     );
-    assert_eq!(purse_of(1_299).balance, 0);
+    assert_eq!(budget_of(1_299).balance, 0);
 }

@@ -92,7 +92,7 @@ fn rpc(error: RpcError) -> Trouble {
 }
 
 fn unreachable() -> Trouble {
-    rpc(RpcError::Unreachable {
+    rpc(RpcError::RpcUnreachable {
         call: "eth_chainId",
         why: "no connection",
     })
@@ -165,7 +165,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
     let cases: [(Trouble, &str, &str, &str); 14] = [
         (unreachable(), "RpcHealthy", "RpcUnreachable", "Reconciling"),
         (
-            rpc(RpcError::Refused {
+            rpc(RpcError::RpcRefused {
                 call: "x",
                 words: "y".into(),
             }),
@@ -174,7 +174,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
             "Reconciling",
         ),
         (
-            rpc(RpcError::Incomplete {
+            rpc(RpcError::RpcIncomplete {
                 call: "x",
                 what: "y",
             }),
@@ -313,7 +313,7 @@ fn of_all_that_keeps_a_registry_from_registering_the_weightiest_is_told() {
     let full = Report {
         trouble: Some(unreachable()),
         frozen: Some(Freeze::LedgerLost { uid: None }),
-        shortage: Some(Shortage::PerDay {
+        shortage: Some(Shortage::DailyLimitReached {
             used: 1,
             limit: 1,
             needed: 1,
@@ -396,14 +396,14 @@ fn a_signer_is_funded_unless_it_holds_too_little() {
         )
         .0
     };
-    let poor = Some(Shortage::Balance {
+    let poor = Some(Shortage::InsufficientFunds {
         balance: 4,
         needed: 9,
     });
     assert_eq!(with(poor, Some((SIGNER, 4))), ConditionStatus::False);
     assert_eq!(with(None, Some((SIGNER, 0))), ConditionStatus::False);
     assert_eq!(with(None, Some((SIGNER, 1))), ConditionStatus::True);
-    let dear = Some(Shortage::TooDear { market: 2, cap: 1 });
+    let dear = Some(Shortage::FeeAboveLimit { market: 2, cap: 1 });
     assert_eq!(
         with(dear, Some((SIGNER, 4))),
         ConditionStatus::True,
@@ -508,7 +508,7 @@ fn a_number_that_becomes_known_does_not_wait() {
 #[test]
 fn becoming_ready_and_ceasing_to_be_is_told_once() {
     let (ready, away) = (told(&healthy()), told(&troubled(unreachable())));
-    let refused = told(&troubled(rpc(RpcError::Refused {
+    let refused = told(&troubled(rpc(RpcError::RpcRefused {
         call: "x",
         words: "y".into(),
     })));
