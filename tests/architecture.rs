@@ -25,7 +25,7 @@ const PURE: [&str; 20] = [
     "ledger/freeze.rs",
     "ledger/index.rs",
     "ledger/money.rs",
-    "ledger/protocol.rs",
+    "ledger/protocol",
     "reconcile/offer/plan.rs",
     "reconcile/registry/adoption.rs",
     "reconcile/registry/enrol.rs",
@@ -380,7 +380,7 @@ fn every_send_takes_proof_of_leadership() {
             .filter(|(_, body)| body.contains("endpoint.send("))
         {
             assert_eq!(
-                source.path, "ledger/sender.rs",
+                source.path, "ledger/sender/mod.rs",
                 "nothing is sent unchecked: {signature}"
             );
             assert!(signature.contains("leading: &Leading"), "{signature}");
