@@ -1,4 +1,4 @@
-//! What the ERC-8004 Identity Registry understands (contract version 2.0.0), as far as this operator speaks to it.
+//! The part of the ERC-8004 Identity Registry's interface that the operator uses (contract version 2.0.0).
 
 use alloy::primitives::{Bytes, U256};
 use alloy::sol;
@@ -7,22 +7,22 @@ use alloy::sol_types::SolCall;
 sol! {
     /// Emitted by every registration.
     event Registered(uint256 indexed agentId, string agentURI, address indexed owner);
-    /// Emitted by every change of ownership; a mint comes from the zero address (ERC-721).
+    /// Emitted by every transfer of an agent; a mint is a transfer from the zero address (ERC-721).
     event Transfer(address indexed from, address indexed to, uint256 indexed tokenId);
 
-    /// Registers a new agent of the sender. The same URI may be registered twice: the chain gives no idempotency.
+    /// Registers a new agent for the sender. Registration is not idempotent: the same URI may be registered twice.
     function register(string agentURI) external returns (uint256 agentId);
-    /// Owner of an agent. Reverts for an unknown one, as `getAgentWallet` and `getMetadata` do not.
+    /// Owner of an agent. Reverts for an unknown agent; `getAgentWallet` and `getMetadata` do not.
     function ownerOf(uint256 tokenId) external view returns (address);
-    /// URI of an agent. Reverts for an unknown one.
+    /// URI of an agent. Reverts for an unknown agent.
     function tokenURI(uint256 tokenId) external view returns (string);
-    /// Number of agents of an owner.
+    /// Number of agents that an owner holds.
     function balanceOf(address owner) external view returns (uint256);
     /// Version of the contract.
     function getVersion() external pure returns (string);
 }
 
-/// Calldata that registers an agent with this URI.
+/// Calldata of a registration with this URI.
 #[must_use]
 pub fn register(agent_uri: &str) -> Bytes {
     registerCall {
@@ -32,7 +32,7 @@ pub fn register(agent_uri: &str) -> Bytes {
     .into()
 }
 
-/// An agent's id as the contract counts it.
+/// Parses an agent id: a decimal number, as the contract counts agents.
 #[must_use]
 pub fn agent_id(text: &str) -> Option<U256> {
     U256::from_str_radix(text, 10).ok()
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_and_topics_are_those_of_the_deployed_contract() {
+    fn selectors_and_topics_match_the_deployed_contract() {
         assert_eq!(hex::encode(registerCall::SELECTOR), "f2c298be");
         assert_eq!(hex::encode(ownerOfCall::SELECTOR), "6352211e");
         assert_eq!(hex::encode(tokenURICall::SELECTOR), "c87b56dd");
@@ -59,13 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn the_calldata_of_a_registration_holds_its_uri() {
+    fn registration_calldata_contains_the_uri() {
         let decoded = registerCall::abi_decode(&register("https://x/agents/a.json")).unwrap();
         assert_eq!(decoded.agentURI, "https://x/agents/a.json");
     }
 
     #[test]
-    fn an_agent_id_is_a_decimal_number_and_zero_is_one() {
+    fn agent_id_is_a_decimal_number_and_may_be_zero() {
         assert_eq!(agent_id("0"), Some(U256::ZERO));
         assert_eq!(agent_id("0x1"), None);
     }

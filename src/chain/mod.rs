@@ -1,12 +1,12 @@
-//! The world outside the cluster: one EVM chain and the ERC-8004 Identity Registry on it.
+//! One EVM chain and the ERC-8004 Identity Registry on it.
 //!
-//! - [`abi`] is what the registry understands: calls and events, and the calldata made of them (pure)
-//! - [`transaction`] makes and checks signed bytes (pure): the only place that holds a key
-//! - [`rpc`] asks and sends: the only place where the network is touched
-//! - [`scan`] decides in which steps a long range of blocks is asked for (pure)
+//! - [`abi`] declares the registry's calls and events and encodes calldata (pure)
+//! - [`transaction`] signs transactions and checks signed bytes (pure): the only file that holds a private key
+//! - [`rpc`] sends requests and transactions: the only file that uses the network
+//! - [`scan`] decides how many blocks one request for logs covers (pure)
 //!
-//! Nothing here decides whether a transaction should exist: that is [`crate::ledger`]. Which networks there are is known to
-//! [`crate::api::network`].
+//! It does not decide whether a transaction should exist: [`crate::ledger`] does. [`crate::api::network`] lists the known
+//! networks.
 
 pub(crate) mod abi;
 pub(crate) mod rpc;
@@ -20,75 +20,75 @@ pub(crate) use transaction::TransactionSigner;
 
 use crate::api::Nonce;
 
-/// A block, as far as decisions need it.
+/// The parts of a block that decisions need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    /// Its number.
+    /// Block number.
     pub number: u64,
-    /// Its hash.
+    /// Block hash.
     pub hash: B256,
-    /// Its time, in Unix seconds.
+    /// In Unix seconds.
     pub timestamp: u64,
-    /// Its base fee, in wei per gas (EIP-1559); zero on a chain without one.
+    /// In wei per gas (EIP-1559); zero on a chain without a base fee.
     pub base_fee: u128,
 }
 
-/// How often an account has sent, at three depths of the chain.
+/// Transaction counts of an account, which are its next nonces, at three depths of the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransactionCounts {
-    /// In final blocks.
+    /// In finalized blocks.
     pub finalized: Nonce,
     /// In all blocks.
     pub latest: Nonce,
-    /// In all blocks, and waiting without a gap.
+    /// In all blocks and in the endpoint's pool, up to the first gap.
     pub pending: Nonce,
 }
 
-/// Fees of the moment, in wei per gas.
+/// Current fees of the chain, in wei per gas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeeMarket {
     /// Base fee of the latest block (EIP-1559).
     pub base_fee: u128,
-    /// Tip that is usual.
+    /// Priority fee that recent transactions paid.
     pub tip: u128,
 }
 
 /// Fees of one transaction, in wei per gas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fees {
-    /// Highest fee, tip included.
+    /// Maximum fee, priority fee included.
     pub max_fee: u128,
-    /// Highest tip.
+    /// Maximum priority fee.
     pub tip: u128,
 }
 
 impl Fees {
-    /// Most that a transaction of so much gas can cost.
+    /// Maximum cost of a transaction with this gas limit, in wei.
     #[must_use]
     pub fn worst_cost(self, gas: u64) -> u128 {
         self.max_fee.saturating_mul(gas.into())
     }
 }
 
-/// A transaction in a block.
+/// The receipt of a transaction in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Whether it succeeded.
+    /// Whether the transaction succeeded.
     pub succeeded: bool,
     /// Number of its block.
     pub block: u64,
-    /// What it cost in wei, an L2's fee for its data included.
+    /// Cost in wei, including the L1 data fee of a rollup.
     pub cost: u128,
 }
 
-/// One final `Registered` log of the owner.
+/// One `Registered` event of the owner in a finalized block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredEvent {
-    /// Id that the registry gave. Zero is an id like any other.
+    /// Id that the registry assigned. Zero is a valid id.
     pub agent_id: U256,
-    /// URI as it was registered.
+    /// URI of the agent at registration.
     pub agent_uri: String,
-    /// Transaction that emitted the log.
+    /// Transaction that emitted the event.
     pub transaction: B256,
     /// Number of its block.
     pub block: u64,
@@ -96,17 +96,17 @@ pub struct RegisteredEvent {
     pub block_hash: B256,
 }
 
-/// What a range of blocks holds of one owner.
+/// Logs of one owner in a range of blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogPage {
     /// First block of the range.
     pub from: u64,
     /// Last block of the range.
     pub to: u64,
-    /// `Registered` logs of the owner, in the order of the chain.
+    /// `Registered` events of the owner, in chain order.
     pub registrations: Vec<RegisteredEvent>,
-    /// Agents that the owner received, mints included (ERC-721 `Transfer` to it).
+    /// Number of agents that the owner received, mints included (ERC-721 `Transfer` to it).
     pub received: u64,
-    /// Agents that the owner gave away.
+    /// Number of agents that the owner transferred away.
     pub given: u64,
 }

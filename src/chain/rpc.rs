@@ -1,7 +1,7 @@
-//! One RPC endpoint of a chain: the only place where a chain is asked anything or sent anything.
+//! One JSON-RPC endpoint of a chain: the only file that sends requests or transactions to a chain.
 //!
-//! Every question has a time limit, is counted, and fails with an error that holds no URL: a URL may hold a credential in
-//! any of its parts, and endpoints like to repeat it. Sending takes a [`Leading`]; nothing else here changes the world.
+//! Every request has a time limit and is counted. Errors never contain a URL: any part of a URL may be a credential, and
+//! endpoints often repeat it in their messages. Sending takes a [`Leading`]; all other requests only read.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -22,50 +22,50 @@ use crate::leader::fence::Effect;
 use crate::leader::{Leading, NotLeading};
 use crate::metrics::{Answer, Call, Chain as Metrics};
 
-/// How long one question may take.
-const BUDGET: Duration = Duration::from_secs(4);
-/// How long a range of logs may take.
-const LOGS_BUDGET: Duration = Duration::from_secs(12);
-/// How long a connection may take.
-const CONNECT_BUDGET: Duration = Duration::from_secs(3);
-/// How much of an endpoint's own words is repeated.
-const WORDS: usize = 200;
+/// Time limit of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Time limit of a request for logs.
+const LOGS_TIMEOUT: Duration = Duration::from_secs(12);
+/// Time limit for opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum characters of an endpoint's own message that are repeated.
+const MESSAGE_LENGTH: usize = 200;
 
-/// A question was not answered.
+/// Why a request failed. Except for [`Self::NotLeading`], the name of a variant is the reason of the condition.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
 #[strum(const_into_str)]
 pub enum RpcError {
-    /// The chain's software answered with an error.
-    #[error("{call} was refused: {words}")]
+    /// The node answered with an error.
+    #[error("{call} was refused: {message}")]
     RpcRefused {
-        /// What was asked.
+        /// JSON-RPC method.
         call: &'static str,
-        /// The error's own words, without credentials.
-        words: String,
+        /// Message of the node, without credentials.
+        message: String,
     },
-    /// There was no answer that can be understood.
-    #[error("{call} was not answered: {why}")]
+    /// The node did not answer in JSON-RPC, or not at all.
+    #[error("{call} failed: {cause}")]
     RpcUnreachable {
-        /// What was asked.
+        /// JSON-RPC method.
         call: &'static str,
-        /// Why.
-        why: &'static str,
+        /// Cause of the failure.
+        cause: &'static str,
     },
-    /// The answer lacks what every chain has.
-    #[error("{call} was answered without {what}")]
+    /// The answer lacks a part that every node has.
+    #[error("{call} returned no {missing}")]
     RpcIncomplete {
-        /// What was asked.
+        /// JSON-RPC method.
         call: &'static str,
-        /// What is missing.
-        what: &'static str,
+        /// Missing part of the answer.
+        missing: &'static str,
     },
-    /// This replica does not lead.
+    /// This replica is not the leader.
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
 }
 
 impl RpcError {
-    /// One word for labels and reasons.
+    /// Reason for conditions.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -75,21 +75,21 @@ impl RpcError {
     }
 }
 
-/// A URL that is no URL. Its text is not repeated.
+/// The text is not a URL. The error does not repeat it, since it may contain a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the URL is not an absolute http or https URL")]
+#[error("not an absolute http or https URL")]
 pub struct UrlError;
 
-/// What became of bytes that were sent.
+/// How an endpoint answered a sent transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The endpoint has them, by this sending or by an earlier one.
+    /// The endpoint has the transaction, from this send or from an earlier one.
     Accepted,
-    /// Their nonce is used up: look for evidence. Never a reason to take another nonce.
+    /// Nonce too low: the chain's evidence decides what used it. Never a reason to allocate another nonce.
     NonceUsed,
-    /// The endpoint does not want them for now, in its own words; they may still be included.
+    /// The endpoint refuses the transaction for now, with this message. It may still be included.
     Refused(String),
-    /// Nothing is known.
+    /// There was no answer: the endpoint may or may not have the transaction.
     Unknown,
 }
 
@@ -97,9 +97,9 @@ pub enum SendOutcome {
 #[derive(Clone)]
 pub struct RpcEndpoint {
     provider: RootProvider<AnyNetwork>,
-    /// Scheme and host: all of the URL that is ever shown.
+    /// Scheme, host and port: the only parts of the URL that are shown.
     name: String,
-    /// Parts of the URL that must not be repeated.
+    /// Parts of the URL that must never be shown.
     secrets: Vec<String>,
     metrics: Metrics,
 }
@@ -117,10 +117,10 @@ impl fmt::Display for RpcEndpoint {
 }
 
 impl RpcEndpoint {
-    /// The endpoint at a URL. Nothing is asked yet.
+    /// Creates a client for the endpoint at a URL. It sends no request yet.
     ///
     /// # Errors
-    /// If it is no URL.
+    /// If the text is not an absolute http or https URL.
     pub fn new(url: &str, metrics: Metrics) -> Result<Self, UrlError> {
         let url: reqwest::Url = url.trim().parse().map_err(|_| UrlError)?;
         let host = url
@@ -133,13 +133,13 @@ impl RpcEndpoint {
             .unwrap_or_default();
         let name = format!("{}://{host}{port}", url.scheme());
         let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_BUDGET)
-            .timeout(LOGS_BUDGET)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(LOGS_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|_| UrlError)?;
         let secrets = secrets(&url);
-        // No fillers: nonce, gas and fees are decided here, and nowhere else.
+        // No fillers: the ledger decides nonce, gas and fees, and a filler would replace them.
         let provider = ProviderBuilder::<_, _, AnyNetwork>::default().connect_reqwest(client, url);
         Ok(Self {
             provider,
@@ -149,24 +149,24 @@ impl RpcEndpoint {
         })
     }
 
-    /// Asks, within a time limit, and counts the answer.
-    async fn ask<T>(
+    /// Sends a request with a time limit, and counts the answer.
+    async fn request<T>(
         &self,
         call: Call,
-        question: impl Future<Output = Result<T, TransportError>>,
+        answer: impl Future<Output = Result<T, TransportError>>,
     ) -> Result<T, RpcError> {
         let begun = Instant::now();
-        let budget = if call == Call::Logs {
-            LOGS_BUDGET
+        let limit = if call == Call::Logs {
+            LOGS_TIMEOUT
         } else {
-            BUDGET
+            REQUEST_TIMEOUT
         };
         let name = crate::metrics::Label::as_str(call);
-        let answer = match tokio::time::timeout(budget, question).await {
+        let answer = match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer.map_err(|error| self.read_error(name, &error)),
             Err(_) => Err(RpcError::RpcUnreachable {
                 call: name,
-                why: "no answer in time",
+                cause: "timed out",
             }),
         };
         let kind = match &answer {
@@ -182,67 +182,64 @@ impl RpcEndpoint {
         match error {
             AlloyError::ErrorResp(payload) => RpcError::RpcRefused {
                 call,
-                words: self.without_secrets(&payload.message),
+                message: self.redact(&payload.message),
             },
             AlloyError::NullResp => RpcError::RpcIncomplete {
                 call,
-                what: "a result",
+                missing: "result",
             },
             AlloyError::Transport(TransportErrorKind::HttpError(error)) => {
                 RpcError::RpcUnreachable {
                     call,
-                    why: match error.status {
-                        401 | 403 => "the endpoint refuses the credentials",
-                        404 => "the endpoint has no such path",
-                        429 => "the endpoint asks for fewer requests",
-                        500.. => "the endpoint has an error of its own",
-                        _ => "the endpoint does not speak JSON-RPC here",
+                    cause: match error.status {
+                        401 | 403 => "the endpoint rejects the credentials (HTTP 401 or 403)",
+                        404 => "the endpoint has no such path (HTTP 404)",
+                        429 => "the endpoint limits the request rate (HTTP 429)",
+                        500.. => "the endpoint reports a server error (HTTP 5xx)",
+                        _ => "the endpoint does not serve JSON-RPC at this URL",
                     },
                 }
             }
             AlloyError::Transport(TransportErrorKind::Custom(error)) => RpcError::RpcUnreachable {
                 call,
-                why: match error.downcast_ref::<reqwest::Error>() {
-                    Some(error) if error.is_timeout() => "no answer in time",
-                    Some(error) if error.is_connect() => "no connection",
-                    _ => "the connection broke",
+                cause: match error.downcast_ref::<reqwest::Error>() {
+                    Some(error) if error.is_timeout() => "timed out",
+                    Some(error) if error.is_connect() => "could not connect",
+                    _ => "the connection was lost",
                 },
             },
             _ => RpcError::RpcUnreachable {
                 call,
-                why: "the answer is not JSON-RPC",
+                cause: "the answer is not JSON-RPC",
             },
         }
     }
 
-    /// An endpoint's own words, shortened, without any part of its URL that could be a credential.
-    fn without_secrets(&self, words: &str) -> String {
+    /// Message of an endpoint, shortened, without any part of its URL that may be a credential.
+    fn redact(&self, message: &str) -> String {
         let clean = self
             .secrets
             .iter()
-            .fold(words.to_owned(), |text, secret| text.replace(secret, "***"));
+            .fold(message.to_owned(), |text, secret| {
+                text.replace(secret, "***")
+            });
         clean
             .chars()
             .filter(|letter| !letter.is_control())
-            .take(WORDS)
+            .take(MESSAGE_LENGTH)
             .collect()
     }
 
     /// EIP-155 id of the chain.
-    ///
-    /// # Errors
-    /// If there is no answer.
     pub async fn chain_id(&self) -> Result<u64, RpcError> {
-        self.ask(Call::ChainId, self.provider.get_chain_id()).await
+        self.request(Call::ChainId, self.provider.get_chain_id())
+            .await
     }
 
-    /// A block by number or tag; `None` if there is none yet.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// A block by number or tag; `None` if it does not exist yet.
     pub async fn block(&self, at: BlockNumberOrTag) -> Result<Option<Block>, RpcError> {
         let block = self
-            .ask(
+            .request(
                 Call::Block,
                 self.provider.get_block_by_number(at).into_future(),
             )
@@ -255,30 +252,21 @@ impl RpcEndpoint {
         }))
     }
 
-    /// Keccak-256 of the code at an address; `None` if there is none.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Keccak-256 of the code at an address; `None` if there is no code.
     pub async fn code_hash(&self, address: Address) -> Result<Option<B256>, RpcError> {
         let code = self
-            .ask(Call::Code, self.provider.get_code_at(address).into_future())
+            .request(Call::Code, self.provider.get_code_at(address).into_future())
             .await?;
         Ok((!code.is_empty()).then(|| keccak256(code)))
     }
 
-    /// Version that the registry names; `None` if it does not answer like a registry.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Version of the registry contract; `None` if the contract does not answer like a registry.
     pub async fn version(&self, registry: Address) -> Result<Option<String>, RpcError> {
         self.view(registry, &abi::getVersionCall {}, BlockId::latest())
             .await
     }
 
     /// Owner of an agent at a block; `None` if the registry does not know it.
-    ///
-    /// # Errors
-    /// If there is no answer.
     pub async fn owner_of(
         &self,
         registry: Address,
@@ -294,9 +282,6 @@ impl RpcEndpoint {
     }
 
     /// URI of an agent at a block; `None` if the registry does not know it.
-    ///
-    /// # Errors
-    /// If there is no answer.
     pub async fn token_uri(
         &self,
         registry: Address,
@@ -311,10 +296,7 @@ impl RpcEndpoint {
         .await
     }
 
-    /// Number of agents of an owner at a block.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Number of agents that an owner holds at a block.
     pub async fn balance_of(
         &self,
         registry: Address,
@@ -330,11 +312,11 @@ impl RpcEndpoint {
             .await?;
         balance.ok_or(RpcError::RpcIncomplete {
             call: "eth_call",
-            what: "a balance",
+            missing: "balance",
         })
     }
 
-    /// Asks a contract; `None` if it reverts, or answers something else.
+    /// Calls a view function; `None` if it reverts or returns something else.
     async fn view<C: SolCall>(
         &self,
         to: Address,
@@ -344,14 +326,14 @@ impl RpcEndpoint {
         let request = TransactionRequest::default()
             .with_to(to)
             .with_input(call.abi_encode());
-        let question = self
+        let call = self
             .provider
             .call(WithOtherFields::new(request))
             .block(block);
-        let question = async {
-            match question.await {
+        let answer = async {
+            match call.await {
                 Ok(bytes) => Ok(Some(bytes)),
-                // Only an error with revert data is the contract's own answer; any other is the endpoint's.
+                // Only an error with revert data comes from the contract; any other comes from the endpoint.
                 Err(error)
                     if error
                         .as_error_resp()
@@ -362,14 +344,11 @@ impl RpcEndpoint {
                 Err(error) => Err(error),
             }
         };
-        let bytes = self.ask(Call::Call, question).await?;
+        let bytes = self.request(Call::Call, answer).await?;
         Ok(bytes.and_then(|bytes| C::abi_decode_returns(&bytes).ok()))
     }
 
-    /// How often an account has sent: up to a final block, up to the latest, and with what waits.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Transaction counts of an account at a finalized block, at the latest block and including its pending transactions.
     pub async fn transaction_counts(
         &self,
         account: Address,
@@ -388,30 +367,29 @@ impl RpcEndpoint {
         })
     }
 
-    /// How often an account has sent up to a block.
+    /// Transaction count of an account at a block.
     ///
     /// # Errors
-    /// If there is no answer, also because the endpoint has forgotten that block's state.
+    /// Also if the endpoint has pruned the state of that block.
     pub async fn transaction_count_at(
         &self,
         account: Address,
         at: BlockNumberOrTag,
     ) -> Result<Nonce, RpcError> {
-        let question = self
+        let answer = self
             .provider
             .get_transaction_count(account)
             .block_id(at.into())
             .into_future();
-        self.ask(Call::TransactionCount, question).await.map(Nonce)
+        self.request(Call::TransactionCount, answer)
+            .await
+            .map(Nonce)
     }
 
-    /// What an account holds, in wei.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Balance of an account, in wei.
     pub async fn balance(&self, account: Address) -> Result<u128, RpcError> {
         let balance = self
-            .ask(
+            .request(
                 Call::Balance,
                 self.provider.get_balance(account).into_future(),
             )
@@ -419,13 +397,10 @@ impl RpcEndpoint {
         Ok(balance.saturating_to())
     }
 
-    /// Fees of the moment.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Current fees.
     pub async fn fee_market(&self, latest: &Block) -> Result<FeeMarket, RpcError> {
         let estimate = self
-            .ask(Call::FeeHistory, self.provider.estimate_eip1559_fees())
+            .request(Call::FeeHistory, self.provider.estimate_eip1559_fees())
             .await?;
         Ok(FeeMarket {
             base_fee: latest.base_fee,
@@ -433,10 +408,10 @@ impl RpcEndpoint {
         })
     }
 
-    /// Gas that a call of the registry would use; refused if the call would revert.
+    /// Estimates the gas of a call.
     ///
     /// # Errors
-    /// If there is no answer, or the call would revert.
+    /// [`RpcError::RpcRefused`] also if the call would revert.
     pub async fn estimate_gas(
         &self,
         from: Address,
@@ -447,17 +422,17 @@ impl RpcEndpoint {
             .with_from(from)
             .with_to(to)
             .with_input(calldata);
-        let question = self
+        let answer = self
             .provider
             .estimate_gas(WithOtherFields::new(request))
             .into_future();
-        self.ask(Call::EstimateGas, question).await
+        self.request(Call::EstimateGas, answer).await
     }
 
-    /// What a range of blocks holds of an owner.
+    /// Logs of an owner in a range of blocks.
     ///
     /// # Errors
-    /// If there is no answer, or a log without its place in the chain.
+    /// Also if a log lacks its block or transaction.
     pub async fn log_page(
         &self,
         registry: Address,
@@ -482,14 +457,14 @@ impl RpcEndpoint {
             .event_signature(abi::Transfer::SIGNATURE_HASH)
             .topic1(topic);
         let logs = self
-            .ask(Call::Logs, self.provider.get_logs(&registered))
+            .request(Call::Logs, self.provider.get_logs(&registered))
             .await?;
         let received = self
-            .ask(Call::Logs, self.provider.get_logs(&received))
+            .request(Call::Logs, self.provider.get_logs(&received))
             .await?
             .len() as u64;
         let given = self
-            .ask(Call::Logs, self.provider.get_logs(&given))
+            .request(Call::Logs, self.provider.get_logs(&given))
             .await?
             .len() as u64;
         let registrations = logs
@@ -498,7 +473,7 @@ impl RpcEndpoint {
             .collect::<Option<Vec<_>>>();
         let registrations = registrations.ok_or(RpcError::RpcIncomplete {
             call: "eth_getLogs",
-            what: "a log's place",
+            missing: "block or transaction of a log",
         })?;
         Ok(LogPage {
             from,
@@ -510,12 +485,9 @@ impl RpcEndpoint {
     }
 
     /// Sender and nonce of a transaction; `None` if the endpoint does not know it.
-    ///
-    /// # Errors
-    /// If there is no answer.
     pub async fn transaction(&self, hash: B256) -> Result<Option<(Address, Nonce)>, RpcError> {
         let transaction = self
-            .ask(
+            .request(
                 Call::Transaction,
                 self.provider.get_transaction_by_hash(hash),
             )
@@ -523,16 +495,13 @@ impl RpcEndpoint {
         Ok(transaction.map(|transaction| (transaction.from(), Nonce(transaction.nonce()))))
     }
 
-    /// What became of a transaction; `None` if no block holds it.
-    ///
-    /// # Errors
-    /// If there is no answer.
+    /// Receipt of a transaction; `None` if no block contains it.
     pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
         let receipt = self
-            .ask(Call::Receipt, self.provider.get_transaction_receipt(hash))
+            .request(Call::Receipt, self.provider.get_transaction_receipt(hash))
             .await?;
         Ok(receipt.and_then(|receipt| {
-            // Rollups of the OP stack charge for data apart from gas, in a field of their own.
+            // OP Stack rollups charge an L1 data fee besides gas, in a separate field.
             let data_fee = receipt
                 .other
                 .get_deserialized::<U256>("l1Fee")
@@ -550,31 +519,31 @@ impl RpcEndpoint {
         }))
     }
 
-    /// Sends stored bytes.
+    /// Sends the stored bytes of a signed transaction.
     ///
     /// # Errors
-    /// Only if this replica must not send. What the endpoint answers is an outcome, since bytes that were sent may be
-    /// included whatever it says.
+    /// Only if this replica is not the leader. Any answer of the endpoint is an outcome, since a transaction that was sent
+    /// may be included whatever the endpoint answered.
     pub async fn send(&self, leading: &Leading, raw: &Bytes) -> Result<SendOutcome, NotLeading> {
-        let question = async {
+        let answer = async {
             let sent = self.provider.send_raw_transaction(raw).await;
             sent.map(|_| ())
         };
         let answer = leading
-            .guard(Effect::Chain, self.ask(Call::Send, question))
+            .guard(Effect::Chain, self.request(Call::Send, answer))
             .await?;
         Ok(match answer {
             Ok(()) => SendOutcome::Accepted,
-            Err(RpcError::RpcRefused { words, .. }) => read_refusal(words),
+            Err(RpcError::RpcRefused { message, .. }) => read_refusal(message),
             Err(_) => SendOutcome::Unknown,
         })
     }
 }
 
-/// What a refusal to take bytes means. Clients agree on neither codes nor words, so families of words decide.
-fn read_refusal(words: String) -> SendOutcome {
-    let lower = words.to_lowercase();
-    let has = |families: &[&str]| families.iter().any(|family| lower.contains(family));
+/// Interprets the message of a refused send. Clients agree on neither error codes nor messages, so known phrases decide.
+fn read_refusal(message: String) -> SendOutcome {
+    let lower = message.to_lowercase();
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
     if has(&[
         "already known",
         "already imported",
@@ -586,7 +555,7 @@ fn read_refusal(words: String) -> SendOutcome {
     } else if has(&["nonce too low", "nonce is too low", "old nonce", "oldnonce"]) {
         SendOutcome::NonceUsed
     } else {
-        SendOutcome::Refused(words)
+        SendOutcome::Refused(message)
     }
 }
 
@@ -601,7 +570,7 @@ fn read_registration(log: &alloy::rpc::types::Log) -> Option<RegisteredEvent> {
     })
 }
 
-/// Every part of a URL that may be a credential: user, password, path and query, whole and in pieces.
+/// Every part of a URL that may be a credential: user, password, path and query, as a whole and each segment or value.
 fn secrets(url: &reqwest::Url) -> Vec<String> {
     let pieces = url.path_segments().into_iter().flatten().map(str::to_owned);
     let values = url
@@ -622,7 +591,7 @@ fn secrets(url: &reqwest::Url) -> Vec<String> {
         .chain(values)
         .filter(|secret| secret.len() > 3)
         .collect();
-    // The longest first, so that no piece of a longer one is left standing.
+    // Longest first: replacing a shorter secret first could leave the rest of a longer one readable.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
 }
@@ -637,7 +606,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_of_a_url_but_scheme_and_host_is_ever_shown() {
+    async fn only_scheme_host_and_port_of_a_url_are_shown() {
         let endpoint =
             endpoint("https://user:hunter22@rpc.example:8443/v3/0123456789abcdef?key=sesame");
         assert_eq!(endpoint.to_string(), "https://rpc.example:8443");
@@ -645,31 +614,31 @@ mod tests {
             format!("{endpoint:?}"),
             "RpcEndpoint(\"https://rpc.example:8443\")"
         );
-        let words =
+        let message =
             "bad project 0123456789abcdef (key=sesame) of user:hunter22 at /v3/0123456789abcdef";
-        let clean = endpoint.without_secrets(words);
+        let clean = endpoint.redact(message);
         for secret in ["0123456789abcdef", "sesame", "hunter22", "user"] {
             assert!(!clean.contains(secret), "{clean}");
         }
-        assert!(endpoint.without_secrets(&"x".repeat(1000)).len() <= WORDS);
+        assert!(endpoint.redact(&"x".repeat(1000)).len() <= MESSAGE_LENGTH);
     }
 
     #[tokio::test]
-    async fn an_error_says_why_without_saying_where() {
+    async fn error_names_the_cause_but_not_the_url() {
         let endpoint = endpoint("http://127.0.0.1:1/v3/0123456789abcdef");
         let error = endpoint.chain_id().await.unwrap_err();
         assert_eq!(
             error,
             RpcError::RpcUnreachable {
                 call: "eth_chainId",
-                why: "no connection"
+                cause: "could not connect"
             }
         );
         assert!(!error.to_string().contains("0123456789abcdef"));
     }
 
     #[test]
-    fn only_absolute_http_urls_are_endpoints() {
+    fn only_absolute_http_urls_are_accepted() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let metrics = crate::metrics::Metrics::new("lease").unwrap().chain;
         for url in [
@@ -692,37 +661,41 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_read_by_families_of_words_whatever_the_client() {
-        for words in [
+    fn refused_sends_are_read_by_phrase_for_every_client() {
+        for message in [
             "already known",
             "transaction already imported",
             "Known transaction: 0x1",
             "AlreadyKnown",
         ] {
-            assert_eq!(read_refusal(words.into()), SendOutcome::Accepted, "{words}");
+            assert_eq!(
+                read_refusal(message.into()),
+                SendOutcome::Accepted,
+                "{message}"
+            );
         }
-        for words in [
+        for message in [
             "nonce too low",
             "Nonce is too low: next 5",
             "OldNonce",
             "nonce too low: address 0x, tx: 1 state: 2",
         ] {
             assert_eq!(
-                read_refusal(words.into()),
+                read_refusal(message.into()),
                 SendOutcome::NonceUsed,
-                "{words}"
+                "{message}"
             );
         }
-        for words in [
+        for message in [
             "replacement transaction underpriced",
             "Insufficient funds for gas * price + value",
             "max fee per gas less than block base fee",
             "txpool is full",
         ] {
             assert_eq!(
-                read_refusal(words.into()),
-                SendOutcome::Refused(words.into()),
-                "{words}"
+                read_refusal(message.into()),
+                SendOutcome::Refused(message.into()),
+                "{message}"
             );
         }
     }

@@ -1,14 +1,14 @@
-//! In which steps a long range of blocks is asked for. Pure.
+//! How many blocks one request for logs covers. Pure.
 //!
-//! Endpoints limit how many blocks or logs one request may cover, each in its own way and with its own words. So the step
-//! follows from experience: it is halved by a refusal and grows by success.
+//! Endpoints limit the blocks or logs of one request, each with its own limit and error message. So the step adapts: a
+//! refused request halves it, an answered one doubles it.
 
-/// Blocks asked for at first.
-const FIRST: u64 = 10_000;
-/// Most blocks that are ever asked for at once.
-const MOST: u64 = 1_000_000;
+/// Blocks of the first request.
+const INITIAL: u64 = 10_000;
+/// Maximum blocks of one request.
+const MAX: u64 = 1_000_000;
 
-/// The step of one scan.
+/// Number of blocks that the next request of a scan covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanStep {
     blocks: u64,
@@ -16,26 +16,26 @@ pub struct ScanStep {
 
 impl Default for ScanStep {
     fn default() -> Self {
-        Self { blocks: FIRST }
+        Self { blocks: INITIAL }
     }
 }
 
 impl ScanStep {
-    /// The next range of blocks, both ends included; `None` once `last` has been reached.
+    /// The next range of blocks, both ends included; `None` after `last`.
     #[must_use]
     pub fn range(self, next: u64, last: u64) -> Option<(u64, u64)> {
         (next <= last).then(|| (next, last.min(next.saturating_add(self.blocks - 1))))
     }
 
-    /// A range was answered.
+    /// The step after an answered request.
     #[must_use]
     pub fn grown(self) -> Self {
         Self {
-            blocks: (self.blocks * 2).min(MOST),
+            blocks: (self.blocks * 2).min(MAX),
         }
     }
 
-    /// A range was refused; `None` if it cannot be made any smaller.
+    /// The step after a refused request; `None` if it is already one block.
     #[must_use]
     pub fn halved(self) -> Option<Self> {
         (self.blocks > 1).then_some(Self {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_follow_each_other_without_a_gap_up_to_the_last_block() {
+    fn ranges_reach_the_last_block_without_gaps() {
         let step = ScanStep { blocks: 10 };
         assert_eq!(step.range(0, 25), Some((0, 9)));
         assert_eq!(step.range(10, 25), Some((10, 19)));
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_halve_the_step_down_to_one_block_and_answers_double_it_up_to_the_most() {
+    fn step_halves_down_to_one_block_and_doubles_up_to_the_maximum() {
         let mut step = ScanStep::default();
         let mut halvings = 0;
         while let Some(smaller) = step.halved() {
@@ -70,6 +70,6 @@ mod tests {
         for _ in 0..30 {
             step = step.grown();
         }
-        assert_eq!(step.blocks, MOST);
+        assert_eq!(step.blocks, MAX);
     }
 }

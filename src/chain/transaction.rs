@@ -1,6 +1,6 @@
-//! Signed bytes: made from what was decided, and checked before every sending. Pure.
+//! Signs transactions, and checks signed bytes before each send. Pure.
 //!
-//! It is the only place that holds a private key. A key shows itself nowhere: not in `Debug`, not in an error.
+//! It is the only file that holds a private key. A key never appears in output: neither in `Debug` nor in an error.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,31 +15,31 @@ use alloy::signers::local::PrivateKeySigner;
 use super::Fees;
 use crate::api::{Attempt, Nonce, Operation, Wei};
 
-/// A key cannot be used.
+/// Why a private key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// It is not a key. Its text is not repeated.
+    /// The text is not a key. The error does not repeat it.
     #[error("the key is not 32 bytes in hex")]
     Malformed,
-    /// It is another account's.
-    #[error("the key is that of {actual}, not of {expected}")]
+    /// The key belongs to another account.
+    #[error("the key belongs to {actual}, not to {expected}")]
     OtherAccount {
-        /// The account that was named.
+        /// Account that the spec names.
         expected: Address,
-        /// The account of the key.
+        /// Account of the key.
         actual: Address,
     },
 }
 
-/// An account that can sign.
+/// Signs transactions for one account.
 #[derive(Clone)]
 pub struct TransactionSigner(PrivateKeySigner);
 
 impl TransactionSigner {
-    /// The account of a key in hex, which must be the account that is expected.
+    /// Parses a private key in hex.
     ///
     /// # Errors
-    /// If it is not.
+    /// If it is not a key, or not the key of the expected account.
     pub fn new(key: &str, expected: Address) -> Result<Self, KeyError> {
         let signer = PrivateKeySigner::from_str(key.trim()).map_err(|_| KeyError::Malformed)?;
         let actual = signer.address();
@@ -56,11 +56,11 @@ impl TransactionSigner {
         self.0.address()
     }
 
-    /// Signs an order, as an attempt that is ready to be stored.
-    ///
-    /// # Errors
-    /// If the account cannot sign.
-    pub fn sign(&self, order: &UnsignedTransaction) -> Result<Attempt, alloy::signers::Error> {
+    /// Signs a transaction and returns the attempt to store.
+    pub fn sign(
+        &self,
+        transaction: &UnsignedTransaction,
+    ) -> Result<Attempt, alloy::signers::Error> {
         let UnsignedTransaction {
             chain_id,
             nonce,
@@ -68,7 +68,7 @@ impl TransactionSigner {
             calldata,
             gas,
             fees,
-        } = order;
+        } = transaction;
         let mut transaction = TxEip1559 {
             chain_id: *chain_id,
             nonce: nonce.0,
@@ -107,42 +107,38 @@ impl fmt::Debug for TransactionSigner {
 pub struct UnsignedTransaction {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
-    /// Nonce of the transaction.
     pub nonce: Nonce,
-    /// The contract.
+    /// Contract to call.
     pub to: Address,
-    /// What it is asked to do.
     pub calldata: Bytes,
     /// Gas limit.
     pub gas: u64,
-    /// Fees.
     pub fees: Fees,
 }
 
-/// What stored bytes must say to be sent.
+/// What stored bytes must contain to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpectedTransaction {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
-    /// The account that signed.
+    /// Account that signed.
     pub signer: Address,
-    /// Nonce of the transaction.
     pub nonce: Nonce,
-    /// The contract.
+    /// Contract to call.
     pub to: Address,
     /// Keccak-256 of the calldata.
     pub calldata_hash: B256,
 }
 
-/// Stored bytes do not say what they must: they are not sent.
+/// The stored bytes contain something else: they must not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the stored transaction has another {0} than its record")]
+#[error("the {0} of the stored transaction does not match its record")]
 pub struct TransactionMismatch(&'static str);
 
-/// Checks that stored bytes are what the record and the ledger say, whoever wrote them.
+/// Checks that stored bytes match the record and the ledger, whichever replica wrote them.
 ///
 /// # Errors
-/// What differs.
+/// The first part that differs.
 pub fn check(raw: &Bytes, expected: &ExpectedTransaction) -> Result<(), TransactionMismatch> {
     let envelope =
         TxEnvelope::decode_2718_exact(raw).map_err(|_| TransactionMismatch("encoding"))?;
@@ -175,7 +171,7 @@ mod tests {
     const ADDRESS: Address =
         alloy::primitives::address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
 
-    fn order() -> UnsignedTransaction {
+    fn transaction() -> UnsignedTransaction {
         UnsignedTransaction {
             chain_id: 31337,
             nonce: Nonce(5),
@@ -196,7 +192,7 @@ mod tests {
             to,
             calldata,
             ..
-        } = order();
+        } = transaction();
         ExpectedTransaction {
             chain_id,
             signer: ADDRESS,
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_taken_with_or_without_prefix_and_newline_and_only_for_its_own_account() {
+    fn key_is_parsed_leniently_and_only_for_its_account() {
         for key in [KEY, &KEY[2..], &format!("{KEY}\n")] {
             assert_eq!(
                 TransactionSigner::new(key, ADDRESS).unwrap().address(),
@@ -225,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_never_shows_itself() {
+    fn key_never_appears_in_output() {
         let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
         assert!(!format!("{signer:?}").contains(&KEY[2..]));
         let error = TransactionSigner::new(&KEY[..40], ADDRESS).unwrap_err();
@@ -234,9 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_passes_its_own_check_and_signing_is_deterministic() {
+    fn signed_bytes_pass_the_check_and_are_deterministic() {
         let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
-        let attempt = signer.sign(&order()).unwrap();
+        let attempt = signer.sign(&transaction()).unwrap();
         let raw = attempt.raw.clone().unwrap();
         assert_eq!(check(&raw, &expected()), Ok(()));
         assert_eq!(attempt.hash, keccak256(&raw));
@@ -248,13 +244,13 @@ mod tests {
             (attempt.max_fee_per_gas, attempt.max_priority_fee_per_gas),
             (Wei(30), Wei(2))
         );
-        assert_eq!(signer.sign(&order()).unwrap(), attempt);
+        assert_eq!(signer.sign(&transaction()).unwrap(), attempt);
     }
 
     #[test]
-    fn bytes_that_say_anything_else_are_refused_by_name() {
+    fn mismatch_names_the_part_that_differs() {
         let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
-        let raw = signer.sign(&order()).unwrap().raw.unwrap();
+        let raw = signer.sign(&transaction()).unwrap().raw.unwrap();
         let wrong = [
             (
                 "chain id",

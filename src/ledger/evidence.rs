@@ -1,6 +1,6 @@
-//! What the protocol decides on besides the stored objects: what a chain shows, and what is known of the past.
+//! Evidence for the protocol besides the stored objects: what a chain shows, and what is known of an account's history.
 //!
-//! Values only; [`crate::reconcile::registry`] gathers them, [`super::protocol`] judges them.
+//! It holds values and decides nothing: [`crate::reconcile::registry`] gathers them, [`super::protocol`] judges them.
 
 use alloy::primitives::{Address, B256};
 
@@ -8,75 +8,75 @@ use super::index::OwnerIndex;
 use crate::api::{AgentRegistrationSpec, Key, Nonce, RegistrationResult, SignerLedgerSpec};
 use crate::chain::{RegisteredEvent, TransactionCounts};
 
-/// What a chain shows of one account at one look.
+/// What one read of a chain shows of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountState {
-    /// How often the account has sent.
+    /// Transaction counts of the account.
     pub counts: TransactionCounts,
-    /// Number of the last final block.
+    /// Number of the last finalized block.
     pub finalized_block: u64,
     /// Base fee of the latest block, in wei per gas.
     pub base_fee: u128,
 }
 
-/// Where a ledger belongs: which chain, which cluster.
+/// The account, chain and cluster that a ledger belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerIdentity {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
-    /// Hash of its first block.
+    /// Hash of the chain's first block: two chains may share one id.
     pub genesis_hash: B256,
-    /// The account.
+    /// The account that signs.
     pub signer: Address,
     /// Uid of the cluster's namespace kube-system.
     pub cluster_uid: String,
 }
 
 impl LedgerIdentity {
-    /// Whether a record shows that this account has signed for this chain: a ledger must have been there.
+    /// Whether a record shows that this account has signed for this chain. If so, a ledger must have existed.
     #[must_use]
     pub fn has_attempt(&self, record: &AgentRegistrationSpec) -> bool {
         record.is_of(self.chain_id, self.signer) && !record.attempts.is_empty()
     }
 }
 
-/// Everything that decisions about one ledger share: its version at hand, and the chain as seen *before* that version was
-/// read. A chain seen later could show transactions that a later version allocated, and look like a stranger's.
+/// What all decisions about one ledger share: one version of it, and the chain as read *before* that version. If the chain
+/// were read later, it could show transactions that a newer version allocated, and they would look like someone else's.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerSnapshot<'a> {
     /// The ledger.
     pub ledger: &'a SignerLedgerSpec,
-    /// Final registrations of its account on the registry at hand.
+    /// Final registrations by its account on this registry.
     pub index: &'a OwnerIndex,
-    /// The account.
+    /// State of its account.
     pub account: &'a AccountState,
 }
 
-/// What there is of an account's past, read after the ledger.
+/// What is known of an account's history, read after the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerHistory {
-    /// Uid of the ledger that the IdentityRegistry's marker names.
+    /// Uid of the ledger that the marker in the IdentityRegistry's status names.
     pub marker: Option<String>,
-    /// Whether a record has an attempt of this account on this chain.
+    /// Whether any record has an attempt by this account on this chain.
     pub has_attempts: bool,
     /// Transaction count at which a used wallet may start.
     pub bootstrap_nonce: Option<Nonce>,
-    /// Highest `next` that this process has seen.
+    /// Highest `next` that this process has read.
     pub highest_next: Nonce,
 }
 
-/// A final registration with everything that proves whose it is.
+/// A registration in a finalized block, with the proof of which account made it at which nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinalRegistration {
-    /// The log.
+    /// The `Registered` event.
     pub event: RegisteredEvent,
     /// Sender of the transaction.
     pub sender: Address,
     /// Nonce of the transaction.
     pub nonce: Nonce,
-    /// Whether the transaction succeeded and the registry knows the agent at the last final block.
+    /// Whether the transaction succeeded and the registry knows the agent at the last finalized block.
     pub confirmed: bool,
-    /// What the transaction cost, in wei.
+    /// Cost of the transaction, in wei.
     pub cost: u128,
 }
 
@@ -101,30 +101,30 @@ impl FinalRegistration {
 /// What the chain shows of one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Final registrations whose URI contains the key.
+    /// Final registrations whose URI contains the entry's key.
     pub registrations: Vec<FinalRegistration>,
-    /// The attempt of the record at this nonce that a block includes.
+    /// The record's attempt at this nonce that is in a block.
     pub included: Option<Inclusion>,
     /// Whether the last attempt was sent so recently that it need not be sent again.
     pub sent_recently: bool,
 }
 
-/// A transaction in a block.
+/// A transaction that is in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inclusion {
-    /// The transaction.
+    /// Hash of the transaction.
     pub transaction: B256,
     /// Whether the transaction succeeded.
     pub succeeded: bool,
 }
 
-/// What is known of an agent that is to be adopted by its id.
+/// An existing agent that a record asks to adopt by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdoptionTarget {
-    /// Number and hash of the final block at which the registry knows the agent; `None` if it does not.
+    /// Number and hash of the finalized block at which the registry knows the agent; `None` if it does not.
     pub exists_at: Option<(u64, B256)>,
     /// URI of the agent on chain at that block.
     pub agent_uri: String,
-    /// Key of the record that the agent belongs to already, if it is another one.
+    /// Key of another record that already has the agent.
     pub taken_by: Option<Key>,
 }

@@ -33,7 +33,7 @@ pub(crate) fn identity() -> LedgerIdentity {
     }
 }
 
-/// An active ledger that has given away nonces 5 and 6 and knows that those below 5 are final, as of block 50.
+/// An active ledger that has allocated nonces 5 and 6 and records that those below 5 are final, as of block 50.
 pub(crate) fn ledger() -> SignerLedgerSpec {
     SignerLedgerSpec {
         chain_id: 31337,
@@ -132,7 +132,7 @@ pub(crate) fn account(finalized: u64, latest: u64) -> AccountState {
     }
 }
 
-/// An index that is proven up to a block and holds one registration of each key that is given.
+/// An index that is proven up to a block and holds one registration of each given key.
 pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
     let mut index = OwnerIndex::new(SIGNER, 0, U256::ZERO);
     let registrations: Vec<_> = keys

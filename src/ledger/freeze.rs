@@ -1,52 +1,54 @@
 //! Why a registry must not spend: evidence that this version reports and does not resolve by itself.
 //!
-//! Each message says what was seen and what a person can do. When a freeze applies is decided in [`super::protocol`].
+//! Each message says what was found and what an operator can do. [`super::protocol`] decides when a freeze applies. The
+//! name of a variant is the reason of the condition that reports it.
 
 use alloy::primitives::B256;
 
+use super::money::format_gwei;
 use crate::api::{Key, Nonce, QuarantineReason};
 
 /// Why a registry must not spend.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
 #[strum(const_into_str)]
 pub enum Freeze {
-    /// An earlier ledger is missing.
+    /// The ledger that was in use is missing.
     #[error(
-        "the SignerLedger {} is missing although it has been in use: transactions that nobody remembers may be under way. \
-         Restore etcd from a backup that is not older than its last use (an object that is made again does not count); \
-         recovery without one needs spec.recovery.approvedFor and is not part of this version",
+        "the SignerLedger {} was in use and is missing: transactions may be in flight that no record shows. \
+         Restore etcd from a backup that is not older than the ledger's last use (recreating the object is not enough); \
+         recovery without a backup needs spec.recovery.approvedFor and is not supported by this version",
         .uid.as_deref().unwrap_or("of this signer")
     )]
     LedgerLost {
         /// Uid of the missing ledger, if it is known.
         uid: Option<String>,
     },
-    /// The wallet has been used before.
+    /// The wallet was used before it had a ledger.
     #[error(
-        "the signer has already sent {count} transactions and has no SignerLedger: if it is not used anywhere else, \
-         set spec.bootstrap.atNonce to {count}; otherwise give the registry a signer of its own"
+        "the signer has already sent {count} transactions and has no SignerLedger: if nothing else uses this account, \
+         set spec.bootstrap.atNonce to {count}; otherwise give the registry a dedicated signer"
     )]
     WalletUsed {
-        /// Its transaction count.
+        /// Transaction count of the wallet.
         count: Nonce,
     },
-    /// A ledger in quarantine for another reason than being new.
-    #[error("the ledger is in quarantine ({reason:?}): recovery is not part of this version")]
+    /// The ledger is in quarantine for another reason than being new.
+    #[error("the ledger is in quarantine ({reason:?}): recovery is not supported by this version")]
     Quarantined {
-        /// Why.
+        /// Why it is in quarantine.
         reason: QuarantineReason,
     },
     /// The ledger was written in another cluster.
     #[error(
-        "the ledger belongs to the cluster with uid {owner}: stop the operator there before this one may spend"
+        "the ledger belongs to the cluster with uid {owner}: stop the operator there before this cluster may spend"
     )]
     LedgerCloned {
         /// Uid of the other cluster.
         owner: String,
     },
-    /// The ledger belongs to another chain of the same id.
+    /// The ledger belongs to another chain with the same id.
     #[error(
-        "the chain's first block is {seen} and the ledger was made for {recorded}: this is another chain"
+        "the chain's first block is {seen} and the ledger was created for {recorded}: the endpoint serves another chain"
     )]
     OtherChain {
         /// First block that the endpoint shows.
@@ -54,90 +56,96 @@ pub enum Freeze {
         /// First block that the ledger names.
         recorded: B256,
     },
-    /// This process has seen a later state of the ledger.
+    /// This process has read a later state of the ledger.
     #[error(
-        "the ledger's next nonce is {next} and has been {seen} before: it was restored from a backup"
+        "the ledger's next nonce is {next} and was {seen} before: the ledger was restored from a backup"
     )]
     LedgerRolledBack {
-        /// What stands.
+        /// `next` of the ledger.
         next: Nonce,
-        /// What stood.
+        /// Highest `next` read before.
         seen: Nonce,
     },
-    /// The account has sent more than the ledger knows of.
+    /// The account has sent more transactions than the ledger allocated.
     #[error(
-        "the signer has sent {count} transactions and the ledger knows of {next}: its key is used elsewhere, or the ledger was restored from a backup"
+        "the signer has sent {count} transactions and the ledger allocated nonces below {next}: \
+         the key is used elsewhere, or the ledger was restored from a backup"
     )]
     NonceAhead {
-        /// Transaction count.
+        /// Transaction count of the account.
         count: Nonce,
-        /// First nonce that the ledger has not given away.
+        /// First nonce that the ledger has not allocated.
         next: Nonce,
     },
-    /// A nonce that the ledger gave to a registration was used for something else.
+    /// Another transaction used a nonce that was allocated to a registration.
     #[error(
-        "nonce {nonce} was given to agent {key} and used for something else: the signer's key is used elsewhere"
+        "nonce {nonce} was allocated to agent {key} and another transaction used it: the signer's key is used elsewhere"
     )]
     KeyUsedElsewhere {
         /// The nonce.
         nonce: Nonce,
-        /// Whom it was given to.
+        /// Key of the agent that it was allocated to.
         key: Key,
     },
-    /// A registration was included and failed.
+    /// A registration was included and reverted.
     #[error(
-        "the registration of agent {key} was included and reverted ({transaction}): raising registration.edition asks for a new one"
+        "the registration of agent {key} was included and reverted (transaction {transaction}): \
+         raise registration.edition to request a new one"
     )]
     RegistrationReverted {
-        /// The agent.
+        /// Key of the agent.
         key: Key,
-        /// The transaction.
+        /// Hash of the transaction.
         transaction: B256,
     },
-    /// A key stands on chain by another transaction than its entry allows.
+    /// A key is registered by another transaction than its entry allows.
     #[error(
-        "agent {key} is registered, but not at nonce {nonce} that it was given: the ledger was restored from a backup"
+        "agent {key} is registered, but not at its allocated nonce {nonce}: \
+         the ledger was restored from a backup"
     )]
     RegistrationMisplaced {
-        /// The agent.
+        /// Key of the agent.
         key: Key,
-        /// Its nonce by the ledger.
+        /// Nonce that the ledger allocated to it.
         nonce: Nonce,
     },
-    /// The market has risen above what was signed.
+    /// The base fee has risen above the signed fee.
     #[error(
-        "the registration of agent {key} was signed for {max_fee} wei per gas and the base fee is {base_fee}: it goes on when the market falls"
+        "the registration of agent {key} was signed for at most {} gwei per gas and the base fee is {} gwei: \
+         registration resumes when fees fall",
+        format_gwei(*max_fee),
+        format_gwei(*base_fee)
     )]
     FeeBelowMarket {
-        /// The agent.
+        /// Key of the agent.
         key: Key,
-        /// What was signed.
+        /// Signed maximum, in wei per gas.
         max_fee: u128,
-        /// What the market asks.
+        /// Base fee of the latest block, in wei per gas.
         base_fee: u128,
     },
-    /// The record of an entry is gone.
+    /// The record of an entry is missing.
     #[error(
-        "agent {key} has nonce {nonce} under way and no AgentRegistration: restore the record, or recreate its offer"
+        "agent {key} has nonce {nonce} in flight and no AgentRegistration: restore the record or recreate its offer"
     )]
     RecordMissing {
-        /// The agent.
+        /// Key of the agent.
         key: Key,
-        /// Its nonce.
+        /// Nonce of the entry.
         nonce: Nonce,
     },
-    /// The ledger holds something that this version does not write.
+    /// The ledger holds an operation that this version never writes.
     #[error(
-        "nonce {nonce} is meant for an operation that this version does not know: run the version that allocated it"
+        "nonce {nonce} is allocated to an operation that this version does not know: run the version that allocated it"
     )]
     UnknownOperation {
-        /// The nonce.
+        /// Nonce of the entry.
         nonce: Nonce,
     },
 }
 
 impl Freeze {
-    /// One word for conditions.
+    /// Reason for conditions: the name of the variant.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         self.into_str()
@@ -149,24 +157,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_ledger_is_named_as_far_as_it_is_known() {
+    fn lost_ledger_is_named_by_its_uid_if_known() {
         let known = Freeze::LedgerLost {
             uid: Some("0f1e".into()),
         }
         .to_string();
         assert!(
-            known.starts_with("the SignerLedger 0f1e is missing"),
+            known.starts_with("the SignerLedger 0f1e was in use and is missing"),
             "{known}"
         );
         let unknown = Freeze::LedgerLost { uid: None }.to_string();
         assert!(
-            unknown.starts_with("the SignerLedger of this signer is missing"),
+            unknown.starts_with("the SignerLedger of this signer was in use and is missing"),
             "{unknown}"
         );
     }
 
     #[test]
-    fn every_freeze_has_a_word_of_its_own() {
+    fn fees_are_shown_in_gwei() {
+        let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
+        let freeze = Freeze::FeeBelowMarket {
+            key,
+            max_fee: 12_500_000_000,
+            base_fee: 12_500_000_001,
+        };
+        let message = freeze.to_string();
+        assert!(
+            message.contains("at most 12.5 gwei") && message.contains("is 12.500000001 gwei"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn every_freeze_has_its_own_reason() {
         let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
         let (nonce, hash) = (Nonce(1), B256::ZERO);
         let all = [
@@ -204,12 +227,12 @@ mod tests {
             Freeze::RecordMissing { key, nonce },
             Freeze::UnknownOperation { nonce },
         ];
-        let words: std::collections::BTreeSet<&str> = all.iter().map(Freeze::reason).collect();
-        assert_eq!(words.len(), all.len());
+        let reasons: std::collections::BTreeSet<&str> = all.iter().map(Freeze::reason).collect();
+        assert_eq!(reasons.len(), all.len());
         assert!(
-            words
+            reasons
                 .iter()
-                .all(|word| !word.is_empty() && word.chars().all(char::is_alphabetic))
+                .all(|reason| !reason.is_empty() && reason.chars().all(char::is_alphabetic))
         );
     }
 }

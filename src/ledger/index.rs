@@ -1,8 +1,8 @@
 //! The owner-log index: every final registration that one account made on one registry (rule R11). Pure.
 //!
-//! It is the proof that a key is *not* registered, so what counts is that nothing is missing. It is built from pages of
-//! logs in order and without gaps, up to a final block, and vouches for itself only where the number of agents that it
-//! accounts for equals what the registry says the owner holds at that very block.
+//! It proves that a key is *not* registered, so no log may be missing. It is built from pages of logs, in order and without
+//! gaps, up to a finalized block. It counts as proven only if the number of agents that its logs account for equals the
+//! owner's `balanceOf` in the registry at that same block.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use alloy::primitives::{Address, U256};
 use crate::api::Key;
 use crate::chain::{LogPage, RegisteredEvent};
 
-/// The range of blocks is not the next one: a page was lost or repeated.
+/// A page of logs does not continue the index: one was lost or repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the index wants blocks from {expected} on, and got blocks from {from} to {to}")]
+#[error("the index expects blocks from {expected} on and got blocks {from} to {to}")]
 pub struct IndexGap {
     expected: u64,
     from: u64,
@@ -25,15 +25,15 @@ pub struct IndexGap {
 pub struct OwnerIndex {
     owner: Address,
     next_block: u64,
-    /// How many agents the owner holds by what has been taken in; `None` once that contradicts itself.
+    /// How many agents the owner holds by the logs so far; `None` once the logs contradict themselves.
     held: Option<U256>,
     by_key: BTreeMap<Key, Vec<RegisteredEvent>>,
     proven_to: Option<u64>,
 }
 
 impl OwnerIndex {
-    /// An index of an owner that has registered nothing before `first_block`. `held` is how many agents others had given it
-    /// by then: whoever has never sent a transaction may all the same have received.
+    /// An index of an owner that registered nothing before `first_block`. `held` is how many agents the owner held by then:
+    /// an account that has never sent a transaction may still have received agents.
     #[must_use]
     pub fn new(owner: Address, first_block: u64, held: U256) -> Self {
         Self {
@@ -45,22 +45,22 @@ impl OwnerIndex {
         }
     }
 
-    /// Whose registrations these are.
+    /// The account that made the registrations.
     #[must_use]
     pub fn owner(&self) -> Address {
         self.owner
     }
 
-    /// First block that has not been taken in.
+    /// First block that the index does not contain yet.
     #[must_use]
     pub fn next_block(&self) -> u64 {
         self.next_block
     }
 
-    /// Takes in the next range of blocks.
+    /// Adds the next page of logs.
     ///
     /// # Errors
-    /// If it is not the next one.
+    /// If the page does not start at [`Self::next_block`].
     pub fn extend(&mut self, page: LogPage) -> Result<(), IndexGap> {
         if page.from != self.next_block || page.to < page.from {
             return Err(IndexGap {
@@ -77,7 +77,7 @@ impl OwnerIndex {
                     .push(registration.clone());
             }
         }
-        // An owner cannot give away what it has not received: if the logs say so, some are missing for good.
+        // An owner cannot transfer more agents than it received: if the logs say so, some are missing permanently.
         self.held = self.held.and_then(|held| {
             (held + U256::from(page.received)).checked_sub(U256::from(page.given))
         });
@@ -86,8 +86,8 @@ impl OwnerIndex {
         Ok(())
     }
 
-    /// Compares with what the registry says that the owner holds at the last block that was taken in. Says whether it
-    /// is the same: if not, logs are missing, and the index proves nothing.
+    /// Compares the index with the owner's balance in the registry at the last block of the index, and returns whether they
+    /// agree. If not, logs are missing and the index proves nothing.
     pub fn verify_balance(&mut self, balance: U256) -> bool {
         let complete = self.held == Some(balance);
         self.proven_to = self.next_block.checked_sub(1).filter(|_| complete);
@@ -100,14 +100,14 @@ impl OwnerIndex {
         self.proven_to
     }
 
-    /// Registrations whose URI contains the key, in the order of the chain.
+    /// Registrations whose URI contains the key, in chain order.
     #[must_use]
     pub fn registrations(&self, key: Key) -> &[RegisteredEvent] {
         self.by_key.get(&key).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Every key that a URI contains, wherever it stands.
+/// Every key that a URI contains, at any position.
 fn keys_in(uri: &str) -> impl Iterator<Item = Key> {
     let windows = uri
         .as_bytes()
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_covers_nothing_until_the_registry_agrees() {
+    fn index_proves_nothing_until_the_balance_agrees() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
         assert_eq!(
             (index.proven_to(), index.next_block(), index.owner()),
@@ -168,21 +168,21 @@ mod tests {
         assert_eq!(
             index.proven_to(),
             None,
-            "what was proven of block 9 says nothing of block 10"
+            "a proof up to block 9 says nothing about block 10"
         );
         assert!(index.verify_balance(U256::ONE));
         assert_eq!((index.proven_to(), index.next_block()), (Some(10), 11));
     }
 
     #[test]
-    fn nothing_that_was_never_looked_at_is_covered() {
+    fn empty_index_proves_nothing() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         assert!(index.verify_balance(U256::ZERO));
         assert_eq!(index.proven_to(), None);
     }
 
     #[test]
-    fn a_page_that_is_not_the_next_one_is_refused() {
+    fn page_that_leaves_a_gap_is_rejected() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::ZERO);
         for (from, to) in [(4, 9), (6, 9), (5, 4)] {
             assert_eq!(
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_wherever_it_stands_in_the_uri() {
+    fn key_is_found_anywhere_in_the_uri() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         let elsewhere = RegisteredEvent {
             agent_uri: format!("ipfs://bafy#{}", key('b')),
@@ -222,13 +222,13 @@ mod tests {
         assert_eq!(
             index.registrations(key('c')),
             [both],
-            "once, however often the key stands in it"
+            "once, even if the URI repeats the key"
         );
         assert!(index.registrations(key('d')).is_empty());
     }
 
     #[test]
-    fn all_registrations_of_a_key_are_kept_in_order() {
+    fn index_keeps_all_registrations_of_a_key_in_order() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index
             .extend(page(0, 1, vec![registration(1, key('a'))]))
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_that_were_received_or_given_away_count() {
+    fn transferred_agents_count_in_the_balance() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index
             .extend(LogPage {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_gave_away_more_than_it_received_shows_that_logs_are_missing() {
+    fn more_agents_given_away_than_received_proves_missing_logs() {
         let mut index = OwnerIndex::new(Address::ZERO, 0, U256::ZERO);
         index
             .extend(LogPage {
@@ -276,7 +276,7 @@ mod tests {
             .unwrap();
         assert!(
             !index.verify_balance(U256::ZERO),
-            "its mint has been left out: the key may be on chain"
+            "the log of its mint is missing: the key may be on chain"
         );
         index
             .extend(LogPage {
@@ -286,12 +286,12 @@ mod tests {
             .unwrap();
         assert!(
             !index.verify_balance(U256::ZERO),
-            "what it receives later does not bring the log back"
+            "an agent received later does not replace the missing log"
         );
     }
 
     #[test]
-    fn agents_that_were_received_before_the_first_block_count() {
+    fn agents_held_before_the_first_block_count() {
         let mut index = OwnerIndex::new(Address::ZERO, 5, U256::from(2));
         index
             .extend(page(5, 9, vec![registration(7, key('a'))]))

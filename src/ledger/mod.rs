@@ -1,14 +1,14 @@
-//! The ledger: gives each registration one nonce, so that it can be included once and no more.
+//! The ledger: allocates one nonce per registration, so that a registration is included at most once.
 //!
-//! - [`protocol`] decides (pure): START HERE for why nothing is registered twice
-//! - [`freeze`] is what it does not resolve by itself, and says so
-//! - [`evidence`] and [`index`] are what it decides on besides the stored objects (pure)
+//! - [`protocol`] decides (pure): START HERE for why no agent is registered twice
+//! - [`freeze`] lists the evidence that stops spending until an operator acts
+//! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
-//! - [`store`] reads and writes ledgers and records, in the order that the protocol needs
-//! - [`sender`] signs what was bound and sends what was stored
+//! - [`store`] reads and writes ledgers and records in the order that the protocol needs
+//! - [`sender`] signs for allocated nonces and sends stored transactions
 //!
-//! Safety rests on compare-and-swap, on durable writes, and on an account using a nonce once: not on who leads, not on
-//! clocks, not on the honesty of an RPC endpoint. Who leads decides only who does the work.
+//! Safety rests on compare-and-swap, on durable writes, and on an account using each nonce once. It does not rest on
+//! leadership, clocks or an honest RPC endpoint. Leadership only decides which replica does the work.
 
 pub(crate) mod evidence;
 pub(crate) mod freeze;

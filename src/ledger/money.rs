@@ -1,72 +1,69 @@
-//! What a transaction may cost: limits, fees, and the purse they are checked against. Pure.
+//! What a transaction may cost: spending limits, fees, and the budget that they are checked against. Pure.
 //!
-//! Every amount here is the worst that can happen (gas limit times highest fee); what was really paid is read from the
-//! receipt. Checking the worst case before a nonce is allocated is what makes the limits hold whatever the market does.
+//! Every amount here is the worst case (gas limit times maximum fee); the cost that was paid is read from the receipt.
+//! The worst case is checked before a nonce is allocated, so the limits hold even if gas prices rise afterwards.
+//! Messages show gas prices in gwei and amounts in the native token, exact to the last wei.
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::utils::{format_ether, parse_units};
+use alloy::primitives::U256;
+use alloy::primitives::utils::{ParseUnits, Unit, parse_units};
 
 use crate::api::SpendingLimits;
 use crate::chain::{FeeMarket, Fees};
 
-/// Digits of wei below one coin.
-const COIN_DECIMALS: u8 = 18;
-/// Digits of wei below one gwei.
-const GWEI_DECIMALS: u8 = 9;
-
-/// A limit that is not an amount. Admission refuses it, so it was stored under another schema.
+/// A limit that is not a positive amount. Admission rejects it, so it was stored under another schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "limits.{field} is {value:?}, which is not a positive amount: write a decimal number like \"0.005\""
+    "limits.{field} is {value:?}, which is not a positive amount; set a decimal number such as \"0.005\""
 )]
 pub struct UnreadableLimit {
     field: &'static str,
     value: String,
 }
 
-/// The limits of a registry, in wei.
+/// Spending limits of a registry, in wei.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Highest fee per gas.
+    /// Maximum fee per gas.
     pub max_fee_per_gas: Option<u128>,
-    /// Most that one registration may cost.
+    /// Maximum cost of one registration.
     pub per_registration: u128,
-    /// Most that may be spent in 24 hours.
+    /// Maximum spending in 24 hours.
     pub per_day: u128,
-    /// Most that one namespace may spend in 24 hours.
+    /// Maximum spending of one namespace in 24 hours.
     pub per_namespace_per_day: Option<u128>,
 }
 
 impl Limits {
-    /// The limits as an IdentityRegistry states them.
+    /// Parses the limits of an IdentityRegistry.
     ///
     /// # Errors
-    /// If one of them is not an amount.
+    /// If a limit is not a positive amount.
     pub fn read(limits: &SpendingLimits) -> Result<Self, UnreadableLimit> {
-        let optional = |field, value: &Option<String>, decimals| match value {
-            Some(value) => amount(field, value, decimals).map(Some),
+        let optional = |field, value: &Option<String>, unit| match value {
+            Some(value) => amount(field, value, unit).map(Some),
             None => Ok(None),
         };
         Ok(Self {
             max_fee_per_gas: optional(
                 "maxFeePerGasGwei",
                 &limits.max_fee_per_gas_gwei,
-                GWEI_DECIMALS,
+                Unit::GWEI,
             )?,
-            per_registration: amount("perRegistration", &limits.per_registration, COIN_DECIMALS)?,
-            per_day: amount("perDay", &limits.per_day, COIN_DECIMALS)?,
+            per_registration: amount("perRegistration", &limits.per_registration, Unit::ETHER)?,
+            per_day: amount("perDay", &limits.per_day, Unit::ETHER)?,
             per_namespace_per_day: optional(
                 "perNamespacePerDay",
                 &limits.per_namespace_per_day,
-                COIN_DECIMALS,
+                Unit::ETHER,
             )?,
         })
     }
 }
 
-fn amount(field: &'static str, value: &str, decimals: u8) -> Result<u128, UnreadableLimit> {
-    let units = parse_units(value, decimals)
+fn amount(field: &'static str, value: &str, unit: Unit) -> Result<u128, UnreadableLimit> {
+    let units = parse_units(value, unit.get())
         .ok()
         .filter(|units| !units.is_negative());
     let wei = units
@@ -78,75 +75,106 @@ fn amount(field: &'static str, value: &str, decimals: u8) -> Result<u128, Unread
     })
 }
 
-/// An amount as people read it: whole units of the coin, without trailing zeros.
+/// An amount in units of the chain's native token, exact and without trailing zeros.
 #[must_use]
 pub fn format_native(wei: u128) -> String {
-    let text = format_ether(wei);
+    format_wei(wei, Unit::ETHER)
+}
+
+/// A gas price in gwei, exact and without trailing zeros.
+#[must_use]
+pub(crate) fn format_gwei(wei: u128) -> String {
+    format_wei(wei, Unit::GWEI)
+}
+
+/// Formats without rounding: a rounded number could hide the difference between a price and its limit.
+fn format_wei(wei: u128, unit: Unit) -> String {
+    let text = ParseUnits::from(U256::from(wei)).format_units(unit);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Why nothing is bought.
+/// Why a registration cannot be paid for now. The name of a variant is the reason of the condition that reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
 #[strum(const_into_str)]
 pub enum Shortage {
-    /// The market is above what one registration may cost.
+    /// The gas price is above the limits.
     #[error(
-        "gas costs {market} wei and may cost {cap}: it is bought when the market falls, or when limits.maxFeePerGasGwei or limits.perRegistration are raised"
+        "gas price {} gwei exceeds the limit of {} gwei; \
+         registration resumes when fees fall or limits.maxFeePerGasGwei / limits.perRegistration is raised",
+        format_gwei(*market),
+        format_gwei(*cap)
     )]
     FeeAboveLimit {
-        /// Fee per gas that would be included soon.
+        /// Fee per gas that a transaction needs to be included soon, in wei.
         market: u128,
-        /// Highest fee per gas that the limits allow.
+        /// Maximum fee per gas within the limits, in wei.
         cap: u128,
     },
-    /// The signer's balance is too small.
-    #[error("the signer has {} and needs up to {}: send it some coin", format_native(*balance), format_native(*needed))]
+    /// The signer's balance is too low.
+    #[error(
+        "signer balance {} is below the {} (native token) required: fund the signer",
+        format_native(*balance),
+        format_native(*needed)
+    )]
     InsufficientFunds {
-        /// What is left for this registration.
+        /// Balance that is left for this registration.
         balance: u128,
-        /// What it may cost.
+        /// Worst-case cost of the registration.
         needed: u128,
     },
-    /// The day's limit is used up.
-    #[error("up to {} of limits.perDay = {} are spent or reserved, and the next registration may cost {}", format_native(*used), format_native(*limit), format_native(*needed))]
+    /// The daily limit is reached.
+    #[error(
+        "{} of limits.perDay = {} is spent or reserved and the next registration may cost {} (native token); \
+         registration resumes as earlier spending becomes older than 24 hours or limits.perDay is raised",
+        format_native(*used),
+        format_native(*limit),
+        format_native(*needed)
+    )]
     DailyLimitReached {
-        /// Spent in the last 24 hours, or reserved for what is under way.
+        /// Spent in the last 24 hours or reserved for registrations in flight.
         used: u128,
         /// The limit.
         limit: u128,
-        /// What the next registration may cost.
+        /// Worst-case cost of the next registration.
         needed: u128,
     },
-    /// The namespace's limit is used up.
-    #[error("this namespace has spent or reserved up to {} of limits.perNamespacePerDay = {}, and its next registration may cost {}", format_native(*used), format_native(*limit), format_native(*needed))]
+    /// The daily limit of the namespace is reached.
+    #[error(
+        "this namespace has spent or reserved {} of limits.perNamespacePerDay = {} and its next registration may cost {} \
+         (native token); registration resumes as earlier spending becomes older than 24 hours or \
+         limits.perNamespacePerDay is raised",
+        format_native(*used),
+        format_native(*limit),
+        format_native(*needed)
+    )]
     NamespaceLimitReached {
-        /// Spent in the last 24 hours, or reserved for what is under way.
+        /// Spent in the last 24 hours or reserved for registrations in flight.
         used: u128,
         /// The limit.
         limit: u128,
-        /// What the next registration may cost.
+        /// Worst-case cost of the next registration.
         needed: u128,
     },
 }
 
 impl Shortage {
-    /// One word for conditions.
+    /// Reason for conditions: the name of the variant.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         self.into_str()
     }
 
-    /// Whether what is short is short for every namespace.
+    /// Whether no namespace can register, rather than only one.
     #[must_use]
     pub const fn affects_every_namespace(self) -> bool {
         !matches!(self, Self::NamespaceLimitReached { .. })
     }
 }
 
-/// Fees at which a transaction of so much gas is included soon and stays within the limits.
+/// Chooses fees at which a transaction with this gas limit is included soon and stays within the limits.
 ///
-/// The highest fee leaves room for a base fee that doubles, where the limits have it. A market within one block's rise of the
-/// cap (12.5 %, EIP-1559) counts as too dear, since it might be above the cap when the transaction arrives.
+/// The maximum fee leaves room for the base fee to double, as far as the limits allow. A gas price within one block's rise
+/// of the cap (12.5 %, EIP-1559) counts as above it, since it may be above it when the transaction arrives.
 ///
 /// # Errors
 /// [`Shortage::FeeAboveLimit`].
@@ -169,22 +197,22 @@ pub fn choose_fees(market: FeeMarket, limits: &Limits, gas: u64) -> Result<Fees,
     })
 }
 
-/// What is there to spend. Whatever is granted is set aside, so that a batch cannot spend the same coin twice.
+/// What may be spent. Each reservation reduces it, so that one batch cannot spend the same balance twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    /// What the signer holds and nothing unmined may take.
+    /// Balance of the signer without what its unmined transactions may cost.
     pub balance: u128,
-    /// Spent in the last 24 hours, or reserved for what is under way.
+    /// Spent in the last 24 hours or reserved for registrations in flight.
     pub used: u128,
-    /// The same by namespace.
+    /// Part of `used` by namespace.
     pub used_by_namespace: BTreeMap<String, u128>,
 }
 
 impl Budget {
-    /// Sets aside what a registration may cost.
+    /// Reserves the worst-case cost of a registration.
     ///
     /// # Errors
-    /// What it is short of; nothing is set aside then.
+    /// The limit that it would exceed; then nothing is reserved.
     pub fn reserve(
         &mut self,
         limits: &Limits,
@@ -223,7 +251,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts what was spent, or is reserved, before anything new is granted.
+    /// Adds earlier spending and existing reservations, before anything new is reserved.
     pub fn add_used(&mut self, namespace: Option<&str>, amount: u128) {
         self.used = self.used.saturating_add(amount);
         if let Some(namespace) = namespace {
@@ -235,7 +263,7 @@ impl Budget {
         }
     }
 
-    /// How many registrations of that cost could still be granted.
+    /// Number of registrations at this cost that the budget still allows.
     #[must_use]
     pub fn registrations_left(&self, limits: &Limits, cost: u128) -> u32 {
         let left = self.balance.min(limits.per_day.saturating_sub(self.used)) / cost.max(1);
@@ -248,7 +276,7 @@ mod tests {
     use super::*;
 
     const GWEI: u128 = 1_000_000_000;
-    const COIN: u128 = 1_000_000_000_000_000_000;
+    const TOKEN: u128 = 1_000_000_000_000_000_000;
 
     fn limits() -> Limits {
         Limits::read(&SpendingLimits::default()).unwrap()
@@ -266,14 +294,14 @@ mod tests {
             max_fee_per_gas: Some(1),
             per_registration: 1,
             per_day: 12_345_678_901_234_567_123_456_789_012_345_678,
-            per_namespace_per_day: Some(2 * COIN),
+            per_namespace_per_day: Some(2 * TOKEN),
         };
         assert_eq!(Limits::read(&stated), Ok(expected));
         assert_eq!(limits().per_day, 10 * limits().per_registration);
     }
 
     #[test]
-    fn a_limit_that_is_no_amount_is_named() {
+    fn unreadable_limit_is_named() {
         for value in ["a lot", "", "0", "-5", "1e3", "99999999999999999999999"] {
             let stated = SpendingLimits {
                 per_day: value.into(),
@@ -288,26 +316,36 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_shown_without_trailing_zeros() {
+    fn amounts_are_formatted_exactly() {
         for (wei, text) in [
             (0, "0"),
             (1, "0.000000000000000001"),
-            (COIN, "1"),
-            (10 * COIN, "10"),
-            (COIN / 2, "0.5"),
+            (TOKEN, "1"),
+            (10 * TOKEN, "10"),
+            (TOKEN / 2, "0.5"),
         ] {
             assert_eq!(format_native(wei), text);
+        }
+        for (wei, text) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (GWEI, "1"),
+            (10 * GWEI, "10"),
+            (12 * GWEI + GWEI / 2, "12.5"),
+            (u128::MAX, "340282366920938463463374607431.768211455"),
+        ] {
+            assert_eq!(format_gwei(wei), text);
         }
     }
 
     #[test]
-    fn fees_leave_room_for_a_rising_market_and_never_leave_the_limits() {
+    fn fees_leave_room_for_the_base_fee_within_the_limits() {
         let gas = 200_000;
         let market = |base_fee, tip| FeeMarket {
             base_fee: base_fee * GWEI,
             tip: tip * GWEI,
         };
-        // 0.005 coins buy 200,000 gas at 25 gwei.
+        // 0.005 of the native token buy 200,000 gas at 25 gwei.
         assert_eq!(
             choose_fees(market(8, 1), &limits(), gas),
             Ok(Fees {
@@ -350,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purse_grants_until_balance_day_or_namespace_is_used_up() {
+    fn budget_ends_with_balance_day_or_namespace() {
         let limits = Limits {
             per_namespace_per_day: Some(50),
             per_day: 100,
@@ -395,7 +433,7 @@ mod tests {
         assert_eq!(
             (budget.balance, budget.used),
             (30, 100),
-            "what was refused is not set aside"
+            "a refused reservation changes nothing"
         );
         assert!(
             !short.affects_every_namespace()
@@ -408,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_of_no_single_namespace_counts_against_the_day_alone() {
+    fn shared_agent_counts_against_the_day_only() {
         let limits = Limits {
             per_namespace_per_day: Some(1),
             per_day: 100,
@@ -423,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_the_smaller_of_balance_and_day() {
+    fn registrations_left_is_limited_by_balance_and_day() {
         let limits = Limits {
             per_day: 100,
             ..limits()
@@ -452,28 +490,47 @@ mod tests {
     }
 
     #[test]
-    fn every_shortage_has_a_word_and_says_what_to_do() {
-        for shortage in [
-            Shortage::FeeAboveLimit { market: 2, cap: 1 },
-            Shortage::InsufficientFunds {
-                balance: 0,
-                needed: 1,
-            },
-            Shortage::DailyLimitReached {
-                used: 1,
-                limit: 1,
-                needed: 1,
-            },
-            Shortage::NamespaceLimitReached {
-                used: 1,
-                limit: 1,
-                needed: 1,
-            },
+    fn every_shortage_has_a_reason_and_a_remedy() {
+        let (used, limit, needed) = (TOKEN / 2, TOKEN, TOKEN / 2 + 1);
+        for (shortage, message) in [
+            (
+                Shortage::FeeAboveLimit {
+                    market: 12 * GWEI + GWEI / 2,
+                    cap: 10 * GWEI,
+                },
+                "gas price 12.5 gwei exceeds the limit of 10 gwei; registration resumes when fees fall \
+                 or limits.maxFeePerGasGwei / limits.perRegistration is raised",
+            ),
+            (
+                Shortage::InsufficientFunds {
+                    balance: TOKEN / 250,
+                    needed: TOKEN / 200,
+                },
+                "signer balance 0.004 is below the 0.005 (native token) required: fund the signer",
+            ),
+            (
+                Shortage::DailyLimitReached {
+                    used,
+                    limit,
+                    needed,
+                },
+                "0.5 of limits.perDay = 1 is spent or reserved and the next registration may cost \
+                 0.500000000000000001 (native token); registration resumes as earlier spending becomes \
+                 older than 24 hours or limits.perDay is raised",
+            ),
+            (
+                Shortage::NamespaceLimitReached {
+                    used,
+                    limit,
+                    needed,
+                },
+                "this namespace has spent or reserved 0.5 of limits.perNamespacePerDay = 1 and its next \
+                 registration may cost 0.500000000000000001 (native token); registration resumes as earlier \
+                 spending becomes older than 24 hours or limits.perNamespacePerDay is raised",
+            ),
         ] {
-            assert!(
-                shortage.reason().chars().all(char::is_alphabetic)
-                    && !shortage.to_string().is_empty()
-            );
+            assert!(shortage.reason().chars().all(char::is_alphabetic));
+            assert_eq!(shortage.to_string(), message);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Ledgers and records in the API server: read at quorum, written by compare-and-swap.
 //!
 //! It owns the order of reads that the protocol's proof rests on (rule R1): a record counts only if it was read *after* the
-//! ledger, so a record is read through the [`ReadLedger`]. It decides nothing, and retries nothing: a conflict means that
-//! everything known is out of date, and the next turn starts with a read.
+//! ledger, so records are read with a [`ReadLedger`]. It decides nothing and retries nothing: a conflict means that all
+//! reads are out of date, and the next reconcile starts with a new one.
 
 use alloy::primitives::Address;
 use kube::api::ObjectMeta;
@@ -14,26 +14,26 @@ use crate::api::{
 use crate::cluster::{Error, Reader, Writer};
 use crate::leader::Leading;
 
-/// A ledger as the API server had it: answered by a quorum read, or by a write of ours that succeeded.
+/// A ledger as the API server stores it: returned by a quorum read or by a successful write of this process.
 #[derive(Clone, Debug)]
 pub struct ReadLedger {
     ledger: SignerLedger,
 }
 
 impl ReadLedger {
-    /// What it says.
+    /// Spec of the ledger.
     #[must_use]
     pub fn spec(&self) -> &SignerLedgerSpec {
         &self.ledger.spec
     }
 
-    /// Uid of the object.
+    /// Uid of the ledger.
     #[must_use]
     pub fn uid(&self) -> &str {
         self.ledger.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    /// Proof that a nonce belongs to the registration of a key.
+    /// Proof that a nonce is allocated to the registration of a key; `None` if it is not.
     #[must_use]
     pub fn bound_nonce(&self, nonce: Nonce) -> Option<BoundNonce> {
         match self.spec().entries.get(&nonce) {
@@ -53,7 +53,7 @@ impl ReadLedger {
 
 #[cfg(test)]
 impl ReadLedger {
-    /// A ledger as if it had been read.
+    /// A ledger as if the API server had returned it.
     pub(super) fn read(spec: SignerLedgerSpec) -> Self {
         let metadata = ObjectMeta {
             uid: Some("uid".into()),
@@ -65,9 +65,9 @@ impl ReadLedger {
     }
 }
 
-/// Proof that a nonce of an account belongs to the registration of a key: the entry was read back from the API server.
+/// Proof that a nonce is allocated to the registration of a key: the entry was read back from the API server.
 ///
-/// Nothing is signed without one (rule R2), and nothing but a [`ReadLedger`] makes one.
+/// Nothing is signed without one (rule R2), and only a [`ReadLedger`] can create one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoundNonce {
     nonce: Nonce,
@@ -77,32 +77,28 @@ pub struct BoundNonce {
 }
 
 impl BoundNonce {
-    /// The nonce.
     #[must_use]
-    pub fn nonce(&self) -> Nonce {
+    pub(crate) fn nonce(&self) -> Nonce {
         self.nonce
     }
 
-    /// The key.
     #[must_use]
-    pub fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         self.key
     }
 
-    /// The chain.
     #[must_use]
-    pub fn chain_id(&self) -> u64 {
+    pub(crate) fn chain_id(&self) -> u64 {
         self.chain_id
     }
 
-    /// The account.
     #[must_use]
-    pub fn signer(&self) -> Address {
+    pub(crate) fn signer(&self) -> Address {
         self.signer
     }
 }
 
-/// Ledgers and records.
+/// Reads and writes ledgers and records.
 #[derive(Clone)]
 pub struct Store {
     reader: Reader,
@@ -110,17 +106,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Reads and writes through these.
+    /// A store that uses this reader and writer.
     #[must_use]
     pub fn new(reader: Reader, writer: Writer) -> Self {
         Self { reader, writer }
     }
 
-    /// The ledger of an account on a chain, as it is at this moment.
-    ///
-    /// # Errors
-    /// If the API server does not answer.
-    pub async fn read_ledger(
+    /// Reads the ledger of an account on a chain, at quorum.
+    pub(crate) async fn read_ledger(
         &self,
         chain_id: u64,
         signer: Address,
@@ -132,25 +125,19 @@ impl Store {
         Ok(ledger.map(|ledger| ReadLedger { ledger }))
     }
 
-    /// The record of a key, read after the ledger.
-    ///
-    /// # Errors
-    /// If the API server does not answer.
-    pub async fn record_after(
+    /// Reads the record of a key, after the ledger.
+    pub(crate) async fn record_after(
         &self,
-        _held: &ReadLedger,
+        _ledger: &ReadLedger,
         key: Key,
     ) -> Result<Option<AgentRegistration>, Error> {
         self.reader.record(&key.record_name()).await
     }
 
-    /// Every record, read after the ledger. `None` stands for a ledger that was looked for and does not exist.
-    ///
-    /// # Errors
-    /// If the API server does not answer.
-    pub async fn records_after(
+    /// Reads all records, after the ledger. `None` means that the ledger was read and does not exist.
+    pub(crate) async fn records_after(
         &self,
-        _held: Option<&ReadLedger>,
+        _ledger: Option<&ReadLedger>,
     ) -> Result<Vec<AgentRegistration>, Error> {
         self.reader.records().await
     }
@@ -158,8 +145,8 @@ impl Store {
     /// Creates a ledger.
     ///
     /// # Errors
-    /// [`Error::Exists`] if there is one.
-    pub async fn create_ledger(
+    /// [`Error::Exists`] if the account already has one.
+    pub(crate) async fn create_ledger(
         &self,
         leading: &Leading,
         spec: SignerLedgerSpec,
@@ -175,14 +162,15 @@ impl Store {
         Ok(ReadLedger { ledger })
     }
 
-    /// Replaces a ledger, if nobody has since it was read. What was held is used up, whatever comes of it.
+    /// Replaces a ledger, conditional on the version that was read. Consumes that version: whether the write succeeds or
+    /// fails, it is out of date.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if somebody has.
-    pub async fn replace_ledger(
+    /// [`Error::Conflict`] if the ledger was modified since it was read.
+    pub(crate) async fn replace_ledger(
         &self,
         leading: &Leading,
-        held: ReadLedger,
+        read: ReadLedger,
         spec: SignerLedgerSpec,
     ) -> Result<ReadLedger, Error> {
         let ledger = self
@@ -191,18 +179,18 @@ impl Store {
                 leading,
                 &SignerLedger {
                     spec,
-                    ..held.ledger
+                    ..read.ledger
                 },
             )
             .await?;
         Ok(ReadLedger { ledger })
     }
 
-    /// Creates a record. Its name is taken from its key.
+    /// Creates a record, named by its key.
     ///
     /// # Errors
-    /// [`Error::Exists`] if there is one.
-    pub async fn create_record(
+    /// [`Error::Exists`] if the key already has one.
+    pub(crate) async fn create_record(
         &self,
         leading: &Leading,
         spec: AgentRegistrationSpec,
@@ -216,11 +204,11 @@ impl Store {
             .await
     }
 
-    /// Replaces a record, if nobody has since it was read.
+    /// Replaces a record, conditional on the version that was read.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if somebody has.
-    pub async fn replace_record(
+    /// [`Error::Conflict`] if the record was modified since it was read.
+    pub(crate) async fn replace_record(
         &self,
         leading: &Leading,
         record: &AgentRegistration,
@@ -239,7 +227,7 @@ mod tests {
     use crate::ledger::fixtures;
 
     #[test]
-    fn only_a_registers_entry_that_was_read_back_binds_a_nonce() {
+    fn only_a_register_entry_read_back_binds_a_nonce() {
         let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
         let entry = |operation, key| Entry { key, operation };
         let spec = SignerLedgerSpec {
@@ -251,15 +239,15 @@ mod tests {
             .into(),
             ..fixtures::ledger()
         };
-        let held = ReadLedger::read(spec);
-        let bound = held.bound_nonce(Nonce(1)).unwrap();
+        let ledger = ReadLedger::read(spec);
+        let bound = ledger.bound_nonce(Nonce(1)).unwrap();
         assert_eq!(
             (bound.nonce(), bound.key(), bound.chain_id()),
             (Nonce(1), key, 31337)
         );
-        assert_eq!((bound.signer(), held.uid()), (fixtures::SIGNER, "uid"));
+        assert_eq!((bound.signer(), ledger.uid()), (fixtures::SIGNER, "uid"));
         for nonce in [0, 2, 3, 4] {
-            assert_eq!(held.bound_nonce(Nonce(nonce)), None);
+            assert_eq!(ledger.bound_nonce(Nonce(nonce)), None);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compiles `solidity/` with the npm packages that `package-lock.json` pins, into `$OUT_DIR/artifacts`.
 //!
-//! It owns the order install, then compile, and what to tell a person whose machine cannot do either; it must not
-//! write outside `OUT_DIR`. What is compiled and how is said in `compile.mjs`, what becomes of it in `src/artifact.rs`.
+//! It installs, then compiles, and explains what is missing if it can do neither. It must not write outside `OUT_DIR`.
+//! `compile.mjs` compiles the contracts, `src/artifact.rs` reads the output.
 
 use std::{
     env, fs,
@@ -12,12 +12,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// What decides which packages are installed.
+/// Files that pin the installed packages.
 const MANIFESTS: [&str; 2] = ["package.json", "package-lock.json"];
 
 fn main() {
     if let Err(error) = build() {
-        // One line, because cargo shows no more than that of an error.
+        // One line, because cargo shows only the first line of an error.
         println!(
             "cargo::error={}",
             format!("{error:#}").trim().replace('\n', " | ")
@@ -65,7 +65,7 @@ fn install(source: &Path, out: &Path) -> Result<()> {
             "--loglevel=error",
         ])
         .current_dir(out))?;
-    // Last, so that an interrupted installation is not taken for a whole one.
+    // Written last, so that an interrupted installation does not count as complete.
     fs::write(done, wanted)?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Compiles solidity/ and the proxy it is deployed behind, and writes <contract>.json for each contract.
-// Run by build.rs in a folder that holds node_modules: node compile.mjs SOLIDITY_FOLDER OUTPUT_FOLDER
+// Compiles solidity/ and the ERC-1967 proxy, and writes <contract>.json for each contract.
+// Run by build.rs in a folder that contains node_modules: node compile.mjs SOLIDITY_FOLDER OUTPUT_FOLDER
 
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -21,7 +21,7 @@ const input = {
   language: "Solidity",
   sources,
   settings: {
-    // Not the compiler's newest default, so that the code runs on any hardfork a test may choose.
+    // Older than the compiler's default, so that the code runs on every hardfork that a test may choose.
     evmVersion: "cancun",
     optimizer: { enabled: true, runs: 200 },
     outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.methodIdentifiers"] } },

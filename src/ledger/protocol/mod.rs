@@ -1,18 +1,18 @@
-//! The exactly-once protocol: what is to be done next, given what is stored and what the chain shows. Pure.
+//! The exactly-once protocol: decides the next step from the stored objects and the chain's evidence. Pure.
 //!
-//! It owns every decision that could register an agent twice and must not know a client, a clock or a task;
-//! [`super::store`] reads and writes what it decides on, [`crate::reconcile::registry`] carries out its steps.
+//! It owns every decision that could register an agent twice and must not know a client, a clock or a task.
+//! [`super::store`] reads and writes the objects, [`crate::reconcile::registry`] carries out the steps.
 //!
-//! Why at most one registration of a key is ever included (each line holds whoever leads, at any speed of any clock):
-//! 1. `next` grows with every write that allocates, and writes are compare-and-swap: a nonce is given to one key only.
+//! Why at most one registration of a key is ever included (each line holds for any leader and any clock):
+//! 1. Every write that allocates increases `next`, and writes are compare-and-swap: a nonce is allocated to one key only.
 //! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the ledger, has no result.
-//! 3. An entry leaves only after the record has a result ([`EntryStep::RecordResult`] comes before [`EntryStep::Prune`]).
-//! 4. A transaction is signed only for an entry that was read back, and an account uses a nonce once.
-//! 5. Before a key gets a nonce, the chain's final logs are proven not to hold it: so a record or a ledger that somebody
-//!    deletes cannot cause a second registration.
+//! 3. An entry is removed only after the record has a result ([`EntryStep::RecordResult`] precedes [`EntryStep::Prune`]).
+//! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce once.
+//! 5. A key gets a nonce only after the chain's final logs are proven not to contain it: deleting a record or a ledger
+//!    cannot cause a second registration.
 //!
-//! Whatever this version cannot resolve by itself is a [`Freeze`]: nothing is allocated, signed or sent until the evidence
-//! is another one. A freeze is derived anew at each look and is stored nowhere.
+//! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates, signs and sends nothing until
+//! the evidence changes. A freeze is derived again at each reconcile and never stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,34 +31,34 @@ use crate::api::{
 };
 use crate::chain::TransactionCounts;
 
-/// Nonces that may be allocated and not final at once. A constant of the protocol: the recovery of a lost ledger uses up
-/// as many nonces as any ledger may ever have had under way.
+/// Maximum number of allocated nonces that are not final. A constant of the protocol: recovery of a lost ledger consumes as
+/// many nonces as any ledger can have had in flight.
 pub const MAX_UNFINAL: u64 = 256;
-/// Signed bytes kept of one record.
-const RAWS_KEPT: usize = 8;
+/// Number of attempts of one record that keep their signed bytes.
+const RAW_ATTEMPTS_KEPT: usize = 8;
 
-/// What a ledger as a whole needs.
+/// The next step of a ledger as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerStep {
-    /// Create it, in quarantine.
+    /// Create the ledger, in quarantine.
     Create(SignerLedgerSpec),
-    /// Write its uid to the marker.
+    /// Write the ledger's uid to the marker in the IdentityRegistry's status.
     WriteMarker,
-    /// Replace it by its first active version.
+    /// Replace the ledger by its first active version.
     Activate(SignerLedgerSpec),
-    /// Wait until the account has nothing under way.
+    /// Wait until the account has no transaction in flight.
     Wait,
-    /// Nothing: it may be used.
+    /// Use the ledger.
     Ready,
 }
 
-/// Decides what a ledger as a whole needs.
+/// Decides the next step of a ledger as a whole.
 ///
-/// A ledger is created in quarantine, its uid goes to the marker, and only what is read after that can make it active: so
-/// nothing is ever signed under a ledger that could be missing later without leaving a trace.
+/// A ledger is created in quarantine, then its uid is written to the marker, and only evidence read after that can activate
+/// it. So nothing is ever signed under a ledger that could disappear without a trace.
 ///
 /// # Errors
-/// If nothing may be spent.
+/// Why nothing may be spent.
 pub fn ledger_step(
     identity: &LedgerIdentity,
     ledger: Option<(&SignerLedgerSpec, &str)>,
@@ -68,11 +68,12 @@ pub fn ledger_step(
     let Some((ledger, uid)) = ledger else {
         let lost =
             history.marker.is_some() || history.has_attempts || history.highest_next > Nonce(0);
-        return match lost {
-            true => Err(Freeze::LedgerLost {
+        return if lost {
+            Err(Freeze::LedgerLost {
                 uid: history.marker.clone(),
-            }),
-            false => Ok(LedgerStep::Create(new_ledger(identity))),
+            })
+        } else {
+            Ok(LedgerStep::Create(new_ledger(identity)))
         };
     };
     if ledger.cluster_uid != identity.cluster_uid {
@@ -124,7 +125,7 @@ pub fn ledger_step(
     }
 }
 
-/// A ledger as it is created: nothing can be allocated from it.
+/// A new ledger, in quarantine: nothing can be allocated from it.
 fn new_ledger(identity: &LedgerIdentity) -> SignerLedgerSpec {
     let ledger = SignerLedgerSpec {
         chain_id: identity.chain_id,
@@ -148,7 +149,7 @@ fn new_ledger(identity: &LedgerIdentity) -> SignerLedgerSpec {
     advance_history(ledger)
 }
 
-/// Decides whether a new ledger that has its marker may become active.
+/// Decides whether a new ledger whose marker is written may become active.
 fn activate_new(
     ledger: &SignerLedgerSpec,
     history: &LedgerHistory,
@@ -178,27 +179,27 @@ fn activate_new(
     })))
 }
 
-/// What one entry of a ledger needs.
+/// The next step of one entry of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryStep {
-    /// Sign a transaction at this nonce, store it, send it.
+    /// Sign a transaction at this nonce, store it and send it.
     Sign,
-    /// Send what is stored.
+    /// Send the stored attempt.
     Send(Attempt),
-    /// Write the record: where the transaction stands has changed, and nothing depends on it.
+    /// Write the record's new phase. No decision depends on it.
     RecordPhase(AgentRegistrationSpec),
-    /// Write the record: the registration is final.
+    /// Write the result to the record: the registration is final.
     RecordResult(AgentRegistrationSpec),
-    /// Remove the entry: its record has a result.
+    /// Remove the entry: its record has a result and its nonce is final.
     Prune,
-    /// Nothing.
+    /// Do nothing.
     Wait,
 }
 
-/// Decides what the entry at a nonce needs. `record` is the record of its key, read after the ledger.
+/// Decides the next step of the entry at a nonce. `record` is the record of its key, read after the ledger.
 ///
 /// # Errors
-/// If nothing may be spent any more.
+/// Why nothing may be spent.
 pub fn entry_step(
     snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
@@ -222,7 +223,7 @@ pub fn entry_step(
             record.attempts.iter().any(is_here),
         ) {
             (true, _) => Ok(EntryStep::Prune),
-            // This endpoint lags behind the one that proved the result.
+            // This endpoint lags behind the one that showed the result.
             (false, true) => Ok(EntryStep::Wait),
             (false, false) => Err(Freeze::RegistrationMisplaced { key: *key, nonce }),
         };
@@ -243,7 +244,7 @@ pub fn entry_step(
     }
 }
 
-/// What an entry needs whose nonce has been used in a final block.
+/// The step of an entry whose nonce is used in a finalized block.
 fn finalized_step(
     snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
@@ -262,11 +263,11 @@ fn finalized_step(
     if !evidence.registrations.is_empty() {
         return Err(Freeze::RegistrationMisplaced { key, nonce });
     }
-    // Logs that have not been looked at prove nothing.
+    // Logs that the index does not contain yet prove nothing.
     if snapshot
         .index
         .proven_to()
-        .is_none_or(|covered| covered < snapshot.account.finalized_block)
+        .is_none_or(|block| block < snapshot.account.finalized_block)
     {
         return Ok(EntryStep::Wait);
     }
@@ -279,7 +280,7 @@ fn finalized_step(
     }
 }
 
-/// What an entry needs whose nonce has not been used.
+/// The step of an entry whose nonce is not used in any block.
 fn unmined_step(
     snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
@@ -301,7 +302,7 @@ fn unmined_step(
             base_fee,
         });
     }
-    // The block that held it is gone: it has to be sent again.
+    // A reorg removed the block that included it: send it again.
     if record.phase == Phase::Included {
         return Ok(record_phase(record, Phase::Sent));
     }
@@ -312,7 +313,7 @@ fn unmined_step(
     })
 }
 
-/// Notes where a transaction stands, unless that is noted already.
+/// Records the phase, unless the record already has it.
 fn record_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
     if record.phase == phase {
         return EntryStep::Wait;
@@ -323,7 +324,7 @@ fn record_phase(record: &AgentRegistrationSpec, phase: Phase) -> EntryStep {
     })
 }
 
-/// Where an agent stands that has its id.
+/// Phase of a record whose agent has its id.
 fn final_phase(record: &AgentRegistrationSpec) -> Phase {
     if record.tombstone.unwrap_or_default() {
         Phase::Tombstoned
@@ -332,7 +333,7 @@ fn final_phase(record: &AgentRegistrationSpec) -> Phase {
     }
 }
 
-/// The record of a registration that is final.
+/// The record with the result of its final registration.
 fn with_result(
     record: &AgentRegistrationSpec,
     registration: &FinalRegistration,
@@ -354,38 +355,39 @@ fn with_result(
     }
 }
 
-/// What a record needs that has neither a result nor an entry.
+/// The next step of a record that has neither a result nor an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PendingStep {
-    /// Write the record: the agent exists.
+    /// Write the result to the record: the agent exists.
     Adopt(Box<AgentRegistrationSpec>),
-    /// The agent that is to be adopted does not exist, or belongs to another record.
+    /// Report that the requested agent does not exist or belongs to another record.
     RefuseAdoption(AdoptionRefused),
-    /// It may get a nonce, as far as the chain is concerned.
+    /// Allocate a nonce: the chain's logs prove that the key is not registered.
     Allocate,
-    /// Wait: the index does not reach as far as the ledger.
+    /// Wait until the index reaches the ledger's last finalized block.
     AwaitIndex,
-    /// Nothing.
+    /// Do nothing.
     Wait,
 }
 
-/// Why an agent is not adopted.
+/// Why an agent cannot be adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdoptionRefused {
-    /// The registry does not know it.
-    #[error("the registry knows no such agent: correct registration.agentId")]
+    /// The registry does not know the agent.
+    #[error("the agent does not exist in the registry: correct registration.agentId")]
     AgentNotFound,
-    /// It belongs to another identity.
+    /// Another record has the agent.
     #[error(
-        "the agent belongs to another identity (record r-{by}): an agent cannot be taken from it"
+        "the agent already belongs to another identity (record r-{by}): set registration.agentId to an agent of this offer"
     )]
     AgentTaken {
-        /// Key of that identity.
+        /// Key of the other record.
         by: Key,
     },
 }
 
-/// Decides what a record needs that has neither a result nor an entry. `ledger` is `None` where the registry only watches.
+/// Decides the next step of a record that has neither a result nor an entry. `ledger` is `None` if the registry has no signer
+/// and only watches.
 #[must_use]
 pub fn pending_step(
     ledger: Option<&SignerLedgerSpec>,
@@ -424,21 +426,23 @@ pub fn pending_step(
     {
         return PendingStep::Adopt(Box::new(with_result(record, registration)));
     }
-    // A second registration after one that reverted is not this version's to decide.
+    // This version does not register again after a registration that reverted.
     if record.tombstone.unwrap_or_default() || record.phase == Phase::Reverted {
         return PendingStep::Wait;
     }
-    match is_proven_absent(ledger, index, record.key) {
-        true => PendingStep::Allocate,
-        false => PendingStep::AwaitIndex,
+    if is_proven_absent(ledger, index, record.key) {
+        PendingStep::Allocate
+    } else {
+        PendingStep::AwaitIndex
     }
 }
 
-/// Rule R11: whether the chain's final logs are proven to hold no registration of the key, as far as the ledger reaches.
+/// Rule R11: whether the chain's final logs are proven to contain no registration of the key, up to the ledger's last
+/// finalized block.
 fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> bool {
     let reaches = index
         .proven_to()
-        .is_some_and(|covered| covered >= ledger.finalized_block);
+        .is_some_and(|block| block >= ledger.finalized_block);
     reaches && index.owner() == ledger.signer && index.registrations(key).is_empty()
 }
 
@@ -460,40 +464,40 @@ fn with_adopted_agent(
     }
 }
 
-/// A key that wants a nonce.
+/// A record that asks for a nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllocationRequest<'a> {
-    /// Its record, read after the ledger.
+    /// The record, read after the ledger.
     pub record: &'a AgentRegistrationSpec,
-    /// Namespace that pays, unless the agent is shared by several.
+    /// Namespace that pays; `None` if the registry shares the agent.
     pub namespace: Option<&'a str>,
-    /// The most that its registration may cost, in wei.
+    /// Worst-case cost of the registration, in wei.
     pub cost: u128,
 }
 
-/// How much may be under way, and what there is to spend.
+/// How many nonces an allocation may hand out and what it may spend.
 #[derive(Clone, Debug)]
 pub struct AllocationBounds<'a> {
-    /// Unmined nonces that may be under way at once.
+    /// Maximum number of allocated nonces that no block uses yet.
     pub window: usize,
-    /// The registry's limits.
+    /// Spending limits of the registry.
     pub spending: &'a Limits,
-    /// What there is to spend.
+    /// What may be spent.
     pub budget: Budget,
 }
 
-/// What came of an allocation.
+/// Result of an allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
-    /// The ledger to write, if anybody got a nonce.
+    /// The ledger to write; `None` if no nonce was allocated.
     pub ledger: Option<SignerLedgerSpec>,
-    /// Who got one.
+    /// Allocated nonces and their keys.
     pub allocated: Vec<(Nonce, Key)>,
-    /// Who did not for lack of money, and of what.
+    /// Keys that could not be paid for, and why.
     pub shortages: Vec<(Key, Shortage)>,
 }
 
-/// Rule R1: gives nonces to as many candidates as window, capacity and money allow, in one write.
+/// Rule R1: allocates nonces to as many requests as window, capacity and budget allow, in one write.
 ///
 /// Records must have been read after this version of the ledger, and the write must be conditional on this version.
 #[must_use]
@@ -551,17 +555,18 @@ pub fn allocate(
     allocation
 }
 
-/// The record of an agent that no offer uses any more, unless it says so already or has a registration under way, which is
-/// finished first. If it has no result, a write of [`advance_history`] must follow: it makes an allocation fail that has read the
-/// record before. A registration that reverted stays so, or its agent would be registered anew when it is revived.
+/// The tombstone of an agent that no offer uses any more. `None` if the record is one already, or if its registration is in
+/// flight, which is finished first. If the record has no result, a write of [`advance_history`] must follow: it makes an
+/// allocation fail that read the record before. A reverted registration keeps its phase, or reviving its agent would
+/// register it again.
 #[must_use]
 pub fn retired(
     ledger: Option<&SignerLedgerSpec>,
     record: &AgentRegistrationSpec,
 ) -> Option<AgentRegistrationSpec> {
-    let under_way = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
+    let in_flight = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
     let done = record.tombstone.unwrap_or_default();
-    (!under_way && !done).then(|| AgentRegistrationSpec {
+    (!in_flight && !done).then(|| AgentRegistrationSpec {
         phase: if record.phase == Phase::Reverted {
             Phase::Reverted
         } else {
@@ -587,8 +592,8 @@ pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
     }
 }
 
-/// Rule R5, its second half: the ledger without the entries of registrations whose records have a result, and with the
-/// knowledge that those are final. `blocks` are the blocks of their transactions.
+/// Rule R5, second half: the ledger without the entries of finished registrations, with their finality recorded. `blocks` are
+/// the blocks of their transactions.
 #[must_use]
 pub fn without_entries(
     ledger: &SignerLedgerSpec,
@@ -602,12 +607,12 @@ pub fn without_entries(
     after.finalized_nonce = after
         .finalized_nonce
         .max(account.counts.finalized.min(after.next));
-    // Whoever allocates after this write must have looked at the chain at least as far as these transactions.
+    // An allocation after this write needs an index that contains these transactions.
     after.finalized_block = blocks.iter().copied().fold(after.finalized_block, u64::max);
     advance_history(after)
 }
 
-/// The ledger with nothing changed but its history: a write that makes every allocation under way fail.
+/// The ledger with only its history hash changed: writing it makes every concurrent allocation fail.
 #[must_use]
 pub fn advance_history(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
     let content = serde_json::to_vec(&ledger).unwrap_or_default();
@@ -617,27 +622,27 @@ pub fn advance_history(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
     }
 }
 
-/// Rule R3, its first half: the record with one more attempt, to be stored before it is sent. `covered` is how far the
-/// absence of the key was proven.
+/// Rule R3, first half: the record with one more attempt, to be stored before it is sent. `proven_to` is the last block up to
+/// which the key was proven absent.
 #[must_use]
 pub fn with_attempt(
     record: &AgentRegistrationSpec,
     attempt: Attempt,
     calldata_hash: B256,
     agent_uri: &str,
-    covered: Option<u64>,
+    proven_to: Option<u64>,
 ) -> AgentRegistrationSpec {
     let mut after = AgentRegistrationSpec {
         phase: Phase::Sent,
         agent_uri: Some(agent_uri.to_owned()),
         calldata_hash: Some(calldata_hash),
-        proven_absent: covered
+        proven_absent: proven_to
             .map(|block| ProvenAbsent { block })
             .or_else(|| record.proven_absent.clone()),
         ..record.clone()
     };
     after.attempts.push(attempt);
-    let surplus = after.attempts.len().saturating_sub(RAWS_KEPT);
+    let surplus = after.attempts.len().saturating_sub(RAW_ATTEMPTS_KEPT);
     after
         .attempts
         .iter_mut()
@@ -646,8 +651,8 @@ pub fn with_attempt(
     after
 }
 
-/// What reservations a ledger's entries stand for: the worst that each registration under way may still cost, and whose
-/// it is. An entry that nothing was signed for yet counts as the most that one registration may cost.
+/// Reservations for the entries of a ledger: the worst-case cost of each registration in flight, and the namespace that pays.
+/// An entry without a signed transaction reserves the maximum cost of one registration.
 #[must_use]
 pub fn reservations(
     ledger: &SignerLedgerSpec,
@@ -674,18 +679,18 @@ pub fn reservations(
     ledger.entries.iter().map(reserve).collect()
 }
 
-/// What one entry may still cost.
+/// Worst-case cost of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
     /// Nonce of the entry.
     pub nonce: Nonce,
-    /// The amount, in wei.
+    /// Reserved amount, in wei.
     pub amount: u128,
     /// Namespace that pays.
     pub namespace: Option<String>,
 }
 
-/// Namespace that pays for an identity; none for the one that a whole registry shares.
+/// Namespace that pays for an identity; `None` for the identity that a whole registry shares.
 #[must_use]
 pub fn payer(identity: &str) -> Option<&str> {
     identity
@@ -694,7 +699,7 @@ pub fn payer(identity: &str) -> Option<&str> {
         .filter(|namespace| !namespace.is_empty())
 }
 
-/// Whether the agent id of a witness and of a record are the same. Ids are compared as numbers.
+/// Whether the agent id of a record and one on chain are the same. Ids are compared as numbers.
 #[must_use]
 pub fn same_agent(agent_id: &str, other: U256) -> bool {
     U256::from_str_radix(agent_id, 10) == Ok(other)

@@ -1,4 +1,4 @@
-//! Every row of the protocol's state machine, and every way in which evidence can fall short.
+//! Every transition of the protocol's state machine, and every way in which evidence can be incomplete.
 
 use super::*;
 use crate::chain::LogPage;
@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits {
     per_namespace_per_day: None,
 };
 
-/// What the entry of 'a' at nonce 5 needs.
+/// The step of the entry of 'a' at nonce 5.
 fn step_of(
     record: &AgentRegistrationSpec,
     account: AccountState,
@@ -30,7 +30,7 @@ fn step_of(
     )
 }
 
-mod the_ledger_as_a_whole {
+mod whole_ledger {
     use super::*;
 
     fn step(
@@ -54,7 +54,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn without_any_trace_of_another_it_is_created_in_quarantine() {
+    fn ledger_without_history_is_created_in_quarantine() {
         let Ok(LedgerStep::Create(created)) = step(None, &LedgerHistory::default(), account(3, 3))
         else {
             panic!()
@@ -78,8 +78,8 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn a_missing_one_that_left_a_trace_is_lost() {
-        let traces = [
+    fn missing_ledger_with_history_is_lost() {
+        let histories = [
             (marked(), Some("uid-1".to_owned())),
             (
                 LedgerHistory {
@@ -96,7 +96,7 @@ mod the_ledger_as_a_whole {
                 None,
             ),
         ];
-        for (history, uid) in traces {
+        for (history, uid) in histories {
             assert_eq!(
                 step(None, &history, account(0, 0)),
                 Err(Freeze::LedgerLost { uid })
@@ -105,7 +105,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn a_new_one_gets_its_marker_before_anything_else() {
+    fn marker_is_written_before_anything_else() {
         let new = new_ledger(&identity());
         assert_eq!(
             step(Some(&new), &LedgerHistory::default(), account(0, 0)),
@@ -114,12 +114,12 @@ mod the_ledger_as_a_whole {
         assert_eq!(
             step(Some(&ledger()), &LedgerHistory::default(), account(5, 5)),
             Ok(LedgerStep::WriteMarker),
-            "a restored registry has none"
+            "a restored registry has no marker"
         );
     }
 
     #[test]
-    fn a_marker_that_names_another_one_means_that_that_one_is_lost() {
+    fn marker_of_another_ledger_means_that_ledger_is_lost() {
         let history = LedgerHistory {
             marker: Some("uid-0".into()),
             ..LedgerHistory::default()
@@ -135,7 +135,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn of_a_fresh_wallet_it_becomes_active_at_nonce_zero() {
+    fn new_ledger_of_an_unused_wallet_activates_at_nonce_zero() {
         let new = new_ledger(&identity());
         let Ok(LedgerStep::Activate(active)) = step(Some(&new), &marked(), account(0, 0)) else {
             panic!()
@@ -152,7 +152,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn of_a_used_wallet_it_becomes_active_only_where_a_person_says_so() {
+    fn new_ledger_of_a_used_wallet_requires_a_bootstrap_nonce() {
         let new = new_ledger(&identity());
         let used = Err(Freeze::WalletUsed { count: Nonce(17) });
         assert_eq!(step(Some(&new), &marked(), account(17, 17)), used);
@@ -177,7 +177,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn a_wallet_with_something_under_way_settles_first() {
+    fn new_ledger_waits_for_transactions_in_flight() {
         let new = new_ledger(&identity());
         let history = LedgerHistory {
             bootstrap_nonce: Some(Nonce(17)),
@@ -190,16 +190,16 @@ mod the_ledger_as_a_whole {
         let mut waiting = account(17, 17);
         waiting.counts.pending = Nonce(18);
         assert_eq!(step(Some(&new), &history, waiting), Ok(LedgerStep::Wait));
-        let mut reorganised = account(17, 16);
-        reorganised.counts.pending = Nonce(17);
+        let mut reorganized = account(17, 16);
+        reorganized.counts.pending = Nonce(17);
         assert_eq!(
-            step(Some(&new), &history, reorganised),
+            step(Some(&new), &history, reorganized),
             Ok(LedgerStep::Wait)
         );
     }
 
     #[test]
-    fn a_new_one_whose_signer_has_attempts_replaces_a_lost_one() {
+    fn new_ledger_of_a_signer_with_attempts_means_a_lost_ledger() {
         let history = LedgerHistory {
             has_attempts: true,
             ..marked()
@@ -211,12 +211,12 @@ mod the_ledger_as_a_whole {
         assert_eq!(
             step(Some(&ledger()), &history, account(5, 5)),
             Ok(LedgerStep::Ready),
-            "an active one made them itself"
+            "an active ledger made these attempts"
         );
     }
 
     #[test]
-    fn in_quarantine_for_any_other_reason_it_is_left_to_people() {
+    fn ledger_in_other_quarantine_freezes() {
         for reason in [
             QuarantineReason::Lost,
             QuarantineReason::Rollback,
@@ -239,7 +239,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn of_another_cluster_or_chain_it_is_not_used() {
+    fn ledger_of_another_cluster_or_chain_freezes() {
         let cloned = SignerLedgerSpec {
             cluster_uid: "other".into(),
             ..ledger()
@@ -262,7 +262,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn behind_what_this_process_has_seen_it_was_rolled_back() {
+    fn ledger_behind_an_earlier_read_is_rolled_back() {
         let history = LedgerHistory {
             highest_next: Nonce(8),
             ..marked()
@@ -286,7 +286,7 @@ mod the_ledger_as_a_whole {
     }
 
     #[test]
-    fn behind_what_the_account_has_sent_it_is_not_used_at_whatever_depth_that_shows() {
+    fn ledger_behind_any_transaction_count_freezes() {
         let ahead = Err(Freeze::NonceAhead {
             count: Nonce(8),
             next: Nonce(7),
@@ -317,11 +317,11 @@ mod the_ledger_as_a_whole {
     }
 }
 
-mod an_entry {
+mod entry {
     use super::*;
 
     #[test]
-    fn without_a_signed_transaction_is_signed() {
+    fn entry_without_signed_bytes_is_signed() {
         assert_eq!(
             step_of(&record('a'), account(5, 5), &evidence(&[])),
             Ok(EntryStep::Sign)
@@ -333,7 +333,7 @@ mod an_entry {
         assert_eq!(
             step_of(&elsewhere, account(5, 5), &evidence(&[])),
             Ok(EntryStep::Sign),
-            "what was signed for another nonce is dead"
+            "an attempt for another nonce cannot be included"
         );
         let forgotten = AgentRegistrationSpec {
             attempts: vec![Attempt {
@@ -349,7 +349,7 @@ mod an_entry {
     }
 
     #[test]
-    fn is_sent_again_and_again_until_it_is_in_a_block() {
+    fn unmined_entry_is_sent_until_a_block_includes_it() {
         assert_eq!(
             step_of(&sent(), account(5, 5), &evidence(&[])),
             Ok(EntryStep::Send(attempt(5, 7)))
@@ -373,7 +373,7 @@ mod an_entry {
     }
 
     #[test]
-    fn signed_below_the_market_freezes_until_the_market_falls() {
+    fn fee_below_the_base_fee_freezes_until_fees_fall() {
         let risen = AccountState {
             base_fee: 11,
             ..account(5, 5)
@@ -386,36 +386,37 @@ mod an_entry {
         assert_eq!(step_of(&sent(), risen, &evidence(&[])), Err(below));
         assert!(
             step_of(&sent(), account(5, 5), &evidence(&[])).is_ok(),
-            "the same fee is enough"
+            "a fee equal to the base fee is enough"
         );
     }
 
     #[test]
-    fn in_a_block_is_noted_once_and_noted_back_if_the_block_goes() {
-        let Ok(EntryStep::RecordPhase(noted)) = step_of(&sent(), account(5, 6), &included(7, true))
+    fn inclusion_is_recorded_once_and_reverted_after_a_reorg() {
+        let Ok(EntryStep::RecordPhase(recorded)) =
+            step_of(&sent(), account(5, 6), &included(7, true))
         else {
             panic!()
         };
         assert_eq!(
-            noted,
+            recorded,
             AgentRegistrationSpec {
                 phase: Phase::Included,
                 ..sent()
             }
         );
         assert_eq!(
-            step_of(&noted, account(5, 6), &included(7, true)),
+            step_of(&recorded, account(5, 6), &included(7, true)),
             Ok(EntryStep::Wait)
         );
 
         assert_eq!(
-            step_of(&noted, account(5, 5), &evidence(&[])),
+            step_of(&recorded, account(5, 5), &evidence(&[])),
             Ok(EntryStep::RecordPhase(sent()))
         );
     }
 
     #[test]
-    fn in_a_block_by_whatever_is_not_ours_or_failed_waits_for_finality() {
+    fn foreign_or_failed_inclusion_waits_for_finality() {
         assert_eq!(
             step_of(&sent(), account(5, 6), &evidence(&[])),
             Ok(EntryStep::Wait)
@@ -427,7 +428,7 @@ mod an_entry {
     }
 
     #[test]
-    fn that_is_final_gets_its_result_first() {
+    fn final_entry_records_its_result_first() {
         let Ok(EntryStep::RecordResult(finished)) = step_of(
             &sent(),
             account(6, 6),
@@ -444,7 +445,7 @@ mod an_entry {
     }
 
     #[test]
-    fn keeps_the_uri_that_was_signed_and_adds_to_what_was_spent() {
+    fn result_keeps_the_signed_uri_and_adds_to_spending() {
         let spent = AgentRegistrationSpec {
             spent_wei: Some(Wei(50)),
             agent_uri: Some("signed".into()),
@@ -464,7 +465,7 @@ mod an_entry {
     }
 
     #[test]
-    fn of_an_agent_whose_offers_went_meanwhile_is_finished_as_a_tombstone() {
+    fn entry_of_a_tombstone_finishes_as_a_tombstone() {
         let gone = AgentRegistrationSpec {
             tombstone: Some(true),
             ..sent()
@@ -483,7 +484,7 @@ mod an_entry {
     }
 
     #[test]
-    fn whose_record_has_a_result_is_pruned_once_its_nonce_is_final() {
+    fn entry_with_a_result_is_pruned_once_its_nonce_is_final() {
         let done = AgentRegistrationSpec {
             result: Some(result(7)),
             ..sent()
@@ -506,24 +507,24 @@ mod an_entry {
             nonce: Nonce(5),
         });
         assert_eq!(step_of(&adopted, account(5, 5), &evidence(&[])), misplaced);
-        let by_an_older = AgentRegistrationSpec {
+        let by_an_earlier_nonce = AgentRegistrationSpec {
             result: Some(result(7)),
             attempts: vec![attempt(4, 7)],
             ..sent()
         };
         assert_eq!(
-            step_of(&by_an_older, account(5, 5), &evidence(&[])),
+            step_of(&by_an_earlier_nonce, account(5, 5), &evidence(&[])),
             misplaced
         );
         assert_eq!(
             step_of(&adopted, account(6, 6), &evidence(&[])),
             Ok(EntryStep::Prune),
-            "a final nonce can do nothing more"
+            "a final nonce can include nothing more"
         );
     }
 
     #[test]
-    fn is_finished_by_nothing_less_than_a_standing_registration_by_this_account_at_this_nonce() {
+    fn entry_finishes_only_on_a_confirmed_event_at_its_nonce() {
         let misplaced = Err(Freeze::RegistrationMisplaced {
             key: key('a'),
             nonce: Nonce(5),
@@ -559,7 +560,7 @@ mod an_entry {
     }
 
     #[test]
-    fn whose_nonce_went_to_something_else_freezes_only_on_positive_knowledge() {
+    fn used_nonce_freezes_only_on_a_complete_index() {
         let (ledger, account) = (ledger(), account(6, 6));
         let step = |index: &OwnerIndex, evidence: &Evidence| {
             entry_step(
@@ -577,7 +578,7 @@ mod an_entry {
         assert_eq!(
             step(&index(59, &[]), &nothing),
             Ok(EntryStep::Wait),
-            "the final block has not been looked at"
+            "the index does not contain the finalized block"
         );
         assert_eq!(
             step(&OwnerIndex::new(SIGNER, 0, U256::ZERO), &nothing),
@@ -591,7 +592,7 @@ mod an_entry {
         assert_eq!(
             step(&index(60, &[]), &included(7, true)),
             foreign,
-            "a success without a log is no registration"
+            "a success without an event is no registration"
         );
         let reverted = Err(Freeze::RegistrationReverted {
             key: key('a'),
@@ -601,7 +602,7 @@ mod an_entry {
     }
 
     #[test]
-    fn without_a_record_or_of_an_unknown_kind_freezes() {
+    fn entry_without_record_or_of_unknown_operation_freezes() {
         let (mut ledger, index, account) = (ledger(), index(60, &[]), account(5, 5));
         ledger.entries.insert(
             Nonce(8),
@@ -640,7 +641,7 @@ mod an_entry {
     }
 }
 
-mod a_record_without_an_entry {
+mod record_without_entry {
     use super::*;
 
     fn step(
@@ -652,7 +653,7 @@ mod a_record_without_an_entry {
     }
 
     #[test]
-    fn may_get_a_nonce_once_its_absence_is_proven_as_far_as_the_ledger_reaches() {
+    fn record_gets_a_nonce_once_its_key_is_proven_absent() {
         assert_eq!(
             step(&record('c'), &index(50, &[]), &[]),
             PendingStep::Allocate
@@ -668,7 +669,7 @@ mod a_record_without_an_entry {
         assert_eq!(
             step(&record('c'), &index(50, &['c']), &[]),
             PendingStep::AwaitIndex,
-            "what is on chain is never minted again"
+            "a registered key is never minted again"
         );
         let mut others = OwnerIndex::new(STRANGER, 0, U256::ZERO);
         others
@@ -683,7 +684,7 @@ mod a_record_without_an_entry {
     }
 
     #[test]
-    fn that_stands_on_chain_is_adopted_whatever_its_nonce() {
+    fn registered_key_is_adopted_at_any_nonce() {
         let PendingStep::Adopt(adopted) = step(
             &record('c'),
             &index(60, &['c']),
@@ -696,18 +697,18 @@ mod a_record_without_an_entry {
             (adopted.phase, adopted.spent_wei),
             (Phase::Registered, Some(Wei(250)))
         );
-        let fallen = FinalRegistration {
+        let unconfirmed = FinalRegistration {
             confirmed: false,
             ..final_registration('c', 2)
         };
         assert_eq!(
-            step(&record('c'), &index(60, &['c']), &[fallen]),
+            step(&record('c'), &index(60, &['c']), &[unconfirmed]),
             PendingStep::AwaitIndex
         );
     }
 
     #[test]
-    fn that_is_done_dead_or_under_way_is_left_alone() {
+    fn finished_tombstoned_or_entered_record_waits() {
         let done = AgentRegistrationSpec {
             result: Some(result(7)),
             ..record('c')
@@ -731,7 +732,7 @@ mod a_record_without_an_entry {
     }
 
     #[test]
-    fn of_a_registry_that_only_watches_gets_no_nonce() {
+    fn watch_only_registry_allocates_no_nonce() {
         assert_eq!(
             pending_step(None, &record('c'), None, &[], None),
             PendingStep::Wait
@@ -747,7 +748,7 @@ mod a_record_without_an_entry {
     }
 
     #[test]
-    fn that_names_an_agent_adopts_it_or_waits_and_is_never_minted_for() {
+    fn record_with_an_agent_id_adopts_and_never_mints() {
         let named = AgentRegistrationSpec {
             adopt: Some("12".into()),
             ..record('c')
@@ -803,7 +804,7 @@ mod a_record_without_an_entry {
     }
 }
 
-mod an_allocation {
+mod allocation {
     use super::*;
 
     fn bounds(window: usize) -> AllocationBounds<'static> {
@@ -844,7 +845,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn gives_each_candidate_the_next_nonce_in_one_write() {
+    fn allocation_gives_each_request_the_next_nonce() {
         let before = ledger();
         let allocation = allocate_to(
             &before,
@@ -869,7 +870,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn gives_a_key_one_nonce_however_often_it_is_asked_for() {
+    fn allocation_gives_a_key_one_nonce() {
         let twice = allocate_to(
             &ledger(),
             account(5, 5),
@@ -880,7 +881,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn leaves_no_more_unmined_than_the_window_holds() {
+    fn allocation_respects_the_window_of_unmined_nonces() {
         let all = [record('c'), record('d'), record('e')];
         for (window, latest, expected) in [
             (2, 5, 0),
@@ -901,7 +902,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn stays_within_the_bound_that_recovery_relies_on() {
+    fn allocation_stays_within_the_recovery_bound() {
         let room = |next: u64| {
             let ledger = SignerLedgerSpec {
                 next: Nonce(next),
@@ -920,7 +921,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn takes_no_account_of_what_only_the_chain_says_is_final() {
+    fn allocation_counts_finality_from_the_ledger_only() {
         let ledger = SignerLedgerSpec {
             next: Nonce(261),
             ..ledger()
@@ -933,7 +934,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn passes_over_records_that_are_not_this_ledgers_or_need_none() {
+    fn allocation_skips_records_of_other_ledgers_or_results() {
         let rotated = AgentRegistrationSpec {
             signer: Some(STRANGER),
             ..record('c')
@@ -956,7 +957,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn is_made_from_an_active_ledger_only() {
+    fn allocation_requires_an_active_ledger() {
         for ledger in [
             SignerLedgerSpec {
                 state: LedgerState::Quarantine,
@@ -975,7 +976,7 @@ mod an_allocation {
     }
 
     #[test]
-    fn that_money_does_not_reach_for_says_so_and_goes_on_with_the_next() {
+    fn allocation_reports_a_shortage_and_continues() {
         let limits = Limits {
             per_namespace_per_day: Some(100),
             ..LIMITS
@@ -1028,11 +1029,11 @@ mod an_allocation {
     }
 }
 
-mod what_is_written {
+mod writes {
     use super::*;
 
     #[test]
-    fn pruning_removes_the_entries_and_remembers_that_they_are_final() {
+    fn prune_removes_entries_and_records_finality() {
         let before = ledger();
         let after = without_entries(
             &before,
@@ -1053,7 +1054,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn nothing_that_is_final_becomes_less_so_and_nothing_that_was_not_given_away_is_final() {
+    fn prune_never_lowers_finality_nor_exceeds_next() {
         let none = BTreeSet::new();
         let after = without_entries(&ledger(), &none, &[10], &account(3, 3));
         assert_eq!(
@@ -1067,7 +1068,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn every_write_changes_the_history_even_if_it_changes_nothing_else() {
+    fn every_write_changes_the_history_hash() {
         let (once, again) = (
             advance_history(ledger()),
             advance_history(advance_history(ledger())),
@@ -1086,12 +1087,12 @@ mod what_is_written {
         assert_eq!(
             once,
             advance_history(ledger()),
-            "and depends on nothing but what is written"
+            "the hash depends only on the written content"
         );
     }
 
     #[test]
-    fn an_attempt_is_stored_with_what_it_was_signed_for() {
+    fn attempt_is_stored_with_its_calldata_and_proof() {
         let after = with_attempt(&record('a'), attempt(5, 7), hash(3), "https://x", Some(60));
         let expected = AgentRegistrationSpec {
             phase: Phase::Sent,
@@ -1107,7 +1108,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn the_bytes_of_the_last_eight_attempts_are_kept() {
+    fn last_eight_attempts_keep_their_bytes() {
         let mut after = record('a');
         for number in 0..10 {
             after = with_attempt(&after, attempt(5, number), hash(3), "https://x", None);
@@ -1124,7 +1125,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn reservations_are_the_worst_that_each_entry_may_still_cost() {
+    fn reservation_is_the_worst_case_cost_of_an_entry() {
         let a = AgentRegistrationSpec {
             attempts: vec![
                 attempt(5, 7),
@@ -1156,7 +1157,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn an_identity_is_paid_for_by_its_namespace() {
+    fn namespace_of_an_identity_pays() {
         for (identity, namespace) in [("shop/a", Some("shop")), ("shop", Some("shop")), ("", None)]
         {
             assert_eq!(payer(identity), namespace);
@@ -1164,7 +1165,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn a_retired_agent_is_a_tombstone_and_a_revived_one_is_the_same_agent() {
+    fn retired_agent_is_a_tombstone_and_revives_unchanged() {
         let done = AgentRegistrationSpec {
             result: Some(result(7)),
             phase: Phase::Registered,
@@ -1189,12 +1190,12 @@ mod what_is_written {
         assert_eq!(
             retired(Some(&ledger()), &record('a')),
             None,
-            "what is under way is finished first"
+            "a registration in flight finishes first"
         );
     }
 
     #[test]
-    fn a_registration_that_reverted_is_not_tried_again_for_an_offer_that_is_made_anew() {
+    fn revived_agent_keeps_a_reverted_registration() {
         let reverted = AgentRegistrationSpec {
             phase: Phase::Reverted,
             ..record('c')
@@ -1205,10 +1206,10 @@ mod what_is_written {
     }
 
     #[test]
-    fn an_attempt_is_a_trace_of_the_ledger_of_its_own_chain_and_signer() {
+    fn attempt_belongs_to_the_ledger_of_its_chain_and_signer() {
         let here = identity();
         assert!(here.has_attempt(&sent()));
-        assert!(!here.has_attempt(&record('a')), "nothing was signed");
+        assert!(!here.has_attempt(&record('a')), "no attempt was signed");
         let elsewhere = AgentRegistrationSpec {
             chain_id: 1,
             ..sent()
@@ -1224,7 +1225,7 @@ mod what_is_written {
     }
 
     #[test]
-    fn agents_are_the_same_by_number() {
+    fn agent_ids_are_compared_as_numbers() {
         assert!(same_agent("0", U256::ZERO) && same_agent("12", U256::from(12)));
         assert!(!same_agent("12", U256::from(13)) && !same_agent("0x0c", U256::from(12)));
     }

@@ -1,7 +1,8 @@
-//! From an entry to a chain: signs what was bound, and sends what was stored (rules R2, R3 and R7).
+//! Takes an entry to the chain: signs for a bound nonce, and sends what the record stores (rules R2, R3 and R7).
 //!
-//! Nothing is signed without a [`BoundNonce`], and nothing is sent that does not say what the record and the ledger say, whoever
-//! stored it. Sending again is always allowed, so an answer here decides nothing: evidence does, in [`super::protocol`].
+//! Nothing is signed without a [`BoundNonce`], and stored bytes are sent only if they match the record and the ledger,
+//! whichever replica stored them. Sending again is always safe, so the outcome of a send decides nothing: evidence does, in
+//! [`super::protocol`].
 
 use alloy::primitives::{B256, keccak256};
 
@@ -14,42 +15,42 @@ use crate::chain::transaction::{
 use crate::chain::{Fees, RpcEndpoint, TransactionSigner, abi};
 use crate::leader::{Leading, NotLeading};
 
-/// Nothing was signed or sent.
+/// Why nothing was signed or sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This replica must not send.
+    /// This replica is not the leader.
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
-    /// What is stored is not what may be sent.
+    /// The stored bytes do not match the record and the ledger.
     #[error(transparent)]
     Mismatch(#[from] TransactionMismatch),
-    /// There is nothing stored.
-    #[error("the attempt's signed bytes are not kept any more")]
-    Forgotten,
-    /// The key does not sign.
-    #[error("the signer does not sign")]
+    /// The record no longer keeps the bytes of this attempt.
+    #[error("the attempt's signed bytes are no longer stored")]
+    BytesDropped,
+    /// The key cannot sign.
+    #[error("signing failed")]
     Signer(#[source] alloy::signers::Error),
-    /// The record or the key belongs to another account, key or chain than the entry.
-    #[error("the {0} is not the one that the nonce was given to")]
+    /// The record or the signing key is not the one of the entry.
+    #[error("the {0} is not the one that the nonce was allocated to")]
     OtherOwner(&'static str),
-    /// The calldata would differ from what an earlier attempt froze.
-    #[error("the calldata is frozen by an earlier attempt and would differ")]
+    /// An earlier attempt was signed for other calldata.
+    #[error("the calldata differs from an earlier attempt, which fixed it")]
     CalldataChanged,
 }
 
 /// A signed attempt, to be stored before it is sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignedAttempt {
-    /// The attempt.
+    /// The attempt with its signed bytes.
     pub attempt: Attempt,
     /// Keccak-256 of its calldata.
     pub calldata_hash: B256,
 }
 
-/// Signs the registration that a nonce was given to.
+/// Signs the registration that a nonce is allocated to.
 ///
 /// # Errors
-/// If record, key and entry do not belong together, or the key does not sign.
+/// If record, key and entry do not belong together, the calldata changed, or signing fails.
 pub fn sign(
     signer: &TransactionSigner,
     bound: &BoundNonce,
@@ -73,7 +74,7 @@ pub fn sign(
     {
         return Err(Error::CalldataChanged);
     }
-    let order = UnsignedTransaction {
+    let transaction = UnsignedTransaction {
         chain_id: bound.chain_id(),
         nonce: bound.nonce(),
         to: record.registry.address,
@@ -81,7 +82,7 @@ pub fn sign(
         gas,
         fees,
     };
-    let attempt = signer.sign(&order).map_err(Error::Signer)?;
+    let attempt = signer.sign(&transaction).map_err(Error::Signer)?;
     Ok(SignedAttempt {
         attempt,
         calldata_hash,
@@ -97,10 +98,10 @@ fn check_owner(bound: &BoundNonce, record: &AgentRegistrationSpec) -> Result<(),
     }
 }
 
-/// Sends an attempt that is stored in the record.
+/// Sends an attempt that the record stores.
 ///
 /// # Errors
-/// If it must not be sent. Whatever the endpoint answers is an outcome.
+/// If it must not be sent. Any answer of the endpoint is an outcome, not an error.
 pub async fn send(
     endpoint: &RpcEndpoint,
     leading: &Leading,
@@ -109,7 +110,7 @@ pub async fn send(
     attempt: &Attempt,
 ) -> Result<SendOutcome, Error> {
     check_owner(bound, record)?;
-    let raw = attempt.raw.as_ref().ok_or(Error::Forgotten)?;
+    let raw = attempt.raw.as_ref().ok_or(Error::BytesDropped)?;
     let calldata_hash = record.calldata_hash.ok_or(Error::OtherOwner("record"))?;
     let expected = ExpectedTransaction {
         chain_id: bound.chain_id(),

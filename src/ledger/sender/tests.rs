@@ -1,4 +1,4 @@
-//! What is signed, what is sent, and above all what is not.
+//! What is signed and sent, and what must never be.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +31,7 @@ fn signer() -> TransactionSigner {
     TransactionSigner::new(KEY, ADDRESS).unwrap()
 }
 
-/// The record of `shop/chat`, which waits for its transaction.
+/// The record of `shop/chat` before its transaction is signed.
 fn record() -> AgentRegistrationSpec {
     AgentRegistrationSpec {
         signer: Some(ADDRESS),
@@ -39,7 +39,7 @@ fn record() -> AgentRegistrationSpec {
     }
 }
 
-/// Proof that nonce 5 of an account was given to a key.
+/// Proof that nonce 5 of an account is allocated to a key.
 fn bound_to(key: Key, signer: Address) -> BoundNonce {
     let ledger = SignerLedgerSpec {
         chain_id: 84532,
@@ -85,7 +85,7 @@ fn stored() -> (AgentRegistrationSpec, Attempt) {
 }
 
 #[test]
-fn what_is_signed_is_what_the_nonce_was_given_for() {
+fn signed_transaction_matches_the_bound_nonce() {
     let SignedAttempt {
         attempt,
         calldata_hash,
@@ -109,7 +109,7 @@ fn what_is_signed_is_what_the_nonce_was_given_for() {
 }
 
 #[test]
-fn nothing_is_signed_for_a_record_that_the_nonce_does_not_belong_to() {
+fn record_or_key_of_another_entry_is_never_signed() {
     let another = fixtures::record("shop/other", 1, json!({})).spec.key;
     let done = fixtures::record(
         "shop/chat",
@@ -156,7 +156,7 @@ fn nothing_is_signed_for_a_record_that_the_nonce_does_not_belong_to() {
     for (what, bound, record) in cases {
         let refused = signed(&signer(), &bound, &record).unwrap_err();
         assert_eq!(
-            refused, "the record is not the one that the nonce was given to",
+            refused, "the record is not the one that the nonce was allocated to",
             "{what}"
         );
     }
@@ -164,12 +164,12 @@ fn nothing_is_signed_for_a_record_that_the_nonce_does_not_belong_to() {
     let refused = signed(&other, &bound(), &record()).unwrap_err();
     assert_eq!(
         refused,
-        "the signing key is not the one that the nonce was given to"
+        "the signing key is not the one that the nonce was allocated to"
     );
 }
 
 #[test]
-fn calldata_that_was_signed_once_is_never_signed_otherwise() {
+fn calldata_is_fixed_by_the_first_attempt() {
     let frozen = |uri: &str| AgentRegistrationSpec {
         calldata_hash: Some(keccak256(abi::register(uri))),
         ..record()
@@ -179,7 +179,7 @@ fn calldata_that_was_signed_once_is_never_signed_otherwise() {
     assert_eq!(refused, Error::CalldataChanged.to_string());
 }
 
-/// An endpoint that takes everything, and what it was sent.
+/// An endpoint that accepts every request, and what it received.
 struct Node {
     endpoint: RpcEndpoint,
     received: Arc<Mutex<Vec<Value>>>,
@@ -222,7 +222,7 @@ impl Node {
 }
 
 #[tokio::test]
-async fn stored_bytes_are_sent_as_they_are_and_as_often_as_asked() {
+async fn stored_bytes_are_sent_unchanged_on_every_send() {
     let node = Node::start().await;
     let (record, attempt) = stored();
     for _ in 0..2 {
@@ -235,7 +235,7 @@ async fn stored_bytes_are_sent_as_they_are_and_as_often_as_asked() {
 }
 
 #[tokio::test]
-async fn bytes_that_say_anything_else_than_record_and_ledger_never_leave() {
+async fn bytes_that_differ_from_record_or_ledger_are_never_sent() {
     let node = Node::start().await;
     let (record, attempt) = stored();
     let without = Attempt {
@@ -270,43 +270,43 @@ async fn bytes_that_say_anything_else_than_record_and_ledger_never_leave() {
             bound(),
             &record,
             &without,
-            "the attempt's signed bytes are not kept any more",
+            "the attempt's signed bytes are no longer stored",
         ),
         (
             bound(),
             &record,
             &garbled,
-            "the stored transaction has another encoding than its record",
+            "the encoding of the stored transaction does not match its record",
         ),
         (
             bound(),
             &moved,
             &attempt,
-            "the stored transaction has another contract than its record",
+            "the contract of the stored transaction does not match its record",
         ),
         (
             bound(),
             &unfrozen,
             &attempt,
-            "the record is not the one that the nonce was given to",
+            "the record is not the one that the nonce was allocated to",
         ),
         (
             bound(),
             &refrozen,
             &attempt,
-            "the stored transaction has another calldata than its record",
+            "the calldata of the stored transaction does not match its record",
         ),
         (
             bound_to(record.key, OTHER_ADDRESS),
             &record,
             &attempt,
-            "the record is not the one that the nonce was given to",
+            "the record is not the one that the nonce was allocated to",
         ),
         (
             bound_to(record.key, OTHER_ADDRESS),
             &taken,
             &attempt,
-            "the stored transaction has another signer than its record",
+            "the signer of the stored transaction does not match its record",
         ),
     ];
     for (bound, record, attempt, why) in cases {
@@ -322,7 +322,7 @@ async fn bytes_that_say_anything_else_than_record_and_ledger_never_leave() {
 }
 
 #[tokio::test]
-async fn nothing_leaves_a_replica_that_has_stopped_leading() {
+async fn replica_that_stopped_leading_sends_nothing() {
     let node = Node::start().await;
     let (record, attempt) = stored();
     let error = send(

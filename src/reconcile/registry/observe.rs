@@ -704,10 +704,10 @@ async fn final_registrations_of(
         let transaction = chain.endpoint.transaction(event.transaction).await?;
         let receipt = chain.endpoint.receipt(event.transaction).await?;
         let (Some((sender, nonce)), Some(receipt)) = (transaction, receipt) else {
-            let what = "a transaction whose log it has";
+            let missing = "transaction of a log that it returned";
             return Err(RpcError::RpcIncomplete {
                 call: "eth_getTransactionByHash",
-                what,
+                missing,
             });
         };
         let owner = chain
@@ -793,7 +793,7 @@ async fn day(chain: &Chain, memory: &mut Memory) -> Result<u64, RpcError> {
             None => {
                 return Err(RpcError::RpcIncomplete {
                     call: "eth_getBlockByNumber",
-                    what: "a block below the latest",
+                    missing: "block below the latest",
                 });
             }
         }

@@ -4,9 +4,9 @@ pragma solidity 0.8.37;
 import {UUPSUpgradeable} from "@openzeppelin/contracts/proxy/utils/UUPSUpgradeable.sol";
 import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
 
-/// @title What the registry's proxy runs before it runs the registry
-/// @notice The registry's initializer takes no argument and answers to the owner alone, so the owner must be there
-/// first: the proxy is deployed on this, with an owner, and then upgraded.
+/// @title First implementation of the registry's proxy
+/// @notice The registry's initializer takes no argument and only the owner may call it, so the proxy needs an owner
+/// first: it is deployed with this implementation, then upgraded to the registry.
 contract Genesis is OwnableUpgradeable, UUPSUpgradeable {
     constructor() {
         _disableInitializers();
@@ -17,6 +17,6 @@ contract Genesis is OwnableUpgradeable, UUPSUpgradeable {
         __Ownable_init(firstOwner);
     }
 
-    /// @dev ERC-1822: only the owner may put the registry in place.
+    /// @dev ERC-1822: only the owner may upgrade to the registry.
     function _authorizeUpgrade(address) internal override onlyOwner {}
 }

@@ -12,16 +12,16 @@ import {
 import {EIP712Upgradeable} from "@openzeppelin/contracts-upgradeable/utils/cryptography/EIP712Upgradeable.sol";
 
 /// @title A double of the ERC-8004 Identity Registry, version 2.0.0
-/// @notice Written from the deployed registry's ABI and observed behaviour, so that an operator cannot tell the two
-/// apart: each agent is an ERC-721 token whose URI names its registration file, plus metadata by key. For tests only.
+/// @notice Written from the ABI and observed behavior of the deployed registry, so that an operator cannot distinguish
+/// them: each agent is an ERC-721 token whose URI names its registration file, plus metadata by key. For tests only.
 contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UUPSUpgradeable, EIP712Upgradeable {
-    /// @notice One piece of metadata to store while registering.
+    /// @notice One metadata value to store at registration.
     struct MetadataEntry {
         string metadataKey;
         bytes metadataValue;
     }
 
-    /// @notice An agent exists from here on. The URI is not indexed, so that it can be read from the log.
+    /// @notice An agent was registered. The URI is not indexed, so that it can be read from the log.
     event Registered(uint256 indexed agentId, string agentURI, address indexed owner);
 
     /// @notice A metadata value was written. The key appears twice: hashed to filter by, and readable.
@@ -32,28 +32,28 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
     /// @notice An agent's URI was changed after registration.
     event URIUpdated(uint256 indexed agentId, string newURI, address indexed updatedBy);
 
-    /// @dev The one key that ERC-8004 reserves: it is a claim about a wallet, so that only the registry may write it.
+    /// @dev The key that ERC-8004 reserves: it is a claim about a wallet, so only the registry may write it.
     string private constant WALLET_KEY = "agentWallet";
 
-    /// @dev A wallet's consent does not stay usable for longer than this.
+    /// @dev Maximum validity of a wallet's consent.
     uint256 private constant MAX_DEADLINE_DELAY = 5 minutes;
 
-    /// @dev EIP-712 type that a new wallet signs. It names the owner, so that a consent dies with a transfer.
+    /// @dev EIP-712 type that a new wallet signs. It names the owner, so that a transfer invalidates the consent.
     bytes32 private constant WALLET_TYPEHASH =
         keccak256("AgentWalletSet(uint256 agentId,address newWallet,address owner,uint256 deadline)");
 
-    /// @dev Ids count from 0: a caller that takes 0 for "none" must be found out by its tests.
+    /// @dev Ids start at 0, so that tests reveal a caller that treats 0 as "none".
     uint256 private _nextId;
 
     mapping(uint256 agentId => mapping(string metadataKey => bytes)) private _metadata;
 
-    /// @dev As the deployed registry: the owner, an operator of the owner, or the address approved for this agent.
+    /// @dev Same rule as the deployed registry: the owner, an operator of the owner, or the address approved for this agent.
     modifier onlyAuthorized(uint256 agentId) {
         require(isAuthorizedOrOwner(msg.sender, agentId), "Not authorized");
         _;
     }
 
-    /// @dev Only the proxy is ever initialized (ERC-1967, ERC-1822).
+    /// @dev Only the proxy is initialized (ERC-1967, ERC-1822).
     constructor() {
         _disableInitializers();
     }
@@ -65,13 +65,13 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
         __EIP712_init("ERC8004IdentityRegistry", "1");
     }
 
-    /// @notice Registers an agent that has no URI yet.
+    /// @notice Registers an agent without a URI.
     function register() external returns (uint256 agentId) {
         agentId = _mintNext();
         _announce(agentId, "");
     }
 
-    /// @notice Registers an agent. The same URI may be registered any number of times, by anyone: each gets an id.
+    /// @notice Registers an agent. Anyone may register the same URI any number of times; each registration gets a new id.
     function register(string calldata agentURI) public returns (uint256 agentId) {
         agentId = _mintNext();
         _setTokenURI(agentId, agentURI);
@@ -86,14 +86,14 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
         }
     }
 
-    /// @notice Replaces an agent's URI. An unchanged URI is written and announced again.
+    /// @notice Replaces an agent's URI. Writes and emits an unchanged URI again.
     function setAgentURI(uint256 agentId, string calldata newURI) external onlyAuthorized(agentId) {
         _setTokenURI(agentId, newURI);
         emit URIUpdated(agentId, newURI, msg.sender);
     }
 
-    /// @notice Writes one metadata value. An unchanged value is written and announced again; any key but the reserved
-    /// one will do, the empty one included.
+    /// @notice Writes one metadata value. Writes and emits an unchanged value again. Any key is allowed except the
+    /// reserved one; the empty key is a key.
     function setMetadata(uint256 agentId, string calldata metadataKey, bytes calldata metadataValue)
         external
         onlyAuthorized(agentId)
@@ -101,7 +101,7 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
         _writeUnreserved(agentId, metadataKey, metadataValue);
     }
 
-    /// @notice Points the agent at a wallet that consents: by an ECDSA signature, or by ERC-1271 if it is a contract.
+    /// @notice Sets the agent's wallet, which must consent: by an ECDSA signature, or by ERC-1271 if it is a contract.
     function setAgentWallet(uint256 agentId, address newWallet, uint256 deadline, bytes calldata signature)
         external
         onlyAuthorized(agentId)
@@ -116,7 +116,7 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
         _writeMetadata(agentId, WALLET_KEY, abi.encodePacked(newWallet));
     }
 
-    /// @notice Leaves the agent without a wallet.
+    /// @notice Removes the agent's wallet.
     function unsetAgentWallet(uint256 agentId) external onlyAuthorized(agentId) {
         _writeMetadata(agentId, WALLET_KEY, "");
     }
@@ -136,12 +136,12 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
         return _isAuthorized(ownerOf(agentId), spender, agentId);
     }
 
-    /// @notice The registry's version, by which an operator recognises it.
+    /// @notice The registry's version, by which an operator recognizes it.
     function getVersion() external pure returns (string memory) {
         return "2.0.0";
     }
 
-    /// @dev A transfer ends the wallet's claim, and announces that before the transfer itself. All else is kept.
+    /// @dev A transfer removes the wallet, and emits that before the transfer itself. All other metadata stays.
     function _update(address to, uint256 agentId, address auth) internal override returns (address from) {
         if (_ownerOf(agentId) != address(0)) {
             _writeMetadata(agentId, WALLET_KEY, "");
@@ -152,13 +152,13 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
     /// @dev ERC-1822: only the owner of the registry may change its code.
     function _authorizeUpgrade(address) internal override onlyOwner {}
 
-    /// @dev A safe mint: a contract that does not take ERC-721 tokens cannot register.
+    /// @dev A safe mint: a contract that rejects ERC-721 tokens cannot register.
     function _mintNext() private returns (uint256 agentId) {
         agentId = _nextId++;
         _safeMint(msg.sender, agentId);
     }
 
-    /// @dev The registrant starts out as the agent's wallet, without having to sign for it.
+    /// @dev The registrant is the agent's first wallet, without a signature.
     function _announce(uint256 agentId, string memory agentURI) private {
         emit Registered(agentId, agentURI, msg.sender);
         _writeMetadata(agentId, WALLET_KEY, abi.encodePacked(msg.sender));
@@ -174,7 +174,7 @@ contract IdentityRegistry is ERC721URIStorageUpgradeable, OwnableUpgradeable, UU
         emit MetadataSet(agentId, metadataKey, metadataKey, metadataValue);
     }
 
-    /// @dev ECDSA first, whether or not the wallet has code: an EIP-7702 account signs with its key as before.
+    /// @dev ECDSA first, even if the wallet has code: an EIP-7702 account still signs with its key.
     function _consents(address wallet, bytes32 digest, bytes calldata signature) private view returns (bool) {
         (address signer, ECDSA.RecoverError failure,) = ECDSA.tryRecover(digest, signature);
         if (failure == ECDSA.RecoverError.NoError && signer == wallet) {

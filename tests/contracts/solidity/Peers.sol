@@ -6,18 +6,18 @@ import {ERC721Holder} from "@openzeppelin/contracts/token/ERC721/utils/ERC721Hol
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
-/// @title A contract that calls whatever it is told to, but has no `onERC721Received`
+/// @title A contract that forwards any call and has no `onERC721Received`
 contract Caller {
-    /// @notice Calls `target`, and reverts as it does.
+    /// @notice Calls `target` and reverts with its revert data.
     function forward(address target, bytes calldata data) external returns (bytes memory) {
         return Address.functionCall(target, data);
     }
 }
 
-/// @title A caller that takes ERC-721 tokens
+/// @title A caller that accepts ERC-721 tokens
 contract Receiver is Caller, ERC721Holder {}
 
-/// @title An ERC-1271 wallet that consents to what its one key has signed
+/// @title An ERC-1271 wallet that accepts the signatures of one key
 contract Wallet is IERC1271 {
     address private immutable _key;
 

@@ -1,7 +1,7 @@
-//! Bindings of the registry and of what stands around it.
+//! Bindings of the registry, its proxy and the first implementation behind it.
 //!
-//! Written by hand, from what is known of the deployed registry, and not generated from our double: a test holds the
-//! compiler's ABI against them. What each function does is said in `solidity/IdentityRegistry.sol`.
+//! Written by hand from the deployed registry, not generated from the test double: a test compares them with the
+//! compiler's ABI. `solidity/IdentityRegistry.sol` documents each function.
 
 use alloy::sol;
 
@@ -110,12 +110,12 @@ sol! {
         constructor(address implementation, bytes _data) payable;
     }
 
-    /// What the proxy runs until the registry is put behind it.
+    /// First implementation of the proxy, until it is upgraded to the registry.
     contract Genesis {
         function initialize(address firstOwner) external;
     }
 
-    /// What a new wallet of an agent signs, under the registry's EIP-712 domain.
+    /// Message that a new wallet of an agent signs, under the registry's EIP-712 domain.
     #[derive(Debug)]
     struct AgentWalletSet {
         uint256 agentId;

@@ -1,7 +1,7 @@
-//! What the compiler made of each contract.
+//! Compiler output of each contract.
 //!
-//! `build.rs` wrote it; this module only reads it. The hand-written bindings in [`crate::abi`] do not come from here,
-//! so that a test can hold the two against each other.
+//! `build.rs` writes it, this module only reads it. The bindings in [`crate::abi`] are written by hand, so that a test can
+//! compare the two.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use serde_json::Value;
 /// A contract that the build compiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contract {
-    /// The registry itself, to be used behind a proxy.
+    /// The registry's implementation, to be used behind a proxy.
     IdentityRegistry,
-    /// What a registry's proxy runs first.
+    /// First implementation of a registry's proxy.
     Genesis,
     /// The ERC-1967 proxy that keeps a registry's address and state.
     Proxy,
-    /// Calls for others, and takes no ERC-721 token.
+    /// Forwards calls and rejects ERC-721 tokens.
     Caller,
-    /// Calls for others, and takes ERC-721 tokens.
+    /// Forwards calls and accepts ERC-721 tokens.
     Receiver,
-    /// Consents to what one key signs, by ERC-1271.
+    /// Accepts the signatures of one key (ERC-1271).
     Wallet,
 }
 
 /// A compiled contract.
 #[derive(Debug, Deserialize)]
 pub struct Artifact {
-    /// Its ABI, entry by entry.
+    /// Entries of the ABI.
     pub abi: Vec<Value>,
-    /// The selector of each of its functions, by signature.
+    /// Selectors of the functions by signature.
     pub selectors: BTreeMap<String, FixedBytes<4>>,
-    /// The code that creates it; constructor arguments go behind.
+    /// Creation code, without constructor arguments.
     pub bytecode: Bytes,
 }
 
@@ -45,7 +45,7 @@ macro_rules! compiled {
 }
 
 impl Contract {
-    /// What the compiler made of it.
+    /// Compiler output of this contract.
     pub fn artifact(self) -> Result<Artifact> {
         let json = match self {
             Self::IdentityRegistry => compiled!("IdentityRegistry"),
@@ -56,6 +56,6 @@ impl Contract {
             Self::Wallet => compiled!("Wallet"),
         };
         serde_json::from_str(json)
-            .with_context(|| format!("{self:?}: the compiler's output is unreadable"))
+            .with_context(|| format!("{self:?}: cannot parse the compiler output"))
     }
 }

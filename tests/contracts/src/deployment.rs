@@ -1,4 +1,4 @@
-//! Puts a registry on a chain, the way the real one got there: proxy first, registry behind it afterwards.
+//! Deploys a registry as the real one was deployed: first the proxy, then an upgrade to the registry.
 
 use std::time::Duration;
 
@@ -19,26 +19,26 @@ use crate::{
     artifact::Contract,
 };
 
-/// How long a chain may take to include a transaction.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for the inclusion of a transaction.
+const INCLUSION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Enough for the largest of the four transactions. Estimates are no help: each one but the first builds on another
-/// that is not in a block yet.
-const GAS: u64 = 5_000_000;
+/// Gas limit that suffices for the largest of the four transactions. They cannot be estimated: each depends on an earlier
+/// one that is not in a block yet.
+const GAS_LIMIT: u64 = 5_000_000;
 
-/// Puts a registry on the chain, owned by `deployer`, and returns its address: that of the proxy.
+/// Deploys a registry owned by `deployer` and returns the address of its proxy.
 ///
-/// All transactions are sent at once, so that this takes one block and not four. A failure leaves those that were sent
-/// on the chain.
+/// Sends all transactions at once, so that deployment takes one block instead of four. After a failure, the transactions
+/// that were sent stay on the chain.
 pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Result<Address> {
     let owner = deployer.address();
     let first = provider.get_transaction_count(owner).await?;
     let [genesis, proxy, registry] = [0, 1, 2].map(|nth| owner.create(first + nth));
 
-    let own = Genesis::initializeCall { firstOwner: owner };
-    let behind = Proxy::constructorCall {
+    let initialize_genesis = Genesis::initializeCall { firstOwner: owner };
+    let construct_proxy = Proxy::constructorCall {
         implementation: genesis,
-        _data: own.abi_encode().into(),
+        _data: initialize_genesis.abi_encode().into(),
     };
     let initialize = IdentityRegistry::initializeCall {};
     let upgrade = IdentityRegistry::upgradeToAndCallCall {
@@ -47,7 +47,7 @@ pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Re
     };
     let steps = [
         creation(Contract::Genesis, &[])?,
-        creation(Contract::Proxy, &behind.abi_encode())?,
+        creation(Contract::Proxy, &construct_proxy.abi_encode())?,
         creation(Contract::IdentityRegistry, &[])?,
         TransactionRequest::default()
             .with_to(proxy)
@@ -63,7 +63,7 @@ pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Re
             .with_from(owner)
             .with_chain_id(chain_id)
             .with_nonce(nonce)
-            .with_gas_limit(GAS)
+            .with_gas_limit(GAS_LIMIT)
             .with_max_fee_per_gas(fees.max_fee_per_gas)
             .with_max_priority_fee_per_gas(fees.max_priority_fee_per_gas)
             .build(&wallet)
@@ -81,15 +81,15 @@ pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Re
     Ok(proxy)
 }
 
-/// A transaction that creates a contract.
+/// A transaction that deploys a contract.
 fn creation(contract: Contract, constructor_arguments: &[u8]) -> Result<TransactionRequest> {
     let code = [&contract.artifact()?.bytecode, constructor_arguments].concat();
     Ok(TransactionRequest::default().with_deploy_code(code))
 }
 
-/// Waits until a transaction is in a block, where it must have succeeded.
+/// Waits until a transaction is in a block, and fails if it reverted.
 ///
-/// Needed even where each transaction gets a block at once: anvil answers before that block is there.
+/// Needed even if anvil mines a block per transaction: it answers before the block exists.
 pub async fn included(provider: &impl Provider, transaction: B256) -> Result<TransactionReceipt> {
     let wait = async {
         loop {
@@ -100,7 +100,9 @@ pub async fn included(provider: &impl Provider, transaction: B256) -> Result<Tra
             time::sleep(Duration::from_millis(10)).await;
         }
     };
-    time::timeout(PATIENCE, wait)
+    time::timeout(INCLUSION_TIMEOUT, wait)
         .await
-        .with_context(|| format!("transaction {transaction} is in no block"))?
+        .with_context(|| {
+            format!("transaction {transaction} was not included within {INCLUSION_TIMEOUT:?}")
+        })?
 }

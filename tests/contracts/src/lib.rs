@@ -1,9 +1,8 @@
-//! The ERC-8004 Identity Registry of the tests: a double of the deployed contract, its bindings, and what a test of an
-//! operator asks it.
+//! The ERC-8004 Identity Registry for tests: a double of the deployed contract, its bindings and its deployment.
 //!
-//! The double is `solidity/IdentityRegistry.sol`; `tests/registry` holds it to what is known of the real one. This crate
-//! puts it on a chain and reads its events; it starts no chain (`testbed::anvil` does) and keeps no keys.
-//! Bindings are in [`abi`], the compiled code in [`artifact`].
+//! The double is `solidity/IdentityRegistry.sol`; `tests/registry` checks that it behaves like the deployed contract. This
+//! crate deploys it and reads its events. It starts no chain (`testbed::anvil` does) and holds no keys.
+//! See [`abi`] for the bindings and [`artifact`] for the compiled code.
 
 pub mod abi;
 pub mod artifact;

@@ -1,4 +1,4 @@
-//! What a registry says it has registered: the count that a test trusts, read from the chain and not from an operator.
+//! Registrations as the chain shows them: what tests count, independently of the operator.
 
 use alloy::{
     primitives::{Address, B256, U256},
@@ -13,19 +13,19 @@ use crate::abi::IdentityRegistry;
 /// One `Registered` event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// The agent's id. The first one of a registry is 0.
+    /// Id of the agent. The first id of a registry is 0.
     pub agent_id: U256,
-    /// The URI that it was registered with; `setAgentURI` may have changed it since.
+    /// URI at registration; `setAgentURI` may have changed it since.
     pub uri: String,
-    /// Who registered it; a transfer may have changed that since.
+    /// Owner at registration; a transfer may have changed it since.
     pub owner: Address,
-    /// The transaction that registered it.
+    /// Transaction that emitted the event.
     pub transaction: B256,
-    /// The block of that transaction.
+    /// Number of its block.
     pub block: u64,
 }
 
-/// Every registration that the chain holds, final or not, in the order of the chain; of one owner, or of all.
+/// All registrations on the chain, final or not, in chain order; of one owner or of all owners.
 pub async fn registered_events(
     provider: &impl Provider,
     registry: Address,
@@ -45,10 +45,8 @@ pub async fn registered_events(
             agent_id: event.agentId,
             uri: event.agentURI,
             owner: event.owner,
-            transaction: log
-                .transaction_hash
-                .context("a log without a transaction")?,
-            block: log.block_number.context("a log without a block")?,
+            transaction: log.transaction_hash.context("the log has no transaction")?,
+            block: log.block_number.context("the log has no block")?,
         });
     }
     Ok(events)

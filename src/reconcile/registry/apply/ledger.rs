@@ -497,8 +497,8 @@ impl Turn<'_> {
         let gas = match estimate {
             // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
             Ok(gas) => gas.saturating_add(gas / 5),
-            Err(RpcError::RpcRefused { words, .. }) => {
-                return Ok(Err(Finding::WouldRevert { words }));
+            Err(RpcError::RpcRefused { message, .. }) => {
+                return Ok(Err(Finding::WouldRevert { words: message }));
             }
             Err(error) => return Err(error),
         };

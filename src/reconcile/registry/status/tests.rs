@@ -94,7 +94,7 @@ fn rpc(error: RpcError) -> Trouble {
 fn unreachable() -> Trouble {
     rpc(RpcError::RpcUnreachable {
         call: "eth_chainId",
-        why: "no connection",
+        cause: "could not connect",
     })
 }
 
@@ -167,7 +167,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
         (
             rpc(RpcError::RpcRefused {
                 call: "x",
-                words: "y".into(),
+                message: "y".into(),
             }),
             "RpcHealthy",
             "RpcRefused",
@@ -176,7 +176,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
         (
             rpc(RpcError::RpcIncomplete {
                 call: "x",
-                what: "y",
+                missing: "y",
             }),
             "RpcHealthy",
             "RpcIncomplete",
@@ -510,7 +510,7 @@ fn becoming_ready_and_ceasing_to_be_is_told_once() {
     let (ready, away) = (told(&healthy()), told(&troubled(unreachable())));
     let refused = told(&troubled(rpc(RpcError::RpcRefused {
         call: "x",
-        words: "y".into(),
+        message: "y".into(),
     })));
     let reasons = |before: &IdentityRegistryStatus, after: &IdentityRegistryStatus| {
         notes(before, after)

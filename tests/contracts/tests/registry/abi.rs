@@ -1,4 +1,4 @@
-//! The ABI, held against values that were read off the deployed registry, and the bindings against the ABI.
+//! Compares the ABI with values read from the deployed registry, and the bindings with the ABI.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use contracts::{
 };
 use serde_json::Value;
 
-/// Selector, signature, what it returns, and what it may do.
+/// Selector, signature, return types and state mutability.
 const FUNCTIONS: &[(&str, &str, &str, &str)] = &[
     ("1aa3a008", "register()", "uint256", "nonpayable"),
     ("f2c298be", "register(string)", "uint256", "nonpayable"),
@@ -93,7 +93,7 @@ const FUNCTIONS: &[(&str, &str, &str, &str)] = &[
         "",
         "nonpayable",
     ),
-    // What the standards behind the rows above bring along.
+    // Functions of the standards behind the rows above.
     ("06fdde03", "name()", "string", "view"),
     ("95d89b41", "symbol()", "string", "view"),
     ("01ffc9a7", "supportsInterface(bytes4)", "bool", "view"),
@@ -102,7 +102,7 @@ const FUNCTIONS: &[(&str, &str, &str, &str)] = &[
     ("ad3cb1cc", "UPGRADE_INTERFACE_VERSION()", "string", "view"),
 ];
 
-/// Topic, and signature with `*` behind what is indexed.
+/// Topic, and signature with `*` after indexed parameters.
 const EVENTS: &[(B256, &str)] = &[
     (
         b256!("ca52e62c367d81bb2e328eb795f7c7ba24afb478408a26c0e201d155c449bc4a"),
@@ -126,7 +126,7 @@ const EVENTS: &[(B256, &str)] = &[
     ),
 ];
 
-/// Selectors of the errors that an operator may meet.
+/// Selectors of the errors that an operator may receive.
 const ERRORS: &[(&str, &str)] = &[
     ("7e273289", "ERC721NonexistentToken(uint256)"),
     ("64a0ae92", "ERC721InvalidReceiver(address)"),
@@ -136,7 +136,7 @@ const ERRORS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn the_registry_has_exactly_the_pinned_functions() {
+fn registry_has_exactly_the_pinned_functions() {
     let artifact = Contract::IdentityRegistry.artifact().unwrap();
     let compiled: BTreeSet<_> = entries("function")
         .into_iter()
@@ -159,7 +159,7 @@ fn the_registry_has_exactly_the_pinned_functions() {
 }
 
 #[test]
-fn the_registry_has_the_pinned_events() {
+fn registry_has_the_pinned_events() {
     let compiled: BTreeSet<_> = entries("event")
         .into_iter()
         .map(|event| (keccak256(signature(&event, "")), signature(&event, "*")))
@@ -173,7 +173,7 @@ fn the_registry_has_the_pinned_events() {
 }
 
 #[test]
-fn the_registry_has_the_pinned_errors() {
+fn registry_has_the_pinned_errors() {
     let compiled: BTreeSet<_> = entries("error")
         .iter()
         .map(|error| signature(error, ""))
@@ -189,7 +189,7 @@ fn the_registry_has_the_pinned_errors() {
 }
 
 #[test]
-fn the_bindings_cover_the_whole_abi_and_nothing_else() {
+fn bindings_match_the_abi_exactly() {
     let selectors = |kind| -> BTreeSet<[u8; 4]> {
         let hashes = entries(kind)
             .into_iter()
@@ -236,7 +236,7 @@ fn signature(entry: &Value, mark: &str) -> String {
     )
 }
 
-/// Canonical types, with a mark behind those that are indexed.
+/// Canonical types, with a mark after indexed ones.
 fn types(parameters: &Value, mark: &str) -> Vec<String> {
     let parameters = parameters.as_array().unwrap();
     let marked = |parameter: &Value| {

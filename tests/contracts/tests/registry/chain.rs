@@ -1,6 +1,6 @@
-//! A chain with a registry on it, and people who act on that.
+//! A chain with a deployed registry, and the accounts that use it.
 //!
-//! It knows how to call, send and read; what has to come of that is for the tests to say.
+//! It calls, sends and reads; the tests assert the results.
 
 use alloy::{
     network::TransactionBuilder,
@@ -24,15 +24,15 @@ sol! {
     }
 }
 
-/// A chain that puts each transaction into a block at once, and the registry on it.
+/// A chain that mines a block per transaction, with the registry deployed.
 pub struct Chain {
     pub anvil: Anvil,
     pub registry: Address,
 }
 
-/// Accounts with money, by what they are to the agent that a test registers.
-pub struct People {
-    /// Owns the registry, and no agent.
+/// Funded accounts, named by their relation to the agent that a test registers.
+pub struct Accounts {
+    /// Owns the registry and no agent.
     pub deployer: Address,
     pub owner: Address,
     pub operator: Address,
@@ -47,10 +47,10 @@ impl Chain {
         Self { anvil, registry }
     }
 
-    pub fn people(&self) -> People {
+    pub fn accounts(&self) -> Accounts {
         let [deployer, owner, operator, approved, stranger] =
             [0, 1, 2, 3, 4].map(|nth| self.key(nth).address());
-        People {
+        Accounts {
             deployer,
             owner,
             operator,
@@ -63,7 +63,7 @@ impl Chain {
         &self.anvil.keys()[nth]
     }
 
-    /// Calls the registry and changes nothing. The error is what it reverts with.
+    /// Calls the registry without a transaction. The error is the revert data.
     pub async fn call<C: SolCall>(&self, from: Address, call: C) -> Result<C::Return, Bytes> {
         let answer = self
             .call_raw(
@@ -76,7 +76,7 @@ impl Chain {
         Ok(C::abi_decode_returns(&answer).unwrap())
     }
 
-    /// Calls the registry in a block of the given time.
+    /// Calls the registry in a block with this timestamp.
     pub async fn call_at<C: SolCall>(
         &self,
         time: u64,
@@ -114,7 +114,7 @@ impl Chain {
         })
     }
 
-    /// Sends a call of the registry, which must succeed, and returns what the registry announces.
+    /// Sends a transaction to the registry, which must succeed, and returns the registry's events.
     pub async fn send<C: SolCall>(&self, from: Address, call: C) -> Vec<Event> {
         self.events(&self.send_to(from, self.registry, call).await)
     }
@@ -144,23 +144,23 @@ impl Chain {
         id
     }
 
-    /// An agent of `people.owner` that `operator` and `approved` may act for.
-    pub async fn agent(&self, people: &People) -> U256 {
+    /// Registers an agent of `accounts.owner` that `operator` and `approved` may change.
+    pub async fn agent(&self, accounts: &Accounts) -> U256 {
         let id = self
-            .register(people.owner, "https://example.org/agent.json")
+            .register(accounts.owner, "https://example.org/agent.json")
             .await;
         self.send(
-            people.owner,
+            accounts.owner,
             registry::setApprovalForAllCall {
-                operator: people.operator,
+                operator: accounts.operator,
                 approved: true,
             },
         )
         .await;
         self.send(
-            people.owner,
+            accounts.owner,
             registry::approveCall {
-                to: people.approved,
+                to: accounts.approved,
                 tokenId: id,
             },
         )
@@ -168,7 +168,7 @@ impl Chain {
         id
     }
 
-    /// Creates a contract and returns its address.
+    /// Deploys a contract and returns its address.
     pub async fn create(&self, contract: Contract, constructor_arguments: &[u8]) -> Address {
         let code = [
             &contract.artifact().unwrap().bytecode,
@@ -176,12 +176,12 @@ impl Chain {
         ]
         .concat();
         let request = TransactionRequest::default()
-            .with_from(self.people().deployer)
+            .with_from(self.accounts().deployer)
             .with_deploy_code(code);
         self.transact(request).await.contract_address.unwrap()
     }
 
-    /// What the registry announced in a transaction, in order.
+    /// Events of the registry in a transaction, in order.
     pub fn events(&self, receipt: &TransactionReceipt) -> Vec<Event> {
         let logs = receipt
             .logs()
@@ -191,7 +191,7 @@ impl Chain {
             .collect()
     }
 
-    /// The time of the last block.
+    /// Timestamp of the latest block.
     pub async fn now(&self) -> u64 {
         let block = self
             .anvil
@@ -202,7 +202,7 @@ impl Chain {
         block.unwrap().header.timestamp
     }
 
-    /// anvil signs for the people and fills in what is missing.
+    /// Sends a transaction. anvil signs it and fills in the missing fields.
     async fn transact(&self, request: TransactionRequest) -> TransactionReceipt {
         let hash = *self
             .anvil
@@ -215,12 +215,12 @@ impl Chain {
     }
 }
 
-/// The data of `revert(message)`.
+/// Revert data of `revert(message)`.
 pub fn message(message: &str) -> Bytes {
     Revert::from(message).abi_encode().into()
 }
 
-/// The data of a custom error.
+/// Revert data of a custom error.
 pub fn error(error: impl SolError) -> Bytes {
     error.abi_encode().into()
 }
@@ -254,7 +254,7 @@ pub fn metadata_set(id: U256, key: &str, value: impl AsRef<[u8]>) -> Event {
     })
 }
 
-/// A wallet is announced as metadata: its 20 bytes, or none.
+/// A wallet is emitted as metadata: its 20 bytes, or empty.
 pub fn wallet_set(id: U256, wallet: Option<Address>) -> Event {
     metadata_set(
         id,

@@ -9,7 +9,7 @@ use testbed::anvil::{Anvil, AnvilConfig};
 use crate::chain::Chain;
 
 #[tokio::test]
-async fn a_registry_is_deployed_on_a_chain_with_a_block_time_in_one_block() {
+async fn registry_is_deployed_within_one_block() {
     let config = AnvilConfig {
         block_time: Some(Duration::from_millis(500)),
         chain_id: 84532,
@@ -38,16 +38,16 @@ async fn a_registry_is_deployed_on_a_chain_with_a_block_time_in_one_block() {
     }
     assert!(
         used.len() <= 2,
-        "four transactions over blocks {used:?}: they were not sent together"
+        "the four transactions are in blocks {used:?}: they were not sent together"
     );
 }
 
 #[tokio::test]
-async fn two_registries_of_one_deployer_share_nothing() {
+async fn two_registries_of_one_deployer_share_no_state() {
     let chain = Chain::start().await;
-    let people = chain.people();
+    let accounts = chain.accounts();
     let other = deploy(chain.anvil.provider(), chain.key(0)).await.unwrap();
-    chain.register(people.owner, "one").await;
+    chain.register(accounts.owner, "one").await;
     let events = registered_events(chain.anvil.provider(), other, None)
         .await
         .unwrap();
@@ -55,13 +55,13 @@ async fn two_registries_of_one_deployer_share_nothing() {
 }
 
 #[tokio::test]
-async fn registrations_are_listed_in_order_for_one_owner_or_for_all() {
+async fn registrations_are_listed_in_chain_order() {
     let chain = Chain::start().await;
-    let people = chain.people();
+    let accounts = chain.accounts();
     for (owner, uri) in [
-        (people.owner, "a"),
-        (people.stranger, "b"),
-        (people.owner, "a"),
+        (accounts.owner, "a"),
+        (accounts.stranger, "b"),
+        (accounts.owner, "a"),
     ] {
         chain.register(owner, uri).await;
     }
@@ -76,9 +76,9 @@ async fn registrations_are_listed_in_order_for_one_owner_or_for_all() {
     assert_eq!(
         seen,
         [
-            (0, "a", people.owner),
-            (1, "b", people.stranger),
-            (2, "a", people.owner)
+            (0, "a", accounts.owner),
+            (1, "b", accounts.stranger),
+            (2, "a", accounts.owner)
         ]
     );
     for event in &all {
@@ -92,7 +92,7 @@ async fn registrations_are_listed_in_order_for_one_owner_or_for_all() {
             (Some(event.block), event.owner)
         );
     }
-    let own = registered_events(provider, chain.registry, Some(people.owner))
+    let own = registered_events(provider, chain.registry, Some(accounts.owner))
         .await
         .unwrap();
     assert_eq!(own, [all[0].clone(), all[2].clone()]);

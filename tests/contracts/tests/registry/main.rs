@@ -1,7 +1,7 @@
-//! Holds the double to what is known of the deployed ERC-8004 Identity Registry, version 2.0.0: first its ABI against
-//! pinned values, then its behaviour on a chain.
+//! Checks that the double matches the deployed ERC-8004 Identity Registry, version 2.0.0: its ABI against pinned values,
+//! and its behavior on a chain.
 //!
-//! Each module is one face of it; the means they share are in `chain`.
+//! Each module covers one part of the contract; `chain` is their fixture.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

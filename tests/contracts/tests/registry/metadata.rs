@@ -14,10 +14,10 @@ fn set(id: U256, key: &str, value: &[u8]) -> registry::setMetadataCall {
 }
 
 #[tokio::test]
-async fn a_value_is_written_and_announced_whether_it_is_new_equal_or_changed() {
+async fn every_write_of_a_value_emits_an_event() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let long = [7; 100];
     let steps: [(&str, &[u8]); 7] = [
         ("key", &[1]),
@@ -30,7 +30,7 @@ async fn a_value_is_written_and_announced_whether_it_is_new_equal_or_changed() {
     ];
     for (key, value) in steps {
         assert_eq!(
-            chain.send(people.owner, set(id, key, value)).await,
+            chain.send(accounts.owner, set(id, key, value)).await,
             [metadata_set(id, key, value)]
         );
         let read = registry::getMetadataCall {
@@ -38,7 +38,7 @@ async fn a_value_is_written_and_announced_whether_it_is_new_equal_or_changed() {
             metadataKey: key.to_owned(),
         };
         assert_eq!(
-            chain.call(people.stranger, read).await.unwrap(),
+            chain.call(accounts.stranger, read).await.unwrap(),
             *value,
             "{key}"
         );
@@ -46,14 +46,14 @@ async fn a_value_is_written_and_announced_whether_it_is_new_equal_or_changed() {
 }
 
 #[tokio::test]
-async fn the_reserved_key_cannot_be_set_but_can_be_read() {
+async fn reserved_key_is_read_only() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
-    for value in [&[][..], people.stranger.as_slice()] {
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
+    for value in [&[][..], accounts.stranger.as_slice()] {
         assert_eq!(
             chain
-                .call(people.owner, set(id, "agentWallet", value))
+                .call(accounts.owner, set(id, "agentWallet", value))
                 .await
                 .err(),
             Some(message("reserved key"))
@@ -64,20 +64,20 @@ async fn the_reserved_key_cannot_be_set_but_can_be_read() {
         metadataKey: "agentWallet".to_owned(),
     };
     assert_eq!(
-        chain.call(people.stranger, read).await.unwrap(),
-        *people.owner.as_slice()
+        chain.call(accounts.stranger, read).await.unwrap(),
+        *accounts.owner.as_slice()
     );
 }
 
 #[tokio::test]
-async fn a_uri_is_written_and_announced_even_if_it_is_the_same() {
+async fn every_write_of_a_uri_emits_an_event() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let steps = [
-        (people.owner, "https://example.org/2"),
-        (people.operator, "https://example.org/2"),
-        (people.approved, ""),
+        (accounts.owner, "https://example.org/2"),
+        (accounts.operator, "https://example.org/2"),
+        (accounts.approved, ""),
     ];
     for (actor, uri) in steps {
         let events = chain
@@ -96,7 +96,7 @@ async fn a_uri_is_written_and_announced_even_if_it_is_the_same() {
         };
         assert_eq!(events, [uri_written(id), Event::URIUpdated(updated)]);
         let read = chain
-            .call(people.stranger, registry::tokenURICall { tokenId: id })
+            .call(accounts.stranger, registry::tokenURICall { tokenId: id })
             .await
             .unwrap();
         assert_eq!(read, uri);

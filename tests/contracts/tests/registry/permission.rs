@@ -1,4 +1,4 @@
-//! Who may change an agent, and what happens around ids that do not exist.
+//! Which accounts may change an agent, and how calls with unknown ids fail.
 
 use alloy::{
     primitives::{Address, Bytes, U256},
@@ -11,12 +11,12 @@ use crate::{
     wallet::consent,
 };
 
-/// Every call that changes an agent, all of them allowed to the same people.
+/// Every call that changes an agent. The same accounts may make all of them.
 async fn changes(chain: &Chain, id: U256) -> Vec<(&'static str, Vec<u8>)> {
     let deadline = chain.now().await + 60;
     let key = chain.key(6);
     let wallet = key.address();
-    let signature = consent(chain, key, id, wallet, chain.people().owner, deadline);
+    let signature = consent(chain, key, id, wallet, chain.accounts().owner, deadline);
     let wallet_set = registry::setAgentWalletCall {
         agentId: id,
         newWallet: wallet,
@@ -57,16 +57,16 @@ async fn attempt(chain: &Chain, from: Address, input: Vec<u8>) -> Result<(), Byt
 }
 
 #[tokio::test]
-async fn an_agent_is_changed_by_its_owner_an_operator_or_the_approved_and_by_nobody_else() {
+async fn only_owner_operator_and_approved_change_an_agent() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let actors = [
-        ("the owner", people.owner, true),
-        ("an operator", people.operator, true),
-        ("the approved", people.approved, true),
-        ("a stranger", people.stranger, false),
-        ("the registry's owner", people.deployer, false),
+        ("the owner", accounts.owner, true),
+        ("an operator", accounts.operator, true),
+        ("the approved", accounts.approved, true),
+        ("a stranger", accounts.stranger, false),
+        ("the registry's owner", accounts.deployer, false),
     ];
     for (who, actor, allowed) in actors {
         for (what, input) in changes(&chain, id).await {
@@ -81,12 +81,12 @@ async fn an_agent_is_changed_by_its_owner_an_operator_or_the_approved_and_by_nob
                 "{what} by {who}"
             );
         }
-        let question = registry::isAuthorizedOrOwnerCall {
+        let query = registry::isAuthorizedOrOwnerCall {
             spender: actor,
             agentId: id,
         };
         assert_eq!(
-            chain.call(people.stranger, question).await.unwrap(),
+            chain.call(accounts.stranger, query).await.unwrap(),
             allowed,
             "{who}"
         );
@@ -94,15 +94,15 @@ async fn an_agent_is_changed_by_its_owner_an_operator_or_the_approved_and_by_nob
 }
 
 #[tokio::test]
-async fn the_approved_of_one_agent_has_no_say_over_another() {
+async fn approval_of_one_agent_does_not_cover_another() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    chain.agent(&people).await;
-    let other = chain.register(people.owner, "other").await;
+    let accounts = chain.accounts();
+    chain.agent(&accounts).await;
+    let other = chain.register(accounts.owner, "other").await;
     for (what, input) in changes(&chain, other).await {
         let refused = Err(message("Not authorized"));
         assert_eq!(
-            attempt(&chain, people.approved, input).await,
+            attempt(&chain, accounts.approved, input).await,
             refused,
             "{what}"
         );
@@ -110,10 +110,10 @@ async fn the_approved_of_one_agent_has_no_say_over_another() {
 }
 
 #[tokio::test]
-async fn an_unknown_agent_is_refused_by_name() {
+async fn calls_with_an_unknown_agent_revert_with_its_id() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    chain.agent(&people).await;
+    let accounts = chain.accounts();
+    chain.agent(&accounts).await;
     let id = U256::from(1);
     let mut calls = changes(&chain, id).await;
     calls.extend([
@@ -132,7 +132,7 @@ async fn an_unknown_agent_is_refused_by_name() {
         (
             "isAuthorizedOrOwner",
             registry::isAuthorizedOrOwnerCall {
-                spender: people.owner,
+                spender: accounts.owner,
                 agentId: id,
             }
             .abi_encode(),
@@ -140,8 +140,8 @@ async fn an_unknown_agent_is_refused_by_name() {
         (
             "transferFrom",
             registry::transferFromCall {
-                from: people.owner,
-                to: people.stranger,
+                from: accounts.owner,
+                to: accounts.stranger,
                 tokenId: id,
             }
             .abi_encode(),
@@ -149,7 +149,7 @@ async fn an_unknown_agent_is_refused_by_name() {
         (
             "approve",
             registry::approveCall {
-                to: people.stranger,
+                to: accounts.stranger,
                 tokenId: id,
             }
             .abi_encode(),
@@ -158,7 +158,7 @@ async fn an_unknown_agent_is_refused_by_name() {
     for (what, input) in calls {
         let refused = Err(error(registry::ERC721NonexistentToken { tokenId: id }));
         assert_eq!(
-            attempt(&chain, people.owner, input).await,
+            attempt(&chain, accounts.owner, input).await,
             refused,
             "{what}"
         );
@@ -166,9 +166,9 @@ async fn an_unknown_agent_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn metadata_and_wallet_of_an_unknown_agent_read_as_empty() {
+async fn metadata_and_wallet_of_an_unknown_agent_are_empty() {
     let chain = Chain::start().await;
-    let anyone = chain.people().stranger;
+    let anyone = chain.accounts().stranger;
     let id = U256::from(1_u64 << 40);
     for key in ["agentWallet", "key", ""] {
         let call = registry::getMetadataCall {
@@ -189,24 +189,24 @@ async fn metadata_and_wallet_of_an_unknown_agent_read_as_empty() {
 }
 
 #[tokio::test]
-async fn approvals_read_back_as_they_were_given() {
+async fn approvals_are_readable() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let approved = chain
-        .call(people.stranger, registry::getApprovedCall { tokenId: id })
+        .call(accounts.stranger, registry::getApprovedCall { tokenId: id })
         .await
         .unwrap();
-    assert_eq!(approved, people.approved);
+    assert_eq!(approved, accounts.approved);
     for (operator, expected) in [
-        (people.operator, true),
-        (people.approved, false),
-        (people.stranger, false),
+        (accounts.operator, true),
+        (accounts.approved, false),
+        (accounts.stranger, false),
     ] {
         let call = registry::isApprovedForAllCall {
-            owner: people.owner,
+            owner: accounts.owner,
             operator,
         };
-        assert_eq!(chain.call(people.stranger, call).await.unwrap(), expected);
+        assert_eq!(chain.call(accounts.stranger, call).await.unwrap(), expected);
     }
 }

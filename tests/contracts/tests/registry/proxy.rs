@@ -1,4 +1,4 @@
-//! The proxy: where the implementation is, who may replace it, and what can be initialized.
+//! The proxy: where the implementation is stored, and who may upgrade or initialize it.
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256, b256},
@@ -38,10 +38,10 @@ fn upgrade(to: Address) -> registry::upgradeToAndCallCall {
 }
 
 #[tokio::test]
-async fn the_registry_says_what_it_is() {
+async fn registry_reports_its_version_name_and_owner() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let anyone = people.stranger;
+    let accounts = chain.accounts();
+    let anyone = accounts.stranger;
     assert_eq!(
         chain
             .call(anyone, registry::getVersionCall {})
@@ -59,12 +59,12 @@ async fn the_registry_says_what_it_is() {
     );
     assert_eq!(
         chain.call(anyone, registry::ownerCall {}).await.unwrap(),
-        people.deployer
+        accounts.deployer
     );
 }
 
 #[tokio::test]
-async fn the_implementation_is_where_erc_1967_says_and_knows_it() {
+async fn implementation_is_in_the_erc_1967_slot() {
     let chain = Chain::start().await;
     let implementation = implementation(&chain).await;
     assert!(
@@ -77,32 +77,32 @@ async fn the_implementation_is_where_erc_1967_says_and_knows_it() {
             .is_empty()
     );
 
-    let question = registry::proxiableUUIDCall {}.abi_encode();
-    let anyone = chain.people().stranger;
+    let query = registry::proxiableUUIDCall {}.abi_encode();
+    let anyone = chain.accounts().stranger;
     let answer = chain
-        .call_raw(anyone, implementation, question.clone(), Default::default())
+        .call_raw(anyone, implementation, query.clone(), Default::default())
         .await
         .unwrap();
     assert_eq!(answer, *IMPLEMENTATION.as_slice());
     let answer = chain
-        .call_raw(anyone, chain.registry, question, Default::default())
+        .call_raw(anyone, chain.registry, query, Default::default())
         .await;
     assert_eq!(answer, Err(error(registry::UUPSUnauthorizedCallContext {})));
 }
 
 #[tokio::test]
-async fn only_the_registrys_owner_upgrades_it_and_the_agents_stay() {
+async fn only_the_owner_upgrades_and_agents_survive() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let next = chain.create(Contract::IdentityRegistry, &[]).await;
-    for actor in [people.owner, people.stranger] {
+    for actor in [accounts.owner, accounts.stranger] {
         let refused = error(registry::OwnableUnauthorizedAccount { account: actor });
         assert_eq!(chain.call(actor, upgrade(next)).await.err(), Some(refused));
     }
     assert_ne!(implementation(&chain).await, next);
 
-    let events = chain.send(people.deployer, upgrade(next)).await;
+    let events = chain.send(accounts.deployer, upgrade(next)).await;
     assert_eq!(
         events,
         [Event::Upgraded(registry::Upgraded {
@@ -112,19 +112,19 @@ async fn only_the_registrys_owner_upgrades_it_and_the_agents_stay() {
     assert_eq!(implementation(&chain).await, next);
     assert_eq!(
         chain
-            .call(people.owner, registry::ownerOfCall { tokenId: id })
+            .call(accounts.owner, registry::ownerOfCall { tokenId: id })
             .await
             .unwrap(),
-        people.owner
+        accounts.owner
     );
     assert_eq!(
-        chain.register(people.owner, "next").await,
+        chain.register(accounts.owner, "next").await,
         id + U256::from(1)
     );
 }
 
 #[tokio::test]
-async fn the_registry_is_not_upgraded_to_what_is_no_uups_implementation() {
+async fn upgrade_rejects_a_contract_that_is_not_uups() {
     let chain = Chain::start().await;
     let contract = chain.create(Contract::Caller, &[]).await;
     let refused = error(registry::ERC1967InvalidImplementation {
@@ -132,7 +132,7 @@ async fn the_registry_is_not_upgraded_to_what_is_no_uups_implementation() {
     });
     assert_eq!(
         chain
-            .call(chain.people().deployer, upgrade(contract))
+            .call(chain.accounts().deployer, upgrade(contract))
             .await
             .err(),
         Some(refused)
@@ -140,13 +140,13 @@ async fn the_registry_is_not_upgraded_to_what_is_no_uups_implementation() {
 }
 
 #[tokio::test]
-async fn neither_the_registry_nor_its_implementation_is_initialized_again() {
+async fn proxy_and_implementation_cannot_be_reinitialized() {
     let chain = Chain::start().await;
     let again = registry::initializeCall {}.abi_encode();
     for target in [chain.registry, implementation(&chain).await] {
         let answer = chain
             .call_raw(
-                chain.people().deployer,
+                chain.accounts().deployer,
                 target,
                 again.clone(),
                 Default::default(),
@@ -157,44 +157,48 @@ async fn neither_the_registry_nor_its_implementation_is_initialized_again() {
 }
 
 #[tokio::test]
-async fn only_the_owner_of_the_proxy_initializes_the_registry_behind_it() {
+async fn only_the_owner_of_the_proxy_initializes_the_registry() {
     let chain = Chain::start().await;
-    let people = chain.people();
+    let accounts = chain.accounts();
     let genesis = chain.create(Contract::Genesis, &[]).await;
-    let own = Genesis::initializeCall {
-        firstOwner: people.owner,
+    let initialize_genesis = Genesis::initializeCall {
+        firstOwner: accounts.owner,
     }
     .abi_encode();
-    let behind = Proxy::constructorCall {
+    let construct_proxy = Proxy::constructorCall {
         implementation: genesis,
-        _data: own.into(),
+        _data: initialize_genesis.into(),
     };
     let chain = Chain {
-        registry: chain.create(Contract::Proxy, &behind.abi_encode()).await,
+        registry: chain
+            .create(Contract::Proxy, &construct_proxy.abi_encode())
+            .await,
         ..chain
     };
     let next = chain.create(Contract::IdentityRegistry, &[]).await;
     let refused = error(registry::OwnableUnauthorizedAccount {
-        account: people.deployer,
+        account: accounts.deployer,
     });
     assert_eq!(
-        chain.call(people.deployer, upgrade(next)).await.err(),
+        chain.call(accounts.deployer, upgrade(next)).await.err(),
         Some(refused.clone())
     );
-    chain.send(people.owner, upgrade(next)).await;
+    chain.send(accounts.owner, upgrade(next)).await;
 
     assert_eq!(
         chain
-            .call(people.deployer, registry::initializeCall {})
+            .call(accounts.deployer, registry::initializeCall {})
             .await
             .err(),
         Some(refused)
     );
-    let events = chain.send(people.owner, registry::initializeCall {}).await;
+    let events = chain
+        .send(accounts.owner, registry::initializeCall {})
+        .await;
     assert!(events.contains(&Event::Initialized(registry::Initialized { version: 2 })));
     assert_eq!(
         chain
-            .call(people.owner, registry::symbolCall {})
+            .call(accounts.owner, registry::symbolCall {})
             .await
             .unwrap(),
         "AGENT"

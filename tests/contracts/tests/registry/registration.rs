@@ -1,4 +1,4 @@
-//! Registering: who may, what it leaves behind, what it announces and in which order.
+//! Registration: which accounts may register, what is stored, and which events are emitted in which order.
 
 use alloy::primitives::{Address, Bytes, FixedBytes, U256, fixed_bytes};
 use alloy::sol_types::SolCall;
@@ -35,10 +35,10 @@ fn with_metadata(metadata: Vec<MetadataEntry>) -> registry::register_2Call {
 }
 
 #[tokio::test]
-async fn the_first_agent_is_0_and_the_next_ones_count_up() {
+async fn agent_ids_start_at_zero_and_increase() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    for (nth, owner) in [people.owner, people.stranger, people.owner]
+    let accounts = chain.accounts();
+    for (nth, owner) in [accounts.owner, accounts.stranger, accounts.owner]
         .into_iter()
         .enumerate()
     {
@@ -49,7 +49,7 @@ async fn the_first_agent_is_0_and_the_next_ones_count_up() {
 #[tokio::test]
 async fn anyone_registers_without_a_uri() {
     let chain = Chain::start().await;
-    let owner = chain.people().stranger;
+    let owner = chain.accounts().stranger;
     let events = chain.send(owner, registry::register_0Call {}).await;
     let id = U256::ZERO;
     assert_eq!(
@@ -72,7 +72,7 @@ async fn anyone_registers_without_a_uri() {
 #[tokio::test]
 async fn anyone_registers_with_a_uri() {
     let chain = Chain::start().await;
-    let owner = chain.people().stranger;
+    let owner = chain.accounts().stranger;
     let id = U256::ZERO;
     let events = chain.send(owner, with_uri()).await;
     let expected = [
@@ -106,9 +106,9 @@ async fn anyone_registers_with_a_uri() {
 }
 
 #[tokio::test]
-async fn anyone_registers_with_metadata_which_is_announced_last_and_in_order() {
+async fn anyone_registers_with_metadata_emitted_last_in_order() {
     let chain = Chain::start().await;
-    let owner = chain.people().stranger;
+    let owner = chain.accounts().stranger;
     let id = U256::ZERO;
     let metadata = vec![
         entry("x402.supported", &[1]),
@@ -138,9 +138,9 @@ async fn anyone_registers_with_metadata_which_is_announced_last_and_in_order() {
 }
 
 #[tokio::test]
-async fn one_owner_registers_the_same_uri_as_often_as_it_likes() {
+async fn owner_may_register_the_same_uri_repeatedly() {
     let chain = Chain::start().await;
-    let owner = chain.people().owner;
+    let owner = chain.accounts().owner;
     for nth in 0..20 {
         assert_eq!(chain.register(owner, URI).await, U256::from(nth));
     }
@@ -161,9 +161,9 @@ async fn one_owner_registers_the_same_uri_as_often_as_it_likes() {
 }
 
 #[tokio::test]
-async fn the_reserved_key_cannot_be_registered_and_nothing_is_minted() {
+async fn registration_with_the_reserved_key_reverts() {
     let chain = Chain::start().await;
-    let owner = chain.people().owner;
+    let owner = chain.accounts().owner;
     for metadata in [
         vec![entry("agentWallet", owner.as_slice())],
         vec![entry("agentWallet", b"")],
@@ -178,7 +178,7 @@ async fn the_reserved_key_cannot_be_registered_and_nothing_is_minted() {
 }
 
 #[tokio::test]
-async fn a_contract_that_takes_no_tokens_cannot_register() {
+async fn contract_that_rejects_tokens_cannot_register() {
     let chain = Chain::start().await;
     let contract = chain.create(Contract::Caller, &[]).await;
     let refused = chain::error(registry::ERC721InvalidReceiver { receiver: contract });
@@ -194,7 +194,7 @@ async fn a_contract_that_takes_no_tokens_cannot_register() {
         };
         let answer = chain
             .call_raw(
-                chain.people().owner,
+                chain.accounts().owner,
                 contract,
                 call.abi_encode(),
                 Default::default(),
@@ -205,15 +205,15 @@ async fn a_contract_that_takes_no_tokens_cannot_register() {
 }
 
 #[tokio::test]
-async fn a_contract_that_takes_tokens_owns_what_it_registers() {
+async fn contract_that_accepts_tokens_owns_its_agent() {
     let chain = Chain::start().await;
-    let people = chain.people();
+    let accounts = chain.accounts();
     let contract = chain.create(Contract::Receiver, &[]).await;
     let call = Caller::forwardCall {
         target: chain.registry,
         data: with_uri().abi_encode().into(),
     };
-    let receipt = chain.send_to(people.owner, contract, call).await;
+    let receipt = chain.send_to(accounts.owner, contract, call).await;
     let id = U256::ZERO;
     let expected = [
         transferred(Address::ZERO, contract, id),
@@ -225,7 +225,7 @@ async fn a_contract_that_takes_tokens_owns_what_it_registers() {
 }
 
 #[tokio::test]
-async fn the_agents_of_an_owner_cannot_be_listed() {
+async fn agents_are_not_enumerable() {
     let chain = Chain::start().await;
     let table: [(&str, FixedBytes<4>, bool); 6] = [
         ("ERC-165", fixed_bytes!("01ffc9a7"), true),

@@ -1,4 +1,4 @@
-//! Transfers: what ends with one, and what goes along.
+//! Transfers: what a transfer removes and what it keeps.
 
 use alloy::{
     primitives::{Address, Bytes},
@@ -12,12 +12,12 @@ use contracts::{
 use crate::chain::{Chain, error, message, transferred, wallet_set};
 
 #[tokio::test]
-async fn every_kind_of_transfer_first_clears_the_wallet() {
+async fn every_transfer_first_clears_the_wallet() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let (from, to) = (people.owner, people.stranger);
-    let id = chain.agent(&people).await;
-    let announced = |from, to| [wallet_set(id, None), transferred(from, to, id)];
+    let accounts = chain.accounts();
+    let (from, to) = (accounts.owner, accounts.stranger);
+    let id = chain.agent(&accounts).await;
+    let expected = |from, to| [wallet_set(id, None), transferred(from, to, id)];
 
     assert_eq!(
         chain
@@ -30,21 +30,21 @@ async fn every_kind_of_transfer_first_clears_the_wallet() {
                 }
             )
             .await,
-        announced(from, to)
+        expected(from, to)
     );
     let back = registry::safeTransferFrom_0Call {
         from: to,
         to: from,
         tokenId: id,
     };
-    assert_eq!(chain.send(to, back).await, announced(to, from));
+    assert_eq!(chain.send(to, back).await, expected(to, from));
     let again = registry::safeTransferFrom_1Call {
         from,
         to,
         tokenId: id,
         data: Bytes::from_static(b"any"),
     };
-    assert_eq!(chain.send(from, again).await, announced(from, to));
+    assert_eq!(chain.send(from, again).await, expected(from, to));
 
     let wallet = chain
         .call(to, registry::getAgentWalletCall { agentId: id })
@@ -61,10 +61,10 @@ async fn every_kind_of_transfer_first_clears_the_wallet() {
 }
 
 #[tokio::test]
-async fn a_transfer_keeps_the_uri_and_all_other_metadata() {
+async fn transfer_keeps_the_uri_and_other_metadata() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let value = Bytes::from_static(b"inference");
     let key = "service.type".to_owned();
     let set = registry::setMetadataCall {
@@ -72,27 +72,27 @@ async fn a_transfer_keeps_the_uri_and_all_other_metadata() {
         metadataKey: key.clone(),
         metadataValue: value.clone(),
     };
-    chain.send(people.owner, set).await;
+    chain.send(accounts.owner, set).await;
     let uri = chain
-        .call(people.owner, registry::tokenURICall { tokenId: id })
+        .call(accounts.owner, registry::tokenURICall { tokenId: id })
         .await
         .unwrap();
 
     let transfer = registry::transferFromCall {
-        from: people.owner,
-        to: people.stranger,
+        from: accounts.owner,
+        to: accounts.stranger,
         tokenId: id,
     };
-    chain.send(people.owner, transfer).await;
+    chain.send(accounts.owner, transfer).await;
 
     let read = registry::getMetadataCall {
         agentId: id,
         metadataKey: key,
     };
-    assert_eq!(chain.call(people.stranger, read).await.unwrap(), value);
+    assert_eq!(chain.call(accounts.stranger, read).await.unwrap(), value);
     assert_eq!(
         chain
-            .call(people.stranger, registry::tokenURICall { tokenId: id })
+            .call(accounts.stranger, registry::tokenURICall { tokenId: id })
             .await
             .unwrap(),
         uri
@@ -100,61 +100,61 @@ async fn a_transfer_keeps_the_uri_and_all_other_metadata() {
 }
 
 #[tokio::test]
-async fn a_transfer_ends_the_rights_of_the_owner_and_of_those_it_approved() {
+async fn transfer_revokes_the_former_owner_and_its_approvals() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let transfer = registry::transferFromCall {
-        from: people.owner,
-        to: people.stranger,
+        from: accounts.owner,
+        to: accounts.stranger,
         tokenId: id,
     };
-    chain.send(people.approved, transfer).await;
+    chain.send(accounts.approved, transfer).await;
     let change = registry::setAgentURICall {
         agentId: id,
         newURI: String::new(),
     };
-    for actor in [people.owner, people.operator, people.approved] {
+    for actor in [accounts.owner, accounts.operator, accounts.approved] {
         assert_eq!(
             chain.call(actor, change.clone()).await.err(),
             Some(message("Not authorized"))
         );
     }
     assert!(matches!(
-        chain.send(people.stranger, change).await[..],
+        chain.send(accounts.stranger, change).await[..],
         [_, Event::URIUpdated(_)]
     ));
 }
 
 #[tokio::test]
-async fn nobody_transfers_an_agent_without_approval_or_to_a_contract_that_takes_no_tokens() {
+async fn transfer_requires_approval_and_an_accepting_receiver() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let taken = registry::transferFromCall {
-        from: people.owner,
-        to: people.stranger,
+        from: accounts.owner,
+        to: accounts.stranger,
         tokenId: id,
     };
     let refused = error(registry::ERC721InsufficientApproval {
-        operator: people.stranger,
+        operator: accounts.stranger,
         tokenId: id,
     });
     assert_eq!(
-        chain.call(people.stranger, taken).await.err(),
+        chain.call(accounts.stranger, taken).await.err(),
         Some(refused)
     );
 
     let contract = chain.create(Contract::Caller, &[]).await;
     let refused = error(registry::ERC721InvalidReceiver { receiver: contract });
     let lost = registry::safeTransferFrom_0Call {
-        from: people.owner,
+        from: accounts.owner,
         to: contract,
         tokenId: id,
     }
     .abi_encode();
     let answer = chain
-        .call_raw(people.owner, chain.registry, lost, Default::default())
+        .call_raw(accounts.owner, chain.registry, lost, Default::default())
         .await;
     assert_eq!(answer, Err(refused));
 }

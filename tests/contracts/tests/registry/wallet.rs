@@ -1,4 +1,4 @@
-//! An agent's wallet: it consents by a signature that is good for this agent, this owner and a few minutes.
+//! An agent's wallet: it consents by a signature for this agent and this owner, valid for a few minutes.
 
 use alloy::{
     primitives::{Address, Bytes, U256, address, bytes},
@@ -31,7 +31,7 @@ fn sign(key: &PrivateKeySigner, claim: &AgentWalletSet, domain: &Eip712Domain) -
     Bytes::copy_from_slice(&signature.as_bytes())
 }
 
-/// The signature by which `key` accepts to be the wallet of an agent.
+/// Signature by which `key` consents to be the wallet of an agent.
 pub fn consent(
     chain: &Chain,
     key: &PrivateKeySigner,
@@ -64,7 +64,7 @@ fn set(
 }
 
 #[tokio::test]
-async fn the_eip_712_domain_is_that_of_the_proxy() {
+async fn eip_712_domain_names_the_proxy() {
     let chain = Chain::start().await;
     let domain = chain
         .call(Address::ZERO, registry::eip712DomainCall {})
@@ -87,32 +87,32 @@ async fn the_eip_712_domain_is_that_of_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_wallet_that_signs_is_set_read_and_unset() {
+async fn wallet_with_consent_is_set_read_and_unset() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let key = chain.key(6);
     let deadline = chain.now().await + 120;
-    let signature = consent(&chain, key, id, key.address(), people.owner, deadline);
+    let signature = consent(&chain, key, id, key.address(), accounts.owner, deadline);
 
     let wallet = async || {
         chain
             .call(
-                people.stranger,
+                accounts.stranger,
                 registry::getAgentWalletCall { agentId: id },
             )
             .await
             .unwrap()
     };
-    assert_eq!(wallet().await, people.owner);
+    assert_eq!(wallet().await, accounts.owner);
     let events = chain
-        .send(people.owner, set(id, key.address(), deadline, signature))
+        .send(accounts.owner, set(id, key.address(), deadline, signature))
         .await;
     assert_eq!(events, [wallet_set(id, Some(key.address()))]);
     assert_eq!(wallet().await, key.address());
     let events = chain
         .send(
-            people.operator,
+            accounts.operator,
             registry::unsetAgentWalletCall { agentId: id },
         )
         .await;
@@ -121,36 +121,36 @@ async fn a_wallet_that_signs_is_set_read_and_unset() {
 }
 
 #[tokio::test]
-async fn a_contract_wallet_consents_by_erc_1271() {
+async fn contract_wallet_consents_by_erc_1271() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let key = chain.key(6);
     let wallet = chain
         .create(Contract::Wallet, &key.address().abi_encode())
         .await;
     let deadline = chain.now().await + 120;
 
-    let refused = consent(&chain, chain.key(7), id, wallet, people.owner, deadline);
+    let refused = consent(&chain, chain.key(7), id, wallet, accounts.owner, deadline);
     let answer = chain
-        .call(people.owner, set(id, wallet, deadline, refused))
+        .call(accounts.owner, set(id, wallet, deadline, refused))
         .await;
     assert_eq!(answer.err(), Some(message("invalid wallet sig")));
 
-    let signature = consent(&chain, key, id, wallet, people.owner, deadline);
+    let signature = consent(&chain, key, id, wallet, accounts.owner, deadline);
     let events = chain
-        .send(people.owner, set(id, wallet, deadline, signature))
+        .send(accounts.owner, set(id, wallet, deadline, signature))
         .await;
     assert_eq!(events, [wallet_set(id, Some(wallet))]);
 }
 
 #[tokio::test]
-async fn a_key_whose_account_has_code_still_consents_by_its_signature() {
+async fn eip_7702_account_still_consents_by_its_key() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let key = chain.key(6);
-    // An EIP-7702 delegation to a contract that knows nothing of ERC-1271.
+    // An EIP-7702 delegation to a contract without ERC-1271.
     let delegate = chain.create(Contract::Receiver, &[]).await;
     let code = [&[0xef, 0x01, 0x00], delegate.as_slice()].concat();
     chain
@@ -159,32 +159,35 @@ async fn a_key_whose_account_has_code_still_consents_by_its_signature() {
         .await
         .unwrap();
     let deadline = chain.now().await + 120;
-    let signature = consent(&chain, key, id, key.address(), people.owner, deadline);
+    let signature = consent(&chain, key, id, key.address(), accounts.owner, deadline);
     let events = chain
-        .send(people.owner, set(id, key.address(), deadline, signature))
+        .send(accounts.owner, set(id, key.address(), deadline, signature))
         .await;
     assert_eq!(events, [wallet_set(id, Some(key.address()))]);
 }
 
 #[tokio::test]
-async fn no_wallet_can_be_set_to_nobody() {
+async fn wallet_cannot_be_the_zero_address() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let answer = chain
-        .call(people.owner, set(id, Address::ZERO, u64::MAX, Bytes::new()))
+        .call(
+            accounts.owner,
+            set(id, Address::ZERO, u64::MAX, Bytes::new()),
+        )
         .await;
     assert_eq!(answer.err(), Some(message("bad wallet")));
 }
 
 #[tokio::test]
-async fn a_consent_is_good_until_its_deadline_which_is_at_most_five_minutes_ahead() {
+async fn consent_is_valid_until_a_deadline_within_five_minutes() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    let id = chain.agent(&accounts).await;
     let key = chain.key(6);
     let deadline = chain.now().await + 1000;
-    let signature = consent(&chain, key, id, key.address(), people.owner, deadline);
+    let signature = consent(&chain, key, id, key.address(), accounts.owner, deadline);
     let table = [
         (deadline - 301, Some(message("deadline too far"))),
         (deadline - 300, None),
@@ -193,7 +196,7 @@ async fn a_consent_is_good_until_its_deadline_which_is_at_most_five_minutes_ahea
     ];
     for (time, refused) in table {
         let call = set(id, key.address(), deadline, signature.clone());
-        let answer = chain.call_at(time, people.owner, call).await;
+        let answer = chain.call_at(time, accounts.owner, call).await;
         assert_eq!(
             answer.err(),
             refused,
@@ -204,18 +207,18 @@ async fn a_consent_is_good_until_its_deadline_which_is_at_most_five_minutes_ahea
 }
 
 #[tokio::test]
-async fn a_signature_is_good_for_nothing_but_what_it_says() {
+async fn consent_is_valid_only_for_the_signed_values() {
     let chain = Chain::start().await;
-    let people = chain.people();
-    assert_eq!(chain.agent(&people).await, U256::ZERO);
-    let id = chain.agent(&people).await;
+    let accounts = chain.accounts();
+    assert_eq!(chain.agent(&accounts).await, U256::ZERO);
+    let id = chain.agent(&accounts).await;
     let key = chain.key(6);
     let wallet = key.address();
     let deadline = chain.now().await + 120;
     let claim = AgentWalletSet {
         agentId: id,
         newWallet: wallet,
-        owner: people.owner,
+        owner: accounts.owner,
         deadline: U256::from(deadline),
     };
     let domain = domain(&chain);
@@ -274,13 +277,13 @@ async fn a_signature_is_good_for_nothing_but_what_it_says() {
     ];
     for (what, signature) in table {
         let answer = chain
-            .call(people.owner, set(id, wallet, deadline, signature))
+            .call(accounts.owner, set(id, wallet, deadline, signature))
             .await;
         assert_eq!(answer.err(), Some(message("invalid wallet sig")), "{what}");
     }
     assert!(
         chain
-            .call(people.owner, set(id, wallet, deadline, good))
+            .call(accounts.owner, set(id, wallet, deadline, good))
             .await
             .is_ok()
     );
