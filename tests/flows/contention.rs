@@ -70,7 +70,7 @@ fn is_ledger_write(entry: &AuditEntry) -> bool {
 /// that it has no share in the contest.
 async fn kill_at_random(release: &Release, kills: &AtomicUsize) -> std::convert::Infallible {
     let mut victims: Vec<String> = release
-        .pods()
+        .ready(3, Duration::from_secs(60))
         .await
         .iter()
         .map(ResourceExt::name_any)

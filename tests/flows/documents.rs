@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use alloy::primitives::U256;
+use anyhow::ensure;
 use boon::{Compiler, SchemaIndex, Schemas};
 use contracts::abi::IdentityRegistry;
-use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use reqwest::{Client, Response, StatusCode};
+use harness::wait::eventually;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::{Api, ResourceExt};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use testbed::AnvilConfig;
 
 use crate::chain::Chain;
 use crate::objects::{offer, registry};
-use crate::patience::eventually;
 use crate::release::Release;
 use crate::stage::Stage;
 
@@ -40,30 +41,22 @@ fn a_uri_on_chain_leads_to_the_same_valid_document_on_every_replica() {
         let contract = IdentityRegistry::new(chain.registry, chain.anvil.provider());
         for event in chain.registered().await {
             let uri = contract.tokenURI(event.agent_id).call().await.unwrap();
-            let answer = service.get(&uri).send().await.unwrap();
-            assert_eq!(answer.status(), StatusCode::OK, "{uri}");
-            let (headers, tag) = (answer.headers().clone(), tag_of(&answer));
+            let path = uri.strip_prefix(&format!("http://{HOST}")).unwrap();
+            let expected = json!([place(&chain, event.agent_id)]);
+            let what = format!("the Service and every replica serve the same {path}");
+            let (headers, bytes) = eventually(&what, LIMIT, async || {
+                let answers = everywhere(&service, &release, &pods, path).await?;
+                let document: Value = serde_json::from_slice(&answers.bytes)?;
+                ensure!(document["registrations"] == expected, "{document}");
+                Ok((answers.headers, answers.bytes))
+            })
+            .await;
+            let tag = headers[ETAG].to_str().unwrap();
             assert_eq!(headers[CONTENT_TYPE], "application/json");
             assert_eq!(headers["x-content-type-options"], "nosniff");
-            let bytes = answer.bytes().await.unwrap();
             let document: Value = serde_json::from_slice(&bytes).unwrap();
             shape.check(&document);
             assert_eq!(document["active"], true);
-            assert_eq!(
-                document["registrations"],
-                json!([place(&chain, event.agent_id)])
-            );
-
-            let path = uri.strip_prefix(&format!("http://{HOST}")).unwrap();
-            for pod in &pods {
-                let answer = release.document(pod, path).await.unwrap();
-                assert_eq!(tag_of(&answer), tag);
-                assert_eq!(
-                    answer.bytes().await.unwrap(),
-                    bytes,
-                    "every replica serves the same bytes"
-                );
-            }
             let again = service
                 .get(&uri)
                 .header(IF_NONE_MATCH, tag)
@@ -74,38 +67,21 @@ fn a_uri_on_chain_leads_to_the_same_valid_document_on_every_replica() {
             assert!(again.bytes().await.unwrap().is_empty());
         }
 
-        let all: Value = service
-            .get(format!("http://{HOST}{WELL_KNOWN}"))
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
-        shape.check(&all);
         let listed: Vec<Value> = chain
             .registered()
             .await
             .iter()
             .map(|event| place(&chain, event.agent_id))
             .collect();
-        assert_eq!(all["registrations"], json!(listed));
-        let mut bodies = Vec::new();
-        for pod in &pods {
-            bodies.push(
-                release
-                    .document(pod, WELL_KNOWN)
-                    .await
-                    .unwrap()
-                    .bytes()
-                    .await
-                    .unwrap(),
-            );
-        }
-        assert!(
-            bodies.windows(2).all(|pair| pair[0] == pair[1]),
-            "every replica serves the same bytes"
-        );
+        let what = "the Service and every replica list all agents in the same bytes";
+        let all: Value = eventually(what, LIMIT, async || {
+            let answers = everywhere(&service, &release, &pods, WELL_KNOWN).await?;
+            let all: Value = serde_json::from_slice(&answers.bytes)?;
+            ensure!(all["registrations"] == json!(listed), "{all}");
+            Ok(all)
+        })
+        .await;
+        shape.check(&all);
         let missing = service
             .get(format!("http://{HOST}/agents/aaaaaaaaaaaaaaaa.json"))
             .send()
@@ -125,33 +101,17 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
             .change_registry("local", json!({ "spec": { "suspend": "Spending" } }))
             .await;
         objects.create_offer(offer("shop", "chat")).await;
-        let key = eventually("the agent has a key", LIMIT, async || {
-            let offer = objects
-                .offers("shop")
-                .get("chat")
-                .await
-                .map_err(|error| error.to_string())?;
-            offer
-                .status
-                .and_then(|status| status.registration?.key)
-                .ok_or("it has none".to_owned())
-        })
-        .await;
+        let key = objects.offer_key("shop", "chat").await;
         let path = format!("/agents/{key}.json");
-        let document = async || -> Value {
+        let document = async || -> anyhow::Result<Value> {
             let pods = release.ready(1, LIMIT).await;
-            let answer = release
-                .document(&pods[0], &path)
-                .await
-                .unwrap()
-                .error_for_status()
-                .unwrap();
-            let document = answer.json().await.unwrap();
+            let answer = release.document(&pods[0], &path).await?;
+            let document = answer.error_for_status()?.json().await?;
             shape.check(&document);
-            document
+            Ok(document)
         };
 
-        let pending = document().await;
+        let pending = eventually("the document is served", LIMIT, async || document().await).await;
         assert_eq!(
             (&pending["active"], &pending["registrations"]),
             (&json!(true), &Value::Null)
@@ -161,7 +121,12 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
             .change_registry("local", json!({ "spec": { "suspend": "None" } }))
             .await;
         objects.registered("shop", "chat", LIMIT).await;
-        let active = document().await;
+        let active = eventually("the document names the agent", LIMIT, async || {
+            let document = document().await?;
+            ensure!(document["registrations"].is_array(), "{document}");
+            Ok(document)
+        })
+        .await;
         assert_eq!(
             (
                 &active["active"],
@@ -180,9 +145,14 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
                 json!({ "spec": { "baseUrl": "http://moved.example" } }),
             )
             .await;
-        let shown = async || match document().await["services"][0]["endpoint"].as_str() {
-            Some("http://moved.example/services/chat") => Ok(()),
-            seen => Err(format!("{seen:?}")),
+        let shown = async || {
+            let document = document().await?;
+            let endpoint = &document["services"][0]["endpoint"];
+            ensure!(
+                endpoint == "http://moved.example/services/chat",
+                "{endpoint}"
+            );
+            Ok(())
         };
         eventually(
             "the document follows the base URL",
@@ -199,12 +169,9 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
             )
             .await;
         let inactive = async || {
-            let document = document().await;
-            if document["active"] == false {
-                Ok(document)
-            } else {
-                Err(document)
-            }
+            let document = document().await?;
+            ensure!(document["active"] == false, "{document}");
+            Ok(document)
         };
         let inactive =
             eventually("the document is inactive", Duration::from_secs(5), inactive).await;
@@ -257,13 +224,14 @@ fn variety() -> Vec<Value> {
 /// A client that reaches the documents' Service under its name.
 async fn service(stage: &Stage, release: &Release) -> Client {
     let services = Api::<Service>::namespaced(stage.cluster.client(), release.namespace());
-    let spec = services
-        .get("offers-serviceoffer-controller")
-        .await
-        .unwrap()
-        .spec
-        .unwrap();
-    let address = SocketAddr::new(spec.cluster_ip.unwrap().parse().unwrap(), 80);
+    let ip = eventually("the Service has an address", LIMIT, async || {
+        let service = services.get("offers-serviceoffer-controller").await;
+        let spec = service.map_err(|error| error.to_string())?.spec;
+        let ip = spec.as_ref().and_then(|spec| spec.cluster_ip.clone());
+        ip.ok_or(format!("{spec:?}"))
+    })
+    .await;
+    let address = SocketAddr::new(ip.parse().unwrap(), 80);
     Client::builder()
         .resolve(HOST, address)
         .timeout(Duration::from_secs(5))
@@ -277,8 +245,37 @@ fn place(chain: &Chain, agent: U256) -> Value {
     json!({ "agentId": agent.to::<u64>(), "agentRegistry": registry })
 }
 
-fn tag_of(answer: &Response) -> String {
-    answer.headers()[ETAG].to_str().unwrap().to_owned()
+/// What the Service and every replica answer alike.
+struct Answers {
+    headers: HeaderMap,
+    bytes: Vec<u8>,
+}
+
+/// Asks the Service and every replica for one path. Replicas follow the cluster each for itself: one may be a moment behind.
+async fn everywhere(
+    service: &Client,
+    release: &Release,
+    pods: &[Pod],
+    path: &str,
+) -> anyhow::Result<Answers> {
+    let answer = service.get(format!("http://{HOST}{path}")).send().await?;
+    ensure!(
+        answer.status() == StatusCode::OK,
+        "the Service answers {}",
+        answer.status()
+    );
+    let headers = answer.headers().clone();
+    let bytes = answer.bytes().await?.to_vec();
+    for pod in pods {
+        let name = pod.name_any();
+        let own = release.document(pod, path).await?;
+        ensure!(
+            own.headers().get(ETAG) == headers.get(ETAG),
+            "{name} serves another ETag"
+        );
+        ensure!(own.bytes().await? == bytes, "{name} serves other bytes");
+    }
+    Ok(Answers { headers, bytes })
 }
 
 /// What every registration file must be.

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use harness::wait::eventually;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::api::rbac::v1::Role;
-use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::patience::eventually;
+use crate::objects::patch;
 use crate::release::{LEASE, Release};
 use crate::stage::Stage;
 
@@ -30,16 +30,16 @@ fn a_leader_whose_container_is_killed_is_replaced_long_before_its_lease_runs_out
             let leader = release.leader(None, LIMIT).await;
             only_leader_is_marked(&release, &leader).await;
             let killed = Instant::now();
-            release
-                .kill(&leader)
-                .await
-                .expect("the container is killed");
+            eventually("the container is killed", SOON, async || {
+                release.kill(&leader).await
+            })
+            .await;
             let next = release.leader(Some(&leader), SOON).await;
             println!(
                 "{next} leads {:?} after {leader} was killed",
                 killed.elapsed()
             );
-            assert_eq!(takeovers(&release, &next).await, causes(&["termination"]));
+            took_over(&release, &next, "termination").await;
             only_leader_is_marked(&release, &next).await;
         }
     });
@@ -57,18 +57,10 @@ fn a_leader_that_is_asked_to_steps_down_for_the_replica_that_is_named() {
             .find(|pod| *pod != leader)
             .expect("a standby");
         let wish = json!({ "metadata": { "annotations": { STEP_DOWN: named } } });
-        release
-            .lease_api()
-            .patch(LEASE, &PatchParams::default(), &Patch::Merge(wish))
-            .await
-            .expect("the wish is written");
+        patch(&release.lease_api(), LEASE, wish).await;
         assert_eq!(release.leader(Some(&leader), LIMIT).await, named);
-        assert_eq!(takeovers(&release, &named).await, causes(&["release"]));
-        let lease = release
-            .lease_api()
-            .get(LEASE)
-            .await
-            .expect("the lease is read");
+        took_over(&release, &named, "release").await;
+        let lease = release.lease().await;
         assert!(
             !lease.annotations().contains_key(STEP_DOWN),
             "the wish is granted and gone: {:?}",
@@ -101,20 +93,20 @@ fn pods_are_none_of_its_business_where_neither_takeover_nor_mark_concern_them() 
             ])
             .await;
         let leader = release.leader(None, LIMIT).await;
-        let pod = release
-            .pod_api()
-            .get(&leader)
-            .await
-            .expect("the leader's pod is read");
+        let pods = release.pods().await;
+        let pod = pods
+            .iter()
+            .find(|pod| pod.name_any() == leader)
+            .expect("the leader's Pod");
         assert_eq!(
             (pod.labels().get(ROLE), pod.annotations().get(COST)),
             (None, None)
         );
         let roles = Api::<Role>::namespaced(stage.cluster.client(), release.namespace());
-        let roles = roles
-            .list(&Default::default())
-            .await
-            .expect("roles are listed");
+        let roles = eventually("roles are listed", SOON, async || {
+            roles.list(&Default::default()).await
+        })
+        .await;
         let rules = roles
             .items
             .into_iter()
@@ -149,26 +141,33 @@ async fn only_leader_is_marked(release: &Release, leader: &str) {
     .await;
 }
 
+/// Makes sure that a replica came to lead once since its container started, for that cause.
+async fn took_over(release: &Release, pod: &str, cause: &str) {
+    let what = format!("{pod} counts how it came to lead");
+    let takeovers = eventually(&what, SOON, async || {
+        let takeovers = takeovers(release, pod).await?;
+        if takeovers.is_empty() {
+            anyhow::bail!("none");
+        }
+        Ok(takeovers)
+    })
+    .await;
+    assert_eq!(takeovers, [(cause.to_owned(), 1.0)].into());
+}
+
 /// How a replica came to lead, as often as it did since its container started.
-async fn takeovers(release: &Release, pod: &str) -> BTreeMap<String, f64> {
-    let pod = release.pod_api().get(pod).await.expect("the pod is read");
+async fn takeovers(release: &Release, pod: &str) -> anyhow::Result<BTreeMap<String, f64>> {
+    let pod = release.pod_api().get(pod).await?;
     let series = release
-        .metrics(&pod)
-        .await
+        .try_metrics(&pod)
+        .await?
         .into_iter()
         .filter_map(|(name, count)| {
             let cause =
                 name.strip_prefix("serviceoffer_leader_acquire_latency_seconds_count{cause=\"")?;
             Some((cause.trim_end_matches("\"}").to_owned(), count))
         });
-    series.filter(|(_, count)| *count > 0.0).collect()
-}
-
-fn causes(causes: &[&str]) -> BTreeMap<String, f64> {
-    causes
-        .iter()
-        .map(|cause| ((*cause).to_owned(), 1.0))
-        .collect()
+    Ok(series.filter(|(_, count)| *count > 0.0).collect())
 }
 
 fn status(pod: &Pod) -> Option<&ContainerStatus> {

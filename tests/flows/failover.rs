@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::patience::eventually;
+use harness::wait::eventually;
+
 use crate::release::Release;
 use crate::stage::Stage;
 

@@ -3,6 +3,7 @@
 use std::process::Output;
 use std::time::Duration;
 
+use harness::wait::eventually;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::ListParams;
@@ -20,7 +21,16 @@ fn a_release_is_upgraded_rolled_back_removed_and_installed_again() {
         let (chain, release) = stage.open(&[]).await;
         objects.shop("shop", &[]).await;
         objects.create_offer(offer("shop", "first")).await;
-        succeeds(&release, &["test", NAME]).await;
+        let tested = async || {
+            let output = release.helm(&["test", NAME], &[]).await;
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(said(&output))
+            }
+        };
+        // The Services lead to a Pod a moment after it is ready.
+        eventually("helm test succeeds", LIMIT, tested).await;
         objects.all_registered(&chain, 1, LIMIT).await;
 
         release.upgrade(&["replicaCount=3"]).await;
@@ -30,7 +40,7 @@ fn a_release_is_upgraded_rolled_back_removed_and_installed_again() {
 
         succeeds(
             &release,
-            &["rollback", NAME, "1", "--wait", "--timeout", "60s"],
+            &["rollback", NAME, "1", "--wait", "--timeout", "120s"],
         )
         .await;
         release.ready(1, LIMIT).await;

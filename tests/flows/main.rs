@@ -5,7 +5,7 @@
 //! - [`chain`] is an EVM node of the flow's own, with an identity registry on it
 //! - [`release`] is the operator, as `helm install` puts it there
 //! - [`campaign`] does without its Pods: candidates are bare processes there, and faults are injected into them
-//! - [`objects`] makes offers and registries; [`patience`] waits for what should come true; [`tally`] counts what came of it
+//! - [`objects`] makes offers and registries; [`tally`] counts what came of it
 //!
 //! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which `make test` does.
 #![allow(
@@ -17,7 +17,6 @@
 
 mod chain;
 mod objects;
-mod patience;
 mod release;
 mod stage;
 mod tally;

@@ -1,17 +1,23 @@
 //! Offers, registries, and what they need around them.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::Duration;
 
+use harness::wait::{eventually, is_transient};
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer, SignerLedger};
 
 use crate::chain::Chain;
-use crate::patience::eventually;
 use crate::release::Release;
+
+/// How long the API server may take to do what it is asked.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A manifest of an offer: one HTTP service for sale, registered.
 pub fn offer(namespace: &str, name: &str) -> Value {
@@ -80,10 +86,7 @@ impl Objects {
     pub async fn create_offer(&self, manifest: Value) -> ServiceOffer {
         let offer: ServiceOffer = serde_json::from_value(manifest).expect("a manifest");
         let namespace = offer.namespace().expect("a namespace");
-        self.offers(&namespace)
-            .create(&PostParams::default(), &offer)
-            .await
-            .expect("the offer is admitted")
+        create(&self.offers(&namespace), &offer).await
     }
 
     /// Makes that many offers, spread over namespaces that exist.
@@ -99,35 +102,29 @@ impl Objects {
 
     /// Key of an offer's agent, as its status names it.
     pub async fn offer_key(&self, namespace: &str, name: &str) -> Key {
-        let offer = self
-            .offers(namespace)
-            .get(name)
-            .await
-            .expect("the offer is read");
-        let registration = offer.status.and_then(|status| status.registration);
-        registration
-            .and_then(|registration| registration.key)
-            .expect("the offer has a key")
+        let what = format!("offer {namespace}/{name} has a key");
+        eventually(&what, SOON, async || {
+            let offer = self.offers(namespace).get(name).await;
+            let status = offer.map_err(|error| error.to_string())?.status;
+            let key = status
+                .as_ref()
+                .and_then(|status| status.registration.as_ref()?.key);
+            key.ok_or(format!("{status:?}"))
+        })
+        .await
     }
 
     /// Changes fields of an offer's spec or metadata; the rest stays.
     pub async fn change_offer(&self, namespace: &str, name: &str, change: Value) {
-        let change = Patch::Merge(change);
-        self.offers(namespace)
-            .patch(name, &PatchParams::default(), &change)
-            .await
-            .expect("the offer is changed");
+        patch(&self.offers(namespace), name, change).await;
     }
 
     /// Deletes an offer, and waits until it is gone.
     pub async fn delete_offer(&self, namespace: &str, name: &str) {
-        self.offers(namespace)
-            .delete(name, &DeleteParams::default())
-            .await
-            .expect("the offer is deleted");
+        delete(&self.offers(namespace), name).await;
         eventually(
             &format!("offer {namespace}/{name} is gone"),
-            Duration::from_secs(10),
+            SOON,
             async || match self.offers(namespace).get_opt(name).await {
                 Ok(None) => Ok(()),
                 found => Err(format!("{found:?}")),
@@ -138,19 +135,12 @@ impl Objects {
 
     /// Changes fields of a registry; the rest stays.
     pub async fn change_registry(&self, name: &str, change: Value) {
-        let change = Patch::Merge(change);
-        self.registries()
-            .patch(name, &PatchParams::default(), &change)
-            .await
-            .expect("the registry is changed");
+        patch(&self.registries(), name, change).await;
     }
 
     pub async fn create_registry(&self, manifest: Value) -> IdentityRegistry {
         let registry: IdentityRegistry = serde_json::from_value(manifest).expect("a manifest");
-        self.registries()
-            .create(&PostParams::default(), &registry)
-            .await
-            .expect("the registry is admitted")
+        create(&self.registries(), &registry).await
     }
 
     /// A namespace with a Service that offers can sell.
@@ -162,21 +152,19 @@ impl Objects {
         let namespace: Namespace =
             serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))
                 .expect("a manifest");
-        Api::all(self.client.clone())
-            .create(&PostParams::default(), &namespace)
-            .await
-            .expect("the namespace is created");
+        create(&Api::all(self.client.clone()), &namespace).await;
         self.backend(name).await;
     }
 
     /// Gives a namespace a label.
     pub async fn label(&self, namespace: &str, key: &str, value: &str) {
-        let change = Patch::Merge(json!({ "metadata": { "labels": { key: value } } }));
-        let namespaces = Api::<Namespace>::all(self.client.clone());
-        namespaces
-            .patch(namespace, &PatchParams::default(), &change)
-            .await
-            .expect("the namespace is labelled");
+        let change = json!({ "metadata": { "labels": { key: value } } });
+        patch(
+            &Api::<Namespace>::all(self.client.clone()),
+            namespace,
+            change,
+        )
+        .await;
     }
 
     pub async fn backend(&self, namespace: &str) {
@@ -186,10 +174,7 @@ impl Objects {
         }))
         .expect("a manifest");
         let services = Api::<Service>::namespaced(self.client.clone(), namespace);
-        services
-            .create(&PostParams::default(), &service)
-            .await
-            .expect("the Service is created");
+        create(&services, &service).await;
     }
 
     /// The Secret that the signer's key is read from.
@@ -202,11 +187,8 @@ impl Objects {
         let manifest = json!({ "metadata": { "name": name }, "stringData": { key: value } });
         let secret: Secret = serde_json::from_value(manifest).expect("a manifest");
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let _ = secrets.delete(name, &DeleteParams::default()).await;
-        secrets
-            .create(&PostParams::default(), &secret)
-            .await
-            .expect("the Secret is created");
+        delete(&secrets, name).await;
+        create(&secrets, &secret).await;
     }
 
     /// Waits until an offer is registered, and answers with its agent id.
@@ -317,6 +299,65 @@ impl Objects {
         )
         .await
     }
+}
+
+/// Creates an object, once the API server serves its kind and is not too busy. A refusal is final.
+pub async fn create<K>(api: &Api<K>, object: &K) -> K
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let name = object.name_any();
+    let mut tried = false;
+    eventually(&format!("{name} is created"), SOON, async || {
+        let created = match api.create(&PostParams::default(), object).await {
+            // The attempt before was carried out, and its answer was lost.
+            Err(kube::Error::Api(status)) if status.is_already_exists() && tried => {
+                api.get(&name).await
+            }
+            created => created,
+        };
+        tried = true;
+        final_answer(&name, created)
+    })
+    .await
+}
+
+/// Changes fields of an object; the rest stays.
+pub async fn patch<K>(api: &Api<K>, name: &str, change: Value)
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let change = Patch::Merge(change);
+    eventually(&format!("{name} is changed"), SOON, async || {
+        let patched = api.patch(name, &PatchParams::default(), &change).await;
+        final_answer(name, patched).map(drop)
+    })
+    .await;
+}
+
+/// Deletes an object. One that is gone already needs nothing.
+pub async fn delete<K>(api: &Api<K>, name: &str)
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    eventually(&format!("{name} is deleted"), SOON, async || {
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            deleted => final_answer(name, deleted).map(drop),
+        }
+    })
+    .await;
+}
+
+/// An answer, unless the API server may answer otherwise a moment later.
+///
+/// # Panics
+/// If the API server has refused for good.
+fn final_answer<T>(name: &str, answer: kube::Result<T>) -> kube::Result<T> {
+    if let Err(error) = &answer {
+        assert!(is_transient(error), "{name}: {error}");
+    }
+    answer
 }
 
 /// Status, reason and message of a condition of an offer.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::wait::{eventually, throughout};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -10,8 +11,7 @@ use serviceoffer::api::{Key, SignerLedger};
 use testbed::AnvilConfig;
 
 use crate::chain::Chain;
-use crate::objects::{Objects, offer, registry};
-use crate::patience::{eventually, throughout};
+use crate::objects::{Objects, delete, offer, patch, registry};
 use crate::stage::Stage;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -78,11 +78,7 @@ fn a_registry_and_a_release_that_come_back_know_their_agents() {
         objects.create_offers(&["shop"], 2).await;
         let before = objects.all_registered(&chain, 2, LIMIT).await;
 
-        objects
-            .registries()
-            .delete("local", &DeleteParams::default())
-            .await
-            .unwrap();
+        delete(&objects.registries(), "local").await;
         objects.create_offer(offer("shop", "third")).await;
         objects
             .offer_says("shop", "third", "Registered", "NoRegistry", LIMIT)
@@ -140,11 +136,7 @@ fn a_record_that_was_deleted_is_found_on_the_chain_again() {
         );
         allow_deletion(&objects.records(), &record).await;
         let deleted = objects.records().get(&record).await.unwrap();
-        objects
-            .records()
-            .delete(&record, &DeleteParams::default())
-            .await
-            .unwrap();
+        delete(&objects.records(), &record).await;
 
         eventually("the record is there again", LIMIT, async || {
             match objects.records().get_opt(&record).await {
@@ -173,11 +165,7 @@ fn without_its_ledger_a_registry_stalls_and_says_what_recovery_needs() {
 
         let ledger = SignerLedger::name_of(chain.anvil.chain_id(), chain.signer().address());
         allow_deletion(&objects.ledgers(), &ledger).await;
-        objects
-            .ledgers()
-            .delete(&ledger, &DeleteParams::default())
-            .await
-            .unwrap();
+        delete(&objects.ledgers(), &ledger).await;
         objects.create_offer(offer("shop", "second")).await;
         let (status, message) = objects
             .registry_says("local", "Stalled", "LedgerLost", LIMIT)
@@ -315,9 +303,7 @@ fn an_agent_of_the_former_controller_is_adopted_and_never_minted_again() {
 
 async fn delete_namespace(stage: &Stage, name: &str) {
     let api = Api::<Namespace>::all(stage.cluster.client());
-    api.delete(name, &DeleteParams::default())
-        .await
-        .expect("the namespace is deleted");
+    delete(&api, name).await;
     eventually(
         &format!("namespace {name} is gone"),
         LIMIT,
@@ -355,10 +341,6 @@ async fn allow_deletion<K>(api: &Api<K>, name: &str)
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let allow = Patch::Merge(
-        json!({ "metadata": { "annotations": { "obol.org/allow-deletion": "true" } } }),
-    );
-    api.patch(name, &PatchParams::default(), &allow)
-        .await
-        .expect("the object is annotated");
+    let allow = json!({ "metadata": { "annotations": { "obol.org/allow-deletion": "true" } } });
+    patch(api, name, allow).await;
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use harness::wait::{eventually, throughout};
 use kube::ResourceExt;
 use testbed::Component;
 
-use crate::patience::{eventually, throughout};
 use crate::release::LEADS;
 use crate::stage::Stage;
 
@@ -38,16 +38,14 @@ fn a_chain_that_hangs_for_a_minute_is_told_of_and_loses_nothing() {
             "told after {:.1} s: {message}",
             begun.elapsed().as_secs_f64()
         );
-        let pods = release.pods().await;
+        let pods = release.ready(1, LIMIT).await;
         throughout(
             "documents are served",
             OUTAGE.saturating_sub(begun.elapsed()),
             async || {
-                release
-                    .document(&pods[0], WELL_KNOWN)
-                    .await?
-                    .error_for_status()
-                    .map(drop)
+                let answer = release.document(&pods[0], WELL_KNOWN).await?;
+                answer.error_for_status()?;
+                anyhow::Ok(())
             },
         )
         .await;
@@ -87,9 +85,10 @@ fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
             .unwrap();
         eventually("nobody leads", Duration::from_secs(10), async || {
             for pod in &pods {
-                let metrics = release.metrics(pod).await;
+                let metrics = release.try_metrics(pod).await;
+                let metrics = metrics.map_err(|error| format!("{}: {error:#}", pod.name_any()))?;
                 if metrics.get(LEADS) != Some(&0.0) {
-                    return Err(pod.name_any());
+                    return Err(format!("{} leads", pod.name_any()));
                 }
             }
             Ok(())

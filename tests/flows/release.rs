@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
+use anyhow::Context;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use testbed::Cluster;
 
-use crate::patience::eventually;
+use harness::wait::eventually;
 
 /// Name of the release in every flow.
 pub const NAME: &str = "offers";
@@ -20,7 +21,9 @@ pub const LEASE: &str = "serviceoffer-controller";
 /// The series by which a replica says whether it leads.
 pub const LEADS: &str = r#"leader_election_master_status{name="serviceoffer-controller"}"#;
 /// How long Helm may wait for Pods.
-const WAIT: &str = "60s";
+const WAIT: &str = "120s";
+/// How long a Pod that was seen may take to have an address, to serve, or to show its log, and the API server to answer.
+const SOON: Duration = Duration::from_secs(30);
 
 /// The chart of this checkout.
 pub fn chart() -> PathBuf {
@@ -121,69 +124,77 @@ impl Release {
         Api::namespaced(self.cluster.client(), &self.namespace)
     }
 
-    /// Replicas that are not being deleted, by name.
+    /// Replicas that are not being deleted. They may still be starting.
     pub async fn pods(&self) -> Vec<Pod> {
+        eventually("the replicas are listed", SOON, async || {
+            self.try_pods().await
+        })
+        .await
+    }
+
+    async fn try_pods(&self) -> kube::Result<Vec<Pod>> {
         let selector = format!(
             "app.kubernetes.io/name=serviceoffer-controller,app.kubernetes.io/instance={NAME}"
         );
         let pods = self
             .pod_api()
             .list(&ListParams::default().labels(&selector))
-            .await
-            .expect("pods are listed");
-        pods.items
+            .await?;
+        Ok(pods
+            .items
             .into_iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .collect()
+            .collect())
     }
 
     /// Waits for that many ready replicas.
     pub async fn ready(&self, count: usize, limit: Duration) -> Vec<Pod> {
         eventually(&format!("{count} replicas are ready"), limit, async || {
-            let pods = self.pods().await;
+            let pods = self.try_pods().await.map_err(|error| error.to_string())?;
             let ready: Vec<Pod> = pods.into_iter().filter(is_ready).collect();
             if ready.len() == count {
                 Ok(ready)
             } else {
-                Err(ready.iter().map(ResourceExt::name_any).collect::<Vec<_>>())
+                let names: Vec<_> = ready.iter().map(ResourceExt::name_any).collect();
+                Err(format!("ready: {names:?}"))
             }
         })
         .await
     }
 
-    /// Who leads, as the Lease says; `None` if nobody does.
-    pub async fn holder(&self) -> Option<String> {
-        let lease = self
-            .lease_api()
-            .get_opt(LEASE)
-            .await
-            .expect("the lease is read")?;
-        lease
-            .spec?
-            .holder_identity
-            .filter(|holder| !holder.is_empty())
+    /// The Lease, once there is one.
+    pub async fn lease(&self) -> Lease {
+        eventually("the Lease is read", SOON, async || {
+            self.lease_api().get(LEASE).await
+        })
+        .await
+    }
+
+    /// The holder of the Lease, if there is one.
+    async fn holder(&self) -> kube::Result<Option<String>> {
+        let lease = self.lease_api().get_opt(LEASE).await?;
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity);
+        Ok(holder.filter(|holder| !holder.is_empty()))
     }
 
     /// Waits until a replica that holds the Lease, and is not `not`, says itself that it leads.
     pub async fn leader(&self, not: Option<&str>, limit: Duration) -> String {
         eventually("a replica leads", limit, async || {
-            let holder = self
-                .holder()
-                .await
-                .filter(|holder| Some(holder.as_str()) != not)
-                .ok_or("nobody else leads")?;
-            let pods = self.pods().await;
+            let holder = self.holder().await.map_err(|error| error.to_string())?;
+            let holder = holder.ok_or("no replica holds the Lease")?;
+            if Some(holder.as_str()) == not {
+                return Err(format!("{holder} still holds the Lease"));
+            }
+            let pods = self.try_pods().await.map_err(|error| error.to_string())?;
             let pod = pods
                 .iter()
                 .find(|pod| pod.name_any() == holder)
-                .ok_or("the holder is gone")?;
-            let metrics = self
-                .try_metrics(pod)
-                .await
-                .map_err(|_| "the holder does not answer")?;
+                .ok_or(format!("{holder} holds the Lease and is gone"))?;
+            let metrics = self.try_metrics(pod).await;
+            let metrics = metrics.map_err(|error| format!("{holder}: {error:#}"))?;
             match metrics.get(LEADS) {
                 Some(1.0) => Ok(holder),
-                _ => Err("the holder does not lead"),
+                seen => Err(format!("{holder} holds the Lease; {LEADS} {seen:?}")),
             }
         })
         .await
@@ -207,37 +218,46 @@ impl Release {
 
     /// Everything that a replica has logged since its container started.
     pub async fn logs(&self, pod: &str) -> String {
-        self.pod_api()
-            .logs(pod, &LogParams::default())
-            .await
-            .unwrap_or_default()
+        let what = format!("{pod} has a log");
+        eventually(&what, SOON, async || {
+            self.pod_api().logs(pod, &LogParams::default()).await
+        })
+        .await
     }
 
-    /// A path of a replica's admin port.
-    pub async fn admin(&self, pod: &Pod, path: &str) -> reqwest::Result<String> {
-        let request = reqwest::Client::new().get(format!("http://{}:8081{path}", ip(pod)));
-        request
-            .timeout(Duration::from_secs(2))
-            .send()
-            .await?
-            .error_for_status()?
-            .text()
-            .await
+    /// A path of a replica's admin port, once it serves it.
+    pub async fn admin(&self, pod: &Pod, path: &str) -> String {
+        let what = format!("{} serves {path}", pod.name_any());
+        eventually(&what, SOON, async || self.try_admin(pod, path).await).await
+    }
+
+    async fn try_admin(&self, pod: &Pod, path: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}:8081{path}", self.address(pod).await?);
+        let request = reqwest::Client::new().get(url);
+        let response = request.timeout(Duration::from_secs(2)).send().await?;
+        Ok(response.error_for_status()?.text().await?)
     }
 
     /// What a replica serves under a path of its public port.
-    pub async fn document(&self, pod: &Pod, path: &str) -> reqwest::Result<reqwest::Response> {
-        let request = reqwest::Client::new().get(format!("http://{}:8080{path}", ip(pod)));
-        request.timeout(Duration::from_secs(2)).send().await
+    pub async fn document(&self, pod: &Pod, path: &str) -> anyhow::Result<reqwest::Response> {
+        let url = format!("http://{}:8080{path}", self.address(pod).await?);
+        let request = reqwest::Client::new().get(url);
+        Ok(request.timeout(Duration::from_secs(2)).send().await?)
+    }
+
+    /// Address of a Pod. One that was listed before it had an address is read again.
+    async fn address(&self, pod: &Pod) -> anyhow::Result<String> {
+        if let Some(address) = address_of(pod) {
+            return Ok(address);
+        }
+        let name = pod.name_any();
+        let pod = self.pod_api().get(&name).await?;
+        address_of(&pod).with_context(|| format!("{name} has no address yet"))
     }
 
     /// A replica's series, by name and labels.
-    pub async fn metrics(&self, pod: &Pod) -> BTreeMap<String, f64> {
-        self.try_metrics(pod).await.expect("metrics are served")
-    }
-
-    async fn try_metrics(&self, pod: &Pod) -> reqwest::Result<BTreeMap<String, f64>> {
-        let text = self.admin(pod, "/metrics").await?;
+    pub async fn try_metrics(&self, pod: &Pod) -> anyhow::Result<BTreeMap<String, f64>> {
+        let text = self.try_admin(pod, "/metrics").await?;
         let series = text.lines().filter(|line| !line.starts_with('#'));
         let pairs = series.filter_map(|line| line.rsplit_once(' '));
         Ok(pairs
@@ -245,31 +265,20 @@ impl Release {
             .collect())
     }
 
-    /// A series, summed over all present replicas.
-    pub async fn sum(&self, series: &str) -> f64 {
+    /// A series, summed over all ready replicas. Fails if one of them is gone a moment later.
+    pub async fn sum(&self, series: &str) -> anyhow::Result<f64> {
         let mut sum = 0.0;
-        for pod in self.ready_pods().await {
-            sum += self
-                .metrics(&pod)
-                .await
-                .get(series)
-                .copied()
-                .unwrap_or_default();
+        for pod in self.try_pods().await?.iter().filter(|pod| is_ready(pod)) {
+            let metrics = self.try_metrics(pod).await?;
+            sum += metrics.get(series).copied().unwrap_or_default();
         }
-        sum
-    }
-
-    async fn ready_pods(&self) -> Vec<Pod> {
-        self.pods().await.into_iter().filter(is_ready).collect()
+        Ok(sum)
     }
 }
 
-/// Address of a Pod.
-pub fn ip(pod: &Pod) -> String {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.pod_ip.clone())
-        .expect("the pod has an address")
+fn address_of(pod: &Pod) -> Option<String> {
+    let address = pod.status.as_ref()?.pod_ip.clone();
+    address.filter(|address| !address.is_empty())
 }
 
 fn is_ready(pod: &Pod) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use harness::wait::eventually;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
@@ -12,7 +13,6 @@ use testbed::AuditEntry;
 
 use crate::chain::Chain;
 use crate::objects::{offer, registry};
-use crate::patience::eventually;
 use crate::release::{LEASE, NAME, Release, said};
 use crate::stage::Stage;
 
@@ -152,14 +152,12 @@ fn used(entries: &[&AuditEntry]) -> BTreeSet<Right> {
 }
 
 async fn granted(stage: &Stage, release: &Release) -> BTreeSet<Right> {
-    let cluster = Api::<ClusterRole>::all(stage.cluster.client())
-        .get(ACCOUNT)
-        .await
-        .unwrap();
-    let own = Api::<Role>::namespaced(stage.cluster.client(), release.namespace())
-        .get(ACCOUNT)
-        .await
-        .unwrap();
+    let cluster = Api::<ClusterRole>::all(stage.cluster.client());
+    let own = Api::<Role>::namespaced(stage.cluster.client(), release.namespace());
+    let (cluster, own) = eventually("the roles are read", LIMIT, async || {
+        Ok::<_, kube::Error>((cluster.get(ACCOUNT).await?, own.get(ACCOUNT).await?))
+    })
+    .await;
     let rules = cluster.rules.into_iter().chain(own.rules).flatten();
     rules.flat_map(rights).collect()
 }
@@ -186,7 +184,7 @@ async fn shown(stage: &Stage, release: &Release) -> Vec<(String, String)> {
         shown.push((format!("the log of {name}"), release.logs(&name).await));
         shown.push((
             format!("/metrics of {name}"),
-            release.admin(&pod, "/metrics").await.unwrap(),
+            release.admin(&pod, "/metrics").await,
         ));
     }
     let kinds = "events,pods,deployments,configmaps,serviceoffers,identityregistries,agentregistrations,signerledgers";

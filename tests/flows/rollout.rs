@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use harness::wait::eventually;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use testbed::Audit;
 
-use crate::patience::eventually;
+use crate::objects::patch;
 use crate::release::{LEASE, Release};
 use crate::stage::Stage;
 
@@ -48,24 +49,25 @@ fn a_rollout_that_begins_with_the_leader_changes_it_more_than_once() {
     Stage::play(async |stage| {
         let release = stage.install(&ONE_BY_ONE).await;
         let nodes = Api::<Node>::all(stage.cluster.client());
-        let node = nodes
-            .list(&ListParams::default())
-            .await
-            .expect("nodes are listed")
-            .items[0]
-            .name_any();
+        let node = eventually("a node is listed", LIMIT, async || {
+            let nodes = nodes.list(&ListParams::default()).await;
+            let nodes = nodes.map_err(|error| error.to_string())?.items;
+            nodes
+                .first()
+                .map(ResourceExt::name_any)
+                .ok_or("none".to_owned())
+        })
+        .await;
         let changes = roll_out(&stage, &release, 2, async |leader, template| {
             let cost = json!({ "metadata": { "annotations": { DELETION_COST: "-100" } } });
-            let patched = release
-                .pod_api()
-                .patch(leader, &PatchParams::default(), &Patch::Merge(cost))
-                .await;
-            patched.expect("the Pod is marked");
+            patch(&release.pod_api(), leader, cost).await;
             // No new Pod starts before an old one leads: it has to go as well.
-            nodes.cordon(&node).await.expect("the node is cordoned");
+            let cordon = async || nodes.cordon(&node).await;
+            eventually("the node is cordoned", LIMIT, cordon).await;
             let followed = async {
                 release.leader(Some(leader), LIMIT).await;
-                nodes.uncordon(&node).await.expect("the node is uncordoned");
+                let uncordon = async || nodes.uncordon(&node).await;
+                eventually("the node is uncordoned", LIMIT, uncordon).await;
             };
             tokio::join!(upgrade(&release, template), followed);
         })
@@ -169,11 +171,7 @@ async fn replaced(release: &Release, template: &str) {
 }
 
 async fn transitions(release: &Release) -> i32 {
-    let lease = release
-        .lease_api()
-        .get(LEASE)
-        .await
-        .expect("the Lease is read");
+    let lease = release.lease().await;
     lease
         .spec
         .and_then(|spec| spec.lease_transitions)

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use harness::wait::eventually;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{WatchEvent, WatchParams};
 use serde_json::json;
 
-use crate::patience::eventually;
+use crate::objects::{delete, patch};
 use crate::release::{LEASE, Release};
 use crate::stage::Stage;
 
@@ -31,11 +32,7 @@ fn a_leader_that_is_asked_to_end_exits_with_0_and_hands_over_within_half_a_secon
             let leader = release.leader(None, LIMIT).await;
             let holders = Holders::watch(release.lease_api()).await;
             keep(&release.pod_api(), &leader, true).await;
-            release
-                .pod_api()
-                .delete(&leader, &DeleteParams::default())
-                .await
-                .unwrap();
+            delete(&release.pod_api(), &leader).await;
             let next = release.leader(Some(&leader), LIMIT).await;
             assert_eq!(
                 exit_code(&release, &leader).await,
@@ -43,7 +40,7 @@ fn a_leader_that_is_asked_to_end_exits_with_0_and_hands_over_within_half_a_secon
                 "{leader} ended in good order"
             );
             keep(&release.pod_api(), &leader, false).await;
-            times.push(holders.handover(&leader, &next));
+            times.push(holders.handover(&leader, &next).await);
         }
         times.sort();
         println!(
@@ -62,11 +59,7 @@ fn a_leader_whose_lease_is_taken_exits_with_1() {
         let leader = release.leader(None, LIMIT).await;
         let taken =
             json!({ "spec": { "holderIdentity": "somebody-else", "leaseDurationSeconds": 2 } });
-        release
-            .lease_api()
-            .patch(LEASE, &PatchParams::default(), &Patch::Merge(taken))
-            .await
-            .unwrap();
+        patch(&release.lease_api(), LEASE, taken).await;
         let code = eventually("the leader has ended", LIMIT, async || {
             let pod = release
                 .pod_api()
@@ -95,11 +88,13 @@ impl Holders {
             let seen = Arc::clone(&seen);
             async move {
                 let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
-                let events = leases
-                    .watch(&parameters, "0")
-                    .await
-                    .expect("the lease is watched");
-                let mut events = events.into_stream().boxed();
+                // The caller waits for the first event, which limits how long this may take.
+                let mut events = loop {
+                    match leases.watch(&parameters, "0").await {
+                        Ok(events) => break events.into_stream().boxed(),
+                        Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    }
+                };
                 while let Ok(Some(event)) = events.try_next().await {
                     if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event {
                         let holder = lease
@@ -123,7 +118,16 @@ impl Holders {
     }
 
     /// How long nobody held the Lease between two holders, the first of which released it.
-    fn handover(&self, from: &str, to: &str) -> Duration {
+    async fn handover(&self, from: &str, to: &str) -> Duration {
+        let what = format!("the watch shows that {to} holds the Lease");
+        eventually(&what, LIMIT, async || {
+            let seen = self.seen.lock().unwrap();
+            match seen.last() {
+                Some((_, holder)) if holder == to => Ok(()),
+                last => Err(format!("{last:?}")),
+            }
+        })
+        .await;
         let mut seen = self.seen.lock().unwrap().clone();
         seen.dedup_by(|later, earlier| later.1 == earlier.1);
         let holders: Vec<&str> = seen.iter().map(|(_, holder)| holder.as_str()).collect();
@@ -146,9 +150,7 @@ impl Drop for Holders {
 async fn keep(pods: &Api<Pod>, pod: &str, keep: bool) {
     let finalizers: &[&str] = if keep { &[FINALIZER] } else { &[] };
     let change = json!({ "metadata": { "finalizers": finalizers } });
-    pods.patch(pod, &PatchParams::default(), &Patch::Merge(change))
-        .await
-        .expect("the Pod is patched");
+    patch(pods, pod, change).await;
 }
 
 /// Exit code of the container of a Pod that is being deleted.

@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
+use harness::wait::eventually;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -14,11 +16,13 @@ use testbed::{AnvilConfig, Cluster, Name};
 
 use crate::chain::Chain;
 use crate::objects::{Objects, registry};
-use crate::patience::eventually;
 use crate::release::{NAME, Release};
 
 /// Namespaces that a cluster is born with.
 const OWN: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// How long the cluster may take to be rid of something.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A clean cluster, and the objects in it.
 pub struct Stage {
@@ -87,14 +91,12 @@ impl Stage {
     }
 
     async fn releases(&self) -> Vec<String> {
-        let output = self
-            .cluster
-            .helm(["list", "--all-namespaces", "--output", "json"])
-            .output()
-            .await
-            .expect("helm runs");
-        let list: Vec<serde_json::Value> =
-            serde_json::from_slice(&output.stdout).expect("a list of releases");
+        let list: Vec<serde_json::Value> = eventually("helm lists releases", LIMIT, async || {
+            let arguments = ["list", "--all-namespaces", "--output", "json"];
+            let output = self.cluster.helm(arguments).output().await?;
+            serde_json::from_slice(&output.stdout).with_context(|| crate::release::said(&output))
+        })
+        .await;
         let ours = list.iter().filter(|release| release["name"] == NAME);
         ours.filter_map(|release| release["namespace"].as_str().map(str::to_owned))
             .collect()
@@ -102,72 +104,51 @@ impl Stage {
 
     async fn delete_definitions(&self) {
         let api = Api::<CustomResourceDefinition>::all(self.cluster.client());
-        let definitions = api
-            .list(&ListParams::default())
-            .await
-            .expect("definitions are listed");
-        for definition in definitions
-            .items
-            .iter()
-            .filter(|definition| definition.spec.group == "obol.org")
-        {
-            let allow =
-                json!({ "metadata": { "annotations": { "obol.org/allow-deletion": "true" } } });
-            let name = definition.name_any();
-            let _ = api
-                .patch(&name, &PatchParams::default(), &Patch::Merge(allow))
-                .await;
-            api.delete(&name, &DeleteParams::background())
-                .await
-                .expect("the definition is deleted");
-        }
-        eventually(
-            "the definitions are gone",
-            Duration::from_secs(30),
-            async || {
-                let left = api
-                    .list(&ListParams::default())
-                    .await
-                    .map_err(|error| error.to_string())?;
-                let left: Vec<String> = left
-                    .items
-                    .iter()
-                    .filter(|one| one.spec.group == "obol.org")
-                    .map(ResourceExt::name_any)
-                    .collect();
-                if left.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("{left:?}"))
+        let allow = json!({ "metadata": { "annotations": { "obol.org/allow-deletion": "true" } } });
+        let allow = Patch::Merge(allow);
+        eventually("the definitions are gone", LIMIT, async || {
+            let mut left = Vec::new();
+            for definition in api.list(&ListParams::default()).await?.items {
+                if definition.spec.group != "obol.org" {
+                    continue;
                 }
-            },
-        )
+                let name = definition.name_any();
+                if definition.metadata.deletion_timestamp.is_none() {
+                    api.patch(&name, &PatchParams::default(), &allow).await?;
+                    api.delete(&name, &DeleteParams::background()).await?;
+                }
+                left.push(name);
+            }
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
         .await;
     }
 
     async fn delete_namespaces(&self) {
         let api = Api::<Namespace>::all(self.cluster.client());
-        let others = async || {
-            let list = api
-                .list(&ListParams::default())
-                .await
-                .expect("namespaces are listed");
-            let names = list.items.iter().map(ResourceExt::name_any);
-            names
-                .filter(|name| !OWN.contains(&name.as_str()))
-                .collect::<Vec<_>>()
-        };
-        for name in others().await {
-            let _ = api.delete(&name, &DeleteParams::background()).await;
-        }
-        eventually(
-            "the namespaces are gone",
-            Duration::from_secs(60),
-            async || {
-                let left = others().await;
-                if left.is_empty() { Ok(()) } else { Err(left) }
-            },
-        )
+        eventually("the namespaces are gone", LIMIT, async || {
+            let all = api.list(&ListParams::default()).await;
+            let all = all.map_err(|error| error.to_string())?.items;
+            let others = all
+                .iter()
+                .filter(|namespace| !OWN.contains(&namespace.name_any().as_str()));
+            let mut left = Vec::new();
+            for namespace in others {
+                // The API server refuses to delete what it is deleting.
+                if namespace.metadata.deletion_timestamp.is_none() {
+                    let _ = api
+                        .delete(&namespace.name_any(), &DeleteParams::background())
+                        .await;
+                }
+                left.push(namespace.name_any());
+            }
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
+        })
         .await;
     }
 }
@@ -180,15 +161,16 @@ where
         + DeserializeOwned
         + Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
-    // The kind may not be there.
-    let Ok(all) = objects.list_metadata(&ListParams::default()).await else {
-        return;
-    };
-    for held in all
-        .items
-        .iter()
-        .filter(|object| !object.finalizers().is_empty())
-    {
+    let all = eventually("objects with finalizers are listed", LIMIT, async || {
+        match objects.list_metadata(&ListParams::default()).await {
+            Ok(list) => Ok(list.items),
+            // The kind is not there.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    })
+    .await;
+    for held in all.iter().filter(|object| !object.finalizers().is_empty()) {
         let objects = Api::<K>::namespaced(
             objects.clone().into_client(),
             &held.namespace().unwrap_or_default(),

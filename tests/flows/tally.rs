@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use harness::wait::eventually;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serviceoffer::api::{Phase, ServiceOffer, SignerLedger};
 
 use crate::chain::Chain;
 use crate::objects::{Objects, condition};
-use crate::patience::eventually;
+
+/// How long the API server may take to answer.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Agent ids by namespace and name of their offers.
 pub type Agents = BTreeMap<(String, String), String>;
@@ -34,10 +37,16 @@ impl Objects {
                     .iter()
                     .map(|ledger| ledger.spec.entries.len())
                     .sum();
-                match (offers.len(), open.len(), entries) {
-                    (all, 0, 0) if all == count => Ok(offers),
+                let records = self.records().list(&ListParams::default()).await;
+                let unfinished = records
+                    .map_err(|error| error.to_string())?
+                    .iter()
+                    .filter(|record| record.spec.phase != Phase::Registered)
+                    .count();
+                match (offers.len(), open.len(), entries, unfinished) {
+                    (all, 0, 0, 0) if all == count => Ok(offers),
                     (all, ..) => Err(format!(
-                        "{all} offers, {} open, {entries} entries: {:?}",
+                        "{all} offers, {} open, {entries} entries, {unfinished} records without agent: {:?}",
                         open.len(),
                         open.first()
                     )),
@@ -51,12 +60,11 @@ impl Objects {
     /// Makes sure that chain, records and status name the same agent for every offer, and nobody names another one.
     async fn agree(&self, chain: &Chain, offers: &[ServiceOffer]) -> Agents {
         let on_chain = chain.agents().await;
-        let records = self
-            .records()
-            .list(&ListParams::default())
-            .await
-            .expect("records are listed")
-            .items;
+        let records = eventually("the records are listed", SOON, async || {
+            self.records().list(&ListParams::default()).await
+        })
+        .await
+        .items;
         let recorded: BTreeMap<String, String> = records
             .iter()
             .map(|record| {

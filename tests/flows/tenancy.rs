@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use alloy::primitives::utils::parse_ether;
+use harness::wait::{eventually, throughout};
 use kube::api::ListParams;
 use serde_json::json;
 use testbed::AnvilConfig;
 
 use crate::objects::{offer, registry};
-use crate::patience::{eventually, throughout};
 use crate::stage::Stage;
 use crate::tally::agent_of;
 

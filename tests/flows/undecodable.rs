@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::wait::eventually;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
 };
@@ -11,10 +12,10 @@ use serde_json::json;
 use serviceoffer::api::ServiceOffer;
 
 use crate::objects::offer;
-use crate::patience::eventually;
 use crate::stage::Stage;
 
 const LIMIT: Duration = Duration::from_secs(60);
+const DEFINITION: &str = "serviceoffers.obol.org";
 
 #[test]
 fn an_offer_that_cannot_be_read_is_told_of_and_holds_up_no_other() {
@@ -60,10 +61,16 @@ fn an_offer_that_cannot_be_read_is_told_of_and_holds_up_no_other() {
             told["message"].as_str().unwrap().contains("eighty"),
             "the message shows what is wrong: {told}"
         );
-        let invalid = release
-            .sum(r#"serviceoffer_invalid_objects{kind="ServiceOffer"}"#)
-            .await;
-        assert_eq!(invalid, 1.0);
+        let series = r#"serviceoffer_invalid_objects{kind="ServiceOffer"}"#;
+        eventually(
+            "one invalid offer is counted",
+            LIMIT,
+            async || match release.sum(series).await? {
+                1.0 => Ok(()),
+                invalid => Err(anyhow::anyhow!("{invalid} are counted")),
+            },
+        )
+        .await;
 
         restore(&stage, strict).await;
         objects
@@ -79,36 +86,40 @@ fn an_offer_that_cannot_be_read_is_told_of_and_holds_up_no_other() {
 
 /// Lets the API server store any ServiceOffer, and answers with what stood before.
 async fn relax(stage: &Stage) -> CustomResourceDefinition {
-    let definitions = Api::<CustomResourceDefinition>::all(stage.cluster.client());
-    let strict = definitions.get("serviceoffers.obol.org").await.unwrap();
-    let mut lax = strict.clone();
     let anything = JSONSchemaProps {
         type_: Some("object".into()),
         x_kubernetes_preserve_unknown_fields: Some(true),
         ..JSONSchemaProps::default()
     };
-    for version in &mut lax.spec.versions {
-        version.schema.as_mut().unwrap().open_api_v3_schema = Some(anything.clone());
-    }
-    definitions
-        .replace("serviceoffers.obol.org", &PostParams::default(), &lax)
-        .await
-        .unwrap();
-    strict
+    replace(stage, |lax| {
+        for version in &mut lax.spec.versions {
+            version.schema.as_mut().unwrap().open_api_v3_schema = Some(anything.clone());
+        }
+    })
+    .await
 }
 
-async fn restore(stage: &Stage, mut strict: CustomResourceDefinition) {
+async fn restore(stage: &Stage, strict: CustomResourceDefinition) {
+    replace(stage, |definition| definition.spec = strict.spec.clone()).await;
+}
+
+/// Changes the definition of offers, and answers with the one before. The API server writes to it too, and whoever comes
+/// second tries again.
+async fn replace(
+    stage: &Stage,
+    change: impl Fn(&mut CustomResourceDefinition),
+) -> CustomResourceDefinition {
     let definitions = Api::<CustomResourceDefinition>::all(stage.cluster.client());
-    strict.metadata.resource_version = definitions
-        .get("serviceoffers.obol.org")
-        .await
-        .unwrap()
-        .metadata
-        .resource_version;
-    definitions
-        .replace("serviceoffers.obol.org", &PostParams::default(), &strict)
-        .await
-        .unwrap();
+    eventually("the definition is replaced", LIMIT, async || {
+        let before = definitions.get(DEFINITION).await?;
+        let mut after = before.clone();
+        change(&mut after);
+        definitions
+            .replace(DEFINITION, &PostParams::default(), &after)
+            .await?;
+        Ok::<_, kube::Error>(before)
+    })
+    .await
 }
 
 /// Creates an offer that need not fit the schema, as soon as the API server takes it.

@@ -9,13 +9,13 @@ use alloy::signers::local::PrivateKeySigner;
 use anyhow::{Context, Result};
 use contracts::Registered;
 use contracts::abi::IdentityRegistry;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use harness::wait::until;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use testbed::{AnvilConfig, Cluster, image, tools};
 
-use crate::patience::until;
 use crate::summary::{Census, Cost, Minted};
 
 /// Namespace of the chain.
@@ -55,7 +55,7 @@ impl Chain {
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
             .connect_reqwest(client, format!("http://{address}:{PORT}").parse()?);
-        until("anvil to answer", PATIENCE, async || {
+        until("anvil answers", PATIENCE, async || {
             provider.get_block_number().await
         })
         .await?;
@@ -144,6 +144,14 @@ async fn create(cluster: &Cluster) -> Result<IpAddr> {
     Api::all(client.clone())
         .create(&PostParams::default(), &namespace)
         .await?;
+    // A Pod needs the service account that each new namespace gets.
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    until(
+        "the namespace has its service account",
+        PATIENCE,
+        async || accounts.get("default").await,
+    )
+    .await?;
     let pod: Pod = serde_json::from_value(pod())?;
     Api::namespaced(client.clone(), NAMESPACE)
         .create(&PostParams::default(), &pod)

@@ -6,7 +6,6 @@
 mod chain;
 mod manual;
 mod offers;
-mod patience;
 mod release;
 mod screen;
 mod story;

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
+use harness::wait::until;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use serviceoffer::api::ServiceOffer;
 
-use crate::patience::until;
 use crate::screen;
 use crate::summary::Told;
 
@@ -114,23 +114,27 @@ impl Offers {
     /// Waits until that many offers have an agent; one that has not been shown with it is.
     pub async fn registered(&mut self, wanted: usize, limit: Duration) -> Result<()> {
         let begun = Instant::now();
-        until(&format!("{wanted} registered offers"), limit, async || {
-            let all = self.list().await?;
-            for offer in &all {
-                if is_registered(offer) && self.shown.insert(name_of(offer)) {
-                    screen::output(&row(offer));
+        until(
+            &format!("{wanted} offers are registered"),
+            limit,
+            async || {
+                let all = self.list().await?;
+                for offer in &all {
+                    if is_registered(offer) && self.shown.insert(name_of(offer)) {
+                        screen::output(&row(offer));
+                    }
                 }
-            }
-            let registered = all.iter().filter(|offer| is_registered(offer)).count();
-            screen::passing(&format!(
-                "{registered} of {wanted}, {} s",
-                begun.elapsed().as_secs()
-            ));
-            match registered >= wanted {
-                true => Ok(()),
-                false => bail!("{registered} are; the others say: {}", waiting(&all)),
-            }
-        })
+                let registered = all.iter().filter(|offer| is_registered(offer)).count();
+                screen::passing(&format!(
+                    "{registered} of {wanted}, {} s",
+                    begun.elapsed().as_secs()
+                ));
+                match registered >= wanted {
+                    true => Ok(()),
+                    false => bail!("{registered} are; the others say: {}", waiting(&all)),
+                }
+            },
+        )
         .await
     }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use harness::wait::until;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, ListParams, LogParams};
@@ -14,7 +15,6 @@ use serde_json::Value;
 use serviceoffer::api::{AgentRegistration, SignerLedger};
 use testbed::{Cluster, Signal};
 
-use crate::patience::until;
 use crate::screen;
 use crate::summary::count;
 
@@ -25,6 +25,8 @@ pub const NAMESPACE: &str = "serviceoffer-system";
 pub const BASE_URL: &str = "http://serviceoffer-controller.serviceoffer-system.svc.cluster.local";
 /// How long another replica may take once the Lease of a dead one has run out.
 const SLACK: Duration = Duration::from_secs(5);
+/// How long a replica that runs, or the API server, may take to answer.
+const SOON: Duration = Duration::from_secs(30);
 
 /// The metrics that are shown, and their headings.
 const SHOWN: [(&str, &str); 5] = [
@@ -81,11 +83,11 @@ impl Release {
     /// The release of a cluster. Requests go to Pods and Services, never through a proxy of the host.
     pub async fn of(cluster: &Cluster) -> Result<Self> {
         let services: Api<Service> = Api::namespaced(cluster.client(), NAMESPACE);
-        let service = services.get(NAME).await?;
-        let address = service
-            .spec
-            .and_then(|spec| spec.cluster_ip)
-            .context("the documents Service has no address")?;
+        let address = until("the documents Service has an address", SOON, async || {
+            let spec = services.get(NAME).await?.spec;
+            spec.and_then(|spec| spec.cluster_ip).context("it has none")
+        })
+        .await?;
         let host = BASE_URL.trim_start_matches("http://");
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -123,7 +125,7 @@ impl Release {
     /// Waits for that many ready replicas.
     pub async fn ready(&self, replicas: usize) -> Result<Vec<Pod>> {
         until(
-            &format!("{replicas} ready replicas"),
+            &format!("{replicas} replicas are ready"),
             Duration::from_secs(60),
             async || {
                 let pods = self.pods().await?;
@@ -149,13 +151,18 @@ impl Release {
         ))
     }
 
-    /// Who leads.
+    /// Waits until a ready replica leads, and says which.
     pub async fn leader(&self) -> Result<String> {
-        let (holder, _) = self.lease().await?;
-        match holder.is_empty() {
-            true => bail!("nobody leads"),
-            false => Ok(holder),
-        }
+        until("a ready replica leads", SOON, async || {
+            let (holder, _) = self.lease().await?;
+            let pods = self.pods().await?;
+            ensure!(
+                pods.iter().any(|pod| pod.name_any() == holder),
+                "the Lease is held by {holder:?}"
+            );
+            Ok(holder)
+        })
+        .await
     }
 
     /// Nonces in use, and records that hold a signed transaction and no result.
@@ -179,12 +186,14 @@ impl Release {
     /// node had died. It can neither finish anything nor release its Lease.
     pub async fn kill_leader_in_flight(&self, signer: Address, chain_id: u64) -> Result<Death> {
         let leader = self.leader().await?;
-        let process = self
-            .cluster
-            .container(NAMESPACE, &leader, "controller")
-            .await?;
+        let process = until("the leader's process runs", SOON, async || {
+            self.cluster
+                .container(NAMESPACE, &leader, "controller")
+                .await
+        })
+        .await?;
         until(
-            "nonces in flight",
+            "nonces are in flight",
             Duration::from_secs(30),
             async || match self.in_flight(signer, chain_id).await? {
                 (0, _) => bail!("none"),
@@ -197,7 +206,10 @@ impl Release {
         self.pod_api()
             .delete(&leader, &DeleteParams::default().grace_period(0))
             .await?;
-        let (in_flight, signed) = self.in_flight(signer, chain_id).await?;
+        let (in_flight, signed) = until("the ledger is read", SOON, async || {
+            self.in_flight(signer, chain_id).await
+        })
+        .await?;
         Ok(Death {
             leader,
             moment,
@@ -208,17 +220,19 @@ impl Release {
 
     /// Waits until a survivor leads.
     pub async fn takeover(&self, death: &Death) -> Result<Takeover> {
-        let (_, lease) = self.lease().await?;
+        let (_, lease) = until("the Lease is read", SOON, async || self.lease().await).await?;
         let limit = lease + SLACK;
-        let leader = until("a survivor to lead", limit * 2, async || {
+        let leader = until("a survivor leads", limit * 2, async || {
             screen::passing(&format!(
                 "nobody leads, {} s",
                 death.moment.elapsed().as_secs()
             ));
-            match self.leader().await? {
-                leader if leader != death.leader => Ok(leader),
-                leader => bail!("the Lease is still held by {leader}, which is dead"),
-            }
+            let (leader, _) = self.lease().await?;
+            ensure!(
+                !leader.is_empty() && leader != death.leader,
+                "the Lease is held by {leader:?}"
+            );
+            Ok(leader)
         })
         .await?;
         let duration = death.moment.elapsed();
@@ -234,30 +248,30 @@ impl Release {
     /// The line in which a replica announces itself.
     async fn announced(&self, leader: &str) -> Result<String> {
         let words = format!("new leader is {leader}");
-        until(
-            &format!("the log of {leader} to say so"),
-            Duration::from_secs(5),
-            async || {
-                let log = self.pod_api().logs(leader, &LogParams::default()).await?;
-                log.lines()
-                    .find(|line| line.contains(&words))
-                    .map(str::to_owned)
-                    .context("it does not")
-            },
-        )
+        until(&format!("{leader} logs that it leads"), SOON, async || {
+            let log = self.pod_api().logs(leader, &LogParams::default()).await?;
+            log.lines()
+                .find(|line| line.contains(&words))
+                .map(str::to_owned)
+                .context("it does not")
+        })
         .await
     }
 
     /// Shows what each replica counts.
     pub async fn show_metrics(&self) -> Result<()> {
-        let mut rows = Vec::new();
-        for pod in self.pods().await? {
-            let series = self.metrics(&pod).await?;
-            let values = SHOWN
-                .iter()
-                .map(|(name, _)| series.get(*name).map_or_else(|| "-".into(), f64::to_string));
-            rows.push([pod.name_any()].into_iter().chain(values).collect());
-        }
+        let rows = until("every replica serves metrics", SOON, async || {
+            let mut rows: Vec<Vec<String>> = Vec::new();
+            for pod in self.pods().await? {
+                let series = self.metrics(&pod).await?;
+                let values = SHOWN
+                    .iter()
+                    .map(|(name, _)| series.get(*name).map_or_else(|| "-".into(), f64::to_string));
+                rows.push([pod.name_any()].into_iter().chain(values).collect());
+            }
+            anyhow::Ok(rows)
+        })
+        .await?;
         let headings: Vec<&str> = ["REPLICA"]
             .into_iter()
             .chain(SHOWN.iter().map(|(_, heading)| *heading))
@@ -278,8 +292,17 @@ impl Release {
             .collect())
     }
 
-    /// Fetches an agent's document by its on-chain URI, and the same path from each replica. Says what is wrong with it.
+    /// Waits until an agent's document is served under its on-chain URI, and in the same bytes by each replica: a replica
+    /// follows the cluster for itself, and may be a moment behind. Says what is wrong with it otherwise.
     pub async fn document(&self, uri: &str, agent: &str, pods: &[Pod]) -> Result<()> {
+        let what = format!("the document of agent {agent}");
+        until(&what, SOON, async || {
+            self.check_document(uri, agent, pods).await
+        })
+        .await
+    }
+
+    async fn check_document(&self, uri: &str, agent: &str, pods: &[Pod]) -> Result<()> {
         let path = uri
             .strip_prefix(BASE_URL)
             .with_context(|| format!("{uri} is not below {BASE_URL}"))?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alloy::primitives::utils::format_ether;
 use anyhow::{Context, Result};
 use futures::future::join_all;
+use harness::wait::until;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -15,7 +16,6 @@ use testbed::Cluster;
 use crate::chain::{self, CHAIN_ID, Chain};
 use crate::manual::Chapter;
 use crate::offers::{self, Batch, Offers};
-use crate::patience::until;
 use crate::release::{self, Release};
 use crate::screen::{self, Screen, output, say};
 use crate::summary::{Summary, count};
@@ -145,14 +145,13 @@ async fn clean(cluster: &Cluster, workplace: &Workplace) -> Result<()> {
         .into_iter()
         .chain([chain::NAMESPACE, release::NAMESPACE]);
     for name in own.clone() {
-        if namespaces.get_opt(name).await?.is_some() {
-            namespaces.delete(name, &DeleteParams::background()).await?;
-        }
+        // The API server refuses to delete what it is deleting: what counts is that it is gone in the end.
+        let _ = namespaces.delete(name, &DeleteParams::background()).await;
     }
     for name in own {
         until(
-            &format!("namespace {name} to be gone"),
-            Duration::from_secs(60),
+            &format!("namespace {name} is gone"),
+            Duration::from_secs(120),
             async || match namespaces.get_opt(name).await? {
                 None => Ok(()),
                 Some(_) => anyhow::bail!("it is there"),

@@ -2,12 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::wait::until;
 use testbed::Cluster;
 
 use crate::manual::{Chapter, Manual};
 use crate::screen;
+
+/// How long a command that only reads may fail.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A directory to run commands in.
 pub struct Workplace {
@@ -77,7 +82,16 @@ impl Workplace {
     /// Runs a command and shows it.
     pub async fn run(&self, line: &str, answer: Answer) -> Result<()> {
         screen::command(line);
-        let said = self.ask(line).await?;
+        // A Service leads to a Pod a moment after the Pod is ready.
+        let said = match line.starts_with("kubectl get ") {
+            true => {
+                until(&format!("`{line}` succeeds"), SOON, async || {
+                    self.ask(line).await
+                })
+                .await?
+            }
+            false => self.ask(line).await?,
+        };
         match answer {
             Answer::Shown => screen::output(said.trim_end()),
             Answer::Hidden => {

@@ -7,8 +7,10 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::wait::until;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -25,6 +27,8 @@ const DEFINITIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../charts/serviceoffer-controller/files/crds"
 );
+/// How long the API server may take to serve them.
+const ESTABLISHED: Duration = Duration::from_secs(60);
 /// The first port of a candidate's servers.
 const FIRST_PORT: u16 = 20_000;
 
@@ -204,6 +208,8 @@ async fn define(cluster: &Cluster) -> Result<()> {
         "--filename",
         DEFINITIONS,
     ];
+    kubectl(cluster, &apply).await?;
+    // kubectl fails as long as there is no condition at all.
     let wait = [
         "wait",
         "--for=condition=Established",
@@ -211,14 +217,21 @@ async fn define(cluster: &Cluster) -> Result<()> {
         "--filename",
         DEFINITIONS,
     ];
-    for arguments in [&apply[..], &wait[..]] {
-        let output = cluster.kubectl(arguments).output().await?;
-        ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
+    until(
+        "the operator's kinds are established",
+        ESTABLISHED,
+        async || kubectl(cluster, &wait).await,
+    )
+    .await
+}
+
+async fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
+    let output = cluster.kubectl(arguments).output().await?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use election::group::Successor;
 use election::term::{Term, overlaps};
 use election::{Group, Kind, Place, Said, Spec, Timing, Writes};
 use futures::{StreamExt, TryStreamExt};
+use harness::wait::eventually;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::Api;
@@ -43,7 +44,7 @@ fn ours_and_client_go_take_over_from_each_other_in_time_and_never_lead_both() {
         for death in 1..=DEATHS {
             trial.end_leader(death).await;
         }
-        trial.judge();
+        trial.judge().await;
     });
 }
 
@@ -185,8 +186,9 @@ impl Trial {
         Some(stopped.unwrap().at)
     }
 
-    fn judge(mut self) {
+    async fn judge(mut self) {
         self.writes.read().unwrap();
+        self.records.caught_up().await;
         let mut late = Vec::new();
         let mut terms = Vec::new();
         for death in &self.deaths {
@@ -326,11 +328,12 @@ impl Records {
             let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
             let mut version = "0".to_owned();
             loop {
-                let mut events = leases
-                    .watch(&parameters, &version)
-                    .await
-                    .expect("the Lease is watched")
-                    .boxed();
+                // A watch that the API server refuses is tried again; `caught_up` limits how long.
+                let Ok(events) = leases.watch(&parameters, &version).await else {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let mut events = events.boxed();
                 while let Ok(Some(event)) = events.try_next().await {
                     if let WatchEvent::Added(lease) | WatchEvent::Modified(lease) = event {
                         version = lease.metadata.resource_version.expect("a version");
@@ -340,6 +343,20 @@ impl Records {
             }
         });
         Self { seen, watch }
+    }
+
+    /// Waits until the watch has shown the leader after the last death.
+    async fn caught_up(&self) {
+        eventually("the watch has shown every leader", LIMIT, async || {
+            let seen = self.seen.lock().unwrap();
+            let transitions = seen.last().and_then(|record| record.lease_transitions);
+            let deaths = i32::try_from(DEATHS).unwrap();
+            match transitions {
+                Some(count) if count >= deaths => Ok(()),
+                _ => Err(format!("{transitions:?} transitions")),
+            }
+        })
+        .await;
     }
 
     /// Each change of holder counts one transition, a release and a renewal none; and every field is there.

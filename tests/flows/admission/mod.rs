@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use futures::{StreamExt, stream};
+use harness::wait::eventually;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -27,7 +28,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
 
-use crate::patience::eventually;
 use crate::stage::Stage;
 use breach::Breach;
 use definition::{Definition, Place, defaulted, schema_of, walk};
@@ -52,16 +52,15 @@ fn admission(flow: impl AsyncFnOnce(Door, Vec<Definition>) + Send) {
 async fn define(stage: &Stage, definition: &Definition) {
     let api = Api::<CustomResourceDefinition>::all(stage.cluster.client());
     let parameters = PatchParams::apply("admission");
-    api.patch(
-        &definition.name,
-        &parameters,
-        &Patch::Apply(&definition.document),
-    )
-    .await
-    .expect("a definition is stored");
+    let document = Patch::Apply(&definition.document);
+    let limit = Duration::from_secs(30);
+    eventually("a definition is stored", limit, async || {
+        api.patch(&definition.name, &parameters, &document).await
+    })
+    .await;
     eventually(
         &format!("{} is established", definition.name),
-        Duration::from_secs(30),
+        limit,
         async || {
             let stored = api
                 .get(&definition.name)

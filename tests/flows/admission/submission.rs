@@ -1,8 +1,14 @@
 //! Asking the API server whether it would take an object, and what it says if not.
 
+use std::time::Duration;
+
+use harness::wait::{eventually, is_transient};
 use kube::{Client, Resource};
 use serde_json::Value;
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
+
+/// How long the API server may take to serve a kind.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Where the objects of a test live, as far as they are namespaced.
 pub const NAMESPACE: &str = "default";
@@ -92,13 +98,13 @@ impl Door {
 
     /// Reads any object of the API server.
     pub async fn read(&self, path: &str) -> Value {
-        let request = http::Request::get(path)
-            .body(Vec::new())
-            .expect("a request");
-        self.client
-            .request(request)
-            .await
-            .expect("the API server answers")
+        eventually(&format!("{path} is read"), LIMIT, async || {
+            let request = http::Request::get(path)
+                .body(Vec::new())
+                .expect("a request");
+            self.client.request(request).await
+        })
+        .await
     }
 
     async fn stored(&self, occasion: Occasion, object: Value) -> Value {
@@ -121,17 +127,24 @@ impl Door {
             Occasion::Update => ("PUT", format!("{collection}/{name}")),
             Occasion::StatusUpdate => ("PUT", format!("{collection}/{name}/status")),
         };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{path}{options}"))
-            .header("Content-Type", "application/json")
-            .body(serde_json::to_vec(object).expect("an object is JSON"))
-            .expect("a request");
-        match self.client.request(request).await {
-            Ok(stored) => Answer::Admitted(stored),
-            Err(kube::Error::Api(status)) if status.code == 422 => Answer::Refused(causes(*status)),
-            Err(error) => panic!("{method} {path} {object}: {error}"),
-        }
+        // A kind is served a moment after it is established.
+        eventually("the API server answers", LIMIT, async || {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("{path}{options}"))
+                .header("Content-Type", "application/json")
+                .body(serde_json::to_vec(object).expect("an object is JSON"))
+                .expect("a request");
+            match self.client.request(request).await {
+                Ok(stored) => Ok(Answer::Admitted(stored)),
+                Err(kube::Error::Api(status)) if status.code == 422 => {
+                    Ok(Answer::Refused(causes(*status)))
+                }
+                Err(error) if is_transient(&error) => Err(error),
+                Err(error) => panic!("{method} {path} {object}: {error}"),
+            }
+        })
+        .await
     }
 
     /// Whether the status of an object is written apart from its spec.

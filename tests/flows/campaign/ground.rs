@@ -10,10 +10,11 @@ use alloy::eips::eip2718::Decodable2718;
 use election::campaign::history::History;
 use election::campaign::recorder::Recorder;
 use election::campaign::verdict::{Allowance, Precondition, Verdict, judge};
+use harness::wait::eventually;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -25,8 +26,7 @@ use super::group::Group;
 use super::table;
 use super::work::{SHOP, burst, stream};
 use crate::chain::Chain;
-use crate::objects::registry;
-use crate::patience::eventually;
+use crate::objects::{create, delete, registry};
 use crate::release::Release;
 use crate::stage::Stage;
 
@@ -398,19 +398,17 @@ async fn bind(stage: &Stage, release: &Release, rights: Rights) {
     };
     let everywhere = Api::<ClusterRoleBinding>::all(client.clone());
     let roles = Api::<Role>::namespaced(client.clone(), namespace);
-    let chart = roles
-        .list(&ListParams::default())
-        .await
-        .expect("roles are listed");
-    let chart = chart.items.first().expect("the chart has a role").clone();
+    let chart = eventually("the chart's Role is listed", LIMIT, async || {
+        let listed = roles.list(&ListParams::default()).await;
+        let listed = listed.map_err(|error| error.to_string())?.items;
+        listed.first().cloned().ok_or("no Role".to_owned())
+    })
+    .await;
     let cluster_wide: ClusterRoleBinding =
         serde_json::from_value(binding("ClusterRole", &chart.name_any())).expect("a manifest");
     // A binding that an earlier campaign left has the same subjects, if its namespace has the same name.
-    let _ = everywhere.delete("campaign", &Default::default()).await;
-    everywhere
-        .create(&PostParams::default(), &cluster_wide)
-        .await
-        .expect("the rights are bound");
+    delete(&everywhere, "campaign").await;
+    create(&everywhere, &cluster_wide).await;
 
     let mut own = Role {
         metadata: Default::default(),
@@ -430,17 +428,11 @@ async fn bind(stage: &Stage, release: &Release, rights: Rights) {
             }
         }
     }
-    roles
-        .create(&PostParams::default(), &own)
-        .await
-        .expect("the role is created");
+    create(&roles, &own).await;
     let inside: RoleBinding =
         serde_json::from_value(binding("Role", "campaign")).expect("a manifest");
     let inside_api = Api::<RoleBinding>::namespaced(client, namespace);
-    inside_api
-        .create(&PostParams::default(), &inside)
-        .await
-        .expect("the rights are bound");
+    create(&inside_api, &inside).await;
 }
 
 /// What all chance of a campaign begins with.

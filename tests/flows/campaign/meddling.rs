@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use election::campaign::verdict::Allowance;
 use jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::Signal;
 
 use super::contender::{Guise, LEASE, SHORT};
 use super::ground::{Ground, Rights};
 use super::hole::Hole;
+use crate::objects::{delete, patch};
 
 const DELETIONS: usize = 6;
 const CUTS: usize = 4;
@@ -22,11 +22,7 @@ fn a_lease_that_is_deleted_is_made_anew_and_nobody_acts_in_between() {
             ground.leader().await;
             ground.moment(Duration::from_millis(1500)).await;
             let deleted = ground.inject();
-            ground
-                .leases()
-                .delete(LEASE, &DeleteParams::default())
-                .await
-                .unwrap();
+            delete(&ground.leases(), LEASE).await;
             ground.leader_since(deleted).await;
         }
     });
@@ -48,11 +44,7 @@ fn a_lease_that_is_deleted_under_a_leader_that_is_cut_off_is_waited_for_as_if_it
                     .with(&leader, |contender| Hole::open(contender.wire))
                     .unwrap();
                 ground.moment(Duration::from_millis(1000)).await;
-                ground
-                    .leases()
-                    .delete(LEASE, &DeleteParams::default())
-                    .await
-                    .unwrap();
+                delete(&ground.leases(), LEASE).await;
                 let (_, taken) = ground.successor(&leader, cut).await;
                 let waited = ground.waited(&leader, taken);
                 assert!(
@@ -86,11 +78,7 @@ fn a_candidate_that_finds_no_lease_does_not_act_before_a_leader_that_is_marked_h
                 .group
                 .with(&leader, |contender| Hole::open(contender.wire))
                 .unwrap();
-            ground
-                .leases()
-                .delete(LEASE, &DeleteParams::default())
-                .await
-                .unwrap();
+            delete(&ground.leases(), LEASE).await;
             let newcomer = ground.group.add(pod()).await;
             let (next, _) = ground.successor(&leader, cut).await;
             assert_eq!(next, newcomer);
@@ -171,11 +159,7 @@ fn a_leader_goes_on_whatever_time_and_labels_the_lease_is_given() {
 }
 
 async fn change(ground: &Ground, change: Value) {
-    ground
-        .leases()
-        .patch(LEASE, &PatchParams::default(), &Patch::Merge(change))
-        .await
-        .unwrap();
+    patch(&ground.leases(), LEASE, change).await;
 }
 
 /// Changes a label of the Lease all the time.

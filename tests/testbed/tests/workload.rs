@@ -131,22 +131,27 @@ fn a_restricted_pod_resolves_names_reaches_services_and_can_be_looked_into() {
                 .kubectl(arguments.into_iter().chain([script]))
                 .output()
         };
-        let resolved = exec(format!("getent hosts {service} kubernetes.default"))
-            .await
-            .unwrap();
-        let resolved = String::from_utf8(resolved.stdout).unwrap();
+        // The DNS server takes a moment to learn of a new Service, and kube-proxy about a second.
+        let mut resolved = String::new();
+        for _ in 0..100 {
+            let script = format!("getent hosts {service} kubernetes.default");
+            resolved = String::from_utf8(exec(script).await.unwrap().stdout).unwrap();
+            if resolved.contains(&service) && resolved.contains("10.96.0.1") {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
         assert!(
             resolved.contains(&service) && resolved.contains("10.96.0.1"),
             "{resolved}"
         );
 
-        // kube-proxy takes about a second to learn of a new Service.
         let request = r#"POST / HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{"id":1,"jsonrpc":"2.0","method":"eth_chainId","params":[] }"#;
         let script = format!(
             "exec 3<>/dev/tcp/{service}/8545; printf '{request}' >&3; read -d '' -u 3 all; echo \"$all\""
         );
         let mut answer = String::new();
-        for _ in 0..50 {
+        for _ in 0..100 {
             answer = String::from_utf8(exec(script.clone()).await.unwrap().stdout).unwrap();
             if answer.contains("0x7a69") {
                 break;
