@@ -77,7 +77,7 @@ impl RpcError {
 
 /// The text is not a URL. The error does not repeat it, since it may contain a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an absolute http or https URL")]
+#[error("the URL is not an absolute http or https URL")]
 pub struct UrlError;
 
 /// How an endpoint answered a sent transaction.
@@ -93,7 +93,6 @@ pub enum SendOutcome {
     Unknown,
 }
 
-/// One endpoint.
 #[derive(Clone)]
 pub struct RpcEndpoint {
     provider: RootProvider<AnyNetwork>,

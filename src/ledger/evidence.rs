@@ -26,7 +26,6 @@ pub struct LedgerIdentity {
     pub chain_id: u64,
     /// Hash of the chain's first block: two chains may share one id.
     pub genesis_hash: B256,
-    /// The account that signs.
     pub signer: Address,
     /// Uid of the cluster's namespace kube-system.
     pub cluster_uid: String,
@@ -44,7 +43,6 @@ impl LedgerIdentity {
 /// were read later, it could show transactions that a newer version allocated, and they would look like someone else's.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerSnapshot<'a> {
-    /// The ledger.
     pub ledger: &'a SignerLedgerSpec,
     /// Final registrations by its account on this registry.
     pub index: &'a OwnerIndex,
@@ -112,9 +110,7 @@ pub struct Evidence {
 /// A transaction that is in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inclusion {
-    /// Hash of the transaction.
     pub transaction: B256,
-    /// Whether the transaction succeeded.
     pub succeeded: bool,
 }
 

@@ -28,16 +28,10 @@ pub enum Freeze {
         "the signer has already sent {count} transactions and has no SignerLedger: if nothing else uses this account, \
          set spec.bootstrap.atNonce to {count}; otherwise give the registry a dedicated signer"
     )]
-    WalletUsed {
-        /// Transaction count of the wallet.
-        count: Nonce,
-    },
+    WalletUsed { count: Nonce },
     /// The ledger is in quarantine for another reason than being new.
     #[error("the ledger is in quarantine ({reason:?}): recovery is not supported by this version")]
-    Quarantined {
-        /// Why it is in quarantine.
-        reason: QuarantineReason,
-    },
+    Quarantined { reason: QuarantineReason },
     /// The ledger was written in another cluster.
     #[error(
         "the ledger belongs to the cluster with uid {owner}: stop the operator there before this cluster may spend"
@@ -72,7 +66,6 @@ pub enum Freeze {
          the key is used elsewhere, or the ledger was restored from a backup"
     )]
     NonceAhead {
-        /// Transaction count of the account.
         count: Nonce,
         /// First nonce that the ledger has not allocated.
         next: Nonce,
@@ -81,30 +74,19 @@ pub enum Freeze {
     #[error(
         "nonce {nonce} was allocated to agent {key} and another transaction used it: the signer's key is used elsewhere"
     )]
-    KeyUsedElsewhere {
-        /// The nonce.
-        nonce: Nonce,
-        /// Key of the agent that it was allocated to.
-        key: Key,
-    },
+    KeyUsedElsewhere { nonce: Nonce, key: Key },
     /// A registration was included and reverted.
     #[error(
         "the registration of agent {key} was included and reverted (transaction {transaction}): \
          raise registration.edition to request a new one"
     )]
-    RegistrationReverted {
-        /// Key of the agent.
-        key: Key,
-        /// Hash of the transaction.
-        transaction: B256,
-    },
+    RegistrationReverted { key: Key, transaction: B256 },
     /// A key is registered by another transaction than its entry allows.
     #[error(
         "agent {key} is registered, but not at its allocated nonce {nonce}: \
          the ledger was restored from a backup"
     )]
     RegistrationMisplaced {
-        /// Key of the agent.
         key: Key,
         /// Nonce that the ledger allocated to it.
         nonce: Nonce,
@@ -117,7 +99,6 @@ pub enum Freeze {
         format_gwei(*base_fee)
     )]
     FeeBelowMarket {
-        /// Key of the agent.
         key: Key,
         /// Signed maximum, in wei per gas.
         max_fee: u128,
@@ -128,20 +109,12 @@ pub enum Freeze {
     #[error(
         "agent {key} has nonce {nonce} in flight and no AgentRegistration: restore the record or recreate its offer"
     )]
-    RecordMissing {
-        /// Key of the agent.
-        key: Key,
-        /// Nonce of the entry.
-        nonce: Nonce,
-    },
+    RecordMissing { key: Key, nonce: Nonce },
     /// The ledger holds an operation that this version never writes.
     #[error(
         "nonce {nonce} is allocated to an operation that this version does not know: run the version that allocated it"
     )]
-    UnknownOperation {
-        /// Nonce of the entry.
-        nonce: Nonce,
-    },
+    UnknownOperation { nonce: Nonce },
 }
 
 impl Freeze {

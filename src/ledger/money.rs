@@ -83,7 +83,7 @@ pub fn format_native(wei: u128) -> String {
 
 /// A gas price in gwei, exact and without trailing zeros.
 #[must_use]
-pub(crate) fn format_gwei(wei: u128) -> String {
+pub fn format_gwei(wei: u128) -> String {
     format_wei(wei, Unit::GWEI)
 }
 

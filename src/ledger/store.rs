@@ -21,13 +21,11 @@ pub struct ReadLedger {
 }
 
 impl ReadLedger {
-    /// Spec of the ledger.
     #[must_use]
     pub fn spec(&self) -> &SignerLedgerSpec {
         &self.ledger.spec
     }
 
-    /// Uid of the ledger.
     #[must_use]
     pub fn uid(&self) -> &str {
         self.ledger.metadata.uid.as_deref().unwrap_or_default()
@@ -78,22 +76,22 @@ pub struct BoundNonce {
 
 impl BoundNonce {
     #[must_use]
-    pub(crate) fn nonce(&self) -> Nonce {
+    pub fn nonce(&self) -> Nonce {
         self.nonce
     }
 
     #[must_use]
-    pub(crate) fn key(&self) -> Key {
+    pub fn key(&self) -> Key {
         self.key
     }
 
     #[must_use]
-    pub(crate) fn chain_id(&self) -> u64 {
+    pub fn chain_id(&self) -> u64 {
         self.chain_id
     }
 
     #[must_use]
-    pub(crate) fn signer(&self) -> Address {
+    pub fn signer(&self) -> Address {
         self.signer
     }
 }
@@ -113,7 +111,7 @@ impl Store {
     }
 
     /// Reads the ledger of an account on a chain, at quorum.
-    pub(crate) async fn read_ledger(
+    pub async fn read_ledger(
         &self,
         chain_id: u64,
         signer: Address,
@@ -126,7 +124,7 @@ impl Store {
     }
 
     /// Reads the record of a key, after the ledger.
-    pub(crate) async fn record_after(
+    pub async fn record_after(
         &self,
         _ledger: &ReadLedger,
         key: Key,
@@ -135,7 +133,7 @@ impl Store {
     }
 
     /// Reads all records, after the ledger. `None` means that the ledger was read and does not exist.
-    pub(crate) async fn records_after(
+    pub async fn records_after(
         &self,
         _ledger: Option<&ReadLedger>,
     ) -> Result<Vec<AgentRegistration>, Error> {
@@ -146,7 +144,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Exists`] if the account already has one.
-    pub(crate) async fn create_ledger(
+    pub async fn create_ledger(
         &self,
         leading: &Leading,
         spec: SignerLedgerSpec,
@@ -167,7 +165,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Conflict`] if the ledger was modified since it was read.
-    pub(crate) async fn replace_ledger(
+    pub async fn replace_ledger(
         &self,
         leading: &Leading,
         read: ReadLedger,
@@ -190,7 +188,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Exists`] if the key already has one.
-    pub(crate) async fn create_record(
+    pub async fn create_record(
         &self,
         leading: &Leading,
         spec: AgentRegistrationSpec,
@@ -208,7 +206,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Conflict`] if the record was modified since it was read.
-    pub(crate) async fn replace_record(
+    pub async fn replace_record(
         &self,
         leading: &Leading,
         record: &AgentRegistration,

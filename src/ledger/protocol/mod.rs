@@ -380,10 +380,7 @@ pub enum AdoptionRefused {
     #[error(
         "the agent already belongs to another identity (record r-{by}): set registration.agentId to an agent of this offer"
     )]
-    AgentTaken {
-        /// Key of the other record.
-        by: Key,
-    },
+    AgentTaken { by: Key },
 }
 
 /// Decides the next step of a record that has neither a result nor an entry. `ledger` is `None` if the registry has no signer
@@ -682,7 +679,6 @@ pub fn reservations(
 /// Worst-case cost of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// Nonce of the entry.
     pub nonce: Nonce,
     /// Reserved amount, in wei.
     pub amount: u128,
