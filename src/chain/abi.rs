@@ -1,4 +1,5 @@
-//! The part of the ERC-8004 Identity Registry's interface that the operator uses (contract version 2.0.0).
+//! The part of the ERC-8004 Identity Registry's interface that the operator uses (contract version
+//! 2.0.0).
 
 use alloy::primitives::{Bytes, U256};
 use alloy::sol;
@@ -10,7 +11,8 @@ sol! {
     /// Emitted by every transfer of an agent; a mint is a transfer from the zero address (ERC-721).
     event Transfer(address indexed from, address indexed to, uint256 indexed tokenId);
 
-    /// Registers a new agent for the sender. Registration is not idempotent: the same URI may be registered twice.
+    /// Registers a new agent for the sender. Registration is not idempotent: the same URI may be
+    /// registered twice.
     function register(string agentURI) external returns (uint256 agentId);
     /// Owner of an agent. Reverts for an unknown agent; `getAgentWallet` and `getMetadata` do not.
     function ownerOf(uint256 tokenId) external view returns (address);

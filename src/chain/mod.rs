@@ -1,12 +1,13 @@
 //! One EVM chain and the ERC-8004 Identity Registry on it.
 //!
 //! - [`abi`] declares the registry's calls and events and encodes calldata (pure)
-//! - [`transaction`] signs transactions and checks signed bytes (pure): the only file that holds a private key
+//! - [`transaction`] signs transactions and checks signed bytes (pure): the only file that holds a
+//!   private key
 //! - [`rpc`] sends requests and transactions: the only file that uses the network
 //! - [`scan`] decides how many blocks one request for logs covers (pure)
 //!
-//! It does not decide whether a transaction should exist: [`crate::ledger`] does. [`crate::api::network`] lists the known
-//! networks.
+//! It does not decide whether a transaction should exist: [`crate::ledger`] does.
+//! [`crate::api::network`] lists the known networks.
 
 pub(crate) mod abi;
 pub(crate) mod rpc;

@@ -1,7 +1,8 @@
 //! One JSON-RPC endpoint of a chain: the only file that sends requests or transactions to a chain.
 //!
-//! Every request has a time limit and is counted. Errors never contain a URL: any part of a URL may be a credential, and
-//! endpoints often repeat it in their messages. Sending takes a [`Leading`]; all other requests only read.
+//! Every request has a time limit and is counted. Errors never contain a URL: any part of a URL may
+//! be a credential, and endpoints often repeat it in their messages. Sending takes a [`Leading`];
+//! all other requests only read.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -31,7 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum characters of an endpoint's own message that are repeated.
 const MESSAGE_LENGTH: usize = 200;
 
-/// Why a request failed. Except for [`Self::NotLeading`], the name of a variant is the reason of the condition.
+/// Why a request failed. Except for [`Self::NotLeading`], the name of a variant is the reason of
+/// the condition.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
 #[strum(const_into_str)]
 pub enum RpcError {
@@ -85,7 +87,8 @@ pub struct UrlError;
 pub enum SendOutcome {
     /// The endpoint has the transaction, from this send or from an earlier one.
     Accepted,
-    /// Nonce too low: the chain's evidence decides what used it. Never a reason to allocate another nonce.
+    /// Nonce too low: the chain's evidence decides what used it. Never a reason to allocate another
+    /// nonce.
     NonceUsed,
     /// The endpoint refuses the transaction for now, with this message. It may still be included.
     Refused(String),
@@ -332,7 +335,8 @@ impl RpcEndpoint {
         let answer = async {
             match call.await {
                 Ok(bytes) => Ok(Some(bytes)),
-                // Only an error with revert data comes from the contract; any other comes from the endpoint.
+                // Only an error with revert data comes from the contract; any other comes from the
+                // endpoint.
                 Err(error)
                     if error
                         .as_error_resp()
@@ -347,7 +351,8 @@ impl RpcEndpoint {
         Ok(bytes.and_then(|bytes| C::abi_decode_returns(&bytes).ok()))
     }
 
-    /// Transaction counts of an account at a finalized block, at the latest block and including its pending transactions.
+    /// Transaction counts of an account at a finalized block, at the latest block and including its
+    /// pending transactions.
     pub async fn transaction_counts(
         &self,
         account: Address,
@@ -521,8 +526,8 @@ impl RpcEndpoint {
     /// Sends the stored bytes of a signed transaction.
     ///
     /// # Errors
-    /// Only if this replica is not the leader. Any answer of the endpoint is an outcome, since a transaction that was sent
-    /// may be included whatever the endpoint answered.
+    /// Only if this replica is not the leader. Any answer of the endpoint is an outcome, since a
+    /// transaction that was sent may be included whatever the endpoint answered.
     pub async fn send(&self, leading: &Leading, raw: &Bytes) -> Result<SendOutcome, NotLeading> {
         let answer = async {
             let sent = self.provider.send_raw_transaction(raw).await;
@@ -539,7 +544,8 @@ impl RpcEndpoint {
     }
 }
 
-/// Interprets the message of a refused send. Clients agree on neither error codes nor messages, so known phrases decide.
+/// Interprets the message of a refused send. Clients agree on neither error codes nor messages, so
+/// known phrases decide.
 fn read_refusal(message: String) -> SendOutcome {
     let lower = message.to_lowercase();
     let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
@@ -569,7 +575,8 @@ fn read_registration(log: &alloy::rpc::types::Log) -> Option<RegisteredEvent> {
     })
 }
 
-/// Every part of a URL that may be a credential: user, password, path and query, as a whole and each segment or value.
+/// Every part of a URL that may be a credential: user, password, path and query, as a whole and
+/// each segment or value.
 fn secrets(url: &reqwest::Url) -> Vec<String> {
     let pieces = url.path_segments().into_iter().flatten().map(str::to_owned);
     let values = url
@@ -590,7 +597,8 @@ fn secrets(url: &reqwest::Url) -> Vec<String> {
         .chain(values)
         .filter(|secret| secret.len() > 3)
         .collect();
-    // Longest first: replacing a shorter secret first could leave the rest of a longer one readable.
+    // Longest first: replacing a shorter secret first could leave the rest of a longer one
+    // readable.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
 }

@@ -1,7 +1,7 @@
 //! How many blocks one request for logs covers. Pure.
 //!
-//! Endpoints limit the blocks or logs of one request, each with its own limit and error message. So the step adapts: a
-//! refused request halves it, an answered one doubles it.
+//! Endpoints limit the blocks or logs of one request, each with its own limit and error message. So
+//! the step adapts: a refused request halves it, an answered one doubles it.
 
 /// Blocks of the first request.
 const INITIAL: u64 = 10_000;

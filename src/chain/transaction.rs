@@ -1,6 +1,7 @@
 //! Signs transactions, and checks signed bytes before each send. Pure.
 //!
-//! It is the only file that holds a private key. A key never appears in output: neither in `Debug` nor in an error.
+//! It is the only file that holds a private key. A key never appears in output: neither in `Debug`
+//! nor in an error.
 
 use std::fmt;
 use std::str::FromStr;

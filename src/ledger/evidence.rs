@@ -1,6 +1,8 @@
-//! Evidence for the protocol besides the stored objects: what a chain shows, and what is known of an account's history.
+//! Evidence for the protocol besides the stored objects: what a chain shows, and what is known of
+//! an account's history.
 //!
-//! It holds values and decides nothing: [`crate::reconcile::registry`] gathers them, [`super::protocol`] judges them.
+//! It holds values and decides nothing: [`crate::reconcile::registry`] gathers them,
+//! [`super::protocol`] judges them.
 
 use alloy::primitives::{Address, B256};
 
@@ -32,15 +34,17 @@ pub struct LedgerIdentity {
 }
 
 impl LedgerIdentity {
-    /// Whether a record shows that this account has signed for this chain. If so, a ledger must have existed.
+    /// Whether a record shows that this account has signed for this chain. If so, a ledger must
+    /// have existed.
     #[must_use]
     pub fn has_attempt(&self, record: &AgentRegistrationSpec) -> bool {
         record.is_of(self.chain_id, self.signer) && !record.attempts.is_empty()
     }
 }
 
-/// What all decisions about one ledger share: one version of it, and the chain as read *before* that version. If the chain
-/// were read later, it could show transactions that a newer version allocated, and they would look like someone else's.
+/// What all decisions about one ledger share: one version of it, and the chain as read *before*
+/// that version. If the chain were read later, it could show transactions that a newer version
+/// allocated, and they would look like someone else's.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerSnapshot<'a> {
     pub ledger: &'a SignerLedgerSpec,
@@ -72,7 +76,8 @@ pub struct FinalRegistration {
     pub sender: Address,
     /// Nonce of the transaction.
     pub nonce: Nonce,
-    /// Whether the transaction succeeded and the registry knows the agent at the last finalized block.
+    /// Whether the transaction succeeded and the registry knows the agent at the last finalized
+    /// block.
     pub confirmed: bool,
     /// Cost of the transaction, in wei.
     pub cost: u128,
@@ -117,7 +122,8 @@ pub struct Inclusion {
 /// An existing agent that a record asks to adopt by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdoptionTarget {
-    /// Number and hash of the finalized block at which the registry knows the agent; `None` if it does not.
+    /// Number and hash of the finalized block at which the registry knows the agent; `None` if it
+    /// does not.
     pub exists_at: Option<(u64, B256)>,
     /// URI of the agent on chain at that block.
     pub agent_uri: String,

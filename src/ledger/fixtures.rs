@@ -33,7 +33,8 @@ pub(crate) fn identity() -> LedgerIdentity {
     }
 }
 
-/// An active ledger that has allocated nonces 5 and 6 and records that those below 5 are final, as of block 50.
+/// An active ledger that has allocated nonces 5 and 6 and records that those below 5 are final, as
+/// of block 50.
 pub(crate) fn ledger() -> SignerLedgerSpec {
     SignerLedgerSpec {
         chain_id: 31337,

@@ -1,7 +1,8 @@
-//! Why a registry must not spend: evidence that this version reports and does not resolve by itself.
+//! Why a registry must not spend: evidence that this version reports and does not resolve by
+//! itself.
 //!
-//! Each message says what was found and what an operator can do. [`super::protocol`] decides when a freeze applies. The
-//! name of a variant is the reason of the condition that reports it.
+//! Each message says what was found and what an operator can do. [`super::protocol`] decides when a
+//! freeze applies. The name of a variant is the reason of the condition that reports it.
 
 use alloy::primitives::B256;
 
@@ -14,9 +15,10 @@ use crate::api::{Key, Nonce, QuarantineReason};
 pub enum Freeze {
     /// The ledger that was in use is missing.
     #[error(
-        "the SignerLedger {} was in use and is missing: transactions may be in flight that no record shows. \
-         Restore etcd from a backup that is not older than the ledger's last use (recreating the object is not enough); \
-         recovery without a backup needs spec.recovery.approvedFor and is not supported by this version",
+        "the SignerLedger {} was in use and is missing: transactions may be in flight that no \
+         record shows. Restore etcd from a backup that is not older than the ledger's last use \
+         (recreating the object is not enough); recovery without a backup needs \
+         spec.recovery.approvedFor and is not supported by this version",
         .uid.as_deref().unwrap_or("of this signer")
     )]
     LedgerLost {
@@ -25,8 +27,9 @@ pub enum Freeze {
     },
     /// The wallet was used before it had a ledger.
     #[error(
-        "the signer has already sent {count} transactions and has no SignerLedger: if nothing else uses this account, \
-         set spec.bootstrap.atNonce to {count}; otherwise give the registry a dedicated signer"
+        "the signer has already sent {count} transactions and has no SignerLedger: if nothing \
+         else uses this account, set spec.bootstrap.atNonce to {count}; otherwise give the \
+         registry a dedicated signer"
     )]
     WalletUsed { count: Nonce },
     /// The ledger is in quarantine for another reason than being new.
@@ -34,7 +37,8 @@ pub enum Freeze {
     Quarantined { reason: QuarantineReason },
     /// The ledger was written in another cluster.
     #[error(
-        "the ledger belongs to the cluster with uid {owner}: stop the operator there before this cluster may spend"
+        "the ledger belongs to the cluster with uid {owner}: stop the operator there before this \
+         cluster may spend"
     )]
     LedgerCloned {
         /// Uid of the other cluster.
@@ -42,7 +46,8 @@ pub enum Freeze {
     },
     /// The ledger belongs to another chain with the same id.
     #[error(
-        "the chain's first block is {seen} and the ledger was created for {recorded}: the endpoint serves another chain"
+        "the chain's first block is {seen} and the ledger was created for {recorded}: the \
+         endpoint serves another chain"
     )]
     OtherChain {
         /// First block that the endpoint shows.
@@ -52,7 +57,8 @@ pub enum Freeze {
     },
     /// This process has read a later state of the ledger.
     #[error(
-        "the ledger's next nonce is {next} and was {seen} before: the ledger was restored from a backup"
+        "the ledger's next nonce is {next} and was {seen} before: the ledger was restored from a \
+         backup"
     )]
     LedgerRolledBack {
         /// `next` of the ledger.
@@ -72,7 +78,8 @@ pub enum Freeze {
     },
     /// Another transaction used a nonce that was allocated to a registration.
     #[error(
-        "nonce {nonce} was allocated to agent {key} and another transaction used it: the signer's key is used elsewhere"
+        "nonce {nonce} was allocated to agent {key} and another transaction used it: the signer's \
+         key is used elsewhere"
     )]
     KeyUsedElsewhere { nonce: Nonce, key: Key },
     /// A registration was included and reverted.
@@ -93,8 +100,8 @@ pub enum Freeze {
     },
     /// The base fee has risen above the signed fee.
     #[error(
-        "the registration of agent {key} was signed for at most {} gwei per gas and the base fee is {} gwei: \
-         registration resumes when fees fall",
+        "the registration of agent {key} was signed for at most {} gwei per gas and the base fee \
+         is {} gwei: registration resumes when fees fall",
         format_gwei(*max_fee),
         format_gwei(*base_fee)
     )]
@@ -107,12 +114,14 @@ pub enum Freeze {
     },
     /// The record of an entry is missing.
     #[error(
-        "agent {key} has nonce {nonce} in flight and no AgentRegistration: restore the record or recreate its offer"
+        "agent {key} has nonce {nonce} in flight and no AgentRegistration: restore the record or \
+         recreate its offer"
     )]
     RecordMissing { key: Key, nonce: Nonce },
     /// The ledger holds an operation that this version never writes.
     #[error(
-        "nonce {nonce} is allocated to an operation that this version does not know: run the version that allocated it"
+        "nonce {nonce} is allocated to an operation that this version does not know: run the \
+         version that allocated it"
     )]
     UnknownOperation { nonce: Nonce },
 }

@@ -1,8 +1,10 @@
-//! The owner-log index: every final registration that one account made on one registry (rule R11). Pure.
+//! The owner-log index: every final registration that one account made on one registry (rule R11).
+//! Pure.
 //!
-//! It proves that a key is *not* registered, so no log may be missing. It is built from pages of logs, in order and without
-//! gaps, up to a finalized block. It counts as proven only if the number of agents that its logs account for equals the
-//! owner's `balanceOf` in the registry at that same block.
+//! It proves that a key is *not* registered, so no log may be missing. It is built from pages of
+//! logs, in order and without gaps, up to a finalized block. It counts as proven only if the number
+//! of agents that its logs account for equals the owner's `balanceOf` in the registry at that same
+//! block.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +27,17 @@ pub struct IndexGap {
 pub struct OwnerIndex {
     owner: Address,
     next_block: u64,
-    /// How many agents the owner holds by the logs so far; `None` once the logs contradict themselves.
+    /// How many agents the owner holds by the logs so far; `None` once the logs contradict
+    /// themselves.
     held: Option<U256>,
     by_key: BTreeMap<Key, Vec<RegisteredEvent>>,
     proven_to: Option<u64>,
 }
 
 impl OwnerIndex {
-    /// An index of an owner that registered nothing before `first_block`. `held` is how many agents the owner held by then:
-    /// an account that has never sent a transaction may still have received agents.
+    /// An index of an owner that registered nothing before `first_block`. `held` is how many agents
+    /// the owner held by then: an account that has never sent a transaction may still have received
+    /// agents.
     #[must_use]
     pub fn new(owner: Address, first_block: u64, held: U256) -> Self {
         Self {
@@ -77,7 +81,8 @@ impl OwnerIndex {
                     .push(registration.clone());
             }
         }
-        // An owner cannot transfer more agents than it received: if the logs say so, some are missing permanently.
+        // An owner cannot transfer more agents than it received: if the logs say so, some are
+        // missing permanently.
         self.held = self.held.and_then(|held| {
             (held + U256::from(page.received)).checked_sub(U256::from(page.given))
         });
@@ -86,8 +91,8 @@ impl OwnerIndex {
         Ok(())
     }
 
-    /// Compares the index with the owner's balance in the registry at the last block of the index, and returns whether they
-    /// agree. If not, logs are missing and the index proves nothing.
+    /// Compares the index with the owner's balance in the registry at the last block of the index,
+    /// and returns whether they agree. If not, logs are missing and the index proves nothing.
     pub fn verify_balance(&mut self, balance: U256) -> bool {
         let complete = self.held == Some(balance);
         self.proven_to = self.next_block.checked_sub(1).filter(|_| complete);

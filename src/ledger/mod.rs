@@ -1,4 +1,5 @@
-//! The ledger: allocates one nonce per registration, so that a registration is included at most once.
+//! The ledger: allocates one nonce per registration, so that a registration is included at most
+//! once.
 //!
 //! - [`protocol`] decides (pure): START HERE for why no agent is registered twice
 //! - [`freeze`] lists the evidence that stops spending until an operator acts
@@ -7,8 +8,9 @@
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs
 //! - [`sender`] signs for allocated nonces and sends stored transactions
 //!
-//! Safety rests on compare-and-swap, on durable writes, and on an account using each nonce once. It does not rest on
-//! leadership, clocks or an honest RPC endpoint. Leadership only decides which replica does the work.
+//! Safety rests on compare-and-swap, on durable writes, and on an account using each nonce once. It
+//! does not rest on leadership, clocks or an honest RPC endpoint. Leadership only decides which
+//! replica does the work.
 
 pub(crate) mod evidence;
 pub(crate) mod freeze;

@@ -1,8 +1,10 @@
-//! What a transaction may cost: spending limits, fees, and the budget that they are checked against. Pure.
+//! What a transaction may cost: spending limits, fees, and the budget that they are checked
+//! against. Pure.
 //!
-//! Every amount here is the worst case (gas limit times maximum fee); the cost that was paid is read from the receipt.
-//! The worst case is checked before a nonce is allocated, so the limits hold even if gas prices rise afterwards.
-//! Messages show gas prices in gwei and amounts in the native token, exact to the last wei.
+//! Every amount here is the worst case (gas limit times maximum fee); the cost that was paid is
+//! read from the receipt. The worst case is checked before a nonce is allocated, so the limits hold
+//! even if gas prices rise afterwards. Messages show gas prices in gwei and amounts in the native
+//! token, exact to the last wei.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +14,12 @@ use alloy::primitives::utils::{ParseUnits, Unit, parse_units};
 use crate::api::SpendingLimits;
 use crate::chain::{FeeMarket, Fees};
 
-/// A limit that is not a positive amount. Admission rejects it, so it was stored under another schema.
+/// A limit that is not a positive amount. Admission rejects it, so it was stored under another
+/// schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "limits.{field} is {value:?}, which is not a positive amount; set a decimal number such as \"0.005\""
+    "limits.{field} is {value:?}, which is not a positive amount; set a decimal number such as \
+     \"0.005\""
 )]
 pub struct UnreadableLimit {
     field: &'static str,
@@ -87,20 +91,23 @@ pub fn format_gwei(wei: u128) -> String {
     format_wei(wei, Unit::GWEI)
 }
 
-/// Formats without rounding: a rounded number could hide the difference between a price and its limit.
+/// Formats without rounding: a rounded number could hide the difference between a price and its
+/// limit.
 fn format_wei(wei: u128, unit: Unit) -> String {
     let text = ParseUnits::from(U256::from(wei)).format_units(unit);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Why a registration cannot be paid for now. The name of a variant is the reason of the condition that reports it.
+/// Why a registration cannot be paid for now. The name of a variant is the reason of the condition
+/// that reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
 #[strum(const_into_str)]
 pub enum Shortage {
     /// The gas price is above the limits.
     #[error(
         "gas price {} gwei exceeds the limit of {} gwei; \
-         registration resumes when fees fall or limits.maxFeePerGasGwei / limits.perRegistration is raised",
+         registration resumes when fees fall or limits.maxFeePerGasGwei / limits.perRegistration \
+         is raised",
         format_gwei(*market),
         format_gwei(*cap)
     )]
@@ -124,8 +131,9 @@ pub enum Shortage {
     },
     /// The daily limit is reached.
     #[error(
-        "{} of limits.perDay = {} is spent or reserved and the next registration may cost {} (native token); \
-         registration resumes as earlier spending becomes older than 24 hours or limits.perDay is raised",
+        "{} of limits.perDay = {} is spent or reserved and the next registration may cost {} \
+         (native token); registration resumes as earlier spending becomes older than 24 hours or \
+         limits.perDay is raised",
         format_native(*used),
         format_native(*limit),
         format_native(*needed)
@@ -140,9 +148,9 @@ pub enum Shortage {
     },
     /// The daily limit of the namespace is reached.
     #[error(
-        "this namespace has spent or reserved {} of limits.perNamespacePerDay = {} and its next registration may cost {} \
-         (native token); registration resumes as earlier spending becomes older than 24 hours or \
-         limits.perNamespacePerDay is raised",
+        "this namespace has spent or reserved {} of limits.perNamespacePerDay = {} and its next \
+         registration may cost {} (native token); registration resumes as earlier spending \
+         becomes older than 24 hours or limits.perNamespacePerDay is raised",
         format_native(*used),
         format_native(*limit),
         format_native(*needed)
@@ -171,10 +179,12 @@ impl Shortage {
     }
 }
 
-/// Chooses fees at which a transaction with this gas limit is included soon and stays within the limits.
+/// Chooses fees at which a transaction with this gas limit is included soon and stays within the
+/// limits.
 ///
-/// The maximum fee leaves room for the base fee to double, as far as the limits allow. A gas price within one block's rise
-/// of the cap (12.5 %, EIP-1559) counts as above it, since it may be above it when the transaction arrives.
+/// The maximum fee leaves room for the base fee to double, as far as the limits allow. A gas price
+/// within one block's rise of the cap (12.5 %, EIP-1559) counts as above it, since it may be above
+/// it when the transaction arrives.
 ///
 /// # Errors
 /// [`Shortage::FeeAboveLimit`].
@@ -197,7 +207,8 @@ pub fn choose_fees(market: FeeMarket, limits: &Limits, gas: u64) -> Result<Fees,
     })
 }
 
-/// What may be spent. Each reservation reduces it, so that one batch cannot spend the same balance twice.
+/// What may be spent. Each reservation reduces it, so that one batch cannot spend the same balance
+/// twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
     /// Balance of the signer without what its unmined transactions may cost.
@@ -498,8 +509,8 @@ mod tests {
                     market: 12 * GWEI + GWEI / 2,
                     cap: 10 * GWEI,
                 },
-                "gas price 12.5 gwei exceeds the limit of 10 gwei; registration resumes when fees fall \
-                 or limits.maxFeePerGasGwei / limits.perRegistration is raised",
+                "gas price 12.5 gwei exceeds the limit of 10 gwei; registration resumes when fees \
+                 fall or limits.maxFeePerGasGwei / limits.perRegistration is raised",
             ),
             (
                 Shortage::InsufficientFunds {
@@ -515,8 +526,8 @@ mod tests {
                     needed,
                 },
                 "0.5 of limits.perDay = 1 is spent or reserved and the next registration may cost \
-                 0.500000000000000001 (native token); registration resumes as earlier spending becomes \
-                 older than 24 hours or limits.perDay is raised",
+                 0.500000000000000001 (native token); registration resumes as earlier spending \
+                 becomes older than 24 hours or limits.perDay is raised",
             ),
             (
                 Shortage::NamespaceLimitReached {
@@ -524,9 +535,10 @@ mod tests {
                     limit,
                     needed,
                 },
-                "this namespace has spent or reserved 0.5 of limits.perNamespacePerDay = 1 and its next \
-                 registration may cost 0.500000000000000001 (native token); registration resumes as earlier \
-                 spending becomes older than 24 hours or limits.perNamespacePerDay is raised",
+                "this namespace has spent or reserved 0.5 of limits.perNamespacePerDay = 1 and \
+                 its next registration may cost 0.500000000000000001 (native token); registration \
+                 resumes as earlier spending becomes older than 24 hours or \
+                 limits.perNamespacePerDay is raised",
             ),
         ] {
             assert!(shortage.reason().chars().all(char::is_alphabetic));

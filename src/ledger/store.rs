@@ -1,8 +1,9 @@
 //! Ledgers and records in the API server: read at quorum, written by compare-and-swap.
 //!
-//! It owns the order of reads that the protocol's proof rests on (rule R1): a record counts only if it was read *after* the
-//! ledger, so records are read with a [`ReadLedger`]. It decides nothing and retries nothing: a conflict means that all
-//! reads are out of date, and the next reconcile starts with a new one.
+//! It owns the order of reads that the protocol's proof rests on (rule R1): a record counts only if
+//! it was read *after* the ledger, so records are read with a [`ReadLedger`]. It decides nothing
+//! and retries nothing: a conflict means that all reads are out of date, and the next reconcile
+//! starts with a new one.
 
 use alloy::primitives::Address;
 use kube::api::ObjectMeta;
@@ -14,7 +15,8 @@ use crate::api::{
 use crate::cluster::{Error, Reader, Writer};
 use crate::leader::Leading;
 
-/// A ledger as the API server stores it: returned by a quorum read or by a successful write of this process.
+/// A ledger as the API server stores it: returned by a quorum read or by a successful write of this
+/// process.
 #[derive(Clone, Debug)]
 pub struct ReadLedger {
     ledger: SignerLedger,
@@ -63,7 +65,8 @@ impl ReadLedger {
     }
 }
 
-/// Proof that a nonce is allocated to the registration of a key: the entry was read back from the API server.
+/// Proof that a nonce is allocated to the registration of a key: the entry was read back from the
+/// API server.
 ///
 /// Nothing is signed without one (rule R2), and only a [`ReadLedger`] can create one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +135,8 @@ impl Store {
         self.reader.record(&key.record_name()).await
     }
 
-    /// Reads all records, after the ledger. `None` means that the ledger was read and does not exist.
+    /// Reads all records, after the ledger. `None` means that the ledger was read and does not
+    /// exist.
     pub async fn records_after(
         &self,
         _ledger: Option<&ReadLedger>,
@@ -160,8 +164,8 @@ impl Store {
         Ok(ReadLedger { ledger })
     }
 
-    /// Replaces a ledger, conditional on the version that was read. Consumes that version: whether the write succeeds or
-    /// fails, it is out of date.
+    /// Replaces a ledger, conditional on the version that was read. Consumes that version: whether
+    /// the write succeeds or fails, it is out of date.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the ledger was modified since it was read.

@@ -1,7 +1,8 @@
-//! Compiles `solidity/` with the npm packages that `package-lock.json` pins, into `$OUT_DIR/artifacts`.
+//! Compiles `solidity/` with the npm packages that `package-lock.json` pins, into
+//! `$OUT_DIR/artifacts`.
 //!
-//! It installs, then compiles, and explains what is missing if it can do neither. It must not write outside `OUT_DIR`.
-//! `compile.mjs` compiles the contracts, `src/artifact.rs` reads the output.
+//! It installs, then compiles, and explains what is missing if it can do neither. It must not write
+//! outside `OUT_DIR`. `compile.mjs` compiles the contracts, `src/artifact.rs` reads the output.
 
 use std::{
     env, fs,

@@ -1,18 +1,26 @@
-//! The exactly-once protocol: decides the next step from the stored objects and the chain's evidence. Pure.
+//! The exactly-once protocol: decides the next step from the stored objects and the chain's
+//! evidence. Pure.
 //!
-//! It owns every decision that could register an agent twice and must not know a client, a clock or a task.
-//! [`super::store`] reads and writes the objects, [`crate::reconcile::registry`] carries out the steps.
+//! It owns every decision that could register an agent twice and must not know a client, a clock or
+//! a task. [`super::store`] reads and writes the objects, [`crate::reconcile::registry`] carries
+//! out the steps.
 //!
-//! Why at most one registration of a key is ever included (each line holds for any leader and any clock):
-//! 1. Every write that allocates increases `next`, and writes are compare-and-swap: a nonce is allocated to one key only.
-//! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the ledger, has no result.
-//! 3. An entry is removed only after the record has a result ([`EntryStep::RecordResult`] precedes [`EntryStep::Prune`]).
-//! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce once.
-//! 5. A key gets a nonce only after the chain's final logs are proven not to contain it: deleting a record or a ledger
-//!    cannot cause a second registration.
+//! Why at most one registration of a key is ever included (each line holds for any leader and any
+//! clock):
+//! 1. Every write that allocates increases `next`, and writes are compare-and-swap: a nonce is
+//!    allocated to one key only.
+//! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the
+//!    ledger, has no result.
+//! 3. An entry is removed only after the record has a result ([`EntryStep::RecordResult`] precedes
+//!    [`EntryStep::Prune`]).
+//! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce
+//!    once.
+//! 5. A key gets a nonce only after the chain's final logs are proven not to contain it: deleting a
+//!    record or a ledger cannot cause a second registration.
 //!
-//! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates, signs and sends nothing until
-//! the evidence changes. A freeze is derived again at each reconcile and never stored.
+//! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates,
+//! signs and sends nothing until the evidence changes. A freeze is derived again at each reconcile
+//! and never stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,8 +39,8 @@ use crate::api::{
 };
 use crate::chain::TransactionCounts;
 
-/// Maximum number of allocated nonces that are not final. A constant of the protocol: recovery of a lost ledger consumes as
-/// many nonces as any ledger can have had in flight.
+/// Maximum number of allocated nonces that are not final. A constant of the protocol: recovery of a
+/// lost ledger consumes as many nonces as any ledger can have had in flight.
 pub const MAX_UNFINAL: u64 = 256;
 /// Number of attempts of one record that keep their signed bytes.
 const RAW_ATTEMPTS_KEPT: usize = 8;
@@ -54,8 +62,9 @@ pub enum LedgerStep {
 
 /// Decides the next step of a ledger as a whole.
 ///
-/// A ledger is created in quarantine, then its uid is written to the marker, and only evidence read after that can activate
-/// it. So nothing is ever signed under a ledger that could disappear without a trace.
+/// A ledger is created in quarantine, then its uid is written to the marker, and only evidence read
+/// after that can activate it. So nothing is ever signed under a ledger that could disappear
+/// without a trace.
 ///
 /// # Errors
 /// Why nothing may be spent.
@@ -196,7 +205,8 @@ pub enum EntryStep {
     Wait,
 }
 
-/// Decides the next step of the entry at a nonce. `record` is the record of its key, read after the ledger.
+/// Decides the next step of the entry at a nonce. `record` is the record of its key, read after the
+/// ledger.
 ///
 /// # Errors
 /// Why nothing may be spent.
@@ -378,13 +388,14 @@ pub enum AdoptionRefused {
     AgentNotFound,
     /// Another record has the agent.
     #[error(
-        "the agent already belongs to another identity (record r-{by}): set registration.agentId to an agent of this offer"
+        "the agent already belongs to another identity (record r-{by}): set registration.agentId \
+         to an agent of this offer"
     )]
     AgentTaken { by: Key },
 }
 
-/// Decides the next step of a record that has neither a result nor an entry. `ledger` is `None` if the registry has no signer
-/// and only watches.
+/// Decides the next step of a record that has neither a result nor an entry. `ledger` is `None` if
+/// the registry has no signer and only watches.
 #[must_use]
 pub fn pending_step(
     ledger: Option<&SignerLedgerSpec>,
@@ -434,8 +445,8 @@ pub fn pending_step(
     }
 }
 
-/// Rule R11: whether the chain's final logs are proven to contain no registration of the key, up to the ledger's last
-/// finalized block.
+/// Rule R11: whether the chain's final logs are proven to contain no registration of the key, up to
+/// the ledger's last finalized block.
 fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> bool {
     let reaches = index
         .proven_to()
@@ -494,9 +505,11 @@ pub struct Allocation {
     pub shortages: Vec<(Key, Shortage)>,
 }
 
-/// Rule R1: allocates nonces to as many requests as window, capacity and budget allow, in one write.
+/// Rule R1: allocates nonces to as many requests as window, capacity and budget allow, in one
+/// write.
 ///
-/// Records must have been read after this version of the ledger, and the write must be conditional on this version.
+/// Records must have been read after this version of the ledger, and the write must be conditional
+/// on this version.
 #[must_use]
 pub fn allocate(
     snapshot: LedgerSnapshot<'_>,
@@ -552,10 +565,10 @@ pub fn allocate(
     allocation
 }
 
-/// The tombstone of an agent that no offer uses any more. `None` if the record is one already, or if its registration is in
-/// flight, which is finished first. If the record has no result, a write of [`advance_history`] must follow: it makes an
-/// allocation fail that read the record before. A reverted registration keeps its phase, or reviving its agent would
-/// register it again.
+/// The tombstone of an agent that no offer uses any more. `None` if the record is one already, or
+/// if its registration is in flight, which is finished first. If the record has no result, a write
+/// of [`advance_history`] must follow: it makes an allocation fail that read the record before. A
+/// reverted registration keeps its phase, or reviving its agent would register it again.
 #[must_use]
 pub fn retired(
     ledger: Option<&SignerLedgerSpec>,
@@ -589,8 +602,8 @@ pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
     }
 }
 
-/// Rule R5, second half: the ledger without the entries of finished registrations, with their finality recorded. `blocks` are
-/// the blocks of their transactions.
+/// Rule R5, second half: the ledger without the entries of finished registrations, with their
+/// finality recorded. `blocks` are the blocks of their transactions.
 #[must_use]
 pub fn without_entries(
     ledger: &SignerLedgerSpec,
@@ -609,7 +622,8 @@ pub fn without_entries(
     advance_history(after)
 }
 
-/// The ledger with only its history hash changed: writing it makes every concurrent allocation fail.
+/// The ledger with only its history hash changed: writing it makes every concurrent allocation
+/// fail.
 #[must_use]
 pub fn advance_history(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
     let content = serde_json::to_vec(&ledger).unwrap_or_default();
@@ -619,8 +633,8 @@ pub fn advance_history(ledger: SignerLedgerSpec) -> SignerLedgerSpec {
     }
 }
 
-/// Rule R3, first half: the record with one more attempt, to be stored before it is sent. `proven_to` is the last block up to
-/// which the key was proven absent.
+/// Rule R3, first half: the record with one more attempt, to be stored before it is sent.
+/// `proven_to` is the last block up to which the key was proven absent.
 #[must_use]
 pub fn with_attempt(
     record: &AgentRegistrationSpec,
@@ -648,8 +662,9 @@ pub fn with_attempt(
     after
 }
 
-/// Reservations for the entries of a ledger: the worst-case cost of each registration in flight, and the namespace that pays.
-/// An entry without a signed transaction reserves the maximum cost of one registration.
+/// Reservations for the entries of a ledger: the worst-case cost of each registration in flight,
+/// and the namespace that pays. An entry without a signed transaction reserves the maximum cost of
+/// one registration.
 #[must_use]
 pub fn reservations(
     ledger: &SignerLedgerSpec,

@@ -1,4 +1,5 @@
-//! Every transition of the protocol's state machine, and every way in which evidence can be incomplete.
+//! Every transition of the protocol's state machine, and every way in which evidence can be
+//! incomplete.
 
 use super::*;
 use crate::chain::LogPage;

@@ -1,8 +1,9 @@
-//! Takes an entry to the chain: signs for a bound nonce, and sends what the record stores (rules R2, R3 and R7).
+//! Takes an entry to the chain: signs for a bound nonce, and sends what the record stores (rules
+//! R2, R3 and R7).
 //!
-//! Nothing is signed without a [`BoundNonce`], and stored bytes are sent only if they match the record and the ledger,
-//! whichever replica stored them. Sending again is always safe, so the outcome of a send decides nothing: evidence does, in
-//! [`super::protocol`].
+//! Nothing is signed without a [`BoundNonce`], and stored bytes are sent only if they match the
+//! record and the ledger, whichever replica stored them. Sending again is always safe, so the
+//! outcome of a send decides nothing: evidence does, in [`super::protocol`].
 
 use alloy::primitives::{B256, keccak256};
 

@@ -1,7 +1,7 @@
 //! Bindings of the registry, its proxy and the first implementation behind it.
 //!
-//! Written by hand from the deployed registry, not generated from the test double: a test compares them with the
-//! compiler's ABI. `solidity/IdentityRegistry.sol` documents each function.
+//! Written by hand from the deployed registry, not generated from the test double: a test compares
+//! them with the compiler's ABI. `solidity/IdentityRegistry.sol` documents each function.
 
 use alloy::sol;
 

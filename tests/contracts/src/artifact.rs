@@ -1,7 +1,7 @@
 //! Compiler output of each contract.
 //!
-//! `build.rs` writes it, this module only reads it. The bindings in [`crate::abi`] are written by hand, so that a test can
-//! compare the two.
+//! `build.rs` writes it, this module only reads it. The bindings in [`crate::abi`] are written by
+//! hand, so that a test can compare the two.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Deploys a registry as the real one was deployed: first the proxy, then an upgrade to the registry.
+//! Deploys a registry as the real one was deployed: first the proxy, then an upgrade to the
+//! registry.
 
 use std::time::Duration;
 
@@ -22,14 +23,14 @@ use crate::{
 /// Time limit for the inclusion of a transaction.
 const INCLUSION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Gas limit that suffices for the largest of the four transactions. They cannot be estimated: each depends on an earlier
-/// one that is not in a block yet.
+/// Gas limit that suffices for the largest of the four transactions. They cannot be estimated: each
+/// depends on an earlier one that is not in a block yet.
 const GAS_LIMIT: u64 = 5_000_000;
 
 /// Deploys a registry owned by `deployer` and returns the address of its proxy.
 ///
-/// Sends all transactions at once, so that deployment takes one block instead of four. After a failure, the transactions
-/// that were sent stay on the chain.
+/// Sends all transactions at once, so that deployment takes one block instead of four. After a
+/// failure, the transactions that were sent stay on the chain.
 pub async fn deploy(provider: &impl Provider, deployer: &PrivateKeySigner) -> Result<Address> {
     let owner = deployer.address();
     let first = provider.get_transaction_count(owner).await?;

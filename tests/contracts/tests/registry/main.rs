@@ -1,5 +1,5 @@
-//! Checks that the double matches the deployed ERC-8004 Identity Registry, version 2.0.0: its ABI against pinned values,
-//! and its behavior on a chain.
+//! Checks that the double matches the deployed ERC-8004 Identity Registry, version 2.0.0: its ABI
+//! against pinned values, and its behavior on a chain.
 //!
 //! Each module covers one part of the contract; `chain` is their fixture.
 

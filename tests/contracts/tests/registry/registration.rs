@@ -1,4 +1,5 @@
-//! Registration: which accounts may register, what is stored, and which events are emitted in which order.
+//! Registration: which accounts may register, what is stored, and which events are emitted in which
+//! order.
 
 use alloy::primitives::{Address, Bytes, FixedBytes, U256, fixed_bytes};
 use alloy::sol_types::SolCall;

@@ -1,4 +1,5 @@
-//! An agent's wallet: it consents by a signature for this agent and this owner, valid for a few minutes.
+//! An agent's wallet: it consents by a signature for this agent and this owner, valid for a few
+//! minutes.
 
 use alloy::{
     primitives::{Address, Bytes, U256, address, bytes},
