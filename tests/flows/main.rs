@@ -4,7 +4,7 @@
 //! - [`stage`] makes the cluster as if nothing had ever been installed, and is where a flow begins
 //! - [`chain`] is an EVM node of the flow's own, with an identity registry on it
 //! - [`release`] is the operator, as `helm install` puts it there
-//! - [`campaign`] does without its Pods: candidates are bare processes there, and faults are injected into them
+//! - [`faults`] does without its Pods: candidates are bare processes there, and faults are injected into them
 //! - [`objects`] makes offers and registries; [`tally`] counts what came of it
 //!
 //! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which `make test` does.
@@ -22,11 +22,11 @@ mod stage;
 mod tally;
 
 mod admission;
-mod campaign;
 mod contention;
 mod documents;
 mod election;
 mod failover;
+mod faults;
 mod install;
 mod once;
 mod outage;

@@ -5,7 +5,7 @@
 //! - [`history`] reads these values off an audit log and off what a chain was sent (pure)
 //! - [`recorder`] stands before the chain and notes who sends what
 //!
-//! The faults themselves are flows: `tests/flows/campaign`.
+//! The faults themselves are flows: `tests/flows/faults`.
 
 pub mod history;
 pub mod recorder;

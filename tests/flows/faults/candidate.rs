@@ -1,6 +1,6 @@
-//! One candidate of a campaign: a process of the operator outside the cluster, with a user and a wire of its own.
+//! One candidate of a campaign: a process of the operator outside the cluster, with a user and a address of its own.
 //!
-//! The user tells it from all others in the audit log, whatever name it goes by in the election. The wire is an address of the
+//! The user tells it from all others in the audit log, whatever name it goes by in the election. The address is an address of the
 //! API server that nobody else uses, so that it can be cut off alone.
 
 use std::fs::File;
@@ -35,14 +35,14 @@ pub struct Timings {
 }
 
 /// The shortest lease that there is room for.
-pub const SHORT: Timings = Timings {
+pub const SHORT_LEASE: Timings = Timings {
     duration: Duration::from_secs(3),
     deadline: Duration::from_millis(1500),
     period: Duration::from_millis(500),
 };
 
 /// A lease that outlives an outage of ten seconds without a new process: one gives up after twice its duration.
-pub const LONGER: Timings = Timings {
+pub const LONGER_LEASE: Timings = Timings {
     duration: Duration::from_secs(6),
     deadline: Duration::from_secs(4),
     period: Duration::from_secs(1),
@@ -50,34 +50,34 @@ pub const LONGER: Timings = Timings {
 
 /// What is special about a candidate.
 #[derive(Clone, Debug, Default)]
-pub struct Guise {
+pub struct CandidateOptions {
     /// Its name in the election; its user's when not given.
     pub identity: Option<String>,
     /// The clock that it looks at; the real one when not given.
-    pub clock: Option<Clock>,
+    pub clock: Option<FakeClock>,
     /// Whether there is a Pod of its name and uid.
     pub pod: bool,
 }
 
 /// A clock that a test sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
+pub enum FakeClock {
     /// Time of day can be stepped; time that passes is the real one, as on a machine whose clock is set.
-    Steps,
+    Stepped,
     /// All time goes faster or slower by a twentieth: every second one is fast, the others are slow.
-    Drifts,
+    Drifting,
 }
 
 /// Where candidates come from.
-pub struct Nursery {
+pub struct CandidateFactory {
     cluster: Cluster,
     namespace: String,
     timings: Timings,
     authority: Value,
-    born: AtomicU32,
+    next_id: AtomicU32,
 }
 
-impl Nursery {
+impl CandidateFactory {
     pub fn new(cluster: &Cluster, namespace: &str, timings: Timings) -> Result<Self> {
         let kubeconfig: Value = serde_json::from_slice(&std::fs::read(cluster.kubeconfig())?)?;
         let authority = kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"].clone();
@@ -86,7 +86,7 @@ impl Nursery {
             namespace: namespace.into(),
             timings,
             authority,
-            born: AtomicU32::new(0),
+            next_id: AtomicU32::new(0),
         })
     }
 
@@ -96,18 +96,18 @@ impl Nursery {
     }
 
     /// Starts a candidate. The API server has to answer.
-    pub async fn start(&self, guise: Guise) -> Result<Contender> {
-        let number = self.born.fetch_add(1, Ordering::Relaxed);
+    pub async fn start(&self, options: CandidateOptions) -> Result<Candidate> {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         let name = format!("{USER}{number}");
         let [high, low] = u16::try_from(number + 1)?.to_be_bytes();
-        let wire = Ipv4Addr::new(127, 1, high, low);
+        let address = Ipv4Addr::new(127, 1, high, low);
         let token = self.token(&name).await?;
         let directory = self.cluster.scratch(&format!("campaign/{name}"))?;
         let kubeconfig = directory.join("kubeconfig");
-        std::fs::write(&kubeconfig, self.kubeconfig(wire, &token).to_string())?;
+        std::fs::write(&kubeconfig, self.kubeconfig(address, &token).to_string())?;
 
-        let identity = guise.identity.unwrap_or_else(|| name.clone());
-        let pod_uid = match guise.pod {
+        let identity = options.identity.unwrap_or_else(|| name.clone());
+        let pod_uid = match options.pod {
             true => self.pod(&identity).await?,
             false => format!("00000000-0000-4000-8000-{number:012}"),
         };
@@ -123,18 +123,18 @@ impl Nursery {
             .env("POD_NAME", &identity)
             .env("POD_UID", &pod_uid)
             .env("POD_NAMESPACE", &self.namespace);
-        let dial = directory.join("clock");
-        match guise.clock {
-            Some(Clock::Steps) => {
-                std::fs::write(&dial, "+0")?;
+        let clock_file = directory.join("clock");
+        match options.clock {
+            Some(FakeClock::Stepped) => {
+                std::fs::write(&clock_file, "+0")?;
                 command
                     .env("LD_PRELOAD", FAKE_TIME)
                     .env("DONT_FAKE_MONOTONIC", "1");
                 command
-                    .env("FAKETIME_TIMESTAMP_FILE", &dial)
+                    .env("FAKETIME_TIMESTAMP_FILE", &clock_file)
                     .env("FAKETIME_CACHE_DURATION", "1");
             }
-            Some(Clock::Drifts) => {
+            Some(FakeClock::Drifting) => {
                 let rate = if number.is_multiple_of(2) {
                     "+0 x1.05"
                 } else {
@@ -153,14 +153,14 @@ impl Nursery {
         let child = command.spawn().context("setpriv does not run")?;
         let process = Process::started(&name, child.id().context("it has ended at once")?)?;
         let user = format!("system:serviceaccount:{}:{name}", self.namespace);
-        Ok(Contender {
+        Ok(Candidate {
             user,
             identity,
-            wire,
+            address,
             process,
             child,
             log,
-            dial,
+            clock_file,
         })
     }
 
@@ -213,8 +213,8 @@ impl Nursery {
         Ok(answer.status.context("no token")?.token)
     }
 
-    fn kubeconfig(&self, wire: Ipv4Addr, token: &str) -> Value {
-        let server = format!("https://{wire}:6443");
+    fn kubeconfig(&self, address: Ipv4Addr, token: &str) -> Value {
+        let server = format!("https://{address}:6443");
         json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -237,21 +237,21 @@ fn binary() -> PathBuf {
 }
 
 /// A candidate that was started.
-pub struct Contender {
+pub struct Candidate {
     /// The API server's name of it.
     pub user: String,
     /// Its name in the election.
     pub identity: String,
     /// The address at which only it reaches the API server.
-    pub wire: Ipv4Addr,
+    pub address: Ipv4Addr,
     /// Its process.
     pub process: Process,
     child: Child,
     log: PathBuf,
-    dial: PathBuf,
+    clock_file: PathBuf,
 }
 
-impl Contender {
+impl Candidate {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
@@ -271,8 +271,8 @@ impl Contender {
     /// clock anew within a second.
     pub fn step_clock(&self, seconds: i64) {
         let to = format!("{seconds:+}");
-        let partial = self.dial.with_extension("partial");
+        let partial = self.clock_file.with_extension("partial");
         std::fs::write(&partial, to).expect("the clock is written");
-        std::fs::rename(partial, &self.dial).expect("the clock is set");
+        std::fs::rename(partial, &self.clock_file).expect("the clock is set");
     }
 }

@@ -6,8 +6,8 @@ use election::campaign::verdict::Verdict;
 use jiff::Timestamp;
 
 /// Prints the line of a fault, and leaves it where the lines are put together.
-pub fn write(fault: &str, injected: &[Timestamp], verdict: &Verdict) {
-    let line = line(fault, injected, verdict);
+pub fn write(fault: &str, faults: &[Timestamp], verdict: &Verdict) {
+    let line = line(fault, faults, verdict);
     println!("{line}");
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/campaign");
     std::fs::create_dir_all(&directory).expect("a directory");
@@ -18,8 +18,8 @@ pub fn write(fault: &str, injected: &[Timestamp], verdict: &Verdict) {
     .expect("a file");
 }
 
-fn line(fault: &str, injected: &[Timestamp], verdict: &Verdict) -> String {
-    let mut gaps = gaps(injected, verdict);
+fn line(fault: &str, faults: &[Timestamp], verdict: &Verdict) -> String {
+    let mut gaps = gaps(faults, verdict);
     gaps.sort_by(f64::total_cmp);
     let gap = |at: usize| {
         gaps.get(at)
@@ -30,7 +30,7 @@ fn line(fault: &str, injected: &[Timestamp], verdict: &Verdict) -> String {
         gap(gaps.len() / 2),
         gap(gaps.len().saturating_sub(1)),
     );
-    let (times, takeovers) = (injected.len(), verdict.takeovers());
+    let (times, takeovers) = (faults.len(), verdict.takeovers());
     let (late, overlaps) = (verdict.late.len(), verdict.overlaps.len());
     format!(
         "{fault:<42} {times:>6} {takeovers:>9} {late:>5} {overlaps:>8} {min:>7} {median:>7} {max:>7}"
@@ -38,8 +38,8 @@ fn line(fault: &str, injected: &[Timestamp], verdict: &Verdict) -> String {
 }
 
 /// For each fault that another candidate took over after, how long that took, in seconds.
-fn gaps(injected: &[Timestamp], verdict: &Verdict) -> Vec<f64> {
-    let ends = injected.iter().skip(1).copied().chain([Timestamp::MAX]);
+fn gaps(faults: &[Timestamp], verdict: &Verdict) -> Vec<f64> {
+    let ends = faults.iter().skip(1).copied().chain([Timestamp::MAX]);
     let gap = |(begin, end): (&Timestamp, Timestamp)| {
         let leader = verdict
             .terms
@@ -53,5 +53,5 @@ fn gaps(injected: &[Timestamp], verdict: &Verdict) -> Vec<f64> {
         (next.began < end)
             .then(|| (next.began.as_microsecond() - begin.as_microsecond()) as f64 / 1e6)
     };
-    injected.iter().zip(ends).filter_map(gap).collect()
+    faults.iter().zip(ends).filter_map(gap).collect()
 }

@@ -21,10 +21,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use testbed::{AnvilConfig, Audit};
 
-use super::contender::{Guise, LEASE, Nursery, Timings};
+use super::candidate::{CandidateFactory, CandidateOptions, LEASE, Timings};
 use super::group::Group;
+use super::load::{SHOP, burst, stream};
 use super::table;
-use super::work::{SHOP, burst, stream};
 use crate::chain::Chain;
 use crate::objects::{create, delete, registry};
 use crate::release::Release;
@@ -37,55 +37,61 @@ const SETTLED: Duration = Duration::from_secs(240);
 
 /// The rights of candidates at Leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
+pub enum LeaseRights {
     /// As the chart gives them.
-    All,
+    Full,
     /// They may not list and watch, as with the rights of a client-go controller.
-    Blind,
+    NoWatch,
 }
 
 /// A campaign under way.
-pub struct Ground {
+pub struct Campaign {
     fault: String,
     pub stage: Stage,
     pub chain: Chain,
     pub group: Group,
-    pub chance: StdRng,
+    pub rng: StdRng,
     /// Whether the fault holds up requests that have left, and not only the leader.
     pub allowance: Allowance,
     release: Release,
     recorder: Arc<Recorder>,
-    told: Mutex<(Audit, History)>,
-    injected: Mutex<Vec<Timestamp>>,
+    evidence: Mutex<(Audit, History)>,
+    faults: Mutex<Vec<Timestamp>>,
 }
 
-impl Ground {
+impl Campaign {
     /// Runs a campaign with a group that is kept at three members, and judges it.
-    pub fn campaign(fault: &str, timings: Timings, body: impl AsyncFnOnce(&mut Ground) + Send) {
-        Self::campaign_of(fault, timings, Rights::All, Some(Guise::default()), body);
+    pub fn run(fault: &str, timings: Timings, body: impl AsyncFnOnce(&mut Campaign) + Send) {
+        Self::run_with(
+            fault,
+            timings,
+            LeaseRights::Full,
+            Some(CandidateOptions::default()),
+            body,
+        );
     }
 
-    /// Runs a campaign with a group of certain rights, kept at three members of a guise or left empty, and judges it.
-    pub fn campaign_of(
+    /// Runs a campaign with a group of certain rights, kept at three members of a options or left empty, and judges it.
+    pub fn run_with(
         fault: &str,
         timings: Timings,
-        rights: Rights,
-        guise: Option<Guise>,
-        body: impl AsyncFnOnce(&mut Ground) + Send,
+        rights: LeaseRights,
+        options: Option<CandidateOptions>,
+        body: impl AsyncFnOnce(&mut Campaign) + Send,
     ) {
         Stage::play(async |stage| {
-            let mut ground = Self::prepare(fault, stage, timings, rights).await;
-            if let Some(guise) = guise {
-                ground.group.keep(3, guise);
+            let mut campaign = Self::prepare(fault, stage, timings, rights).await;
+            if let Some(options) = options {
+                campaign.group.keep(3, options);
             }
-            let working = tokio::spawn(stream(ground.stage.objects.clone(), seed()));
-            body(&mut ground).await;
+            let working = tokio::spawn(stream(campaign.stage.objects.clone(), seed()));
+            body(&mut campaign).await;
             working.abort();
-            ground.settle().await;
+            campaign.finish().await;
         });
     }
 
-    async fn prepare(fault: &str, stage: Stage, timings: Timings, rights: Rights) -> Self {
+    async fn prepare(fault: &str, stage: Stage, timings: Timings, rights: LeaseRights) -> Self {
         let config = AnvilConfig {
             block_time: Some(Duration::from_secs(1)),
             ..AnvilConfig::default()
@@ -109,14 +115,14 @@ impl Ground {
         stage.objects.create_registry(manifest).await;
         stage.objects.shop(SHOP, &[]).await;
         bind(&stage, &release, rights).await;
-        let nursery =
-            Nursery::new(&stage.cluster, release.namespace(), timings).expect("a nursery");
-        let told = Mutex::new((
+        let factory =
+            CandidateFactory::new(&stage.cluster, release.namespace(), timings).expect("a factory");
+        let evidence = Mutex::new((
             stage.cluster.audit().expect("an audit log"),
-            History::of(&nursery.users(), LEASE),
+            History::of(&factory.users(), LEASE),
         ));
-        let group = Group::new(nursery, Arc::clone(&recorder));
-        let chance = StdRng::seed_from_u64(seed());
+        let group = Group::new(factory, Arc::clone(&recorder));
+        let rng = StdRng::seed_from_u64(seed());
         let fault = fault.to_owned();
         let allowance = Allowance::OneEach;
         Self {
@@ -124,12 +130,12 @@ impl Ground {
             stage,
             chain,
             group,
-            chance,
+            rng,
             allowance,
             release,
             recorder,
-            told,
-            injected: Mutex::default(),
+            evidence,
+            faults: Mutex::default(),
         }
     }
 
@@ -142,28 +148,28 @@ impl Ground {
     }
 
     /// Notes that a fault is injected at this moment.
-    pub fn inject(&self) -> Timestamp {
+    pub fn record_fault(&self) -> Timestamp {
         let at = Timestamp::now();
-        self.injected.lock().unwrap().push(at);
+        self.faults.lock().unwrap().push(at);
         at
     }
 
     /// The member whose write holds the Lease, if it has not ended.
-    pub fn leader_now(&self) -> Option<String> {
+    pub fn current_leader(&self) -> Option<String> {
         let leader = self.history(|history| history.leader().map(|turn| turn.writer.clone()))?;
         self.group.present().contains(&leader).then_some(leader)
     }
 
     /// Waits until a member leads.
-    pub async fn leader(&self) -> String {
+    pub async fn wait_for_leader(&self) -> String {
         eventually("a candidate leads", LIMIT, async || {
-            self.leader_now().ok_or("nobody")
+            self.current_leader().ok_or("nobody")
         })
         .await
     }
 
     /// Waits until the Lease has been held, or held on to, since then, and answers with whoever did last.
-    pub async fn leader_since(&self, since: Timestamp) -> String {
+    pub async fn wait_for_leader_since(&self, since: Timestamp) -> String {
         eventually("the lease is held", LIMIT, async || {
             let leader =
                 self.history(|history| history.leader().filter(|turn| turn.at >= since).cloned());
@@ -176,7 +182,7 @@ impl Ground {
     }
 
     /// Waits until a member other than this one leads, and answers with it and with when it took the Lease over.
-    pub async fn successor(&self, of: &str, since: Timestamp) -> (String, Timestamp) {
+    pub async fn wait_for_successor(&self, of: &str, since: Timestamp) -> (String, Timestamp) {
         eventually("another candidate leads", LIMIT, async || {
             self.history(|history| {
                 let turns = history
@@ -193,7 +199,7 @@ impl Ground {
     }
 
     /// Waits until a member has done what only a leader does, and answers with when it first did.
-    pub async fn acted(&self, member: &str) -> Timestamp {
+    pub async fn wait_until_acting(&self, member: &str) -> Timestamp {
         eventually(&format!("{member} acts"), LIMIT, async || {
             let sendings = self.recorder.sendings();
             let effects = self.history(|history| history.effects_with(&sendings));
@@ -226,7 +232,7 @@ impl Ground {
     }
 
     /// Waits until a member has ended, and answers with its exit code: none if a signal ended it.
-    pub async fn exit_code(&self, user: &str) -> Option<i32> {
+    pub async fn wait_for_exit(&self, user: &str) -> Option<i32> {
         eventually(&format!("{user} has ended"), LIMIT, async || {
             self.group
                 .ended(user)
@@ -237,15 +243,15 @@ impl Ground {
     }
 
     fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
-        let mut told = self.told.lock().unwrap();
-        let (audit, history) = &mut *told;
+        let mut evidence = self.evidence.lock().unwrap();
+        let (audit, history) = &mut *evidence;
         history.read(&audit.read().expect("the audit log"));
         look(history)
     }
 
     /// Waits until all work is done, and judges everything that was done since the beginning.
-    async fn settle(&self) {
-        self.leader().await;
+    async fn finish(&self) {
+        self.wait_for_leader().await;
         let offers = eventually("the offers are listed", LIMIT, async || {
             let list = self
                 .stage
@@ -268,9 +274,12 @@ impl Ground {
             offers as u64,
             "nothing else was sent"
         );
-        self.one_story_for_each_nonce();
+        self.assert_nonces_used_once();
         let verdict = self.judge();
-        assert!(verdict.overlaps.is_empty(), "nobody acted who did not lead");
+        assert!(
+            verdict.overlaps.is_empty(),
+            "nobody wait_until_acting who did not lead"
+        );
         self.print(&verdict);
         let within = verdict.within;
         let (fault, terms) = (&self.fault, verdict.terms.len());
@@ -279,24 +288,24 @@ impl Ground {
     }
 
     /// How long after its holder's last write to the Lease that was, in seconds.
-    pub fn waited(&self, holder: &str, until: Timestamp) -> f64 {
+    pub fn since_last_renewal(&self, holder: &str, until: Timestamp) -> f64 {
         until
             .duration_since(self.last_renewal(holder, until))
             .as_secs_f64()
     }
 
     /// Waits for a moment at which the leader has much under way.
-    pub async fn busy_moment(&mut self) {
-        self.moment(Duration::from_millis(500)).await;
-        burst(&self.stage.objects, &mut self.chance);
-        self.moment(Duration::from_millis(100)).await;
+    pub async fn wait_under_load(&mut self) {
+        self.sleep_up_to(Duration::from_millis(500)).await;
+        burst(&self.stage.objects, &mut self.rng);
+        self.sleep_up_to(Duration::from_millis(100)).await;
     }
 
-    /// Waits some of that time, by chance.
-    pub async fn moment(&mut self, within: Duration) {
+    /// Waits a random part of that time.
+    pub async fn sleep_up_to(&mut self, within: Duration) {
         let microseconds = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
         tokio::time::sleep(Duration::from_micros(
-            self.chance.random_range(0..microseconds),
+            self.rng.random_range(0..microseconds),
         ))
         .await;
     }
@@ -331,12 +340,12 @@ impl Ground {
                 directory.display()
             );
         }
-        let injected = self.injected.lock().unwrap().clone();
-        table::write(fault, &injected, verdict);
+        let faults = self.faults.lock().unwrap().clone();
+        table::write(fault, &faults, verdict);
     }
 
     /// Whoever sent a nonce's transaction sent bytes that stood in a record before, and all of them say the same.
-    fn one_story_for_each_nonce(&self) {
+    fn assert_nonces_used_once(&self) {
         let sendings = self.recorder.sendings();
         let mut said = BTreeMap::<u64, BTreeSet<_>>::new();
         let mut bytes = BTreeSet::new();
@@ -369,7 +378,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for Campaign {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.print(&self.judge());
@@ -383,7 +392,7 @@ impl Drop for Ground {
 }
 
 /// Gives all candidates the rights that the chart gives the operator, or fewer.
-async fn bind(stage: &Stage, release: &Release, rights: Rights) {
+async fn bind(stage: &Stage, release: &Release, rights: LeaseRights) {
     let client = stage.cluster.client();
     let namespace = release.namespace();
     let group = json!([{
@@ -423,7 +432,7 @@ async fn bind(stage: &Stage, release: &Release, rights: Rights) {
             .any(|resource| resource == "leases");
         if leases && rule.resource_names.is_some() {
             rule.resource_names = Some(vec![LEASE.to_owned()]);
-            if rights == Rights::Blind {
+            if rights == LeaseRights::NoWatch {
                 rule.verbs.retain(|verb| verb != "list" && verb != "watch");
             }
         }
@@ -435,7 +444,7 @@ async fn bind(stage: &Stage, release: &Release, rights: Rights) {
     create(&inside_api, &inside).await;
 }
 
-/// What all chance of a campaign begins with.
+/// The seed of all randomness in a campaign.
 fn seed() -> u64 {
     std::env::var("SEED")
         .ok()

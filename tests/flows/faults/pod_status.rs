@@ -8,33 +8,33 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use testbed::Signal;
 
-use super::contender::{Guise, SHORT};
-use super::ground::{Ground, Rights};
+use super::campaign::{Campaign, LeaseRights};
+use super::candidate::{CandidateOptions, SHORT_LEASE};
 
 const ROUNDS: usize = 2;
 
 #[test]
 fn a_pod_that_is_said_to_have_failed_or_is_gone_is_waited_for_like_any_other() {
-    let guise = Some(Guise {
+    let options = Some(CandidateOptions {
         pod: true,
-        ..Guise::default()
+        ..CandidateOptions::default()
     });
-    Ground::campaign_of(
+    Campaign::run_with(
         "holder's Pod patched to Failed, deleted",
-        SHORT,
-        Rights::All,
-        guise,
-        async |ground| {
+        SHORT_LEASE,
+        LeaseRights::Full,
+        options,
+        async |campaign| {
             for round in 0..2 * ROUNDS {
-                let leader = ground.leader().await;
-                ground.moment(Duration::from_millis(1500)).await;
+                let leader = campaign.wait_for_leader().await;
+                campaign.sleep_up_to(Duration::from_millis(1500)).await;
                 let pods =
-                    Api::<Pod>::namespaced(ground.stage.cluster.client(), ground.namespace());
-                let pod = ground
+                    Api::<Pod>::namespaced(campaign.stage.cluster.client(), campaign.namespace());
+                let pod = campaign
                     .group
-                    .with(&leader, |contender| contender.identity.clone())
+                    .with(&leader, |candidate| candidate.identity.clone())
                     .unwrap();
-                let begun = ground.inject();
+                let begun = campaign.record_fault();
                 if round % 2 == 0 {
                     let failed = json!({ "status": { "phase": "Failed", "reason": "Test" } });
                     pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(failed))
@@ -45,24 +45,24 @@ fn a_pod_that_is_said_to_have_failed_or_is_gone_is_waited_for_like_any_other() {
                         .await
                         .unwrap();
                 }
-                tokio::time::sleep(2 * SHORT.duration).await;
-                let led: Vec<_> = ground.leaders_since(begun).into_iter().collect();
+                tokio::time::sleep(2 * SHORT_LEASE.duration).await;
+                let led: Vec<_> = campaign.leaders_since(begun).into_iter().collect();
                 assert_eq!(
                     led,
                     std::slice::from_ref(&leader),
                     "what is said of its Pod does not end a leader"
                 );
 
-                let stopped = ground.inject();
-                ground.group.kill(&leader, Signal::Stop);
-                let (_, taken) = ground.successor(&leader, stopped).await;
-                let waited = ground.waited(&leader, taken);
+                let stopped = campaign.record_fault();
+                campaign.group.kill(&leader, Signal::Stop);
+                let (_, taken) = campaign.wait_for_successor(&leader, stopped).await;
+                let waited = campaign.since_last_renewal(&leader, taken);
                 assert!(
                     waited >= 3.0,
                     "the lease was taken over {waited} s after it was renewed"
                 );
-                ground.group.kill(&leader, Signal::Cont);
-                assert_eq!(ground.exit_code(&leader).await, Some(1));
+                campaign.group.kill(&leader, Signal::Cont);
+                assert_eq!(campaign.wait_for_exit(&leader).await, Some(1));
             }
         },
     );

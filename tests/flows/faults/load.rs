@@ -25,9 +25,9 @@ const BURST: u32 = 16;
 const BUDGET: Duration = Duration::from_secs(2);
 
 /// Changes many offers at once, so that whoever leads has many requests under way a moment later.
-pub fn burst(objects: &Objects, chance: &mut StdRng) {
+pub fn burst(objects: &Objects, rng: &mut StdRng) {
     for number in 0..BURST {
-        let (offers, change) = (objects.offers(SHOP), price(chance));
+        let (offers, change) = (objects.offers(SHOP), price(rng));
         tokio::spawn(async move {
             let name = format!("offer-{number}");
             tokio::time::timeout(
@@ -41,27 +41,27 @@ pub fn burst(objects: &Objects, chance: &mut StdRng) {
 }
 
 /// Another price for an offer.
-fn price(chance: &mut StdRng) -> Patch<Value> {
-    let price = format!("0.{:04}", chance.random_range(1..10_000));
+fn price(rng: &mut StdRng) -> Patch<Value> {
+    let price = format!("0.{:04}", rng.random_range(1..10_000));
     Patch::Merge(json!({ "spec": { "payment": { "price": { "perRequest": price } } } }))
 }
 
 /// Makes and changes offers until it is dropped.
 pub async fn stream(objects: Objects, seed: u64) -> Infallible {
-    let mut chance = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let offers = objects.offers(SHOP);
     let mut made = 0;
     loop {
         tokio::time::sleep(PAUSE).await;
         let name = |number: u32| format!("offer-{number}");
         // An answer that does not come leaves open whether it was done, which does not matter: all that exist count.
-        if made < OFFERS && (made < BURST || chance.random_range(0..=CHANGES) == 0) {
+        if made < OFFERS && (made < BURST || rng.random_range(0..=CHANGES) == 0) {
             let new = serde_json::from_value(offer(SHOP, &name(made))).expect("a manifest");
             let _ = tokio::time::timeout(BUDGET, offers.create(&PostParams::default(), &new)).await;
             made += 1;
         } else {
-            let change = price(&mut chance);
-            let (name, parameters) = (name(chance.random_range(0..made)), PatchParams::default());
+            let change = price(&mut rng);
+            let (name, parameters) = (name(rng.random_range(0..made)), PatchParams::default());
             let _ = tokio::time::timeout(BUDGET, offers.patch(&name, &parameters, &change)).await;
         }
     }

@@ -3,38 +3,38 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-/// A hole, closed when this is dropped.
-pub struct Hole {
-    wire: Ipv4Addr,
+/// A blackhole, closed when this is dropped.
+pub struct Blackhole {
+    address: Ipv4Addr,
 }
 
-impl Hole {
-    /// Swallows what comes over a candidate's wire.
-    pub fn open(wire: Ipv4Addr) -> Self {
-        rules("--insert", wire);
-        Self { wire }
+impl Blackhole {
+    /// Swallows what comes over a candidate's address.
+    pub fn open(address: Ipv4Addr) -> Self {
+        rules("--insert", address);
+        Self { address }
     }
 }
 
-impl Drop for Hole {
+impl Drop for Blackhole {
     fn drop(&mut self) {
-        rules("--delete", self.wire);
+        rules("--delete", self.address);
     }
 }
 
 /// Where packets arrive: one that is dropped where it leaves would be told of to its sender.
-fn rules(verb: &str, wire: Ipv4Addr) {
-    let wire = wire.to_string();
-    for [address, port] in [["--destination", "--dport"], ["--source", "--sport"]] {
+fn rules(verb: &str, address: Ipv4Addr) {
+    let address = address.to_string();
+    for [address_flag, port_flag] in [["--destination", "--dport"], ["--source", "--sport"]] {
         let rule = [
             "--wait",
             verb,
             "INPUT",
             "--protocol",
             "tcp",
-            address,
-            &wire,
-            port,
+            address_flag,
+            &address,
+            port_flag,
             "6443",
             "--jump",
             "DROP",

@@ -8,7 +8,7 @@ use election::campaign::recorder::Recorder;
 use testbed::Signal;
 use tokio::task::JoinHandle;
 
-use super::contender::{Contender, Guise, Nursery};
+use super::candidate::{Candidate, CandidateFactory, CandidateOptions};
 
 /// How often it is looked who has ended.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -20,17 +20,17 @@ pub struct Group {
 }
 
 struct Members {
-    nursery: Nursery,
+    factory: CandidateFactory,
     recorder: Arc<Recorder>,
-    present: Mutex<Vec<Contender>>,
-    ended: Mutex<Vec<(Contender, ExitStatus)>>,
+    present: Mutex<Vec<Candidate>>,
+    ended: Mutex<Vec<(Candidate, ExitStatus)>>,
 }
 
 impl Group {
     /// A group without members.
-    pub fn new(nursery: Nursery, recorder: Arc<Recorder>) -> Self {
+    pub fn new(factory: CandidateFactory, recorder: Arc<Recorder>) -> Self {
         let members = Members {
-            nursery,
+            factory,
             recorder,
             present: Mutex::default(),
             ended: Mutex::default(),
@@ -41,16 +41,16 @@ impl Group {
         }
     }
 
-    /// Fills it up to a size whenever somebody has ended, with members of one guise.
-    pub fn keep(&mut self, size: usize, guise: Guise) {
+    /// Fills it up to a size whenever somebody has ended, with members of one options.
+    pub fn keep(&mut self, size: usize, options: CandidateOptions) {
         let members = Arc::clone(&self.members);
         self.keeper = Some(tokio::spawn(async move {
             loop {
-                members.bury();
+                members.reap();
                 if members.present().len() < size {
                     // The API server may be away, and then nobody can be given a user: it is tried again.
                     let _ =
-                        tokio::time::timeout(Duration::from_secs(5), members.enlist(guise.clone()))
+                        tokio::time::timeout(Duration::from_secs(5), members.add(options.clone()))
                             .await;
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -59,53 +59,53 @@ impl Group {
     }
 
     /// Adds a member that is not replaced. Answers with its user.
-    pub async fn add(&self, guise: Guise) -> String {
+    pub async fn add(&self, options: CandidateOptions) -> String {
         self.members
-            .enlist(guise)
+            .add(options)
             .await
             .expect("a candidate is started")
     }
 
     /// Users of those that have not ended.
     pub fn present(&self) -> Vec<String> {
-        self.members.bury();
+        self.members.reap();
         self.members
             .present()
             .iter()
-            .map(|contender| contender.user.clone())
+            .map(|candidate| candidate.user.clone())
             .collect()
     }
 
     /// Looks at a member that has not ended.
-    pub fn with<T>(&self, user: &str, look: impl FnOnce(&Contender) -> T) -> Option<T> {
+    pub fn with<T>(&self, user: &str, look: impl FnOnce(&Candidate) -> T) -> Option<T> {
         self.members
             .present()
             .iter()
-            .find(|contender| contender.user == user)
+            .find(|candidate| candidate.user == user)
             .map(look)
     }
 
     /// Sends a member a signal, unless it has ended.
     pub fn kill(&self, user: &str, signal: Signal) {
-        self.with(user, |contender| contender.kill(signal));
+        self.with(user, |candidate| candidate.kill(signal));
     }
 
     /// How a member ended, if it has, and what it had logged.
     pub fn ended(&self, user: &str) -> Option<(ExitStatus, String)> {
-        self.members.bury();
+        self.members.reap();
         let ended = lock(&self.members.ended);
         ended
             .iter()
-            .find(|(contender, _)| contender.user == user)
-            .map(|(contender, exit)| (*exit, contender.log()))
+            .find(|(candidate, _)| candidate.user == user)
+            .map(|(candidate, exit)| (*exit, candidate.log()))
     }
 
     /// Everything that every member has logged, of those that have ended as well, by their users.
     pub fn logs(&self) -> Vec<(String, String)> {
-        let log = |contender: &Contender| (contender.user.clone(), contender.log());
+        let log = |candidate: &Candidate| (candidate.user.clone(), candidate.log());
         let ended: Vec<_> = lock(&self.members.ended)
             .iter()
-            .map(|(contender, _)| log(contender))
+            .map(|(candidate, _)| log(candidate))
             .collect();
         ended
             .into_iter()
@@ -115,26 +115,26 @@ impl Group {
 }
 
 impl Members {
-    async fn enlist(&self, guise: Guise) -> anyhow::Result<String> {
-        let contender = self.nursery.start(guise).await?;
-        self.recorder.know(contender.process.pid(), &contender.user);
-        let user = contender.user.clone();
-        self.present().push(contender);
+    async fn add(&self, options: CandidateOptions) -> anyhow::Result<String> {
+        let candidate = self.factory.start(options).await?;
+        self.recorder.know(candidate.process.pid(), &candidate.user);
+        let user = candidate.user.clone();
+        self.present().push(candidate);
         Ok(user)
     }
 
-    fn bury(&self) {
+    fn reap(&self) {
         let mut present = self.present();
         let all = std::mem::take(&mut *present);
-        for mut contender in all {
-            match contender.ended() {
-                Some(exit) => lock(&self.ended).push((contender, exit)),
-                None => present.push(contender),
+        for mut candidate in all {
+            match candidate.ended() {
+                Some(exit) => lock(&self.ended).push((candidate, exit)),
+                None => present.push(candidate),
             }
         }
     }
 
-    fn present(&self) -> std::sync::MutexGuard<'_, Vec<Contender>> {
+    fn present(&self) -> std::sync::MutexGuard<'_, Vec<Candidate>> {
         lock(&self.present)
     }
 }
@@ -144,8 +144,8 @@ impl Drop for Group {
         if let Some(keeper) = &self.keeper {
             keeper.abort();
         }
-        for contender in self.members.present().iter() {
-            contender.kill(Signal::Kill);
+        for candidate in self.members.present().iter() {
+            candidate.kill(Signal::Kill);
         }
     }
 }

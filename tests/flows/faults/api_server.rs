@@ -1,0 +1,66 @@
+//! The API server is away, or answers nobody.
+
+use std::time::Duration;
+
+use election::campaign::verdict::Allowance;
+use jiff::Timestamp;
+use testbed::{Component, Signal};
+
+use super::campaign::Campaign;
+use super::candidate::LONGER_LEASE;
+
+/// How long work goes on afterwards: what was on its way arrives.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_api_server_that_is_away_leaves_at_most_one_leader() {
+    Campaign::run(
+        "API server stopped 10, 25, 60 s",
+        LONGER_LEASE,
+        async |campaign| {
+            campaign.allowance = Allowance::HeldUp;
+            let mut server = campaign
+                .stage
+                .cluster
+                .component(Component::ApiServer)
+                .unwrap();
+            for seconds in [10, 25, 60] {
+                campaign.wait_for_leader().await;
+                campaign.wait_under_load().await;
+                campaign.record_fault();
+                server.kill(Signal::Kill).unwrap();
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                server.restart().await.unwrap();
+                campaign.wait_for_leader_since(Timestamp::now()).await;
+                tokio::time::sleep(AFTERMATH).await;
+            }
+        },
+    );
+}
+
+#[test]
+fn an_api_server_that_hangs_leaves_at_most_one_leader() {
+    Campaign::run(
+        "API server paused 10, 25 s (SIGSTOP)",
+        LONGER_LEASE,
+        async |campaign| {
+            campaign.allowance = Allowance::HeldUp;
+            for seconds in [10, 25] {
+                campaign.wait_for_leader().await;
+                campaign.wait_under_load().await;
+                campaign.record_fault();
+                let paused = campaign
+                    .stage
+                    .cluster
+                    .component(Component::ApiServer)
+                    .unwrap()
+                    .pause()
+                    .unwrap();
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                paused.resume();
+                campaign.wait_for_leader_since(Timestamp::now()).await;
+                tokio::time::sleep(AFTERMATH).await;
+            }
+        },
+    );
+}

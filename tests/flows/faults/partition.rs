@@ -1,0 +1,47 @@
+//! Only the leader is cut off from the API server, and not told.
+
+use std::time::Duration;
+
+use election::campaign::verdict::Allowance;
+
+use super::blackhole::Blackhole;
+use super::campaign::Campaign;
+use super::candidate::SHORT_LEASE;
+
+const TIMES: usize = 5;
+/// Longer than a connection waits before it sends again what was swallowed.
+const AFTERMATH: Duration = Duration::from_secs(8);
+
+#[test]
+fn a_leader_that_is_cut_off_does_nothing_once_another_leads() {
+    Campaign::run(
+        "black hole before the leader",
+        SHORT_LEASE,
+        async |campaign| {
+            campaign.allowance = Allowance::HeldUp;
+            for _ in 0..TIMES {
+                let leader = campaign.wait_for_leader().await;
+                campaign.wait_under_load().await;
+                let cut = campaign.record_fault();
+                let blackhole = campaign
+                    .group
+                    .with(&leader, |candidate| Blackhole::open(candidate.address))
+                    .unwrap();
+                let (_, taken) = campaign.wait_for_successor(&leader, cut).await;
+                let waited = campaign.since_last_renewal(&leader, taken);
+                assert!(
+                    waited >= 3.0,
+                    "the lease was taken over {waited} s after it was renewed"
+                );
+                campaign.sleep_up_to(Duration::from_secs(2)).await;
+                drop(blackhole);
+                assert_eq!(
+                    campaign.wait_for_exit(&leader).await,
+                    Some(1),
+                    "it ends when it sees another leader"
+                );
+                tokio::time::sleep(AFTERMATH).await;
+            }
+        },
+    );
+}
