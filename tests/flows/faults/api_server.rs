@@ -1,4 +1,4 @@
-//! The API server is away, or answers nobody.
+//! The API server is down, or accepts requests and never answers.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use testbed::{Component, Signal};
 use super::campaign::Campaign;
 use super::candidate::LONGER_LEASE;
 
-/// How long work goes on afterwards: what was on its way arrives.
+/// How long the load continues after the outage: delayed requests arrive meanwhile.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
 #[test]
-fn an_api_server_that_is_away_leaves_at_most_one_leader() {
+fn api_server_outage_leaves_at_most_one_leader() {
     Campaign::run(
-        "API server stopped 10, 25, 60 s",
+        "API server down 10, 25, 60 s (SIGKILL)",
         LONGER_LEASE,
         async |campaign| {
             campaign.allowance = Allowance::HeldUp;
@@ -39,7 +39,7 @@ fn an_api_server_that_is_away_leaves_at_most_one_leader() {
 }
 
 #[test]
-fn an_api_server_that_hangs_leaves_at_most_one_leader() {
+fn paused_api_server_leaves_at_most_one_leader() {
     Campaign::run(
         "API server paused 10, 25 s (SIGSTOP)",
         LONGER_LEASE,

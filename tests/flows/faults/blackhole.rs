@@ -1,15 +1,15 @@
-//! A black hole between one candidate and the API server: packets vanish in both directions, and nobody is told.
+//! A black hole between one candidate and the API server: packets are dropped in both directions, and neither side is notified.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-/// A blackhole, closed when this is dropped.
+/// Drops a candidate's packets until this is dropped.
 pub struct Blackhole {
     address: Ipv4Addr,
 }
 
 impl Blackhole {
-    /// Swallows what comes over a candidate's address.
+    /// Drops all packets from and to the API server address of a candidate.
     pub fn open(address: Ipv4Addr) -> Self {
         rules("--insert", address);
         Self { address }
@@ -22,7 +22,7 @@ impl Drop for Blackhole {
     }
 }
 
-/// Where packets arrive: one that is dropped where it leaves would be told of to its sender.
+/// The rules are in `INPUT`: dropping a packet in `OUTPUT` would report an error to its sender.
 fn rules(verb: &str, address: Ipv4Addr) {
     let address = address.to_string();
     for [address_flag, port_flag] in [["--destination", "--dport"], ["--source", "--sport"]] {
@@ -42,7 +42,7 @@ fn rules(verb: &str, address: Ipv4Addr) {
         let done = Command::new("iptables")
             .args(rule)
             .status()
-            .expect("iptables runs");
+            .expect("failed to run iptables");
         assert!(done.success(), "iptables {rule:?}");
     }
 }

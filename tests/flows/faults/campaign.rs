@@ -1,5 +1,5 @@
-//! Where a campaign takes place: a cluster with the operator's kinds and rights but none of its Pods, a chain behind a recorder,
-//! a group of candidates, and work for whoever leads. A campaign ends with its judgement.
+//! One fault test: a cluster with the operator's CRDs and RBAC but none of its Pods, a chain behind a recorder, a group of
+//! candidates, and load for the leader. It ends with the verdict on everything that the candidates did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -30,28 +30,28 @@ use crate::objects::{create, delete, registry};
 use crate::release::Release;
 use crate::stage::Stage;
 
-/// How long anything may take that is not itself measured.
-pub const LIMIT: Duration = Duration::from_secs(60);
-/// How long the work may take to be finished once the faults are over.
-const SETTLED: Duration = Duration::from_secs(240);
+/// Timeout of every wait that is not itself a measurement.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long registrations may take to complete after the last fault.
+const COMPLETION_LIMIT: Duration = Duration::from_secs(240);
 
-/// The rights of candidates at Leases.
+/// What RBAC permits candidates to do with the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseRights {
-    /// As the chart gives them.
+    /// As in the chart.
     Full,
-    /// They may not list and watch, as with the rights of a client-go controller.
+    /// No list and watch, as for a client-go controller.
     NoWatch,
 }
 
-/// A campaign under way.
+/// A fault test in progress.
 pub struct Campaign {
     fault: String,
     pub stage: Stage,
     pub chain: Chain,
     pub group: Group,
     pub rng: StdRng,
-    /// Whether the fault holds up requests that have left, and not only the leader.
+    /// Whether the fault also delays requests that were already sent, and not only the leader.
     pub allowance: Allowance,
     release: Release,
     recorder: Arc<Recorder>,
@@ -60,7 +60,7 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// Runs a campaign with a group that is kept at three members, and judges it.
+    /// Injects faults into a group of three candidates, and asserts the verdict.
     pub fn run(fault: &str, timings: Timings, body: impl AsyncFnOnce(&mut Campaign) + Send) {
         Self::run_with(
             fault,
@@ -71,7 +71,7 @@ impl Campaign {
         );
     }
 
-    /// Runs a campaign with a group of certain rights, kept at three members of a options or left empty, and judges it.
+    /// Like [`Self::run`], with these RBAC permissions, and with three candidates of these options or none at first.
     pub fn run_with(
         fault: &str,
         timings: Timings,
@@ -103,7 +103,7 @@ impl Campaign {
         let recorder = Arc::new(
             Recorder::start(chain.anvil.url())
                 .await
-                .expect("a recorder"),
+                .expect("failed to start the recorder"),
         );
         stage.objects.signer_secret(&release, &chain).await;
         let mut manifest = registry("local", &chain, "http://agents.example");
@@ -115,10 +115,10 @@ impl Campaign {
         stage.objects.create_registry(manifest).await;
         stage.objects.shop(SHOP, &[]).await;
         bind(&stage, &release, rights).await;
-        let factory =
-            CandidateFactory::new(&stage.cluster, release.namespace(), timings).expect("a factory");
+        let factory = CandidateFactory::new(&stage.cluster, release.namespace(), timings)
+            .expect("failed to set up the candidate factory");
         let evidence = Mutex::new((
-            stage.cluster.audit().expect("an audit log"),
+            stage.cluster.audit().expect("failed to open the audit log"),
             History::of(&factory.users(), LEASE),
         ));
         let group = Group::new(factory, Arc::clone(&recorder));
@@ -147,41 +147,41 @@ impl Campaign {
         Api::namespaced(self.stage.cluster.client(), self.release.namespace())
     }
 
-    /// Notes that a fault is injected at this moment.
+    /// Records that a fault is injected now.
     pub fn record_fault(&self) -> Timestamp {
         let at = Timestamp::now();
         self.faults.lock().unwrap().push(at);
         at
     }
 
-    /// The member whose write holds the Lease, if it has not ended.
+    /// The user of the candidate that holds the Lease, if it is still running.
     pub fn current_leader(&self) -> Option<String> {
         let leader = self.history(|history| history.leader().map(|turn| turn.writer.clone()))?;
-        self.group.present().contains(&leader).then_some(leader)
+        self.group.running().contains(&leader).then_some(leader)
     }
 
-    /// Waits until a member leads.
+    /// Waits until a running candidate holds the Lease.
     pub async fn wait_for_leader(&self) -> String {
         eventually("a candidate leads", LIMIT, async || {
-            self.current_leader().ok_or("nobody")
+            self.current_leader().ok_or("no leader")
         })
         .await
     }
 
-    /// Waits until the Lease has been held, or held on to, since then, and answers with whoever did last.
+    /// Waits until the Lease was acquired or renewed after `since`, and returns the candidate that did so last.
     pub async fn wait_for_leader_since(&self, since: Timestamp) -> String {
         eventually("the lease is held", LIMIT, async || {
             let leader =
                 self.history(|history| history.leader().filter(|turn| turn.at >= since).cloned());
             leader
                 .map(|turn| turn.writer)
-                .filter(|leader| self.group.present().contains(leader))
-                .ok_or("nobody")
+                .filter(|leader| self.group.running().contains(leader))
+                .ok_or("no leader")
         })
         .await
     }
 
-    /// Waits until a member other than this one leads, and answers with it and with when it took the Lease over.
+    /// Waits until another candidate than `of` leads, and returns it and the time of the takeover.
     pub async fn wait_for_successor(&self, of: &str, since: Timestamp) -> (String, Timestamp) {
         eventually("another candidate leads", LIMIT, async || {
             self.history(|history| {
@@ -193,23 +193,23 @@ impl Campaign {
                     .min_by_key(|turn| turn.at)
                     .map(|turn| (turn.writer.clone(), turn.at))
             })
-            .ok_or("nobody")
+            .ok_or("no leader")
         })
         .await
     }
 
-    /// Waits until a member has done what only a leader does, and answers with when it first did.
+    /// Waits until a candidate has done what only a leader does, and returns the time of its first effect.
     pub async fn wait_until_acting(&self, member: &str) -> Timestamp {
         eventually(&format!("{member} acts"), LIMIT, async || {
             let sendings = self.recorder.sendings();
             let effects = self.history(|history| history.effects_with(&sendings));
             let own = effects.into_iter().filter(|effect| effect.writer == member);
-            own.map(|effect| effect.at).min().ok_or("it has not")
+            own.map(|effect| effect.at).min().ok_or("not yet")
         })
         .await
     }
 
-    /// Who has begun a term since then.
+    /// The candidates that acquired or renewed the Lease after `since`.
     pub fn leaders_since(&self, since: Timestamp) -> BTreeSet<String> {
         self.history(|history| {
             let turns = history
@@ -220,36 +220,39 @@ impl Campaign {
         })
     }
 
-    /// When the Lease was last written by this member before that moment.
+    /// When this candidate last wrote the Lease before that time.
     fn last_renewal(&self, of: &str, before: Timestamp) -> Timestamp {
         self.history(|history| {
             let turns = history
                 .turns
                 .iter()
                 .filter(|turn| turn.writer == of && turn.holds && turn.at < before);
-            turns.map(|turn| turn.at).max().expect("it led")
+            turns
+                .map(|turn| turn.at)
+                .max()
+                .expect("the candidate never led")
         })
     }
 
-    /// Waits until a member has ended, and answers with its exit code: none if a signal ended it.
+    /// Waits until a candidate has exited, and returns its exit code: none if a signal killed it.
     pub async fn wait_for_exit(&self, user: &str) -> Option<i32> {
-        eventually(&format!("{user} has ended"), LIMIT, async || {
+        eventually(&format!("{user} has exited"), LIMIT, async || {
             self.group
-                .ended(user)
+                .exited(user)
                 .map(|(exit, _)| exit.code())
-                .ok_or("it has not")
+                .ok_or("not yet")
         })
         .await
     }
 
-    fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+    fn history<T>(&self, read: impl FnOnce(&History) -> T) -> T {
         let mut evidence = self.evidence.lock().unwrap();
         let (audit, history) = &mut *evidence;
-        history.read(&audit.read().expect("the audit log"));
-        look(history)
+        history.read(&audit.read().expect("failed to read the audit log"));
+        read(history)
     }
 
-    /// Waits until all work is done, and judges everything that was done since the beginning.
+    /// Waits until every offer is registered, and asserts the verdict on the whole run.
     async fn finish(&self) {
         self.wait_for_leader().await;
         let offers = eventually("the offers are listed", LIMIT, async || {
@@ -266,42 +269,45 @@ impl Campaign {
         let agents = self
             .stage
             .objects
-            .all_registered(&self.chain, offers, SETTLED)
+            .all_registered(&self.chain, offers, COMPLETION_LIMIT)
             .await;
         assert_eq!(agents.len(), offers);
         assert_eq!(
             self.chain.count().await,
             offers as u64,
-            "nothing else was sent"
+            "no other registration was sent"
         );
         self.assert_nonces_used_once();
         let verdict = self.judge();
         assert!(
             verdict.overlaps.is_empty(),
-            "nobody wait_until_acting who did not lead"
+            "no candidate acted without leading"
         );
         self.print(&verdict);
         let within = verdict.within;
         let (fault, terms) = (&self.fault, verdict.terms.len());
         println!("{fault}: {offers} offers, {terms} terms, {within} effects within their terms");
-        assert!(within > 50, "leaders worked: {within} effects");
+        assert!(
+            within > 50,
+            "the leaders did too little to prove anything: {within} effects"
+        );
     }
 
-    /// How long after its holder's last write to the Lease that was, in seconds.
+    /// Seconds from the holder's last write to the Lease until this time.
     pub fn since_last_renewal(&self, holder: &str, until: Timestamp) -> f64 {
         until
             .duration_since(self.last_renewal(holder, until))
             .as_secs_f64()
     }
 
-    /// Waits for a moment at which the leader has much under way.
+    /// Waits until the leader has many requests in flight.
     pub async fn wait_under_load(&mut self) {
         self.sleep_up_to(Duration::from_millis(500)).await;
         burst(&self.stage.objects, &mut self.rng);
         self.sleep_up_to(Duration::from_millis(100)).await;
     }
 
-    /// Waits a random part of that time.
+    /// Sleeps for a random part of this time.
     pub async fn sleep_up_to(&mut self, within: Duration) {
         let microseconds = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
         tokio::time::sleep(Duration::from_micros(
@@ -310,7 +316,7 @@ impl Campaign {
         .await;
     }
 
-    /// What happened so far, judged.
+    /// The verdict on the run so far.
     pub fn judge(&self) -> Verdict {
         let sendings = self.recorder.sendings();
         self.history(|history| {
@@ -334,9 +340,13 @@ impl Campaign {
             );
         }
         if !verdict.overlaps.is_empty() {
-            let directory = self.stage.cluster.scratch("campaign").expect("a directory");
+            let directory = self
+                .stage
+                .cluster
+                .scratch("campaign")
+                .expect("failed to create a directory");
             println!(
-                "{fault}: logs of the candidates are below {}",
+                "{fault}: the candidates' logs are in {}",
                 directory.display()
             );
         }
@@ -344,14 +354,15 @@ impl Campaign {
         table::write(fault, &faults, verdict);
     }
 
-    /// Whoever sent a nonce's transaction sent bytes that stood in a record before, and all of them say the same.
+    /// Every transaction that a candidate sent was stored in a record before, and all transactions with one nonce have the same
+    /// destination and calldata.
     fn assert_nonces_used_once(&self) {
         let sendings = self.recorder.sendings();
         let mut said = BTreeMap::<u64, BTreeSet<_>>::new();
         let mut bytes = BTreeSet::new();
         for sending in &sendings {
-            let transaction =
-                TxEnvelope::decode_2718(&mut sending.raw.as_ref()).expect("a transaction");
+            let transaction = TxEnvelope::decode_2718(&mut sending.raw.as_ref())
+                .expect("failed to decode a transaction");
             said.entry(transaction.nonce())
                 .or_default()
                 .insert((transaction.to(), transaction.input().clone()));
@@ -361,7 +372,7 @@ impl Campaign {
             assert_eq!(
                 stories.len(),
                 1,
-                "all transactions with nonce {nonce} say the same"
+                "all transactions with nonce {nonce} have the same destination and calldata"
             );
         }
         let effects = self.history(|history| history.effects_with(&sendings));
@@ -371,10 +382,10 @@ impl Campaign {
             .collect();
         assert!(
             unstored.is_empty(),
-            "sent, and not stored before: {unstored:?}"
+            "sent without being stored first: {unstored:?}"
         );
         let (sent, nonces, bytes) = (sendings.len(), said.len(), bytes.len());
-        println!("{sent} transactions were sent for {nonces} nonces: {bytes} different ones");
+        println!("{sent} transactions were sent for {nonces} nonces, {bytes} of them distinct");
     }
 }
 

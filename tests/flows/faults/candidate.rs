@@ -1,7 +1,7 @@
-//! One candidate of a campaign: a process of the operator outside the cluster, with a user and a address of its own.
+//! One candidate: the operator's binary as a process outside the cluster, with its own user and its own API server address.
 //!
-//! The user tells it from all others in the audit log, whatever name it goes by in the election. The address is an address of the
-//! API server that nobody else uses, so that it can be cut off alone.
+//! The user identifies it in the audit log, independently of its identity in the election. No other candidate uses its
+//! API server address, so that it can be partitioned alone.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 use testbed::{Cluster, Process, Signal};
 use tokio::process::{Child, Command};
 
-/// What the names of all candidates' users begin with, in a namespace.
+/// Prefix of every candidate's ServiceAccount.
 const USER: &str = "candidate-";
-/// The Lease that they compete for.
+/// The Lease that the candidates compete for.
 pub const LEASE: &str = "campaign";
-/// A preloaded library that tells a process another time.
+/// A library that shows the process that preloads it another time.
 const FAKE_TIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
-/// How long a lease lasts, how long it is held without a renewal, and how often it is renewed.
+/// `leaseDuration`, `renewDeadline` and `retryPeriod`.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
     pub duration: Duration,
@@ -34,41 +34,41 @@ pub struct Timings {
     pub period: Duration,
 }
 
-/// The shortest lease that there is room for.
+/// The shortest lease whose margins still exceed the machine's scheduling delays.
 pub const SHORT_LEASE: Timings = Timings {
     duration: Duration::from_secs(3),
     deadline: Duration::from_millis(1500),
     period: Duration::from_millis(500),
 };
 
-/// A lease that outlives an outage of ten seconds without a new process: one gives up after twice its duration.
+/// A lease with which candidates survive an outage of ten seconds: a candidate exits after twice the lease duration.
 pub const LONGER_LEASE: Timings = Timings {
     duration: Duration::from_secs(6),
     deadline: Duration::from_secs(4),
     period: Duration::from_secs(1),
 };
 
-/// What is special about a candidate.
+/// How a candidate differs from the default.
 #[derive(Clone, Debug, Default)]
 pub struct CandidateOptions {
-    /// Its name in the election; its user's when not given.
+    /// The identity in the election. Default: the name of its ServiceAccount.
     pub identity: Option<String>,
-    /// The clock that it looks at; the real one when not given.
+    /// The clock that the process reads. Default: the real one.
     pub clock: Option<FakeClock>,
-    /// Whether there is a Pod of its name and uid.
+    /// Whether a Pod with its name and uid exists.
     pub pod: bool,
 }
 
-/// A clock that a test sets.
+/// A clock that the test controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FakeClock {
-    /// Time of day can be stepped; time that passes is the real one, as on a machine whose clock is set.
+    /// The wall clock can be stepped; the monotonic clock is real, as on a machine whose clock is set.
     Stepped,
-    /// All time goes faster or slower by a twentieth: every second one is fast, the others are slow.
+    /// Both clocks run 5 % fast (every second candidate) or slow (the others).
     Drifting,
 }
 
-/// Where candidates come from.
+/// Spawns candidates.
 pub struct CandidateFactory {
     cluster: Cluster,
     namespace: String,
@@ -90,13 +90,13 @@ impl CandidateFactory {
         })
     }
 
-    /// What the API server's names of all candidates begin with.
+    /// Prefix of every candidate's user name in the audit log.
     pub fn users(&self) -> String {
         format!("system:serviceaccount:{}:{USER}", self.namespace)
     }
 
-    /// Starts a candidate. The API server has to answer.
-    pub async fn start(&self, options: CandidateOptions) -> Result<Candidate> {
+    /// Spawns a candidate. The API server must be reachable.
+    pub async fn spawn(&self, options: CandidateOptions) -> Result<Candidate> {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         let name = format!("{USER}{number}");
         let [high, low] = u16::try_from(number + 1)?.to_be_bytes();
@@ -112,7 +112,7 @@ impl CandidateFactory {
             false => format!("00000000-0000-4000-8000-{number:012}"),
         };
         let log = directory.join("log");
-        // The kernel ends it with the test, however that ends.
+        // The kernel kills the candidate when the test process ends, however it ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary());
         command
@@ -150,8 +150,8 @@ impl CandidateFactory {
             .stdout(file.try_clone()?)
             .stderr(file)
             .kill_on_drop(true);
-        let child = command.spawn().context("setpriv does not run")?;
-        let process = Process::started(&name, child.id().context("it has ended at once")?)?;
+        let child = command.spawn().context("failed to run setpriv")?;
+        let process = Process::started(&name, child.id().context("the candidate exited at once")?)?;
         let user = format!("system:serviceaccount:{}:{name}", self.namespace);
         Ok(Candidate {
             user,
@@ -183,15 +183,15 @@ impl CandidateFactory {
         ]
     }
 
-    /// Makes a Pod that no node will ever run, and answers with its uid.
+    /// Creates a Pod that no scheduler will bind, and returns its uid.
     async fn pod(&self, name: &str) -> Result<String> {
         let pods = Api::<Pod>::namespaced(self.cluster.client(), &self.namespace);
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": name, "labels": { "app.kubernetes.io/name": "serviceoffer-controller" } },
-            "spec": { "schedulerName": "nobody", "containers": [{ "name": "controller", "image": "none" }] },
+            "spec": { "schedulerName": "none", "containers": [{ "name": "controller", "image": "none" }] },
         }))?;
         let created = pods.create(&PostParams::default(), &pod).await?;
-        created.metadata.uid.context("a Pod without a uid")
+        created.metadata.uid.context("the Pod has no uid")
     }
 
     async fn token(&self, name: &str) -> Result<String> {
@@ -210,7 +210,10 @@ impl CandidateFactory {
         let answer = accounts
             .create_token_request(name, &PostParams::default(), &request)
             .await?;
-        Ok(answer.status.context("no token")?.token)
+        Ok(answer
+            .status
+            .context("the API server returned no token")?
+            .token)
     }
 
     fn kubeconfig(&self, address: Ipv4Addr, token: &str) -> Value {
@@ -228,7 +231,7 @@ impl CandidateFactory {
     }
 }
 
-/// The operator. Another build of it can be given, to see the campaign find what is broken in it.
+/// The operator's binary. `CAMPAIGN_BINARY` names another build, for example a broken one that the campaign must detect.
 fn binary() -> PathBuf {
     std::env::var_os("CAMPAIGN_BINARY").map_or_else(
         || env!("CARGO_BIN_EXE_serviceoffer-controller").into(),
@@ -236,15 +239,14 @@ fn binary() -> PathBuf {
     )
 }
 
-/// A candidate that was started.
+/// A spawned candidate.
 pub struct Candidate {
-    /// The API server's name of it.
+    /// Its user name in the audit log.
     pub user: String,
-    /// Its name in the election.
+    /// Its identity in the election.
     pub identity: String,
-    /// The address at which only it reaches the API server.
+    /// The API server address that only this candidate uses.
     pub address: Ipv4Addr,
-    /// Its process.
     pub process: Process,
     child: Child,
     log: PathBuf,
@@ -252,27 +254,29 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// How it ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+    /// Its exit status, if it has exited.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .expect("failed to wait for the candidate")
     }
 
     pub fn kill(&self, signal: Signal) {
-        // One that has just ended is what a test may meet at any time.
+        // The candidate may have exited a moment ago.
         let _ = self.process.kill(signal);
     }
 
-    /// Everything that it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Steps its clock, if it has one that can be stepped, to that many seconds before or after the true time. It looks at its
-    /// clock anew within a second.
+    /// Sets a [`FakeClock::Stepped`] to this many seconds after (or before) the true time. The process reads it again within
+    /// a second.
     pub fn step_clock(&self, seconds: i64) {
         let to = format!("{seconds:+}");
         let partial = self.clock_file.with_extension("partial");
-        std::fs::write(&partial, to).expect("the clock is written");
-        std::fs::rename(partial, &self.clock_file).expect("the clock is set");
+        std::fs::write(&partial, to).expect("failed to write the clock file");
+        std::fs::rename(partial, &self.clock_file).expect("failed to set the clock");
     }
 }

@@ -1,4 +1,4 @@
-//! Clocks that are set, and clocks that go wrong.
+//! Clocks that are stepped, and clocks that drift.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::pause::pause;
 
 const HOUR: i64 = 3600;
 const FREEZES: usize = 4;
-/// Until a candidate has looked at its clock.
-const SEEN: Duration = Duration::from_millis(1500);
+/// How long a candidate may take to read its clock again.
+const CLOCK_READ: Duration = Duration::from_millis(1500);
 
 #[test]
-fn a_clock_that_is_set_makes_no_second_leader() {
+fn stepped_clock_makes_no_second_leader() {
     let options = Some(CandidateOptions {
         clock: Some(FakeClock::Stepped),
         ..CandidateOptions::default()
@@ -29,7 +29,7 @@ fn a_clock_that_is_set_makes_no_second_leader() {
                 let leader = campaign.wait_for_leader().await;
                 let others: Vec<_> = campaign
                     .group
-                    .present()
+                    .running()
                     .into_iter()
                     .filter(|user| *user != leader)
                     .collect();
@@ -39,19 +39,19 @@ fn a_clock_that_is_set_makes_no_second_leader() {
                         .group
                         .with(standby, |candidate| candidate.step_clock(step));
                 }
-                tokio::time::sleep(SEEN + SHORT_LEASE.duration).await;
+                tokio::time::sleep(CLOCK_READ + SHORT_LEASE.duration).await;
                 let led: Vec<_> = campaign.leaders_since(begun).into_iter().collect();
                 assert_eq!(
                     led,
                     std::slice::from_ref(&leader),
-                    "a standby waits by the time that passes, not by the clock"
+                    "a standby measures the wait with the monotonic clock"
                 );
 
                 campaign.record_fault();
                 campaign
                     .group
                     .with(&leader, |candidate| candidate.step_clock(step));
-                tokio::time::sleep(SEEN).await;
+                tokio::time::sleep(CLOCK_READ).await;
                 campaign.wait_for_leader_since(Timestamp::now()).await;
                 campaign.wait_under_load().await;
                 pause(campaign).await;
@@ -61,13 +61,13 @@ fn a_clock_that_is_set_makes_no_second_leader() {
 }
 
 #[test]
-fn a_clock_that_is_five_percent_off_makes_no_second_leader() {
+fn clock_drift_of_five_percent_makes_no_second_leader() {
     let options = Some(CandidateOptions {
         clock: Some(FakeClock::Drifting),
         ..CandidateOptions::default()
     });
     Campaign::run_with(
-        "clocks 5 % fast and slow: SIGSTOP",
+        "clocks drift 5 %, leader paused",
         SHORT_LEASE,
         LeaseRights::Full,
         options,
@@ -77,7 +77,7 @@ fn a_clock_that_is_five_percent_off_makes_no_second_leader() {
                 let waited = pause(campaign).await;
                 assert!(
                     waited >= 3.0 / 1.05,
-                    "the lease was taken over {waited} s after it was renewed"
+                    "the lease was taken over {waited} s after its last renewal"
                 );
             }
         },

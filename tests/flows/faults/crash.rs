@@ -1,4 +1,4 @@
-//! The leader dies, or is asked to end.
+//! The leader is killed, or is terminated and shuts down.
 
 use std::time::Duration;
 
@@ -7,31 +7,35 @@ use testbed::Signal;
 use super::campaign::Campaign;
 use super::candidate::SHORT_LEASE;
 
-const DEATHS: usize = 6;
+const ROUNDS: usize = 6;
 
 #[test]
-fn a_leader_that_is_killed_is_followed_once_its_lease_has_run_out() {
-    Campaign::run("killed (SIGKILL)", SHORT_LEASE, async |campaign| {
-        for _ in 0..DEATHS {
+fn killed_leader_is_replaced_once_its_lease_expires() {
+    Campaign::run("leader killed (SIGKILL)", SHORT_LEASE, async |campaign| {
+        for _ in 0..ROUNDS {
             let waited = kill(campaign).await;
             assert!(
                 waited >= 3.0,
-                "the lease was taken over {waited} s after it was renewed"
+                "the lease was taken over {waited} s after its last renewal"
             );
         }
     });
 }
 
 #[test]
-fn a_leader_that_is_asked_to_end_finishes_its_work_before_another_begins() {
-    Campaign::run("asked to end (SIGTERM)", SHORT_LEASE, async |campaign| {
-        for _ in 0..DEATHS {
-            terminate(campaign).await;
-        }
-    });
+fn terminated_leader_drains_before_another_leads() {
+    Campaign::run(
+        "leader terminated (SIGTERM)",
+        SHORT_LEASE,
+        async |campaign| {
+            for _ in 0..ROUNDS {
+                terminate(campaign).await;
+            }
+        },
+    );
 }
 
-/// Kills the leader at a random moment. Answers with how long after its last renewal it was followed.
+/// Kills the leader at a random moment. Returns the seconds from its last renewal to the takeover.
 pub async fn kill(campaign: &mut Campaign) -> f64 {
     let leader = campaign.wait_for_leader().await;
     campaign.sleep_up_to(Duration::from_millis(1500)).await;
@@ -41,7 +45,7 @@ pub async fn kill(campaign: &mut Campaign) -> f64 {
     campaign.since_last_renewal(&leader, taken)
 }
 
-/// Asks the leader to end at a random moment.
+/// Terminates the leader at a random moment.
 pub async fn terminate(campaign: &mut Campaign) {
     let leader = campaign.wait_for_leader().await;
     campaign.sleep_up_to(Duration::from_millis(1500)).await;
@@ -51,6 +55,6 @@ pub async fn terminate(campaign: &mut Campaign) {
     assert_eq!(
         campaign.wait_for_exit(&leader).await,
         Some(0),
-        "it ended in good order"
+        "the leader shut down cleanly"
     );
 }

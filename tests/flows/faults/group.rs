@@ -1,4 +1,4 @@
-//! Candidates that compete for one Lease. One that ends is replaced, as a Deployment would.
+//! Candidates that compete for one Lease. A candidate that exits is replaced, as in a Deployment.
 
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::candidate::{Candidate, CandidateFactory, CandidateOptions};
 
-/// How often it is looked who has ended.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How often exited candidates are reaped and replaced.
+const INTERVAL: Duration = Duration::from_millis(50);
 
-/// A group. It ends when this is dropped.
+/// A group of candidates. Dropping it kills them.
 pub struct Group {
     members: Arc<Members>,
     keeper: Option<JoinHandle<()>>,
@@ -22,18 +22,18 @@ pub struct Group {
 struct Members {
     factory: CandidateFactory,
     recorder: Arc<Recorder>,
-    present: Mutex<Vec<Candidate>>,
-    ended: Mutex<Vec<(Candidate, ExitStatus)>>,
+    running: Mutex<Vec<Candidate>>,
+    exited: Mutex<Vec<(Candidate, ExitStatus)>>,
 }
 
 impl Group {
-    /// A group without members.
+    /// A group without candidates.
     pub fn new(factory: CandidateFactory, recorder: Arc<Recorder>) -> Self {
         let members = Members {
             factory,
             recorder,
-            present: Mutex::default(),
-            ended: Mutex::default(),
+            running: Mutex::default(),
+            exited: Mutex::default(),
         };
         Self {
             members: Arc::new(members),
@@ -41,101 +41,101 @@ impl Group {
         }
     }
 
-    /// Fills it up to a size whenever somebody has ended, with members of one options.
+    /// Keeps the group at this size: replaces every candidate that exits with one of these options.
     pub fn keep(&mut self, size: usize, options: CandidateOptions) {
         let members = Arc::clone(&self.members);
         self.keeper = Some(tokio::spawn(async move {
             loop {
                 members.reap();
-                if members.present().len() < size {
-                    // The API server may be away, and then nobody can be given a user: it is tried again.
+                if members.running().len() < size {
+                    // Fails while the API server is unavailable: a candidate needs a ServiceAccount. The next round retries.
                     let _ =
                         tokio::time::timeout(Duration::from_secs(5), members.add(options.clone()))
                             .await;
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(INTERVAL).await;
             }
         }));
     }
 
-    /// Adds a member that is not replaced. Answers with its user.
+    /// Adds a candidate that is not replaced when it exits. Returns its user.
     pub async fn add(&self, options: CandidateOptions) -> String {
         self.members
             .add(options)
             .await
-            .expect("a candidate is started")
+            .expect("failed to spawn a candidate")
     }
 
-    /// Users of those that have not ended.
-    pub fn present(&self) -> Vec<String> {
+    /// The users of the candidates that are running.
+    pub fn running(&self) -> Vec<String> {
         self.members.reap();
         self.members
-            .present()
+            .running()
             .iter()
             .map(|candidate| candidate.user.clone())
             .collect()
     }
 
-    /// Looks at a member that has not ended.
-    pub fn with<T>(&self, user: &str, look: impl FnOnce(&Candidate) -> T) -> Option<T> {
+    /// Applies a function to a running candidate.
+    pub fn with<T>(&self, user: &str, apply: impl FnOnce(&Candidate) -> T) -> Option<T> {
         self.members
-            .present()
+            .running()
             .iter()
             .find(|candidate| candidate.user == user)
-            .map(look)
+            .map(apply)
     }
 
-    /// Sends a member a signal, unless it has ended.
+    /// Sends a signal to a candidate, unless it has exited.
     pub fn kill(&self, user: &str, signal: Signal) {
         self.with(user, |candidate| candidate.kill(signal));
     }
 
-    /// How a member ended, if it has, and what it had logged.
-    pub fn ended(&self, user: &str) -> Option<(ExitStatus, String)> {
+    /// The exit status and the log of a candidate, if it has exited.
+    pub fn exited(&self, user: &str) -> Option<(ExitStatus, String)> {
         self.members.reap();
-        let ended = lock(&self.members.ended);
-        ended
+        let exited = lock(&self.members.exited);
+        exited
             .iter()
             .find(|(candidate, _)| candidate.user == user)
             .map(|(candidate, exit)| (*exit, candidate.log()))
     }
 
-    /// Everything that every member has logged, of those that have ended as well, by their users.
+    /// The user and the log of every candidate, running or exited.
     pub fn logs(&self) -> Vec<(String, String)> {
         let log = |candidate: &Candidate| (candidate.user.clone(), candidate.log());
-        let ended: Vec<_> = lock(&self.members.ended)
+        let exited: Vec<_> = lock(&self.members.exited)
             .iter()
             .map(|(candidate, _)| log(candidate))
             .collect();
-        ended
+        exited
             .into_iter()
-            .chain(self.members.present().iter().map(log))
+            .chain(self.members.running().iter().map(log))
             .collect()
     }
 }
 
 impl Members {
     async fn add(&self, options: CandidateOptions) -> anyhow::Result<String> {
-        let candidate = self.factory.start(options).await?;
+        let candidate = self.factory.spawn(options).await?;
         self.recorder.know(candidate.process.pid(), &candidate.user);
         let user = candidate.user.clone();
-        self.present().push(candidate);
+        self.running().push(candidate);
         Ok(user)
     }
 
     fn reap(&self) {
-        let mut present = self.present();
-        let all = std::mem::take(&mut *present);
+        let mut running = self.running();
+        let all = std::mem::take(&mut *running);
         for mut candidate in all {
-            match candidate.ended() {
-                Some(exit) => lock(&self.ended).push((candidate, exit)),
-                None => present.push(candidate),
+            match candidate.try_wait() {
+                Some(exit) => lock(&self.exited).push((candidate, exit)),
+                None => running.push(candidate),
             }
         }
     }
 
-    fn present(&self) -> std::sync::MutexGuard<'_, Vec<Candidate>> {
-        lock(&self.present)
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Candidate>> {
+        lock(&self.running)
     }
 }
 
@@ -144,7 +144,7 @@ impl Drop for Group {
         if let Some(keeper) = &self.keeper {
             keeper.abort();
         }
-        for candidate in self.members.present().iter() {
+        for candidate in self.members.running().iter() {
             candidate.kill(Signal::Kill);
         }
     }

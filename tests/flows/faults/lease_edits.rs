@@ -1,4 +1,4 @@
-//! The Lease is deleted, and edited by hand.
+//! The Lease is deleted, or edited by hand.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const DELETIONS: usize = 6;
 const CUTS: usize = 4;
 
 #[test]
-fn a_lease_that_is_deleted_is_made_anew_and_nobody_acts_in_between() {
+fn deleted_lease_is_recreated_and_no_candidate_acts_in_between() {
     Campaign::run("Lease deleted", SHORT_LEASE, async |campaign| {
         for _ in 0..DELETIONS {
             campaign.wait_for_leader().await;
@@ -29,9 +29,9 @@ fn a_lease_that_is_deleted_is_made_anew_and_nobody_acts_in_between() {
 }
 
 #[test]
-fn a_lease_that_is_deleted_under_a_leader_that_is_cut_off_is_waited_for_as_if_it_stood() {
+fn deleted_lease_of_a_partitioned_leader_is_waited_out() {
     Campaign::run(
-        "Lease deleted, leader in a black hole",
+        "Lease deleted, leader partitioned",
         SHORT_LEASE,
         async |campaign| {
             campaign.allowance = Allowance::HeldUp;
@@ -49,11 +49,11 @@ fn a_lease_that_is_deleted_under_a_leader_that_is_cut_off_is_waited_for_as_if_it
                 let waited = campaign.since_last_renewal(&leader, taken);
                 assert!(
                     waited >= 3.0,
-                    "the lease was made anew {waited} s after it was renewed"
+                    "the lease was recreated {waited} s after its last renewal"
                 );
                 campaign.sleep_up_to(Duration::from_secs(1)).await;
                 drop(blackhole);
-                // It ends or follows, by whether it first hears of the deletion or of the other leader.
+                // It exits if it sees the new leader first, and becomes a standby if it sees the deletion first.
                 tokio::time::sleep(SHORT_LEASE.duration).await;
             }
         },
@@ -61,8 +61,8 @@ fn a_lease_that_is_deleted_under_a_leader_that_is_cut_off_is_waited_for_as_if_it
 }
 
 #[test]
-fn a_candidate_that_finds_no_lease_does_not_act_before_a_leader_that_is_marked_has_ended() {
-    let fault = "Lease deleted, black hole, newcomer";
+fn new_candidate_without_a_lease_waits_for_the_labeled_leader() {
+    let fault = "Lease deleted, partition, new candidate";
     Campaign::run_with(
         fault,
         SHORT_LEASE,
@@ -91,7 +91,7 @@ fn a_candidate_that_finds_no_lease_does_not_act_before_a_leader_that_is_marked_h
                     .since_last_renewal(&leader, campaign.wait_until_acting(&newcomer).await);
                 assert!(
                     waited >= 3.0,
-                    "it wait_until_acting {waited} s after the lease that was deleted was renewed"
+                    "it acted {waited} s after the last renewal of the deleted lease"
                 );
                 campaign.group.kill(&leader, Signal::Kill);
                 drop(blackhole);
@@ -102,14 +102,14 @@ fn a_candidate_that_finds_no_lease_does_not_act_before_a_leader_that_is_marked_h
 }
 
 #[test]
-fn a_leader_whose_record_is_changed_by_hand_ends_before_another_begins() {
+fn leader_steps_down_when_its_lease_record_is_edited() {
     let edits = [
-        json!({ "holderIdentity": "somebody-else", "leaseDurationSeconds": 2 }),
+        json!({ "holderIdentity": "another-client", "leaseDurationSeconds": 2 }),
         json!({ "leaseDurationSeconds": 1 }),
         json!({ "acquireTime": "2001-01-01T00:00:00.000000Z" }),
     ];
     Campaign::run(
-        "Lease edited: holder, duration, acquired",
+        "Lease holder, duration, acquireTime edited",
         SHORT_LEASE,
         async |campaign| {
             for edit in edits.iter().cycle().take(2 * edits.len()) {
@@ -120,7 +120,7 @@ fn a_leader_whose_record_is_changed_by_hand_ends_before_another_begins() {
                 assert_eq!(
                     campaign.wait_for_exit(&leader).await,
                     Some(1),
-                    "{edit}: that is not its record any more"
+                    "{edit}: the record is no longer its own"
                 );
                 campaign.wait_for_successor(&leader, edited).await;
             }
@@ -129,9 +129,9 @@ fn a_leader_whose_record_is_changed_by_hand_ends_before_another_begins() {
 }
 
 #[test]
-fn a_leader_goes_on_whatever_time_and_labels_the_lease_is_given() {
+fn leader_keeps_leading_when_renew_time_or_labels_are_edited() {
     Campaign::run(
-        "Lease edited: renewed, labels",
+        "Lease renewTime, labels edited",
         SHORT_LEASE,
         async |campaign| {
             let leader = campaign.wait_for_leader().await;
@@ -156,7 +156,7 @@ fn a_leader_goes_on_whatever_time_and_labels_the_lease_is_given() {
                 std::slice::from_ref(&leader)
             );
 
-            // New labels and new versions do not keep a dead leader's lease alive.
+            // New labels and resource versions do not extend a dead leader's lease.
             let killed = campaign.record_fault();
             campaign.group.kill(&leader, Signal::Kill);
             let (followed, ()) = tokio::join!(
@@ -166,7 +166,7 @@ fn a_leader_goes_on_whatever_time_and_labels_the_lease_is_given() {
             let waited = campaign.since_last_renewal(&leader, followed.1);
             assert!(
                 (3.0..3.5).contains(&waited),
-                "the lease was taken over {waited} s after it was renewed"
+                "the lease was taken over {waited} s after its last renewal"
             );
         },
     );
@@ -176,7 +176,7 @@ async fn edit_lease(campaign: &Campaign, change: Value) {
     patch(&campaign.leases(), LEASE, change).await;
 }
 
-/// Changes a label of the Lease all the time.
+/// Changes a label of the Lease every 50 ms.
 async fn churn(campaign: &Campaign, duration: Duration) {
     let end = Timestamp::now() + duration;
     while Timestamp::now() < end {

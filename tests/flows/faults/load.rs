@@ -1,5 +1,5 @@
-//! Work without end for whoever leads: offers are made and changed, so that records, ledgers, statuses and transactions are
-//! written all the time.
+//! Continuous load for the leader: offers are created and changed, so that it keeps writing records, ledgers, statuses and
+//! transactions.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use serde_json::{Value, json};
 
 use crate::objects::{Objects, offer};
 
-/// Where offers are made.
+/// The namespace of the offers.
 pub const SHOP: &str = "shop";
-/// Between two changes of an offer.
-const PAUSE: Duration = Duration::from_millis(80);
-/// So many changes for each offer that is made.
+/// Between two writes.
+const INTERVAL: Duration = Duration::from_millis(80);
+/// Changes for each offer that is created.
 const CHANGES: u32 = 20;
-/// So many offers at most: the ledger reads all records at each turn.
+/// Upper limit of offers: the ledger reads all records at each pass.
 const OFFERS: u32 = 250;
-/// So many offers are changed at once.
+/// Offers that a burst changes at once.
 const BURST: u32 = 16;
-/// How long the API server may take to answer; it is away at times.
-const BUDGET: Duration = Duration::from_secs(2);
+/// Timeout of a request. The API server is unavailable at times.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Changes many offers at once, so that whoever leads has many requests under way a moment later.
+/// Changes many offers at once, so that the leader has many requests in flight a moment later.
 pub fn burst(objects: &Objects, rng: &mut StdRng) {
     for number in 0..BURST {
         let (offers, change) = (objects.offers(SHOP), price(rng));
         tokio::spawn(async move {
             let name = format!("offer-{number}");
             tokio::time::timeout(
-                BUDGET,
+                REQUEST_TIMEOUT,
                 offers.patch(&name, &PatchParams::default(), &change),
             )
             .await
@@ -40,29 +40,34 @@ pub fn burst(objects: &Objects, rng: &mut StdRng) {
     }
 }
 
-/// Another price for an offer.
+/// A patch that changes an offer's price.
 fn price(rng: &mut StdRng) -> Patch<Value> {
     let price = format!("0.{:04}", rng.random_range(1..10_000));
     Patch::Merge(json!({ "spec": { "payment": { "price": { "perRequest": price } } } }))
 }
 
-/// Makes and changes offers until it is dropped.
+/// Creates and changes offers until it is dropped.
 pub async fn stream(objects: Objects, seed: u64) -> Infallible {
     let mut rng = StdRng::seed_from_u64(seed);
     let offers = objects.offers(SHOP);
-    let mut made = 0;
+    let mut created = 0;
     loop {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(INTERVAL).await;
         let name = |number: u32| format!("offer-{number}");
-        // An answer that does not come leaves open whether it was done, which does not matter: all that exist count.
-        if made < OFFERS && (made < BURST || rng.random_range(0..=CHANGES) == 0) {
-            let new = serde_json::from_value(offer(SHOP, &name(made))).expect("a manifest");
-            let _ = tokio::time::timeout(BUDGET, offers.create(&PostParams::default(), &new)).await;
-            made += 1;
+        // A request without an answer may or may not have been stored. Either is fine: only offers that exist are counted.
+        if created < OFFERS && (created < BURST || rng.random_range(0..=CHANGES) == 0) {
+            let new =
+                serde_json::from_value(offer(SHOP, &name(created))).expect("an offer deserializes");
+            let _ =
+                tokio::time::timeout(REQUEST_TIMEOUT, offers.create(&PostParams::default(), &new))
+                    .await;
+            created += 1;
         } else {
             let change = price(&mut rng);
-            let (name, parameters) = (name(rng.random_range(0..made)), PatchParams::default());
-            let _ = tokio::time::timeout(BUDGET, offers.patch(&name, &parameters, &change)).await;
+            let (name, parameters) = (name(rng.random_range(0..created)), PatchParams::default());
+            let _ =
+                tokio::time::timeout(REQUEST_TIMEOUT, offers.patch(&name, &parameters, &change))
+                    .await;
         }
     }
 }

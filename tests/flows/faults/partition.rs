@@ -1,4 +1,4 @@
-//! Only the leader is cut off from the API server, and not told.
+//! Only the leader is cut off from the API server, and its connections are not reset.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::campaign::Campaign;
 use super::candidate::SHORT_LEASE;
 
 const TIMES: usize = 5;
-/// Longer than a connection waits before it sends again what was swallowed.
+/// Longer than TCP waits before it retransmits the dropped packets.
 const AFTERMATH: Duration = Duration::from_secs(8);
 
 #[test]
-fn a_leader_that_is_cut_off_does_nothing_once_another_leads() {
+fn partitioned_leader_stops_acting_before_another_leads() {
     Campaign::run(
-        "black hole before the leader",
+        "leader partitioned (packets dropped)",
         SHORT_LEASE,
         async |campaign| {
             campaign.allowance = Allowance::HeldUp;
@@ -31,14 +31,14 @@ fn a_leader_that_is_cut_off_does_nothing_once_another_leads() {
                 let waited = campaign.since_last_renewal(&leader, taken);
                 assert!(
                     waited >= 3.0,
-                    "the lease was taken over {waited} s after it was renewed"
+                    "the lease was taken over {waited} s after its last renewal"
                 );
                 campaign.sleep_up_to(Duration::from_secs(2)).await;
                 drop(blackhole);
                 assert_eq!(
                     campaign.wait_for_exit(&leader).await,
                     Some(1),
-                    "it ends when it sees another leader"
+                    "a leader exits when it sees another leader"
                 );
                 tokio::time::sleep(AFTERMATH).await;
             }

@@ -1,4 +1,4 @@
-//! The leader is stopped past the end of its lease, and goes on when another leads.
+//! The leader is paused past the end of its lease, and resumes while another candidate leads.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use testbed::Signal;
 use super::campaign::Campaign;
 use super::candidate::SHORT_LEASE;
 
-/// How often, unless `STOPS` says otherwise.
+/// How many times the leader is paused, unless `STOPS` is set.
 const STOPS: usize = 12;
 
 #[test]
-fn a_leader_that_is_frozen_past_its_lease_does_nothing_when_it_thaws() {
+fn leader_paused_past_its_lease_does_nothing_when_it_resumes() {
     let stops = std::env::var("STOPS")
         .ok()
         .and_then(|stops| stops.parse().ok())
         .unwrap_or(STOPS);
     Campaign::run(
-        "frozen past the lease (SIGSTOP)",
+        "leader paused past its lease (SIGSTOP)",
         SHORT_LEASE,
         async |campaign| {
             for stop in 0..stops {
@@ -31,7 +31,7 @@ fn a_leader_that_is_frozen_past_its_lease_does_nothing_when_it_thaws() {
     );
 }
 
-/// Freezes the leader, waits for the next one, and lets the first one thaw.
+/// Pauses the leader until another candidate leads, and resumes it. Returns the seconds from its last renewal to the takeover.
 pub async fn pause(campaign: &mut Campaign) -> f64 {
     let leader = campaign.wait_for_leader().await;
     let stopped = campaign.record_fault();
@@ -42,12 +42,12 @@ pub async fn pause(campaign: &mut Campaign) -> f64 {
     assert_eq!(
         campaign.wait_for_exit(&leader).await,
         Some(1),
-        "a leader that sees another one ends"
+        "a leader exits when it sees another leader"
     );
     let waited = campaign.since_last_renewal(&leader, taken);
     assert!(
         waited >= 3.0 / 1.05,
-        "the lease was taken over {waited} s after it was renewed"
+        "the lease was taken over {waited} s after its last renewal"
     );
     waited
 }

@@ -1,4 +1,4 @@
-//! The leader's Pod is said to have failed, or is gone, while its process runs: neither proves that it has ended.
+//! The leader's Pod is reported as Failed, or is deleted, while its process runs: neither proves that the process has exited.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::candidate::{CandidateOptions, SHORT_LEASE};
 const ROUNDS: usize = 2;
 
 #[test]
-fn a_pod_that_is_said_to_have_failed_or_is_gone_is_waited_for_like_any_other() {
+fn pod_reported_failed_or_deleted_does_not_shorten_the_wait() {
     let options = Some(CandidateOptions {
         pod: true,
         ..CandidateOptions::default()
     });
     Campaign::run_with(
-        "holder's Pod patched to Failed, deleted",
+        "leader's Pod patched to Failed, deleted",
         SHORT_LEASE,
         LeaseRights::Full,
         options,
@@ -50,7 +50,7 @@ fn a_pod_that_is_said_to_have_failed_or_is_gone_is_waited_for_like_any_other() {
                 assert_eq!(
                     led,
                     std::slice::from_ref(&leader),
-                    "what is said of its Pod does not end a leader"
+                    "the status of its Pod does not end a leader's term"
                 );
 
                 let stopped = campaign.record_fault();
@@ -59,7 +59,7 @@ fn a_pod_that_is_said_to_have_failed_or_is_gone_is_waited_for_like_any_other() {
                 let waited = campaign.since_last_renewal(&leader, taken);
                 assert!(
                     waited >= 3.0,
-                    "the lease was taken over {waited} s after it was renewed"
+                    "the lease was taken over {waited} s after its last renewal"
                 );
                 campaign.group.kill(&leader, Signal::Cont);
                 assert_eq!(campaign.wait_for_exit(&leader).await, Some(1));

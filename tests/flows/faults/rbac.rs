@@ -1,4 +1,4 @@
-//! Candidates that may not watch the Lease, because the rights are those of a client-go controller.
+//! Candidates without permission to watch the Lease, as with the RBAC rules of a client-go controller.
 
 use super::campaign::{Campaign, LeaseRights};
 use super::candidate::{CandidateOptions, SHORT_LEASE};
@@ -8,7 +8,7 @@ use super::pause::pause;
 const ROUNDS: usize = 3;
 
 #[test]
-fn candidates_that_may_not_watch_follow_each_other_all_the_same() {
+fn candidates_without_watch_permission_replace_each_other() {
     let fault = "watch forbidden: SIGSTOP, KILL, TERM";
     Campaign::run_with(
         fault,
@@ -22,7 +22,7 @@ fn candidates_that_may_not_watch_follow_each_other_all_the_same() {
                 let waited = kill(campaign).await;
                 assert!(
                     waited >= 3.0,
-                    "the lease was taken over {waited} s after it was renewed"
+                    "the lease was taken over {waited} s after its last renewal"
                 );
                 terminate(campaign).await;
             }

@@ -1,4 +1,4 @@
-//! Two Pods of one name: a node that was lost still runs the one, another node the next.
+//! Two Pods with one name: a lost node still runs the first one when another node starts the second.
 
 use jiff::Timestamp;
 use testbed::Signal;
@@ -7,27 +7,27 @@ use super::campaign::{Campaign, LeaseRights};
 use super::candidate::{CandidateOptions, SHORT_LEASE};
 
 #[test]
-fn a_namesake_is_a_stranger() {
+fn pod_with_the_same_name_is_another_candidate() {
     Campaign::run_with(
         "same POD_NAME, other POD_UID",
         SHORT_LEASE,
         LeaseRights::Full,
         None,
         async |campaign| {
-            let twin = || CandidateOptions {
-                identity: Some("twin".into()),
+            let same_name = || CandidateOptions {
+                identity: Some("same-name".into()),
                 ..CandidateOptions::default()
             };
-            let first = campaign.group.add(twin()).await;
+            let first = campaign.group.add(same_name()).await;
             assert_eq!(campaign.wait_for_leader().await, first);
             let begun = campaign.record_fault();
-            let second = campaign.group.add(twin()).await;
+            let second = campaign.group.add(same_name()).await;
             tokio::time::sleep(3 * SHORT_LEASE.duration).await;
             let led: Vec<_> = campaign.leaders_since(begun).into_iter().collect();
             assert_eq!(
                 led,
                 std::slice::from_ref(&first),
-                "a name is no reason to take a lease over"
+                "the same name does not entitle a candidate to the lease"
             );
 
             let stopped = campaign.record_fault();
@@ -36,16 +36,16 @@ fn a_namesake_is_a_stranger() {
             let waited = campaign.since_last_renewal(&first, taken);
             assert!(
                 waited >= 3.0,
-                "the lease was taken over {waited} s after it was renewed"
+                "the lease was taken over {waited} s after its last renewal"
             );
             campaign.group.kill(&first, Signal::Cont);
             assert_eq!(
                 campaign.wait_for_exit(&first).await,
                 Some(1),
-                "the record under its name is not its own"
+                "a record with its name and another uid is not its own"
             );
 
-            let third = campaign.group.add(twin()).await;
+            let third = campaign.group.add(same_name()).await;
             tokio::time::sleep(SHORT_LEASE.duration).await;
             let killed = campaign.record_fault();
             campaign.group.kill(&second, Signal::Kill);
@@ -54,10 +54,10 @@ fn a_namesake_is_a_stranger() {
             let waited = campaign.since_last_renewal(&second, taken);
             assert!(
                 waited >= 3.0,
-                "the lease was taken over {waited} s after it was renewed"
+                "the lease was taken over {waited} s after its last renewal"
             );
 
-            let fourth = campaign.group.add(twin()).await;
+            let fourth = campaign.group.add(same_name()).await;
             tokio::time::sleep(SHORT_LEASE.duration).await;
             let asked = campaign.record_fault();
             campaign.group.kill(&third, Signal::Term);

@@ -1,21 +1,21 @@
-//! What came of a campaign, in one line for each fault. `.ci/campaign` puts the lines together.
+//! The results table: one line per fault. `.ci/campaign` collects the lines.
 
 use std::path::Path;
 
 use election::campaign::verdict::Verdict;
 use jiff::Timestamp;
 
-/// Prints the line of a fault, and leaves it where the lines are put together.
+/// Prints the line of a fault, and writes it to the directory that `.ci/campaign` reads.
 pub fn write(fault: &str, faults: &[Timestamp], verdict: &Verdict) {
     let line = line(fault, faults, verdict);
     println!("{line}");
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/campaign");
-    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::create_dir_all(&directory).expect("failed to create target/campaign");
     std::fs::write(
         directory.join(format!("{}.txt", fault.replace(' ', "-"))),
         line + "\n",
     )
-    .expect("a file");
+    .expect("failed to write the result");
 }
 
 fn line(fault: &str, faults: &[Timestamp], verdict: &Verdict) -> String {
@@ -37,7 +37,7 @@ fn line(fault: &str, faults: &[Timestamp], verdict: &Verdict) -> String {
     )
 }
 
-/// For each fault that another candidate took over after, how long that took, in seconds.
+/// For each fault that led to a takeover, the seconds until the next leader's term began.
 fn gaps(faults: &[Timestamp], verdict: &Verdict) -> Vec<f64> {
     let ends = faults.iter().skip(1).copied().chain([Timestamp::MAX]);
     let gap = |(begin, end): (&Timestamp, Timestamp)| {
