@@ -1,8 +1,8 @@
-//! SignerLedgers: a nonce has one owner, a key one registration, and neither is ever rewritten.
+//! SignerLedgers: a nonce has one owner, a key has one registration, and neither is ever rewritten.
 
 use serde_json::{Value, json};
 
-use super::table::{Scene, merge};
+use super::table::{CaseTable, merge};
 
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 const OTHER_HASH: &str = "0x2222222222222222222222222222222222222222222222222222222222222222";
@@ -12,7 +12,7 @@ const B: &str = "bbbbbbbbbbbbbbbb";
 const C: &str = "cccccccccccccccc";
 
 /// A ledger that has every field.
-pub fn specimen() -> Value {
+pub fn complete_object() -> Value {
     let mut ledger = ledger(0);
     merge(
         &mut ledger,
@@ -27,7 +27,7 @@ pub fn specimen() -> Value {
     ledger
 }
 
-/// An active ledger of the account with that number: five nonces given out, three of them finalized.
+/// An active ledger of the account with this number: five nonces are allocated, three of them are finalized.
 fn ledger(account: u64) -> Value {
     let signer = address(account);
     json!({
@@ -59,7 +59,7 @@ fn spec(spec: Value) -> Value {
     json!({ "spec": spec })
 }
 
-pub fn scenes() -> Vec<Scene> {
+pub fn tables() -> Vec<CaseTable> {
     vec![
         created(),
         entered(),
@@ -70,85 +70,85 @@ pub fn scenes() -> Vec<Scene> {
     ]
 }
 
-fn created() -> Scene {
+fn created() -> CaseTable {
     let named = |name: String| json!({ "metadata": { "name": name } });
     let name = "the name of a ledger is <chainId>-<signer>";
     let quarantine = "quarantine is set exactly while state is Quarantine";
-    Scene::creation(ledger(1))
-        .admits("an active ledger, as a backup has it", json!({}))
-        .admits(
+    CaseTable::create(ledger(1))
+        .accepts("an active ledger, as restored from a backup", json!({}))
+        .accepts(
             "a ledger in quarantine",
             spec(json!({ "state": "Quarantine", "quarantine": { "reason": "New", "bound": 0 } })),
         )
-        .refuses(
-            "a name of another chain",
+        .rejects(
+            "a name with another chain",
             named(format!("1-{}", address(1))),
             name,
         )
-        .refuses(
-            "a name of another signer",
+        .rejects(
+            "a name with another signer",
             named(format!("84532-{}", address(2))),
             name,
         )
-        .refuses(
-            "a second spelling of its name",
+        .rejects(
+            "a name with a leading zero",
             named(format!("084532-{}", address(1))),
             name,
         )
-        .refuses(
-            "a name that says more",
+        .rejects(
+            "a name with an extra part",
             named(format!("84532-x-{}", address(1))),
             name,
         )
-        .refuses("a name of no chain", named(address(1)), name)
-        .refuses_for(
-            "a signer in a second spelling",
+        .rejects("a name without a chain", named(address(1)), name)
+        .rejects_with(
+            "an upper-case signer",
             spec(json!({ "signer": address(1).to_uppercase() })),
             &["spec.signer in body should match", name],
         )
-        .refuses(
-            "no reason for a quarantine",
+        .rejects(
+            "state Quarantine without a quarantine",
             spec(json!({ "state": "Quarantine" })),
             quarantine,
         )
-        .refuses(
-            "a quarantine while active",
+        .rejects(
+            "a quarantine in state Active",
             spec(json!({ "quarantine": { "reason": "New", "bound": 0 } })),
             quarantine,
         )
-        .refuses(
-            "a quarantine without end",
+        .rejects(
+            "a quarantine without a bound",
             spec(json!({ "state": "Quarantine", "quarantine": { "reason": "New" } })),
             "spec.quarantine.bound: Required value",
         )
-        .refuses(
-            "a state that is none",
+        .rejects(
+            "an unknown state",
             spec(json!({ "state": "Frozen" })),
             "spec.state: Unsupported value",
         )
-        .refuses(
-            "no next nonce",
+        .rejects(
+            "no next",
             spec(json!({ "next": null })),
             "spec.next: Required value",
         )
-        .refuses(
-            "a next nonce as text",
+        .rejects(
+            "next as a string",
             spec(json!({ "next": "5" })),
             "spec.next in body must be of type integer",
         )
-        .refuses(
-            "a next nonce that JSON rounds",
+        .rejects(
+            "next larger than a JSON number holds",
             spec(json!({ "next": 9_007_199_254_740_992_u64 })),
             "spec.next in body should be less than or equal",
         )
-        .refuses(
-            "no entries at all",
+        .rejects(
+            "no entries",
             spec(json!({ "entries": null })),
             "spec.entries: Required value",
         )
 }
 
-fn entered() -> Scene {
+fn entered() -> CaseTable {
     let entries = |entries: Value, registering: Value| {
         spec(json!({ "entries": entries, "registering": registering }))
     };
@@ -160,83 +160,83 @@ fn entered() -> Scene {
     let full: Value = (0..1024)
         .map(|nonce| (format!("{nonce}"), json!({ "operation": "Filler" })))
         .collect();
-    Scene::creation(ledger(1))
-        .admits(
+    CaseTable::create(ledger(1))
+        .accepts(
             "a registration",
             entries(json!({ "4": register(A) }), json!({ A: "4" })),
         )
-        .admits(
+        .accepts(
             "an update and a filler",
             entries(
                 json!({ "3": update(A), "4": { "operation": "Filler" } }),
                 json!({}),
             ),
         )
-        .admits(
+        .accepts(
             "nonce zero",
             entries(json!({ "0": register(A) }), json!({ A: "0" })),
         )
-        .admits(
-            "as many entries as fit",
+        .accepts(
+            "the maximum number of entries",
             spec(json!({ "next": 1024, "entries": full })),
         )
         .for_each(
             ["03", "x", "-1", "+1", "1.0", " 1", "", "12345678901234567"],
-            |scene, nonce| {
+            |table, nonce| {
                 let change = json!({ "spec": { "entries": { nonce: { "operation": "Filler" } } } });
-                scene.refuses(format!("nonce {nonce:?}"), change, plain)
+                table.rejects(format!("nonce {nonce:?}"), change, plain)
             },
         )
-        .refuses(
-            "a nonce that is not given out",
+        .rejects(
+            "a nonce that is not allocated",
             entries(json!({ "5": update(A) }), json!({})),
             plain,
         )
-        .refuses(
-            "an owner of no key",
+        .rejects(
+            "an entry without a key",
             entries(json!({ "4": { "operation": "Update" } }), json!({})),
             "key is required unless operation is Filler",
         )
-        .refuses(
-            "an owner of no purpose",
+        .rejects(
+            "an entry without an operation",
             entries(json!({ "4": { "key": A } }), json!({})),
             "spec.entries.4.operation: Required value",
         )
-        .refuses(
-            "a purpose that is none",
+        .rejects(
+            "an unknown operation",
             entries(json!({ "4": { "key": A, "operation": "Send" } }), json!({})),
             "spec.entries.4.operation: Unsupported value",
         )
-        .refuses(
-            "a key that is none",
+        .rejects(
+            "an invalid key",
             entries(
                 json!({ "4": { "key": "A", "operation": "Update" } }),
                 json!({}),
             ),
             "spec.entries.4.key in body should match",
         )
-        .refuses(
-            "a key at a nonce nobody owns",
+        .rejects(
+            "registering points at a nonce without an entry",
             entries(json!({}), json!({ A: "4" })),
             points,
         )
-        .refuses(
-            "a key at an update",
+        .rejects(
+            "registering points at an Update entry",
             entries(json!({ "4": update(A) }), json!({ A: "4" })),
             points,
         )
-        .refuses_for(
-            "a key at another's nonce",
+        .rejects_with(
+            "registering points at the entry of another key",
             entries(json!({ "4": register(B) }), json!({ A: "4" })),
             &[points, listed],
         )
-        .refuses(
-            "a registration that is not listed",
+        .rejects(
+            "a Register entry that is not in registering",
             entries(json!({ "4": register(A) }), json!({})),
             listed,
         )
-        .refuses(
-            "two registrations of one key",
+        .rejects(
+            "two Register entries for one key",
             entries(
                 json!({ "3": register(A), "4": register(A) }),
                 json!({ A: "4" }),
@@ -245,8 +245,8 @@ fn entered() -> Scene {
         )
 }
 
-/// Nonces 3 and 4 are in use, by a registration and an update.
-fn active() -> Scene {
+/// Nonces 3 and 4 belong to a registration and an update.
+fn active() -> CaseTable {
     let mut base = ledger(2);
     let entries = json!({ "3": { "key": A, "operation": "Register" }, "4": { "key": B, "operation": "Update" } });
     merge(
@@ -256,92 +256,95 @@ fn active() -> Scene {
     let fixed = "an entry is immutable";
     let pruned = "an entry is pruned only below finalizedNonce";
     let fresh = "an entry that is added takes a nonce at or above the next that stood before";
-    Scene::update(base)
-        .admits("an allocation", spec(json!({ "next": 6, "entries": { "5": { "key": C, "operation": "Register" } }, "registering": { C: "5" } })))
-        .admits("a batch of allocations", spec(json!({ "next": 8, "entries": { "5": { "operation": "Filler" }, "6": { "key": B, "operation": "Update" }, "7": { "key": C, "operation": "Register" } }, "registering": { C: "7" } })))
-        .admits("a registration that is done", spec(json!({ "finalizedNonce": 4, "finalizedBlock": 101, "entries": { "3": null }, "registering": { A: null } })))
-        .admits("the start of draining", spec(json!({ "draining": true })))
-        .refuses("a nonce given out a second time", spec(json!({ "entries": { "2": { "operation": "Filler" } } })), fresh)
-        .refuses_for("a nonce of another account", spec(json!({ "entries": { "4": { "key": C } } })), &[fixed])
-        .refuses("a nonce of another purpose", spec(json!({ "entries": { "4": { "operation": "Filler" } } })), fixed)
-        .refuses("an entry that is not final", spec(json!({ "entries": { "4": null } })), pruned)
-        .refuses("a registration that is not final", spec(json!({ "entries": { "3": null }, "registering": { A: null } })), pruned)
-        .refuses(
-            "a key that moves in one write",
+    CaseTable::update(base)
+        .accepts("an allocation", spec(json!({ "next": 6, "entries": { "5": { "key": C, "operation": "Register" } }, "registering": { C: "5" } })))
+        .accepts("a batch of allocations", spec(json!({ "next": 8, "entries": { "5": { "operation": "Filler" }, "6": { "key": B, "operation": "Update" }, "7": { "key": C, "operation": "Register" } }, "registering": { C: "7" } })))
+        .accepts("a finalized registration removed", spec(json!({ "finalizedNonce": 4, "finalizedBlock": 101, "entries": { "3": null }, "registering": { A: null } })))
+        .accepts("draining started", spec(json!({ "draining": true })))
+        .rejects("a nonce allocated twice", spec(json!({ "entries": { "2": { "operation": "Filler" } } })), fresh)
+        .rejects_with("the key of an entry changed", spec(json!({ "entries": { "4": { "key": C } } })), &[fixed])
+        .rejects("the operation of an entry changed", spec(json!({ "entries": { "4": { "operation": "Filler" } } })), fixed)
+        .rejects("an entry removed before finality", spec(json!({ "entries": { "4": null } })), pruned)
+        .rejects("a registration removed before finality", spec(json!({ "entries": { "3": null }, "registering": { A: null } })), pruned)
+        .rejects(
+            "a key moved to another nonce in one write",
             spec(json!({
                 "next": 6, "finalizedNonce": 4,
                 "entries": { "3": null, "5": { "key": A, "operation": "Register" } }, "registering": { A: "5" },
             })),
             "a key leaves the ledger in one write and comes back in another",
         )
-        .refuses("a second registration of a key", spec(json!({ "next": 6, "entries": { "5": { "key": A, "operation": "Register" } } })), "every Register entry is listed in registering")
-        .refuses_for("another chain", spec(json!({ "chainId": 1 })), &["chainId is immutable", "the name of a ledger is"])
-        .refuses_for("another signer", spec(json!({ "signer": address(9) })), &["signer is immutable", "the name of a ledger is"])
-        .refuses("another genesis", spec(json!({ "genesisHash": OTHER_HASH })), "genesisHash is immutable")
-        .refuses("another cluster", spec(json!({ "clusterUid": "elsewhere" })), "clusterUid changes only in Quarantine")
-        .refuses(
-            "another cluster on the way into quarantine",
+        .rejects("a second registration for a key", spec(json!({ "next": 6, "entries": { "5": { "key": A, "operation": "Register" } } })), "every Register entry is listed in registering")
+        .rejects_with("chain changed", spec(json!({ "chainId": 1 })), &["chainId is immutable", "the name of a ledger is"])
+        .rejects_with("signer changed", spec(json!({ "signer": address(9) })), &["signer is immutable", "the name of a ledger is"])
+        .rejects("genesis changed", spec(json!({ "genesisHash": OTHER_HASH })), "genesisHash is immutable")
+        .rejects("cluster changed", spec(json!({ "clusterUid": "elsewhere" })), "clusterUid changes only in Quarantine")
+        .rejects(
+            "cluster changed while entering quarantine",
             spec(json!({ "clusterUid": "elsewhere", "state": "Quarantine", "quarantine": { "reason": "Clone", "bound": 5 } })),
             "clusterUid changes only in Quarantine",
         )
 }
 
-/// Nothing is in use.
-fn finalized() -> Scene {
+/// No entries.
+fn finalized() -> CaseTable {
     let decrease = "finalizedNonce and finalizedBlock never decrease";
-    Scene::update(ledger(3))
-        .admits("a ledger as it was", json!({}))
-        .admits("a nonce finalized", spec(json!({ "finalizedNonce": 4 })))
-        .refuses(
-            "a next nonce taken back",
+    CaseTable::update(ledger(3))
+        .accepts("no change", json!({}))
+        .accepts(
+            "finalizedNonce increased",
+            spec(json!({ "finalizedNonce": 4 })),
+        )
+        .rejects(
+            "next decreased",
             spec(json!({ "next": 4 })),
             "next never decreases",
         )
-        .refuses(
-            "a finalized nonce taken back",
+        .rejects(
+            "finalizedNonce decreased",
             spec(json!({ "finalizedNonce": 2 })),
             decrease,
         )
-        .refuses(
-            "a finalized block taken back",
+        .rejects(
+            "finalizedBlock decreased",
             spec(json!({ "finalizedBlock": 99 })),
             decrease,
         )
 }
 
-fn draining() -> Scene {
+fn draining() -> CaseTable {
     let mut base = ledger(4);
     merge(&mut base, &spec(json!({ "draining": true })));
-    Scene::update(base)
-        .refuses(
-            "an end of draining",
+    CaseTable::update(base)
+        .rejects(
+            "draining set to false",
             spec(json!({ "draining": false })),
             "draining is permanent",
         )
-        .refuses(
-            "an end of draining by saying nothing",
+        .rejects(
+            "draining removed",
             spec(json!({ "draining": null })),
             "draining is permanent",
         )
 }
 
-fn quarantined() -> Scene {
+fn quarantined() -> CaseTable {
     let mut base = ledger(5);
     merge(
         &mut base,
         &spec(json!({ "state": "Quarantine", "quarantine": { "reason": "Clone", "bound": 5 } })),
     );
-    Scene::update(base)
-        .admits(
-            "another cluster in quarantine",
+    CaseTable::update(base)
+        .accepts(
+            "cluster changed in quarantine",
             spec(json!({ "clusterUid": "elsewhere" })),
         )
-        .admits(
-            "the end of a quarantine",
+        .accepts(
+            "quarantine ended",
             spec(json!({ "state": "Active", "quarantine": null })),
         )
-        .refuses(
-            "half an end of a quarantine",
+        .rejects(
+            "quarantine removed in state Quarantine",
             spec(json!({ "quarantine": null })),
             "quarantine is set exactly while state is Quarantine",
         )

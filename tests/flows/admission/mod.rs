@@ -1,19 +1,19 @@
-//! What the API server admits, and what it refuses in which words, by nothing but the generated definitions.
+//! What the API server accepts and rejects, and with which messages, with only the generated CRDs installed.
 //!
-//! Two kinds of proof meet here. [`breach`] derives from the schemas themselves an object that breaks each bound, so that no
-//! bound goes untried. Tables ([`offers`], [`registries`], [`records`], [`ledgers`]) say what people may and may not
-//! write, and their rows must reach every CEL rule.
+//! Two kinds of tests complement each other. [`violation`] derives from the schemas an object that violates each constraint, so that
+//! no constraint stays untested. Tables ([`offers`], [`registries`], [`records`], [`ledgers`]) list what users may and may not write,
+//! and their cases must trigger every CEL rule. [`legacy`] has manifests that the legacy controller accepted.
 
-mod breach;
-mod definition;
-mod difference;
-mod eras;
+mod client;
+mod crd;
+mod diff;
 mod ledgers;
+mod legacy;
 mod offers;
 mod records;
 mod registries;
-mod submission;
 mod table;
+mod violation;
 
 use std::time::Duration;
 
@@ -29,317 +29,312 @@ use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
 
 use crate::stage::Stage;
-use breach::Breach;
-use definition::{Definition, Place, defaulted, schema_of, walk};
-use difference::differences;
-use submission::{Answer, Cause, Door, Occasion};
-use table::{Row, Scene};
+use client::{AdmissionClient, Cause, Operation, Outcome};
+use crd::{Crd, SchemaPath, defaulted, schema_of, walk};
+use diff::diff;
+use table::{Case, CaseTable};
+use violation::Violation;
 
-/// How many requests are under way at once.
+/// How many requests are in flight at once.
 const CONCURRENCY: usize = 16;
 
-/// Plays on a cluster that has the definitions of the chart and nothing else of it.
-fn admission(flow: impl AsyncFnOnce(Door, Vec<Definition>) + Send) {
+/// Runs a test on a cluster with the chart's CRDs and nothing else of the chart.
+fn admission(flow: impl AsyncFnOnce(AdmissionClient, Vec<Crd>) + Send) {
     Stage::play(async |stage| {
-        let definitions = Definition::all(&stage.cluster).await;
-        for definition in &definitions {
-            define(&stage, definition).await;
+        let crds = Crd::all(&stage.cluster).await;
+        for crd in &crds {
+            apply_crd(&stage, crd).await;
         }
-        flow(Door::of(stage.cluster.client()), definitions).await;
+        flow(AdmissionClient::new(stage.cluster.client()), crds).await;
     });
 }
 
-async fn define(stage: &Stage, definition: &Definition) {
+async fn apply_crd(stage: &Stage, crd: &Crd) {
     let api = Api::<CustomResourceDefinition>::all(stage.cluster.client());
     let parameters = PatchParams::apply("admission");
-    let document = Patch::Apply(&definition.document);
+    let document = Patch::Apply(&crd.document);
     let limit = Duration::from_secs(30);
-    eventually("a definition is stored", limit, async || {
-        api.patch(&definition.name, &parameters, &document).await
+    eventually("the CRD is applied", limit, async || {
+        api.patch(&crd.name, &parameters, &document).await
     })
     .await;
-    eventually(
-        &format!("{} is established", definition.name),
-        limit,
-        async || {
-            let stored = api
-                .get(&definition.name)
-                .await
-                .map_err(|error| error.to_string())?;
-            let conditions = stored
-                .status
-                .and_then(|status| status.conditions)
-                .unwrap_or_default();
-            let established = conditions
-                .iter()
-                .any(|one| one.type_ == "Established" && one.status == "True");
-            if established {
-                Ok(())
-            } else {
-                Err(format!("{conditions:?}"))
-            }
-        },
-    )
+    eventually(&format!("{} is established", crd.name), limit, async || {
+        let stored = api
+            .get(&crd.name)
+            .await
+            .map_err(|error| error.to_string())?;
+        let conditions = stored
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        let established = conditions
+            .iter()
+            .any(|one| one.type_ == "Established" && one.status == "True");
+        if established {
+            Ok(())
+        } else {
+            Err(format!("{conditions:?}"))
+        }
+    })
     .await;
 }
 
-fn scenes() -> Vec<Scene> {
-    let whole = specimens()
+fn tables() -> Vec<CaseTable> {
+    let whole = complete_objects()
         .into_iter()
-        .map(|specimen| Scene::update(specimen).admits("every field at once", json!({})));
+        .map(|complete| CaseTable::update(complete).accepts("every field", json!({})));
     let tables = [
-        offers::scenes(),
-        registries::scenes(),
-        records::scenes(),
-        ledgers::scenes(),
+        offers::tables(),
+        registries::tables(),
+        records::tables(),
+        ledgers::tables(),
     ];
     whole.chain(tables.into_iter().flatten()).collect()
 }
 
-fn specimens() -> Vec<Value> {
+fn complete_objects() -> Vec<Value> {
     vec![
-        records::specimen(),
-        registries::specimen(),
-        offers::specimen(),
-        ledgers::specimen(),
+        records::complete_object(),
+        registries::complete_object(),
+        offers::complete_object(),
+        ledgers::complete_object(),
     ]
 }
 
-/// Scenes with those of their rows that a test is about.
-fn only(scenes: Vec<Scene>, wanted: impl Fn(&Row) -> bool) -> Vec<Scene> {
-    let only = |scene: Scene| Scene {
-        rows: scene.rows.into_iter().filter(&wanted).collect(),
-        ..scene
+/// The tables, reduced to the cases that satisfy a condition.
+fn only(tables: Vec<CaseTable>, wanted: impl Fn(&Case) -> bool) -> Vec<CaseTable> {
+    let only = |table: CaseTable| CaseTable {
+        cases: table.cases.into_iter().filter(&wanted).collect(),
+        ..table
     };
-    scenes
+    tables
         .into_iter()
         .map(only)
-        .filter(|scene| !scene.rows.is_empty())
+        .filter(|table| !table.cases.is_empty())
         .collect()
 }
 
-/// Plays scenes side by side, and answers with every row, under the kind of its object.
-async fn play<'scene>(
-    scenes: &'scene [Scene],
-    door: &Door,
-) -> Vec<(&'scene str, &'scene Row, Answer)> {
+/// Runs tables concurrently, and returns every case with the kind of its object and its outcome.
+async fn run<'table>(
+    tables: &'table [CaseTable],
+    client: &AdmissionClient,
+) -> Vec<(&'table str, &'table Case, Outcome)> {
     let played = join_all(
-        scenes
+        tables
             .iter()
-            .map(async |scene| (scene.kind(), scene.play(door).await)),
+            .map(async |table| (table.kind(), table.run(client).await)),
     )
     .await;
-    let rows = played
+    let cases = played
         .into_iter()
-        .flat_map(|(kind, rows)| rows.into_iter().map(move |row| (kind, row)));
-    rows.map(|(kind, (row, answer))| (kind, row, answer))
+        .flat_map(|(kind, cases)| cases.into_iter().map(move |case| (kind, case)));
+    cases
+        .map(|(kind, (case, outcome))| (kind, case, outcome))
         .collect()
 }
 
-fn assert_none(objections: &[String], what: &str) {
+fn assert_none(mismatches: &[String], what: &str) {
     assert!(
-        objections.is_empty(),
+        mismatches.is_empty(),
         "{} {what}:\n{}",
-        objections.len(),
-        objections.join("\n")
+        mismatches.len(),
+        mismatches.join("\n")
     );
 }
 
 #[test]
-fn every_row_is_admitted_or_refused_in_words_that_help() {
-    admission(async |door, _| {
-        let scenes = scenes();
-        let answers = play(&scenes, &door).await;
-        let objections: Vec<String> = answers
+fn every_case_is_accepted_or_rejected_with_its_message() {
+    admission(async |client, _| {
+        let tables = tables();
+        let outcomes = run(&tables, &client).await;
+        let mismatches: Vec<String> = outcomes
             .iter()
-            .filter_map(|(kind, row, answer)| Some(format!("{kind}: {}", row.objection(answer)?)))
+            .filter_map(|(kind, case, outcome)| {
+                Some(format!("{kind}: {}", case.mismatch(outcome)?))
+            })
             .collect();
-        assert_none(&objections, "rows are answered otherwise");
-        println!("{} rows", answers.len());
+        assert_none(&mismatches, "cases have another outcome");
+        println!("{} cases", outcomes.len());
     });
 }
 
 #[test]
-fn every_cel_rule_refuses_a_row() {
-    admission(async |door, definitions| {
-        let scenes = only(scenes(), Row::is_refused);
-        let answers = play(&scenes, &door).await;
+fn every_cel_rule_rejects_a_case() {
+    admission(async |client, crds| {
+        let tables = only(tables(), Case::is_rejected);
+        let outcomes = run(&tables, &client).await;
         let mut unreached = Vec::new();
         let mut count = 0;
-        for definition in definitions {
-            let causes: Vec<&Cause> = causes_of(&definition.kind, &answers).collect();
-            for rule in definition.rules() {
+        for crd in crds {
+            let causes: Vec<&Cause> = causes_of(&crd.kind, &outcomes).collect();
+            for rule in crd.rules() {
                 count += 1;
                 let says = |cause: &&Cause| {
-                    cause.place() == rule.field && cause.message.ends_with(&rule.message)
+                    cause.schema_path() == rule.field && cause.message.ends_with(&rule.message)
                 };
                 if !causes.iter().any(says) {
-                    unreached.push(format!(
-                        "{}, {}: {}",
-                        definition.kind, rule.field, rule.message
-                    ));
+                    unreached.push(format!("{}, {}: {}", crd.kind, rule.field, rule.message));
                 }
             }
         }
-        assert_none(&unreached, "rules refuse no row");
+        assert_none(&unreached, "rules reject no case");
         println!("{count} rules");
     });
 }
 
 fn causes_of<'a>(
     kind: &str,
-    answers: &'a [(&str, &Row, Answer)],
+    outcomes: &'a [(&str, &Case, Outcome)],
 ) -> impl Iterator<Item = &'a Cause> {
-    let answers = answers.iter().filter(move |(of, ..)| *of == kind);
-    answers.flat_map(|(.., answer)| match answer {
-        Answer::Refused(causes) => causes.as_slice(),
-        Answer::Admitted(_) => &[],
+    let outcomes = outcomes.iter().filter(move |(of, ..)| *of == kind);
+    outcomes.flat_map(|(.., outcome)| match outcome {
+        Outcome::Rejected(causes) => causes.as_slice(),
+        Outcome::Accepted(_) => &[],
     })
 }
 
 #[test]
-fn every_bound_refuses_a_value_that_breaks_it() {
-    admission(async |door, definitions| {
-        let mut breaches = Vec::new();
-        for specimen in specimens() {
-            let observed = observed(&door, &specimen).await;
-            let definition = definitions
+fn every_schema_constraint_rejects_a_violation() {
+    admission(async |client, crds| {
+        let mut violations = Vec::new();
+        for complete in complete_objects() {
+            let stored = stored_copy(&client, &complete).await;
+            let crd = crds
                 .iter()
-                .find(|definition| specimen["kind"] == definition.kind.as_str());
-            breaches.extend(Breach::all(
-                definition.expect("a specimen is of a kind"),
-                &specimen,
-                &observed,
+                .find(|crd| complete["kind"] == crd.kind.as_str());
+            violations.extend(Violation::all(
+                crd.expect("a complete object has a known kind"),
+                &complete,
+                &stored,
             ));
         }
-        let objections = stream::iter(&breaches)
-            .map(|breach| objection(&door, breach))
+        let mismatches = stream::iter(&violations)
+            .map(|violation| mismatch(&client, violation))
             .buffer_unordered(CONCURRENCY);
-        let objections: Vec<String> = objections.filter_map(std::future::ready).collect().await;
-        assert_none(&objections, "bounds do not refuse");
-        println!("{} bounds", breaches.len());
+        let mismatches: Vec<String> = mismatches.filter_map(std::future::ready).collect().await;
+        assert_none(&mismatches, "constraints do not reject their violation");
+        println!("{} constraints", violations.len());
     });
 }
 
-/// A stored copy of a specimen, where its status is written apart; the specimen's own name stays free.
-async fn observed(door: &Door, specimen: &Value) -> Value {
-    let mut copy = specimen.clone();
-    if Door::has_status_subresource(specimen) {
+/// A stored copy of a complete object whose status is a subresource, under another name, so that the object's own name stays free.
+async fn stored_copy(client: &AdmissionClient, complete: &Value) -> Value {
+    let mut copy = complete.clone();
+    if AdmissionClient::has_status_subresource(complete) {
         copy["metadata"]["name"] = json!("observed");
-        copy = door.store(&copy).await;
+        copy = client.store(&copy).await;
     }
     copy
 }
 
-async fn objection(door: &Door, breach: &Breach) -> Option<String> {
-    let answer = door.ask(breach.occasion, &breach.object).await;
-    let told = matches!(&answer, Answer::Refused(causes) if causes.iter().any(|cause| breach.is_told_by(cause)));
-    (!told).then(|| match answer {
-        Answer::Admitted(_) => format!("{}: admitted, should say {:?}", breach.field, breach.words),
-        Answer::Refused(causes) => format!(
-            "{}: should say {:?}, says {causes:#?}",
-            breach.field, breach.words
+async fn mismatch(client: &AdmissionClient, violation: &Violation) -> Option<String> {
+    let outcome = client.dry_run(violation.operation, &violation.object).await;
+    let matches = matches!(&outcome, Outcome::Rejected(causes) if causes.iter().any(|cause| violation.matches(cause)));
+    (!matches).then(|| match outcome {
+        Outcome::Accepted(_) => format!(
+            "{}: accepted, expected {:?}",
+            violation.field, violation.message
+        ),
+        Outcome::Rejected(causes) => format!(
+            "{}: expected {:?}, rejected with {causes:#?}",
+            violation.field, violation.message
         ),
     })
 }
 
-/// A schema that takes what the operator cannot read would stall nobody and serve nobody.
+/// The operator would ignore an object that the schema accepts and that its types cannot read.
 #[test]
-fn whatever_is_admitted_is_read_whole_by_the_operator() {
-    admission(async |door, _| {
-        let scenes = only(scenes(), |row| !row.is_refused());
-        let answers = play(&scenes, &door).await;
-        let objections: Vec<String> = answers
+fn operator_types_read_every_accepted_object_completely() {
+    admission(async |client, _| {
+        let tables = only(tables(), |case| !case.is_rejected());
+        let outcomes = run(&tables, &client).await;
+        let mismatches: Vec<String> = outcomes
             .iter()
-            .filter_map(|(.., answer)| match answer {
-                Answer::Admitted(object) => unread(object),
-                Answer::Refused(_) => None,
+            .filter_map(|(.., outcome)| match outcome {
+                Outcome::Accepted(object) => unread_fields(object),
+                Outcome::Rejected(_) => None,
             })
             .collect();
-        assert_none(&objections, "objects are not read whole");
-        println!("{} objects", answers.len());
+        assert_none(&mismatches, "objects are not read completely");
+        println!("{} objects", outcomes.len());
     });
 }
 
-/// What the operator's types make of an object that they do not read whole.
-fn unread(object: &Value) -> Option<String> {
+/// The fields of an object that the operator's types lose or change.
+fn unread_fields(object: &Value) -> Option<String> {
     match object["kind"].as_str() {
-        Some("ServiceOffer") => unread_as::<ServiceOffer>(object),
-        Some("IdentityRegistry") => unread_as::<IdentityRegistry>(object),
-        Some("AgentRegistration") => unread_as::<AgentRegistration>(object),
-        _ => unread_as::<SignerLedger>(object),
+        Some("ServiceOffer") => unread_fields_as::<ServiceOffer>(object),
+        Some("IdentityRegistry") => unread_fields_as::<IdentityRegistry>(object),
+        Some("AgentRegistration") => unread_fields_as::<AgentRegistration>(object),
+        _ => unread_fields_as::<SignerLedger>(object),
     }
 }
 
-fn unread_as<T: Serialize + DeserializeOwned>(object: &Value) -> Option<String> {
+fn unread_fields_as<T: Serialize + DeserializeOwned>(object: &Value) -> Option<String> {
     let read = match serde_json::from_value::<T>(object.clone()) {
         Ok(read) => serde_json::to_value(read).expect("an object is JSON"),
         Err(error) => return Some(format!("{}: {error}", object["metadata"]["name"])),
     };
     let differences = ["spec", "status"]
-        .map(|part| differences(part, &object[part], &read[part]))
+        .map(|part| diff(part, &object[part], &read[part]))
         .concat();
     (!differences.is_empty())
         .then(|| format!("{}: {}", object["metadata"]["name"], differences.join(", ")))
 }
 
 #[test]
-fn stored_definitions_are_the_generated_ones() {
-    admission(async |door, definitions| {
-        for definition in definitions {
-            let mut stored = door.read(&path_of(&definition)).await;
+fn stored_crds_equal_the_generated_ones() {
+    admission(async |client, crds| {
+        for crd in crds {
+            let mut stored = client.read(&path_of(&crd)).await;
             let conditions = stored["status"]["conditions"]
                 .as_array()
-                .expect("a definition has conditions");
+                .expect("a CRD has conditions");
             let complaint = conditions
                 .iter()
                 .find(|one| one["type"] == "NonStructuralSchema");
-            assert_eq!(complaint, None, "{}", definition.name);
-            let spec = stored["spec"]
-                .as_object_mut()
-                .expect("a definition has a spec");
+            assert_eq!(complaint, None, "{}", crd.name);
+            let spec = stored["spec"].as_object_mut().expect("a CRD has a spec");
             assert_eq!(
                 spec.remove("conversion"),
                 Some(json!({ "strategy": "None" })),
                 "{}",
-                definition.name
+                crd.name
             );
-            let names = spec["names"]
-                .as_object_mut()
-                .expect("a definition has names");
+            let names = spec["names"].as_object_mut().expect("a CRD has names");
             assert_eq!(
                 names.remove("listKind"),
-                Some(json!(format!("{}List", definition.kind)))
+                Some(json!(format!("{}List", crd.kind)))
             );
-            let drift = differences("spec", &definition.document["spec"], &stored["spec"]);
+            let drift = diff("spec", &crd.document["spec"], &stored["spec"]);
             assert_none(
                 &drift,
-                &format!("places of {} are stored otherwise", definition.name),
+                &format!("fields of {} are stored differently", crd.name),
             );
         }
     });
 }
 
 #[test]
-fn every_property_is_explained() {
-    admission(async |door, definitions| {
+fn every_property_has_a_description() {
+    admission(async |client, crds| {
         let mut bare = Vec::new();
-        for definition in definitions {
-            let stored = door.read(&path_of(&definition)).await;
+        for crd in crds {
+            let stored = client.read(&path_of(&crd)).await;
             walk(
                 schema_of(&stored),
-                &Place::default(),
-                &mut |place, schema| {
+                &SchemaPath::default(),
+                &mut |path, schema| {
                     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-                        // Those of Kubernetes explain themselves.
-                        let own = !(place.0.is_empty()
+                        // Kubernetes describes these itself.
+                        let own = !(path.0.is_empty()
                             && ["apiVersion", "kind", "metadata"].contains(&name.as_str()));
                         if own
                             && property["description"]
                                 .as_str()
                                 .is_none_or(|text| text.trim().is_empty())
                         {
-                            bare.push(format!("{} {place}.{name}", definition.kind));
+                            bare.push(format!("{} {path}.{name}", crd.kind));
                         }
                     }
                 },
@@ -349,45 +344,48 @@ fn every_property_is_explained() {
     });
 }
 
-fn path_of(definition: &Definition) -> String {
+fn path_of(crd: &Crd) -> String {
     format!(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}",
-        definition.name
+        crd.name
     )
 }
 
 #[test]
-fn manifests_of_every_era_are_stored_whole() {
-    admission(async |door, definitions| {
-        let offers = definitions
+fn manifests_of_the_legacy_controller_are_stored_completely() {
+    admission(async |client, crds| {
+        let offers = crds
             .iter()
-            .find(|definition| definition.kind == "ServiceOffer")
-            .expect("offers are defined");
-        for mut manifest in eras::manifests() {
-            let admitted = door.ask(Occasion::Creation, &manifest).await;
-            let Answer::Admitted(admitted) = admitted else {
-                panic!("{manifest} is refused: {admitted:#?}")
+            .find(|crd| crd.kind == "ServiceOffer")
+            .expect("the chart has the ServiceOffer CRD");
+        for mut manifest in legacy::manifests() {
+            let accepted = client.dry_run(Operation::Create, &manifest).await;
+            let Outcome::Accepted(accepted) = accepted else {
+                panic!("{manifest} is rejected: {accepted:#?}")
             };
             for kept in ["finalizers", "annotations"] {
                 assert_eq!(
-                    admitted["metadata"].get(kept),
+                    accepted["metadata"].get(kept),
                     manifest["metadata"].get(kept),
                     "{manifest}"
                 );
             }
-            // Nobody here would remove it, and the next flow would wait for ever.
+            // No controller runs here to remove it, and the next flow would wait indefinitely.
             manifest["metadata"]
                 .as_object_mut()
                 .expect("metadata")
                 .remove("finalizers");
-            let stored = door.store(&manifest).await;
+            let stored = client.store(&manifest).await;
             let name = &manifest["metadata"]["name"];
             let expected = defaulted(&manifest, offers.schema());
             let changes = ["spec", "status"]
-                .map(|part| differences(part, &expected[part], &stored[part]))
+                .map(|part| diff(part, &expected[part], &stored[part]))
                 .concat();
-            assert_none(&changes, &format!("places of {name} are stored otherwise"));
-            assert_eq!(unread(&stored), None, "{name}");
+            assert_none(
+                &changes,
+                &format!("fields of {name} are stored differently"),
+            );
+            assert_eq!(unread_fields(&stored), None, "{name}");
         }
     });
 }

@@ -1,19 +1,19 @@
-//! ServiceOffers: what sells, and what would cost money or identity.
+//! ServiceOffers: valid offers, and mistakes that would cost money or change an identity.
 
 use serde_json::{Value, json};
 
-use super::submission::NAMESPACE;
-use super::table::{Scene, merge};
+use super::client::NAMESPACE;
+use super::table::{CaseTable, merge};
 use crate::objects;
 
 const WALLET: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 const KEY: &str = "mfrggzdfmztwq2lk";
-/// Of every rule that freezes what an agent is known by.
+/// The message of every rule that freezes a part of an agent's identity.
 const FROZEN: &str = "frozen once the agent has a record (status.registration.key)";
 
 /// An offer that has every field.
-pub fn specimen() -> Value {
+pub fn complete_object() -> Value {
     json!({
         "apiVersion": "obol.org/v1alpha1",
         "kind": "ServiceOffer",
@@ -106,9 +106,9 @@ fn prices() -> Value {
     json!({ "perRequest": "0.002", "perMTok": "1.25", "perHour": "3", "perEpoch": "40", "perMB": "0.1" })
 }
 
-pub fn scenes() -> Vec<Scene> {
-    let in_payment: Within = |payment| json!({ "spec": { "payment": payment } });
-    let in_payments: Within = |change| {
+pub fn tables() -> Vec<CaseTable> {
+    let in_payment: WrapPayment = |payment| json!({ "spec": { "payment": payment } });
+    let in_payments: WrapPayment = |change| {
         let mut payment =
             json!({ "network": "base", "payTo": WALLET, "price": { "perRequest": "0.002" } });
         merge(&mut payment, &change);
@@ -127,67 +127,67 @@ pub fn scenes() -> Vec<Scene> {
     ]
 }
 
-/// How a change of a payment is written at one of the two places that have payments.
-type Within = fn(Value) -> Value;
+/// Wraps a payment for one of the two fields that hold payments.
+type WrapPayment = fn(Value) -> Value;
 
-fn services() -> Scene {
+fn services() -> CaseTable {
     let spec = |spec: Value| json!({ "spec": spec });
-    Scene::creation(objects::offer(NAMESPACE, "offer"))
-        .admits("a service for sale", json!({}))
-        .admits("nothing but a payment", spec(json!({ "upstream": null, "registration": null })))
-        .admits("a service of another namespace", spec(json!({ "upstream": { "namespace": "elsewhere" } })))
-        .admits("a model", spec(json!({ "type": "inference", "model": { "name": "llama", "runtime": "vllm" } })))
-        .admits("an agent", spec(json!({ "type": "agent", "agent": { "ref": { "name": "a", "namespace": "b" } } })))
-        .admits("fine-tuning", spec(json!({ "type": "fine-tuning", "payment": { "price": { "perEpoch": "4" } } })))
-        .admits("a dataset", spec(json!({ "type": "dataset", "dataset": { "version": "1", "sizeBytes": 0 } })))
-        .admits("a skill", spec(json!({ "type": "skill", "skill": specimen()["spec"]["skill"] })))
-        .refuses(
-            "a type that nobody serves",
+    CaseTable::create(objects::offer(NAMESPACE, "offer"))
+        .accepts("a paid service", json!({}))
+        .accepts("only a payment", spec(json!({ "upstream": null, "registration": null })))
+        .accepts("a service in another namespace", spec(json!({ "upstream": { "namespace": "elsewhere" } })))
+        .accepts("a model", spec(json!({ "type": "inference", "model": { "name": "llama", "runtime": "vllm" } })))
+        .accepts("an agent", spec(json!({ "type": "agent", "agent": { "ref": { "name": "a", "namespace": "b" } } })))
+        .accepts("fine-tuning", spec(json!({ "type": "fine-tuning", "payment": { "price": { "perEpoch": "4" } } })))
+        .accepts("a dataset", spec(json!({ "type": "dataset", "dataset": { "version": "1", "sizeBytes": 0 } })))
+        .accepts("a skill", spec(json!({ "type": "skill", "skill": complete_object()["spec"]["skill"] })))
+        .rejects(
+            "an unknown type",
             spec(json!({ "type": "video" })),
             "spec.type: Unsupported value: \"video\"",
         )
-        .refuses("inference without a model", spec(json!({ "type": "inference" })), "give model.name and model.runtime")
-        .refuses("a skill without a bundle", spec(json!({ "type": "skill" })), "skill is required when type is skill")
-        .refuses(
+        .rejects("inference without a model", spec(json!({ "type": "inference" })), "give model.name and model.runtime")
+        .rejects("a skill without a bundle", spec(json!({ "type": "skill" })), "skill is required when type is skill")
+        .rejects(
             "a model without a runtime",
             spec(json!({ "model": { "name": "llama" } })),
             "spec.model.runtime: Required",
         )
-        .refuses(
-            "an agent of no namespace",
+        .rejects(
+            "an agent without a namespace",
             spec(json!({ "agent": { "ref": { "name": "a" } } })),
             "spec.agent.ref.namespace",
         )
-        .refuses(
+        .rejects(
             "a skill without its hash",
             spec(json!({ "skill": { "name": "a", "version": "1", "bundleConfigMap": "b" } })),
             "spec.skill.sha256: Required",
         )
-        .refuses("no payment", spec(json!({ "payment": null })), "spec.payment: Required value")
-        .refuses(
-            "no service",
+        .rejects("no payment", spec(json!({ "payment": null })), "spec.payment: Required value")
+        .rejects(
+            "an upstream without a service",
             spec(json!({ "upstream": { "service": null } })),
             "spec.upstream.service: Required value",
         )
-        .for_each([0, 65_536, -1], |scene, port| {
-            scene.refuses(
+        .for_each([0, 65_536, -1], |table, port| {
+            table.rejects(
                 format!("port {port}"),
                 json!({ "spec": { "upstream": { "port": port } } }),
                 "spec.upstream.port",
             )
         })
-        .for_each(["/", "/chat", "/a/b_c-d.e"], |scene, path| {
-            scene.admits(format!("path {path:?}"), json!({ "spec": { "path": path } }))
+        .for_each(["/", "/chat", "/a/b_c-d.e"], |table, path| {
+            table.accepts(format!("path {path:?}"), json!({ "spec": { "path": path } }))
         })
-        .for_each(["", "chat", "/a b", "/a?b", "/%2e", "/a#b"], |scene, path| {
-            scene.refuses(
+        .for_each(["", "chat", "/a b", "/a?b", "/%2e", "/a#b"], |table, path| {
+            table.rejects(
                 format!("path {path:?}"),
                 json!({ "spec": { "path": path } }),
                 "spec.path in body should match",
             )
         })
-        .for_each(["example.org", "a-1.b.example.org"], |scene, name| {
-            scene.admits(format!("host {name:?}"), json!({ "spec": { "hostname": name } }))
+        .for_each(["example.org", "a-1.b.example.org"], |table, name| {
+            table.accepts(format!("host {name:?}"), json!({ "spec": { "hostname": name } }))
         })
         .for_each(
             [
@@ -200,39 +200,39 @@ fn services() -> Scene {
                 "a..b",
                 "*.a.b",
             ],
-            |scene, name| {
+            |table, name| {
                 let words = "spec.hostname in body should match";
-                scene.refuses(format!("host {name:?}"), json!({ "spec": { "hostname": name } }), words)
+                table.rejects(format!("host {name:?}"), json!({ "spec": { "hostname": name } }), words)
             },
         )
-        .for_each(["0", "0s", "90m", "1h30m", "1.5h"], |scene, grace| {
-            scene.admits(format!("grace of {grace}"), json!({ "spec": { "drainGracePeriod": grace } }))
+        .for_each(["0", "0s", "90m", "1h30m", "1.5h"], |table, grace| {
+            table.accepts(format!("grace period {grace}"), json!({ "spec": { "drainGracePeriod": grace } }))
         })
-        .for_each(["", "1", "1 hour", "-5m", "P1D"], |scene, grace| {
+        .for_each(["", "1", "1 hour", "-5m", "P1D"], |table, grace| {
             let words = "spec.drainGracePeriod in body should match";
-            scene.refuses(format!("grace of {grace:?}"), json!({ "spec": { "drainGracePeriod": grace } }), words)
+            table.rejects(format!("grace period {grace:?}"), json!({ "spec": { "drainGracePeriod": grace } }), words)
         })
-        .for_each(["tomorrow", "2030-01-02", "1893553445"], |scene, time| {
-            scene.refuses(
-                format!("drained at {time}"),
+        .for_each(["tomorrow", "2030-01-02", "1893553445"], |table, time| {
+            table.rejects(
+                format!("drain at {time}"),
                 json!({ "spec": { "drainAt": time } }),
                 "must be of type date-time",
             )
         })
-        .refuses(
+        .rejects(
             "a drain at a number",
             spec(json!({ "drainAt": 1_893_553_445 })),
             "spec.drainAt in body must be of type date-time",
         )
-        .refuses("a colour by name", spec(json!({ "branding": { "accentColor": "red" } })), "spec.branding.accentColor")
-        .refuses(
-            "results for everyone",
+        .rejects("a color name", spec(json!({ "branding": { "accentColor": "red" } })), "spec.branding.accentColor")
+        .rejects(
+            "an unknown result visibility",
             spec(json!({ "async": { "resultVisibility": "all" } })),
             "spec.async.resultVisibility",
         )
-        .refuses("a load below none", spec(json!({ "limits": { "rps": -1 } })), "spec.limits.rps")
-        .refuses(
-            "a skill without letters",
+        .rejects("a negative rate limit", spec(json!({ "limits": { "rps": -1 } })), "spec.limits.rps")
+        .rejects(
+            "a skill name without letters",
             spec(
                 json!({ "skill": { "name": "-", "version": "1", "bundleConfigMap": "b", "sha256": "ab".repeat(32) } }),
             ),
@@ -240,13 +240,13 @@ fn services() -> Scene {
         )
 }
 
-fn payments(place: &str, within: Within) -> Scene {
-    let words = |field: &str, words: &str| format!("{place}.{field}: {words}");
-    let price = |price: &str| within(json!({ "price": { "perRequest": price } }));
+fn payments(path: &str, wrap: WrapPayment) -> CaseTable {
+    let words = |field: &str, words: &str| format!("{path}.{field}: {words}");
+    let price = |price: &str| wrap(json!({ "price": { "perRequest": price } }));
     let card = |card: Value| {
-        within(json!({ "method": "card", "network": null, "payTo": null, "card": card }))
+        wrap(json!({ "method": "card", "network": null, "payTo": null, "card": card }))
     };
-    Scene::creation(objects::offer(NAMESPACE, "offer"))
+    CaseTable::create(objects::offer(NAMESPACE, "offer"))
         .for_each(
             [
                 "1",
@@ -256,43 +256,39 @@ fn payments(place: &str, within: Within) -> Scene {
                 "0.000000000000000001",
                 "12345678.9",
             ],
-            |scene, amount| scene.admits(format!("{place}: a price of {amount}"), price(amount)),
+            |table, amount| table.accepts(format!("{path}: price {amount}"), price(amount)),
         )
         .for_each(
             [
                 "", "0", "0.0", "-1", "+1", "1e3", "01", ".5", "1.", "1,5", " 1", "1 ", "$1",
                 "free", "0x1", "NaN", "1/2",
             ],
-            |scene, amount| {
+            |table, amount| {
                 let words = words("price.perRequest", "Invalid value");
-                scene.refuses(
-                    format!("{place}: a price of {amount:?}"),
-                    price(amount),
-                    &words,
-                )
+                table.rejects(format!("{path}: price {amount:?}"), price(amount), &words)
             },
         )
-        .refuses(
-            format!("{place}: a price of more digits than any coin has"),
+        .rejects(
+            format!("{path}: a price with more digits than any token has"),
             price(&"1".repeat(37)),
             &words(
                 "price.perRequest",
                 "Too long: may not be more than 36 bytes",
             ),
         )
-        .refuses(
-            format!("{place}: a price as a number"),
-            within(json!({ "price": { "perRequest": 0.002 } })),
-            &format!("{place}.price.perRequest in body must be of type string"),
+        .rejects(
+            format!("{path}: a number as the price"),
+            wrap(json!({ "price": { "perRequest": 0.002 } })),
+            &format!("{path}.price.perRequest in body must be of type string"),
         )
-        .refuses(
-            format!("{place}: no price"),
-            within(json!({ "price": null })),
+        .rejects(
+            format!("{path}: no price"),
+            wrap(json!({ "price": null })),
             &words("price", "Required value"),
         )
-        .refuses(
-            format!("{place}: a price of nothing"),
-            within(json!({ "price": { "perRequest": null } })),
+        .rejects(
+            format!("{path}: an empty price"),
+            wrap(json!({ "price": { "perRequest": null } })),
             "at least one price is required: perRequest, perMTok, perHour, perEpoch or perMB",
         )
         .for_each(
@@ -306,10 +302,10 @@ fn payments(place: &str, within: Within) -> Scene {
                 "eip155:84532",
                 "eip155:31337",
             ],
-            |scene, network| {
-                scene.admits(
-                    format!("{place}: on {network}"),
-                    within(json!({ "network": network })),
+            |table, network| {
+                table.accepts(
+                    format!("{path}: network {network}"),
+                    wrap(json!({ "network": network })),
                 )
             },
         )
@@ -326,26 +322,26 @@ fn payments(place: &str, within: Within) -> Scene {
                 " base",
                 "base-goerli",
             ],
-            |scene, network| {
-                let change = within(json!({ "network": network }));
-                scene.refuses(
-                    format!("{place}: on {network:?}"),
+            |table, network| {
+                let change = wrap(json!({ "network": network }));
+                table.rejects(
+                    format!("{path}: network {network:?}"),
                     change,
                     "network must be a CAIP-2 id like eip155:8453, or one of base, ",
                 )
             },
         )
-        .refuses(
-            format!("{place}: no network"),
-            within(json!({ "network": null })),
+        .rejects(
+            format!("{path}: no network"),
+            wrap(json!({ "network": null })),
             &format!(
-                "{place}: Invalid value: \"object\": network is required unless method is card"
+                "{path}: Invalid value: \"object\": network is required unless method is card"
             ),
         )
-        .refuses(
-            format!("{place}: no wallet"),
-            within(json!({ "payTo": null })),
-            &format!("{place}: Invalid value: \"object\": payTo is required unless method is card"),
+        .rejects(
+            format!("{path}: no wallet"),
+            wrap(json!({ "payTo": null })),
+            &format!("{path}: Invalid value: \"object\": payTo is required unless method is card"),
         )
         .for_each(
             [
@@ -356,174 +352,171 @@ fn payments(place: &str, within: Within) -> Scene {
                 &WALLET[..41],
                 "0X70997970C51812dc3A010C7d01b50e0d17dc79C8",
             ],
-            |scene, wallet| {
-                let change = within(json!({ "payTo": wallet }));
-                scene.refuses(
-                    format!("{place}: paid to {wallet:?}"),
+            |table, wallet| {
+                let change = wrap(json!({ "payTo": wallet }));
+                table.rejects(
+                    format!("{path}: wallet {wallet:?}"),
                     change,
-                    &format!("{place}.payTo in body should match"),
+                    &format!("{path}.payTo in body should match"),
                 )
             },
         )
-        .admits(
-            format!("{place}: a card"),
+        .accepts(
+            format!("{path}: a card"),
             card(json!({ "account": "acct_1A2b", "currency": "eur" })),
         )
-        .refuses(
-            format!("{place}: a card of no account"),
+        .rejects(
+            format!("{path}: a card without an account"),
             card(json!({ "currency": "eur" })),
             "card.account is required when method is card",
         )
-        .refuses(
-            format!("{place}: a card of no terms"),
+        .rejects(
+            format!("{path}: method card without a card"),
             card(Value::Null),
             "card.account is required when method is card",
         )
-        .refuses(
-            format!("{place}: a card of an account by another name"),
+        .rejects(
+            format!("{path}: a card with another kind of account id"),
             card(json!({ "account": "cus_1A2b" })),
-            &format!("{place}.card.account in body should match"),
+            &format!("{path}.card.account in body should match"),
         )
-        .refuses(
-            format!("{place}: a currency in capitals"),
+        .rejects(
+            format!("{path}: an upper-case currency"),
             card(json!({ "account": "acct_1", "currency": "EUR" })),
-            &format!("{place}.card.currency in body should match"),
+            &format!("{path}.card.currency in body should match"),
         )
-        .refuses(
-            format!("{place}: cash"),
-            within(json!({ "method": "cash" })),
+        .rejects(
+            format!("{path}: method cash"),
+            wrap(json!({ "method": "cash" })),
             &words("method", "Unsupported value"),
         )
-        .refuses(
-            format!("{place}: up to"),
-            within(json!({ "scheme": "upto" })),
+        .rejects(
+            format!("{path}: scheme upto"),
+            wrap(json!({ "scheme": "upto" })),
             &words("scheme", "Unsupported value"),
         )
-        .refuses(
-            format!("{place}: a payment that was valid yesterday"),
-            within(json!({ "maxTimeoutSeconds": -1 })),
+        .rejects(
+            format!("{path}: a negative timeout"),
+            wrap(json!({ "maxTimeoutSeconds": -1 })),
             &words("maxTimeoutSeconds", "Invalid value"),
         )
-        .refuses(
-            format!("{place}: a token of more decimals than its contract can say"),
-            within(json!({ "asset": { "decimals": 256 } })),
+        .rejects(
+            format!("{path}: a token with more decimals than a uint8 holds"),
+            wrap(json!({ "asset": { "decimals": 256 } })),
             &words("asset.decimals", "Invalid value"),
         )
 }
 
-fn routes() -> Scene {
+fn routes() -> CaseTable {
     let route = |route: Value| json!({ "spec": { "routes": [route] } });
-    Scene::creation(objects::offer(NAMESPACE, "offer"))
-        .admits(
+    CaseTable::create(objects::offer(NAMESPACE, "offer"))
+        .accepts(
             "a free route",
             route(json!({ "path": "/healthz", "gate": "free", "methods": ["GET", "HEAD"] })),
         )
-        .admits(
+        .accepts(
             "a route at the offer's price",
             route(json!({ "path": "/*", "price": {} })),
         )
-        .refuses(
-            "a route to nowhere",
+        .rejects(
+            "a route without a path",
             route(json!({ "gate": "free" })),
             "spec.routes[0].path: Required value",
         )
-        .refuses(
-            "a route below no path",
+        .rejects(
+            "a relative path",
             route(json!({ "path": "v1" })),
             "spec.routes[0].path in body should match",
         )
-        .refuses(
-            "a method that HTTP lacks",
+        .rejects(
+            "an unknown HTTP method",
             route(json!({ "path": "/", "methods": ["FETCH"] })),
             "spec.routes[0].methods[0]",
         )
-        .refuses(
-            "a gate that nobody keeps",
+        .rejects(
+            "an unknown gate",
             route(json!({ "path": "/", "gate": "open" })),
             "spec.routes[0].gate",
         )
-        .refuses(
-            "a route for nothing",
+        .rejects(
+            "a route with price 0",
             route(json!({ "path": "/", "price": { "perMB": "0" } })),
             "spec.routes[0].price.perMB",
         )
 }
 
-fn registrations() -> Scene {
+fn registrations() -> CaseTable {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
-    Scene::creation(objects::offer(NAMESPACE, "offer"))
-        .admits(
-            "an identity of its own",
+    CaseTable::create(objects::offer(NAMESPACE, "offer"))
+        .accepts(
+            "an explicit identity",
             registration(json!({ "identity": "chat-2" })),
         )
-        .admits(
-            "the first agent of a registry",
-            registration(json!({ "agentId": "0" })),
-        )
-        .admits(
-            "the last agent that fits a uint256",
+        .accepts("agent id 0", registration(json!({ "agentId": "0" })))
+        .accepts(
+            "an agent id of 78 digits",
             registration(json!({ "agentId": "9".repeat(78) })),
         )
-        .admits("a later edition", registration(json!({ "edition": 7 })))
+        .accepts("a later edition", registration(json!({ "edition": 7 })))
         .for_each(
             ["Chat", "-chat", "chat-", "a.b", "other/chat", "a_b"],
-            |scene, name| {
+            |table, name| {
                 let words = "spec.registration.identity in body should match";
-                scene.refuses(
+                table.rejects(
                     format!("identity {name:?}"),
                     registration(json!({ "identity": name })),
                     words,
                 )
             },
         )
-        .refuses(
-            "an identity of no letters",
+        .rejects(
+            "an empty identity",
             registration(json!({ "identity": "" })),
             "spec.registration.identity",
         )
-        .refuses(
+        .rejects(
             "an identity longer than a label",
             registration(json!({ "identity": "a".repeat(64) })),
             "may not be more than 63 bytes",
         )
-        .for_each(["", "-1", "01", "0x1", "1.0", "seven"], |scene, id| {
-            scene.refuses(
-                format!("agent {id:?}"),
+        .for_each(["", "-1", "01", "0x1", "1.0", "seven"], |table, id| {
+            table.rejects(
+                format!("agent id {id:?}"),
                 registration(json!({ "agentId": id })),
                 "spec.registration.agentId",
             )
         })
-        .refuses(
-            "an agent as a number",
+        .rejects(
+            "an agent id as a number",
             registration(json!({ "agentId": 7 })),
             "spec.registration.agentId in body must be of type string",
         )
-        .for_each([0, -1, 2_147_483_648_i64], |scene, edition| {
-            scene.refuses(
+        .for_each([0, -1, 2_147_483_648_i64], |table, edition| {
+            table.rejects(
                 format!("edition {edition}"),
                 registration(json!({ "edition": edition })),
                 "spec.registration.edition",
             )
         })
-        .refuses(
-            "a registry without a name",
+        .rejects(
+            "a registry reference without a name",
             registration(json!({ "registryRef": {} })),
             "spec.registration.registryRef.name: Required",
         )
-        .refuses(
-            "a registry in capitals",
+        .rejects(
+            "an upper-case registry name",
             registration(json!({ "registryRef": { "name": "Main" } })),
             "spec.registration.registryRef.name in body should match",
         )
-        .refuses(
+        .rejects(
             "a service without an endpoint",
             registration(json!({ "services": [{ "name": "A2A" }] })),
             "spec.registration.services[0].endpoint",
         )
 }
 
-/// An offer whose agent has no record yet: everything is still open, but an edition never shrinks.
-fn unregistered() -> Scene {
+/// An offer whose agent has no record yet: everything may change, but an edition never decreases.
+fn unregistered() -> CaseTable {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
     let mut base = objects::offer(NAMESPACE, "unregistered");
     merge(
@@ -532,90 +525,90 @@ fn unregistered() -> Scene {
             json!({ "edition": 2, "identity": "one", "agentId": "1", "registryRef": { "name": "a" } }),
         ),
     );
-    Scene::update(base)
-        .admits(
-            "another identity before there is a record",
+    CaseTable::update(base)
+        .accepts(
+            "identity changed before there is a record",
             registration(json!({ "identity": "two" })),
         )
-        .admits(
-            "no identity before there is a record",
+        .accepts(
+            "identity removed before there is a record",
             registration(json!({ "identity": null })),
         )
-        .admits(
-            "another agent before there is a record",
+        .accepts(
+            "agent id changed before there is a record",
             registration(json!({ "agentId": "2" })),
         )
-        .admits(
-            "another registry before there is a record",
+        .accepts(
+            "registry changed before there is a record",
             registration(json!({ "registryRef": { "name": "b" } })),
         )
-        .admits("a raised edition", registration(json!({ "edition": 3 })))
-        .refuses(
-            "a lowered edition",
+        .accepts("edition raised", registration(json!({ "edition": 3 })))
+        .rejects(
+            "edition lowered",
             registration(json!({ "edition": 1 })),
             "registration.edition may only grow",
         )
-        .refuses(
-            "an edition taken back",
+        .rejects(
+            "edition removed",
             registration(json!({ "edition": null })),
             "registration.edition may only grow",
         )
-        .refuses(
-            "a registration taken back with its edition",
+        .rejects(
+            "registration removed with its edition",
             registration(Value::Null),
             "registration.edition may only grow",
         )
 }
 
-/// An offer that says nothing about who its agent is, and whose agent has a record.
-fn registered_by_default() -> Scene {
+/// An offer with the default identity, whose agent has a record.
+fn registered_by_default() -> CaseTable {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
     let mut base = objects::offer(NAMESPACE, "registered");
     merge(
         &mut base,
         &json!({ "status": { "registration": { "registry": "main", "key": KEY } } }),
     );
-    Scene::update(base)
-        .admits(
-            "the default identity spelled out",
+    CaseTable::update(base)
+        .accepts(
+            "the default identity made explicit",
             registration(json!({ "identity": "registered" })),
         )
-        .admits(
-            "the registry in use spelled out",
+        .accepts(
+            "the registry in use made explicit",
             registration(json!({ "registryRef": { "name": "main" } })),
         )
-        .admits(
-            "a registration turned off",
+        .accepts(
+            "registration disabled",
             registration(json!({ "enabled": false })),
         )
-        .admits("no registration any more", registration(Value::Null))
-        .admits(
-            "a raised edition of a recorded agent",
+        .accepts("registration removed", registration(Value::Null))
+        .accepts(
+            "edition raised after the record",
             registration(json!({ "edition": 2 })),
         )
-        .admits(
-            "another price",
+        .accepts(
+            "price changed",
             json!({ "spec": { "payment": { "price": { "perRequest": "3" } } } }),
         )
-        .refuses(
-            "an identity after the record",
+        .rejects(
+            "identity set after the record",
             registration(json!({ "identity": "else" })),
-            &at("identity"),
+            &frozen("identity"),
         )
-        .refuses(
-            "a registry after the record",
+        .rejects(
+            "registry set after the record",
             registration(json!({ "registryRef": { "name": "else" } })),
-            &at("registryRef"),
+            &frozen("registryRef"),
         )
-        .refuses(
-            "an adoption after the record",
+        .rejects(
+            "agent id set after the record",
             registration(json!({ "agentId": "7" })),
-            &at("agentId"),
+            &frozen("agentId"),
         )
 }
 
-/// An offer that says all about who its agent is, and whose agent has a record.
-fn registered_by_name() -> Scene {
+/// An offer with an explicit identity, whose agent has a record.
+fn registered_by_name() -> CaseTable {
     let registration = |registration: Value| json!({ "spec": { "registration": registration } });
     let mut base = objects::offer(NAMESPACE, "named");
     merge(
@@ -628,54 +621,54 @@ fn registered_by_name() -> Scene {
         &mut base,
         &json!({ "status": { "registration": { "registry": "main", "key": KEY } } }),
     );
-    Scene::update(base)
-        .admits(
-            "the registry in use left to be found",
+    CaseTable::update(base)
+        .accepts(
+            "explicit registry in use removed",
             registration(json!({ "registryRef": null })),
         )
-        .refuses(
-            "an identity taken back",
+        .rejects(
+            "identity removed",
             registration(json!({ "identity": null })),
-            &at("identity"),
+            &frozen("identity"),
         )
-        .refuses(
-            "an identity changed",
+        .rejects(
+            "identity changed",
             registration(json!({ "identity": "else" })),
-            &at("identity"),
+            &frozen("identity"),
         )
-        .refuses(
-            "an identity changed together with the edition",
+        .rejects(
+            "identity and edition changed",
             registration(json!({ "identity": "else", "edition": 2 })),
-            &at("identity"),
+            &frozen("identity"),
         )
-        .refuses(
-            "a registry changed",
+        .rejects(
+            "registry changed",
             registration(json!({ "registryRef": { "name": "else" } })),
-            &at("registryRef"),
+            &frozen("registryRef"),
         )
-        .refuses(
-            "an adoption taken back",
+        .rejects(
+            "agent id removed",
             registration(json!({ "agentId": null })),
-            &at("agentId"),
+            &frozen("agentId"),
         )
-        .refuses(
-            "an adoption changed",
+        .rejects(
+            "agent id changed",
             registration(json!({ "agentId": "8" })),
-            &at("agentId"),
+            &frozen("agentId"),
         )
-        .refuses_for(
-            "all of it taken back",
+        .rejects_with(
+            "registration with an explicit identity removed",
             registration(Value::Null),
-            &[&at("identity"), &at("agentId")],
+            &[&frozen("identity"), &frozen("agentId")],
         )
 }
 
-/// What the API server says of a frozen field.
-fn at(field: &str) -> String {
+/// The message for a frozen field.
+fn frozen(field: &str) -> String {
     format!("spec.registration.{field}: Forbidden: {FROZEN}")
 }
 
-fn statuses() -> Scene {
+fn statuses() -> CaseTable {
     let mut base = objects::offer(NAMESPACE, "observed");
     let ready = json!({ "type": "Ready", "status": "False" });
     merge(
@@ -684,47 +677,47 @@ fn statuses() -> Scene {
     );
     let conditions = |conditions: Value| json!({ "status": { "conditions": conditions } });
     let kept = "status.registration: Forbidden: status.registration.key is never removed";
-    Scene::status_update(base)
-        .admits(
+    CaseTable::status_update(base)
+        .accepts(
             "a condition of another controller",
             conditions(json!([ready, { "type": "RoutePublished", "status": "True" }])),
         )
-        .admits("no conditions", conditions(json!(null)))
-        .admits(
+        .accepts("no conditions", conditions(json!(null)))
+        .accepts(
             "the key of a later edition",
             json!({ "status": { "registration": { "key": "aaaaaaaaaaaaaaaa" } } }),
         )
-        .refuses(
-            "one condition twice",
+        .rejects(
+            "a duplicate condition",
             conditions(json!([ready, ready])),
             "status.conditions[1]: Duplicate value",
         )
-        .refuses(
-            "a condition in doubt",
+        .rejects(
+            "an unknown condition status",
             conditions(json!([{ "type": "Ready", "status": "Maybe" }])),
             "status.conditions[0].status",
         )
-        .refuses(
-            "a condition since noon",
+        .rejects(
+            "an invalid transition time",
             conditions(
                 json!([{ "type": "Ready", "status": "True", "lastTransitionTime": "noon" }]),
             ),
             "must be of type date-time",
         )
-        .refuses(
-            "a key that is none",
+        .rejects(
+            "an invalid key",
             json!({ "status": { "registration": { "key": "MFRGG" } } }),
             "registration.key in body should match",
         )
-        .refuses(
-            "a key taken back",
+        .rejects(
+            "key removed",
             json!({ "status": { "registration": { "key": null } } }),
             kept,
         )
-        .refuses(
-            "a registration taken back",
+        .rejects(
+            "status.registration removed",
             json!({ "status": { "registration": null } }),
             kept,
         )
-        .refuses("a status taken back", json!({ "status": null }), kept)
+        .rejects("status removed", json!({ "status": null }), kept)
 }

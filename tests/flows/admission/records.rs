@@ -1,8 +1,8 @@
-//! AgentRegistrations: what is written once, and stays.
+//! AgentRegistrations: which fields are written once and are immutable afterwards.
 
 use serde_json::{Value, json};
 
-use super::table::{Scene, merge};
+use super::table::{CaseTable, merge};
 
 const CONTRACT: &str = "0x8004a818bfb912233c491871b3d84c89a494bd9e";
 const SIGNER: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
@@ -13,7 +13,7 @@ const URI: &str = "https://agents.example/agents/x.json";
 const OTHER_URI: &str = "https://other.example/agents/x.json";
 
 /// A record that has every field.
-pub fn specimen() -> Value {
+pub fn complete_object() -> Value {
     let mut record = record("aaaaaaaaaaaaaaaa");
     merge(
         &mut record,
@@ -35,7 +35,7 @@ pub fn specimen() -> Value {
     record
 }
 
-/// A record of that key, before anything has happened.
+/// A new record for this key.
 fn record(key: &str) -> Value {
     json!({
         "apiVersion": "obol.org/v1alpha1",
@@ -62,7 +62,7 @@ fn spec(spec: Value) -> Value {
     json!({ "spec": spec })
 }
 
-pub fn scenes() -> Vec<Scene> {
+pub fn tables() -> Vec<CaseTable> {
     vec![
         created(),
         pending(),
@@ -73,18 +73,18 @@ pub fn scenes() -> Vec<Scene> {
     ]
 }
 
-fn created() -> Scene {
+fn created() -> CaseTable {
     let offer = |uid: &str| json!({ "namespace": "team", "name": "chat", "uid": uid });
     let first = |change: Value| {
         let mut attempt = attempt(0);
         merge(&mut attempt, &change);
         spec(json!({ "agentUri": URI, "calldataHash": HASH, "attempts": [attempt] }))
     };
-    Scene::creation(record("bbbbbbbbbbbbbbbb"))
+    CaseTable::create(record("bbbbbbbbbbbbbbbb"))
         .for_each(
             ["", "team", "team/chat", "team/chat.v2"],
-            |scene, identity| {
-                scene.admits(
+            |table, identity| {
+                table.accepts(
                     format!("identity {identity:?}"),
                     spec(json!({ "identity": identity })),
                 )
@@ -99,219 +99,219 @@ fn created() -> Scene {
                 "team/-chat",
                 "te am",
             ],
-            |scene, identity| {
+            |table, identity| {
                 let words = "spec.identity in body should match";
-                scene.refuses(
+                table.rejects(
                     format!("identity {identity:?}"),
                     spec(json!({ "identity": identity })),
                     words,
                 )
             },
         )
-        .refuses(
-            "a name that is not its key's",
+        .rejects(
+            "a name of another key",
             json!({ "metadata": { "name": "r-cccccccccccccccc" } }),
             "the name of a record is r-<key>",
         )
         .for_each(
             ["bbbb", "bbbbbbbbbbbbbbb1", "bbbbbbbbbbbbb-bb"],
-            |scene, key| {
+            |table, key| {
                 let change =
                     json!({ "metadata": { "name": format!("r-{key}") }, "spec": { "key": key } });
-                scene.refuses(
+                table.rejects(
                     format!("key {key:?}"),
                     change,
                     "spec.key in body should match",
                 )
             },
         )
-        .refuses(
-            "a registry in a second spelling",
+        .rejects(
+            "an upper-case registry address",
             spec(json!({ "registry": { "address": CONTRACT.to_uppercase() } })),
             "spec.registry.address in body should match",
         )
-        .refuses(
-            "a registry of unknown code",
+        .rejects(
+            "a registry without a code hash",
             spec(json!({ "registry": { "codeHash": null } })),
             "spec.registry.codeHash: Required value",
         )
-        .refuses(
+        .rejects(
             "edition 0",
             spec(json!({ "edition": 0 })),
             "spec.edition in body should be greater than or equal to 1",
         )
-        .refuses(
-            "a signer in a second spelling",
+        .rejects(
+            "a mixed-case signer",
             spec(json!({ "signer": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8" })),
             "spec.signer in body should match",
         )
-        .refuses(
-            "a phase that is none",
+        .rejects(
+            "an unknown phase",
             spec(json!({ "phase": "Done" })),
             "spec.phase: Unsupported value",
         )
-        .refuses(
-            "one offer twice",
+        .rejects(
+            "a duplicate offer",
             spec(json!({ "offers": [offer("1"), offer("2")] })),
             "spec.offers[1]: Duplicate value",
         )
-        .admits("a first attempt", first(json!({})))
-        .admits(
-            "an attempt whose bytes are no longer kept",
+        .accepts("a first attempt", first(json!({})))
+        .accepts(
+            "an attempt without raw bytes",
             first(json!({ "raw": null })),
         )
-        .admits(
-            "the dearest fee that fits",
+        .accepts(
+            "the largest fee",
             first(json!({ "maxFeePerGas": "9".repeat(38) })),
         )
-        .refuses(
-            "a fee that does not fit",
+        .rejects(
+            "a fee that is too long",
             first(json!({ "maxFeePerGas": "9".repeat(39) })),
             "spec.attempts[0].maxFeePerGas: Too long",
         )
-        .refuses(
+        .rejects(
             "a fee in hex",
             first(json!({ "maxFeePerGas": "0x1" })),
             "spec.attempts[0].maxFeePerGas in body should match",
         )
-        .refuses(
-            "half a byte",
+        .rejects(
+            "raw bytes with an odd number of digits",
             first(json!({ "raw": "0x02f" })),
             "spec.attempts[0].raw in body should match",
         )
-        .refuses(
-            "a nonce below none",
+        .rejects(
+            "a negative nonce",
             first(json!({ "nonce": -1 })),
             "spec.attempts[0].nonce in body should be",
         )
-        .refuses(
-            "an attempt at something else",
+        .rejects(
+            "an unknown attempt kind",
             first(json!({ "kind": "Transfer" })),
             "spec.attempts[0].kind: Unsupported value",
         )
-        .refuses(
-            "an attempt that nobody can find",
+        .rejects(
+            "an attempt without a hash",
             first(json!({ "hash": null })),
             "spec.attempts[0].hash: Required value",
         )
-        .refuses(
-            "an attempt at an unknown URI",
+        .rejects(
+            "an attempt without agentUri",
             spec(json!({ "attempts": [attempt(0)], "calldataHash": HASH })),
             "an attempt needs agentUri and calldataHash",
         )
-        .refuses(
-            "an attempt at unknown calldata",
+        .rejects(
+            "an attempt without calldataHash",
             spec(json!({ "attempts": [attempt(0)], "agentUri": URI })),
             "an attempt needs agentUri and calldataHash",
         )
-        .refuses(
-            "a result without evidence",
+        .rejects(
+            "a result without a block hash",
             spec(json!({ "result": { "agentId": "0", "block": 1 } })),
             "spec.result.blockHash: Required value",
         )
-        .refuses(
-            "a result of no agent",
+        .rejects(
+            "a result with an empty agent id",
             spec(json!({ "result": { "agentId": "", "block": 1, "blockHash": HASH } })),
             "spec.result.agentId in body should match",
         )
-        .refuses(
-            "a proof of nothing",
+        .rejects(
+            "a proof of absence without a block",
             spec(json!({ "provenAbsent": {} })),
             "spec.provenAbsent.block: Required value",
         )
-        .refuses(
-            "an update to nowhere",
+        .rejects(
+            "an update without a URI",
             spec(json!({ "update": { "calldataHash": HASH } })),
             "spec.update.agentUri: Required value",
         )
 }
 
-/// A record before its first attempt: a wrong URI can still be mended, but what the key stands for cannot change.
-fn pending() -> Scene {
+/// A record before its first attempt: a wrong URI can still be corrected, but what the key identifies is immutable.
+fn pending() -> CaseTable {
     let mut base = record("dddddddddddddddd");
     merge(
         &mut base,
         &spec(json!({ "signer": SIGNER, "agentUri": URI, "calldataHash": HASH })),
     );
-    Scene::update(base)
-        .admits(
-            "a URI mended",
+    CaseTable::update(base)
+        .accepts(
+            "URI corrected",
             spec(json!({ "agentUri": OTHER_URI, "calldataHash": OTHER_HASH })),
         )
-        .admits(
-            "another signer before a result",
+        .accepts(
+            "signer changed before a result",
             spec(json!({ "signer": OTHER_SIGNER })),
         )
-        .admits(
-            "a first attempt added",
+        .accepts(
+            "first attempt added",
             spec(json!({ "phase": "Sent", "attempts": [attempt(0)] })),
         )
-        .admits(
-            "a proof of absence",
+        .accepts(
+            "proof of absence added",
             spec(json!({ "provenAbsent": { "block": 9 } })),
         )
-        .refuses_for(
-            "another key",
+        .rejects_with(
+            "key changed",
             spec(json!({ "key": "eeeeeeeeeeeeeeee" })),
             &[
                 "spec.key: Invalid value: \"string\": key is immutable",
                 "the name of a record is r-<key>",
             ],
         )
-        .refuses(
-            "another identity",
+        .rejects(
+            "identity changed",
             spec(json!({ "identity": "team/else" })),
             "identity is immutable",
         )
-        .refuses(
-            "another chain",
+        .rejects(
+            "chain changed",
             spec(json!({ "chainId": 1 })),
             "chainId is immutable",
         )
-        .refuses(
-            "another registry",
+        .rejects(
+            "registry changed",
             spec(json!({ "registry": { "address": SIGNER } })),
             "registry is immutable",
         )
-        .refuses(
-            "other code at the registry",
+        .rejects(
+            "code hash changed",
             spec(json!({ "registry": { "codeHash": OTHER_HASH } })),
             "registry is immutable",
         )
-        .refuses(
-            "another edition",
+        .rejects(
+            "edition changed",
             spec(json!({ "edition": 2 })),
             "edition is immutable",
         )
-        .refuses(
-            "an adoption later",
+        .rejects(
+            "adoption added later",
             spec(json!({ "adopt": "7" })),
             "adopt is immutable",
         )
 }
 
-fn adopting() -> Scene {
+fn adopting() -> CaseTable {
     let mut base = record("ffffffffffffffff");
     merge(&mut base, &spec(json!({ "adopt": "7" })));
-    Scene::update(base)
-        .admits(
-            "an adoption that succeeds",
+    CaseTable::update(base)
+        .accepts(
+            "adoption completed",
             spec(json!({ "result": { "agentId": "7", "block": 1, "blockHash": HASH } })),
         )
-        .refuses(
-            "an adoption of another",
+        .rejects(
+            "adopted agent changed",
             spec(json!({ "adopt": "8" })),
             "adopt is immutable",
         )
-        .refuses(
-            "an adoption taken back, so that it would mint",
+        .rejects(
+            "adoption removed, which would register a new agent",
             spec(json!({ "adopt": null })),
             "adopt is immutable",
         )
 }
 
-/// A record with a transaction that may be on its way for ever.
-fn sent() -> Scene {
+/// A record with a transaction that may stay in flight indefinitely.
+fn sent() -> CaseTable {
     let mut base = record("gggggggggggggggg");
     merge(
         &mut base,
@@ -322,74 +322,77 @@ fn sent() -> Scene {
     let frozen = "agentUri and calldataHash are frozen by the first attempt";
     let needs = "an attempt needs agentUri and calldataHash";
     let emptied = "attempts never become empty again";
-    Scene::update(base)
-        .admits("a second attempt", spec(json!({ "attempts": [attempt(3), attempt(3)] })))
-        .admits("attempts of a later nonce instead", spec(json!({ "attempts": [attempt(4)] })))
-        .admits("another signer before a result was seen", spec(json!({ "signer": OTHER_SIGNER })))
-        .admits(
-            "a result",
+    CaseTable::update(base)
+        .accepts("second attempt added", spec(json!({ "attempts": [attempt(3), attempt(3)] })))
+        .accepts("attempts replaced by one of a later nonce", spec(json!({ "attempts": [attempt(4)] })))
+        .accepts("signer changed before the result", spec(json!({ "signer": OTHER_SIGNER })))
+        .accepts(
+            "result added",
             spec(json!({ "result": { "agentId": "0", "transaction": HASH, "block": 1, "blockHash": HASH } })),
         )
-        .refuses("another URI", spec(json!({ "agentUri": OTHER_URI })), frozen)
-        .refuses("other calldata", spec(json!({ "calldataHash": OTHER_HASH })), frozen)
-        .refuses_for("no URI any more", spec(json!({ "agentUri": null })), &[frozen, needs])
-        .refuses_for("no calldata any more", spec(json!({ "calldataHash": null })), &[frozen, needs])
-        .refuses("attempts emptied", spec(json!({ "attempts": [] })), emptied)
-        .refuses("attempts taken back", spec(json!({ "attempts": null })), emptied)
-        .refuses_for("a fresh start", spec(json!({ "attempts": null, "agentUri": OTHER_URI })), &[emptied, frozen])
+        .rejects("URI changed", spec(json!({ "agentUri": OTHER_URI })), frozen)
+        .rejects("calldata changed", spec(json!({ "calldataHash": OTHER_HASH })), frozen)
+        .rejects_with("URI removed", spec(json!({ "agentUri": null })), &[frozen, needs])
+        .rejects_with("calldata removed", spec(json!({ "calldataHash": null })), &[frozen, needs])
+        .rejects("attempts emptied", spec(json!({ "attempts": [] })), emptied)
+        .rejects("attempts removed", spec(json!({ "attempts": null })), emptied)
+        .rejects_with("attempts removed and URI changed", spec(json!({ "attempts": null, "agentUri": OTHER_URI })), &[emptied, frozen])
 }
 
-fn registered() -> Scene {
-    let mut base = specimen();
+fn registered() -> CaseTable {
+    let mut base = complete_object();
     merge(
         &mut base,
         &json!({ "metadata": { "name": "r-hhhhhhhhhhhhhhhh" }, "spec": { "key": "hhhhhhhhhhhhhhhh" } }),
     );
     let once = "result is written once";
     let signer = "signer is immutable once there is a result";
-    Scene::update(base)
-        .admits(
-            "a tombstone",
+    CaseTable::update(base)
+        .accepts(
+            "tombstone added",
             spec(json!({ "tombstone": true, "phase": "Tombstoned", "offers": null })),
         )
-        .admits(
-            "another offer",
+        .accepts(
+            "offer changed",
             spec(json!({ "offers": [{ "namespace": "team", "name": "else", "uid": "9" }] })),
         )
-        .admits("an update done", spec(json!({ "update": null })))
-        .admits("more spent", spec(json!({ "spentWei": "42000000000000" })))
-        .refuses(
-            "another agent",
+        .accepts("update removed", spec(json!({ "update": null })))
+        .accepts(
+            "spentWei increased",
+            spec(json!({ "spentWei": "42000000000000" })),
+        )
+        .rejects(
+            "agent changed",
             spec(json!({ "result": { "agentId": "8" } })),
             once,
         )
-        .refuses(
-            "another block",
+        .rejects(
+            "block changed",
             spec(json!({ "result": { "block": 13 } })),
             once,
         )
-        .refuses("a result taken back", spec(json!({ "result": null })), once)
-        .refuses(
-            "another signer after the result",
+        .rejects("result removed", spec(json!({ "result": null })), once)
+        .rejects(
+            "signer changed after the result",
             spec(json!({ "signer": OTHER_SIGNER })),
             signer,
         )
-        .refuses(
-            "no signer any more",
+        .rejects(
+            "signer removed after the result",
             spec(json!({ "signer": null })),
             signer,
         )
 }
 
-/// A record of a registry without signers.
-fn adopted() -> Scene {
+/// An adopted agent in a registry without signers.
+fn adopted() -> CaseTable {
     let mut base = record("iiiiiiiiiiiiiiii");
     merge(
         &mut base,
         &spec(json!({ "adopt": "7", "result": { "agentId": "7", "block": 1, "blockHash": HASH } })),
     );
-    Scene::update(base).refuses(
-        "a signer after the result",
+    CaseTable::update(base).rejects(
+        "signer added after the result",
         spec(json!({ "signer": SIGNER })),
         "signer is immutable once there is a result",
     )

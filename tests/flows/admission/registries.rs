@@ -1,15 +1,15 @@
-//! IdentityRegistries: how money may be spent, and under whose name.
+//! IdentityRegistries: spending limits, signers and identities.
 
 use serde_json::{Value, json};
 
-use super::table::{Scene, merge};
+use super::table::{CaseTable, merge};
 
 const CONTRACT: &str = "0x8004A818BFB912233c491871b3d84c89A494BD9e";
 const SIGNER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const UID: &str = "4f1de0a6-6f0c-4b3c-9d67-53b8e4c1a111";
 
 /// A registry that has every field.
-pub fn specimen() -> Value {
+pub fn complete_object() -> Value {
     json!({
         "apiVersion": "obol.org/v1alpha1",
         "kind": "IdentityRegistry",
@@ -57,8 +57,8 @@ pub fn specimen() -> Value {
     })
 }
 
-/// The least that an admin writes.
-fn plain(name: &str) -> Value {
+/// A registry with only the required fields.
+fn minimal(name: &str) -> Value {
     json!({
         "apiVersion": "obol.org/v1alpha1",
         "kind": "IdentityRegistry",
@@ -72,7 +72,7 @@ fn plain(name: &str) -> Value {
     })
 }
 
-pub fn scenes() -> Vec<Scene> {
+pub fn tables() -> Vec<CaseTable> {
     vec![
         chains(),
         endpoints(),
@@ -91,50 +91,50 @@ fn spec(spec: Value) -> Value {
     json!({ "spec": spec })
 }
 
-fn chains() -> Scene {
-    Scene::creation(plain("chains"))
-        .admits("a chain of the table, watched only", json!({}))
-        .admits(
-            "a chain of one's own",
+fn chains() -> CaseTable {
+    CaseTable::create(minimal("chains"))
+        .accepts("a known chain without signers", json!({}))
+        .accepts(
+            "a custom chain",
             spec(json!({ "chainId": 31337, "address": CONTRACT })),
         )
-        .admits(
-            "the largest chain id that JSON holds",
+        .accepts(
+            "the largest chain id that a JSON number holds",
             spec(json!({ "chainId": 9_007_199_254_740_991_u64, "address": CONTRACT })),
         )
-        .refuses(
-            "a chain of one's own without its registry",
+        .rejects(
+            "a custom chain without a contract address",
             spec(json!({ "chainId": 31337 })),
             "address is required: no registry is known for this chain id",
         )
-        .refuses(
-            "a mainnet without a listed registry",
+        .rejects(
+            "a mainnet without a known contract",
             spec(json!({ "chainId": 295 })),
             "address is required: no registry is known for this chain id",
         )
-        .refuses(
+        .rejects(
             "no chain",
             spec(json!({ "chainId": null })),
             "spec.chainId: Required value",
         )
-        .refuses(
-            "chain 0",
+        .rejects(
+            "chain id 0",
             spec(json!({ "chainId": 0, "address": CONTRACT })),
             "spec.chainId in body should be greater than or equal to 1",
         )
-        .refuses(
-            "a chain by name",
+        .rejects(
+            "a chain name",
             spec(json!({ "chainId": "base" })),
             "spec.chainId in body must be of type integer",
         )
-        .refuses(
-            "a registry by half an address",
+        .rejects(
+            "a truncated address",
             spec(json!({ "address": "0x8004" })),
             "spec.address in body should match",
         )
 }
 
-fn endpoints() -> Scene {
+fn endpoints() -> CaseTable {
     let rpc = |rpc: Value| spec(json!({ "rpc": rpc }));
     let many = |count: usize| {
         (0..count)
@@ -142,22 +142,22 @@ fn endpoints() -> Scene {
             .collect()
     };
     let secret = json!({ "secretKeyRef": { "name": "rpc", "key": "url" } });
-    Scene::creation(plain("endpoints"))
-        .admits(
-            "an endpoint with credentials",
+    CaseTable::create(minimal("endpoints"))
+        .accepts(
+            "an endpoint URL from a Secret",
             rpc(json!([{ "urlFrom": secret }])),
         )
-        .admits(
-            "two endpoints that must agree",
+        .accepts(
+            "two endpoints and quorum 2",
             spec(json!({ "rpc": many(2), "quorum": 2 })),
         )
-        .admits("eight endpoints", rpc(many(8)))
-        .refuses(
+        .accepts("eight endpoints", rpc(many(8)))
+        .rejects(
             "nine endpoints",
             rpc(many(9)),
             "spec.rpc: Too many: 9: must have at most 8 items",
         )
-        .refuses_for(
+        .rejects_with(
             "no endpoint",
             rpc(json!([])),
             &[
@@ -165,18 +165,18 @@ fn endpoints() -> Scene {
                 "quorum is larger than",
             ],
         )
-        .refuses(
-            "an endpoint of nothing",
+        .rejects(
+            "an endpoint without a URL",
             rpc(json!([{}])),
             "exactly one of url and urlFrom is required",
         )
-        .refuses(
-            "an endpoint of two minds",
+        .rejects(
+            "an endpoint with url and urlFrom",
             rpc(json!([{ "url": "https://rpc.example", "urlFrom": secret }])),
             "exactly one of url and urlFrom is required",
         )
-        .refuses(
-            "one endpoint twice",
+        .rejects(
+            "a duplicate endpoint",
             rpc(json!([{ "url": "https://a.example" }, { "url": "https://a.example" }])),
             "an rpc endpoint is listed twice",
         )
@@ -190,32 +190,32 @@ fn endpoints() -> Scene {
                 "https://rpc.example?key=1",
                 "https://a b",
             ],
-            |scene, url| {
-                scene.refuses(
+            |table, url| {
+                table.rejects(
                     format!("endpoint {url:?}"),
                     rpc(json!([{ "url": url }])),
                     "spec.rpc[0].url in body should match",
                 )
             },
         )
-        .refuses(
-            "more agreement than endpoints",
+        .rejects(
+            "a quorum larger than the number of endpoints",
             spec(json!({ "quorum": 2 })),
             "quorum is larger than the number of rpc endpoints",
         )
-        .refuses(
-            "no agreement",
+        .rejects(
+            "quorum 0",
             spec(json!({ "quorum": 0 })),
             "spec.quorum in body should be greater than or equal to 1",
         )
-        .refuses(
-            "a secret without its key",
+        .rejects(
+            "a Secret reference without a key",
             rpc(json!([{ "urlFrom": { "secretKeyRef": { "name": "rpc" } } }])),
             "spec.rpc[0].urlFrom.secretKeyRef.key: Required",
         )
 }
 
-fn signers() -> Scene {
+fn signers() -> CaseTable {
     let signer = |address: &str| json!({ "address": address, "secretRef": { "name": "signer", "key": "key" } });
     let signers = |signers: Value| spec(json!({ "signers": signers }));
     let many = |count: usize| {
@@ -223,44 +223,44 @@ fn signers() -> Scene {
             .map(|index| signer(&format!("0x{index:040}")))
             .collect()
     };
-    Scene::creation(plain("signers"))
-        .admits("one signer", signers(json!([signer(SIGNER)])))
-        .admits("eight signers", signers(many(8)))
-        .refuses(
+    CaseTable::create(minimal("signers"))
+        .accepts("one signer", signers(json!([signer(SIGNER)])))
+        .accepts("eight signers", signers(many(8)))
+        .rejects(
             "nine signers",
             signers(many(9)),
             "spec.signers: Too many: 9: must have at most 8 items",
         )
-        .refuses_for(
-            "one signer twice",
+        .rejects_with(
+            "a duplicate signer",
             signers(json!([signer(SIGNER), signer(SIGNER)])),
             &[
                 "spec.signers[1]: Duplicate value",
                 "a signer is listed twice",
             ],
         )
-        .refuses(
-            "one signer in two spellings",
+        .rejects(
+            "a duplicate signer in another case",
             signers(json!([signer(SIGNER), signer(&SIGNER.to_lowercase())])),
             "a signer is listed twice",
         )
-        .refuses(
-            "a signer without a key",
+        .rejects(
+            "a signer without a Secret",
             signers(json!([{ "address": SIGNER }])),
             "spec.signers[0].secretRef: Required value",
         )
-        .refuses(
-            "a key without its signer",
+        .rejects(
+            "a Secret without a signer address",
             signers(json!([{ "secretRef": { "name": "signer", "key": "key" } }])),
             "spec.signers[0].address: Required value",
         )
-        .refuses(
-            "a signer by name",
+        .rejects(
+            "a signer by ENS name",
             signers(json!([signer("vitalik.eth")])),
             "spec.signers[0].address in body should match",
         )
-        .refuses(
-            "a key for everyone to read",
+        .rejects(
+            "an invalid Secret key name",
             signers(
                 json!([{ "address": SIGNER, "secretRef": { "name": "signer", "key": "a/b" } }]),
             ),
@@ -268,18 +268,18 @@ fn signers() -> Scene {
         )
 }
 
-fn urls() -> Scene {
+fn urls() -> CaseTable {
     let on_mainnet = |chain: u64, url: &str| {
         spec(json!({ "chainId": chain, "address": CONTRACT, "baseUrl": url }))
     };
-    Scene::creation(plain("urls"))
+    CaseTable::create(minimal("urls"))
         .for_each(
             [
                 "https://a.example",
                 "https://a.example:8443/x/y",
                 "http://localhost:8080",
             ],
-            |scene, url| scene.admits(format!("base {url}"), spec(json!({ "baseUrl": url }))),
+            |table, url| table.accepts(format!("base URL {url}"), spec(json!({ "baseUrl": url }))),
         )
         .for_each(
             [
@@ -295,309 +295,307 @@ fn urls() -> Scene {
                 "https://me@a.example",
                 "https://a .example",
             ],
-            |scene, url| {
-                scene.refuses(
-                    format!("base {url:?}"),
+            |table, url| {
+                table.rejects(
+                    format!("base URL {url:?}"),
                     spec(json!({ "baseUrl": url })),
                     "spec.baseUrl in body should match",
                 )
             },
         )
-        .refuses(
-            "no base",
+        .rejects(
+            "no base URL",
             spec(json!({ "baseUrl": null })),
             "spec.baseUrl: Required value",
         )
-        .admits(
-            "a safe base on a mainnet",
+        .accepts(
+            "an https base URL on a mainnet",
             on_mainnet(8453, "https://a.example"),
         )
-        .for_each([1, 8453, 295, 360], |scene, chain| {
+        .for_each([1, 8453, 295, 360], |table, chain| {
             let change = on_mainnet(chain, "http://a.example");
-            scene.refuses(
-                format!("an unsafe base on mainnet {chain}"),
+            table.rejects(
+                format!("an http base URL on mainnet {chain}"),
                 change,
                 "baseUrl must start with https:// on a mainnet chain",
             )
         })
 }
 
-fn namespaces() -> Scene {
+fn namespaces() -> CaseTable {
     let selector = |selector: Value| {
         spec(json!({ "allowedNamespaces": { "from": "Selector", "selector": selector } }))
     };
     let expression = |expression: Value| selector(json!({ "matchExpressions": [expression] }));
-    Scene::creation(plain("namespaces"))
-        .admits(
+    CaseTable::create(minimal("namespaces"))
+        .accepts(
             "namespaces by label",
             selector(json!({ "matchLabels": { "team": "agents" } })),
         )
-        .admits(
+        .accepts(
             "namespaces by expression",
             expression(json!({ "key": "team", "operator": "NotIn", "values": ["x", "y"] })),
         )
-        .admits(
-            "namespaces that have a label",
+        .accepts(
+            "namespaces that have a label key",
             expression(json!({ "key": "team", "operator": "Exists" })),
         )
-        .refuses(
-            "nobody said who",
+        .rejects(
+            "no allowedNamespaces",
             spec(json!({ "allowedNamespaces": null })),
             "spec.allowedNamespaces: Required value",
         )
-        .refuses(
-            "nobody said where from",
+        .rejects(
+            "allowedNamespaces without from",
             spec(json!({ "allowedNamespaces": { "from": null } })),
             "spec.allowedNamespaces.from: Required value",
         )
-        .refuses(
-            "namespaces of another kind",
+        .rejects(
+            "an unknown from",
             spec(json!({ "allowedNamespaces": { "from": "Same" } })),
             "spec.allowedNamespaces.from: Unsupported value",
         )
-        .refuses(
-            "a selector that is missing",
+        .rejects(
+            "from Selector without a selector",
             spec(json!({ "allowedNamespaces": { "from": "Selector" } })),
             "selector is required when from is Selector, and forbidden otherwise",
         )
-        .refuses(
-            "a selector that is ignored",
+        .rejects(
+            "a selector without from Selector",
             spec(json!({ "allowedNamespaces": { "selector": { "matchLabels": { "a": "b" } } } })),
             "selector is required when from is Selector, and forbidden otherwise",
         )
-        .refuses(
-            "a selector that picks everyone",
+        .rejects(
+            "an empty selector",
             selector(json!({})),
             "an empty selector picks every namespace: write from: All if that is meant",
         )
-        .refuses(
-            "labels that pick everyone",
+        .rejects(
+            "empty matchLabels",
             selector(json!({ "matchLabels": {} })),
             "spec.allowedNamespaces.selector.matchLabels in body should have at least 1 properties",
         )
-        .refuses(
-            "expressions that pick everyone",
+        .rejects(
+            "empty matchExpressions",
             selector(json!({ "matchExpressions": [] })),
             "spec.allowedNamespaces.selector.matchExpressions in body should have at least 1 items",
         )
-        .refuses(
-            "in nothing",
+        .rejects(
+            "In without values",
             expression(json!({ "key": "team", "operator": "In" })),
             "values are required for In and NotIn, and forbidden otherwise",
         )
-        .refuses(
-            "in no value",
+        .rejects(
+            "NotIn with empty values",
             expression(json!({ "key": "team", "operator": "NotIn", "values": [] })),
             "values are required for In and NotIn, and forbidden otherwise",
         )
-        .refuses(
-            "exists with a value",
+        .rejects(
+            "Exists with a value",
             expression(json!({ "key": "team", "operator": "Exists", "values": ["x"] })),
             "values are required for In and NotIn, and forbidden otherwise",
         )
-        .refuses(
-            "an operator that Kubernetes lacks",
+        .rejects(
+            "an unknown operator",
             expression(json!({ "key": "team", "operator": "Like", "values": ["x"] })),
             "operator: Unsupported value",
         )
 }
 
-fn limits() -> Scene {
+fn limits() -> CaseTable {
     let limit = |name: &str, amount: &str| spec(json!({ "limits": { name: amount } }));
-    let coins = ["perRegistration", "perDay", "perNamespacePerDay"];
+    let amounts = ["perRegistration", "perDay", "perNamespacePerDay"];
     let wrong = ["", "0", "0.0", "-1", "1e3", "01", ".5", "1.", "1,5", "none"];
-    Scene::creation(plain("limits"))
-        .for_each(coins, |scene, name| {
-            scene
+    CaseTable::create(minimal("limits"))
+        .for_each(amounts, |table, name| {
+            table
                 .for_each(
                     ["0.000000000000000001", "1", "99999999999999999.5"],
-                    |scene, amount| {
-                        scene.admits(format!("{name} of {amount}"), limit(name, amount))
-                    },
+                    |table, amount| table.accepts(format!("{name} {amount}"), limit(name, amount)),
                 )
-                .for_each(wrong, |scene, amount| {
-                    scene.refuses(
-                        format!("{name} of {amount:?}"),
+                .for_each(wrong, |table, amount| {
+                    table.rejects(
+                        format!("{name} {amount:?}"),
                         limit(name, amount),
                         &format!("spec.limits.{name}: "),
                     )
                 })
                 .for_each(
                     ["0.0000000000000000001", "100000000000000000"],
-                    |scene, amount| {
+                    |table, amount| {
                         let words =
                             "an amount has at most 17 digits before and 18 after the decimal point";
-                        scene.refuses(format!("{name} of {amount}"), limit(name, amount), words)
+                        table.rejects(format!("{name} {amount}"), limit(name, amount), words)
                     },
                 )
         })
-        .admits(
-            "a fee in parts of a gwei",
-            limit("maxFeePerGasGwei", "0.000000001"),
-        )
-        .refuses(
-            "a fee in parts of a wei",
+        .accepts("a fee of 1 wei", limit("maxFeePerGasGwei", "0.000000001"))
+        .rejects(
+            "a fee below 1 wei",
             limit("maxFeePerGasGwei", "0.0000000001"),
             "an amount of gwei has at most 17 digits before and 9 after the decimal point",
         )
-        .refuses(
-            "a fee of nothing",
+        .rejects(
+            "a fee of 0",
             limit("maxFeePerGasGwei", "0"),
             "spec.limits.maxFeePerGasGwei in body should match",
         )
-        .refuses(
+        .rejects(
             "a limit as a number",
             spec(json!({ "limits": { "perDay": 1 } })),
             "spec.limits.perDay in body must be of type string",
         )
 }
 
-fn switches() -> Scene {
+fn switches() -> CaseTable {
     let agent = json!({ "name": "Agent" });
-    Scene::creation(plain("switches"))
-        .for_each(["Namespace", "Registry"], |scene, scope| {
-            scene
-                .admits(
-                    format!("one agent for a {scope}"),
+    CaseTable::create(minimal("switches"))
+        .for_each(["Namespace", "Registry"], |table, scope| {
+            table
+                .accepts(
+                    format!("identity scope {scope} with an agent"),
                     spec(json!({ "identityScope": scope, "agent": agent })),
                 )
-                .refuses(
-                    format!("one agent of no name for a {scope}"),
+                .rejects(
+                    format!("identity scope {scope} without an agent"),
                     spec(json!({ "identityScope": scope })),
                     "agent is required unless identityScope is Offer: give agent.name",
                 )
         })
-        .refuses(
-            "a scope of another kind",
+        .rejects(
+            "an unknown identity scope",
             spec(json!({ "identityScope": "Cluster" })),
             "spec.identityScope: Unsupported value",
         )
-        .refuses(
+        .rejects(
             "an agent without a name",
             spec(json!({ "agent": { "description": "?" } })),
             "spec.agent.name: Required value",
         )
-        .refuses(
-            "an agent of no letters",
+        .rejects(
+            "an empty agent name",
             spec(json!({ "agent": { "name": "" } })),
             "spec.agent.name in body should be at least 1 chars long",
         )
-        .for_each(["None", "Spending", "All"], |scene, suspend| {
-            scene.admits(
+        .for_each(["None", "Spending", "All"], |table, suspend| {
+            table.accepts(
                 format!("suspend {suspend}"),
                 spec(json!({ "suspend": suspend })),
             )
         })
-        .refuses(
-            "suspend by yes",
+        .rejects(
+            "an unknown suspend",
             spec(json!({ "suspend": "yes" })),
             "spec.suspend: Unsupported value",
         )
-        .refuses(
-            "updates by chance",
+        .rejects(
+            "an unknown uriUpdates",
             spec(json!({ "uriUpdates": "Sometimes" })),
             "spec.uriUpdates: Unsupported value",
         )
-        .refuses(
-            "a start below none",
+        .rejects(
+            "a negative bootstrap nonce",
             spec(json!({ "bootstrap": { "atNonce": -1 } })),
             "spec.bootstrap.atNonce in body should be",
         )
-        .refuses(
-            "a start of nothing",
+        .rejects(
+            "a bootstrap without a nonce",
             spec(json!({ "bootstrap": {} })),
             "spec.bootstrap.atNonce: Required value",
         )
-        .refuses(
-            "a recovery of nothing",
+        .rejects(
+            "a recovery with an empty approval",
             spec(json!({ "recovery": { "approvedFor": "" } })),
             "spec.recovery.approvedFor in body should be at least 1 chars long",
         )
 }
 
-/// A registry in use: what its agents are known by stays, everything else may change.
-fn stored() -> Scene {
-    let mut base = plain("stored");
+/// A registry in use: chain, contract and scope are immutable, everything else may change.
+fn stored() -> CaseTable {
+    let mut base = minimal("stored");
     merge(&mut base, &spec(json!({ "address": CONTRACT })));
-    Scene::update(base)
-        .admits(
-            "another endpoint",
+    CaseTable::update(base)
+        .accepts(
+            "endpoint changed",
             spec(json!({ "rpc": [{ "url": "https://b.example" }] })),
         )
-        .admits(
-            "another base",
+        .accepts(
+            "base URL changed",
             spec(json!({ "baseUrl": "https://b.example" })),
         )
-        .admits("a suspension", spec(json!({ "suspend": "All" })))
-        .admits("other limits", spec(json!({ "limits": { "perDay": "3" } })))
-        .refuses(
-            "another chain",
+        .accepts("suspended", spec(json!({ "suspend": "All" })))
+        .accepts(
+            "limits changed",
+            spec(json!({ "limits": { "perDay": "3" } })),
+        )
+        .rejects(
+            "chain changed",
             spec(json!({ "chainId": 11_155_111 })),
             "chainId is immutable: make another IdentityRegistry",
         )
-        .refuses(
-            "another contract",
+        .rejects(
+            "contract changed",
             spec(json!({ "address": SIGNER })),
             "address is immutable: make another IdentityRegistry",
         )
-        .refuses(
-            "no contract any more",
+        .rejects(
+            "contract removed",
             spec(json!({ "address": null })),
             "address is immutable: make another IdentityRegistry",
         )
-        .refuses(
-            "another scope",
+        .rejects(
+            "identity scope changed",
             spec(json!({ "identityScope": "Registry", "agent": { "name": "A" } })),
             "identityScope is immutable: make another IdentityRegistry",
         )
 }
 
-/// A registry that leaves its contract to the table and shares an agent.
-fn scoped() -> Scene {
-    let mut base = plain("scoped");
+/// A registry without an explicit contract, with one shared agent.
+fn scoped() -> CaseTable {
+    let mut base = minimal("scoped");
     merge(
         &mut base,
         &spec(json!({ "identityScope": "Registry", "agent": { "name": "Agent" } })),
     );
-    Scene::update(base)
-        .admits(
-            "another name of the agent",
+    CaseTable::update(base)
+        .accepts(
+            "agent name changed",
             spec(json!({ "agent": { "name": "Smith" } })),
         )
-        .refuses(
-            "a contract set later",
+        .rejects(
+            "contract set later",
             spec(json!({ "address": CONTRACT })),
             "address is immutable: make another IdentityRegistry",
         )
-        .refuses(
-            "a scope left to its default",
+        .rejects(
+            "identity scope removed",
             spec(json!({ "identityScope": null })),
             "identityScope is immutable: make another IdentityRegistry",
         )
-        .refuses(
-            "an agent taken back",
+        .rejects(
+            "agent removed",
             spec(json!({ "agent": null })),
             "agent is required unless identityScope is Offer: give agent.name",
         )
 }
 
-fn statuses() -> Scene {
+fn statuses() -> CaseTable {
     let ledger = |uid: &str| json!({ "signer": SIGNER.to_lowercase(), "uid": uid });
     let ledgers = |ledgers: Value| json!({ "status": { "ledgers": ledgers } });
-    Scene::status_update(plain("observed"))
-        .admits("a ledger in use", ledgers(json!([ledger(UID)])))
-        .refuses(
-            "two ledgers of one signer",
+    CaseTable::status_update(minimal("observed"))
+        .accepts("a ledger in use", ledgers(json!([ledger(UID)])))
+        .rejects(
+            "two ledgers for one signer",
             ledgers(json!([ledger(UID), ledger("other")])),
             "status.ledgers[1]: Duplicate value",
         )
-        .refuses(
-            "a ledger of no uid",
+        .rejects(
+            "a ledger without a uid",
             ledgers(json!([ledger("")])),
             "ledgers[0].uid in body should be at least 1 chars long",
         )
-        .refuses(
-            "a ledger in a second spelling",
+        .rejects(
+            "a ledger with a mixed-case signer",
             ledgers(json!([{ "signer": SIGNER, "uid": UID }])),
             "ledgers[0].signer in body should match",
         )

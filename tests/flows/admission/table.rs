@@ -1,81 +1,85 @@
-//! Tables of objects: what is admitted, and what is refused in which words.
+//! Tables of cases: which objects the API server accepts, and which it rejects with which message.
 
 use serde_json::Value;
 
-use super::submission::{Answer, Door, Occasion};
+use super::client::{AdmissionClient, Operation, Outcome};
 
-/// What objects have in common before one row differs.
-pub struct Scene {
-    pub occasion: Occasion,
+/// Cases that differ from one base object.
+pub struct CaseTable {
+    pub operation: Operation,
     pub base: Value,
-    pub rows: Vec<Row>,
+    pub cases: Vec<Case>,
 }
 
-/// One object.
-pub struct Row {
-    /// What it is about.
-    pub case: String,
-    /// In which it differs from the base, as a JSON merge patch.
-    pub change: Value,
-    /// Words that the causes of its refusal contain: each cause some, all of them somewhere. None: it is admitted.
-    pub refusal: Vec<String>,
+/// One object, accepted or rejected.
+pub struct Case {
+    pub name: String,
+    /// The difference from the base, as a JSON merge patch.
+    pub patch: Value,
+    /// Each cause of the rejection contains one of these, and each of these is contained in a cause. Empty: the object is accepted.
+    pub expected_messages: Vec<String>,
 }
 
-impl Scene {
-    /// Objects that do not exist yet.
-    pub fn creation(base: Value) -> Self {
+impl CaseTable {
+    /// Objects that are created.
+    pub fn create(base: Value) -> Self {
         Self {
-            occasion: Occasion::Creation,
+            operation: Operation::Create,
             base,
-            rows: Vec::new(),
+            cases: Vec::new(),
         }
     }
 
-    /// Later versions of a stored object.
+    /// Updates of a stored object.
     pub fn update(base: Value) -> Self {
         Self {
-            occasion: Occasion::Update,
+            operation: Operation::Update,
             base,
-            rows: Vec::new(),
+            cases: Vec::new(),
         }
     }
 
-    /// Later versions of a stored object's status.
+    /// Updates of a stored object's status.
     pub fn status_update(base: Value) -> Self {
         Self {
-            occasion: Occasion::StatusUpdate,
+            operation: Operation::StatusUpdate,
             base,
-            rows: Vec::new(),
+            cases: Vec::new(),
         }
     }
 
-    /// Adds an object that is admitted.
-    pub fn admits(mut self, case: impl Into<String>, change: Value) -> Self {
-        self.rows.push(Row {
-            case: case.into(),
-            change,
-            refusal: Vec::new(),
+    /// Adds an object that is accepted.
+    pub fn accepts(mut self, name: impl Into<String>, patch: Value) -> Self {
+        self.cases.push(Case {
+            name: name.into(),
+            patch,
+            expected_messages: Vec::new(),
         });
         self
     }
 
-    /// Adds an object that is refused in these words.
-    pub fn refuses(self, case: impl Into<String>, change: Value, words: &str) -> Self {
-        self.refuses_for(case, change, &[words])
+    /// Adds an object that is rejected with this message.
+    pub fn rejects(self, name: impl Into<String>, patch: Value, message: &str) -> Self {
+        self.rejects_with(name, patch, &[message])
     }
 
-    /// Adds an object that is refused for several reasons.
-    pub fn refuses_for(mut self, case: impl Into<String>, change: Value, words: &[&str]) -> Self {
-        let refusal = words.iter().map(|&words| words.to_owned()).collect();
-        self.rows.push(Row {
-            case: case.into(),
-            change,
-            refusal,
+    /// Adds an object that is rejected with several messages.
+    pub fn rejects_with(
+        mut self,
+        name: impl Into<String>,
+        patch: Value,
+        messages: &[&str],
+    ) -> Self {
+        let expected_messages = messages.iter().map(|&message| message.to_owned()).collect();
+        self.cases.push(Case {
+            name: name.into(),
+            patch,
+            expected_messages,
         });
         self
     }
 
-    /// Adds one row for each value.
+    /// Calls `add` for each value.
     pub fn for_each<T>(
         self,
         values: impl IntoIterator<Item = T>,
@@ -88,51 +92,53 @@ impl Scene {
         self.base["kind"].as_str().expect("an object has a kind")
     }
 
-    /// Submits every row, and answers row by row.
-    pub async fn play(&self, door: &Door) -> Vec<(&Row, Answer)> {
-        let base = match self.occasion {
-            Occasion::Creation => self.base.clone(),
-            Occasion::Update | Occasion::StatusUpdate => door.store(&self.base).await,
+    /// Submits every case as a dry run.
+    pub async fn run(&self, client: &AdmissionClient) -> Vec<(&Case, Outcome)> {
+        let base = match self.operation {
+            Operation::Create => self.base.clone(),
+            Operation::Update | Operation::StatusUpdate => client.store(&self.base).await,
         };
-        let mut answers = Vec::new();
-        for row in &self.rows {
+        let mut outcomes = Vec::new();
+        for case in &self.cases {
             let mut object = base.clone();
-            merge(&mut object, &row.change);
-            answers.push((row, door.ask(self.occasion, &object).await));
+            merge(&mut object, &case.patch);
+            outcomes.push((case, client.dry_run(self.operation, &object).await));
         }
-        answers
+        outcomes
     }
 }
 
-impl Row {
-    pub fn is_refused(&self) -> bool {
-        !self.refusal.is_empty()
+impl Case {
+    pub fn is_rejected(&self) -> bool {
+        !self.expected_messages.is_empty()
     }
 
-    /// What is wrong with an answer, if anything.
-    pub fn objection(&self, answer: &Answer) -> Option<String> {
-        match answer {
-            Answer::Admitted(_) if self.refusal.is_empty() => None,
-            Answer::Admitted(_) => Some(format!(
-                "{}: is admitted, should be refused: {:?}",
-                self.case, self.refusal
+    /// How the outcome differs from the expected one.
+    pub fn mismatch(&self, outcome: &Outcome) -> Option<String> {
+        match outcome {
+            Outcome::Accepted(_) if self.expected_messages.is_empty() => None,
+            Outcome::Accepted(_) => Some(format!(
+                "{}: accepted, expected a rejection: {:?}",
+                self.name, self.expected_messages
             )),
-            Answer::Refused(causes) => {
+            Outcome::Rejected(causes) => {
                 let causes: Vec<String> = causes
                     .iter()
                     .map(|cause| format!("{}: {}", cause.field, cause.message))
                     .collect();
-                let explained = causes
-                    .iter()
-                    .all(|cause| self.refusal.iter().any(|words| cause.contains(words)));
+                let explained = causes.iter().all(|cause| {
+                    self.expected_messages
+                        .iter()
+                        .any(|message| cause.contains(message))
+                });
                 let complete = self
-                    .refusal
+                    .expected_messages
                     .iter()
-                    .all(|words| causes.iter().any(|cause| cause.contains(words)));
-                (!explained || !complete || self.refusal.is_empty()).then(|| {
+                    .all(|message| causes.iter().any(|cause| cause.contains(message)));
+                (!explained || !complete || self.expected_messages.is_empty()).then(|| {
                     format!(
-                        "{}: expected {:?}, the answer is {causes:#?}",
-                        self.case, self.refusal
+                        "{}: expected {:?}, rejected with {causes:#?}",
+                        self.name, self.expected_messages
                     )
                 })
             }

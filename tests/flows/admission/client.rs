@@ -1,4 +1,4 @@
-//! Asking the API server whether it would take an object, and what it says if not.
+//! Dry runs against the API server: does it accept an object, and with which message does it reject it?
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use kube::{Client, Resource};
 use serde_json::Value;
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
 
-/// How long the API server may take to serve a kind.
+/// How long the API server may take to serve a new kind.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Where the objects of a test live, as far as they are namespaced.
+/// The namespace of a test's namespaced objects.
 pub const NAMESPACE: &str = "default";
 
-/// The way an object reaches the API server.
+/// The request that submits an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
-    Creation,
+pub enum Operation {
+    Create,
     Update,
     StatusUpdate,
 }
 
-/// What the API server answered.
+/// How the API server responded.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Outcome {
     /// The object as it is stored, defaults included.
-    Admitted(Value),
-    Refused(Vec<Cause>),
+    Accepted(Value),
+    Rejected(Vec<Cause>),
 }
 
-/// One reason of a refusal.
+/// One cause of a rejection.
 #[derive(Debug)]
 pub struct Cause {
     pub field: String,
@@ -37,8 +37,8 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// The field, with `[]` for any item.
-    pub fn place(&self) -> String {
+    /// The field, with `[]` in place of each index.
+    pub fn schema_path(&self) -> String {
         let pieces = self.field.split('[').enumerate();
         pieces
             .map(|(index, piece)| {
@@ -51,14 +51,14 @@ impl Cause {
             .collect()
     }
 
-    /// Whether it only says that an object this broken was not looked at any further.
-    fn is_postponement(&self) -> bool {
+    /// Whether it only reports that rules were skipped because the object is invalid.
+    fn is_skipped_rules(&self) -> bool {
         self.message
             .contains("some validation rules were not checked because the object was invalid")
     }
 }
 
-/// `3].path` as `[].path`.
+/// `3].path` to `[].path`.
 fn general(piece: &str) -> String {
     format!(
         "[]{}",
@@ -66,39 +66,39 @@ fn general(piece: &str) -> String {
     )
 }
 
-/// The door of the API server.
+/// A client that submits objects as JSON, valid or not.
 #[derive(Clone)]
-pub struct Door {
+pub struct AdmissionClient {
     client: Client,
 }
 
-impl Door {
-    pub fn of(client: Client) -> Self {
+impl AdmissionClient {
+    pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Asks without storing anything.
-    pub async fn ask(&self, occasion: Occasion, object: &Value) -> Answer {
-        self.submit(occasion, object, "?fieldValidation=Strict&dryRun=All")
+    /// Submits an object without storing it.
+    pub async fn dry_run(&self, operation: Operation, object: &Value) -> Outcome {
+        self.submit(operation, object, "?fieldValidation=Strict&dryRun=All")
             .await
     }
 
-    /// Stores an object, its status too, and answers with it as it stands then.
+    /// Stores an object with its status, and returns the stored object.
     pub async fn store(&self, object: &Value) -> Value {
-        let stored = self.stored(Occasion::Creation, object.clone()).await;
+        let stored = self.stored(Operation::Create, object.clone()).await;
         match object.get("status") {
             Some(status) if Self::has_status_subresource(object) => {
                 let mut whole = stored;
                 whole["status"] = status.clone();
-                self.stored(Occasion::StatusUpdate, whole).await
+                self.stored(Operation::StatusUpdate, whole).await
             }
             _ => stored,
         }
     }
 
-    /// Reads any object of the API server.
+    /// Reads any object.
     pub async fn read(&self, path: &str) -> Value {
-        eventually(&format!("{path} is read"), LIMIT, async || {
+        eventually(&format!("{path} can be read"), LIMIT, async || {
             let request = http::Request::get(path)
                 .body(Vec::new())
                 .expect("a request");
@@ -107,27 +107,27 @@ impl Door {
         .await
     }
 
-    async fn stored(&self, occasion: Occasion, object: Value) -> Value {
+    async fn stored(&self, operation: Operation, object: Value) -> Value {
         match self
-            .submit(occasion, &object, "?fieldValidation=Strict")
+            .submit(operation, &object, "?fieldValidation=Strict")
             .await
         {
-            Answer::Admitted(stored) => stored,
-            Answer::Refused(causes) => panic!("{object} is not stored: {causes:#?}"),
+            Outcome::Accepted(stored) => stored,
+            Outcome::Rejected(causes) => panic!("{object} was rejected: {causes:#?}"),
         }
     }
 
-    async fn submit(&self, occasion: Occasion, object: &Value, options: &str) -> Answer {
+    async fn submit(&self, operation: Operation, object: &Value, options: &str) -> Outcome {
         let collection = Self::collection(object);
         let name = object["metadata"]["name"]
             .as_str()
             .expect("an object has a name");
-        let (method, path) = match occasion {
-            Occasion::Creation => ("POST", collection),
-            Occasion::Update => ("PUT", format!("{collection}/{name}")),
-            Occasion::StatusUpdate => ("PUT", format!("{collection}/{name}/status")),
+        let (method, path) = match operation {
+            Operation::Create => ("POST", collection),
+            Operation::Update => ("PUT", format!("{collection}/{name}")),
+            Operation::StatusUpdate => ("PUT", format!("{collection}/{name}/status")),
         };
-        // A kind is served a moment after it is established.
+        // The API server serves a kind a moment after the CRD is established.
         eventually("the API server answers", LIMIT, async || {
             let request = http::Request::builder()
                 .method(method)
@@ -136,9 +136,9 @@ impl Door {
                 .body(serde_json::to_vec(object).expect("an object is JSON"))
                 .expect("a request");
             match self.client.request(request).await {
-                Ok(stored) => Ok(Answer::Admitted(stored)),
+                Ok(stored) => Ok(Outcome::Accepted(stored)),
                 Err(kube::Error::Api(status)) if status.code == 422 => {
-                    Ok(Answer::Refused(causes(*status)))
+                    Ok(Outcome::Rejected(causes(*status)))
                 }
                 Err(error) if is_transient(&error) => Err(error),
                 Err(error) => panic!("{method} {path} {object}: {error}"),
@@ -147,7 +147,7 @@ impl Door {
         .await
     }
 
-    /// Whether the status of an object is written apart from its spec.
+    /// Whether the kind has a status subresource.
     pub fn has_status_subresource(object: &Value) -> bool {
         matches!(
             object["kind"].as_str(),
@@ -161,16 +161,16 @@ impl Door {
             Some("IdentityRegistry") => IdentityRegistry::url_path(&(), None),
             Some("AgentRegistration") => AgentRegistration::url_path(&(), None),
             Some("SignerLedger") => SignerLedger::url_path(&(), None),
-            kind => panic!("{kind:?} is none of the four kinds"),
+            kind => panic!("{kind:?} is not one of the four kinds"),
         }
     }
 }
 
 fn causes(status: kube::core::Status) -> Vec<Cause> {
-    let details = status.details.expect("a refusal has details");
+    let details = status.details.expect("a rejection has details");
     let causes = details.causes.into_iter().map(|cause| Cause {
         field: cause.field,
         message: cause.message,
     });
-    causes.filter(|cause| !cause.is_postponement()).collect()
+    causes.filter(|cause| !cause.is_skipped_rules()).collect()
 }

@@ -1,4 +1,4 @@
-//! The generated definitions, read as data: which bounds and rules they state, and where.
+//! The generated CRDs, read as data: their schema constraints and CEL rules, each with its path.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use testbed::Cluster;
 
 use crate::release::{chart, said};
 
-/// One generated CustomResourceDefinition.
-pub struct Definition {
+/// A generated CustomResourceDefinition.
+pub struct Crd {
     pub name: String,
     pub kind: String,
     pub document: Value,
 }
 
-impl Definition {
-    /// Every definition of the chart, as its files state it and kubectl reads them.
+impl Crd {
+    /// Every CRD of the chart, as kubectl parses its files.
     pub async fn all(cluster: &Cluster) -> Vec<Self> {
         let directory = chart().join("files/crds");
         let directory = directory.to_str().expect("a path in UTF-8");
@@ -30,11 +30,11 @@ impl Definition {
             .kubectl(arguments)
             .output()
             .await
-            .expect("kubectl runs");
+            .expect("failed to run kubectl");
         assert!(output.status.success(), "kubectl: {}", said(&output));
         let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
         documents
-            .map(|document| Self::of(document.expect("kubectl writes one JSON after the other")))
+            .map(|document| Self::of(document.expect("kubectl prints JSON documents")))
             .collect()
     }
 
@@ -43,7 +43,7 @@ impl Definition {
             document
                 .pointer(pointer)
                 .and_then(Value::as_str)
-                .expect("a definition names itself")
+                .expect("a CRD has a name and a kind")
         };
         let (name, kind) = (
             text("/metadata/name").to_owned(),
@@ -56,78 +56,85 @@ impl Definition {
         }
     }
 
-    /// The schema of the one version.
+    /// The schema of the only version.
     pub fn schema(&self) -> &Value {
         schema_of(&self.document)
     }
 
-    /// Every bound that the schema states.
-    pub fn bounds(&self) -> Vec<(Place, Bound)> {
-        let mut bounds = Vec::new();
-        walk(self.schema(), &Place::default(), &mut |place, schema| {
-            bounds.extend(
-                Bound::of(schema)
-                    .into_iter()
-                    .map(|bound| (place.clone(), bound)),
-            );
-        });
-        bounds
+    /// Every constraint of the schema.
+    pub fn constraints(&self) -> Vec<(SchemaPath, Constraint)> {
+        let mut constraints = Vec::new();
+        walk(
+            self.schema(),
+            &SchemaPath::default(),
+            &mut |path, schema| {
+                constraints.extend(
+                    Constraint::of(schema)
+                        .into_iter()
+                        .map(|constraint| (path.clone(), constraint)),
+                );
+            },
+        );
+        constraints
     }
 
-    /// Every CEL rule that the schema states.
-    pub fn rules(&self) -> Vec<Rule> {
+    /// Every CEL rule of the schema.
+    pub fn rules(&self) -> Vec<CelRule> {
         let mut rules = Vec::new();
-        walk(self.schema(), &Place::default(), &mut |place, schema| {
-            let stated = schema["x-kubernetes-validations"].as_array();
-            rules.extend(
-                stated
-                    .into_iter()
-                    .flatten()
-                    .map(|rule| Rule::of(place, rule)),
-            );
-        });
+        walk(
+            self.schema(),
+            &SchemaPath::default(),
+            &mut |path, schema| {
+                let stated = schema["x-kubernetes-validations"].as_array();
+                rules.extend(
+                    stated
+                        .into_iter()
+                        .flatten()
+                        .map(|rule| CelRule::of(path, rule)),
+                );
+            },
+        );
         rules
     }
 }
 
-/// The schema of the one version of a definition.
-pub fn schema_of(definition: &Value) -> &Value {
-    definition
-        .pointer("/spec/versions/0/schema/openAPIV3Schema")
-        .expect("a definition has a schema")
+/// The schema of the only version of a CRD.
+pub fn schema_of(crd: &Value) -> &Value {
+    crd.pointer("/spec/versions/0/schema/openAPIV3Schema")
+        .expect("a CRD has a schema")
 }
 
-/// One step from a schema into what it contains.
+/// One step from a schema to a schema inside it.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum PathStep {
     Field(String),
     /// The items of a list or the values of a map.
     Each,
 }
 
-/// Where a schema stands in the object it describes.
+/// The path of a schema in the object that it describes.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Place(pub Vec<Step>);
+pub struct SchemaPath(pub Vec<PathStep>);
 
-impl Place {
-    fn then(&self, step: Step) -> Self {
+impl SchemaPath {
+    fn then(&self, step: PathStep) -> Self {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
 
-    /// Whether it belongs to the part that only the status subresource writes.
+    /// Whether it is part of the status.
     pub fn is_status(&self) -> bool {
-        self.0.first() == Some(&Step::Field("status".to_owned()))
+        self.0.first() == Some(&PathStep::Field("status".to_owned()))
     }
 }
 
-impl fmt::Display for Place {
-    /// As the API server names a field, with `[]` for any item.
+impl fmt::Display for SchemaPath {
+    /// As the API server names a field, with `[]` in place of each index.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, step) in self.0.iter().enumerate() {
             match step {
-                Step::Field(name) if index == 0 => f.write_str(name)?,
-                Step::Field(name) => write!(f, ".{name}")?,
-                Step::Each => f.write_str("[]")?,
+                PathStep::Field(name) if index == 0 => f.write_str(name)?,
+                PathStep::Field(name) => write!(f, ".{name}")?,
+                PathStep::Each => f.write_str("[]")?,
             }
         }
         Ok(())
@@ -135,22 +142,22 @@ impl fmt::Display for Place {
 }
 
 /// Visits a schema and all schemas inside it.
-pub fn walk(schema: &Value, place: &Place, visit: &mut impl FnMut(&Place, &Value)) {
-    visit(place, schema);
+pub fn walk(schema: &Value, path: &SchemaPath, visit: &mut impl FnMut(&SchemaPath, &Value)) {
+    visit(path, schema);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        walk(property, &place.then(Step::Field(name.clone())), visit);
+        walk(property, &path.then(PathStep::Field(name.clone())), visit);
     }
     for inner in ["items", "additionalProperties"]
         .iter()
         .filter_map(|keyword| schema.get(keyword))
     {
-        walk(inner, &place.then(Step::Each), visit);
+        walk(inner, &path.then(PathStep::Each), visit);
     }
 }
 
-/// What a schema demands of a value, one keyword each.
+/// What one schema keyword requires of a value.
 #[derive(Clone)]
-pub enum Bound {
+pub enum Constraint {
     Type(String),
     Enum,
     Pattern(String),
@@ -164,15 +171,15 @@ pub enum Bound {
     MinProperties(u64),
     MaxProperties(u64),
     Required(String),
-    /// No two items of the list have the same keys.
+    /// No two items of the list have the same map keys.
     UniqueBy,
 }
 
-impl Bound {
+impl Constraint {
     /// # Panics
-    /// If the schema has a keyword that nothing here is known to break: a bound must not slip through unseen.
+    /// If the schema has an unknown keyword: no constraint may stay untested.
     fn of(schema: &Value) -> Vec<Self> {
-        // The API server checks the format of a time in place of its type.
+        // The API server checks the format of a time instead of its type.
         let typed_by_format = schema["format"] == "date-time";
         let keywords = schema.as_object().expect("a schema").iter();
         let keywords = keywords.filter(|(keyword, _)| !(typed_by_format && *keyword == "type"));
@@ -192,11 +199,11 @@ impl Bound {
                 .iter()
                 .map(|text| text.as_str().expect("text").to_owned())
         };
-        let bound = match keyword {
+        let constraint = match keyword {
             "type" => Self::Type(text()),
             "enum" => Self::Enum,
             "pattern" => Self::Pattern(text()),
-            // The format of a number says how clients may hold it; what it may be is said by minimum and maximum.
+            // The format of a number is a hint for clients; `minimum` and `maximum` constrain it.
             "format" if text() == "int32" || text() == "int64" => return Vec::new(),
             "format" if text() == "date-time" => Self::Time,
             "minLength" => Self::MinLength(count()),
@@ -218,24 +225,24 @@ impl Bound {
             | "properties"
             | "title"
             | "x-kubernetes-validations" => return Vec::new(),
-            _ => panic!("no value is known that breaks {keyword}: {value}"),
+            _ => panic!("no violation is known for {keyword}: {value}"),
         };
-        vec![bound]
+        vec![constraint]
     }
 }
 
-/// A CEL rule: what the API server says, and about which field.
-pub struct Rule {
+/// A CEL rule: its message, and the field that it reports.
+pub struct CelRule {
     pub field: String,
     pub message: String,
 }
 
-impl Rule {
-    fn of(place: &Place, rule: &Value) -> Self {
+impl CelRule {
+    fn of(path: &SchemaPath, rule: &Value) -> Self {
         let field = match rule["fieldPath"].as_str() {
-            Some(path) => format!("{place}{path}").trim_start_matches('.').to_owned(),
-            None if place.0.is_empty() => "<nil>".to_owned(),
-            None => place.to_string(),
+            Some(path) => format!("{path}{path}").trim_start_matches('.').to_owned(),
+            None if path.0.is_empty() => "<nil>".to_owned(),
+            None => path.to_string(),
         };
         Self {
             field,
@@ -247,7 +254,7 @@ impl Rule {
     }
 }
 
-/// A value as the API server stores it: with the defaults of the schema where it says nothing.
+/// The value with the defaults of the schema, as the API server stores it.
 pub fn defaulted(value: &Value, schema: &Value) -> Value {
     match value {
         Value::Object(fields) => {

@@ -1,13 +1,13 @@
-//! Manifests as each era of the controller that this one replaces took them, with the status that it wrote.
+//! Manifests that successive versions of the legacy controller accepted, with the status that it wrote.
 
 use serde_json::{Value, json};
 
-use super::submission::NAMESPACE;
+use super::client::NAMESPACE;
 
 const WALLET: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 
-/// One manifest for each era, and one for each kind of offer that only a side branch had.
+/// One manifest for each version of the CRD, and one for each kind of offer that only a branch had.
 pub fn manifests() -> Vec<Value> {
     vec![
         forward_auth(),
@@ -34,17 +34,17 @@ fn manifest(name: &str, spec: Value, status: Value) -> Value {
     })
 }
 
-/// A condition without what later controllers add.
+/// A condition without the fields that later versions add.
 fn condition(type_: &str, status: &str, reason: &str) -> Value {
     json!({
         "type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2025-06-01T08:00:00Z",
     })
 }
 
-/// Era A: the controller registers itself, and keeps what it did in the status.
+/// Version A: the controller registers offers itself, and stores the result in the status.
 fn forward_auth() -> Value {
     let mut manifest = manifest(
-        "era-a",
+        "version-a",
         json!({
             "type": "inference",
             "model": { "name": "qwen3:8b", "runtime": "ollama" },
@@ -60,7 +60,7 @@ fn forward_auth() -> Value {
                 },
                 "price": { "perMTok": "1.25", "perRequest": "0.001", "perHour": "0.5" },
             },
-            "path": "/services/era-a",
+            "path": "/services/version-a",
             "provenance": { "framework": "autoresearch", "metricName": "val_bpb", "metricValue": "0.9973" },
             "registration": {
                 "enabled": true,
@@ -81,10 +81,10 @@ fn forward_auth() -> Value {
                 condition("PaymentGateReady", "True", "Reconciled"),
                 condition("RoutePublished", "True", "Reconciled"),
                 condition("Registered", "True", "OffChainOnly"),
-                // The schema of that time asked for no more.
+                // The schema of this version required no other field.
                 { "type": "Ready", "status": "Unknown" },
             ],
-            "endpoint": "/services/era-a",
+            "endpoint": "/services/version-a",
             "agentId": "0",
             "registrationTxHash": HASH,
             "observedGeneration": 1,
@@ -94,10 +94,10 @@ fn forward_auth() -> Value {
     manifest
 }
 
-/// Era B: agents are sold too, and the verifier reads what their reference came to.
+/// Version B: offers can sell agents, and the verifier reads the resolved reference from the status.
 fn seller_gateway() -> Value {
     manifest(
-        "era-b",
+        "version-b",
         json!({
             "type": "agent",
             "agent": { "ref": { "name": "quant", "namespace": NAMESPACE } },
@@ -118,15 +118,15 @@ fn seller_gateway() -> Value {
     )
 }
 
-/// Era C: an offer is stopped by a date, and may be listed and paid in several ways.
+/// Version C: an offer can have a drain date, a listing and several payment options.
 fn identity_and_drain() -> Value {
     let payment = json!({ "network": "base", "payTo": WALLET, "price": { "perEpoch": "20" } });
     manifest(
-        "era-c",
+        "version-c",
         json!({
             "type": "fine-tuning",
             "model": { "name": "llama-3", "runtime": "vllm" },
-            // The port was left to its default.
+            // The port has its default.
             "upstream": { "service": "tuner", "namespace": "llm" },
             "payment": payment,
             "payments": [payment, { "network": "polygon", "payTo": WALLET, "price": { "perEpoch": "21" } }],
@@ -141,16 +141,16 @@ fn identity_and_drain() -> Value {
                 condition("Registered", "False", "IdentityError"),
                 condition("Ready", "False", "Reconciling"),
             ],
-            "endpoint": "/services/era-c",
+            "endpoint": "/services/version-c",
             "observedGeneration": 7,
         }),
     )
 }
 
-/// Era D: route tables, a host of the offer's own, results that come later.
+/// Version D: route tables, a hostname for the offer, asynchronous results.
 fn route_tables() -> Value {
     manifest(
-        "era-d",
+        "version-d",
         json!({
             "upstream": { "service": "api", "namespace": "web", "port": 8080, "healthPath": "/" },
             "payment": { "network": "arbitrum-one", "payTo": WALLET, "price": { "perRequest": "0.002" } },
@@ -176,7 +176,7 @@ fn route_tables() -> Value {
                 condition("RoutePublished", "False", "WaitingForTraefikAcceptance"),
                 condition("Registered", "True", "Active"),
             ],
-            "endpoint": "/services/era-d",
+            "endpoint": "/services/version-d",
             "observedGeneration": 2,
         }),
     )
