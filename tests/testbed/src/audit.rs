@@ -1,7 +1,7 @@
 //! The API server's audit log: who did what to which object.
 //!
-//! The server answers a request only after its entry is in the log (`--audit-log-mode=blocking`), except for the entry of a
-//! long request such as a watch, which is there once it began.
+//! The API server responds to a request only after it has logged the entry (`--audit-log-mode=blocking`). The entry of a
+//! long-running request such as a watch is logged when it starts.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Reads the entries that the log got since the reader was made, or since they were read last.
+/// Reads the entries that were logged since the reader was created, or since the last read.
 #[derive(Debug)]
 pub struct Audit {
     log: PathBuf,
@@ -24,40 +24,40 @@ pub struct Audit {
 pub struct AuditEntry {
     /// The user's name, for a service account `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
-    /// The pod whose service account token was used; empty for other users.
+    /// The pod whose ServiceAccount token was used. Empty for other users.
     pub pod: String,
-    /// What the client calls itself.
+    /// The client's `User-Agent`.
     pub user_agent: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or an HTTP method in lower case.
     pub verb: String,
-    /// The API group, empty for the core group and for paths that are no resource.
+    /// The API group. Empty for the core group and for non-resource paths.
     pub group: String,
-    /// The resource in the plural; empty for paths that are no resource.
+    /// The plural name of the resource. Empty for non-resource paths.
     pub resource: String,
-    /// For example `status`; mostly empty.
+    /// For example `status`. Usually empty.
     pub subresource: String,
     /// Empty for cluster-wide objects.
     pub namespace: String,
-    /// Empty for lists, and for objects whose name the server chose.
+    /// Empty for lists, and for objects whose name the API server generated.
     pub name: String,
     /// Path and query.
     pub uri: String,
-    /// `ResponseComplete`, `ResponseStarted` for a long request that goes on, `Panic`.
+    /// `ResponseComplete`, `ResponseStarted` for a long-running request in progress, or `Panic`.
     pub stage: String,
-    /// The HTTP status, 0 if there was none.
+    /// The HTTP status. 0 if there is none.
     pub code: u16,
-    /// When the request arrived.
+    /// When the API server received the request.
     pub received: Timestamp,
     /// When this stage was reached.
     pub time: Timestamp,
-    /// What was sent; null unless it is a write to a Lease or to one of the operator's own kinds.
+    /// The request body. Null unless the request writes a Lease or one of the operator's kinds.
     pub sent: Value,
-    /// The object that was answered; null where `sent` is.
+    /// The object in the response. Null where `sent` is null.
     pub answered: Value,
 }
 
 impl Audit {
-    /// A reader that begins at the log's end.
+    /// A reader that starts at the end of the log.
     pub(crate) fn from_now(log: PathBuf) -> Result<Self> {
         let position = std::fs::metadata(&log).map(|file| file.len());
         let position = match position {
@@ -70,14 +70,14 @@ impl Audit {
     /// The entries since the last call, oldest first.
     ///
     /// # Errors
-    /// If the log cannot be read, or is not an audit log.
+    /// If the log cannot be read or parsed.
     pub fn read(&mut self) -> Result<Vec<AuditEntry>> {
         let mut file =
             File::open(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
         file.seek(SeekFrom::Start(self.position))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        // The last line may be half-written.
+        // The last line may be incomplete.
         let complete = text.rfind('\n').map_or(0, |end| end + 1);
         self.position += u64::try_from(complete)?;
         text[..complete].lines().map(parse).collect()
@@ -172,7 +172,7 @@ mod tests {
     const LINE: &str = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","requestURI":"/apis/apps/v1/namespaces/a/deployments/b/status?x=1","verb":"patch","user":{"username":"admin","groups":["system:masters"]},"sourceIPs":["127.0.0.1"],"userAgent":"test","objectRef":{"resource":"deployments","namespace":"a","name":"b","apiGroup":"apps","apiVersion":"v1","subresource":"status"},"responseStatus":{"metadata":{},"code":200},"requestReceivedTimestamp":"2026-01-02T03:04:05.000001Z","stageTimestamp":"2026-01-02T03:04:05.100001Z"}"#;
 
     #[test]
-    fn an_entry_says_who_did_what_to_which_object() -> Result<()> {
+    fn entry_has_user_verb_and_object() -> Result<()> {
         let entry = parse(LINE)?;
         assert_eq!(
             (entry.user.as_str(), entry.verb.as_str(), entry.code),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_what_was_sent_and_answered_where_the_policy_keeps_it() -> Result<()> {
+    fn entry_has_request_and_response_objects_if_the_policy_logs_them() -> Result<()> {
         let bodies = r#""requestObject":{"metadata":{"resourceVersion":"7"}},"responseObject":{"kind":"Lease"},"verb""#;
         let entry = parse(&LINE.replace(r#""verb""#, bodies))?;
         assert_eq!(entry.sent["metadata"]["resourceVersion"], "7");
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_says_whose_pod_it_was() -> Result<()> {
+    fn entry_names_the_pod_of_the_token() -> Result<()> {
         let extra = r#""username":"system:serviceaccount:a:b","extra":{"authentication.kubernetes.io/pod-name":["p-1"]}"#;
         let entry = parse(&LINE.replace(r#""username":"admin""#, extra))?;
         assert_eq!((entry.pod.as_str(), parse(LINE)?.pod.as_str()), ("p-1", ""));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_line_is_read_once_it_is_whole() -> Result<()> {
+    fn incomplete_line_is_read_once_it_is_complete() -> Result<()> {
         let path = std::env::temp_dir().join(format!("testbed-audit-{}", std::process::id()));
         let mut log = File::create(&path)?;
         writeln!(log, "{LINE}")?;

@@ -1,8 +1,8 @@
-//! Downloads and builds, kept outside the checkout so that a fresh clone starts in seconds.
+//! The cache of downloads and builds, outside the checkout, so that a fresh clone starts in seconds.
 //!
-//! One directory per tool, named by a key that changes with everything it was made from; it appears whole or not at all,
-//! and holds a manifest of digests. Nothing in it belongs to a testbed, and losing it costs time only. Which tools
-//! there are is in [`crate::tools`].
+//! Each tool has a directory, named by a key that is derived from all its inputs. The directory is created atomically and
+//! contains a manifest of digests. The cache holds no state of a testbed: deleting it only costs time. [`crate::tools`] lists
+//! the tools.
 
 use std::env;
 use std::fmt::Write as _;
@@ -39,7 +39,7 @@ impl Cache {
     fn at(root: PathBuf) -> Result<Self> {
         ensure!(
             root.is_absolute(),
-            "the cache's path {} must be absolute",
+            "the cache path {} is not absolute",
             root.display()
         );
         fs::create_dir_all(root.join("locks"))
@@ -51,12 +51,12 @@ impl Cache {
         &self.root
     }
 
-    /// The directory that `key` names, whether it is there or not.
+    /// The directory for `key`, whether or not it exists.
     pub(crate) fn path(&self, key: &str) -> PathBuf {
         self.root.join(key)
     }
 
-    /// Empty directories for the maker of `key`, whose lock the caller holds.
+    /// Creates empty directories in which to make `key`. The caller holds its lock.
     fn scratch(&self, key: &str) -> Result<Scratch> {
         let root = self.root.join("partial").join(key);
         remove(&root)?;
@@ -73,7 +73,7 @@ impl Cache {
         Ok(scratch)
     }
 
-    /// Waits until no other process works on `key`.
+    /// Waits until no other process makes `key`.
     fn lock(&self, key: &str) -> Result<File> {
         let path = self.root.join("locks").join(key);
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
@@ -82,7 +82,7 @@ impl Cache {
         Ok(file)
     }
 
-    /// Returns the directory of `key` with every digest checked, after `make` filled it if it was missing or damaged.
+    /// Returns the directory of `key`. Verifies every digest, and calls `make` if the directory is missing or damaged.
     pub(crate) fn ensure(
         &self,
         key: &str,
@@ -94,12 +94,12 @@ impl Cache {
         let mut step = progress.step(key);
         match verify(&directory) {
             Ok(()) => {
-                step.unneeded("cached");
+                step.skipped("cached");
                 return Ok(directory);
             }
-            Err(_) if !directory.exists() => step.doing("not in the cache: making it"),
-            Err(damage) => step.doing(&format!(
-                "damaged in the cache ({damage:#}): making it again"
+            Err(_) if !directory.exists() => step.update("not cached: downloading or building"),
+            Err(damage) => step.update(&format!(
+                "damaged in the cache ({damage:#}): downloading or building again"
             )),
         }
         let scratch = self.scratch(key)?;
@@ -109,12 +109,12 @@ impl Cache {
         fs::rename(&scratch.output, &directory)
             .with_context(|| format!("creating {}", directory.display()))?;
         remove(&scratch.root)?;
-        step.done("made");
+        step.done("cached now");
         Ok(directory)
     }
 }
 
-/// Where a tool is made. What a failed attempt left is removed by the next one, so its log can be read until then.
+/// Where a tool is made. The next attempt removes the files of a failed one, so the log of a failure stays readable until then.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     root: PathBuf,
@@ -122,7 +122,7 @@ pub(crate) struct Scratch {
     pub(crate) output: PathBuf,
     /// For sources and downloads.
     pub(crate) work: PathBuf,
-    /// For what the slow step prints.
+    /// The output of the slow step.
     pub(crate) log: PathBuf,
 }
 
@@ -135,7 +135,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes the digests in the format of `sha256sum`, which can check them too.
+/// Writes the digests in the format of `sha256sum --check`.
 fn write_manifest(directory: &Path) -> Result<()> {
     let mut lines = String::new();
     for entry in fs::read_dir(directory)? {
@@ -148,21 +148,21 @@ fn write_manifest(directory: &Path) -> Result<()> {
         ensure!(entry.file_type()?.is_file(), "{name} is not a file");
         writeln!(lines, "{}  {name}", digest::of_file(&entry.path())?)?;
     }
-    ensure!(!lines.is_empty(), "nothing was made");
+    ensure!(!lines.is_empty(), "no file was made");
     fs::write(directory.join(MANIFEST), lines)?;
     Ok(())
 }
 
-/// Checks every file against the manifest, all at once because digests take most of a warm start's first second.
+/// Verifies every file against the manifest, concurrently, because hashing takes most of the first second of a warm start.
 fn verify(directory: &Path) -> Result<()> {
     let manifest = fs::read_to_string(directory.join(MANIFEST)).context(MANIFEST)?;
     ensure!(!manifest.is_empty(), "{MANIFEST} is empty");
     let check = |line: &str| {
         let Some((expected, name)) = line.split_once("  ") else {
-            bail!("{MANIFEST} is not a manifest")
+            bail!("{MANIFEST} is malformed")
         };
         let actual = digest::of_file(&directory.join(name)).with_context(|| name.to_owned())?;
-        ensure!(actual == expected, "{name} has another digest");
+        ensure!(actual == expected, "{name} has a different digest");
         Ok(())
     };
     thread::scope(|scope| {
@@ -173,7 +173,7 @@ fn verify(directory: &Path) -> Result<()> {
         checks.into_iter().try_for_each(|check| {
             check
                 .join()
-                .unwrap_or_else(|_| bail!("{MANIFEST} is unusable"))
+                .unwrap_or_else(|_| bail!("a verification thread panicked"))
         })
     })
 }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_is_not_made_again() -> Result<()> {
+    fn complete_tool_is_not_made_again() -> Result<()> {
         let cache = cache("whole")?;
         cache.ensure("tool-1", &Progress::new(Detail::Changes), make("first"))?;
         let again = cache.ensure("tool-1", &Progress::new(Detail::Changes), |_| {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_or_missing_file_is_made_again() -> Result<()> {
+    fn tool_with_a_damaged_or_missing_file_is_made_again() -> Result<()> {
         let cache = cache("damaged")?;
         let directory = cache.ensure("tool-1", &Progress::new(Detail::Changes), make("first"))?;
         fs::write(directory.join("tool"), "f1rst")?;
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_half_way_is_not_taken_for_the_tool() -> Result<()> {
+    fn failed_attempt_is_not_used_as_the_tool() -> Result<()> {
         let cache = cache("half")?;
         let failed = cache.ensure("tool-1", &Progress::new(Detail::Changes), |scratch| {
             fs::write(scratch.output.join("tool"), "half")?;

@@ -1,7 +1,7 @@
-//! The control groups of a testbed: one directory named after it in every hierarchy (v1 and hybrid), or in the one (v2).
+//! The cgroups of a testbed: one directory with its name in each hierarchy (v1 and hybrid), or in the only one (v2).
 //!
-//! A kubelet kills the pods of any other kubelet below its root, hence a root of its own. These directories are the
-//! only thing in the kernel that outlives the node's namespaces, so [`remove`] is what `down` must never skip.
+//! A kubelet kills the pods of any other kubelet below its cgroup root, so each testbed has a separate root. These directories
+//! are the only kernel state that outlives the node's namespaces, so `down` must never skip [`remove`].
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use crate::procfs;
 const MOUNT: &str = "/sys/fs/cgroup";
 const NEEDED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// Says what the machine lacks, if it lacks something.
+/// Checks that the machine has the controllers that a kubelet needs.
 pub(crate) fn check() -> Result<()> {
     let present = if is_unified() {
         unified_controllers()?
@@ -64,7 +64,7 @@ pub(crate) fn create(name: &Name) -> Result<()> {
     Ok(())
 }
 
-/// Removes the directories; waits for the processes in them to end, which were killed before.
+/// Removes the directories. Waits for the processes in them, which were killed before, to exit.
 pub(crate) fn remove(name: &Name) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(4);
     for hierarchy in hierarchies()? {
@@ -75,7 +75,7 @@ pub(crate) fn remove(name: &Name) -> Result<()> {
             }
             ensure!(
                 Instant::now() < deadline,
-                "{} cannot be removed: {error}",
+                "failed to remove {}: {error}",
                 directory.display()
             );
             thread::sleep(Duration::from_millis(20));
@@ -92,13 +92,13 @@ pub(crate) fn main_process(name: &Name, container_id: &str) -> Result<u32> {
         Path::new(MOUNT).join("pids")
     };
     let directory = find(&hierarchy.join(name.as_str()), container_id)
-        .with_context(|| format!("container {container_id} has no control group"))?;
+        .with_context(|| format!("container {container_id} has no cgroup"))?;
     let listed = fs::read_to_string(directory.join("cgroup.procs"))?;
     let pids: Vec<u32> = listed
         .lines()
         .filter_map(|line| line.parse().ok())
         .collect();
-    // A pod may share its pid namespace; then the container's oldest process is its main one.
+    // If the pod shares its pid namespace, the oldest process of the container is its main process.
     let main = pids
         .iter()
         .find(|pid| procfs::innermost_pid(**pid) == Some(1))
@@ -118,7 +118,7 @@ fn unified_controllers() -> Result<Vec<String>> {
 
 fn legacy_controllers() -> Result<Vec<String>> {
     let Ok(entries) = fs::read_dir(MOUNT) else {
-        bail!("no control groups at {MOUNT}: mount cgroup v2 there")
+        bail!("no cgroups at {MOUNT}: mount cgroup v2 there")
     };
     let mounted = entries
         .flatten()
@@ -133,7 +133,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
         return Ok(vec![PathBuf::from(MOUNT)]);
     }
     let entries = fs::read_dir(MOUNT).with_context(|| format!("reading {MOUNT}"))?;
-    // Combined controllers have symbolic links next to the real directory (`cpu` to `cpu,cpuacct`).
+    // Combined controllers have symbolic links beside the real directory (`cpu` to `cpu,cpuacct`).
     let real = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

@@ -1,7 +1,7 @@
-//! The `testbed` command: arguments in, exit codes and a few lines of text out.
+//! The command line of `testbed`: parses arguments, prints results, and sets the exit code.
 //!
-//! Exit codes: 0 done, 1 failed, 3 `status` of a testbed that is not up or not healthy; `exec`, `kubectl`, `helm` and `run` pass
-//! on the code of the command they run. What the subcommands do is in `testbed` and `run`.
+//! Exit codes: 0 success, 1 failure, 3 `status` of a testbed that is not up or not healthy. `exec`, `kubectl`, `helm` and `run`
+//! return the exit code of the command that they run. The subcommands are implemented in `testbed` and `run`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
@@ -13,18 +13,18 @@ use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
 use crate::name::{self, Name};
-use crate::node::Condition;
+use crate::node::Health;
 use crate::state::State;
-use crate::testbed::{Line, Testbed};
+use crate::testbed::{ComponentStatus, Testbed};
 use crate::{image, init, interrupt, run, tools};
 
 const NOT_HEALTHY: u8 = 3;
 
-/// A real one-node Kubernetes cluster in namespaces of its own, for tests and for trying things out.
+/// Runs a real one-node Kubernetes cluster in separate Linux namespaces, for tests and experiments.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Which testbed; the default is one that belongs to this checkout.
+    /// Name of the testbed. Default: derived from the path of this checkout.
     #[arg(long, global = true, env = name::VARIABLE)]
     name: Option<Name>,
     #[command(subcommand)]
@@ -33,13 +33,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Starts the cluster, unless it is up and healthy.
+    /// Starts the cluster, unless it is already up and healthy.
     Up,
-    /// Removes the cluster and everything it left.
+    /// Removes the cluster and all its files.
     Down,
-    /// Shows every component; exit code 3 if the cluster is not up or not healthy.
+    /// Shows the health of every component. Exits with 3 if the cluster is not up or not healthy.
     Status,
-    /// Runs a command in the cluster's network, with KUBECONFIG set and helm and kubectl in PATH.
+    /// Runs a command in the cluster's network, with KUBECONFIG set, and helm and kubectl in PATH.
     Exec {
         /// The command and its arguments.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -59,29 +59,29 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Puts the images of a docker-archive on the node.
+    /// Loads the images of a docker-archive into the node.
     Load {
-        /// The archive.
+        /// The archive file.
         image: PathBuf,
     },
-    /// Builds the image of a Dockerfile, and prints the docker-archive that holds it.
+    /// Builds an image from a Dockerfile, and prints the path of its docker-archive.
     Build {
         /// Name and tag of the image.
         #[arg(long)]
         tag: String,
-        /// Replaces a stage of the Dockerfile with a directory, as NAME=DIRECTORY.
+        /// Replaces a stage of the Dockerfile by a directory, as NAME=DIRECTORY.
         #[arg(long, value_parser = stage)]
         stage: Vec<(String, PathBuf)>,
-        /// The directory of the Dockerfile.
+        /// The directory with the Dockerfile.
         context: PathBuf,
     },
-    /// Installs Debian packages, downloads tools and builds the cluster's programs, where something is missing.
+    /// Installs missing Debian packages, downloads missing tools, and builds missing programs of the cluster.
     Deps {
-        /// Prints the tools' directories, to be put in front of PATH.
+        /// Prints the directories of the tools, to prepend to PATH.
         #[arg(long)]
         print_path: bool,
     },
-    /// Starts the cluster, runs a command, and removes the cluster whatever happens.
+    /// Starts the cluster, runs a command, and always removes the cluster afterwards.
     Run {
         /// The command and its arguments.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -93,14 +93,14 @@ enum Action {
         #[arg(long)]
         cache: PathBuf,
     },
-    /// The process that cleans up after a killed `run`.
+    /// The process that cleans up after a `run` that was killed.
     #[command(hide = true)]
     Guard,
 }
 
-/// Reads the command line and carries it out.
+/// Parses the command line and runs the subcommand.
 pub fn main() -> ExitCode {
-    match carry_out(Arguments::parse()) {
+    match run_action(Arguments::parse()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn carry_out(Arguments { name, action }: Arguments) -> Result<u8> {
+fn run_action(Arguments { name, action }: Arguments) -> Result<u8> {
     let name = name.map_or_else(Name::current, Ok)?;
     let testbed = Testbed::of(name.clone());
     match action {
@@ -156,13 +156,13 @@ fn carry_out(Arguments { name, action }: Arguments) -> Result<u8> {
 }
 
 fn stage(text: &str) -> Result<(String, PathBuf), String> {
-    let (name, directory) = text.split_once('=').ok_or("write NAME=DIRECTORY")?;
+    let (name, directory) = text.split_once('=').ok_or("expected NAME=DIRECTORY")?;
     Ok((name.to_owned(), PathBuf::from(directory)))
 }
 
-/// Becomes the command, so that signals and the exit code need no passing on.
+/// Replaces this process by the command, so that it receives signals and sets the exit code itself.
 fn exec(testbed: &Testbed, command: &[String]) -> Result<Infallible> {
-    Err(testbed.command_in_network(command)?.exec()).context("cannot run nsenter")
+    Err(testbed.command_in_network(command)?.exec()).context("failed to run nsenter")
 }
 
 fn status(testbed: &Testbed) -> Result<u8> {
@@ -177,22 +177,20 @@ fn status(testbed: &Testbed) -> Result<u8> {
         "PID",
         "RSS"
     );
-    for Line {
+    for ComponentStatus {
         component,
-        condition,
+        health,
         pid,
         resident,
     } in &lines
     {
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         println!(
-            "{:<24} {condition:<10} {pid:>8} {:>5} MB",
+            "{:<24} {health:<10} {pid:>8} {:>5} MB",
             component.name(),
             resident >> 20
         );
     }
-    let healthy = lines
-        .iter()
-        .all(|line| line.condition == Condition::Healthy);
+    let healthy = lines.iter().all(|line| line.health == Health::Healthy);
     Ok(if healthy { 0 } else { NOT_HEALTHY })
 }

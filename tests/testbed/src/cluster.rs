@@ -1,7 +1,7 @@
-//! A running testbed as a test sees it, and the entry to it.
+//! A running testbed as tests use it, and how tests enter it.
 //!
 //! Every thread of a test is in the testbed's network namespace, so that a plain socket reaches the API server, pods and
-//! Services. Starting and stopping a testbed is not a test's business: see the `testbed` command.
+//! Services. Tests do not start or stop testbeds: the `testbed` command does.
 
 use std::env;
 use std::ffi::OsStr;
@@ -20,8 +20,8 @@ use crate::cgroup;
 use crate::component::Component;
 use crate::name::Name;
 use crate::namespace::Namespace;
-use crate::namespaces::Namespaces;
-use crate::node::{self, Parts};
+use crate::namespaces::NodeNamespaces;
+use crate::node::{self, RunningNode};
 use crate::probe;
 use crate::process::Process;
 use crate::settings::NODE_IP;
@@ -33,7 +33,7 @@ use crate::tools;
 #[derive(Clone)]
 pub struct Cluster {
     state: State,
-    namespaces: Namespaces,
+    namespaces: NodeNamespaces,
     client: Client,
     clients: PathBuf,
 }
@@ -54,11 +54,10 @@ where
     F: AsyncFnOnce(Cluster) -> T + Send,
     T: Send,
 {
-    reported(Name::current().and_then(|name| enter(name, body)))
+    unwrap_or_panic(Name::current().and_then(|name| enter(name, body)))
 }
 
-/// Runs a test in the network of the testbed of that name. For tests that need a testbed of their own, because they do to it
-/// what other tests must not see.
+/// Runs a test in the network of the testbed with this name. For tests that must not share a testbed, because they disrupt it.
 ///
 /// # Panics
 /// If that testbed is not up, or the body panics.
@@ -67,10 +66,10 @@ where
     F: AsyncFnOnce(Cluster) -> T + Send,
     T: Send,
 {
-    reported(enter(name.clone(), body))
+    unwrap_or_panic(enter(name.clone(), body))
 }
 
-/// Runs a program's work in the network of the testbed of that name.
+/// Runs part of a program in the network of the testbed with this name.
 ///
 /// # Errors
 /// If that testbed is not up.
@@ -80,16 +79,17 @@ where
     T: Send,
 {
     let state = State::of(name);
-    let namespaces = Namespaces::find(&state).context("no testbed is up: run `make testbed-up`")?;
+    let namespaces =
+        NodeNamespaces::find(&state).context("no testbed is up: run `make testbed-up`")?;
     namespaces.in_network(|| {
-        // Built here because its threads inherit the network of the one that builds it.
+        // Built here because its threads inherit the network namespace of the thread that builds it.
         let runtime = Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async { Ok(body(Cluster::connect(state, namespaces).await?).await) })
     })?
 }
 
 #[allow(clippy::panic, reason = "a test reports by panicking")]
-fn reported<T>(result: Result<T>) -> T {
+fn unwrap_or_panic<T>(result: Result<T>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => panic!("{error:#}"),
@@ -97,7 +97,7 @@ fn reported<T>(result: Result<T>) -> T {
 }
 
 impl Cluster {
-    async fn connect(state: State, namespaces: Namespaces) -> Result<Self> {
+    async fn connect(state: State, namespaces: NodeNamespaces) -> Result<Self> {
         let client = Client::try_from(probe::admin(&state).await?)?;
         let clients = tools::clients(&Cache::open()?)?;
         Ok(Self {
@@ -108,7 +108,7 @@ impl Cluster {
         })
     }
 
-    /// A client with all rights.
+    /// A client with cluster-admin permissions.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
@@ -123,12 +123,12 @@ impl Cluster {
         self.state.name().as_str()
     }
 
-    /// Where pods reach a server that a test runs, if it listens on this address or on all.
+    /// The address at which pods reach a server that a test runs, if it listens on this address or on all.
     pub fn node_ip(&self) -> IpAddr {
         NODE_IP
     }
 
-    /// A directory for what a test writes on the side; it is removed with the testbed.
+    /// A directory for files of a test. It is removed with the testbed.
     ///
     /// # Errors
     /// If it cannot be created.
@@ -149,22 +149,22 @@ impl Cluster {
     /// # Panics
     /// If the API server does not create it.
     pub async fn namespace_with_labels(&self, prefix: &str, labels: &[(&str, &str)]) -> Namespace {
-        reported(
+        unwrap_or_panic(
             Namespace::create(self, prefix, labels)
                 .await
                 .with_context(|| format!("creating a namespace {prefix}-*")),
         )
     }
 
-    /// Puts the images of a `docker-archive` on the node, see [`crate::image`].
+    /// Loads the images of a `docker-archive` into the node, see [`crate::image`].
     ///
     /// # Errors
-    /// If the container runtime refuses it.
+    /// If the container runtime rejects it.
     pub async fn load(&self, image_tar: &Path) -> Result<()> {
         node::import(&self.state, image_tar).await
     }
 
-    /// A reader of the audit log that begins now.
+    /// A reader of the audit log that starts at its current end.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -177,11 +177,11 @@ impl Cluster {
     /// # Errors
     /// If it was never started.
     pub fn component(&self, component: Component) -> Result<Process> {
-        let parts = Parts {
+        let node = RunningNode {
             state: &self.state,
             namespaces: self.namespaces,
         };
-        let started = parts
+        let started = node
             .started(component)
             .with_context(|| format!("{} was not started", component.name()))?;
         Ok(Process::of_component(&self.state, component, started.id))
@@ -215,12 +215,12 @@ impl Cluster {
         Process::of_container(name, pid)
     }
 
-    /// helm with the administrator's rights and caches of its own.
+    /// A helm command with the administrator's kubeconfig, and with its caches in the testbed's directory.
     pub fn helm<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         self.command("helm", arguments)
     }
 
-    /// A script for bash with helm and kubectl in its PATH, as in `testbed exec`. Its first failure ends it.
+    /// A bash script with helm and kubectl in PATH, as in `testbed exec`. It ends at the first failure.
     pub fn shell(&self, script: &str) -> Command {
         let inherited = env::var("PATH").unwrap_or_default();
         let mut command = self.prepared("bash");
@@ -229,7 +229,7 @@ impl Cluster {
         command
     }
 
-    /// kubectl with the administrator's rights.
+    /// A kubectl command with the administrator's kubeconfig.
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         self.command("kubectl", arguments)
     }

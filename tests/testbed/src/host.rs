@@ -1,6 +1,6 @@
-//! What a machine must have before a node can be started: asked first, answered in one line each.
+//! Checks the machine's prerequisites before a node starts. Each failure is one line that says what to change.
 //!
-//! Nothing here changes the machine; [`crate::packages`] installs.
+//! Nothing here changes the machine: [`crate::packages`] installs packages.
 
 use std::env;
 use std::fs;
@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::cgroup;
 
-/// Programs that a running node needs, and the Debian package of each.
+/// Programs that a node needs, each with its Debian package.
 const PROGRAMS: [(&str, &str); 9] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -24,22 +24,22 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("unshare", "util-linux"),
 ];
 
-/// Where a node's programs are looked for; a caller's PATH may lack the administrator's directories.
+/// The PATH of a node's processes. The caller's PATH may lack the `sbin` directories.
 pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Checks everything, and returns the first thing that is missing as the error.
+/// Checks all prerequisites. The error is the first one that is missing.
 pub(crate) fn check() -> Result<()> {
     check_rights()?;
     cgroup::check()?;
     check_programs(SYSTEM_PATH)
 }
 
-/// Checks that this process may create namespaces and change their network.
+/// Checks that this process may create namespaces and configure their network.
 pub(crate) fn check_rights() -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "the testbed needs Linux");
     ensure!(
         cfg!(target_arch = "x86_64"),
-        "the testbed needs an x86-64 machine: its tools come as binaries for that"
+        "the testbed needs an x86-64 machine: some of its tools are x86-64 binaries"
     );
     ensure!(
         geteuid().is_root(),
@@ -53,7 +53,7 @@ fn check_capabilities(status: &str) -> Result<()> {
     let held = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
-        .context("no capabilities in /proc")?;
+        .context("/proc/self/status has no CapEff")?;
     let held = u64::from_str_radix(held.trim(), 16)?;
     for (bit, name) in [(21, "CAP_SYS_ADMIN"), (12, "CAP_NET_ADMIN")] {
         ensure!(
@@ -73,13 +73,13 @@ fn check_programs(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Looks a program up in the caller's PATH.
+/// Finds a program in the caller's PATH.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     find(name, &env::var("PATH").unwrap_or_default())
 }
 
 fn find(program: &str, path: &str) -> Option<PathBuf> {
-    // Joining an absolute path replaces the directory, so an absolute name is found as it is.
+    // Joining an absolute path replaces the directory, so an absolute name is used unchanged.
     env::split_paths(path)
         .map(|directory| directory.join(program))
         .find(|file| Path::new(file).is_file())
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_program_is_named_with_its_package() {
+    fn error_names_a_missing_program_with_its_package() {
         let error = check_programs("/nonexistent").unwrap_err().to_string();
         assert_eq!(
             error,
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_capability_is_named() {
+    fn error_names_a_missing_capability() {
         let error = check_capabilities("CapEff:\t0000000000001000\n")
             .unwrap_err()
             .to_string();

@@ -1,6 +1,6 @@
-//! SIGINT, SIGTERM and SIGHUP as a question that long work asks, so that what was begun can be taken down in order.
+//! SIGINT, SIGTERM and SIGHUP as a flag that slow operations check, so that a partial start is cleaned up in order.
 //!
-//! A second signal ends the process at once. Taking down never asks.
+//! A second signal terminates the process at once. Cleaning up never checks the flag.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -11,29 +11,30 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static RECEIVED: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// From now on the signals are noted instead of ending the process.
+/// From now on the first signal sets the flag instead of terminating the process.
 pub(crate) fn listen() -> Result<()> {
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // The order matters: the first signal passes this check before it sets the flag.
+        // The order matters: the first signal runs this check before it sets the flag.
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&again))
-            .context("signal handler")?;
-        signal_hook::flag::register(signal, Arc::clone(&again)).context("signal handler")?;
+            .context("failed to install a signal handler")?;
+        signal_hook::flag::register(signal, Arc::clone(&again))
+            .context("failed to install a signal handler")?;
         let number = usize::try_from(signal)?;
         signal_hook::flag::register_usize(signal, Arc::clone(&RECEIVED), number)
-            .context("signal handler")?;
+            .context("failed to install a signal handler")?;
     }
     Ok(())
 }
 
-/// The number of the signal that asked this process to end.
+/// The number of the signal that was received, if any.
 pub(crate) fn received() -> Option<i32> {
     i32::try_from(RECEIVED.load(Ordering::SeqCst))
         .ok()
         .filter(|signal| *signal != 0)
 }
 
-/// An error once a signal arrived.
+/// Fails once a signal was received.
 pub(crate) fn check() -> Result<()> {
     match received() {
         Some(_) => bail!("interrupted"),

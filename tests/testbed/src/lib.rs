@@ -1,12 +1,12 @@
 //! A real one-node Kubernetes cluster for the tests and the demo of this project.
 //!
-//! The node (etcd, the Kubernetes components, CoreDNS, containerd, and all pods) lives in pid, mount and network namespaces of
-//! its own, so that it cannot touch the host, two of them can run side by side, and killing one process removes it without a
-//! trace. The `testbed` command ([`cli`]) starts and stops it. A test enters it with [`test()`] and works with the
-//! [`Cluster`] that it gets; images for it come from [`image`], an EVM node from [`tools::anvil`].
+//! The node (etcd, the Kubernetes components, CoreDNS, containerd, and all pods) runs in separate pid, mount and network
+//! namespaces: it cannot touch the host, several nodes can run side by side, and killing one process removes a node completely.
+//! The `testbed` command ([`cli`]) starts and stops it. A test enters it with [`test()`] and gets a [`Cluster`]; [`image`] builds
+//! images for it, and [`Anvil`] is an EVM node.
 //!
-//! From bottom to top: `procfs`, `cgroup`, `state`, `cache` know the machine; `namespaces` and `init` make the place to run;
-//! `settings`, `pki` and `component` say what runs; `node` starts it; `testbed` and `run` are the command's verbs.
+//! From bottom to top: `procfs`, `cgroup`, `state` and `cache` access the machine; `namespaces` and `init` isolate the node;
+//! `settings`, `pki` and `component` configure it; `node` starts it; `testbed` and `run` implement the command.
 
 pub mod anvil;
 mod audit;

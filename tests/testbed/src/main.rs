@@ -1,4 +1,4 @@
-//! The `testbed` command, see [`testbed::cli`].
+//! The `testbed` command. See [`testbed::cli`].
 
 use std::process::ExitCode;
 

@@ -1,8 +1,7 @@
-//! The name of a testbed, which sets it apart from every other one on the machine.
+//! The name of a testbed, unique on the machine.
 //!
-//! The default comes from the checkout's path, so that two clones never meet each other's cluster. A name is part
-//! of cgroup paths and of unix socket paths, hence its narrow alphabet and length. What is kept under a name is in
-//! [`crate::state`].
+//! The default is derived from the checkout's path, so that two clones never share a cluster. A name is part of cgroup paths
+//! and unix socket paths, hence the restricted alphabet and length. [`crate::state`] holds the files of a name.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,17 +14,17 @@ use crate::digest;
 /// The environment variable that overrides the default name.
 pub(crate) const VARIABLE: &str = "TESTBED_NAME";
 
-const LONGEST: usize = 24;
+const MAX_LENGTH: usize = 24;
 
 /// A testbed's name: lower-case letters, digits and dashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(String);
 
 impl Name {
-    /// The name that `TESTBED_NAME` gives, or else the one that belongs to this checkout.
+    /// The name in `TESTBED_NAME`, or else the name of this checkout.
     ///
     /// # Errors
-    /// If the variable holds something that is not a name.
+    /// If the variable is not a valid name.
     pub fn current() -> Result<Self> {
         match std::env::var(VARIABLE) {
             Ok(name) => name.parse(),
@@ -38,7 +37,7 @@ impl Name {
         Self(format!("soc-{}", &digest[..8]))
     }
 
-    /// The name as text.
+    /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -57,10 +56,10 @@ impl FromStr for Name {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(
             !text.is_empty()
-                && text.len() <= LONGEST
+                && text.len() <= MAX_LENGTH
                 && text.chars().all(plain)
                 && !text.starts_with('-'),
-            "`{text}` is not a testbed name: use 1 to {LONGEST} lower-case letters, digits and dashes"
+            "`{text}` is not a valid testbed name: use 1 to {MAX_LENGTH} lower-case letters, digits and dashes"
         );
         Ok(Self(text.to_owned()))
     }
@@ -77,14 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_checkouts_have_two_names() {
+    fn checkouts_have_different_names() {
         let names = ["/src/one", "/src/two"].map(|path| Name::of_checkout(Path::new(path)));
         assert_ne!(names[0], names[1]);
         assert!(names[0].as_str().starts_with("soc-") && names[0].as_str().len() == 12);
     }
 
     #[test]
-    fn a_name_that_would_break_a_path_is_refused() {
+    fn name_that_would_break_a_path_is_rejected() {
         for bad in [
             "",
             "a/b",

@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::cluster::Cluster;
 
-/// A namespace, deleted when this is dropped. What is in it goes away in the background.
+/// A namespace, deleted when this is dropped. Kubernetes deletes its objects in the background.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -39,19 +39,16 @@ impl Namespace {
         let created = Api::<Object>::all(cluster.client())
             .create(&PostParams::default(), &object)
             .await?;
-        let name = created
-            .metadata
-            .name
-            .context("a namespace without a name")?;
+        let name = created.metadata.name.context("the namespace has no name")?;
         let namespace = Self {
             name,
             cluster: cluster.clone(),
         };
-        namespace.wait_for_pods_to_be_possible().await?;
+        namespace.wait_until_pods_can_run().await?;
         Ok(namespace)
     }
 
-    /// The name that the server chose: the prefix and five random letters.
+    /// The name that the API server generated: the prefix and five random characters.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -67,7 +64,7 @@ impl Namespace {
         while api.get_opt(&self.name).await?.is_some() {
             anyhow::ensure!(
                 Instant::now() < deadline,
-                "namespace {} does not go away",
+                "namespace {} was not deleted in time",
                 self.name
             );
             sleep(Duration::from_millis(100)).await;
@@ -75,23 +72,23 @@ impl Namespace {
         Ok(())
     }
 
-    /// A pod cannot be created before its service account, nor start before the authority's certificate.
-    async fn wait_for_pods_to_be_possible(&self) -> Result<()> {
+    /// A pod cannot be created before its ServiceAccount exists, nor start before the CA certificate exists.
+    async fn wait_until_pods_can_run(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         let client: Client = self.cluster.client();
         loop {
             let account = Api::<ServiceAccount>::namespaced(client.clone(), &self.name)
                 .get_opt("default")
                 .await?;
-            let authority = Api::<ConfigMap>::namespaced(client.clone(), &self.name)
+            let ca_certificate = Api::<ConfigMap>::namespaced(client.clone(), &self.name)
                 .get_opt("kube-root-ca.crt")
                 .await?;
-            if account.and(authority.map(drop)).is_some() {
+            if account.and(ca_certificate.map(drop)).is_some() {
                 return Ok(());
             }
             anyhow::ensure!(
                 Instant::now() < deadline,
-                "namespace {} does not get its service account",
+                "the ServiceAccount of namespace {} was not created in time",
                 self.name
             );
             sleep(Duration::from_millis(50)).await;
@@ -100,7 +97,7 @@ impl Namespace {
 }
 
 impl Drop for Namespace {
-    /// Through kubectl, because the test's runtime may be on its way out. Deleting it twice does no harm.
+    /// Uses kubectl, because the test's async runtime may be shutting down. Deleting it twice is harmless.
     fn drop(&mut self) {
         let arguments = [
             "delete",

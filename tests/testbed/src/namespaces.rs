@@ -1,7 +1,7 @@
-//! The pid, mount and network namespaces of a node, seen from the host.
+//! The Linux pid, mount and network namespaces of a node, as the host sees them.
 //!
-//! They live exactly as long as their first process ([`crate::init`]). Everything that a node consists of is started through
-//! here, and [`destroy`] ends all of it whatever it was. Which processes make up a node is in [`crate::node`].
+//! They exist exactly as long as their first process ([`crate::init`]). Every process of a node is started here, and
+//! [`destroy`] kills all of them. [`crate::node`] decides which processes a node has.
 
 use std::env;
 use std::fs::{self, File};
@@ -22,19 +22,19 @@ use crate::state::State;
 use crate::subprocess;
 
 const LOG: &str = "init";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts a program from inside, so that the first process adopts it, and prints the pid that it has there.
+/// Starts a program inside, so that the first process adopts it, and prints its pid in the pid namespace.
 const START: &str = r#"log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!"#;
 
-/// Namespaces that exist.
+/// The existing namespaces of a node.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Namespaces {
+pub(crate) struct NodeNamespaces {
     init: ProcessId,
 }
 
-impl Namespaces {
-    /// Creates them; if this process dies half-way, they end by themselves or can be found.
+impl NodeNamespaces {
+    /// Creates the namespaces. If this process is killed meanwhile, they end by themselves or [`Self::find`] finds them.
     pub(crate) fn create(state: &State, cache: &Path) -> Result<Self> {
         let log = File::create(state.log(LOG)).context("creating the log of init")?;
         let mut starter = Command::new("setsid")
@@ -57,26 +57,26 @@ impl Namespaces {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .context("cannot run unshare")?;
+            .context("failed to run unshare")?;
         let pipes = starter
             .stdin
             .take()
             .zip(starter.stdout.take())
-            .context("no pipes to init")?;
+            .context("init has no pipes")?;
         let created = first_child(starter.id()).and_then(|init| {
-            converse(pipes, state)?;
+            handshake(pipes, state)?;
             Ok(Self { init })
         });
         if created.is_err() {
-            // It ends by itself when its pipe closes; here it only has to be waited for.
+            // Init exits when its pipe closes; `unshare` must still be reaped.
             starter.kill()?;
             starter.wait()?;
         }
         created
     }
 
-    /// The namespaces of a testbed that is up, found by what their first process was started with. No file says it, so no file
-    /// can be wrong about it.
+    /// The namespaces of a testbed that is up, found by the command line of their first process. There is no pid file that could
+    /// be stale.
     pub(crate) fn find(state: &State) -> Option<Self> {
         let processes = procfs::all()
             .into_iter()
@@ -87,21 +87,21 @@ impl Namespaces {
         inits.next().map(|init| Self { init })
     }
 
-    /// The host's pid of the first process.
+    /// The pid of the first process on the host.
     pub(crate) fn init(self) -> u32 {
         self.init.pid
     }
 
-    /// Runs `body` on a thread in the network namespace. Threads and processes that it starts are there as well.
+    /// Runs `body` on a thread in the network namespace. Threads and processes that it starts inherit the namespace.
     pub(crate) fn in_network<T: Send>(self, body: impl FnOnce() -> T + Send) -> Result<T> {
         let entered = || -> Result<T> {
             let path = format!("/proc/{}/ns/net", self.init.pid);
             let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
             setns(namespace, CloneFlags::CLONE_NEWNET)
-                .context("entering the testbed's network: this needs root")?;
+                .context("entering the testbed's network needs root")?;
             Ok(body())
         };
-        // Under the caller's name, because a panic's message begins with it.
+        // Named like the calling thread, because a panic message starts with the thread's name.
         let name = thread::current().name().unwrap_or("testbed").to_owned();
         let joined = thread::scope(|scope| {
             let thread = thread::Builder::new()
@@ -115,7 +115,7 @@ impl Namespaces {
         }
     }
 
-    /// Starts a program in all the namespaces, detached from this process.
+    /// Starts a program in all namespaces, detached from this process.
     pub(crate) fn start(self, command: &[String], log: &Path) -> Result<ProcessId> {
         let mut enter = Command::new("nsenter");
         enter.args([
@@ -136,27 +136,27 @@ impl Namespaces {
             .current_dir("/")
             .env_clear()
             .env("PATH", SYSTEM_PATH);
-        // What a program writes to its home or its temporary directory has to go away with the testbed.
+        // Files in the home and the temporary directory must be removed with the testbed.
         let root = log
             .parent()
             .and_then(Path::parent)
-            .context("a log outside the state directory")?;
+            .context("the log is outside the state directory")?;
         enter
             .env("HOME", root.join("home"))
             .env("TMPDIR", root.join("tmp"));
         let inner: u32 = subprocess::output(&mut enter)?
             .trim()
             .parse()
-            .context("pid of a started program")?;
+            .context("malformed pid of a started program")?;
         self.outer(inner).ok_or_else(|| {
             anyhow!(
-                "ended at once; its log ends with\n{}",
+                "exited at once; its log ends with\n{}",
                 subprocess::tail(log)
             )
         })
     }
 
-    /// The process on the host that has the pid `inner` in the pid namespace.
+    /// The process whose pid in the pid namespace is `inner`.
     fn outer(self, inner: u32) -> Option<ProcessId> {
         let namespace = procfs::namespace(self.init.pid, "pid");
         let here = |pid| {
@@ -169,45 +169,45 @@ impl Namespaces {
     }
 }
 
-/// Ends everything in the namespaces of a testbed, and the namespaces with it. Nothing to end is fine.
+/// Kills all processes in the namespaces of a testbed, which removes the namespaces. They may be absent.
 pub(crate) fn destroy(state: &State) -> Result<()> {
-    let Some(namespaces) = Namespaces::find(state) else {
+    let Some(namespaces) = NodeNamespaces::find(state) else {
         return Ok(());
     };
     let namespace = procfs::namespace(namespaces.init.pid, "pid");
     namespaces.init.signal(Signal::SIGKILL)?;
-    // The first process ends last: the kernel makes it wait until the others are gone.
-    let deadline = Instant::now() + PATIENCE;
+    // The first process exits last: the kernel makes it wait for all others.
+    let deadline = Instant::now() + TIMEOUT;
     while namespaces.init.is_alive() {
         ensure!(
             Instant::now() < deadline,
-            "the node's processes ({namespace:?}) do not end"
+            "the node's processes ({namespace:?}) did not exit in time"
         );
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
 }
 
-/// What the first process is started with, after the program.
+/// The arguments of the first process.
 fn arguments(state: &State) -> [String; 3] {
     ["--name", state.name().as_str(), "init"].map(str::to_owned)
 }
 
 fn first_child(parent: u32) -> Result<ProcessId> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(child) = procfs::all().into_iter().find(|stat| stat.parent == parent) {
             return Ok(child.id);
         }
         ensure!(
             fs::exists(format!("/proc/{parent}"))? && Instant::now() < deadline,
-            "unshare started nothing"
+            "unshare started no process"
         );
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn converse((mut to, from): (ChildStdin, ChildStdout), state: &State) -> Result<()> {
+fn handshake((mut to, from): (ChildStdin, ChildStdout), state: &State) -> Result<()> {
     writeln!(to, "{}", init::GO)?;
     let mut answer = String::new();
     BufReader::new(from).read_line(&mut answer)?;

@@ -1,8 +1,8 @@
-//! Starting the parts of a node in order, and telling how they are.
+//! Starts the components of a node in order, and reports their health.
 //!
-//! What does not depend on each other starts at the same time: the container runtime beside the API server, and then
-//! everything that needs the API server. All functions expect to run in the node's network, see
-//! [`Namespaces::in_network`]. Taking a node down needs no order, see [`crate::namespaces`].
+//! Independent components start concurrently: the container runtime alongside the API server, then everything that needs the
+//! API server. All functions must run in the node's network namespace, see [`NodeNamespaces::in_network`]. Taking a node down
+//! needs no order, see [`crate::namespaces`].
 
 use std::fmt;
 use std::path::Path;
@@ -19,7 +19,7 @@ use tokio::try_join;
 use crate::component::Component;
 use crate::host::SYSTEM_PATH;
 use crate::interrupt;
-use crate::namespaces::Namespaces;
+use crate::namespaces::NodeNamespaces;
 use crate::probe;
 use crate::procfs::ProcessId;
 use crate::progress::Progress;
@@ -28,35 +28,35 @@ use crate::state::State;
 use crate::subprocess;
 use crate::tools::NodeTools;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// What is recorded about a started component, enough to find it and to start it again.
+/// The record of a started component: enough to find its process and to restart it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Started {
+pub(crate) struct StartedProcess {
     pub(crate) id: ProcessId,
     command: Vec<String>,
 }
 
-/// A node whose namespaces exist.
+/// A node whose namespaces exist. Its components may be down.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct RunningNode<'a> {
     pub(crate) state: &'a State,
-    pub(crate) namespaces: Namespaces,
+    pub(crate) namespaces: NodeNamespaces,
 }
 
-/// How a component is.
+/// The health of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub(crate) enum Health {
     Healthy,
-    /// It runs, and gives no answer or a bad one.
+    /// It runs, and its probe fails.
     Unhealthy,
     /// Stopped by a signal.
     Paused,
     Dead,
 }
 
-impl fmt::Display for Condition {
+impl fmt::Display for Health {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Healthy => "healthy",
@@ -67,8 +67,8 @@ impl fmt::Display for Condition {
     }
 }
 
-impl Parts<'_> {
-    /// Starts everything; returns once pods can be created and names resolve.
+impl RunningNode<'_> {
+    /// Starts all components, and returns once pods can run and names resolve.
     pub(crate) async fn start_all(
         self,
         tools: &NodeTools,
@@ -77,7 +77,7 @@ impl Parts<'_> {
     ) -> Result<()> {
         let start = |component: Component| async move {
             let mut step = progress.step(component.name());
-            step.doing("starting");
+            step.update("starting");
             self.start(component, component.command(self.state, tools, cache))
                 .await?;
             step.done("ready");
@@ -98,34 +98,34 @@ impl Parts<'_> {
             start(Component::CoreDns),
         )?;
         let mut step = progress.step("node");
-        step.doing("waiting until it is ready for pods");
-        self.wait_for_pods_to_be_possible().await?;
+        step.update("waiting until pods can run");
+        self.wait_until_pods_can_run().await?;
         step.done("ready");
         Ok(())
     }
 
-    /// Starts one component again the way it was started before.
+    /// Restarts one component with the same command.
     pub(crate) async fn restart(self, component: Component) -> Result<ProcessId> {
         let started = self
             .started(component)
-            .with_context(|| format!("{} was never started", component.name()))?;
+            .with_context(|| format!("{} was not started", component.name()))?;
         self.start(component, started.command).await
     }
 
-    /// What is recorded about a component.
-    pub(crate) fn started(self, component: Component) -> Option<Started> {
+    /// The record of a component, if it was started.
+    pub(crate) fn started(self, component: Component) -> Option<StartedProcess> {
         self.state.read_json(record(component))
     }
 
-    pub(crate) async fn condition(self, component: Component) -> Condition {
+    pub(crate) async fn health(self, component: Component) -> Health {
         match self
             .started(component)
             .and_then(|started| started.id.state())
         {
-            None => Condition::Dead,
-            Some('T') => Condition::Paused,
-            Some(_) if probe::ask(component, self.state).await.is_ok() => Condition::Healthy,
-            Some(_) => Condition::Unhealthy,
+            None => Health::Dead,
+            Some('T') => Health::Paused,
+            Some(_) if probe::ask(component, self.state).await.is_ok() => Health::Healthy,
+            Some(_) => Health::Unhealthy,
         }
     }
 
@@ -136,13 +136,13 @@ impl Parts<'_> {
             .start(&command, &log)
             .with_context(|| component.name())?;
         self.state
-            .write_json(record(component), &Started { id, command })?;
-        let deadline = Instant::now() + PATIENCE;
+            .write_json(record(component), &StartedProcess { id, command })?;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let answer = probe::ask(component, self.state).await;
             interrupt::check()?;
             match answer {
-                // The answer may be another process's, which holds the port that this one wanted.
+                // Checked first: another process that holds the port may have answered the probe.
                 _ if !id.is_alive() => {
                     bail!(
                         "{} died; its log ends with\n{}",
@@ -154,7 +154,7 @@ impl Parts<'_> {
                 Err(error) if Instant::now() > deadline => {
                     let last = subprocess::tail(&log);
                     return Err(error.context(format!(
-                        "{} does not work; its log ends with\n{last}",
+                        "{} is not healthy; its log ends with\n{last}",
                         component.name()
                     )));
                 }
@@ -163,14 +163,16 @@ impl Parts<'_> {
         }
     }
 
-    async fn wait_for_pods_to_be_possible(self) -> Result<()> {
+    async fn wait_until_pods_can_run(self) -> Result<()> {
         let client = Client::try_from(probe::admin(self.state).await?)?;
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = pods_are_possible(&client).await {
+        let deadline = Instant::now() + TIMEOUT;
+        while let Err(error) = check_pods_can_run(&client).await {
             interrupt::check()?;
             if Instant::now() > deadline {
                 let log = subprocess::tail(&self.state.log(Component::Kubelet.name()));
-                return Err(error.context(format!("no pods; the kubelet's log ends with\n{log}")));
+                return Err(error.context(format!(
+                    "pods cannot run; the kubelet's log ends with\n{log}"
+                )));
             }
             sleep(INTERVAL).await;
         }
@@ -178,7 +180,7 @@ impl Parts<'_> {
     }
 }
 
-/// Puts the images of an archive on the node.
+/// Loads the images of an archive into the node.
 pub(crate) async fn import(state: &State, archive: &Path) -> Result<()> {
     let mut command = Command::new("ctr");
     command
@@ -205,8 +207,8 @@ fn record(component: Component) -> String {
     format!("components/{}.json", component.name())
 }
 
-/// Node ready, nothing that keeps pods off it, and the objects that every pod mounts.
-async fn pods_are_possible(client: &Client) -> Result<()> {
+/// The node is ready and has no taints, and the objects that every pod needs exist.
+async fn check_pods_can_run(client: &Client) -> Result<()> {
     let node = Api::<Node>::all(client.clone()).get(NODE_NAME).await?;
     let conditions = node
         .status

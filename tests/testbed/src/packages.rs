@@ -1,7 +1,6 @@
-//! The Debian packages that the testbed and its tests use, and their installation.
+//! Installs the Debian packages that the testbed and its tests use.
 //!
-//! What runs on a node is checked once more by [`crate::host`], by looking for the programs, because a machine may have
-//! them from elsewhere.
+//! [`crate::host`] checks for the programs of a node itself, because they may be installed from another source.
 
 use std::process::{Command, Stdio};
 
@@ -27,7 +26,7 @@ const PACKAGES: [&str; 13] = [
     "util-linux",
 ];
 
-/// Installs what is missing; asks only dpkg, and says nothing, if nothing is.
+/// Installs missing packages. If none is missing, it only queries dpkg and prints nothing.
 pub(crate) fn install(progress: &Progress) -> Result<()> {
     let missing = missing()?;
     if missing.is_empty() {
@@ -39,7 +38,7 @@ pub(crate) fn install(progress: &Progress) -> Result<()> {
         "Debian packages are missing: run `sudo apt-get install {list}`"
     );
     let mut step = progress.step("debian packages");
-    step.doing(&format!("installing {list}"));
+    step.update(&format!("installing {list}"));
     apt_get(&["update"])?;
     let install = ["install", "--yes", "--no-install-recommends"];
     apt_get(&[&install[..], &missing[..]].concat())?;
@@ -48,7 +47,7 @@ pub(crate) fn install(progress: &Progress) -> Result<()> {
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
-    // Not bound to this process: dpkg must never be cut off in the middle.
+    // Outlives this process: dpkg must never be interrupted.
     let mut command = Command::new("apt-get");
     command
         .arg("--quiet")
@@ -58,15 +57,13 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 }
 
 fn missing() -> Result<Vec<&'static str>> {
-    // dpkg-query fails if it does not know one of the packages, and still lists the others.
+    // dpkg-query fails if one of the packages is unknown, and still lists the others.
     let listed = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
         .args(PACKAGES)
         .stderr(Stdio::null())
         .output()
-        .context(
-            "cannot run dpkg-query: the testbed needs Debian or a distribution made from it",
-        )?;
+        .context("failed to run dpkg-query: the testbed needs Debian or a derivative")?;
     Ok(not_installed(&String::from_utf8_lossy(&listed.stdout)))
 }
 
@@ -86,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_that_was_removed_but_is_still_known_counts_as_missing() {
+    fn removed_package_with_config_files_counts_as_missing() {
         let mut listed: String = PACKAGES
             .iter()
             .skip(2)

@@ -1,6 +1,6 @@
-//! Asking a component whether it works, over the node's network.
+//! Health probes of components, over the node's network.
 //!
-//! Every question has a short timeout, because a paused process still accepts connections. The caller must be on a thread
+//! Every probe has a short timeout, because the kernel still accepts connections for a paused process. The calling thread must be
 //! in the node's network namespace.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,11 +20,11 @@ use crate::host::SYSTEM_PATH;
 use crate::settings::{API_SERVICE_IP, DOMAIN, NODE_IP};
 use crate::state::State;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The administrator's configuration, without whatever proxy the caller's environment names.
+/// The administrator's client configuration, without the proxy of the caller's environment.
 pub(crate) async fn admin(state: &State) -> Result<Config> {
-    // The process may have chosen a provider already; all of them serve.
+    // Fails if the process has already installed a provider; any provider works.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(state.kubeconfig()).context("reading the kubeconfig")?;
     let mut config =
@@ -33,18 +33,18 @@ pub(crate) async fn admin(state: &State) -> Result<Config> {
     Ok(config)
 }
 
-/// Asks once.
+/// Probes a component once.
 pub(crate) async fn ask(component: Component, state: &State) -> Result<()> {
-    let question = async {
+    let probe = async {
         match component.probe() {
             Probe::Http(address, path) => http(state, address, path).await,
             Probe::Dns => dns().await,
             Probe::ContainerRuntime => container_runtime(state).await,
         }
     };
-    timeout(PATIENCE, question)
+    timeout(TIMEOUT, probe)
         .await
-        .context("no answer in time")?
+        .context("the probe timed out")?
 }
 
 async fn http(state: &State, address: &str, path: &str) -> Result<()> {
@@ -80,15 +80,18 @@ async fn dns() -> Result<()> {
         .await?;
     let mut answer = [0; 512];
     let length = socket.recv(&mut answer).await?;
-    // The address is the answer's last field; an error or an empty answer does not hold it anywhere.
-    let held = answer[..length]
+    // The address is the last field of the answer. An error or an empty answer does not contain it.
+    let contained = answer[..length]
         .windows(4)
         .any(|bytes| bytes == API_SERVICE_IP.octets());
-    ensure!(held, "the answer does not hold {API_SERVICE_IP}");
+    ensure!(
+        contained,
+        "the DNS answer does not contain {API_SERVICE_IP}"
+    );
     Ok(())
 }
 
-/// A DNS message that asks for the IPv4 address of `name`.
+/// A DNS query for the IPv4 address of `name`.
 fn address_query(name: &str) -> Vec<u8> {
     const HEADER: [u8; 12] = [0x50, 0x43, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     let mut query = HEADER.to_vec();
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_holds_the_labels_of_the_name() {
+    fn query_contains_the_labels_of_the_name() {
         assert_eq!(
             address_query("ab.c")[12..],
             [2, b'a', b'b', 1, b'c', 0, 0, 1, 0, 1]

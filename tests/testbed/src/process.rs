@@ -1,27 +1,27 @@
-//! A process in a test's hand: to end it, to freeze it, to start it again.
+//! A handle with which a test kills, pauses or restarts a process.
 //!
-//! It is the process that it was when the handle was made: after a restart, or once a container runs again, the pid is
-//! another one, and a handle of the old process does nothing but fail.
+//! The handle refers to one process. After a restart of the component or container there is another process with another pid, and
+//! operations on the old handle fail.
 
 use anyhow::{Context, Result};
 use nix::sys::signal;
 
 use crate::component::Component;
-use crate::namespaces::Namespaces;
-use crate::node::Parts;
+use crate::namespaces::NodeNamespaces;
+use crate::node::RunningNode;
 use crate::procfs::ProcessId;
 use crate::state::State;
 
-/// What a test may send to a process.
+/// A signal that a test may send to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGKILL: gone at once.
+    /// SIGKILL: exits at once.
     Kill,
-    /// SIGTERM: asked to end.
+    /// SIGTERM: is asked to shut down.
     Term,
-    /// SIGSTOP: frozen.
+    /// SIGSTOP: pauses.
     Stop,
-    /// SIGCONT: goes on.
+    /// SIGCONT: resumes.
     Cont,
 }
 
@@ -54,7 +54,7 @@ impl Process {
     }
 
     pub(crate) fn of_container(name: String, pid: u32) -> Result<Self> {
-        let id = ProcessId::of(pid).with_context(|| format!("{name} has just ended"))?;
+        let id = ProcessId::of(pid).with_context(|| format!("{name} has already exited"))?;
         Ok(Self {
             name,
             id,
@@ -65,7 +65,7 @@ impl Process {
     /// A process that a test started itself.
     ///
     /// # Errors
-    /// If it has ended.
+    /// If it has exited.
     pub fn started(name: &str, pid: u32) -> Result<Self> {
         Self::of_container(name.to_owned(), pid)
     }
@@ -75,7 +75,7 @@ impl Process {
         self.id.pid
     }
 
-    /// Whether it still runs; a frozen process does.
+    /// Whether it has not exited. A paused process is alive.
     pub fn is_alive(&self) -> bool {
         self.id.is_alive()
     }
@@ -83,17 +83,17 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Errors
-    /// If the process is gone.
+    /// If the process has exited.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         self.id
             .signal(signal.into())
             .with_context(|| self.name.clone())
     }
 
-    /// Freezes it until the returned guard is dropped.
+    /// Pauses it until the returned guard is dropped.
     ///
     /// # Errors
-    /// If the process is gone.
+    /// If the process has exited.
     pub fn pause(&self) -> Result<Paused> {
         self.kill(Signal::Stop)?;
         Ok(Paused {
@@ -101,23 +101,25 @@ impl Process {
         })
     }
 
-    /// Kills a component if it still runs, starts it again and waits until it works. The handle is the new process then.
+    /// Kills a component if it is running, restarts it, and waits until it is healthy. The handle then refers to the new process.
     ///
     /// # Errors
-    /// If it is not a component's process, or does not start.
+    /// If it is not a component of the node, or fails to start.
     pub async fn restart(&mut self) -> Result<()> {
-        let (state, component) = self
-            .origin
-            .clone()
-            .with_context(|| format!("{} is restarted by whoever started it", self.name))?;
-        let namespaces = Namespaces::find(&state).context("the testbed is gone")?;
+        let (state, component) = self.origin.clone().with_context(|| {
+            format!(
+                "{} is not a component: only its own starter can restart it",
+                self.name
+            )
+        })?;
+        let namespaces = NodeNamespaces::find(&state).context("the testbed is not up")?;
         if self.is_alive() {
             self.kill(Signal::Kill)?;
         }
         while self.is_alive() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        self.id = Parts {
+        self.id = RunningNode {
             state: &state,
             namespaces,
         }
@@ -127,21 +129,21 @@ impl Process {
     }
 }
 
-/// A process that does not run until this is dropped.
+/// A paused process. Dropping this resumes it.
 #[derive(Debug)]
-#[must_use = "the process goes on when this is dropped"]
+#[must_use = "the process resumes when this is dropped"]
 pub struct Paused {
     process: Process,
 }
 
 impl Paused {
-    /// Lets the process go on.
+    /// Resumes the process.
     pub fn resume(self) {}
 }
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        // It may have been killed in the meantime, which is no reason to fail.
+        // Fails if the process was killed while it was paused, which is fine.
         let _ = self.process.kill(Signal::Cont);
     }
 }

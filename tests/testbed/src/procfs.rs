@@ -1,7 +1,7 @@
 //! Processes as the host's `/proc` shows them.
 //!
-//! A pid alone is not an identity, because the kernel gives it out again: [`ProcessId`] adds the start time. Nothing
-//! here knows what a process is for; [`crate::process`] is what tests hold.
+//! A pid alone does not identify a process, because the kernel reuses pids: [`ProcessId`] adds the start time. Nothing here
+//! depends on the purpose of a process; [`crate::process`] is the handle that tests use.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ impl ProcessId {
         Stat::read(pid).map(|stat| stat.id)
     }
 
-    /// The state letter of `/proc/PID/stat`, or none when this process is gone or a zombie.
+    /// The state letter of `/proc/PID/stat`, or none if this process has exited, reaped or not.
     pub(crate) fn state(self) -> Option<char> {
         let stat = Stat::read(self.pid)?;
         (stat.id == self && !matches!(stat.state, 'Z' | 'X')).then_some(stat.state)
@@ -34,7 +34,7 @@ impl ProcessId {
     }
 
     pub(crate) fn signal(self, signal: signal::Signal) -> Result<()> {
-        ensure!(self.is_alive(), "process {} is gone", self.pid);
+        ensure!(self.is_alive(), "process {} has exited", self.pid);
         let pid = Pid::from_raw(i32::try_from(self.pid)?);
         signal::kill(pid, signal).with_context(|| format!("{signal} to process {}", self.pid))
     }
@@ -67,7 +67,7 @@ impl Stat {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The command name may hold spaces and brackets, so the fields are counted from its last bracket.
+    /// The command name may contain spaces and parentheses, so fields are counted from the last closing parenthesis.
     fn parse(pid: u32, text: &str) -> Option<Self> {
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
@@ -94,7 +94,7 @@ pub(crate) fn all() -> Vec<Stat> {
     pids.filter_map(Stat::read).collect()
 }
 
-/// The pid that a process has in the innermost pid namespace that it is part of.
+/// The pid of a process in its innermost pid namespace.
 pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
     status_field(pid, "NSpid:")?
         .split_ascii_whitespace()
@@ -103,7 +103,7 @@ pub(crate) fn innermost_pid(pid: u32) -> Option<u32> {
         .ok()
 }
 
-/// The program and the arguments that a process was started with.
+/// The command line of a process.
 pub(crate) fn arguments(pid: u32) -> Vec<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0)
@@ -111,7 +111,7 @@ pub(crate) fn arguments(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// What tells one namespace of a kind (`pid`, `net`, ...) from another.
+/// The identity of a process's namespace of a kind (`pid`, `net`, ...).
 pub(crate) fn namespace(pid: u32, kind: &str) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
 }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_name_with_brackets_and_spaces_does_not_shift_the_fields() -> Result<()> {
+    fn command_name_with_parentheses_does_not_shift_the_fields() -> Result<()> {
         let line = "7 (a) b) S 3 7 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         let stat = Stat::parse(7, line).context("no parse")?;
         assert_eq!(
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_with_another_start_time_is_another_process() -> Result<()> {
+    fn pid_with_another_start_time_is_another_process() -> Result<()> {
         let own = ProcessId::of(std::process::id()).context("no own process")?;
         assert!(own.is_alive());
         assert!(

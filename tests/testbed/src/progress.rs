@@ -1,26 +1,26 @@
-//! What the person at the terminal sees while something is built, started or taken down.
+//! Progress output while a testbed is built, started or removed.
 //!
-//! On a terminal: one line per step with a spinner and the elapsed time. Anywhere else: one plain line when a step begins
-//! something slow, and one when it is done.
+//! On a terminal: one line per step with a spinner and the elapsed time. Otherwise: one plain line when a slow step starts,
+//! and one when it is done.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Shows steps.
+/// Prints steps.
 #[derive(Debug)]
 pub(crate) struct Progress {
     terminal: Option<MultiProgress>,
     detail: Detail,
 }
 
-/// Which steps are shown.
+/// Which steps are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Detail {
     /// Every step.
     All,
-    /// Only steps that had something to do.
+    /// Only steps that did something.
     Changes,
 }
 
@@ -32,7 +32,7 @@ impl Progress {
         }
     }
 
-    /// A step that has not said anything yet.
+    /// A new step. It prints nothing yet.
     pub(crate) fn step(&self, name: impl Into<String>) -> Step<'_> {
         Step {
             progress: self,
@@ -42,17 +42,17 @@ impl Progress {
         }
     }
 
-    /// A line of its own.
-    pub(crate) fn say(&self, line: &str) {
+    /// Prints a line.
+    pub(crate) fn print(&self, line: &str) {
         match &self.terminal {
-            // Without a terminal to draw on there is nothing to tell and nobody to tell it to.
+            // Fails if the terminal is gone; then nothing can be printed.
             Some(bars) => drop(bars.println(line)),
             None => eprintln!("{line}"),
         }
     }
 }
 
-/// Something that takes time and has an outcome.
+/// A step that takes time and has an outcome.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
     progress: &'a Progress,
@@ -62,8 +62,8 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Says what the step is doing from now on.
-    pub(crate) fn doing(&mut self, what: &str) {
+    /// Prints what the step does now.
+    pub(crate) fn update(&mut self, what: &str) {
         let Some(bars) = &self.progress.terminal else {
             return eprintln!("{}: {what}", self.name);
         };
@@ -81,14 +81,14 @@ impl Step<'_> {
         bar.set_message(what.to_owned());
     }
 
-    /// Says that there was nothing to do, to those who want to know.
-    pub(crate) fn unneeded(self, why: &str) {
+    /// Ends a step that had nothing to do. Printed only with [`Detail::All`].
+    pub(crate) fn skipped(self, why: &str) {
         if self.progress.detail == Detail::All {
             self.done(why);
         }
     }
 
-    /// Says how the step ended.
+    /// Ends the step and prints its outcome.
     pub(crate) fn done(mut self, outcome: &str) {
         let seconds = self.begun.elapsed().as_secs_f32();
         match self.bar.take() {
@@ -100,13 +100,13 @@ impl Step<'_> {
             }
             None => self
                 .progress
-                .say(&format!("{}: {outcome} ({seconds:.1} s)", self.name)),
+                .print(&format!("{}: {outcome} ({seconds:.1} s)", self.name)),
         }
     }
 }
 
 impl Drop for Step<'_> {
-    /// A step that was dropped half-way failed; the error says why.
+    /// A step that is dropped before it ended has failed. The error says why.
     fn drop(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.abandon_with_message("failed");

@@ -1,7 +1,7 @@
-//! `testbed run`: a testbed for as long as one command runs, removed whatever happens to the command or to us.
+//! `testbed run`: a testbed for the duration of one command, always removed, even if this process is killed.
 //!
-//! A guardian process in a session of its own holds the end of a pipe. While we live it only notes which session the command
-//! has; when the pipe closes without a farewell, we were killed, and the guardian ends that session and the testbed.
+//! A guardian process in another session reads from a pipe. This process sends it the id of the command's session. If the pipe
+//! closes without [`DONE`], this process was killed: the guardian then ends the session and removes the testbed.
 
 use std::env;
 use std::io::{self, BufRead, Write};
@@ -17,31 +17,31 @@ use crate::interrupt;
 use crate::procfs;
 use crate::testbed::Testbed;
 
-/// How long a command may take to end after it was asked to.
+/// How long a command may take to exit after it was signaled.
 const GRACE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(50);
-const FAREWELL: &str = "done";
+const DONE: &str = "done";
 
-/// Starts the testbed, runs the command in a session of its own, and removes the testbed. Returns the command's exit code.
+/// Starts the testbed, runs the command in a new session, and removes the testbed. Returns the command's exit code.
 pub(crate) fn run(testbed: &Testbed, command: &[String]) -> Result<u8> {
     let mut guardian = Guardian::start(testbed)?;
     let outcome = testbed
         .up()
         .and_then(|()| supervise(testbed, command, &mut guardian));
     let removed = testbed.down();
-    // Without the farewell the guardian tries once more what we could not do.
+    // If this failed, the guardian is not dismissed and tries again.
     removed?;
     guardian.dismiss()?;
     outcome
 }
 
-/// The guardian's whole life: standard input is the pipe.
+/// The guardian process. Its standard input is the pipe.
 pub(crate) fn guard(testbed: &Testbed) -> Result<()> {
     let mut session = None;
     for line in io::stdin().lock().lines() {
         match line?.as_str() {
-            FAREWELL => return Ok(()),
-            started => session = Some(started.parse().context("session number")?),
+            DONE => return Ok(()),
+            started => session = Some(started.parse().context("malformed session id")?),
         }
     }
     if let Some(session) = session {
@@ -70,17 +70,17 @@ impl Guardian {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .context("cannot run setsid")?;
-        let pipe = process.stdin.take().context("no pipe to the guardian")?;
+            .context("failed to run setsid")?;
+        let pipe = process.stdin.take().context("the guardian has no pipe")?;
         Ok(Self { process, pipe })
     }
 
     fn watch(&mut self, session: u32) -> Result<()> {
-        writeln!(self.pipe, "{session}").context("the guardian is gone")
+        writeln!(self.pipe, "{session}").context("the guardian has exited")
     }
 
     fn dismiss(mut self) -> Result<()> {
-        writeln!(self.pipe, "{FAREWELL}").context("the guardian is gone")?;
+        writeln!(self.pipe, "{DONE}").context("the guardian has exited")?;
         self.process.wait()?;
         Ok(())
     }
@@ -88,11 +88,11 @@ impl Guardian {
 
 fn supervise(testbed: &Testbed, command: &[String], guardian: &mut Guardian) -> Result<u8> {
     interrupt::check()?;
-    // A session of its own holds also those that leave its process group, as test runners' children do. It has no
-    // terminal to read from, so it gets no input at all.
+    // A session also includes processes that leave the process group, as children of test runners do. It has no terminal to
+    // read from, so it gets no input.
     let mut session = Command::new("setsid");
     testbed.set_environment(session.arg("--").args(command).stdin(Stdio::null()))?;
-    let mut child = session.spawn().context("cannot run setsid")?;
+    let mut child = session.spawn().context("failed to run setsid")?;
     let outcome = guardian.watch(child.id()).and_then(|()| wait(&mut child));
     end_session(child.id(), Signal::SIGKILL);
     outcome
@@ -117,7 +117,7 @@ fn wait(child: &mut Child) -> Result<u8> {
     }
 }
 
-/// As shells report it.
+/// The exit code as a shell reports it.
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.or(status.signal().map(by_signal)).unwrap_or(1)
@@ -136,7 +136,7 @@ fn members(session: u32) -> Vec<procfs::ProcessId> {
 
 fn end_session(session: u32, signal: Signal) {
     for member in members(session) {
-        // One that ended in the meantime is what we wanted.
+        // Fails if the process has already exited, which is the goal.
         let _ = member.signal(signal);
     }
 }
@@ -146,13 +146,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_died_of_a_signal_has_the_shells_exit_code() {
+    fn exit_code_of_a_killed_command_is_that_of_a_shell() {
         assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
     }
 
     #[test]
-    fn a_session_is_ended_with_the_members_that_left_its_process_group() -> Result<()> {
+    fn session_ends_with_members_that_left_the_process_group() -> Result<()> {
         let mut child = Command::new("setsid")
             .args(["sh", "-c", "sleep 60 & sleep 60; true"])
             .spawn()?;
@@ -161,7 +161,7 @@ mod tests {
         }
         end_session(child.id(), Signal::SIGKILL);
         child.wait()?;
-        // A killed process that is not our child ends in its own time.
+        // A killed process that is not a child of this one takes a moment to exit.
         let deadline = Instant::now() + GRACE;
         while !members(child.id()).is_empty() {
             assert!(

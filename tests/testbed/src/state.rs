@@ -1,8 +1,7 @@
-//! The directory where one testbed keeps everything it writes, and the lock on it.
+//! The directory that holds everything a testbed writes, and its lock.
 //!
-//! The path is short because unix sockets below it may have 107 characters at most. The directory exists exactly
-//! while a testbed is up: removing it is the last thing that `down` does. Downloads and builds are not state, see
-//! [`crate::cache`].
+//! The path is short because the path of a unix socket is limited to 107 characters. The directory exists exactly while a
+//! testbed is up: `down` removes it last. Downloads and builds are not state, see [`crate::cache`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
@@ -58,12 +57,12 @@ impl State {
         self.path("log").join(format!("{process}.log"))
     }
 
-    /// Where the node's mount namespace shows the cache, whatever hides the cache's own place there.
+    /// Where the node's mount namespace shows the cache. The cache's own path may be hidden there.
     pub(crate) fn cache_mount(&self) -> PathBuf {
         self.path("cache")
     }
 
-    /// Creates the state directory, for root only: it will hold keys.
+    /// Creates the state directory, accessible to root only: it will contain keys.
     pub(crate) fn create(&self) -> Result<()> {
         DirBuilder::new().recursive(true).create(PARENT)?;
         let created = DirBuilder::new().mode(0o700).create(&self.root);
@@ -77,7 +76,7 @@ impl State {
         Ok(path)
     }
 
-    /// Writes a file as a whole or not at all, so that a reader never sees half of it.
+    /// Writes a file atomically.
     pub(crate) fn write(
         &self,
         relative: impl AsRef<Path>,
@@ -101,12 +100,12 @@ impl State {
         self.write(relative, serde_json::to_vec_pretty(value)?)
     }
 
-    /// Reads a record that [`Self::write_json`] left; none if there is none, or it is of another version.
+    /// Reads a record that [`Self::write_json`] wrote. None if it does not exist, or another version wrote it.
     pub(crate) fn read_json<T: DeserializeOwned>(&self, relative: impl AsRef<Path>) -> Option<T> {
         serde_json::from_slice(&fs::read(self.path(relative)).ok()?).ok()
     }
 
-    /// Waits until no other process starts or stops this testbed.
+    /// Waits until no other process is starting or stopping this testbed.
     pub(crate) fn lock(&self) -> Result<Lock> {
         let path = Path::new(PARENT).join(format!("{}.lock", self.name));
         loop {
@@ -117,7 +116,7 @@ impl State {
             };
             file.lock()
                 .with_context(|| format!("locking {}", path.display()))?;
-            // A holder that removed the testbed removed this file as well: what we hold then guards nothing.
+            // The previous holder may have removed the testbed and this file; then this lock protects nothing.
             let held = file.metadata()?.ino();
             if fs::metadata(&path).is_ok_and(|current| current.ino() == held) {
                 return Ok(Lock { _file: file, path });
@@ -125,11 +124,11 @@ impl State {
         }
     }
 
-    /// Removes the directory, the lock's file, and the common parent if this was the last testbed.
+    /// Removes the directory, the lock file, and the common parent if this was the last testbed.
     pub(crate) fn remove(&self, lock: Lock) -> Result<()> {
         self.clear()?;
         fs::remove_file(&lock.path).with_context(|| format!("removing {}", lock.path.display()))?;
-        // Not empty means that another testbed is there.
+        // Fails if another testbed exists.
         let _ = fs::remove_dir(PARENT);
         Ok(())
     }
@@ -145,7 +144,7 @@ impl State {
     }
 }
 
-/// Held while a testbed is started or stopped.
+/// The lock that a process holds while it starts or stops a testbed.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,

@@ -1,7 +1,7 @@
-//! Other people's programs that the testbed runs to an end: `go build`, `pip download`, `apt-get`, `ctr`, `buildah`.
+//! Runs external programs to completion: `go build`, `pip download`, `apt-get`, `ctr`, `buildah`.
 //!
-//! One that fails becomes an error with the end of what it printed. One that is slow is ended when this process is
-//! interrupted, or dies. The processes that a node consists of are started by [`crate::namespaces`] instead.
+//! A failure becomes an error with the end of the program's output. A slow program is killed when this process is interrupted or
+//! dies. [`crate::namespaces`] starts the processes of a node instead.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::interrupt;
 
 const SHOWN_LINES: usize = 20;
 
-/// A command that the kernel ends when this process dies, however it dies.
+/// A command that the kernel terminates when this process dies, however it dies.
 pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(program);
@@ -33,7 +33,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     } = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("cannot run {what}"))?;
+        .with_context(|| format!("failed to run {what}"))?;
     if !status.success() {
         bail!(
             "{what}: {status}\n{}",
@@ -43,7 +43,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(stdout).with_context(|| format!("{what}: output"))
 }
 
-/// Runs a slow command with everything it prints in a log file.
+/// Runs a slow command, with its output in a log file.
 pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
     let what = describe(command);
     let file = File::create(log).with_context(|| format!("creating {}", log.display()))?;
@@ -53,7 +53,7 @@ pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
         .stderr(file);
     let mut child = command
         .spawn()
-        .with_context(|| format!("cannot run {what}"))?;
+        .with_context(|| format!("failed to run {what}"))?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -84,7 +84,7 @@ fn last_lines(text: &str) -> String {
     lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
 }
 
-/// The program and its first words, without the wrapper of [`bound`].
+/// The program and its first arguments, without the wrapper of [`bound`].
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_fails_says_which_it_was_and_what_it_printed_last() {
+    fn error_names_the_failed_command_and_its_last_output() {
         let error = output(Command::new("sh").args(["-c", "echo seen >&2; exit 3"]))
             .unwrap_err()
             .to_string();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_cut_to_its_end() {
+    fn long_log_is_cut_to_its_end() {
         let text: String = (1..=50).map(|line| format!("{line}\n")).collect();
         assert_eq!(last_lines(&text).lines().next(), Some("31"));
         assert_eq!(last_lines("one"), "one");

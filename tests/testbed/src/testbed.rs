@@ -1,7 +1,6 @@
-//! A testbed as a whole: up, down, and what a person does with it from outside.
+//! One testbed, as the command line sees it: up, down, status, and commands against it. Tests use [`crate::Cluster`].
 //!
-//! This is the command line's view; tests use [`crate::Cluster`]. `up` leaves either a node that works or nothing, and
-//! `down` removes whatever is there, complete or not.
+//! `up` leaves either a healthy node or nothing. `down` removes everything, also after a partial start.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,18 +17,18 @@ use crate::component::Component;
 use crate::digest;
 use crate::host;
 use crate::name::Name;
-use crate::namespaces::{self, Namespaces};
-use crate::node::{self, Condition, Parts};
+use crate::namespaces::{self, NodeNamespaces};
+use crate::node::{self, Health, RunningNode};
 use crate::packages;
 use crate::progress::{Detail, Progress};
 use crate::settings;
 use crate::state::State;
 use crate::{name, pki, tools};
 
-/// The file that says what a node was started from.
+/// The file with the inputs from which the node was started.
 const IDENTITY: &str = "identity";
 
-/// Variables that would send requests for the cluster through a proxy of the host.
+/// Variables that would route requests for the cluster through a proxy of the host.
 pub(crate) const PROXIES: [&str; 6] = [
     "http_proxy",
     "https_proxy",
@@ -39,16 +38,16 @@ pub(crate) const PROXIES: [&str; 6] = [
     "ALL_PROXY",
 ];
 
-/// One component's line in the status table.
+/// One line of the status table.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line {
+pub(crate) struct ComponentStatus {
     pub(crate) component: Component,
-    pub(crate) condition: Condition,
+    pub(crate) health: Health,
     pub(crate) pid: Option<u32>,
     pub(crate) resident: u64,
 }
 
-/// The testbed of a name, up or not.
+/// The testbed with a name, up or not.
 #[derive(Debug)]
 pub(crate) struct Testbed {
     state: State,
@@ -67,35 +66,36 @@ impl Testbed {
         self.state.name()
     }
 
-    /// Installs and makes everything that is missing.
+    /// Installs, downloads and builds everything that is missing.
     pub(crate) fn install(&self) -> Result<()> {
         let progress = Progress::new(Detail::Changes);
         packages::install(&progress)?;
         tools::all(&Cache::open()?, &progress)
     }
 
-    /// Starts the node, unless it is up and works.
+    /// Starts the node, unless it is up and healthy.
     pub(crate) fn up(&self) -> Result<()> {
         host::check()?;
         let lock = self.state.lock()?;
-        let outcome = self.up_alone();
+        let outcome = self.up_locked();
         if !self.state.root().exists() {
             self.state.remove(lock)?;
         }
         outcome
     }
 
-    /// Leaves nothing behind if the start fails, and what is up alone if it fails before.
-    fn up_alone(&self) -> Result<()> {
+    /// Starts the node while the lock is held. Removes everything if the start fails; a node that is up stays untouched if
+    /// preparing the tools fails.
+    fn up_locked(&self) -> Result<()> {
         let begun = Instant::now();
         if self.is_current()? {
             self.progress
-                .say(&format!("testbed {} is already up", self.name()));
+                .print(&format!("testbed {} is already up", self.name()));
             return Ok(());
         }
         if self.state.root().exists() {
-            self.progress.say(&format!(
-                "testbed {} is there, but broken or out of date: starting anew",
+            self.progress.print(&format!(
+                "testbed {} is unhealthy or out of date, restarting",
                 self.name()
             ));
         }
@@ -109,11 +109,11 @@ impl Testbed {
         }
         let seconds = begun.elapsed().as_secs_f32();
         self.progress
-            .say(&format!("testbed {} is up ({seconds:.1} s)", self.name()));
+            .print(&format!("testbed {} is up ({seconds:.1} s)", self.name()));
         Ok(())
     }
 
-    /// Removes everything that belongs to this testbed. Nothing there is fine.
+    /// Removes everything that belongs to this testbed. It may be absent.
     pub(crate) fn down(&self) -> Result<()> {
         host::check_rights()?;
         let lock = self.state.lock()?;
@@ -121,24 +121,24 @@ impl Testbed {
         self.state.remove(lock)
     }
 
-    /// The state of every component, or none if there is no node.
-    pub(crate) fn status(&self) -> Result<Option<Vec<Line>>> {
-        let Some(namespaces) = Namespaces::find(&self.state) else {
+    /// The health of every component, or none if the testbed is not up.
+    pub(crate) fn status(&self) -> Result<Option<Vec<ComponentStatus>>> {
+        let Some(namespaces) = NodeNamespaces::find(&self.state) else {
             return Ok(None);
         };
-        let parts = Parts {
+        let node = RunningNode {
             state: &self.state,
             namespaces,
         };
         let line = |component| async move {
-            let id = parts
+            let id = node
                 .started(component)
                 .map(|started| started.id)
                 .filter(|id| id.is_alive());
             let resident = id.and_then(|id| id.resident()).unwrap_or_default();
-            Line {
+            ComponentStatus {
                 component,
-                condition: parts.condition(component).await,
+                health: node.health(component).await,
                 pid: id.map(|id| id.pid),
                 resident,
             }
@@ -147,13 +147,13 @@ impl Testbed {
         namespaces.in_network(all)?.map(Some)
     }
 
-    /// Puts the images of an archive on the node.
+    /// Loads the images of an archive into the node.
     pub(crate) fn load(&self, archive: &Path) -> Result<()> {
         self.namespaces()?;
         runtime()?.block_on(node::import(&self.state, archive))
     }
 
-    /// A command that runs in the testbed's network, and is otherwise on the host.
+    /// A command that runs in the testbed's network namespace, and otherwise in the host's namespaces.
     pub(crate) fn command_in_network(&self, command: &[String]) -> Result<Command> {
         let init = self.namespaces()?.init();
         let mut enter = Command::new("nsenter");
@@ -165,7 +165,7 @@ impl Testbed {
         Ok(enter)
     }
 
-    /// Makes a command find this testbed, its kubeconfig and the tools.
+    /// Points a command at this testbed, its kubeconfig and the tools.
     pub(crate) fn set_environment(&self, command: &mut Command) -> Result<()> {
         let inherited = env::var("PATH").unwrap_or_default();
         command.env(
@@ -180,37 +180,35 @@ impl Testbed {
         Ok(())
     }
 
-    fn namespaces(&self) -> Result<Namespaces> {
-        Namespaces::find(&self.state).with_context(|| format!("testbed {} is not up", self.name()))
+    fn namespaces(&self) -> Result<NodeNamespaces> {
+        NodeNamespaces::find(&self.state)
+            .with_context(|| format!("testbed {} is not up", self.name()))
     }
 
-    /// Whether the node is up, works, and was started from what it would be started from now.
+    /// Whether the node is up and healthy, and was started from the current inputs.
     fn is_current(&self) -> Result<bool> {
         let started_from = fs::read_to_string(self.state.path(IDENTITY)).unwrap_or_default();
         if started_from != identity()? {
             return Ok(false);
         }
         let lines = self.status()?.unwrap_or_default();
-        Ok(!lines.is_empty()
-            && lines
-                .iter()
-                .all(|line| line.condition == Condition::Healthy))
+        Ok(!lines.is_empty() && lines.iter().all(|line| line.health == Health::Healthy))
     }
 
     fn start(&self, tools: &tools::NodeTools, cache: &Cache) -> Result<()> {
         let mut step = self.progress.step("namespaces");
-        step.doing("creating");
+        step.update("creating");
         settings::write(&self.state)?;
         pki::write(&self.state)?;
         cgroup::create(self.name())?;
-        let namespaces = Namespaces::create(&self.state, cache.root())?;
+        let namespaces = NodeNamespaces::create(&self.state, cache.root())?;
         step.done("ready");
-        let parts = Parts {
+        let node = RunningNode {
             state: &self.state,
             namespaces,
         };
         namespaces.in_network(|| {
-            runtime()?.block_on(parts.start_all(tools, cache.root(), &self.progress))
+            runtime()?.block_on(node.start_all(tools, cache.root(), &self.progress))
         })??;
         self.state.write(IDENTITY, identity()?)?;
         Ok(())
@@ -223,7 +221,7 @@ impl Testbed {
     }
 }
 
-/// What a node is started from: its programs, and the parts of this crate that configure them.
+/// Identifies the inputs of a node: its programs, and the files of this crate that configure them.
 fn identity() -> Result<String> {
     let sources = [
         include_str!("component.rs"),
@@ -238,7 +236,7 @@ fn identity() -> Result<String> {
     ))
 }
 
-/// What helm and kubectl need in order to use a testbed, and to write nowhere else.
+/// Environment variables that make helm and kubectl use this testbed, and write nowhere else.
 pub(crate) fn client_variables(state: &State) -> [(&'static str, PathBuf); 5] {
     [
         ("KUBECONFIG", state.kubeconfig()),
@@ -253,5 +251,5 @@ fn runtime() -> Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("async runtime")
+        .context("failed to build the async runtime")
 }

@@ -1,4 +1,4 @@
-//! What the cluster does with pods, on this checkout's testbed. These tests leave everyone else's objects alone.
+//! Pods on the testbed of this checkout. These tests do not touch the objects of other tests.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 const SHELL: &str = "localhost/testbed-shell:1";
 
-/// An image with a shell, a name lookup, and a server: programs of the host with the libraries they need.
+/// Loads an image with a shell, a resolver and a server: programs of the host with their libraries.
 async fn load_shell(cluster: &Cluster) {
     let anvil = tools::anvil().unwrap();
     let programs = [
@@ -60,7 +60,7 @@ async fn create(cluster: &Cluster, namespace: &Namespace, pod: Pod) {
     until(&pods, &name, |state| state.running.is_some()).await;
 }
 
-/// Waits for a state of the pod's only container, and returns the pod.
+/// Waits until the state of the pod's only container satisfies a condition, and returns the pod.
 async fn until(pods: &Api<Pod>, name: &str, wanted: impl Fn(&ContainerState) -> bool) -> Pod {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -93,7 +93,7 @@ async fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_restricted_pod_resolves_names_reaches_services_and_can_be_looked_into() {
+fn restricted_pod_has_dns_services_exec_and_logs() {
     testbed::test(async |cluster| {
         load_shell(&cluster).await;
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
@@ -131,7 +131,7 @@ fn a_restricted_pod_resolves_names_reaches_services_and_can_be_looked_into() {
                 .kubectl(arguments.into_iter().chain([script]))
                 .output()
         };
-        // The DNS server takes a moment to learn of a new Service, and kube-proxy about a second.
+        // CoreDNS takes a moment to serve a new Service, and kube-proxy about a second.
         let mut resolved = String::new();
         for _ in 0..100 {
             let script = format!("getent hosts {service} kubernetes.default");
@@ -171,7 +171,7 @@ fn a_restricted_pod_resolves_names_reaches_services_and_can_be_looked_into() {
 }
 
 #[test]
-fn a_container_that_was_killed_is_reported_and_runs_again_in_the_same_pod() {
+fn killed_container_restarts_in_the_same_pod() {
     testbed::test(async |cluster| {
         load_shell(&cluster).await;
         let namespace = cluster.namespace("killed").await;
@@ -214,7 +214,7 @@ fn a_container_that_was_killed_is_reported_and_runs_again_in_the_same_pod() {
 }
 
 #[test]
-fn the_audit_log_has_a_request_once_it_is_answered() {
+fn audit_log_has_a_request_once_it_is_answered() {
     testbed::test(async |cluster| {
         let mut audit = cluster.audit().unwrap();
         let namespace = cluster.namespace("audited").await;
@@ -248,7 +248,7 @@ fn the_audit_log_has_a_request_once_it_is_answered() {
 }
 
 #[test]
-fn a_namespace_is_deleted_when_its_test_ends() {
+fn namespace_is_deleted_when_it_is_dropped() {
     testbed::test(async |cluster| {
         let namespace = cluster.namespace("dropped").await;
         let name = namespace.name().to_owned();
@@ -263,7 +263,7 @@ fn a_namespace_is_deleted_when_its_test_ends() {
 }
 
 #[test]
-fn an_image_is_built_from_a_dockerfile_with_a_stage_replaced_by_a_directory() {
+fn image_build_replaces_a_stage_by_a_directory() {
     testbed::test(async |cluster| {
         let context = cluster.scratch("image-context").unwrap();
         let built = cluster.scratch("image-built").unwrap();

@@ -1,5 +1,5 @@
-//! The process behind a chain: its birth, what it says then, and its death, which never comes later than that of the
-//! process that started it. It knows nothing of what a chain does.
+//! The anvil process: starts it, parses its banner, signals it, and kills it at the latest when the process that started it dies.
+//! It does not use the chain.
 
 use std::{
     collections::VecDeque,
@@ -22,39 +22,39 @@ use nix::{
 };
 use tokio::{sync::oneshot, time};
 
-/// How long anvil may take to listen, and to end when asked to.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anvil may take to start listening, and to shut down.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of anvil's output a failed start is explained with.
+/// How many lines of anvil's output the error of a failed start contains.
 const LINES_OF_OUTPUT: usize = 20;
 
-/// What anvil says when it starts.
+/// What anvil prints when it starts.
 #[derive(Debug, Default)]
 pub(super) struct Banner {
     pub(super) port: u16,
     pub(super) keys: Vec<PrivateKeySigner>,
 }
 
-/// A running anvil, killed on drop. That also ends a stopped one.
+/// A running anvil, paused or not. It is killed on drop.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct AnvilProcess {
     child: Child,
 }
 
-impl Process {
-    /// Runs a command that becomes anvil, until it listens.
+impl AnvilProcess {
+    /// Starts a command that becomes anvil, and waits until it listens.
     pub(super) async fn start(command: Command) -> Result<(Self, Banner)> {
         let (announce, announced) = oneshot::channel();
         let (process, keeper) = Self::spawn(command, announce)?;
-        match time::timeout(PATIENCE, announced).await {
+        match time::timeout(TIMEOUT, announced).await {
             Ok(Ok(banner)) => Ok((process, banner)),
             Ok(Err(_)) => bail!("{}", keeper.join().unwrap_or_default()),
-            Err(_) => bail!("it does not listen after {PATIENCE:?}"),
+            Err(_) => bail!("anvil does not listen after {TIMEOUT:?}"),
         }
     }
 
-    /// Spawns on a thread that stays for as long as the process does: the kernel takes the death of the spawning
-    /// *thread* for that of the parent, and a test may end its threads before its chain.
+    /// Spawns on a thread that lives as long as the process: for `--pdeathsig` the kernel considers the spawning *thread* the
+    /// parent, and a test's threads may end before its chain.
     fn spawn(
         mut command: Command,
         announce: oneshot::Sender<Banner>,
@@ -64,17 +64,17 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(input.try_clone()?)
             .stderr(input);
-        let (born, birth) = mpsc::channel();
+        let (sender, spawned) = mpsc::channel();
         let keeper = thread::Builder::new()
             .name("anvil".to_owned())
             .spawn(move || {
                 let child = command.spawn();
-                // It holds the writing end of the pipe, which would never end otherwise.
+                // The command holds the writing end of the pipe; the pipe would stay open.
                 drop(command);
-                let _ = born.send(child);
+                let _ = sender.send(child);
                 follow(output, announce)
             })?;
-        let child = birth.recv()??;
+        let child = spawned.recv()??;
         Ok((Self { child }, keeper))
     }
 
@@ -86,12 +86,12 @@ impl Process {
         signal::kill(self.pid()?, signal).with_context(|| format!("{signal} to anvil"))
     }
 
-    /// Stops all its threads, and returns once they stand still: on a busy machine one may go on for a moment.
+    /// Stops all threads, and returns once they have stopped: on a busy machine a thread may run for a moment longer.
     pub(super) fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
-        let question = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let options = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         while !matches!(
-            wait::waitid(Id::Pid(self.pid()?), question).context("anvil is gone")?,
+            wait::waitid(Id::Pid(self.pid()?), options).context("anvil has exited")?,
             WaitStatus::Stopped(..)
         ) {
             thread::sleep(Duration::from_millis(1));
@@ -99,37 +99,36 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits until it exits, and fails unless its exit status is 0.
     pub(super) async fn wait(&mut self) -> Result<()> {
         let ended = async {
             loop {
                 if let Some(status) = self.child.try_wait()? {
-                    ensure!(status.success(), "anvil ended with {status}");
+                    ensure!(status.success(), "anvil exited with {status}");
                     return Ok(());
                 }
                 time::sleep(Duration::from_millis(10)).await;
             }
         };
-        time::timeout(PATIENCE, ended)
+        time::timeout(TIMEOUT, ended)
             .await
-            .with_context(|| format!("anvil did not end within {PATIENCE:?}"))?
+            .with_context(|| format!("anvil did not exit within {TIMEOUT:?}"))?
     }
 
-    /// The pid is still its own, because nobody has waited for the child.
+    /// The pid has not been reused, because the child has not been reaped.
     fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.child.id())?))
     }
 }
 
-impl Drop for Process {
+impl Drop for AnvilProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads anvil's output to its end, as anvil would block on a full pipe. Without a whole banner in it, returns its last
-/// lines.
+/// Reads anvil's output to its end, because anvil would block on a full pipe. Returns the last lines if the banner is incomplete.
 fn follow(output: PipeReader, announce: oneshot::Sender<Banner>) -> String {
     let mut output = BufReader::new(output);
     let mut banner = Banner::default();
@@ -150,7 +149,7 @@ fn follow(output: PipeReader, announce: oneshot::Sender<Banner>) -> String {
 }
 
 impl Banner {
-    /// Takes in a line; true once it was the last one.
+    /// Parses a line. Returns true for the last line of the banner.
     fn take(&mut self, line: &str) -> bool {
         if let Some(key) = line
             .strip_prefix('(')

@@ -1,4 +1,4 @@
-//! Chains, started for real.
+//! Tests with real anvil processes.
 
 use std::{
     env, fs,
@@ -17,15 +17,15 @@ use tokio::time;
 
 use super::*;
 
-/// How long to wait for what must happen sooner or later.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of every wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn start(config: AnvilConfig) -> Anvil {
     Anvil::start(config).await.unwrap()
 }
 
-/// Moves one wei, which anvil signs for, and returns the transaction.
-async fn move_one_wei(chain: &Anvil) -> B256 {
+/// Sends a transfer of one wei that anvil signs, and returns the transaction hash.
+async fn send_one_wei(chain: &Anvil) -> B256 {
     let [from, to] = [0, 1].map(|nth| chain.keys()[nth].address());
     let request = TransactionRequest::default()
         .with_from(from)
@@ -40,20 +40,20 @@ async fn move_one_wei(chain: &Anvil) -> B256 {
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !holds().await {
-        assert!(Instant::now() < deadline, "{what}: not after {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not after {TIMEOUT:?}");
         time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Neither gone nor a zombie that nobody has waited for.
+/// Whether a process has not exited, reaped or not.
 fn is_alive(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[tokio::test]
-async fn a_chain_starts_the_way_it_was_asked_to() {
+async fn chain_starts_with_its_settings() {
     let config = AnvilConfig {
         chain_id: 84532,
         accounts: 3,
@@ -78,7 +78,7 @@ async fn a_chain_starts_the_way_it_was_asked_to() {
 }
 
 #[tokio::test]
-async fn a_chain_is_reached_under_every_address_of_the_machine_unless_it_is_told_one() {
+async fn chain_listens_on_all_addresses_unless_one_is_set() {
     let elsewhere = Ipv4Addr::new(127, 0, 0, 2).into();
     let chain = start(AnvilConfig::default()).await;
     for url in [chain.url(), chain.url_at(elsewhere)] {
@@ -97,10 +97,10 @@ async fn a_chain_is_reached_under_every_address_of_the_machine_unless_it_is_told
 }
 
 #[tokio::test]
-async fn without_a_block_time_each_transaction_gets_a_block() {
+async fn each_transaction_gets_a_block_without_a_block_time() {
     let chain = start(AnvilConfig::default()).await;
     for _ in 0..3 {
-        move_one_wei(&chain).await;
+        send_one_wei(&chain).await;
     }
     until("three blocks", async || {
         chain.block_number().await.unwrap() == 3
@@ -109,7 +109,7 @@ async fn without_a_block_time_each_transaction_gets_a_block() {
 }
 
 #[tokio::test]
-async fn with_a_block_time_blocks_come_by_themselves() {
+async fn blocks_are_mined_periodically_with_a_block_time() {
     let config = AnvilConfig {
         block_time: Some(Duration::from_millis(200)),
         ..AnvilConfig::default()
@@ -128,7 +128,7 @@ async fn with_a_block_time_blocks_come_by_themselves() {
 }
 
 #[tokio::test]
-async fn finality_is_two_epochs_behind() {
+async fn finalized_block_is_two_epochs_behind() {
     for (slots, finalized) in [(1, 18), (4, 12)] {
         let chain = start(AnvilConfig {
             slots_in_an_epoch: slots,
@@ -146,17 +146,17 @@ async fn finality_is_two_epochs_behind() {
     }
 }
 
-/// Where anvil would write the states that it does not keep in memory, and leave them when it is killed.
-fn left_behind() -> usize {
+/// The number of files in the directory where anvil would leave states that it does not keep in memory.
+fn leftover_files() -> usize {
     let home = env::var("HOME").unwrap_or_default();
     fs::read_dir(format!("{home}/.foundry/anvil/tmp")).map_or(0, Iterator::count)
 }
 
 #[tokio::test]
-async fn the_state_of_old_blocks_is_kept_without_files() {
-    let before = left_behind();
+async fn state_of_old_blocks_is_kept_without_files() {
+    let before = leftover_files();
     let chain = start(AnvilConfig::default()).await;
-    move_one_wei(&chain).await;
+    send_one_wei(&chain).await;
     until("a block", async || chain.block_number().await.unwrap() == 1).await;
     chain.mine(1500).await.unwrap();
     let account = chain.keys()[0].address();
@@ -177,13 +177,13 @@ async fn the_state_of_old_blocks_is_kept_without_files() {
             .unwrap(),
         1
     );
-    assert_eq!(left_behind(), before);
+    assert_eq!(leftover_files(), before);
 }
 
 #[tokio::test]
-async fn a_reorganisation_loses_transactions() {
+async fn reorganization_drops_transactions() {
     let chain = start(AnvilConfig::default()).await;
-    let transaction = move_one_wei(&chain).await;
+    let transaction = send_one_wei(&chain).await;
     let receipt = async || {
         chain
             .provider()
@@ -198,7 +198,7 @@ async fn a_reorganisation_loses_transactions() {
 }
 
 #[tokio::test]
-async fn an_account_has_what_it_was_given() {
+async fn account_has_the_balance_that_was_set() {
     let chain = start(AnvilConfig::default()).await;
     let account = Address::repeat_byte(7);
     let wei = U256::from(10).pow(U256::from(30));
@@ -207,7 +207,7 @@ async fn an_account_has_what_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_refused_call_names_the_method() {
+async fn error_of_a_call_names_the_method() {
     let chain = start(AnvilConfig::default()).await;
     let error = chain.rpc("eth_noSuchMethod", json!([])).await.unwrap_err();
     assert!(
@@ -217,11 +217,11 @@ async fn a_refused_call_names_the_method() {
 }
 
 #[tokio::test]
-async fn a_paused_chain_answers_nothing_and_goes_on_where_it_was() {
+async fn paused_chain_answers_nothing_until_it_resumes() {
     let chain = start(AnvilConfig::default()).await;
     chain.mine(3).await.unwrap();
     chain.pause().unwrap();
-    // A second pause is the same pause.
+    // Pausing twice is the same as pausing once.
     chain.pause().unwrap();
     let call = time::timeout(Duration::from_millis(500), chain.block_number()).await;
     assert!(call.is_err(), "a paused chain answered {call:?}");
@@ -230,14 +230,14 @@ async fn a_paused_chain_answers_nothing_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_stopped_chain_goes_on_from_its_state_file_under_the_same_address() {
+async fn restarted_chain_continues_from_its_state_file() {
     let file = env::temp_dir().join(format!("testbed-anvil-{}.json", std::process::id()));
     let chain = start(AnvilConfig {
         state: Some(file.clone()),
         ..AnvilConfig::default()
     })
     .await;
-    move_one_wei(&chain).await;
+    send_one_wei(&chain).await;
     until("a block", async || chain.block_number().await.unwrap() == 1).await;
     chain.mine(4).await.unwrap();
     let (account, port) = (chain.keys()[0].address(), chain.port());
@@ -248,7 +248,7 @@ async fn a_stopped_chain_goes_on_from_its_state_file_under_the_same_address() {
             .unwrap()
     };
     let before = genesis(&chain).await;
-    // The way a test leaves it after an outage.
+    // Paused, as a test leaves it after an outage.
     chain.pause().unwrap();
     chain.stop().await.unwrap();
 
@@ -277,7 +277,7 @@ async fn a_stopped_chain_goes_on_from_its_state_file_under_the_same_address() {
 }
 
 #[tokio::test]
-async fn a_dropped_chain_is_gone_even_if_it_was_paused() {
+async fn dropped_chain_is_killed_even_if_it_was_paused() {
     for paused in [false, true] {
         let chain = start(AnvilConfig::default()).await;
         let pid = chain.pid();
@@ -290,7 +290,7 @@ async fn a_dropped_chain_is_gone_even_if_it_was_paused() {
 }
 
 #[tokio::test]
-async fn a_chain_that_does_not_start_is_explained_in_its_own_words() {
+async fn error_of_a_failed_start_contains_the_output_of_anvil() {
     let first = start(AnvilConfig::default()).await;
     let config = AnvilConfig {
         port: first.port(),
@@ -298,13 +298,13 @@ async fn a_chain_that_does_not_start_is_explained_in_its_own_words() {
     };
     let error = format!("{:#}", Anvil::start(config).await.unwrap_err());
     assert!(
-        error.contains("does not start") && error.contains("in use"),
+        error.contains("failed to start") && error.contains("in use"),
         "{error}"
     );
 }
 
 #[test]
-fn a_chain_outlives_the_thread_that_started_it() {
+fn chain_outlives_the_thread_that_started_it() {
     let start = || {
         tokio::runtime::Runtime::new()
             .unwrap()
@@ -316,7 +316,7 @@ fn a_chain_outlives_the_thread_that_started_it() {
 }
 
 #[tokio::test]
-async fn a_chain_does_not_outlive_the_process_that_started_it() {
+async fn chain_dies_with_the_process_that_started_it() {
     let mut owner = Command::new(env::current_exe().unwrap())
         .args([
             "--exact",
@@ -348,7 +348,7 @@ async fn holds_a_chain() {
 }
 
 #[tokio::test]
-async fn a_chain_that_is_gone_cannot_be_paused() {
+async fn chain_that_has_exited_cannot_be_paused() {
     let chain = start(AnvilConfig::default()).await;
     chain.process.signal(Signal::SIGKILL).unwrap();
     until("the end of the chain", async || !is_alive(chain.pid())).await;

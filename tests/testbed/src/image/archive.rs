@@ -1,6 +1,6 @@
-//! An image of plain files, written as a `docker-archive` without any image tool.
+//! Writes an image of plain files as a `docker-archive`, without an image tool.
 //!
-//! The bytes depend on nothing but the files: no times, no owners, no order of a directory.
+//! The bytes depend only on the files, not on times, owners or the order of a directory.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::digest;
 
-/// Writes an image of one layer that holds `files`, as (path on the host, path in the image).
+/// Writes an image with one layer that contains `files`. Each file is (path on the host, path in the image).
 pub(crate) fn write(
     target: &Path,
     files: &[(&Path, &str)],

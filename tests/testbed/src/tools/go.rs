@@ -1,6 +1,6 @@
-//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, and the elector's peers.
+//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, and the peers of the elector.
 //!
-//! The module files are part of this crate; `go.sum` pins every source, and Go's own caches make a rebuild fast.
+//! The module files are part of this repository. `go.sum` pins every source, and Go's build cache makes a rebuild fast.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -14,12 +14,12 @@ use crate::subprocess;
 const ADVICE: &str =
     "install Go 1.21 or later from https://go.dev/dl and put its bin directory into PATH";
 
-/// A Go module and the programs that it yields.
+/// A Go module and the programs that are built from it.
 pub(super) struct Module {
     label: &'static str,
     files: &'static [(&'static str, &'static str)],
     linker_flags: &'static str,
-    /// Each yields a program that is named like the last part of the path.
+    /// Each builds a program with the name of the last path element.
     packages: &'static [&'static str],
 }
 
@@ -29,7 +29,7 @@ pub(super) const KUBERNETES: Module = Module {
         ("go.mod", include_str!("../../node/kubernetes/go.mod")),
         ("go.sum", include_str!("../../node/kubernetes/go.sum")),
     ],
-    // Without the stamp the server calls itself v0.0.0, and a chart's `kubeVersion` refuses it.
+    // Without these flags the API server reports v0.0.0, which a chart's `kubeVersion` rejects.
     linker_flags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 \
                    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34",
     packages: &[
@@ -63,7 +63,7 @@ pub(super) const COREDNS: Module = Module {
     packages: &["serviceoffer.test/coredns"],
 };
 
-/// What the operator's elector is compared with.
+/// The leader election libraries that the operator's elector is compared with.
 pub(super) const PEERS: Module = Module {
     label: "peers-0.34.4",
     files: &[
@@ -122,7 +122,7 @@ impl Tool for Module {
     }
 }
 
-/// The toolchain's version; asking takes a while, and it does not change under a running process.
+/// The version of the toolchain. Cached, because the command is slow and the version does not change while this process runs.
 fn go_version() -> Result<String> {
     static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
     let ask = || {

@@ -1,4 +1,4 @@
-//! The image of a pod's sandbox: one small static program, compiled here because no image registry is at hand.
+//! The pause image of a pod's sandbox: a small static program, compiled here because the node uses no image registry.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::subprocess;
 
 const SOURCE: &str = include_str!("../../node/pause/pause.c");
 
-/// The file in the tool's directory.
+/// The name of the archive in the tool's directory.
 pub(super) const ARCHIVE: &str = "pause.tar";
 
 pub(super) struct Pause;

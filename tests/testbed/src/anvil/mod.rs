@@ -1,9 +1,8 @@
-//! A chain of a test's own: one anvil process.
+//! A private chain for a test: one anvil process.
 //!
-//! It owns the process and what a test does to a chain from outside: start, pause, mine, reorganise, end. It knows
-//! nothing of contracts (see the crate `contracts`) and nothing of the cluster: anvil runs in the network namespace of
-//! the thread that starts it, so that one started inside [`crate::test`] can be reached by pods.
-//! Where the binary comes from is decided in [`crate::tools`]; how the process lives and dies, in `process`.
+//! It owns the process, and lets a test start, pause, mine, reorganize and stop the chain. It depends neither on contracts (see the
+//! crate `contracts`) nor on the cluster: anvil runs in the network namespace of the thread that starts it, so that pods can
+//! reach a chain that was started inside [`crate::test`]. [`crate::tools`] provides the binary, and `process` manages the process.
 
 mod process;
 #[cfg(test)]
@@ -27,39 +26,39 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use self::process::{Banner, Process};
+use self::process::{AnvilProcess, Banner};
 use crate::tools;
 
-/// How long one call of [`Anvil::rpc`] may take. A paused chain answers none.
+/// Timeout of a call of [`Anvil::rpc`]. A paused chain answers none.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many blocks back the chain's state can be asked for. anvil's own way of keeping more is to write files into the
-/// home directory, where they stay when it is killed.
+/// For how many past blocks the state can be queried. To keep more, anvil would write files to the home directory, which remain
+/// there when it is killed.
 const STATES_IN_MEMORY: &str = "4096";
 
-/// Where anvil may write such files: nowhere. It makes a folder for them at each reorganisation, whether or not it has
-/// any, and goes on without one.
+/// The directory for such files, which prevents them: anvil creates it at each reorganization, needed or not, and continues if that
+/// fails.
 const STATES_ON_DISK: &str = "/dev/null";
 
-/// What a test decides about its chain. Start from the default and change what matters:
+/// The settings of a chain. Start from the default and change what matters:
 /// `AnvilConfig { block_time: Some(Duration::from_secs(1)), ..AnvilConfig::default() }`.
 #[derive(Clone, Debug)]
 pub struct AnvilConfig {
-    /// The time between blocks; none: each transaction is put into a block of its own, at once.
+    /// The time between blocks. None: each transaction is mined at once, in a separate block.
     pub block_time: Option<Duration>,
     /// Finality: `safe` is this many blocks behind `latest`, and `finalized` twice as many.
     pub slots_in_an_epoch: u64,
-    /// The chain's id.
+    /// The chain id.
     pub chain_id: u64,
-    /// A file that the chain is read from, if it exists, and written to by [`Anvil::stop`].
+    /// A file from which the chain is loaded if it exists, and to which [`Anvil::stop`] saves the chain.
     pub state: Option<PathBuf>,
-    /// The address to listen on. By default all, so that pods can reach it.
+    /// The address to listen on. Default: all addresses, so that pods can reach it.
     pub host: IpAddr,
-    /// The port to listen on; 0: a free one.
+    /// The port to listen on. 0: a free port.
     pub port: u16,
-    /// The gas that fits into a block; none: anvil's own limit, 30 million.
+    /// The block gas limit. None: anvil's default, 30 million.
     pub block_gas_limit: Option<u64>,
-    /// How many accounts start out with money.
+    /// The number of funded accounts.
     pub accounts: u32,
 }
 
@@ -79,7 +78,7 @@ impl Default for AnvilConfig {
 }
 
 impl AnvilConfig {
-    /// anvil's arguments for a chain like this.
+    /// anvil's arguments for these settings.
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = [
             ("--host", self.host.to_string()),
@@ -101,7 +100,7 @@ impl AnvilConfig {
             arguments.extend(["--gas-limit".to_owned(), limit.to_string()]);
         }
         if let Some(file) = &self.state {
-            // With history, because an operator asks for the state at the finalized block, which is never the last one.
+            // With history, because an operator reads the state at the finalized block, which is never the latest one.
             arguments.extend(["--preserve-historical-states", "--state"].map(str::to_owned));
             arguments.push(file.display().to_string());
         }
@@ -109,10 +108,10 @@ impl AnvilConfig {
     }
 }
 
-/// A running chain. Dropping it kills it; it also dies with the process that started it, however that ends.
+/// A running chain. It is killed when this is dropped, and when the process that started it dies.
 #[derive(Debug)]
 pub struct Anvil {
-    process: Process,
+    process: AnvilProcess,
     address: SocketAddr,
     chain_id: u64,
     keys: Vec<PrivateKeySigner>,
@@ -127,11 +126,11 @@ impl Anvil {
             .args(["--pdeathsig", "KILL", "--"])
             .arg(tools::anvil()?)
             .args(config.arguments());
-        let (process, Banner { port, keys }) = Process::start(command)
+        let (process, Banner { port, keys }) = AnvilProcess::start(command)
             .await
-            .context("anvil does not start")?;
+            .context("failed to start anvil")?;
 
-        // Other members of the workspace build the HTTP client with TLS, which then wants a default even for plain HTTP.
+        // Other workspace members enable TLS in the HTTP client, which then needs a crypto provider even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let host = if config.host.is_unspecified() {
             Ipv4Addr::LOCALHOST.into()
@@ -155,20 +154,20 @@ impl Anvil {
         })
     }
 
-    /// Ends the chain in good order: if it has a state file, that is written.
+    /// Shuts the chain down. If it has a state file, the state is saved.
     pub async fn stop(mut self) -> Result<()> {
-        // In this order, so that a paused chain finds the signal when it wakes.
+        // In this order, so that a paused chain receives the signal when it resumes.
         self.process.signal(Signal::SIGTERM)?;
         self.resume()?;
         self.process.wait().await
     }
 
-    /// Where this process reaches the chain.
+    /// The URL at which this process reaches the chain.
     pub fn url(&self) -> String {
         self.url_at(self.address.ip())
     }
 
-    /// Where the chain is reached under another address of this machine, such as the node's.
+    /// The URL with another address of this machine, such as the node's.
     pub fn url_at(&self, host: IpAddr) -> String {
         format!("http://{}", SocketAddr::new(host, self.address.port()))
     }
@@ -178,37 +177,37 @@ impl Anvil {
         self.address.port()
     }
 
-    /// The chain's id.
+    /// The chain id.
     pub fn chain_id(&self) -> u64 {
         self.chain_id
     }
 
-    /// The process.
+    /// The pid of anvil.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// The keys of the accounts that start out with money; anvil also signs for these itself (`eth_sendTransaction`).
+    /// The keys of the funded accounts. anvil can also sign with them (`eth_sendTransaction`).
     pub fn keys(&self) -> &[PrivateKeySigner] {
         &self.keys
     }
 
-    /// A client of the chain, without anything that chooses nonces or fees.
+    /// A client of the chain that does not fill in nonces or fees.
     pub fn provider(&self) -> &RootProvider {
         &self.provider
     }
 
-    /// Freezes the chain as it is: connections are accepted and nothing is answered any more.
+    /// Pauses the chain: it still accepts connections, and answers nothing.
     pub fn pause(&self) -> Result<()> {
         self.process.stop()
     }
 
-    /// Ends [`Anvil::pause`].
+    /// Resumes a paused chain.
     pub fn resume(&self) -> Result<()> {
         self.process.signal(Signal::SIGCONT)
     }
 
-    /// Calls any method, `anvil_*` and `evm_*` included.
+    /// Calls any method, including `anvil_*` and `evm_*`.
     pub async fn rpc(&self, method: &str, params: Value) -> Result<Value> {
         self.provider
             .raw_request(method.to_owned().into(), params)
@@ -216,37 +215,40 @@ impl Anvil {
             .with_context(|| method.to_owned())
     }
 
-    /// Adds `blocks` blocks at once.
+    /// Mines `blocks` blocks at once.
     pub async fn mine(&self, blocks: u64) -> Result<()> {
         self.rpc("anvil_mine", json!([U256::from(blocks)]))
             .await
             .map(drop)
     }
 
-    /// Gives `account` exactly this much.
+    /// Sets the balance of `account`.
     pub async fn set_balance(&self, account: Address, wei: U256) -> Result<()> {
         self.rpc("anvil_setBalance", json!([account, wei]))
             .await
             .map(drop)
     }
 
-    /// Replaces the last `depth` blocks by empty ones. Their transactions are lost: anvil does not put them back into
-    /// the pool, and it does not care about finality.
+    /// Replaces the last `depth` blocks by empty ones. Their transactions are lost: anvil does not return them to the pool. It
+    /// ignores finality.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.rpc("anvil_reorg", json!([depth, []])).await.map(drop)
     }
 
-    /// The number of the last block.
+    /// The number of the latest block.
     pub async fn block_number(&self) -> Result<u64> {
         Ok(self.provider.get_block_number().await?)
     }
 
-    /// The number of the last block that is final.
+    /// The number of the finalized block.
     pub async fn finalized(&self) -> Result<u64> {
         let block = self
             .provider
             .get_block_by_number(BlockNumberOrTag::Finalized)
             .await?;
-        Ok(block.context("the chain has no final block")?.header.number)
+        Ok(block
+            .context("the chain has no finalized block")?
+            .header
+            .number)
     }
 }

@@ -1,4 +1,4 @@
-//! A testbed that belongs to one test, driven through the command line like a person does.
+//! A testbed that belongs to one test, controlled through the command line as a user would.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use testbed::Name;
 
-/// Removed when it is dropped, also by a test that failed.
-pub struct Own {
+/// A testbed that is removed when this is dropped, even if the test failed.
+pub struct OwnTestbed {
     name: Name,
     _turn: Option<File>,
 }
 
-impl Own {
-    /// A name that is this test's alone. Tests that start testbeds take turns: two nodes starting on a small machine at the
-    /// same time prove nothing but patience.
+impl OwnTestbed {
+    /// A testbed with a name that no other test uses. Only one test at a time gets one: two nodes that start at the same time on a
+    /// small machine would only test timeouts.
     pub fn named(name: &str) -> Self {
         let turn =
             File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("own-testbeds.lock")).unwrap();
@@ -24,7 +24,7 @@ impl Own {
         Self::create(name, Some(turn))
     }
 
-    /// A second testbed of the same test.
+    /// A second testbed for the same test.
     pub fn beside(name: &str) -> Self {
         Self::create(name, None)
     }
@@ -46,7 +46,7 @@ impl Own {
         Path::new("/var/lib/serviceoffer-testbed").join(self.name.as_str())
     }
 
-    /// The `testbed` command with arguments for this testbed.
+    /// The `testbed` command for this testbed.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
         command.args(["--name", self.name.as_str()]).args(arguments);
@@ -57,26 +57,26 @@ impl Own {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs the command, which must succeed, and returns what it wrote to standard output and error.
+    /// Runs the command, asserts that it succeeds, and returns its standard output and standard error.
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        let text = said(&output);
+        let text = output_text(&output);
         assert!(output.status.success(), "{arguments:?}: {text}");
         text
     }
 }
 
-impl Drop for Own {
+impl Drop for OwnTestbed {
     fn drop(&mut self) {
         let output = self.run(&["down"]);
         if !output.status.success() && !thread::panicking() {
-            panic!("down: {}", said(&output));
+            panic!("down: {}", output_text(&output));
         }
     }
 }
 
-/// What a command wrote, errors last.
-pub fn said(output: &Output) -> String {
+/// The standard output of a command, followed by its standard error.
+pub fn output_text(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -84,11 +84,11 @@ pub fn said(output: &Output) -> String {
     )
 }
 
-/// Waits for something that must come true.
-pub fn until(what: &str, patience: Duration, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + patience;
+/// Waits until a condition holds.
+pub fn until(what: &str, limit: Duration, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {patience:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }

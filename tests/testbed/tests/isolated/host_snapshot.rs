@@ -1,4 +1,4 @@
-//! What of a host a testbed could change, as text that two moments can be compared by.
+//! Snapshots of everything on the host that a testbed could change, as comparable lines of text.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Directories that container software writes to unless it is kept from it.
+/// Directories that container software writes to unless it is prevented.
 const WATCHED: [&str; 7] = [
     "/etc/cni",
     "/opt",
@@ -17,7 +17,7 @@ const WATCHED: [&str; 7] = [
     "/var/cache/containers",
 ];
 
-/// Package managers and other testbeds work here meanwhile.
+/// Package managers and other testbeds may change these at any time.
 const IGNORED: [&str; 6] = [
     "/var/lib/apt",
     "/var/lib/dpkg",
@@ -38,7 +38,7 @@ const SETTINGS: [&str; 8] = [
     "vm/panic_on_oom",
 ];
 
-/// One moment of the host: a line per thing.
+/// A snapshot of the host: one line per item.
 pub fn snapshot() -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     for directory in WATCHED {
@@ -61,7 +61,7 @@ pub fn snapshot() -> BTreeSet<String> {
     for program in ["iptables-save", "ip6tables-save"] {
         let output = Command::new(program).output().unwrap();
         let rules = String::from_utf8_lossy(&output.stdout).into_owned();
-        // Comments hold the time, and chain lines the counters.
+        // Comments contain the time, and chain lines contain counters.
         lines.extend(
             rules
                 .lines()
@@ -72,7 +72,7 @@ pub fn snapshot() -> BTreeSet<String> {
     lines
 }
 
-/// The pids of every process that has a word in its command line.
+/// The pids of all processes whose command line contains a word.
 pub fn processes_with(word: &str) -> Vec<u32> {
     let own = std::process::id();
     let pids = list("/proc").filter_map(|path| path.strip_prefix("/proc/")?.parse::<u32>().ok());
@@ -85,7 +85,7 @@ fn command_line(pid: u32) -> String {
         .into_owned()
 }
 
-/// The processes that are in a pid or network namespace other than the host's, by namespace.
+/// The pid and network namespaces of processes that are not the host's.
 pub fn foreign_namespaces() -> BTreeSet<String> {
     let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
     let (net, pid) = (own("net"), own("pid"));
@@ -115,7 +115,7 @@ fn walk(path: &Path, lines: &mut BTreeSet<String>) {
     let Ok(metadata) = path.symlink_metadata() else {
         return;
     };
-    // With the inode, because a file that was there before may have been replaced.
+    // With the inode, because a file may have been replaced.
     lines.insert(format!("file {} {}", path.display(), metadata.ino()));
     if metadata.is_dir() {
         for entry in list(path) {

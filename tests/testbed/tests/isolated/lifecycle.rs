@@ -1,4 +1,4 @@
-//! Starting and removing testbeds: what it leaves on the host, and what it survives. Each test has testbeds of its own.
+//! Starting and removing testbeds: what stays on the host, and which failures are survived. Each test has separate testbeds.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,22 +11,23 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{foreign_namespaces, processes_with, snapshot};
-use crate::own::{Own, said, until};
+use crate::host_snapshot::{foreign_namespaces, processes_with, snapshot};
+use crate::own_testbed::{OwnTestbed, output_text, until};
 
 fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
 }
 
-/// `testbed run` of a command that says it began and then sleeps, once it said so. The command's name is a mark to find it by.
-fn run_until_begun(own: &Own, mark: &str) -> Child {
+/// Starts `testbed run` with a command that prints a line and sleeps, and waits for the line. `mark` identifies the command's
+/// processes.
+fn start_run(own: &OwnTestbed, mark: &str) -> Child {
     let script = format!("echo begun; : {mark}; sleep 1000 & sleep 1000");
     let mut run = own
         .command(&["run", "--", "sh", "-c", &script])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // The command's own word, not the progress lines, which go to standard error.
+    // Printed by the command. Progress output goes to standard error.
     let mut line = String::new();
     BufReader::new(run.stdout.take().unwrap())
         .read_line(&mut line)
@@ -36,21 +37,21 @@ fn run_until_begun(own: &Own, mark: &str) -> Child {
     run
 }
 
-fn assert_gone(own: &Own) {
+fn assert_gone(own: &OwnTestbed) {
     assert!(!own.state().exists());
     assert!(processes_with(&own.state().display().to_string()).is_empty());
     let output = own.run(&["status"]);
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", output_text(&output));
 }
 
 #[test]
-fn a_testbed_changes_nothing_on_the_host_and_leaves_nothing() {
-    let own = Own::named("soc-t-leaves");
+fn testbed_changes_nothing_on_the_host_and_leaves_nothing() {
+    let own = OwnTestbed::named("soc-t-leaves");
     let (host, namespaces) = (snapshot(), foreign_namespaces());
     own.succeed(&["up"]);
     let status = own.succeed(&["status"]);
     assert_eq!(status.matches("healthy").count(), 8, "{status}");
-    // The sandbox's own image is the one that every node has.
+    // The pause image is the only one that every node has.
     let image = ["--image=localhost/pause:1", "--image-pull-policy=Never"];
     own.succeed(&[&["kubectl", "run", "pod"], &image[..]].concat());
     own.succeed(&[
@@ -66,22 +67,28 @@ fn a_testbed_changes_nothing_on_the_host_and_leaves_nothing() {
         .iter()
         .filter(|line| !line.contains(own.name().as_str()))
         .collect();
-    assert!(foreign.is_empty(), "changed while it was up: {foreign:#?}");
+    assert!(
+        foreign.is_empty(),
+        "changed while the testbed was up: {foreign:#?}"
+    );
 
     let begun = Instant::now();
     own.succeed(&["down"]);
     assert!(begun.elapsed() < Duration::from_secs(5));
     let after = snapshot();
     let changed: Vec<_> = after.symmetric_difference(&host).collect();
-    assert!(changed.is_empty(), "not as before: {changed:#?}");
+    assert!(
+        changed.is_empty(),
+        "changed after the testbed was removed: {changed:#?}"
+    );
     assert_eq!(foreign_namespaces(), namespaces);
     assert_gone(&own);
     own.succeed(&["down"]);
 }
 
 #[test]
-fn up_twice_is_up_once_and_quick() {
-    let own = Own::named("soc-t-twice");
+fn second_up_is_quick_and_changes_nothing() {
+    let own = OwnTestbed::named("soc-t-twice");
     own.succeed(&["up"]);
     let before = own.succeed(&["status"]);
     let begun = Instant::now();
@@ -97,17 +104,17 @@ fn up_twice_is_up_once_and_quick() {
 }
 
 #[test]
-fn two_testbeds_run_side_by_side_and_know_nothing_of_each_other() {
-    let first = Own::named("soc-t-first");
-    let second = Own::beside("soc-t-second");
+fn two_testbeds_run_side_by_side_independently() {
+    let first = OwnTestbed::named("soc-t-first");
+    let second = OwnTestbed::beside("soc-t-second");
     first.succeed(&["up"]);
     second.succeed(&["up"]);
     first.succeed(&["kubectl", "create", "namespace", "only-here"]);
     let seen = second.run(&["kubectl", "get", "namespace", "only-here"]);
     assert!(
-        !seen.status.success() && said(&seen).contains("NotFound"),
+        !seen.status.success() && output_text(&seen).contains("NotFound"),
         "{}",
-        said(&seen)
+        output_text(&seen)
     );
     first.succeed(&["down"]);
     second.succeed(&["status"]);
@@ -115,21 +122,21 @@ fn two_testbeds_run_side_by_side_and_know_nothing_of_each_other() {
 }
 
 #[test]
-fn what_a_killed_up_left_does_not_break_the_next_one() {
-    let own = Own::named("soc-t-killed-up");
+fn up_succeeds_after_a_killed_up() {
+    let own = OwnTestbed::named("soc-t-killed-up");
     let mut up = own.command(&["up"]).stderr(Stdio::null()).spawn().unwrap();
     until("a component", Duration::from_secs(60), || {
         own.state().join("components/etcd.json").exists()
     });
     send(&up, Signal::SIGKILL);
     up.wait().unwrap();
-    assert!(own.succeed(&["up"]).contains("starting anew"));
+    assert!(own.succeed(&["up"]).contains("restarting"));
     own.succeed(&["status"]);
 }
 
 #[test]
-fn a_dead_component_is_shown_and_up_starts_anew() {
-    let own = Own::named("soc-t-dead");
+fn status_shows_a_dead_component_and_up_restarts() {
+    let own = OwnTestbed::named("soc-t-dead");
     own.succeed(&["up"]);
     testbed::test_on(own.name(), async |cluster| {
         cluster
@@ -144,7 +151,7 @@ fn a_dead_component_is_shown_and_up_starts_anew() {
             .unwrap();
         let status = own.run(&["status"]);
         assert_eq!(status.status.code(), Some(3));
-        let text = said(&status);
+        let text = output_text(&status);
         let line = |name: &str| {
             text.lines()
                 .find(|line| line.starts_with(name))
@@ -157,28 +164,28 @@ fn a_dead_component_is_shown_and_up_starts_anew() {
         );
         drop(paused);
     });
-    assert!(own.succeed(&["up"]).contains("starting anew"));
+    assert!(own.succeed(&["up"]).contains("restarting"));
     own.succeed(&["status"]);
 }
 
 #[test]
-fn run_passes_on_the_exit_code_and_removes_the_testbed() {
-    let own = Own::named("soc-t-run");
+fn run_returns_the_exit_code_and_removes_the_testbed() {
+    let own = OwnTestbed::named("soc-t-run");
     let script = format!(
         "{} exec -- kubectl get --raw /readyz; exit 7",
         env!("CARGO_BIN_EXE_testbed")
     );
     let output = own.run(&["run", "--", "sh", "-c", &script]);
-    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(7), "{}", output_text(&output));
     assert_eq!(output.stdout, b"ok");
     assert_gone(&own);
 }
 
 #[test]
-fn an_interrupted_run_ends_its_command_and_removes_the_testbed() {
-    let own = Own::named("soc-t-interrupt");
+fn interrupted_run_ends_its_command_and_removes_the_testbed() {
+    let own = OwnTestbed::named("soc-t-interrupt");
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let mut run = run_until_begun(&own, "soc-t-interrupt-mark");
+        let mut run = start_run(&own, "soc-t-interrupt-mark");
         send(&run, signal);
         assert_eq!(run.wait().unwrap().code(), Some(code));
         assert!(processes_with("soc-t-interrupt-mark").is_empty());
@@ -187,13 +194,13 @@ fn an_interrupted_run_ends_its_command_and_removes_the_testbed() {
 }
 
 #[test]
-fn a_killed_run_takes_its_command_and_the_testbed_with_it() {
-    let own = Own::named("soc-t-guarded");
+fn guardian_of_a_killed_run_removes_command_and_testbed() {
+    let own = OwnTestbed::named("soc-t-guarded");
     let (host, namespaces) = (snapshot(), foreign_namespaces());
-    let mut run = run_until_begun(&own, "soc-t-guarded-mark");
+    let mut run = start_run(&own, "soc-t-guarded-mark");
     send(&run, Signal::SIGKILL);
     run.wait().unwrap();
-    until("the guardian's work", Duration::from_secs(15), || {
+    until("cleanup by the guardian", Duration::from_secs(15), || {
         processes_with(own.name().as_str()).is_empty()
     });
     assert!(processes_with("soc-t-guarded-mark").is_empty());
@@ -203,8 +210,8 @@ fn a_killed_run_takes_its_command_and_the_testbed_with_it() {
 }
 
 #[test]
-fn an_up_that_is_interrupted_leaves_nothing() {
-    let own = Own::named("soc-t-up-int");
+fn interrupted_up_leaves_nothing() {
+    let own = OwnTestbed::named("soc-t-up-int");
     let mut up = own.command(&["up"]).stderr(Stdio::piped()).spawn().unwrap();
     until("a component", Duration::from_secs(60), || {
         own.state().join("components/etcd.json").exists()
@@ -214,8 +221,8 @@ fn an_up_that_is_interrupted_leaves_nothing() {
     assert_gone(&own);
 }
 
-/// The command in a mount namespace of its own, where `target` shows `source` instead.
-fn with_mount(own: &Own, source: &str, target: &str) -> Command {
+/// `testbed up` in a separate mount namespace in which `source` is mounted at `target`.
+fn with_mount(own: &OwnTestbed, source: &str, target: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args([
         "--mount",
@@ -233,8 +240,8 @@ fn with_mount(own: &Own, source: &str, target: &str) -> Command {
 }
 
 #[test]
-fn a_component_that_does_not_start_is_named_with_the_end_of_its_log() {
-    let own = Own::named("soc-t-broken");
+fn error_names_a_failed_component_with_the_end_of_its_log() {
+    let own = OwnTestbed::named("soc-t-broken");
     let broken = Path::new(env!("CARGO_TARGET_TMPDIR")).join("broken-containerd");
     fs::write(
         &broken,
@@ -246,7 +253,7 @@ fn a_component_that_does_not_start_is_named_with_the_end_of_its_log() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let text = said(&output);
+    let text = output_text(&output);
     assert!(
         text.contains("containerd died; its log ends with\ncannot find my configuration"),
         "{text}"
@@ -255,21 +262,21 @@ fn a_component_that_does_not_start_is_named_with_the_end_of_its_log() {
 }
 
 #[test]
-fn a_missing_program_is_named_before_anything_happens() {
-    let own = Own::named("soc-t-missing");
+fn missing_program_is_reported_before_anything_changes() {
+    let own = OwnTestbed::named("soc-t-missing");
     let output = with_mount(&own, "/mnt", "/usr/lib/cni").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let advice = "run `make deps`, or install the Debian package containernetworking-plugins";
     assert_eq!(
-        said(&output),
+        output_text(&output),
         format!("error: /usr/lib/cni/bridge is missing: {advice}\n")
     );
     assert_gone(&own);
 }
 
 #[test]
-fn exec_is_on_the_host_except_for_its_network() {
-    let own = Own::named("soc-t-exec");
+fn exec_runs_on_the_host_except_for_its_network() {
+    let own = OwnTestbed::named("soc-t-exec");
     own.succeed(&["up"]);
     let addresses = own.succeed(&["exec", "--", "ip", "-brief", "address"]);
     assert!(

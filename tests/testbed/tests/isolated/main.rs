@@ -1,4 +1,4 @@
-//! Tests that start, break and remove testbeds of their own, so that nobody else's is disturbed.
+//! Tests that start, break and remove separate testbeds, so that no other test is affected.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
     reason = "tests"
 )]
 
-mod host;
+mod host_snapshot;
 mod lifecycle;
 mod outage;
-mod own;
+mod own_testbed;

@@ -1,4 +1,4 @@
-//! Components that freeze or die, and a cluster that goes on afterwards. Each test has a testbed of its own.
+//! Components that are paused or killed, and the recovery of the cluster. Each test has a separate testbed.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use kube::Api;
 use testbed::{Cluster, Component, Signal};
 use tokio::time::sleep;
 
-use crate::own::{Own, until};
+use crate::own_testbed::{OwnTestbed, until};
 
-fn healthy(own: &Own) -> bool {
+fn healthy(own: &OwnTestbed) -> bool {
     own.run(&["status"]).status.success()
 }
 
-/// A namespace gets its service account, which takes the API server, etcd and the controller-manager.
+/// Asserts that a new namespace gets its ServiceAccount, which needs the API server, etcd and the controller-manager.
 async fn assert_works(cluster: &Cluster) {
     let namespace = cluster.namespace("works").await;
     let node = Api::<Node>::all(cluster.client())
@@ -31,8 +31,8 @@ async fn assert_works(cluster: &Cluster) {
 }
 
 #[test]
-fn everything_goes_on_after_the_api_server_was_frozen() {
-    let own = Own::named("soc-t-frozen");
+fn cluster_recovers_after_the_api_server_was_paused() {
+    let own = OwnTestbed::named("soc-t-frozen");
     own.succeed(&["up"]);
     testbed::test_on(own.name(), async |cluster| {
         let pids = Component::ALL.map(|component| cluster.component(component).unwrap().pid());
@@ -54,8 +54,8 @@ fn everything_goes_on_after_the_api_server_was_frozen() {
 }
 
 #[test]
-fn every_component_can_be_killed_and_started_again() {
-    let own = Own::named("soc-t-restart");
+fn every_component_can_be_killed_and_restarted() {
+    let own = OwnTestbed::named("soc-t-restart");
     own.succeed(&["up"]);
     testbed::test_on(own.name(), async |cluster| {
         for component in Component::ALL {
