@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::cli::Run;
+use crate::cli::RunArgs;
 use crate::cluster::{Cache, Reader, Writer, client};
 use crate::health::Health;
 use crate::http::{self, admin, documents};
@@ -32,31 +32,31 @@ use crate::leader::{Drain, Fence};
 use crate::ledger::Store;
 use crate::metrics::Metrics;
 use crate::reconcile::{self, Settings};
-use crate::telemetry::{Filter, causes};
+use crate::telemetry::{LogFilter, causes};
 
 /// How long work may take to come to rest; less than the grace period of the Pod, with room for the release.
 const DRAIN_BUDGET: Duration = Duration::from_secs(25);
 /// How long the servers may take to finish what they serve.
 const SERVE_BUDGET: Duration = Duration::from_secs(5);
 /// How long the elector may be silent beyond a lease before the process counts as dead.
-const ELECTOR_PATIENCE: Duration = Duration::from_secs(20);
+const ELECTOR_SILENCE: Duration = Duration::from_secs(20);
 /// Until the API server is asked again at the start.
 const START_RETRY: Duration = Duration::from_secs(2);
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ExitReason {
     /// As it was asked to.
-    Asked,
+    Requested,
     /// Because it must not, or cannot, go on.
-    Forced,
+    Failed,
 }
 
 /// Runs the operator until the process should end.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(settings: Run, filter: Filter) -> Result<End> {
+pub async fn run(settings: RunArgs, filter: LogFilter) -> Result<ExitReason> {
     let config = client::config()
         .await
         .context("no Kubernetes configuration: run in a Pod, or set KUBECONFIG")?;
@@ -74,12 +74,12 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let identity = settings
         .pod_name
         .clone()
-        .map_or_else(outside_identity, Ok)?;
-    let reading = client::reading(config.clone(), metrics.client.clone())?;
-    let writing = client::writing(config.clone(), fence.clone(), metrics.client.clone())?;
+        .map_or_else(generated_identity, Ok)?;
+    let reading = client::reading(config.clone(), metrics.kube.clone())?;
+    let writing = client::writing(config.clone(), fence.clone(), metrics.kube.clone())?;
     let patience = settings
         .leader_elect
-        .then_some(settings.lease_duration + ELECTOR_PATIENCE);
+        .then_some(settings.lease_duration + ELECTOR_SILENCE);
     let health = Arc::new(Health::new(patience));
 
     let (cache, mut watches) = Cache::fill(&reading, &metrics);
@@ -87,7 +87,7 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     metrics.count_offers(move || counted.count_offers())?;
     if settings.leader_elect {
         let shown = fence.clone();
-        metrics.show_fence(move || shown.remaining())?;
+        metrics.report_fence(move || shown.remaining())?;
     }
     let served = CancellationToken::new();
     let public = listen(settings.http_bind).await?;
@@ -105,7 +105,7 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
     let mut signals = tokio::spawn(signals(leave.clone()));
     let reader = Reader::new(reading, own_namespace.clone());
     let writer = Writer::new(writing, identity.clone());
-    let leadership: Pin<Box<dyn Future<Output = End> + Send>> = if settings.leader_elect {
+    let leadership: Pin<Box<dyn Future<Output = ExitReason> + Send>> = if settings.leader_elect {
         // What concerns Pods is nothing to a process outside of one.
         let in_pod = settings.pod_uid.is_some();
         let elector = Elector {
@@ -131,10 +131,10 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
             metrics: metrics.election.clone(),
             health: Arc::clone(&health),
         };
-        Box::pin(elected(elector, config, leave.clone())?)
+        Box::pin(run_elected(elector, config, leave.clone())?)
     } else {
         metrics.election.leads(true);
-        Box::pin(unelected(leave.clone(), drain.clone()))
+        Box::pin(run_unelected(leave.clone(), drain.clone()))
     };
     let context = ContextParts {
         cache,
@@ -161,11 +161,11 @@ pub async fn run(settings: Run, filter: Filter) -> Result<End> {
 
 /// Takes part in the election on a thread, a runtime and connections of its own: nothing that a reconciler does can delay a
 /// renewal. Resolves when this replica should end.
-fn elected(
+fn run_elected(
     elector: Elector,
     config: kube::Config,
     leave: CancellationToken,
-) -> Result<impl Future<Output = End> + Send + 'static> {
+) -> Result<impl Future<Output = ExitReason> + Send + 'static> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -188,24 +188,24 @@ fn elected(
             Ok(ElectorExit { stalled: true, .. }) => forced("the loops stood still"),
             Ok(ElectorExit {
                 exit: Exit::Lost, ..
-            }) => End::Forced,
+            }) => ExitReason::Failed,
             Ok(ElectorExit {
                 exit: Exit::Clean | Exit::Unreleased,
                 ..
-            }) => End::Asked,
+            }) => ExitReason::Requested,
             Err(_) => forced("the elector died"),
         }
     })
 }
 
 /// Without an election, this replica works until it is asked to end.
-async fn unelected(leave: CancellationToken, drain: Drain) -> End {
+async fn run_unelected(leave: CancellationToken, drain: Drain) -> ExitReason {
     leave.cancelled().await;
     drain.begin();
     if timeout(DRAIN_BUDGET, drain.finished()).await.is_err() {
         warn!("work that is under way is cut off");
     }
-    End::Asked
+    ExitReason::Requested
 }
 
 /// What the loops work with, as far as it is known before the API server has answered.
@@ -230,13 +230,13 @@ async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
     } = parts;
     let known = async {
         cache.synced().await;
-        health.synced();
+        health.set_synced();
         cluster_uid(&reader).await
     };
     let cluster_uid = tokio::select! {
         uid = known => uid,
         // Nothing has been begun that would have to come to rest.
-        () = drain.begun() => return rest(&drain).await,
+        () = drain.begun() => return drained(&drain).await,
     };
     let context = Arc::new(reconcile::Context {
         store: Store::new(reader.clone(), writer.clone()),
@@ -263,10 +263,10 @@ async fn work(parts: ContextParts, drain: Drain, health: Arc<Health>) {
             () = lead(&context, &drain) => break,
             () = leading.over() => warn!("the term is over: what was under way is dropped"),
         }
-        context.health.rests();
+        context.health.work_dropped();
     }
     if drain.has_begun() {
-        rest(&drain).await;
+        drained(&drain).await;
     }
 }
 
@@ -280,7 +280,7 @@ async fn lead(context: &Arc<reconcile::Context>, drain: &Drain) {
 }
 
 /// Says that nothing is under way any more, and begins nothing.
-async fn rest(drain: &Drain) {
+async fn drained(drain: &Drain) {
     drain.finish();
     std::future::pending().await
 }
@@ -318,19 +318,19 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Who this replica is outside a cluster: unlike any other on the same host.
-fn outside_identity() -> Result<String> {
+fn generated_identity() -> Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .context("the host has no name: give --pod-name")?;
     Ok(format!("{}_{:016x}", host.trim(), rand::random::<u64>()))
 }
 
-fn forced(why: &str) -> End {
+fn forced(why: &str) -> ExitReason {
     error!("{why}: the process ends");
-    End::Forced
+    ExitReason::Failed
 }
 
-impl From<&Run> for Settings {
-    fn from(run: &Run) -> Self {
+impl From<&RunArgs> for Settings {
+    fn from(run: &RunArgs) -> Self {
         Self {
             concurrency: run.concurrency,
             max_in_flight: run.max_in_flight.into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
-use crate::telemetry::Format;
+use crate::telemetry::LogFormat;
 
 /// Kubernetes operator that turns ServiceOffers into ERC-8004 registrations.
 ///
@@ -20,7 +20,7 @@ pub struct Cli {
     pub command: Option<Command>,
     /// How to run the operator.
     #[command(flatten)]
-    pub run: Run,
+    pub run: RunArgs,
 }
 
 /// What to do instead of running the operator.
@@ -36,7 +36,7 @@ pub enum Command {
 
 /// Flags of the operator. Each can be given in the environment as well.
 #[derive(Clone, Debug, Args)]
-pub struct Run {
+pub struct RunArgs {
     /// Elect one replica to write. With `false`, every replica writes at once: safe, but wasteful
     #[arg(
         long, env = "SERVICEOFFER_LEADER_ELECT", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
@@ -138,7 +138,7 @@ pub struct Run {
         default_value_t,
         help_heading = "Logs"
     )]
-    pub log_format: Format,
+    pub log_format: LogFormat,
     /// Name of this Pod: its identity in the election. Outside a cluster, host name and chance when not given
     #[arg(long, env = "POD_NAME", value_name = "NAME", help_heading = "Pod")]
     pub pod_name: Option<String>,
@@ -152,15 +152,15 @@ pub struct Run {
 
 /// Flags that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Contradiction {
+pub enum InvalidFlags {
     /// A lease is counted in whole seconds.
     #[error("--lease-duration={0:?} is not a whole number of seconds: a Lease counts in seconds")]
-    Fraction(Duration),
+    FractionalLease(Duration),
     /// A leader must stop before another may take over.
     #[error(
         "--renew-deadline={deadline:?} leaves no room before --lease-duration={lease:?}: it may be {most:?} at most"
     )]
-    NoRoom {
+    DeadlineTooLong {
         /// The deadline.
         deadline: Duration,
         /// The lease duration.
@@ -172,7 +172,7 @@ pub enum Contradiction {
     #[error(
         "--retry-period={period:?} is too long for --renew-deadline={deadline:?}: it may be {most:?} at most"
     )]
-    TooSlow {
+    RetryPeriodTooLong {
         /// The period.
         period: Duration,
         /// The deadline.
@@ -184,25 +184,25 @@ pub enum Contradiction {
     #[error(
         "--pod-name (POD_NAME) is empty: give the name of the Pod, or leave it out outside a cluster"
     )]
-    Nameless,
+    EmptyPodName,
 }
 
-impl Run {
+impl RunArgs {
     /// Checks what clap cannot.
     ///
     /// # Errors
     /// The first contradiction.
-    pub fn check(&self) -> Result<(), Contradiction> {
+    pub fn validate(&self) -> Result<(), InvalidFlags> {
         let (lease, deadline, period) =
             (self.lease_duration, self.renew_deadline, self.retry_period);
         if self.pod_name.as_ref().is_some_and(String::is_empty) {
-            return Err(Contradiction::Nameless);
+            return Err(InvalidFlags::EmptyPodName);
         }
         if !self.leader_elect {
             return Ok(());
         }
         if lease.subsec_nanos() != 0 || lease.is_zero() {
-            return Err(Contradiction::Fraction(lease));
+            return Err(InvalidFlags::FractionalLease(lease));
         }
         // The elector's guard, and one more try of up to two seconds, must fit between deadline and takeover.
         let guard = (lease / 10).max(Duration::from_secs(1));
@@ -210,7 +210,7 @@ impl Run {
             .saturating_sub(guard)
             .saturating_sub(period.min(Duration::from_secs(2)));
         if deadline > most {
-            return Err(Contradiction::NoRoom {
+            return Err(InvalidFlags::DeadlineTooLong {
                 deadline,
                 lease,
                 most,
@@ -219,7 +219,7 @@ impl Run {
         // client-go's rule: the deadline is longer than a jittered period.
         let most = deadline * 10 / 12;
         if period >= most {
-            return Err(Contradiction::TooSlow {
+            return Err(InvalidFlags::RetryPeriodTooLong {
                 period,
                 deadline,
                 most,
@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    fn run(arguments: &[&str]) -> Run {
+    fn run(arguments: &[&str]) -> RunArgs {
         Cli::try_parse_from([&["serviceoffer-controller"], arguments].concat())
             .unwrap()
             .run
@@ -263,7 +263,7 @@ mod tests {
         let seconds = [run.lease_duration, run.renew_deadline, run.retry_period]
             .map(|duration| duration.as_secs());
         assert_eq!(seconds, [30, 20, 5]);
-        assert_eq!(run.check(), Ok(()));
+        assert_eq!(run.validate(), Ok(()));
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
                 "--retry-period",
                 period,
             ])
-            .check()
+            .validate()
         };
         for (lease, deadline, period) in [
             ("30s", "25s", "5s"),
@@ -297,13 +297,13 @@ mod tests {
             );
         }
         let seconds = Duration::from_secs;
-        let no_room = Contradiction::NoRoom {
+        let no_room = InvalidFlags::DeadlineTooLong {
             deadline: seconds(26),
             lease: seconds(30),
             most: seconds(25),
         };
         assert_eq!(check("30s", "26s", "5s"), Err(no_room));
-        let too_slow = Contradiction::TooSlow {
+        let too_slow = InvalidFlags::RetryPeriodTooLong {
             period: seconds(10),
             deadline: seconds(12),
             most: seconds(10),
@@ -311,21 +311,21 @@ mod tests {
         assert_eq!(check("30s", "12s", "10s"), Err(too_slow));
         assert_eq!(
             check("1500ms", "1s", "100ms"),
-            Err(Contradiction::Fraction(Duration::from_millis(1500)))
+            Err(InvalidFlags::FractionalLease(Duration::from_millis(1500)))
         );
         assert!(matches!(
             check("1s", "1s", "100ms"),
-            Err(Contradiction::NoRoom { .. })
+            Err(InvalidFlags::DeadlineTooLong { .. })
         ));
         let alone = ["--leader-elect=false", "--lease-duration", "1500ms"];
-        assert_eq!(run(&alone).check(), Ok(()), "nothing is elected");
+        assert_eq!(run(&alone).validate(), Ok(()), "nothing is elected");
     }
 
     #[test]
     fn an_empty_name_is_no_name() {
         assert_eq!(
-            run(&["--pod-name", ""]).check(),
-            Err(Contradiction::Nameless)
+            run(&["--pod-name", ""]).validate(),
+            Err(InvalidFlags::EmptyPodName)
         );
     }
 

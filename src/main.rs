@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use serviceoffer::app::{self, End};
-use serviceoffer::cli::{Cli, Command, Run};
+use serviceoffer::app::{self, ExitReason};
+use serviceoffer::cli::{Cli, Command, RunArgs};
 use serviceoffer::telemetry;
 
 fn main() -> Result<ExitCode> {
@@ -19,12 +19,12 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-async fn operate(run: Run) -> Result<ExitCode> {
-    run.check()?;
+async fn operate(run: RunArgs) -> Result<ExitCode> {
+    run.validate()?;
     let filter = telemetry::init(&run.log_level, run.log_format)?;
     Ok(match app::run(run, filter).await? {
-        End::Asked => ExitCode::SUCCESS,
-        End::Forced => ExitCode::FAILURE,
+        ExitReason::Requested => ExitCode::SUCCESS,
+        ExitReason::Failed => ExitCode::FAILURE,
     })
 }
 

@@ -17,7 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     #[default]
     Auto,
@@ -36,18 +36,18 @@ pub struct FilterError(String);
 
 /// What is logged. All clones are the same filter.
 #[derive(Clone)]
-pub struct Filter {
+pub struct LogFilter {
     set: Arc<dyn Fn(EnvFilter) + Send + Sync>,
     current: Arc<Mutex<String>>,
 }
 
-impl fmt::Debug for Filter {
+impl fmt::Debug for LogFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Filter").field(&self.current()).finish()
+        f.debug_tuple("LogFilter").field(&self.current()).finish()
     }
 }
 
-impl Filter {
+impl LogFilter {
     /// What stands.
     #[must_use]
     pub fn current(&self) -> String {
@@ -98,12 +98,12 @@ pub fn causes(error: &dyn std::error::Error) -> impl fmt::Display {
 ///
 /// # Errors
 /// If the level cannot be read.
-pub fn init(level: &str, format: Format) -> Result<Filter, FilterError> {
+pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, FilterError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
     let json = match format {
-        Format::Auto => !std::io::stdout().is_terminal(),
-        Format::Text => false,
-        Format::Json => true,
+        LogFormat::Auto => !std::io::stdout().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
     };
     let layer = Layer::default().with_target(true);
     let layer = if json {
@@ -123,7 +123,7 @@ pub fn init(level: &str, format: Format) -> Result<Filter, FilterError> {
         // The handle outlives the subscriber only while the process ends.
         let _ = handle.reload(filter);
     };
-    Ok(Filter {
+    Ok(LogFilter {
         set: Arc::new(set),
         current: Arc::new(Mutex::new(level.to_owned())),
     })

@@ -58,8 +58,8 @@ impl Replica {
     }
 
     /// Starts the elector as the process does.
-    fn start(&self) -> impl Future<Output = End> + Send + 'static {
-        elected(self.elector(), self.config.clone(), self.leave.clone()).unwrap()
+    fn start(&self) -> impl Future<Output = ExitReason> + Send + 'static {
+        run_elected(self.elector(), self.config.clone(), self.leave.clone()).unwrap()
     }
 
     /// Watches over the term on a thread of its own, until it is told to stop. Says whether the fence has closed.
@@ -124,7 +124,7 @@ async fn nothing_that_a_reconciler_does_can_delay_a_renewal() {
     );
     replica.drain.finish();
     replica.leave.cancel();
-    assert_eq!(end.await, End::Asked);
+    assert_eq!(end.await, ExitReason::Requested);
     assert_eq!(
         replica.server.get("leases", LEASE).unwrap()["spec"]["holderIdentity"],
         "",
@@ -140,7 +140,7 @@ async fn a_leader_that_loses_its_lease_ends_the_process_by_force() {
     replica.server.edit("leases", LEASE, |lease| {
         lease["spec"]["holderIdentity"] = json!("host_2")
     });
-    assert_eq!(end.await, End::Forced);
+    assert_eq!(end.await, ExitReason::Failed);
     assert_eq!(replica.fence.remaining(), Duration::ZERO);
 }
 
@@ -148,5 +148,5 @@ async fn a_leader_that_loses_its_lease_ends_the_process_by_force() {
 async fn an_elector_that_cannot_go_on_ends_the_process_by_force() {
     let mut replica = Replica::new();
     replica.config.auth_info.token_file = Some("/a/file/that/is/not/there".into());
-    assert_eq!(replica.start().await, End::Forced);
+    assert_eq!(replica.start().await, ExitReason::Failed);
 }

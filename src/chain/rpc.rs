@@ -21,7 +21,7 @@ use super::{Block, FeeMarket, LogPage, Receipt, RegisteredEvent, TransactionCoun
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
 use crate::leader::{Leading, NotLeading};
-use crate::metrics::{Answer, Call, Chain as Metrics};
+use crate::metrics::{RpcResult, RpcMethod, ChainMetrics};
 
 /// Time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
@@ -103,7 +103,7 @@ pub struct RpcEndpoint {
     name: String,
     /// Parts of the URL that must never be shown.
     secrets: Vec<String>,
-    metrics: Metrics,
+    metrics: ChainMetrics,
 }
 
 impl fmt::Debug for RpcEndpoint {
@@ -123,7 +123,7 @@ impl RpcEndpoint {
     ///
     /// # Errors
     /// If the text is not an absolute http or https URL.
-    pub fn new(url: &str, metrics: Metrics) -> Result<Self, UrlError> {
+    pub fn new(url: &str, metrics: ChainMetrics) -> Result<Self, UrlError> {
         let url: reqwest::Url = url.trim().parse().map_err(|_| UrlError)?;
         let host = url
             .host_str()
@@ -154,11 +154,11 @@ impl RpcEndpoint {
     /// Sends a request with a time limit, and counts the answer.
     async fn request<T>(
         &self,
-        call: Call,
+        call: RpcMethod,
         answer: impl Future<Output = Result<T, TransportError>>,
     ) -> Result<T, RpcError> {
         let begun = Instant::now();
-        let limit = if call == Call::Logs {
+        let limit = if call == RpcMethod::Logs {
             LOGS_TIMEOUT
         } else {
             REQUEST_TIMEOUT
@@ -172,9 +172,9 @@ impl RpcEndpoint {
             }),
         };
         let kind = match &answer {
-            Ok(_) => Answer::Ok,
-            Err(RpcError::RpcRefused { .. }) => Answer::Refused,
-            Err(_) => Answer::Unreachable,
+            Ok(_) => RpcResult::Ok,
+            Err(RpcError::RpcRefused { .. }) => RpcResult::Refused,
+            Err(_) => RpcResult::Unreachable,
         };
         self.metrics.requested(call, kind, begun.elapsed());
         answer
@@ -234,7 +234,7 @@ impl RpcEndpoint {
 
     /// EIP-155 id of the chain.
     pub async fn chain_id(&self) -> Result<u64, RpcError> {
-        self.request(Call::ChainId, self.provider.get_chain_id())
+        self.request(RpcMethod::ChainId, self.provider.get_chain_id())
             .await
     }
 
@@ -242,7 +242,7 @@ impl RpcEndpoint {
     pub async fn block(&self, at: BlockNumberOrTag) -> Result<Option<Block>, RpcError> {
         let block = self
             .request(
-                Call::Block,
+                RpcMethod::Block,
                 self.provider.get_block_by_number(at).into_future(),
             )
             .await?;
@@ -257,7 +257,7 @@ impl RpcEndpoint {
     /// Keccak-256 of the code at an address; `None` if there is no code.
     pub async fn code_hash(&self, address: Address) -> Result<Option<B256>, RpcError> {
         let code = self
-            .request(Call::Code, self.provider.get_code_at(address).into_future())
+            .request(RpcMethod::Code, self.provider.get_code_at(address).into_future())
             .await?;
         Ok((!code.is_empty()).then(|| keccak256(code)))
     }
@@ -347,7 +347,7 @@ impl RpcEndpoint {
                 Err(error) => Err(error),
             }
         };
-        let bytes = self.request(Call::Call, answer).await?;
+        let bytes = self.request(RpcMethod::Call, answer).await?;
         Ok(bytes.and_then(|bytes| C::abi_decode_returns(&bytes).ok()))
     }
 
@@ -385,7 +385,7 @@ impl RpcEndpoint {
             .get_transaction_count(account)
             .block_id(at.into())
             .into_future();
-        self.request(Call::TransactionCount, answer)
+        self.request(RpcMethod::TransactionCount, answer)
             .await
             .map(Nonce)
     }
@@ -394,7 +394,7 @@ impl RpcEndpoint {
     pub async fn balance(&self, account: Address) -> Result<u128, RpcError> {
         let balance = self
             .request(
-                Call::Balance,
+                RpcMethod::Balance,
                 self.provider.get_balance(account).into_future(),
             )
             .await?;
@@ -404,7 +404,7 @@ impl RpcEndpoint {
     /// Current fees.
     pub async fn fee_market(&self, latest: &Block) -> Result<FeeMarket, RpcError> {
         let estimate = self
-            .request(Call::FeeHistory, self.provider.estimate_eip1559_fees())
+            .request(RpcMethod::FeeHistory, self.provider.estimate_eip1559_fees())
             .await?;
         Ok(FeeMarket {
             base_fee: latest.base_fee,
@@ -430,7 +430,7 @@ impl RpcEndpoint {
             .provider
             .estimate_gas(WithOtherFields::new(request))
             .into_future();
-        self.request(Call::EstimateGas, answer).await
+        self.request(RpcMethod::EstimateGas, answer).await
     }
 
     /// Logs of an owner in a range of blocks.
@@ -461,14 +461,14 @@ impl RpcEndpoint {
             .event_signature(abi::Transfer::SIGNATURE_HASH)
             .topic1(topic);
         let logs = self
-            .request(Call::Logs, self.provider.get_logs(&registered))
+            .request(RpcMethod::Logs, self.provider.get_logs(&registered))
             .await?;
         let received = self
-            .request(Call::Logs, self.provider.get_logs(&received))
+            .request(RpcMethod::Logs, self.provider.get_logs(&received))
             .await?
             .len() as u64;
         let given = self
-            .request(Call::Logs, self.provider.get_logs(&given))
+            .request(RpcMethod::Logs, self.provider.get_logs(&given))
             .await?
             .len() as u64;
         let registrations = logs
@@ -492,7 +492,7 @@ impl RpcEndpoint {
     pub async fn transaction(&self, hash: B256) -> Result<Option<(Address, Nonce)>, RpcError> {
         let transaction = self
             .request(
-                Call::Transaction,
+                RpcMethod::Transaction,
                 self.provider.get_transaction_by_hash(hash),
             )
             .await?;
@@ -502,7 +502,7 @@ impl RpcEndpoint {
     /// Receipt of a transaction; `None` if no block contains it.
     pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
         let receipt = self
-            .request(Call::Receipt, self.provider.get_transaction_receipt(hash))
+            .request(RpcMethod::Receipt, self.provider.get_transaction_receipt(hash))
             .await?;
         Ok(receipt.and_then(|receipt| {
             // OP Stack rollups charge an L1 data fee besides gas, in a separate field.
@@ -534,7 +534,7 @@ impl RpcEndpoint {
             sent.map(|_| ())
         };
         let answer = leading
-            .guard(Effect::Chain, self.request(Call::Send, answer))
+            .guard(Effect::Chain, self.request(RpcMethod::Send, answer))
             .await?;
         Ok(match answer {
             Ok(()) => SendOutcome::Accepted,

@@ -23,10 +23,10 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::Reader;
-use super::read::{Census, place, version};
+use super::read::{ObjectVersions, place, version};
 use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
 use crate::leader::record::Version;
-use crate::metrics::{Kind, Metrics, OfferCondition, OfferCounts};
+use crate::metrics::{Metrics, OfferCondition, OfferCounts, WatchedKind};
 use crate::telemetry::causes;
 
 /// Seconds after which a watch is begun anew, so that one that died in silence is noticed.
@@ -40,16 +40,16 @@ const CENSUS_LIFE: Duration = Duration::from_secs(1);
 const CATCH_UP_PERIOD: Duration = Duration::from_millis(5);
 
 /// An object that may not be decodable.
-pub type Guarded<K> = DeserializeGuard<K>;
+pub type MaybeDecoded<K> = DeserializeGuard<K>;
 
 /// An object of the cache that has been decoded, shared with the cache.
 #[derive(Debug)]
-pub struct Decoded<K>(Arc<Guarded<K>>);
+pub struct Decoded<K>(Arc<MaybeDecoded<K>>);
 
 impl<K> Decoded<K> {
     /// The object, if it has been decoded.
     #[must_use]
-    pub fn new(object: Arc<Guarded<K>>) -> Option<Self> {
+    pub fn new(object: Arc<MaybeDecoded<K>>) -> Option<Self> {
         object.0.is_ok().then_some(Self(object))
     }
 }
@@ -79,7 +79,7 @@ impl<K> AsRef<K> for Decoded<K> {
 
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum CacheChange {
     /// An offer.
     Offer {
         /// Its namespace.
@@ -110,13 +110,13 @@ pub enum Change {
 /// The copies. All clones are the same cache.
 #[derive(Clone)]
 pub struct Cache {
-    offers: Store<Guarded<ServiceOffer>>,
-    registries: Store<Guarded<IdentityRegistry>>,
-    records: Store<Guarded<AgentRegistration>>,
+    offers: Store<MaybeDecoded<ServiceOffer>>,
+    registries: Store<MaybeDecoded<IdentityRegistry>>,
+    records: Store<MaybeDecoded<AgentRegistration>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     services: Store<PartialObjectMeta<Service>>,
     users: Users,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<CacheChange>,
 }
 
 /// Names of the records that have listed each offer. It may name too many, never too few: whoever asks looks.
@@ -135,9 +135,9 @@ impl Cache {
         };
         let offers = keeper.keep(
             &mut watches,
-            Kind::ServiceOffer,
+            WatchedKind::ServiceOffer,
             invalid,
-            |offer: &Guarded<ServiceOffer>| Change::Offer {
+            |offer: &MaybeDecoded<ServiceOffer>| CacheChange::Offer {
                 namespace: offer.namespace().unwrap_or_default(),
                 name: offer.name_any(),
             },
@@ -145,23 +145,23 @@ impl Cache {
         let chains = metrics.chain.clone();
         let registries = keeper.keep(
             &mut watches,
-            Kind::IdentityRegistry,
+            WatchedKind::IdentityRegistry,
             invalid,
-            move |registry: &Guarded<_>| {
+            move |registry: &MaybeDecoded<_>| {
                 if let Ok(registry) = &registry.0 {
                     let registry: &IdentityRegistry = registry;
-                    chains.introduce(registry.spec.chain_id);
+                    chains.track(registry.spec.chain_id);
                 }
-                Change::Registry(registry.name_any())
+                CacheChange::Registry(registry.name_any())
             },
         );
         let users = Users::default();
         let listed = Arc::clone(&users);
         let records = keeper.keep(
             &mut watches,
-            Kind::AgentRegistration,
+            WatchedKind::AgentRegistration,
             invalid,
-            move |record: &Guarded<_>| {
+            move |record: &MaybeDecoded<_>| {
                 let offers = record
                     .0
                     .iter()
@@ -177,20 +177,20 @@ impl Cache {
                         .or_default()
                         .insert(name.clone());
                 }
-                Change::Record { name, offers }
+                CacheChange::Record { name, offers }
             },
         );
         let namespaces = keeper.keep(
             &mut watches,
-            Kind::Namespace,
+            WatchedKind::Namespace,
             valid,
-            |namespace: &PartialObjectMeta<Namespace>| Change::Namespace(namespace.name_any()),
+            |namespace: &PartialObjectMeta<Namespace>| CacheChange::Namespace(namespace.name_any()),
         );
         let services = keeper.keep(
             &mut watches,
-            Kind::Service,
+            WatchedKind::Service,
             valid,
-            |service: &PartialObjectMeta<Service>| Change::Service {
+            |service: &PartialObjectMeta<Service>| CacheChange::Service {
                 namespace: service.namespace().unwrap_or_default(),
                 name: service.name_any(),
             },
@@ -236,19 +236,19 @@ impl Cache {
 
     /// Every change from this moment on.
     #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<Change> {
+    pub fn changes(&self) -> broadcast::Receiver<CacheChange> {
         self.changes.subscribe()
     }
 
     /// The store of offers, for a reconcile loop.
     #[must_use]
-    pub fn offer_store(&self) -> Store<Guarded<ServiceOffer>> {
+    pub fn offer_store(&self) -> Store<MaybeDecoded<ServiceOffer>> {
         self.offers.clone()
     }
 
     /// The store of registries, for a reconcile loop.
     #[must_use]
-    pub fn registry_store(&self) -> Store<Guarded<IdentityRegistry>> {
+    pub fn registry_store(&self) -> Store<MaybeDecoded<IdentityRegistry>> {
         self.registries.clone()
     }
 
@@ -371,7 +371,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     loop {
-        match reader.census::<K>().await {
+        match reader.object_versions::<K>().await {
             Ok(census) => {
                 let asked = Instant::now();
                 while asked.elapsed() < CENSUS_LIFE {
@@ -397,7 +397,10 @@ where
 }
 
 /// Whether a copy shows all that a census counted: nothing older, nothing less, and nothing that had gone before.
-fn shows(copy: impl Iterator<Item = ((Option<String>, String), Version)>, census: &Census) -> bool {
+fn shows(
+    copy: impl Iterator<Item = ((Option<String>, String), Version)>,
+    census: &ObjectVersions,
+) -> bool {
     let mut found = 0;
     for (place, version) in copy {
         match census.objects.get(&place) {
@@ -410,7 +413,7 @@ fn shows(copy: impl Iterator<Item = ((Option<String>, String), Version)>, census
     found == census.objects.len()
 }
 
-fn invalid<K>(object: &Guarded<K>) -> bool {
+fn invalid<K>(object: &MaybeDecoded<K>) -> bool {
     object.0.is_err()
 }
 
@@ -422,7 +425,7 @@ fn valid<K>(_: &K) -> bool {
 struct Keeper<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
-    changes: &'a broadcast::Sender<Change>,
+    changes: &'a broadcast::Sender<CacheChange>,
 }
 
 impl Keeper<'_> {
@@ -430,9 +433,9 @@ impl Keeper<'_> {
     fn keep<K>(
         &self,
         watches: &mut JoinSet<()>,
-        kind: Kind,
+        kind: WatchedKind,
         is_invalid: impl Fn(&K) -> bool + Send + 'static,
-        change: impl Fn(&K) -> Change + Send + 'static,
+        change: impl Fn(&K) -> CacheChange + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -524,7 +527,7 @@ mod tests {
                 .collect()
         };
         let objects = copy(&[("a", 7), ("b", 95)]).into_iter().collect();
-        let census = Census {
+        let census = ObjectVersions {
             version: version(100),
             objects,
         };
@@ -540,6 +543,6 @@ mod tests {
         ] {
             assert_eq!(shows(copy(shown).into_iter(), &census), fresh, "{shown:?}");
         }
-        assert!(shows(std::iter::empty(), &Census::default()));
+        assert!(shows(std::iter::empty(), &ObjectVersions::default()));
     }
 }

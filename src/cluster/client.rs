@@ -51,11 +51,11 @@ pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
 ///
 /// # Errors
 /// If the configuration cannot be used.
-pub fn reading(config: Config, metrics: metrics::Client) -> Result<Client, kube::Error> {
+pub fn reading(config: Config, metrics: metrics::KubeMetrics) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from(settle(config))?;
     let fence = FenceLayer::new(Fence::closed(Clock::start()), metrics.clone());
     Ok(builder
-        .with_layer(&Count(metrics))
+        .with_layer(&RequestCounter(metrics))
         .with_layer(&fence)
         .build())
 }
@@ -67,25 +67,25 @@ pub fn reading(config: Config, metrics: metrics::Client) -> Result<Client, kube:
 pub fn writing(
     config: Config,
     fence: Fence,
-    metrics: metrics::Client,
+    metrics: metrics::KubeMetrics,
 ) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from((settle(config), FencedExecutor::new(fence.clone())))?;
     let fence = FenceLayer::new(fence, metrics.clone());
     Ok(builder
-        .with_layer(&Count(metrics))
+        .with_layer(&RequestCounter(metrics))
         .with_layer(&fence)
         .build())
 }
 
 /// Counts every request that leaves the process.
 #[derive(Clone, Debug)]
-struct Count(metrics::Client);
+struct RequestCounter(metrics::KubeMetrics);
 
-impl<S> tower::Layer<S> for Count {
-    type Service = Counted<S>;
+impl<S> tower::Layer<S> for RequestCounter {
+    type Service = CountedService<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted {
+    fn layer(&self, inner: S) -> CountedService<S> {
+        CountedService {
             metrics: self.0.clone(),
             inner,
         }
@@ -93,12 +93,12 @@ impl<S> tower::Layer<S> for Count {
 }
 
 #[derive(Clone, Debug)]
-struct Counted<S> {
-    metrics: metrics::Client,
+struct CountedService<S> {
+    metrics: metrics::KubeMetrics,
     inner: S,
 }
 
-impl<S, A, B> Service<Request<A>> for Counted<S>
+impl<S, A, B> Service<Request<A>> for CountedService<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -170,8 +170,8 @@ mod tests {
         Api::namespaced(client.clone(), "operators")
     }
 
-    fn metrics() -> metrics::Client {
-        Metrics::new("lease").unwrap().client
+    fn metrics() -> metrics::KubeMetrics {
+        Metrics::new("lease").unwrap().kube
     }
 
     #[tokio::test]

@@ -13,9 +13,9 @@ pub mod client;
 pub mod read;
 pub mod write;
 
-pub use cache::{Cache, Change};
+pub use cache::{Cache, CacheChange};
 pub use read::Reader;
-pub use write::{Note, Writer};
+pub use write::{EventDraft, Writer};
 
 use crate::leader::NotLeading;
 
@@ -39,12 +39,12 @@ pub enum Error {
 impl Error {
     /// One word for labels.
     #[must_use]
-    pub const fn reason(&self) -> crate::metrics::Reason {
-        use crate::metrics::Reason;
+    pub const fn reason(&self) -> crate::metrics::FailureReason {
+        use crate::metrics::FailureReason;
         match self {
-            Self::Conflict | Self::Exists => Reason::Conflict,
-            Self::NotLeading(_) => Reason::NotLeading,
-            Self::Kubernetes(_) => Reason::Kubernetes,
+            Self::Conflict | Self::Exists => FailureReason::Conflict,
+            Self::NotLeading(_) => FailureReason::NotLeading,
+            Self::Kubernetes(_) => FailureReason::Kubernetes,
         }
     }
 }

@@ -11,7 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::cache::Guarded;
+use super::cache::MaybeDecoded;
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
 use crate::leader::record::Version;
 
@@ -22,7 +22,7 @@ const AGENT_IDENTITY: (&str, &str) = ("x402", "default");
 
 /// Which objects of a kind exist, and in which versions.
 #[derive(Debug, Default)]
-pub struct Census {
+pub struct ObjectVersions {
     /// As of which version of the cluster's store.
     pub version: Version,
     /// Version of each object by namespace and name.
@@ -54,7 +54,7 @@ impl Reader {
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<Guarded<ServiceOffer>>, Error> {
+    ) -> Result<Option<MaybeDecoded<ServiceOffer>>, Error> {
         Ok(Api::namespaced(self.client.clone(), namespace)
             .get_opt(name)
             .await?)
@@ -94,12 +94,13 @@ impl Reader {
     ///
     /// # Errors
     /// If the API server does not answer.
-    pub async fn census<K>(&self) -> Result<Census, Error>
+    pub async fn object_versions<K>(&self) -> Result<ObjectVersions, Error>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         let api = Api::<K>::all(self.client.clone());
-        let (mut census, mut parameters) = (Census::default(), ListParams::default().limit(PAGE));
+        let (mut census, mut parameters) =
+            (ObjectVersions::default(), ListParams::default().limit(PAGE));
         loop {
             let page = api.list_metadata(&parameters).await?;
             // All pages show the moment of the first one.

@@ -32,7 +32,7 @@ const FIELD_MANAGER: &str = "serviceoffer-controller";
 
 /// Something that happened to an object, told to whoever describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct EventDraft {
     /// Whether a person should look.
     pub warning: bool,
     /// What happened, in one word.
@@ -223,7 +223,7 @@ impl Writer {
         &self,
         leading: &Leading,
         object: &ObjectReference,
-        note: &Note,
+        note: &EventDraft,
     ) -> Result<(), Error> {
         let event = Event {
             type_: if note.warning {

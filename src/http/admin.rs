@@ -13,17 +13,17 @@ use axum::routing::{get, put};
 use super::counted;
 use crate::health::Health;
 use crate::metrics::{self, Label, Metrics, Route};
-use crate::telemetry::Filter;
+use crate::telemetry::LogFilter;
 
 #[derive(Clone)]
 struct Admin {
     health: Arc<Health>,
     metrics: Metrics,
-    filter: Filter,
+    filter: LogFilter,
 }
 
 /// The admin routes.
-pub fn router(health: Arc<Health>, metrics: Metrics, filter: Filter) -> Router {
+pub fn router(health: Arc<Health>, metrics: Metrics, filter: LogFilter) -> Router {
     let http = metrics.http.clone();
     counted(
         routes().with_state(Admin {

@@ -34,7 +34,7 @@ struct Documents {
 }
 
 /// The public routes.
-pub fn router(cache: Cache, health: Arc<Health>, metrics: metrics::Http) -> Router {
+pub fn router(cache: Cache, health: Arc<Health>, metrics: metrics::HttpMetrics) -> Router {
     counted(routes().with_state(Documents { cache, health }), metrics)
 }
 

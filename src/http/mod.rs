@@ -35,12 +35,12 @@ pub async fn serve(
 }
 
 /// Counts every request by its route, never by its path.
-fn counted(router: Router, metrics: metrics::Http) -> Router {
+fn counted(router: Router, metrics: metrics::HttpMetrics) -> Router {
     router.layer(from_fn_with_state(metrics, count))
 }
 
 async fn count(
-    State(metrics): State<metrics::Http>,
+    State(metrics): State<metrics::HttpMetrics>,
     path: Option<MatchedPath>,
     request: Request,
     next: Next,

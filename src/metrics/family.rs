@@ -135,7 +135,7 @@ impl<A: Label> ChainCounters<A> {
         ))
     }
 
-    pub(super) fn introduce(&self, chain_id: u64) {
+    pub(super) fn track(&self, chain_id: u64) {
         for a in A::ALL {
             self.0
                 .with_label_values(&[chain_id.to_string().as_str(), a.as_str()]);
@@ -161,7 +161,7 @@ impl ChainGauges {
         )?))
     }
 
-    pub(super) fn introduce(&self, chain_id: u64) {
+    pub(super) fn track(&self, chain_id: u64) {
         self.0.with_label_values(&[chain_id.to_string()]);
     }
 

@@ -79,7 +79,7 @@ label!(
 
 label!(
     /// How a reconciliation ended.
-    Turn, "result" {
+    ReconcileResult, "result" {
         /// Nothing is left to do.
         Success = "success",
         /// It goes on by itself.
@@ -93,7 +93,7 @@ label!(
 
 label!(
     /// Why a reconciliation failed.
-    Reason, "reason" {
+    FailureReason, "reason" {
         /// Another replica wrote first.
         Conflict = "Conflict",
         /// The API server did not do as asked.
@@ -109,7 +109,7 @@ label!(
 
 label!(
     /// A kind that is watched.
-    Kind, "kind" {
+    WatchedKind, "kind" {
         /// AgentRegistration.
         AgentRegistration = "AgentRegistration",
         /// IdentityRegistry.
@@ -149,7 +149,7 @@ label!(
 
 label!(
     /// A method of HTTP.
-    Method, "method" {
+    HttpMethod, "method" {
         /// GET.
         Get = "GET",
         /// POST.
@@ -163,7 +163,7 @@ label!(
     }
 );
 
-impl Method {
+impl HttpMethod {
     /// The label of a method.
     #[must_use]
     pub fn of(method: &http::Method) -> Self {
@@ -216,7 +216,7 @@ impl Code {
 
 label!(
     /// A method of an RPC endpoint.
-    Call, "method" {
+    RpcMethod, "method" {
         /// eth_chainId.
         ChainId = "eth_chainId",
         /// eth_getBlockByNumber.
@@ -246,7 +246,7 @@ label!(
 
 label!(
     /// How a request to an RPC endpoint ended.
-    Answer, "result" {
+    RpcResult, "result" {
         /// With a result.
         Ok = "ok",
         /// With an error of the chain's software.
@@ -258,7 +258,7 @@ label!(
 
 label!(
     /// How far a registration came.
-    Outcome, "outcome" {
+    RegistrationOutcome, "outcome" {
         /// Signed and stored.
         Signed = "signed",
         /// Sent, repeats included.
@@ -327,7 +327,7 @@ mod tests {
             (http::Method::PATCH, "PATCH"),
             (http::Method::DELETE, "other"),
         ] {
-            assert_eq!(Method::of(&method).as_str(), label);
+            assert_eq!(HttpMethod::of(&method).as_str(), label);
         }
     }
 
@@ -341,16 +341,16 @@ mod tests {
         check::<Loop>();
         check::<Takeover>();
         check::<RenewError>();
-        check::<Turn>();
-        check::<Reason>();
-        check::<Kind>();
+        check::<ReconcileResult>();
+        check::<FailureReason>();
+        check::<WatchedKind>();
         check::<OfferCondition>();
         check::<Status>();
-        check::<Method>();
+        check::<HttpMethod>();
         check::<Code>();
-        check::<Call>();
-        check::<Answer>();
-        check::<Outcome>();
+        check::<RpcMethod>();
+        check::<RpcResult>();
+        check::<RegistrationOutcome>();
         check::<Route>();
     }
 }

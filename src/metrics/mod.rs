@@ -37,17 +37,17 @@ pub struct Error(#[from] prometheus::Error);
 pub struct Metrics {
     registry: Registry,
     /// The election of a leader.
-    pub election: Election,
+    pub election: ElectionMetrics,
     /// The reconcile loops.
-    pub reconcile: Reconcile,
+    pub reconcile: ReconcileMetrics,
     /// The watches behind the cache.
-    pub watch: Watch,
+    pub watch: WatchMetrics,
     /// Requests to the API server.
-    pub client: Client,
+    pub kube: KubeMetrics,
     /// What happens on chains.
-    pub chain: Chain,
+    pub chain: ChainMetrics,
     /// Requests that are served.
-    pub http: Http,
+    pub http: HttpMetrics,
 }
 
 impl Metrics {
@@ -58,12 +58,12 @@ impl Metrics {
     pub fn new(lease: &str) -> Result<Self, Error> {
         let registry = Registry::new();
         let metrics = Self {
-            election: Election::new(&registry, lease)?,
-            reconcile: Reconcile::new(&registry)?,
-            watch: Watch::new(&registry)?,
-            client: Client::new(&registry)?,
-            chain: Chain::new(&registry)?,
-            http: Http::new(&registry)?,
+            election: ElectionMetrics::new(&registry, lease)?,
+            reconcile: ReconcileMetrics::new(&registry)?,
+            watch: WatchMetrics::new(&registry)?,
+            kube: KubeMetrics::new(&registry)?,
+            chain: ChainMetrics::new(&registry)?,
+            http: HttpMetrics::new(&registry)?,
             registry,
         };
         metrics.add(Box::new(
@@ -106,7 +106,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If the name is taken.
-    pub fn show_fence(
+    pub fn report_fence(
         &self,
         remaining: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Result<(), Error> {
@@ -143,7 +143,7 @@ fn unix_seconds() -> f64 {
 
 /// What the elector tells.
 #[derive(Clone, Debug)]
-pub struct Election {
+pub struct ElectionMetrics {
     master: IntGauge,
     transitions: IntCounter,
     slow_path: IntCounter,
@@ -155,7 +155,7 @@ pub struct Election {
     watch_restarts: IntCounter,
 }
 
-impl Election {
+impl ElectionMetrics {
     fn new(registry: &Registry, lease: &str) -> Result<Self, Error> {
         // The names and the label of client-go and controller-runtime, so that ready-made dashboards work.
         let named =
@@ -264,15 +264,15 @@ impl Election {
 
 /// What the reconcile loops tell.
 #[derive(Clone, Debug)]
-pub struct Reconcile {
-    total: Counters<Loop, Turn>,
-    errors: Counters<Loop, Reason>,
+pub struct ReconcileMetrics {
+    total: Counters<Loop, ReconcileResult>,
+    errors: Counters<Loop, FailureReason>,
     duration: Timers<Loop>,
     active: Gauges<Loop>,
     last_success: Gauges<Loop>,
 }
 
-impl Reconcile {
+impl ReconcileMetrics {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
             total: Counters::new(
@@ -312,7 +312,7 @@ impl Reconcile {
             metrics: self.clone(),
             of,
             begun: std::time::Instant::now(),
-            turn: Turn::Aborted,
+            result: ReconcileResult::Aborted,
             reason: None,
         }
     }
@@ -321,27 +321,27 @@ impl Reconcile {
 /// One reconciliation that is under way. Dropped without a word, it counts as aborted.
 #[derive(Debug)]
 pub struct Reconciliation {
-    metrics: Reconcile,
+    metrics: ReconcileMetrics,
     of: Loop,
     begun: std::time::Instant,
-    turn: Turn,
-    reason: Option<Reason>,
+    result: ReconcileResult,
+    reason: Option<FailureReason>,
 }
 
 impl Reconciliation {
     /// It is done; nothing is left to do until something changes.
     pub fn succeed(mut self) {
-        self.turn = Turn::Success;
+        self.result = ReconcileResult::Success;
     }
 
     /// It is done as far as possible; it will go on by itself.
     pub fn requeue(mut self) {
-        self.turn = Turn::Requeue;
+        self.result = ReconcileResult::Requeue;
     }
 
     /// It failed and will be tried again.
-    pub fn fail(mut self, reason: Reason) {
-        self.turn = Turn::Error;
+    pub fn fail(mut self, reason: FailureReason) {
+        self.result = ReconcileResult::Error;
         self.reason = Some(reason);
     }
 }
@@ -352,16 +352,16 @@ impl Drop for Reconciliation {
             metrics,
             of,
             begun,
-            turn,
+            result,
             reason,
         } = self;
         metrics.active.add(*of, -1.0);
         metrics.duration.observe(*of, begun.elapsed());
-        metrics.total.increment(*of, *turn);
+        metrics.total.increment(*of, *result);
         if let Some(reason) = reason {
             metrics.errors.increment(*of, *reason);
         }
-        if matches!(turn, Turn::Success | Turn::Requeue) {
+        if matches!(result, ReconcileResult::Success | ReconcileResult::Requeue) {
             metrics.last_success.set(*of, unix_seconds());
         }
     }
@@ -369,14 +369,14 @@ impl Drop for Reconciliation {
 
 /// What the watches tell.
 #[derive(Clone, Debug)]
-pub struct Watch {
-    failures: Counters<Kind, ()>,
-    synced: Gauges<Kind>,
-    invalid: Gauges<Kind>,
-    missing: Gauges<Kind>,
+pub struct WatchMetrics {
+    failures: Counters<WatchedKind, ()>,
+    synced: Gauges<WatchedKind>,
+    invalid: Gauges<WatchedKind>,
+    missing: Gauges<WatchedKind>,
 }
 
-impl Watch {
+impl WatchMetrics {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
             failures: Counters::new(
@@ -403,32 +403,32 @@ impl Watch {
     }
 
     /// A watch broke; `missing` says whether because the API server does not know the kind.
-    pub fn failed(&self, kind: Kind, missing: bool) {
+    pub fn failed(&self, kind: WatchedKind, missing: bool) {
         self.failures.increment(kind, ());
         self.missing.set(kind, if missing { 1.0 } else { 0.0 });
     }
 
     /// All objects of a kind have been listed.
-    pub fn synced(&self, kind: Kind) {
+    pub fn synced(&self, kind: WatchedKind) {
         self.synced.set(kind, 1.0);
         self.missing.set(kind, 0.0);
     }
 
     /// So many objects of a kind cannot be decoded.
-    pub fn invalid(&self, kind: Kind, count: usize) {
+    pub fn invalid(&self, kind: WatchedKind, count: usize) {
         self.invalid.set(kind, count as f64);
     }
 }
 
 /// What the Kubernetes client tells.
 #[derive(Clone, Debug)]
-pub struct Client {
-    requests: Counters<Method, Code>,
-    duration: Timers<Method>,
-    rejections: Counters<Method, ()>,
+pub struct KubeMetrics {
+    requests: Counters<HttpMethod, Code>,
+    duration: Timers<HttpMethod>,
+    rejections: Counters<HttpMethod, ()>,
 }
 
-impl Client {
+impl KubeMetrics {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
             requests: Counters::new(
@@ -452,7 +452,7 @@ impl Client {
 
     /// A request was not sent, because the fence is closed.
     pub fn refused(&self, method: &http::Method) {
-        self.rejections.increment(Method::of(method), ());
+        self.rejections.increment(HttpMethod::of(method), ());
     }
 
     /// A request was answered, or failed (`code` is `None`).
@@ -462,7 +462,7 @@ impl Client {
         code: Option<http::StatusCode>,
         duration: Duration,
     ) {
-        let method = Method::of(method);
+        let method = HttpMethod::of(method);
         self.requests.increment(method, Code::of(code));
         self.duration.observe(method, duration);
     }
@@ -470,10 +470,10 @@ impl Client {
 
 /// What happens on chains.
 #[derive(Clone, Debug)]
-pub struct Chain {
-    requests: Counters<Call, Answer>,
-    duration: Timers<Call>,
-    registrations: ChainCounters<Outcome>,
+pub struct ChainMetrics {
+    requests: Counters<RpcMethod, RpcResult>,
+    duration: Timers<RpcMethod>,
+    registrations: ChainCounters<RegistrationOutcome>,
     spent: ChainGauges,
     pending: ChainGauges,
     oldest_pending: ChainGauges,
@@ -482,7 +482,7 @@ pub struct Chain {
     confirmation: Timers<()>,
 }
 
-impl Chain {
+impl ChainMetrics {
     fn new(registry: &Registry) -> Result<Self, Error> {
         let gauges = |name: &str, help: &str| ChainGauges::new(registry, name, help);
         Ok(Self {
@@ -532,8 +532,8 @@ impl Chain {
     }
 
     /// A registry uses this chain: its series exist from then on.
-    pub fn introduce(&self, chain_id: u64) {
-        self.registrations.introduce(chain_id);
+    pub fn track(&self, chain_id: u64) {
+        self.registrations.track(chain_id);
         for gauges in [
             &self.spent,
             &self.pending,
@@ -541,18 +541,18 @@ impl Chain {
             &self.head,
             &self.balance,
         ] {
-            gauges.introduce(chain_id);
+            gauges.track(chain_id);
         }
     }
 
     /// A request to an RPC endpoint was answered, or not.
-    pub fn requested(&self, call: Call, answer: Answer, duration: Duration) {
+    pub fn requested(&self, call: RpcMethod, answer: RpcResult, duration: Duration) {
         self.requests.increment(call, answer);
         self.duration.observe(call, duration);
     }
 
     /// A registration came so far.
-    pub fn registration(&self, chain_id: u64, outcome: Outcome) {
+    pub fn registration(&self, chain_id: u64, outcome: RegistrationOutcome) {
         self.registrations.increment(chain_id, outcome);
     }
 
@@ -562,14 +562,14 @@ impl Chain {
     }
 
     /// What one look at a chain shows.
-    pub fn look(&self, chain_id: u64, look: ChainLook) {
-        let ChainLook {
+    pub fn observe(&self, chain_id: u64, reading: ChainReading) {
+        let ChainReading {
             head_timestamp,
             balance,
             spent,
             pending,
             oldest_pending,
-        } = look;
+        } = reading;
         self.head.set(chain_id, head_timestamp as f64);
         self.balance.set(chain_id, balance);
         if let Some(spent) = spent {
@@ -583,7 +583,7 @@ impl Chain {
 
 /// What one look at a chain shows. Amounts are in whole units of its coin: exact to 15 digits, fine for alerts.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ChainLook {
+pub struct ChainReading {
     /// Time of the latest block, in Unix seconds.
     pub head_timestamp: u64,
     /// Balance of the first signer.
@@ -598,12 +598,12 @@ pub struct ChainLook {
 
 /// What the HTTP servers tell.
 #[derive(Clone, Debug)]
-pub struct Http {
+pub struct HttpMetrics {
     requests: Counters<Route, Code>,
     duration: Timers<Route>,
 }
 
-impl Http {
+impl HttpMetrics {
     fn new(registry: &Registry) -> Result<Self, Error> {
         Ok(Self {
             requests: Counters::new(registry, "http_requests_total", "Requests served.")?,
@@ -633,7 +633,7 @@ mod tests {
     #[test]
     fn every_series_exists_from_the_start_and_no_pod_has_too_many() {
         let metrics = Metrics::new("lease").unwrap();
-        metrics.chain.introduce(84532);
+        metrics.chain.track(84532);
         let text = metrics.render().unwrap();
         for series in [
             "leader_election_master_status{name=\"lease\"} 0",
@@ -655,7 +655,10 @@ mod tests {
     fn a_reconciliation_that_is_dropped_counts_as_aborted() {
         let metrics = Metrics::new("lease").unwrap();
         drop(metrics.reconcile.begin(Loop::Registry));
-        metrics.reconcile.begin(Loop::Offer).fail(Reason::Conflict);
+        metrics
+            .reconcile
+            .begin(Loop::Offer)
+            .fail(FailureReason::Conflict);
         metrics.reconcile.begin(Loop::Offer).succeed();
         let text = metrics.render().unwrap();
         for series in [
@@ -671,8 +674,8 @@ mod tests {
     async fn the_readme_lists_every_metric_and_no_other() {
         let metrics = Metrics::new("lease").unwrap();
         metrics.count_offers(OfferCounts::default).unwrap();
-        metrics.show_fence(Duration::default).unwrap();
-        metrics.chain.introduce(84532);
+        metrics.report_fence(Duration::default).unwrap();
+        metrics.chain.track(84532);
         let text = metrics.render().unwrap();
         let names = text
             .lines()

@@ -32,12 +32,12 @@ use tracing::{Instrument, debug, error, info_span, warn};
 use self::findings::{Findings, OfferName};
 pub use self::offer::standing_of;
 use crate::api::{IdentityRegistry, ServiceOffer};
-use crate::cluster::cache::Guarded;
-use crate::cluster::{self, Cache, Change, Reader, Writer};
+use crate::cluster::MaybeDecoded;
+use crate::cluster::{self, Cache, CacheChange, Reader, Writer};
 use crate::health::Health;
 use crate::leader::{Drain, Fence, Leading};
 use crate::ledger;
-use crate::metrics::{Loop, Metrics, Reason};
+use crate::metrics::{FailureReason, Loop, Metrics};
 use crate::telemetry::causes;
 
 /// Until a reconciliation that failed is tried again.
@@ -90,7 +90,7 @@ pub struct Context {
 pub struct Error(#[from] cluster::Error);
 
 impl Error {
-    fn reason(&self) -> Reason {
+    fn reason(&self) -> FailureReason {
         self.0.reason()
     }
 }
@@ -142,12 +142,16 @@ struct Drive {
 async fn drive<K, W>(
     how: Drive,
     context: Arc<Context>,
-    triggers: impl Stream<Item = ObjectRef<Guarded<K>>> + Send + 'static,
-    store: Store<Guarded<K>>,
+    triggers: impl Stream<Item = ObjectRef<MaybeDecoded<K>>> + Send + 'static,
+    store: Store<MaybeDecoded<K>>,
     work: W,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
-    W: for<'a> Fn(&'a Context, &'a Leading, &'a Guarded<K>) -> BoxFuture<'a, Result<Action, Error>>,
+    W: for<'a> Fn(
+        &'a Context,
+        &'a Leading,
+        &'a MaybeDecoded<K>,
+    ) -> BoxFuture<'a, Result<Action, Error>>,
     W: Clone + Send + 'static,
 {
     let Drive {
@@ -159,12 +163,12 @@ async fn drive<K, W>(
     let requests = triggers.map({
         let health = Arc::clone(&health);
         move |object| {
-            health.asked((which, object.namespace.clone(), object.name.clone()));
+            health.work_queued((which, object.namespace.clone(), object.name.clone()));
             Ok::<_, Infallible>(ReconcileRequest::from(object))
         }
     });
     let queue = requests.take_until(async move { drain.begun().await });
-    let reconcile = move |object: Arc<Guarded<K>>, context: Arc<Context>| {
+    let reconcile = move |object: Arc<MaybeDecoded<K>>, context: Arc<Context>| {
         let work = work.clone();
         let span = info_span!("reconcile", kind = %K::kind(&()), namespace = object.namespace(), name = object.name_any());
         async move { once(which, &context, &object, work).await }
@@ -172,7 +176,7 @@ async fn drive<K, W>(
             .boxed()
     };
     let retry = |_: Arc<_>, error: &Error, _: Arc<_>| {
-        Action::requeue(if error.reason() == Reason::Conflict {
+        Action::requeue(if error.reason() == FailureReason::Conflict {
             RETRY_CONFLICT
         } else {
             RETRY
@@ -191,7 +195,7 @@ async fn drive<K, W>(
                 ) => Some((which, object.namespace, object.name)),
                 Err(controller::Error::QueueError(_) | controller::Error::RunnerError(_)) => None,
             };
-            work.inspect(|work| health.done(work));
+            work.inspect(|work| health.work_done(work));
             std::future::ready(())
         })
         .await;
@@ -201,11 +205,15 @@ async fn drive<K, W>(
 async fn once<K, W>(
     which: Loop,
     context: &Context,
-    object: &Guarded<K>,
+    object: &MaybeDecoded<K>,
     work: W,
 ) -> Result<Action, Error>
 where
-    W: for<'a> Fn(&'a Context, &'a Leading, &'a Guarded<K>) -> BoxFuture<'a, Result<Action, Error>>,
+    W: for<'a> Fn(
+        &'a Context,
+        &'a Leading,
+        &'a MaybeDecoded<K>,
+    ) -> BoxFuture<'a, Result<Action, Error>>,
 {
     let Ok(leading) = context.fence.leading() else {
         return Ok(Action::requeue(RETRY));
@@ -217,7 +225,7 @@ where
         Ok(_) => reconciliation.requeue(),
         Err(error) => {
             match error.reason() {
-                Reason::Conflict | Reason::NotLeading => {
+                FailureReason::Conflict | FailureReason::NotLeading => {
                     debug!(error = %causes(error), "tried again")
                 }
                 _ => warn!(error = %causes(error), "tried again"),
@@ -231,8 +239,8 @@ where
 /// Which offers to look at: all of them at first, and then those that a change concerns.
 fn offer_triggers(
     context: &Arc<Context>,
-    store: Store<Guarded<ServiceOffer>>,
-) -> impl Stream<Item = ObjectRef<Guarded<ServiceOffer>>> + Send + 'static {
+    store: Store<MaybeDecoded<ServiceOffer>>,
+) -> impl Stream<Item = ObjectRef<MaybeDecoded<ServiceOffer>>> + Send + 'static {
     let all = {
         let (store, applied) = (store.clone(), context.applied.clone());
         move || {
@@ -251,15 +259,15 @@ fn offer_triggers(
     let named = |(namespace, name): OfferName| ObjectRef::new(&name).within(&namespace);
     let concerned = {
         let all = all.clone();
-        move |change: Change| match change {
-            Change::Offer { namespace, name } => vec![named((namespace, name))],
-            Change::Record { offers, .. } => offers.into_iter().map(named).collect(),
-            Change::Registry(_) => all(),
-            Change::Namespace(namespace) => all()
+        move |change: CacheChange| match change {
+            CacheChange::Offer { namespace, name } => vec![named((namespace, name))],
+            CacheChange::Record { offers, .. } => offers.into_iter().map(named).collect(),
+            CacheChange::Registry(_) => all(),
+            CacheChange::Namespace(namespace) => all()
                 .into_iter()
                 .filter(|offer| offer.namespace.as_ref() == Some(&namespace))
                 .collect(),
-            Change::Service { namespace, name } => sold_by(&store, &namespace, &name),
+            CacheChange::Service { namespace, name } => sold_by(&store, &namespace, &name),
         }
     };
     let changes = triggers(context.cache.changes(), all.clone(), concerned);
@@ -271,11 +279,11 @@ fn offer_triggers(
 
 /// Offers whose upstream is a Service.
 fn sold_by(
-    store: &Store<Guarded<ServiceOffer>>,
+    store: &Store<MaybeDecoded<ServiceOffer>>,
     namespace: &str,
     name: &str,
-) -> Vec<ObjectRef<Guarded<ServiceOffer>>> {
-    let sells = |offer: &Guarded<ServiceOffer>| {
+) -> Vec<ObjectRef<MaybeDecoded<ServiceOffer>>> {
+    let sells = |offer: &MaybeDecoded<ServiceOffer>| {
         let upstream = offer
             .0
             .as_ref()
@@ -294,8 +302,8 @@ fn sold_by(
 /// Which registries to look at: all of them, whatever changes. There are few, and a turn without work is cheap.
 fn registry_triggers(
     context: &Arc<Context>,
-    store: Store<Guarded<IdentityRegistry>>,
-) -> impl Stream<Item = ObjectRef<Guarded<IdentityRegistry>>> + Send + 'static {
+    store: Store<MaybeDecoded<IdentityRegistry>>,
+) -> impl Stream<Item = ObjectRef<MaybeDecoded<IdentityRegistry>>> + Send + 'static {
     let all = move || {
         store
             .state()
@@ -306,7 +314,7 @@ fn registry_triggers(
     let concerned = {
         let all = all.clone();
         move |change| match change {
-            Change::Registry(name) => vec![ObjectRef::new(&name)],
+            CacheChange::Registry(name) => vec![ObjectRef::new(&name)],
             _ => all(),
         }
     };

@@ -40,7 +40,7 @@ use super::fence::{Fence, TermEnd};
 use super::lease::{Action, Attempt, Candidate, Exit, Input};
 use super::record::{Config, Moment, Way};
 use crate::health::Health;
-use crate::metrics::{Election, RenewError, Takeover};
+use crate::metrics::{ElectionMetrics, RenewError, Takeover};
 use crate::telemetry::causes;
 
 pub use self::pods::write_termination_log;
@@ -72,7 +72,7 @@ pub struct Elector {
     /// How long it waits for that.
     pub drain_budget: Duration,
     /// What it tells of itself.
-    pub metrics: Election,
+    pub metrics: ElectionMetrics,
     /// Whom it tells that it is alive, and whom it asks whether the work is.
     pub health: Arc<Health>,
 }
@@ -217,7 +217,7 @@ impl ElectorContext {
                     return self.depart(exit).await;
                 }
             }
-            self.elector.health.beat();
+            self.elector.health.heartbeat();
             let (clock, draining, drain) = (self.clock, self.draining, self.elector.drain.clone());
             let event = tokio::select! {
                 biased;
@@ -245,7 +245,7 @@ impl ElectorContext {
 
     /// A leader whose loops stand still while work waits makes room for one whose loops move.
     fn look_after_the_work(&mut self) -> Input {
-        match self.elector.health.standstill() {
+        match self.elector.health.stalled_for() {
             Some(standstill) if !self.stalled => {
                 warn!(
                     seconds = standstill.as_secs(),

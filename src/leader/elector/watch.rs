@@ -16,7 +16,7 @@ use super::read::LeaseReader;
 use crate::leader::clock::chance;
 use crate::leader::lease::{AsOf, Input};
 use crate::leader::record::Version;
-use crate::metrics::Election;
+use crate::metrics::ElectionMetrics;
 use crate::telemetry::causes;
 
 /// Delays between two attempts to watch: doubling from the first to the second, shortened by chance.
@@ -34,7 +34,7 @@ pub(super) struct LeaseWatch {
     /// How long a watch may say nothing while somebody holds the Lease.
     pub(super) silence: Duration,
     pub(super) events: mpsc::Sender<ElectorEvent>,
-    pub(super) metrics: Election,
+    pub(super) metrics: ElectionMetrics,
 }
 
 impl LeaseWatch {

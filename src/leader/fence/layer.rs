@@ -16,13 +16,13 @@ use crate::metrics;
 #[derive(Clone, Debug)]
 pub struct FenceLayer {
     fence: Fence,
-    metrics: metrics::Client,
+    metrics: metrics::KubeMetrics,
 }
 
 impl FenceLayer {
     /// A layer that asks this fence, and counts what it refuses.
     #[must_use]
-    pub fn new(fence: Fence, metrics: metrics::Client) -> Self {
+    pub fn new(fence: Fence, metrics: metrics::KubeMetrics) -> Self {
         Self { fence, metrics }
     }
 }
@@ -82,7 +82,7 @@ mod tests {
             Fence::always_open(),
             metrics::Metrics::new("lease").unwrap(),
         );
-        let layer = FenceLayer::new(fence.clone(), metrics.client.clone());
+        let layer = FenceLayer::new(fence.clone(), metrics.kube.clone());
         let client = layer.layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
         let send = async |method: Method| {
             let request = Request::builder().method(method).body(()).unwrap();

@@ -15,7 +15,7 @@ pub use observe::standing_of;
 
 use super::{Context, Error};
 use crate::api::ServiceOffer;
-use crate::cluster::cache::Guarded;
+use crate::cluster::MaybeDecoded;
 use crate::leader::Leading;
 
 /// Reconciles one offer.
@@ -25,7 +25,7 @@ use crate::leader::Leading;
 pub async fn reconcile(
     context: &Context,
     leading: &Leading,
-    offer: &Guarded<ServiceOffer>,
+    offer: &MaybeDecoded<ServiceOffer>,
 ) -> Result<Action, Error> {
     let view = observe::view(context, offer);
     let plan = plan::plan(&view);

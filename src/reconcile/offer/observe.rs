@@ -9,13 +9,13 @@ use kube::{Resource, ResourceExt};
 
 use super::plan::{Seen, Subject, View};
 use crate::api::ServiceOffer;
-use crate::cluster::cache::{Cache, Guarded};
+use crate::cluster::{Cache, MaybeDecoded};
 use crate::reconcile::Context;
 use crate::registration::identity;
 use crate::registration::standing::{self, Surroundings};
 
 /// Everything that decides what an offer's status says.
-pub(super) fn view(context: &Context, offer: &Guarded<ServiceOffer>) -> View {
+pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> View {
     let now = Timestamp::now();
     // What was looked at, and not merely of whom: whatever is decided on it is bound to this version.
     let object = ObjectReference {

@@ -13,7 +13,7 @@ use crate::api::{
     AgentRegistrationSpec, Condition, ConditionStatus, IdentityRegistry, Phase, PriceTable,
     RegistrationStatus, ServiceOffer, ServiceOfferStatus, Suspend, condition,
 };
-use crate::cluster::Note;
+use crate::cluster::EventDraft;
 use crate::reconcile::findings::Finding;
 use crate::registration::document::{agent_uri, public_path, public_url};
 use crate::registration::identity::Unresolved;
@@ -119,7 +119,7 @@ pub struct Plan {
     /// Whether the old controller's finalizer has to go.
     pub strip_finalizer: bool,
     /// What to tell whoever describes it.
-    pub notes: Vec<Note>,
+    pub notes: Vec<EventDraft>,
 }
 
 /// Where an offer's registration stands: the status of `Registered`, why, and whether a person has to act.
@@ -566,7 +566,7 @@ fn price(price: &PriceTable, offer: &ServiceOffer) -> Option<String> {
 }
 
 /// What is worth telling: a registration that is done, and a stall that was not there before.
-fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Note> {
+fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<EventDraft> {
     let mut notes = Vec::new();
     let reason = |status: &ServiceOfferStatus, type_: &str| {
         condition::find(&status.conditions, type_)
@@ -579,7 +579,7 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Note
             .unwrap_or_default()
     };
     if planned.agent_id.is_some() && current.agent_id != planned.agent_id {
-        notes.push(Note {
+        notes.push(EventDraft {
             warning: false,
             reason: "Registered".into(),
             message: message("Registered"),
@@ -589,7 +589,7 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Note
     if let Some(stalled) = reason(planned, "Stalled")
         .filter(|stalled| reason(current, "Stalled").as_ref() != Some(stalled))
     {
-        notes.push(Note {
+        notes.push(EventDraft {
             warning: true,
             reason: stalled,
             message: message("Stalled"),

@@ -35,7 +35,7 @@ use self::status::Report;
 use self::trouble::Trouble;
 use super::{Context, Error};
 use crate::api::{IdentityRegistry, Suspend};
-use crate::cluster::cache::Guarded;
+use crate::cluster::MaybeDecoded;
 use crate::leader::Leading;
 
 /// Until the next turn while something is under way.
@@ -61,7 +61,7 @@ enum Rest {
 pub async fn reconcile(
     context: &Context,
     leading: &Leading,
-    registry: &Guarded<IdentityRegistry>,
+    registry: &MaybeDecoded<IdentityRegistry>,
 ) -> Result<Action, Error> {
     let registry = match &registry.0 {
         Ok(registry) if registry.metadata.deletion_timestamp.is_none() => registry,

@@ -13,7 +13,7 @@ use crate::api::{
     Condition, ConditionStatus, IdentityRegistry, IdentityRegistryStatus, SignerStatus, Suspend,
     condition::{self, Observation},
 };
-use crate::cluster::Note;
+use crate::cluster::EventDraft;
 use crate::ledger::Freeze;
 use crate::ledger::money::{Shortage, format_native};
 
@@ -312,7 +312,7 @@ pub fn must_write(
 
 /// What is worth telling: that a registry has become ready, that it no longer is, or that it is not for another reason.
 #[must_use]
-pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) -> Vec<Note> {
+pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) -> Vec<EventDraft> {
     let ready = |status: &IdentityRegistryStatus| {
         condition::find(&status.conditions, "Ready")
             .map(|ready| (ready.is_true(), ready.reason.clone()))
@@ -329,7 +329,7 @@ pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) 
         .and_then(|ready| ready.reason.clone())
         .unwrap_or_default();
     let warning = found.is_some_and(|ready| !ready.is_true());
-    vec![Note {
+    vec![EventDraft {
         warning,
         reason,
         message,

@@ -294,7 +294,7 @@ async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() 
         assert!(leader.is_leading());
         leader.rests_when_asked();
         let end = leader.end_of_term();
-        health.asked((Loop::Offer, None, "an offer".into()));
+        health.work_queued((Loop::Offer, None, "an offer".into()));
         sleep(600 * SECOND).await;
         assert!(!end.is_finished(), "a turn may take long");
         let begun = Instant::now();

@@ -23,7 +23,7 @@ use crate::ledger::protocol::{
     pending_step, with_attempt, without_entries,
 };
 use crate::ledger::{BoundNonce, ReadLedger, sender};
-use crate::metrics::{ChainLook, Outcome};
+use crate::metrics::{ChainReading, RegistrationOutcome};
 use crate::reconcile::findings::{Finding, OfferName};
 use crate::reconcile::registry::Rest;
 use crate::reconcile::registry::memory::Memory;
@@ -215,7 +215,7 @@ impl Turn<'_> {
                 .map(|result| result.agent_id.as_str())
                 .unwrap_or_default();
             info!(%key, agent, spent = format_native(spec.spent_wei.unwrap_or_default().0), "registered, final");
-            self.count(Outcome::Registered);
+            self.count(RegistrationOutcome::Registered);
             if let Some(since) = self.memory.first_sent.remove(key) {
                 self.context
                     .metrics
@@ -298,7 +298,7 @@ impl Turn<'_> {
                     .store
                     .replace_record(self.leading, record, *spec)
                     .await?;
-                self.count(Outcome::Adopted);
+                self.count(RegistrationOutcome::Adopted);
                 Ok(true)
             }
             PendingStep::RefuseAdoption(refused) => {
@@ -556,7 +556,7 @@ impl Turn<'_> {
             .store
             .replace_record(self.leading, record, spec)
             .await?;
-        self.count(Outcome::Signed);
+        self.count(RegistrationOutcome::Signed);
         self.send(bound, &stored.spec, &signed.attempt).await
     }
 
@@ -593,7 +593,7 @@ impl Turn<'_> {
         match sent {
             SendOutcome::Accepted => {
                 info!(%key, nonce = %bound.nonce(), transaction = %attempt.hash, "sent");
-                self.count(Outcome::Sent);
+                self.count(RegistrationOutcome::Sent);
             }
             SendOutcome::Refused(words) => {
                 warn!(%key, nonce = %bound.nonce(), words, "the endpoint does not take the transaction yet")
@@ -634,7 +634,7 @@ impl Turn<'_> {
         }
     }
 
-    fn count(&self, outcome: Outcome) {
+    fn count(&self, outcome: RegistrationOutcome) {
         self.context
             .metrics
             .chain
@@ -664,9 +664,9 @@ impl Turn<'_> {
             .collect();
         self.memory.first_sent.retain(|key, _| keys.contains(key));
         let oldest = self.memory.first_sent.values().min();
-        self.context.metrics.chain.look(
+        self.context.metrics.chain.observe(
             self.site.chain_id,
-            ChainLook {
+            ChainReading {
                 head_timestamp: self.chain.latest.timestamp,
                 balance: format_native(
                     self.chain

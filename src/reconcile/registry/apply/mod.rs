@@ -21,7 +21,7 @@ use crate::api::IdentityRegistry;
 use crate::api::condition::Observation;
 use crate::cluster::Error as ClusterError;
 use crate::leader::Leading;
-use crate::metrics::Outcome;
+use crate::metrics::RegistrationOutcome;
 use crate::reconcile::{Context, Error};
 use crate::telemetry::causes;
 
@@ -98,7 +98,7 @@ fn tell_freeze(
         context
             .metrics
             .chain
-            .registration(registry.spec.chain_id, Outcome::Frozen);
+            .registration(registry.spec.chain_id, RegistrationOutcome::Frozen);
     }
     memory.frozen = reason;
 }

@@ -152,7 +152,7 @@ pub(in crate::reconcile::registry) async fn retire(
 async fn is_used(
     context: &Context,
     record: &AgentRegistration,
-    registries: &[Decoded<IdentityRegistry>],
+    registries: &[Arc<IdentityRegistry>],
 ) -> Result<bool, Error> {
     for listed in &record.spec.offers {
         let offer = context
