@@ -1,5 +1,5 @@
-//! Families of series with typed labels: they cannot be asked for a label that they do not have, which the `prometheus`
-//! crate would answer with a panic.
+//! Families of series with typed labels. A family cannot be used with labels that it does not have, on which the
+//! `prometheus` crate panics.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Reg
 
 use super::{Error, Label, register};
 
-/// Names of the labels that exist.
-fn names<'a>(labels: &[&'a str]) -> Vec<&'a str> {
+/// Drops the empty names and values of [`Label`]s that stand for "no label".
+fn present<'a>(labels: &[&'a str]) -> Vec<&'a str> {
     labels
         .iter()
         .copied()
-        .filter(|name| !name.is_empty())
+        .filter(|text| !text.is_empty())
         .collect()
 }
 
@@ -29,7 +29,7 @@ impl<A, B> Clone for Counters<A, B> {
 
 impl<A: Label, B: Label> Counters<A, B> {
     pub(super) fn new(registry: &Registry, name: &str, help: &str) -> Result<Self, Error> {
-        let counters = IntCounterVec::new(Opts::new(name, help), &names(&[A::NAME, B::NAME]))?;
+        let counters = IntCounterVec::new(Opts::new(name, help), &present(&[A::NAME, B::NAME]))?;
         let counters = Self(register(registry, counters)?, PhantomData);
         for a in A::ALL {
             for b in B::ALL {
@@ -45,7 +45,7 @@ impl<A: Label, B: Label> Counters<A, B> {
 
     fn add(&self, a: A, b: B, count: u64) {
         self.0
-            .with_label_values(&names(&[a.as_str(), b.as_str()]))
+            .with_label_values(&present(&[a.as_str(), b.as_str()]))
             .inc_by(count);
     }
 }
@@ -98,23 +98,23 @@ impl<A: Label> Timers<A> {
     ) -> Result<Self, Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         let timers = Self(
-            register(registry, HistogramVec::new(options, &names(&[A::NAME]))?)?,
+            register(registry, HistogramVec::new(options, &present(&[A::NAME]))?)?,
             PhantomData,
         );
         for a in A::ALL {
-            timers.0.with_label_values(&names(&[a.as_str()]));
+            timers.0.with_label_values(&present(&[a.as_str()]));
         }
         Ok(timers)
     }
 
     pub(super) fn observe(&self, a: A, duration: Duration) {
         self.0
-            .with_label_values(&names(&[a.as_str()]))
+            .with_label_values(&present(&[a.as_str()]))
             .observe(duration.as_secs_f64());
     }
 }
 
-/// Counters by chain and one more label.
+/// Counters by chain and one label. A chain has no series before [`track`](Self::track).
 #[derive(Debug)]
 pub(super) struct ChainCounters<A>(IntCounterVec, PhantomData<A>);
 
@@ -149,7 +149,7 @@ impl<A: Label> ChainCounters<A> {
     }
 }
 
-/// Gauges by chain.
+/// Gauges by chain. A chain has no series before [`track`](Self::track).
 #[derive(Clone, Debug)]
 pub(super) struct ChainGauges(GaugeVec);
 
@@ -167,86 +167,5 @@ impl ChainGauges {
 
     pub(super) fn set(&self, chain_id: u64, value: f64) {
         self.0.with_label_values(&[chain_id.to_string()]).set(value);
-    }
-}
-
-/// Numbers that are computed when they are asked for.
-pub(super) mod collectors {
-    use std::sync::Arc;
-
-    use prometheus::core::{Collector, Desc};
-    use prometheus::proto::MetricFamily;
-    use prometheus::{IntGaugeVec, Opts, PullingGauge};
-
-    use crate::metrics::{Compute, Error, Label, OfferCondition, OfferCounts, Status};
-
-    /// Numbers of the runtime that everything but the elector runs on, as far as tokio's stable API has them.
-    pub(in crate::metrics) fn runtime() -> Vec<Box<dyn Collector>> {
-        type Read = fn(&tokio::runtime::RuntimeMetrics) -> f64;
-        let gauges: [(&str, &str, Read); 3] = [
-            ("serviceoffer_tokio_workers", "Worker threads.", |metrics| {
-                metrics.num_workers() as f64
-            }),
-            (
-                "serviceoffer_tokio_alive_tasks",
-                "Tasks that have not ended.",
-                |metrics| metrics.num_alive_tasks() as f64,
-            ),
-            (
-                "serviceoffer_tokio_global_queue_depth",
-                "Tasks that wait for a worker.",
-                |metrics| metrics.global_queue_depth() as f64,
-            ),
-        ];
-        let Ok(handle) = tokio::runtime::Handle::try_current() else {
-            return Vec::new();
-        };
-        let pull = |(name, help, read): (&str, &str, Read)| {
-            let handle = handle.clone();
-            PullingGauge::new(name, help, Box::new(move || read(&handle.metrics()))).ok()
-        };
-        gauges
-            .into_iter()
-            .filter_map(pull)
-            .map(|gauge| Box::new(gauge) as Box<dyn Collector>)
-            .collect()
-    }
-
-    /// `serviceoffer_offers{condition,status}`.
-    pub(in crate::metrics) struct Offers {
-        gauges: IntGaugeVec,
-        count: Compute<OfferCounts>,
-    }
-
-    impl Offers {
-        pub(in crate::metrics) fn new(
-            count: impl Fn() -> OfferCounts + Send + Sync + 'static,
-        ) -> Result<Self, Error> {
-            let options = Opts::new("serviceoffer_offers", "Offers by condition and its status.");
-            let gauges = IntGaugeVec::new(options, &[OfferCondition::NAME, Status::NAME])?;
-            Ok(Self {
-                gauges,
-                count: Arc::new(count),
-            })
-        }
-    }
-
-    impl Collector for Offers {
-        fn desc(&self) -> Vec<&Desc> {
-            self.gauges.desc()
-        }
-
-        fn collect(&self) -> Vec<MetricFamily> {
-            let counts = (self.count)();
-            for (condition, row) in OfferCondition::ALL.iter().zip(counts) {
-                for (status, count) in Status::ALL.iter().zip(row) {
-                    let gauge = self
-                        .gauges
-                        .with_label_values(&[condition.as_str(), status.as_str()]);
-                    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-                }
-            }
-            self.gauges.collect()
-        }
     }
 }

@@ -62,7 +62,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let FenceLayer { fence, metrics } = &self.layer;
         if request.method() != Method::GET && !fence.is_open() {
-            metrics.refused(request.method());
+            metrics.rejected(request.method());
             return Box::pin(async { Err(NotLeading::Closed.into()) });
         }
         let response = self.inner.call(request);
