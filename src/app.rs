@@ -82,7 +82,7 @@ pub async fn run(settings: RunArgs, filter: LogFilter) -> Result<ExitReason> {
         .then_some(settings.lease_duration + ELECTOR_SILENCE);
     let health = Arc::new(Health::new(patience));
 
-    let (cache, mut watches) = Cache::fill(&reading, &metrics);
+    let (cache, mut watches) = Cache::start(&reading, &metrics);
     let counted = cache.clone();
     metrics.count_offers(move || counted.count_offers())?;
     if settings.leader_elect {

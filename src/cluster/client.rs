@@ -1,7 +1,7 @@
-//! Clients of the API server.
+//! Kubernetes API clients.
 //!
-//! A client retries nothing by itself: a write that is repeated behind the back of whoever sent it turns its own success
-//! into a conflict, and can replay it long after it was decided.
+//! No client retries by itself: a write that is retried without its caller turns its own success into a conflict, and can be
+//! replayed long after it was decided.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,41 +18,41 @@ use crate::leader::clock::Clock;
 use crate::leader::fence::{FenceLayer, FencedExecutor};
 use crate::metrics;
 
-/// How long a connection may take.
-const CONNECT_BUDGET: Duration = Duration::from_secs(3);
-/// How long a connection may be silent. Watches end every minute and send bookmarks before.
-const SILENCE_BUDGET: Duration = Duration::from_secs(70);
+/// Timeout for opening a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may be silent. Watches end every minute, and send bookmarks more often.
+const READ_TIMEOUT: Duration = Duration::from_secs(70);
 
-/// The configuration that every client here starts from.
+/// The configuration of all clients: from the kubeconfig, or from the service account of the Pod.
 ///
 /// # Errors
-/// If neither a kubeconfig nor a Pod's service account is at hand.
+/// If there is neither.
 pub async fn config() -> Result<Config, kube::config::InferConfigError> {
-    Ok(settle(Config::infer().await?))
+    Ok(configure(Config::infer().await?))
 }
 
-fn settle(mut config: Config) -> Config {
+fn configure(mut config: Config) -> Config {
     config.default_retry = false;
-    config.connect_timeout = Some(CONNECT_BUDGET);
-    config.read_timeout = Some(SILENCE_BUDGET);
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     config
 }
 
-/// The elector's client: on connections of its own, and under no fence, since its writes are what opens one.
+/// The elector's client, with its own connections. It has no fence, because its writes are what opens the fence.
 ///
 /// # Errors
 /// If the configuration cannot be used.
 pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
-    Client::try_from(settle(config))
+    Client::try_from(configure(config))
 }
 
-/// A client that reads. It refuses everything else, whoever leads.
+/// A client that only reads: its fence never opens.
 ///
 /// # Errors
 /// If the configuration cannot be used.
 pub fn reading(config: Config, metrics: metrics::KubeMetrics) -> Result<Client, kube::Error> {
-    let builder = ClientBuilder::try_from(settle(config))?;
+    let builder = ClientBuilder::try_from(configure(config))?;
     let fence = FenceLayer::new(Fence::closed(Clock::start()), metrics.clone());
     Ok(builder
         .with_layer(&RequestCounter(metrics))
@@ -60,7 +60,7 @@ pub fn reading(config: Config, metrics: metrics::KubeMetrics) -> Result<Client, 
         .build())
 }
 
-/// A client that writes while the fence is open, on connections of its own.
+/// A client that writes while the fence is open, with its own connections.
 ///
 /// # Errors
 /// If the configuration cannot be used.
@@ -69,7 +69,7 @@ pub fn writing(
     fence: Fence,
     metrics: metrics::KubeMetrics,
 ) -> Result<Client, kube::Error> {
-    let builder = ClientBuilder::try_from((settle(config), FencedExecutor::new(fence.clone())))?;
+    let builder = ClientBuilder::try_from((configure(config), FencedExecutor::new(fence.clone())))?;
     let fence = FenceLayer::new(fence, metrics.clone());
     Ok(builder
         .with_layer(&RequestCounter(metrics))
@@ -77,7 +77,7 @@ pub fn writing(
         .build())
 }
 
-/// Counts every request that leaves the process.
+/// Counts and times every request that leaves the process.
 #[derive(Clone, Debug)]
 struct RequestCounter(metrics::KubeMetrics);
 
@@ -145,24 +145,21 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::telemetry::causes;
 
-    /// A server that refuses everything with one code, and counts.
-    async fn refusing(code: StatusCode) -> (Config, Arc<AtomicUsize>) {
+    /// A server that rejects every request with one status code, and counts them.
+    async fn rejecting_server(code: StatusCode) -> (Config, Arc<AtomicUsize>) {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
             .await
             .unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        let refuse = async move || {
+        let reject = async move || {
             counted.fetch_add(1, Ordering::Relaxed);
             (code, [("retry-after", "0")])
         };
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(refuse)).await });
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(reject)).await });
         let config = Config::new(address.parse().unwrap());
-        assert!(
-            config.default_retry,
-            "this is how the library would have it"
-        );
+        assert!(config.default_retry, "kube retries by default");
         (config, count)
     }
 
@@ -175,13 +172,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_request_is_sent_once_by_every_client() {
+    async fn no_client_retries_a_rejected_request() {
         for code in [
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
         ] {
-            let (config, count) = refusing(code).await;
+            let (config, count) = rejecting_server(code).await;
             let elector = unfenced(config.clone()).unwrap();
             let reader = reading(config.clone(), metrics()).unwrap();
             let writer = writing(config, Fence::always_open(), metrics()).unwrap();
@@ -208,20 +205,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_write_leaves_through_a_closed_fence_nor_by_a_client_that_reads() {
-        let (config, count) = refusing(StatusCode::SERVICE_UNAVAILABLE).await;
+    async fn closed_fence_and_reading_client_send_no_write() {
+        let (config, count) = rejecting_server(StatusCode::SERVICE_UNAVAILABLE).await;
         let reader = reading(config.clone(), metrics()).unwrap();
         let writer = writing(config, Fence::closed(Clock::start()), metrics()).unwrap();
         for client in [&reader, &writer] {
-            let refused = leases(client)
+            let error = leases(client)
                 .create(&PostParams::default(), &Lease::default())
                 .await
                 .unwrap_err();
             assert!(
-                causes(&refused)
+                causes(&error)
                     .to_string()
                     .contains("this replica does not lead"),
-                "{refused:?}"
+                "{error:?}"
             );
         }
         assert_eq!(count.load(Ordering::Relaxed), 0);

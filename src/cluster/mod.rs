@@ -1,43 +1,46 @@
-//! The cluster's API server: the one room through which everything but the elector speaks to it.
+//! The Kubernetes API server. Everything but the elector uses it through this room.
 //!
-//! - [`client`] builds clients: no retries behind anybody's back, every request counted, no write through a closed fence
-//! - [`cache`] holds a copy of every kind that decisions and documents need, on every replica
-//! - [`read`] asks for the state of this moment, where a copy is not enough
-//! - [`mod@write`] changes things; each of its functions takes a [`crate::leader::Leading`]
+//! - [`client`] builds clients: no automatic retries, every request counted, no write through a closed fence
+//! - [`cache`] holds every kind that decisions and documents need, on every replica
+//! - [`read`] reads from the API server where the cache is not current enough
+//! - [`mod@write`] writes; each of its functions takes a [`crate::leader::Leading`]
+//! - [`decode`] keeps objects that cannot be decoded from failing a whole list or watch
 //!
-//! [`kube::Client`] stays inside: whoever holds a [`Reader`] cannot write, and whoever holds a [`Writer`] cannot write
-//! without proof of leadership.
+//! [`kube::Client`] does not leave this room: a [`Reader`] cannot write, and a [`Writer`] cannot write without proof of
+//! leadership.
 
 pub mod cache;
 pub mod client;
+pub mod decode;
 pub mod read;
 pub mod write;
 
 pub use cache::{Cache, CacheChange};
+pub use decode::MaybeDecoded;
 pub use read::Reader;
 pub use write::{EventDraft, Writer};
 
 use crate::leader::NotLeading;
 
-/// The API server did not do as asked.
+/// A request to the Kubernetes API failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody else wrote first: whatever was decided was decided on something older.
-    #[error("the object has been changed meanwhile")]
+    /// Another client wrote first, so the decision behind this write was based on an older version.
+    #[error("object was modified concurrently")]
     Conflict,
-    /// An object of that name exists.
-    #[error("an object of that name exists")]
+    /// An object with this name exists.
+    #[error("object already exists")]
     Exists,
-    /// This replica must not write, or does not know whether it has.
+    /// This replica must not write, or does not know whether its write succeeded.
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
-    /// The API server refused, or did not answer.
-    #[error("the API server did not do as asked")]
+    /// The API server rejected the request, or did not answer.
+    #[error("Kubernetes API request failed")]
     Kubernetes(#[source] Box<kube::Error>),
 }
 
 impl Error {
-    /// One word for labels.
+    /// Label for metrics.
     #[must_use]
     pub const fn reason(&self) -> crate::metrics::FailureReason {
         use crate::metrics::FailureReason;

@@ -1,6 +1,6 @@
-//! Reads of the state of this moment: every one reaches the quorum of the cluster's store, none is answered from a cache.
+//! Reads from the API server. Every one is a quorum read of etcd; none is answered from a cache.
 //!
-//! Decisions that could spend money are made on these alone.
+//! Only these decide what could spend money. For everything else there is the [cache](super::cache).
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -11,25 +11,27 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::cache::MaybeDecoded;
+use super::MaybeDecoded;
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
 use crate::leader::record::Version;
 
-/// Objects asked for at once.
+/// Objects per page of a list.
 const PAGE: u32 = 500;
-/// Namespace and name of the old controller's one AgentIdentity.
+/// Namespace and name of the only AgentIdentity of the legacy controller.
 const AGENT_IDENTITY: (&str, &str) = ("x402", "default");
+
+/// Namespace and name of an object.
+pub(super) type ObjectKey = (Option<String>, String);
 
 /// Which objects of a kind exist, and in which versions.
 #[derive(Debug, Default)]
-pub struct ObjectVersions {
-    /// As of which version of the cluster's store.
-    pub version: Version,
-    /// Version of each object by namespace and name.
-    pub objects: HashMap<(Option<String>, String), Version>,
+pub(super) struct ObjectVersions {
+    /// Version of the list itself.
+    pub(super) version: Version,
+    pub(super) objects: HashMap<ObjectKey, Version>,
 }
 
-/// Reads, and cannot write.
+/// Reads objects; it cannot write.
 #[derive(Clone)]
 pub struct Reader {
     client: Client,
@@ -37,7 +39,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads through a client; Secrets in the namespace of the release only.
+    /// A reader that uses this client. Secrets are read in the namespace of the release only.
     #[must_use]
     pub fn new(client: Client, release_namespace: String) -> Self {
         Self {
@@ -46,10 +48,10 @@ impl Reader {
         }
     }
 
-    /// An offer. One that cannot be decoded is an answer as well: it must not stall whoever asks.
+    /// An offer, which may not be decodable: that must not fail the caller.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails.
     pub async fn offer(
         &self,
         namespace: &str,
@@ -60,26 +62,26 @@ impl Reader {
             .await?)
     }
 
-    /// A ledger.
+    /// A SignerLedger.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails, or the object cannot be decoded.
     pub async fn ledger(&self, name: &str) -> Result<Option<SignerLedger>, Error> {
         self.cluster_wide(name).await
     }
 
-    /// A record.
+    /// An AgentRegistration.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails, or the object cannot be decoded.
     pub async fn record(&self, name: &str) -> Result<Option<AgentRegistration>, Error> {
         self.cluster_wide(name).await
     }
 
-    /// Any object that has no namespace.
+    /// A cluster-scoped object.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails, or the object cannot be decoded.
     pub async fn cluster_wide<K>(&self, name: &str) -> Result<Option<K>, Error>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
@@ -90,37 +92,34 @@ impl Reader {
         Ok(Api::<K>::all(self.client.clone()).get_opt(name).await?)
     }
 
-    /// Every object of a kind, without what it holds.
-    ///
-    /// # Errors
-    /// If the API server does not answer.
-    pub async fn object_versions<K>(&self) -> Result<ObjectVersions, Error>
+    /// The versions of all objects of a kind, from one consistent list.
+    pub(super) async fn object_versions<K>(&self) -> Result<ObjectVersions, Error>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         let api = Api::<K>::all(self.client.clone());
-        let (mut census, mut parameters) =
+        let (mut versions, mut parameters) =
             (ObjectVersions::default(), ListParams::default().limit(PAGE));
         loop {
             let page = api.list_metadata(&parameters).await?;
-            // All pages show the moment of the first one.
-            census.version = Version(page.metadata.resource_version.unwrap_or_default());
-            census.objects.extend(
+            // All pages are of the version of the first one.
+            versions.version = Version(page.metadata.resource_version.unwrap_or_default());
+            versions.objects.extend(
                 page.items
                     .iter()
-                    .map(|object| (place(object), version(object))),
+                    .map(|object| (object_key(object), object_version(object))),
             );
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
-                None => return Ok(census),
+                None => return Ok(versions),
             }
         }
     }
 
-    /// Every record, all of one moment.
+    /// Every AgentRegistration, from one consistent list.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails, or an object cannot be decoded.
     pub async fn records(&self) -> Result<Vec<AgentRegistration>, Error> {
         let api = Api::<AgentRegistration>::all(self.client.clone());
         let (mut records, mut parameters) = (Vec::new(), ListParams::default().limit(PAGE));
@@ -134,10 +133,10 @@ impl Reader {
         }
     }
 
-    /// The text under one key of a Secret; `None` if there is no such Secret or key.
+    /// The text under one key of a Secret; `None` if the Secret or the key does not exist.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails.
     pub async fn secret(&self, key: &SecretKey) -> Result<Option<String>, Error> {
         let api = Api::<Secret>::namespaced(self.client.clone(), &self.release_namespace);
         let secret = api.get_opt(&key.name).await?;
@@ -145,16 +144,16 @@ impl Reader {
         Ok(bytes.and_then(|bytes| String::from_utf8(bytes.0).ok()))
     }
 
-    /// What the old controller left of an offer's registration: its RegistrationRequest, if there is one.
+    /// The RegistrationRequest that the legacy controller left for an offer.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails.
     pub async fn registration_request(
         &self,
         namespace: &str,
         offer: &str,
     ) -> Result<Option<DynamicObject>, Error> {
-        self.relic(
+        self.legacy(
             "RegistrationRequest",
             "registrationrequests",
             namespace,
@@ -163,18 +162,18 @@ impl Reader {
         .await
     }
 
-    /// What the old controller left of its agents: its AgentIdentity, if there is one.
+    /// The AgentIdentity that the legacy controller left.
     ///
     /// # Errors
-    /// If the API server does not answer.
+    /// If the request fails.
     pub async fn agent_identity(&self) -> Result<Option<DynamicObject>, Error> {
         let (namespace, name) = AGENT_IDENTITY;
-        self.relic("AgentIdentity", "agentidentities", namespace, name)
+        self.legacy("AgentIdentity", "agentidentities", namespace, name)
             .await
     }
 
-    /// An object of a kind that need not exist in this cluster.
-    async fn relic(
+    /// An object of a kind of the legacy controller, whose CRD may not be installed.
+    async fn legacy(
         &self,
         kind: &str,
         plural: &str,
@@ -186,19 +185,17 @@ impl Reader {
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         match api.get(name).await {
             Ok(object) => Ok(Some(object)),
-            // A kind that the cluster does not know is answered without a Status: only the code tells.
+            // The response for an unknown kind has no Status body, only the code.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Namespace and name of an object.
-pub(super) fn place(object: &impl ResourceExt) -> (Option<String>, String) {
+pub(super) fn object_key(object: &impl ResourceExt) -> ObjectKey {
     (object.namespace(), object.name_any())
 }
 
-/// Version of an object.
-pub(super) fn version(object: &impl ResourceExt) -> Version {
+pub(super) fn object_version(object: &impl ResourceExt) -> Version {
     Version(object.resource_version().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
-//! Writes to the API server. Each takes proof of leadership, and each is conditional: on a name that must be free, or on the
-//! version that was read. Events alone are not: they only add.
+//! Writes to the API server. Each takes proof of leadership, and each is conditional: a create on an unused name, an update on
+//! the resource version that was read. Only Events are unconditional, because they change no object.
 //!
-//! Without proof nothing compiles:
+//! Without the proof, nothing compiles:
 //! ```compile_fail
 //! async fn sneak(writer: serviceoffer::cluster::Writer, record: &serviceoffer::api::AgentRegistration) {
 //!     writer.create(record).await;
@@ -27,23 +27,23 @@ use crate::api::{
 use crate::leader::Leading;
 use crate::leader::fence::Effect;
 
-/// Name under which the API server knows what is ours of an object.
+/// Owner of the fields that this operator applies.
 const FIELD_MANAGER: &str = "serviceoffer-controller";
 
-/// Something that happened to an object, told to whoever describes it.
+/// A Kubernetes Event that has not been published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventDraft {
-    /// Whether a person should look.
+    /// Whether its type is Warning instead of Normal.
     pub warning: bool,
-    /// What happened, in one word.
+    /// CamelCase word that says why the Event is published.
     pub reason: String,
-    /// What happened.
+    /// Text for `kubectl describe`.
     pub message: String,
-    /// What was being done.
+    /// CamelCase word for what the operator was doing.
     pub action: &'static str,
 }
 
-/// Writes, for whoever leads.
+/// Writes objects and publishes Events.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -51,7 +51,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes through a client; events name this replica.
+    /// A writer that uses this client. Events name `replica` as their reporting instance.
     #[must_use]
     pub fn new(client: Client, replica: String) -> Self {
         let reporter = Reporter {
@@ -64,7 +64,7 @@ impl Writer {
         }
     }
 
-    /// Creates an object without a namespace. Its name is a test-and-set.
+    /// Creates a cluster-scoped object. Its name acts as a test-and-set.
     ///
     /// # Errors
     /// [`Error::Exists`] if the name is taken.
@@ -86,10 +86,10 @@ impl Writer {
             .await??)
     }
 
-    /// Replaces an object without a namespace, if it still has the version that this one was read with.
+    /// Replaces a cluster-scoped object, if its resource version is still the one that was read.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it has not.
+    /// [`Error::Conflict`] if it is not.
     pub async fn replace<K>(&self, leading: &Leading, object: &K) -> Result<K, Error>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope>
@@ -100,7 +100,7 @@ impl Writer {
     {
         debug_assert!(
             object.meta().resource_version.is_some(),
-            "a replacement without a version is unconditional"
+            "a replace without a resource version is unconditional"
         );
         let api = Api::<K>::all(self.client.clone());
         let parameters = PostParams {
@@ -113,10 +113,10 @@ impl Writer {
             .await??)
     }
 
-    /// Replaces the status of a registry, if it still has the version that this one was read with.
+    /// Replaces the status of a registry, if its resource version is still the one that was read.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it has not.
+    /// [`Error::Conflict`] if it is not.
     pub async fn replace_registry_status(
         &self,
         leading: &Leading,
@@ -124,7 +124,7 @@ impl Writer {
     ) -> Result<IdentityRegistry, Error> {
         debug_assert!(
             registry.metadata.resource_version.is_some(),
-            "a replacement without a version is unconditional"
+            "a replace without a resource version is unconditional"
         );
         let api = Api::<IdentityRegistry>::all(self.client.clone());
         let parameters = PostParams {
@@ -140,11 +140,12 @@ impl Writer {
             .await??)
     }
 
-    /// Applies what is ours of an offer's status. What others wrote stays as it is. `object` names the offer, which need not
-    /// be decodable, and the version that was looked at: what a stopped process sends late must not hide what is newer.
+    /// Applies the fields of an offer's status that this operator owns; those of other field managers stay. `object` names the
+    /// offer, which need not be decodable, and the resource version that the status describes: a request that a suspended
+    /// process sends late must not overwrite a newer status.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it has another version.
+    /// [`Error::Conflict`] if the offer has another resource version.
     pub async fn apply_offer_status(
         &self,
         leading: &Leading,
@@ -153,14 +154,14 @@ impl Writer {
     ) -> Result<(), Error> {
         debug_assert!(
             object.resource_version.is_some(),
-            "an application without a version is unconditional"
+            "an apply without a resource version is unconditional"
         );
-        let (namespace, name) = place(object);
+        let (namespace, name) = object_key(object);
         let api = Api::<kube::api::PartialObjectMeta<ServiceOffer>>::namespaced(
             self.client.clone(),
             namespace,
         );
-        // Bound to the very object that was looked at: one that was made anew under its name has a status of its own.
+        // The uid makes the API server reject the status if the offer was deleted and created again under the same name.
         let metadata = ObjectMeta {
             name: object.name.clone(),
             namespace: object.namespace.clone(),
@@ -184,10 +185,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the finalizer of the old controller, so that the offer can go when it is deleted.
+    /// Removes the finalizer of the legacy controller, which blocks the deletion of the offer.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// [`Error::Conflict`] if the offer has another resource version.
     pub async fn strip_finalizer(
         &self,
         leading: &Leading,
@@ -215,25 +216,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells what happened to an object.
+    /// Publishes an Event about an object.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// If the request fails.
     pub async fn publish(
         &self,
         leading: &Leading,
         object: &ObjectReference,
-        note: &EventDraft,
+        draft: &EventDraft,
     ) -> Result<(), Error> {
         let event = Event {
-            type_: if note.warning {
+            type_: if draft.warning {
                 EventType::Warning
             } else {
                 EventType::Normal
             },
-            reason: note.reason.clone(),
-            note: Some(note.message.clone()),
-            action: note.action.into(),
+            reason: draft.reason.clone(),
+            note: Some(draft.message.clone()),
+            action: draft.action.into(),
             secondary: None,
         };
         Ok(leading
@@ -242,7 +243,7 @@ impl Writer {
     }
 }
 
-fn place(object: &ObjectReference) -> (&str, &str) {
+fn object_key(object: &ObjectReference) -> (&str, &str) {
     (
         object.namespace.as_deref().unwrap_or_default(),
         object.name.as_deref().unwrap_or_default(),

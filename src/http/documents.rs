@@ -17,7 +17,6 @@ use kube::ResourceExt;
 use super::counted;
 use crate::api::{AgentRegistration, IdentityRegistry, Key};
 use crate::cluster::Cache;
-use crate::cluster::cache::Decoded;
 use crate::health::Health;
 use crate::metrics::{self, Label, Route};
 use crate::reconcile::standing_of;
@@ -101,7 +100,7 @@ impl Documents {
     }
 
     /// The registry that a record belongs to: of several objects for one contract, the first by name.
-    fn registry_of(&self, record: &AgentRegistration) -> Option<Decoded<IdentityRegistry>> {
+    fn registry_of(&self, record: &AgentRegistration) -> Option<Arc<IdentityRegistry>> {
         let mut registries = self.cache.registries();
         registries.retain(|registry| holds(registry, record));
         registries.sort_by_key(|registry| registry.name_any());
@@ -157,7 +156,7 @@ impl Documents {
 }
 
 struct Offer {
-    offer: Decoded<crate::api::ServiceOffer>,
+    offer: Arc<crate::api::ServiceOffer>,
     standing: crate::registration::standing::Standing,
 }
 

@@ -1,5 +1,7 @@
 //! Writes the records that the offers ask for, and retires those that none does any more.
 
+use std::sync::Arc;
+
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -7,7 +9,6 @@ use tracing::info;
 
 use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, network};
 use crate::cluster::Error as ClusterError;
-use crate::cluster::cache::Decoded;
 use crate::leader::Leading;
 use crate::ledger::ReadLedger;
 use crate::ledger::protocol::{advance_history, retired};
