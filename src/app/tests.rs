@@ -1,24 +1,32 @@
-//! What becomes of the process with its elector, and that nothing in the process can hold the elector up.
+//! The process exits with its elector, and nothing in the process can delay the elector.
 //!
-//! On a port of this machine and in real time: what is shown here is that threads do not wait for each other.
+//! These tests use a local port and real time, because they show that threads do not wait for each other.
 
 use std::time::Instant;
 
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::leadership::run_elector;
 use super::*;
+use crate::health::Health;
+use crate::leader::clock::Clock;
+use crate::leader::elector::Elector;
 use crate::leader::elector::tests::server::{NAMESPACE, Server};
+use crate::leader::record::Config;
+use crate::leader::{Drain, Fence};
+use crate::metrics::Metrics;
 
 const LEASE: &str = "controller";
 
-/// A replica with a Lease of 3 s, whose fence reaches 2 s.
+/// A replica with a lease duration of 3 s; its fence closes 2 s after a renewal.
 struct Replica {
     server: Server,
     config: kube::Config,
     fence: Fence,
     drain: Drain,
-    leave: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl Replica {
@@ -30,7 +38,7 @@ impl Replica {
             config: kube::Config::new(address.parse().unwrap()),
             fence: Fence::closed(Clock::start()),
             drain: Drain::default(),
-            leave: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
         }
     }
 
@@ -51,19 +59,19 @@ impl Replica {
             early_takeover: false,
             fence: self.fence.clone(),
             drain: self.drain.clone(),
-            drain_budget: DRAIN_BUDGET,
+            drain_budget: DRAIN_TIMEOUT,
             metrics: Metrics::new(LEASE).unwrap().election,
             health: Arc::new(Health::new(None)),
         }
     }
 
     /// Starts the elector as the process does.
-    fn start(&self) -> impl Future<Output = ExitReason> + Send + 'static {
-        run_elected(self.elector(), self.config.clone(), self.leave.clone()).unwrap()
+    fn start_elector(&self) -> impl Future<Output = ExitReason> + Send + 'static {
+        run_elector(self.elector(), self.config.clone(), self.shutdown.clone()).unwrap()
     }
 
-    /// Watches over the term on a thread of its own, until it is told to stop. Says whether the fence has closed.
-    async fn watch_over(&self) -> (oneshot::Sender<()>, std::thread::JoinHandle<bool>) {
+    /// Watches the term on a separate thread until it is stopped. The thread returns whether the fence has closed.
+    async fn watch_term(&self) -> (oneshot::Sender<()>, std::thread::JoinHandle<bool>) {
         let leading = self.fence.opened().await;
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -90,15 +98,15 @@ fn burn(time: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_a_reconciler_does_can_delay_a_renewal() {
+async fn saturated_runtime_does_not_delay_renewals() {
     let replica = Replica::new();
-    let end = replica.start();
-    let (stop, watcher) = replica.watch_over().await;
+    let exit = replica.start_elector();
+    let (stop, watcher) = replica.watch_term().await;
     let epoch = replica.fence.leading().unwrap().epoch().cloned();
     let renewed = replica.server.changes("leases").len();
     let mut work = JoinSet::new();
     for _ in 0..2 {
-        // Both workers are blocked for longer than the fence reaches.
+        // Blocks both worker threads for longer than the fence stays open.
         work.spawn(async { std::thread::sleep(Duration::from_secs(3)) });
     }
     for _ in 0..10_000 {
@@ -116,37 +124,37 @@ async fn nothing_that_a_reconciler_does_can_delay_a_renewal() {
         begun.elapsed()
     );
     let _ = stop.send(());
-    assert!(!watcher.join().unwrap(), "the fence has closed");
+    assert!(!watcher.join().unwrap(), "the fence closed");
     assert_eq!(replica.fence.leading().unwrap().epoch().cloned(), epoch);
     assert!(
         replica.server.changes("leases").len() > renewed + 3,
-        "renewals went on"
+        "renewals stopped"
     );
     replica.drain.finish();
-    replica.leave.cancel();
-    assert_eq!(end.await, ExitReason::Requested);
+    replica.shutdown.cancel();
+    assert_eq!(exit.await, ExitReason::Requested);
     assert_eq!(
         replica.server.get("leases", LEASE).unwrap()["spec"]["holderIdentity"],
         "",
-        "it was released"
+        "the lease was not released"
     );
 }
 
 #[tokio::test]
-async fn a_leader_that_loses_its_lease_ends_the_process_by_force() {
+async fn process_fails_when_its_lease_is_lost() {
     let replica = Replica::new();
-    let end = replica.start();
+    let exit = replica.start_elector();
     replica.fence.opened().await;
     replica.server.edit("leases", LEASE, |lease| {
         lease["spec"]["holderIdentity"] = json!("host_2")
     });
-    assert_eq!(end.await, ExitReason::Failed);
+    assert_eq!(exit.await, ExitReason::Failed);
     assert_eq!(replica.fence.remaining(), Duration::ZERO);
 }
 
 #[tokio::test]
-async fn an_elector_that_cannot_go_on_ends_the_process_by_force() {
+async fn process_fails_when_its_elector_cannot_start() {
     let mut replica = Replica::new();
-    replica.config.auth_info.token_file = Some("/a/file/that/is/not/there".into());
-    assert_eq!(replica.start().await, ExitReason::Failed);
+    replica.config.auth_info.token_file = Some("/missing".into());
+    assert_eq!(replica.start_elector().await, ExitReason::Failed);
 }

@@ -37,10 +37,10 @@ impl Event {
             leader,
         } = serde_json::from_str(line).ok()?;
         let said = match message.as_str() {
-            "leading" => Said::Leads,
+            "became leader" => Said::Leads,
             "the lease is lost" | "no longer a candidate" => Said::Stopped,
             _ if message.starts_with("no longer a candidate;") => Said::Stopped,
-            _ if message.starts_with("the term is over") => Said::Stopped,
+            _ if message.starts_with("leadership term ended") => Said::Stopped,
             _ => {
                 Said::Leader(leader.filter(|leader| message == format!("new leader is {leader}"))?)
             }
@@ -120,13 +120,15 @@ mod tests {
     #[test]
     fn the_operators_log_says_who_leads_and_since_when() {
         assert_eq!(
-            operator(r#""message":"leading","term":3"#),
+            operator(r#""message":"became leader","term":3"#),
             Some(Said::Leads)
         );
         let named = r#""message":"new leader is a-1","leader":"a-1""#;
         assert_eq!(operator(named), Some(Said::Leader("a-1".to_owned())));
-        let at = Event::of_operator(&format!(r#"{{"timestamp":"{TIME}","message":"leading"}}"#))
-            .map(|event| event.at);
+        let at = Event::of_operator(&format!(
+            r#"{{"timestamp":"{TIME}","message":"became leader"}}"#
+        ))
+        .map(|event| event.at);
         assert_eq!(at, TIME.parse().ok());
     }
 
@@ -136,7 +138,7 @@ mod tests {
             "the lease is lost",
             "no longer a candidate",
             "no longer a candidate; the lease was not released and runs out by itself",
-            "the term is over: what was under way is dropped",
+            "leadership term ended; dropping in-flight work",
         ] {
             assert_eq!(
                 operator(&format!(r#""message":"{message}""#)),
