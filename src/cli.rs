@@ -1,4 +1,4 @@
-//! The command line: flags and environment, read once and checked before anything starts.
+//! Flags and environment variables, parsed once and validated before anything starts.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use crate::telemetry::LogFormat;
 
 /// Kubernetes operator that turns ServiceOffers into ERC-8004 registrations.
 ///
-/// Run any number of replicas: one leads and writes, all serve documents and metrics. Nothing is registered twice, whoever
-/// leads. Which chains are used, with which keys and limits, is said by IdentityRegistry objects, not here.
+/// Run any number of replicas: one leads and writes, all serve documents and metrics. Nothing is registered twice, even if two
+/// replicas lead at once. Chains, keys and limits are configured by IdentityRegistry objects, not by flags.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do instead of running the operator.
+    /// Runs instead of the operator.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// How to run the operator.
+    /// Flags of the operator.
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// What to do instead of running the operator.
+/// Commands that run instead of the operator.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask URLs, and succeed if every one answers 200; used by `helm test`
+    /// Request URLs and succeed if all of them answer 200; used by `helm test`
     Probe {
-        /// URLs to ask
+        /// URLs to request
         #[arg(required = true)]
         urls: Vec<String>,
     },
 }
 
-/// Flags of the operator. Each can be given in the environment as well.
+/// Flags of the operator. Each can also be set by an environment variable.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Elect one replica to write. With `false`, every replica writes at once: safe, but wasteful
+    /// Elect one replica to write. With `false`, all replicas write: safe, but wasteful
     #[arg(
         long, env = "SERVICEOFFER_LEADER_ELECT", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Leader election"
@@ -52,7 +52,7 @@ pub struct RunArgs {
         help_heading = "Leader election"
     )]
     pub lease_name: String,
-    /// Namespace of the Lease; that of the Pod when not given
+    /// Namespace of the Lease; defaults to the namespace of the Pod
     #[arg(
         long,
         env = "SERVICEOFFER_LEASE_NAMESPACE",
@@ -60,37 +60,37 @@ pub struct RunArgs {
         help_heading = "Leader election"
     )]
     pub lease_namespace: Option<String>,
-    /// How long after its last renewal a leader is waited for before another takes over
+    /// How long standbys wait after the last observed renewal before taking over
     #[arg(
         long, env = "SERVICEOFFER_LEASE_DURATION", value_name = "DURATION", default_value = "30s", value_parser = duration,
         help_heading = "Leader election"
     )]
     pub lease_duration: Duration,
-    /// How long a leader goes without a renewal before it starts nothing new
+    /// How long a leader keeps starting new work after its last renewal
     #[arg(
         long, env = "SERVICEOFFER_RENEW_DEADLINE", value_name = "DURATION", default_value = "20s", value_parser = duration,
         help_heading = "Leader election"
     )]
     pub renew_deadline: Duration,
-    /// How often a leader renews
+    /// How often the leader renews the Lease
     #[arg(
         long, env = "SERVICEOFFER_RETRY_PERIOD", value_name = "DURATION", default_value = "5s", value_parser = duration,
         help_heading = "Leader election"
     )]
     pub retry_period: Duration,
-    /// Take over at once when the kubelet reports that the leader's container has terminated
+    /// Take over immediately when the kubelet reports that the leader's container has terminated
     #[arg(
         long, env = "SERVICEOFFER_EARLY_TAKEOVER", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Leader election"
     )]
     pub early_takeover: bool,
-    /// Label the leader's Pod obol.org/role=leader, and let it be deleted last
+    /// Label the leader's Pod obol.org/role=leader, and have Deployments delete it last
     #[arg(
         long, env = "SERVICEOFFER_MARK_POD", value_name = "BOOL", default_value_t = true, action = ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Leader election"
     )]
     pub mark_pod: bool,
-    /// Where documents are served
+    /// Address on which documents are served
     #[arg(
         long,
         env = "SERVICEOFFER_HTTP_BIND",
@@ -99,7 +99,7 @@ pub struct RunArgs {
         help_heading = "Serving"
     )]
     pub http_bind: SocketAddr,
-    /// Where /livez, /readyz and /metrics are served
+    /// Address on which /livez, /readyz and /metrics are served
     #[arg(
         long,
         env = "SERVICEOFFER_ADMIN_BIND",
@@ -108,19 +108,19 @@ pub struct RunArgs {
         help_heading = "Serving"
     )]
     pub admin_bind: SocketAddr,
-    /// Offers reconciled at once
+    /// Offers reconciled concurrently
     #[arg(
         long, env = "SERVICEOFFER_CONCURRENCY", value_name = "NUMBER", default_value_t = 16,
         value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Work"
     )]
     pub concurrency: u16,
-    /// Unmined transactions of one signer under way at once. Nodes promise to keep 16
+    /// Transactions in flight per signer. Nodes keep at least 16 per account in their mempool
     #[arg(
         long, env = "SERVICEOFFER_MAX_IN_FLIGHT", value_name = "NUMBER", default_value_t = 16,
         value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Work"
     )]
     pub max_in_flight: u16,
-    /// What is logged: error, warn, info, debug or trace, or directives like serviceoffer::leader=debug
+    /// Log level: error, warn, info, debug or trace, or directives such as serviceoffer::leader=debug
     #[arg(
         long,
         env = "SERVICEOFFER_LOG_LEVEL",
@@ -129,7 +129,7 @@ pub struct RunArgs {
         help_heading = "Logs"
     )]
     pub log_level: String,
-    /// How it is logged
+    /// Log format
     #[arg(
         long,
         env = "SERVICEOFFER_LOG_FORMAT",
@@ -139,59 +139,59 @@ pub struct RunArgs {
         help_heading = "Logs"
     )]
     pub log_format: LogFormat,
-    /// Name of this Pod: its identity in the election. Outside a cluster, host name and chance when not given
+    /// Name of this Pod: its identity in the election. Defaults to the host name with a random suffix outside a cluster
     #[arg(long, env = "POD_NAME", value_name = "NAME", help_heading = "Pod")]
     pub pod_name: Option<String>,
-    /// Namespace of this Pod, where Secrets are read
+    /// Namespace of this Pod; Secrets are read in it
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = "Pod")]
     pub pod_namespace: Option<String>,
-    /// Uid of this Pod: lets its next container go on with the lease at once
+    /// Uid of this Pod; lets a restarted container reclaim the lease immediately
     #[arg(long, env = "POD_UID", value_name = "UID", help_heading = "Pod")]
     pub pod_uid: Option<String>,
 }
 
-/// Flags that contradict each other.
+/// Flags whose values are unsafe or contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFlags {
-    /// A lease is counted in whole seconds.
+    /// `leaseDurationSeconds` is an integer.
     #[error("--lease-duration={0:?} is not a whole number of seconds: a Lease counts in seconds")]
     FractionalLease(Duration),
     /// A leader must stop before another may take over.
     #[error(
-        "--renew-deadline={deadline:?} leaves no room before --lease-duration={lease:?}: it may be {most:?} at most"
+        "--renew-deadline={deadline:?} is too long for --lease-duration={lease:?}: set it to {most:?} or less"
     )]
     DeadlineTooLong {
-        /// The deadline.
+        /// The renew deadline.
         deadline: Duration,
         /// The lease duration.
         lease: Duration,
-        /// The longest deadline that leaves room.
+        /// The longest safe renew deadline.
         most: Duration,
     },
-    /// A renewal must have more than one chance.
+    /// There must be time for a second renewal before the deadline.
     #[error(
-        "--retry-period={period:?} is too long for --renew-deadline={deadline:?}: it may be {most:?} at most"
+        "--retry-period={period:?} is too long for --renew-deadline={deadline:?}: set it to less than {most:?}"
     )]
     RetryPeriodTooLong {
-        /// The period.
+        /// The retry period.
         period: Duration,
-        /// The deadline.
+        /// The renew deadline.
         deadline: Duration,
-        /// The longest period that gives a second chance.
+        /// Upper bound of the retry period.
         most: Duration,
     },
-    /// A candidate without a name cannot be told from another.
+    /// A candidate is identified by its name.
     #[error(
-        "--pod-name (POD_NAME) is empty: give the name of the Pod, or leave it out outside a cluster"
+        "--pod-name (POD_NAME) is empty: set it to the name of the Pod, or omit it outside a cluster"
     )]
     EmptyPodName,
 }
 
 impl RunArgs {
-    /// Checks what clap cannot.
+    /// Checks what clap cannot check.
     ///
     /// # Errors
-    /// The first contradiction.
+    /// The first flag that is invalid.
     pub fn validate(&self) -> Result<(), InvalidFlags> {
         let (lease, deadline, period) =
             (self.lease_duration, self.renew_deadline, self.retry_period);
@@ -204,7 +204,7 @@ impl RunArgs {
         if lease.subsec_nanos() != 0 || lease.is_zero() {
             return Err(InvalidFlags::FractionalLease(lease));
         }
-        // The elector's guard, and one more try of up to two seconds, must fit between deadline and takeover.
+        // The guard interval, and one more try of up to two seconds, must fit between deadline and takeover.
         let guard = (lease / 10).max(Duration::from_secs(1));
         let most = lease
             .saturating_sub(guard)
@@ -230,7 +230,7 @@ impl RunArgs {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let help = || format!("{text:?} is not a duration: write one like 30s or 1m30s");
+    let help = || format!("{text:?} is not a duration: use a value such as 30s or 1m30s");
     let duration: SignedDuration = text.parse().map_err(|_| help())?;
     Duration::try_from(duration)
         .ok()
@@ -251,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_accepts_the_definition_of_the_flags() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_defaults_are_those_that_are_documented() {
+    fn defaults_are_as_documented() {
         let run = run(&[]);
         assert!(run.leader_elect && run.early_takeover && run.mark_pod);
         assert_eq!(run.lease_name, "serviceoffer-controller");
@@ -267,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn leader_election_is_switched_by_a_value() {
+    fn leader_elect_takes_an_optional_value() {
         assert!(!run(&["--leader-elect=false"]).leader_elect);
         assert!(run(&["--leader-elect"]).leader_elect);
     }
 
     #[test]
-    fn timings_that_cannot_be_safe_are_refused_with_what_would_be() {
+    fn unsafe_timings_are_rejected_with_the_longest_safe_value() {
         let check = |lease: &str, deadline: &str, period: &str| {
             run(&[
                 "--lease-duration",
@@ -297,18 +297,18 @@ mod tests {
             );
         }
         let seconds = Duration::from_secs;
-        let no_room = InvalidFlags::DeadlineTooLong {
+        let deadline_too_long = InvalidFlags::DeadlineTooLong {
             deadline: seconds(26),
             lease: seconds(30),
             most: seconds(25),
         };
-        assert_eq!(check("30s", "26s", "5s"), Err(no_room));
-        let too_slow = InvalidFlags::RetryPeriodTooLong {
+        assert_eq!(check("30s", "26s", "5s"), Err(deadline_too_long));
+        let period_too_long = InvalidFlags::RetryPeriodTooLong {
             period: seconds(10),
             deadline: seconds(12),
             most: seconds(10),
         };
-        assert_eq!(check("30s", "12s", "10s"), Err(too_slow));
+        assert_eq!(check("30s", "12s", "10s"), Err(period_too_long));
         assert_eq!(
             check("1500ms", "1s", "100ms"),
             Err(InvalidFlags::FractionalLease(Duration::from_millis(1500)))
@@ -317,12 +317,16 @@ mod tests {
             check("1s", "1s", "100ms"),
             Err(InvalidFlags::DeadlineTooLong { .. })
         ));
-        let alone = ["--leader-elect=false", "--lease-duration", "1500ms"];
-        assert_eq!(run(&alone).validate(), Ok(()), "nothing is elected");
+        let unelected = ["--leader-elect=false", "--lease-duration", "1500ms"];
+        assert_eq!(
+            run(&unelected).validate(),
+            Ok(()),
+            "timings matter only with an election"
+        );
     }
 
     #[test]
-    fn an_empty_name_is_no_name() {
+    fn empty_pod_name_is_rejected() {
         assert_eq!(
             run(&["--pod-name", ""]).validate(),
             Err(InvalidFlags::EmptyPodName)
@@ -330,11 +334,13 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_with_their_units() {
+    fn durations_need_a_unit() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         for text in ["", "30", "0s", "-5s", "soon"] {
             assert!(
-                duration(text).unwrap_err().contains("write one like 30s"),
+                duration(text)
+                    .unwrap_err()
+                    .contains("use a value such as 30s"),
                 "{text}"
             );
         }

@@ -1,5 +1,7 @@
-//! Whether this replica is alive and ready: what the elector, the caches and the loops say of themselves, for the admin port
-//! to tell and for the elector to act on.
+//! Whether this replica is alive and ready.
+//!
+//! The elector, the cache and the reconcile loops report here; the admin port answers probes from it, and the elector gives
+//! up leadership if the loops stall.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,26 +12,26 @@ use tokio::time::Instant;
 
 use crate::metrics::Loop;
 
-/// How long work may wait without any of it being done before a leader makes room for another. Longer than any one turn
-/// takes: every request of one has a limit of seconds.
+/// How long work may wait without any of it being done before a leader steps down. Longer than any reconcile takes: each of
+/// its requests has a timeout of seconds.
 const STALL_LIMIT: Duration = Duration::from_secs(600);
 
-/// What waits to be reconciled: one object of one loop.
+/// An object to reconcile: its loop, namespace and name.
 pub type WorkItem = (Loop, Option<String>, String);
 
-/// What liveness and readiness depend on. Neither depends on leadership, and neither on a chain: a standby serves documents,
-/// and an outage of an RPC endpoint must not take them down.
+/// What liveness and readiness depend on. Neither depends on leadership or on a chain: a standby serves documents, and an RPC
+/// endpoint that is down must not stop it.
 #[derive(Debug)]
 pub struct Health {
     origin: Instant,
     synced: AtomicBool,
-    /// Milliseconds from `origin` to the last sign of life of the elector; zero before the first.
+    /// Milliseconds from `origin` to the last heartbeat of the elector; zero before the first.
     heartbeat: AtomicU64,
     elector_timeout: Option<Duration>,
     queue: Mutex<WorkQueue>,
 }
 
-/// What has been asked of the loops, and when they last answered.
+/// The work that waits for the loops, and when they last did any.
 #[derive(Debug, Default)]
 struct WorkQueue {
     waiting: HashMap<WorkItem, Instant>,
@@ -37,7 +39,7 @@ struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// Since when nothing has been done although something waits.
+    /// Since when work has been waiting and none has been done.
     fn stalled_since(&self) -> Option<Instant> {
         let oldest = self.waiting.values().min()?;
         Some(self.done.map_or(*oldest, |done| done.max(*oldest)))
@@ -45,7 +47,7 @@ impl WorkQueue {
 }
 
 impl Health {
-    /// `elector_timeout` is how long the elector may be silent; `None` where there is none.
+    /// `elector_timeout` is how long the elector may go without a heartbeat; `None` if there is no elector.
     #[must_use]
     pub fn new(elector_timeout: Option<Duration>) -> Self {
         Self {
@@ -57,24 +59,24 @@ impl Health {
         }
     }
 
-    /// The cache holds every kind.
+    /// Records that every kind has been listed into the cache.
     pub fn set_synced(&self) {
         self.synced.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the cache holds every kind.
+    /// Whether every kind has been listed into the cache.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Relaxed)
     }
 
-    /// The elector has gone round once more.
+    /// Records an elector heartbeat.
     pub fn heartbeat(&self) {
         let elapsed = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.heartbeat.store(elapsed, Ordering::Relaxed);
     }
 
-    /// An object is to be looked at.
+    /// Records that an object waits to be reconciled.
     pub fn work_queued(&self, work: WorkItem) {
         self.queue()
             .waiting
@@ -82,27 +84,27 @@ impl Health {
             .or_insert_with(Instant::now);
     }
 
-    /// An object has been looked at.
+    /// Records that an object has been reconciled, with or without success.
     pub fn work_done(&self, work: &WorkItem) {
         let mut queue = self.queue();
         queue.waiting.remove(work);
         queue.done = Some(Instant::now());
     }
 
-    /// The loops have ended: nothing waits for them.
+    /// Records that the loops have stopped, so that nothing waits for them.
     pub fn work_dropped(&self) {
         *self.queue() = WorkQueue::default();
     }
 
-    /// How long the loops have stood still although work waits, if it is too long.
+    /// How long the loops have been stalled, if it is too long: work waits, and none is done.
     #[must_use]
     pub fn stalled_for(&self) -> Option<Duration> {
-        let standing = self.queue().stalled_since()?.elapsed();
-        (standing > STALL_LIMIT).then_some(standing)
+        let stalled = self.queue().stalled_since()?.elapsed();
+        (stalled > STALL_LIMIT).then_some(stalled)
     }
 
-    /// Whether the elector has shown itself within the elector_timeout with it, and no loop has stood still for so long that the
-    /// elector should long have left.
+    /// Whether the elector sent a heartbeat within its timeout, and the loops have not been stalled for so long that the elector
+    /// should have stepped down long ago.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
@@ -112,7 +114,7 @@ impl Health {
         heard
             && self
                 .stalled_for()
-                .is_none_or(|standstill| standstill <= STALL_LIMIT + STALL_LIMIT / 5)
+                .is_none_or(|stalled| stalled <= STALL_LIMIT + STALL_LIMIT / 5)
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, WorkQueue> {
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_ready_once_its_cache_is_filled() {
+    fn replica_is_ready_once_its_cache_has_synced() {
         let health = Health::new(None);
         assert!(!health.is_synced());
         health.set_synced();
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_elector_is_dead_and_no_elector_is_not() {
+    async fn replica_is_dead_when_its_elector_sends_no_heartbeat() {
         assert!(Health::new(None).is_alive());
         let health = Health::new(Some(Duration::from_secs(50)));
         advance(Duration::from_secs(51)).await;
@@ -149,11 +151,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn loops_stand_still_only_while_work_waits_and_none_is_done() {
+    async fn loops_are_stalled_only_while_work_waits_and_none_is_done() {
         let health = Health::new(None);
         let longer = STALL_LIMIT + Duration::from_secs(1);
         advance(longer).await;
-        assert_eq!(health.stalled_for(), None, "nothing has been asked");
+        assert_eq!(health.stalled_for(), None, "no work is queued");
 
         health.work_queued(work("a"));
         health.work_queued(work("b"));
@@ -162,9 +164,9 @@ mod tests {
         assert_eq!(
             health.stalled_for(),
             Some(longer),
-            "asking again is no progress"
+            "queueing the same work again is no progress"
         );
-        assert!(health.is_alive(), "the elector is still to leave by itself");
+        assert!(health.is_alive(), "the elector steps down first");
 
         health.work_done(&work("a"));
         assert_eq!(health.stalled_for(), None, "one of two is progress");
@@ -177,15 +179,11 @@ mod tests {
         health.work_queued(work("c"));
         health.work_dropped();
         advance(longer).await;
-        assert_eq!(
-            health.stalled_for(),
-            None,
-            "whoever does not lead does nothing"
-        );
+        assert_eq!(health.stalled_for(), None, "a standby has no work");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_replica_whose_loops_stand_still_for_too_long_is_dead() {
+    async fn replica_is_dead_when_its_loops_are_stalled_for_too_long() {
         let health = Health::new(None);
         health.work_queued(work("a"));
         advance(2 * STALL_LIMIT).await;

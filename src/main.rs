@@ -1,4 +1,4 @@
-//! The binary: reads the command line and hands over to [`serviceoffer::app`].
+//! The binary: parses the flags and runs [`serviceoffer::app`], or the command that replaces it.
 
 use std::process::ExitCode;
 
@@ -9,20 +9,20 @@ use serviceoffer::cli::{Cli, Command, RunArgs};
 use serviceoffer::telemetry;
 
 fn main() -> Result<ExitCode> {
-    // Two HTTP clients share one TLS library; with two providers at hand it must be told which to use.
+    // Two HTTP clients share rustls. With two crypto providers compiled in, it needs one selected.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Cli { command, run } = Cli::parse();
     let runtime = tokio::runtime::Runtime::new()?;
     match command {
         Some(Command::Probe { urls }) => runtime.block_on(probe(urls)),
-        None => runtime.block_on(operate(run)),
+        None => runtime.block_on(run_operator(run)),
     }
 }
 
-async fn operate(run: RunArgs) -> Result<ExitCode> {
-    run.validate()?;
-    let filter = telemetry::init(&run.log_level, run.log_format)?;
-    Ok(match app::run(run, filter).await? {
+async fn run_operator(args: RunArgs) -> Result<ExitCode> {
+    args.validate()?;
+    let filter = telemetry::init(&args.log_level, args.log_format)?;
+    Ok(match app::run(args, filter).await? {
         ExitReason::Requested => ExitCode::SUCCESS,
         ExitReason::Failed => ExitCode::FAILURE,
     })

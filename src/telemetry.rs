@@ -1,6 +1,6 @@
-//! Logs: text for a person at a terminal, JSON for everything else, at a level that can be changed while running.
+//! Logs: text on a terminal, JSON otherwise, at a level that can be changed while running.
 //!
-//! Whatever the level, other crates say no more than `info`: at `debug` an HTTP client shows URLs, and a URL may hold a
+//! Other crates log at `info` at most, whatever the level: at `debug` an HTTP client logs URLs, and a URL may hold a
 //! credential.
 
 use std::fmt;
@@ -21,20 +21,20 @@ pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     #[default]
     Auto,
-    /// One line of text for each event.
+    /// One line of text per event.
     Text,
-    /// One JSON object for each event.
+    /// One JSON object per event.
     Json,
 }
 
-/// A level or filter that cannot be read.
+/// The log level or filter directives are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a log level: write error, warn, info, debug or trace, or directives like serviceoffer::leader=debug"
+    "{0:?} is not a log level: use error, warn, info, debug or trace, or directives such as serviceoffer::leader=debug"
 )]
 pub struct FilterError(String);
 
-/// What is logged. All clones are the same filter.
+/// Decides what is logged. All clones are the same filter.
 #[derive(Clone)]
 pub struct LogFilter {
     set: Arc<dyn Fn(EnvFilter) + Send + Sync>,
@@ -48,7 +48,7 @@ impl fmt::Debug for LogFilter {
 }
 
 impl LogFilter {
-    /// What stands.
+    /// The directives in effect.
     #[must_use]
     pub fn current(&self) -> String {
         self.current
@@ -57,10 +57,10 @@ impl LogFilter {
             .clone()
     }
 
-    /// Changes it, from this moment on.
+    /// Replaces the directives.
     ///
     /// # Errors
-    /// If it cannot be read; then nothing changes.
+    /// If they are invalid; then the old ones stay in effect.
     pub fn set(&self, directives: &str) -> Result<(), FilterError> {
         (self.set)(parse(directives)?);
         directives.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
@@ -69,35 +69,35 @@ impl LogFilter {
 }
 
 fn parse(directives: &str) -> Result<EnvFilter, FilterError> {
-    let unreadable = || FilterError(directives.to_owned());
+    let invalid = || FilterError(directives.to_owned());
     if directives.is_empty() {
-        return Err(unreadable());
+        return Err(invalid());
     }
     EnvFilter::builder()
         .parse(directives)
-        .map_err(|_| unreadable())
+        .map_err(|_| invalid())
 }
 
-/// An error with everything that led to it, in one line: `the API server did not do as asked: connection refused`.
+/// An error with all its causes on one line: `Kubernetes API request failed: connection refused`.
 ///
-/// A cause that its effect already spells out is not said twice.
+/// A cause that the text already contains is not repeated.
 pub fn causes(error: &dyn std::error::Error) -> impl fmt::Display {
-    let mut said = error.to_string();
+    let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        let words = cause.to_string();
-        if !said.contains(&words) {
-            said = format!("{said}: {words}");
+        let message = cause.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         next = cause.source();
     }
-    said
+    text
 }
 
-/// Sets up logs for the whole process.
+/// Sets up logging for the whole process.
 ///
 /// # Errors
-/// If the level cannot be read.
+/// If the level is invalid.
 pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, FilterError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
     let json = match format {
@@ -115,12 +115,12 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, FilterError> {
     } else {
         layer.boxed()
     };
-    let discreet = filter_fn(is_discreet);
-    let filtered: Filtered<_, _, Registry> = layer.with_filter(filter.and(discreet));
-    // A second set-up, as in a test, leaves the first in place.
+    let safe = filter_fn(is_safe_to_log);
+    let filtered: Filtered<_, _, Registry> = layer.with_filter(filter.and(safe));
+    // Fails if a subscriber is installed already, as in tests; that one stays.
     let _ = tracing_subscriber::registry().with(filtered).try_init();
     let set = move |filter| {
-        // The handle outlives the subscriber only while the process ends.
+        // Fails only if the subscriber is gone, while the process exits.
         let _ = handle.reload(filter);
     };
     Ok(LogFilter {
@@ -129,8 +129,8 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogFilter, FilterError> {
     })
 }
 
-/// Whether an event cannot hold more of another crate's insides than it should.
-fn is_discreet(metadata: &Metadata<'_>) -> bool {
+/// Whether an event cannot contain a credential of another crate's request.
+fn is_safe_to_log(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("serviceoffer") || *metadata.level() <= Level::INFO
 }
 
@@ -139,17 +139,17 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("{words}")]
+    #[error("{message}")]
     struct Fault {
-        words: &'static str,
+        message: &'static str,
         #[source]
         cause: Option<Box<Fault>>,
     }
 
     #[test]
-    fn an_error_is_told_with_its_causes_and_nothing_twice() {
-        let fault = |words, cause: Option<Fault>| Fault {
-            words,
+    fn error_is_shown_with_its_causes_and_no_repetition() {
+        let fault = |message, cause: Option<Fault>| Fault {
+            message,
             cause: cause.map(Box::new),
         };
         let refused = fault("connection refused", None);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_and_directives_are_read_and_nonsense_is_refused_by_name() {
+    fn invalid_log_directives_are_rejected_by_name() {
         for directives in ["info", "debug", "warn,serviceoffer::leader=trace"] {
             assert!(parse(directives).is_ok(), "{directives}");
         }
