@@ -1,40 +1,43 @@
-//! Kubernetes operator that turns ServiceOffers into ERC-8004 registrations, exactly once, at any number of replicas.
+//! Kubernetes operator that turns ServiceOffers into ERC-8004 registrations, exactly once, with any number of replicas.
 //!
 //! # Map
-//! | Room | What it owns | Touches the world in |
+//! | Room | What it owns | I/O |
 //! |---|---|---|
-//! | [`reconcile`] | START HERE: the two loops, `observe`, `plan`, `apply` | `observe`, `apply` |
-//! | [`ledger`] | one nonce for each registration: the exactly-once protocol, money, evidence | `store`, `sender` |
+//! | [`reconcile`] | START HERE: the two loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
+//! | [`ledger`] | exactly-once registration: nonces, attempts, evidence, freezes, budget | `store`, `sender` |
 //! | [`leader`] | who may write: election, fence, drain | `elector` |
-//! | [`chain`] | an EVM chain and the identity registry on it | `rpc` |
-//! | [`cluster`] | the API server: cache, reads, writes with proof of leadership | all of it |
-//! | [`registration`] | what an offer means: identity, standing, document | nowhere |
-//! | [`http`] | documents for the public, the admin port | both |
-//! | [`api`] | the four kinds and their rules | nowhere |
-//! | [`health`], [`metrics`], [`telemetry`] | what the process tells of itself | |
-//! | [`cli`], [`app`] | flags, and how everything is put together and ended | `app` |
+//! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc` |
+//! | [`cluster`] | the Kubernetes API: clients, cache, reads, writes with proof of leadership | all |
+//! | [`registration`] | what an offer asks for: identity, eligibility, document | none |
+//! | [`http`] | public documents, and the admin port | all |
+//! | [`api`] | the four kinds and their validation rules | none |
+//! | [`health`], [`metrics`], [`telemetry`] | probes, Prometheus metrics, logs | |
+//! | [`cli`], [`app`] | flags; how the process is built, started and stopped | `app` |
+//!
+//! `docs/architecture.md` follows one offer through these rooms. `docs/glossary.md` defines every term.
 //!
 //! # Flow
-//! Watches fill the `cluster` cache on every replica, and documents are served from it. Whoever leads runs the loops: the
-//! registry loop enrols offers as records, gives each a nonce by compare-and-swap on its signer's ledger, signs what it read
-//! back, stores what it signed, sends what it stored, and records what became final; the offer loop tells people.
+//! On every replica, watches fill the `cluster` cache, and documents are served from it. The leader runs the loops. The registry
+//! loop writes a record for each offer, allocates a nonce to each record by compare-and-swap on its signer's ledger, signs what
+//! it read back, stores what it signed, sends what it stored, and records what became final. The offer loop reports the
+//! result in the status of each offer.
 //!
 //! # Rules
-//! What decides takes values and returns values, with the time passed in; what awaits only gathers or carries out. No write
-//! compiles without a [`leader::Leading`]. Dependencies point down the list `app`, `http`, `reconcile`, `ledger`,
-//! `registration`, `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`. Tests hold all of this
-//! (`tests/architecture.rs`).
+//! Code that decides is pure: it takes values, including the time, and returns values. Code that awaits only gathers them or
+//! carries them out. No write compiles without a [`leader::Leading`]. Dependencies point down the list `app`, `http`,
+//! `reconcile`, `ledger`, `registration`, `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`.
+//! `tests/architecture.rs` enforces all of this, and `tests/language.rs` the words.
 
 pub mod api;
 pub mod app;
-pub mod chain;
+mod chain;
 pub mod cli;
 pub mod cluster;
-pub mod health;
-pub mod http;
+mod health;
+mod http;
 pub mod leader;
-pub mod ledger;
-pub mod metrics;
-pub mod reconcile;
-pub mod registration;
+mod ledger;
+mod metrics;
+mod reconcile;
+mod registration;
 pub mod telemetry;
