@@ -1,18 +1,21 @@
-//! The rules that keep the source what `src/lib.rs` says it is: what decides is pure, dependencies point one way, nothing
-//! writes without proof of leadership.
+//! The rules that `src/lib.rs` states: code that decides is pure, dependencies point one way, and nothing writes without proof
+//! of leadership.
 //!
-//! They read the text of the sources without comments and without what only tests compile.
+//! The tests read the sources as text, without comments and without code that only tests compile.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on should say where"
+    reason = "a test fails by panicking"
 )]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod sources;
 
-/// Everything that decides: files, and rooms with all that is in them.
+use std::fs;
+
+use sources::{Source, files, is_word, repository, sources};
+
+/// Code that decides: files, and folders with all files in them.
 const PURE: [&str; 20] = [
     "api",
     "chain/abi.rs",
@@ -36,7 +39,7 @@ const PURE: [&str; 20] = [
     "registration",
 ];
 
-/// What no pure module may know: a client, a clock, a task, chance, or the process around it.
+/// What pure code must not use: clients, clocks, tasks, randomness, and the process it runs in.
 const IMPURE: [&str; 20] = [
     "Api",
     "Client",
@@ -60,9 +63,9 @@ const IMPURE: [&str; 20] = [
     "tracing",
 ];
 
-/// Files that hold a client of the API server; of those, the ones that write.
+/// Files that use a Kubernetes API client, and those of them that write.
 const API_CLIENTS: [&str; 6] = [
-    "cluster/cache.rs",
+    "cluster/cache/watch.rs",
     "cluster/read.rs",
     "cluster/write.rs",
     "leader/elector/mod.rs",
@@ -75,7 +78,7 @@ const API_WRITERS: [&str; 3] = [
     "leader/elector/pods.rs",
 ];
 
-/// Methods of `kube::Api` that change something.
+/// Methods of `kube::Api` that write.
 const API_WRITES: [&str; 9] = [
     ".create(",
     ".delete(",
@@ -88,153 +91,36 @@ const API_WRITES: [&str; 9] = [
     ".replace_status(",
 ];
 
-/// One file of `src`, as it is compiled into the operator.
-struct Source {
-    path: String,
-    code: String,
+/// Whether a file is `place`, or in the folder of that name.
+fn is_in(source: &Source, place: &str) -> bool {
+    source.path == place || source.path.starts_with(&format!("{place}/"))
 }
 
-impl Source {
-    fn new(root: &Path, path: &Path) -> Self {
-        let text = fs::read_to_string(path).unwrap();
-        let is_comment = |line: &&str| line.trim_start().starts_with("//");
-        let lines: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
-        let path = path
-            .strip_prefix(root)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
-        Self {
-            path,
-            code: without_tests(&lines.join("\n")),
-        }
-    }
-
-    /// Top-level module that the file belongs to.
-    fn room(&self) -> &str {
-        self.path.split('/').next().unwrap().trim_end_matches(".rs")
-    }
-
-    fn is_in(&self, place: &str) -> bool {
-        self.path == place || self.path.starts_with(&format!("{place}/"))
-    }
-
-    /// Rooms whose paths the code names.
-    fn uses(&self) -> impl Iterator<Item = &str> {
-        self.code
-            .split("crate::")
-            .skip(1)
-            .map(|rest| rest.split(|letter| !is_word(letter)).next().unwrap())
-    }
-
-    /// Whether the code names a path or a word, and not merely one that contains it.
-    fn names(&self, word: &str) -> bool {
-        let bounded = |at: usize| {
-            let before = self.code[..at].chars().next_back();
-            let after = self.code[at + word.len()..].chars().next();
-            !before.is_some_and(is_word) && !after.is_some_and(is_word)
-        };
-        self.code.match_indices(word).any(|(at, _)| bounded(at))
-    }
-
-    /// Every function with its signature and its body.
-    fn functions(&self) -> impl Iterator<Item = (&str, &str)> {
-        let starts = self.code.match_indices("fn ").filter(|(at, _)| {
-            let line = self.code[..*at].rsplit('\n').next().unwrap();
-            line.split_whitespace()
-                .all(|word| word == "async" || word == "const" || word.starts_with("pub"))
-        });
-        starts.map(|(at, _)| {
-            let item = item_at(&self.code, at);
-            item.split_once('{').unwrap_or((item, ""))
-        })
-    }
+/// Rooms that the code names in paths.
+fn rooms_used_by(source: &Source) -> impl Iterator<Item = &str> {
+    let paths = source.code.split("crate::").skip(1);
+    paths.map(|rest| rest.split(|letter| !is_word(letter)).next().unwrap())
 }
 
-fn is_word(letter: char) -> bool {
-    letter.is_alphanumeric() || letter == '_'
-}
-
-/// The item whose first line holds a place. Formatted code closes an item where it opened it: at the same depth.
-fn item_at(code: &str, at: usize) -> &str {
-    let line = code[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    let depth = code[line..].len() - code[line..].trim_start_matches(' ').len();
-    let first = code[line..].find('\n').map_or(code.len(), |end| line + end);
-    if code[line..first].ends_with([';', '}']) {
-        return &code[at..first];
-    }
-    let closing = format!("\n{}}}", " ".repeat(depth));
-    let end = code[line..]
-        .find(&closing)
-        .map_or(code.len(), |end| line + end + closing.len());
-    &code[at..end]
-}
-
-fn without_tests(text: &str) -> String {
-    const MARK: &str = "#[cfg(test)]\n";
-    let Some(at) = text.find(MARK) else {
-        return text.to_owned();
-    };
-    let item = item_at(text, at + MARK.len());
-    format!(
-        "{}{}",
-        &text[..at],
-        without_tests(&text[at + MARK.len() + item.len()..])
-    )
-}
-
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    entries
-        .flat_map(|path| {
-            if path.is_dir() {
-                files(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// Every file that is compiled into the operator.
-fn sources() -> Vec<Source> {
-    let root = root();
-    let is_for_tests = |name: &str| ["tests.rs", "tests", "fixtures.rs"].contains(&name);
-    let is_compiled = |path: &PathBuf| {
-        let mut names = path.strip_prefix(&root).unwrap().iter();
-        !names.any(|name| is_for_tests(name.to_str().unwrap()))
-    };
-    let sources: Vec<Source> = files(&root)
-        .into_iter()
-        .filter(is_compiled)
-        .map(|path| Source::new(&root, &path))
-        .collect();
-    assert!(
-        sources.len() > 40,
-        "the sources are not where they are looked for"
-    );
-    sources
+/// Whether code contains a chain of calls, however it is broken into lines.
+fn calls(code: &str, chain: &str) -> bool {
+    let code: String = code.split_whitespace().collect();
+    code.contains(chain)
 }
 
 fn source(path: &str) -> Source {
-    Source::new(&root(), &root().join(path))
+    let found = sources().into_iter().find(|source| source.path == path);
+    found.unwrap_or_else(|| panic!("src/{path} does not exist"))
 }
 
-/// The order of dependencies as `src/lib.rs` states it.
+/// The order of dependencies that `src/lib.rs` states.
 fn order() -> Vec<String> {
-    let text = fs::read_to_string(root().join("lib.rs"))
+    let text = fs::read_to_string(repository().join("src/lib.rs"))
         .unwrap()
         .replace("\n//!", "");
     let (_, rest) = text
         .split_once("Dependencies point down the list ")
-        .expect("the rule is stated");
+        .expect("src/lib.rs states the order of dependencies");
     let sentence = rest.split('.').next().unwrap();
     sentence
         .split('`')
@@ -245,19 +131,19 @@ fn order() -> Vec<String> {
 }
 
 #[test]
-fn what_decides_knows_no_client_no_clock_and_no_task() {
+fn pure_code_uses_no_client_clock_or_task() {
     let sources = sources();
     for place in PURE {
         let mut found = sources
             .iter()
-            .filter(|source| source.is_in(place))
+            .filter(|source| is_in(source, place))
             .peekable();
         assert!(found.peek().is_some(), "{place} does not exist");
         for source in found {
             let impure: Vec<_> = IMPURE.iter().filter(|word| source.names(word)).collect();
             assert!(
                 impure.is_empty(),
-                "{} decides and yet names {impure:?}",
+                "{} must be pure, but uses {impure:?}",
                 source.path
             );
         }
@@ -265,18 +151,19 @@ fn what_decides_knows_no_client_no_clock_and_no_task() {
 }
 
 #[test]
-fn what_calls_itself_pure_is_held_to_it() {
-    for path in files(&root()) {
+fn code_that_claims_to_be_pure_is_checked() {
+    let root = repository().join("src");
+    for path in files(&root) {
         let text = fs::read_to_string(&path).unwrap();
         let claims = text
             .lines()
             .take_while(|line| line.starts_with("//!"))
             .any(|line| line.ends_with("Pure."));
-        let path = path.strip_prefix(root()).unwrap().to_str().unwrap();
-        let held = PURE.iter().any(|place| path.starts_with(place));
+        let path = path.strip_prefix(&root).unwrap().to_str().unwrap();
+        let checked = PURE.iter().any(|place| path.starts_with(place));
         assert!(
-            !claims || held,
-            "{path} calls itself pure and is not on the list"
+            !claims || checked,
+            "{path} claims to be pure and is not in PURE"
         );
     }
 }
@@ -290,33 +177,34 @@ fn dependencies_point_down_the_list_in_lib_rs() {
         .filter(|source| !["lib.rs", "main.rs"].contains(&&*source.path))
     {
         let own = rank(source.room())
-            .unwrap_or_else(|| panic!("{} has no place in the order", source.path));
-        for used in source.uses() {
-            let other = rank(used)
-                .unwrap_or_else(|| panic!("{} uses crate::{used}, which is no room", source.path));
+            .unwrap_or_else(|| panic!("src/lib.rs does not order the room of {}", source.path));
+        for used in rooms_used_by(source) {
+            let other = rank(used).unwrap_or_else(|| {
+                panic!("{} uses crate::{used}, which is not a room", source.path)
+            });
             assert!(
                 own <= other,
-                "{} uses crate::{used}, which stands above it",
+                "{} uses crate::{used}, which is above it in the order",
                 source.path
             );
         }
         assert!(
             !source.code.contains("super::super::"),
-            "{} leaves its room by the back door",
+            "{} leaves its room by super::super; use crate:: instead",
             source.path
         );
     }
 }
 
 #[test]
-fn the_api_server_is_spoken_to_in_few_places_and_written_to_in_fewer() {
+fn kubernetes_api_is_used_and_written_to_only_in_listed_files() {
     for source in sources() {
         let path = &*source.path;
-        // The variant of an error shares its name with the client.
-        let speaks = source.code.match_indices("Api").count()
+        // `kube::Error::Api` has the same name as the client.
+        let uses = source.code.match_indices("Api").count()
             > source.code.match_indices("Error::Api").count();
-        assert_eq!(speaks, API_CLIENTS.contains(&path), "{path}");
-        let writes = speaks && API_WRITES.iter().any(|write| source.code.contains(write));
+        assert_eq!(uses, API_CLIENTS.contains(&path), "{path}");
+        let writes = uses && API_WRITES.iter().any(|write| source.code.contains(write));
         assert_eq!(writes, API_WRITERS.contains(&path), "{path}");
     }
 }
@@ -326,14 +214,14 @@ fn every_write_takes_proof_of_leadership() {
     let writer = source("cluster/write.rs");
     let writes: Vec<_> = writer
         .functions()
-        .filter(|(signature, _)| !signature.starts_with("fn place("))
+        .filter(|(signature, _)| !signature.starts_with("fn object_key("))
         .collect();
     let (constructors, writes): (Vec<_>, Vec<_>) = writes
         .into_iter()
         .partition(|(signature, _)| signature.starts_with("fn new("));
     assert!(
         constructors.len() == 1 && writes.len() >= 6,
-        "the functions of cluster/write.rs are not found"
+        "found too few functions in cluster/write.rs"
     );
     for (signature, body) in writes {
         assert!(
@@ -341,19 +229,16 @@ fn every_write_takes_proof_of_leadership() {
             "cluster/write.rs: {signature}"
         );
         assert!(
-            body.contains("leading.guard(Effect::Kubernetes"),
-            "cluster/write.rs is not guarded: {signature}"
+            calls(body, "leading.guard(Effect::Kubernetes"),
+            "cluster/write.rs: this write does not call the guard: {signature}"
         );
     }
     let store = source("ledger/store.rs");
     let writes: Vec<_> = store
         .functions()
-        .filter(|(_, body)| body.contains("self.writer"))
+        .filter(|(_, body)| calls(body, "self.writer"))
         .collect();
-    assert!(
-        writes.len() >= 4,
-        "the writes of ledger/store.rs are not found"
-    );
+    assert!(writes.len() >= 4, "found too few writes in ledger/store.rs");
     for (signature, _) in writes {
         assert!(
             signature.contains("leading: &Leading"),
@@ -372,26 +257,29 @@ fn every_send_takes_proof_of_leadership() {
         {
             assert_eq!(source.path, "chain/rpc.rs", "{signature}");
             assert!(signature.contains("leading: &Leading"), "{signature}");
-            assert!(body.contains("leading.guard(Effect::Chain"), "{signature}");
+            assert!(calls(body, "leading.guard(Effect::Chain"), "{signature}");
             sends += 1;
         }
         for (signature, _) in source
             .functions()
-            .filter(|(_, body)| body.contains("endpoint.send("))
+            .filter(|(_, body)| calls(body, "endpoint.send("))
         {
             assert_eq!(
                 source.path, "ledger/sender/mod.rs",
-                "nothing is sent unchecked: {signature}"
+                "only the sender may send: {signature}"
             );
             assert!(signature.contains("leading: &Leading"), "{signature}");
             sends += 1;
         }
     }
-    assert_eq!(sends, 2, "the one that checks and the one that sends");
+    assert_eq!(
+        sends, 2,
+        "expected one function that checks and one that sends"
+    );
 }
 
 #[test]
-fn a_private_key_is_held_in_one_file() {
+fn private_keys_are_used_in_one_file_only() {
     let holders: Vec<String> = sources()
         .into_iter()
         .filter(|source| source.names("PrivateKeySigner") || source.names("SigningKey"))
@@ -401,17 +289,22 @@ fn a_private_key_is_held_in_one_file() {
 }
 
 #[test]
-fn nothing_but_main_may_give_up() {
+fn only_main_may_panic() {
     for source in sources().iter().filter(|source| source.path != "main.rs") {
         for word in [
             ".unwrap()",
             ".expect(",
             "panic!(",
             "todo!(",
+            "unreachable!(",
             "clippy::unwrap_used",
             "clippy::expect_used",
         ] {
-            assert!(!source.code.contains(word), "{} holds {word}", source.path);
+            assert!(
+                !source.code.contains(word),
+                "{} contains {word}",
+                source.path
+            );
         }
     }
 }

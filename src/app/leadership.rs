@@ -15,7 +15,7 @@ use super::build::Parts;
 use super::{DRAIN_TIMEOUT, ExitReason, failed};
 use crate::cluster::client;
 use crate::leader::Drain;
-use crate::leader::elector::{ElectorExit, Elector, write_termination_log};
+use crate::leader::elector::{Elector, ElectorExit, write_termination_log};
 use crate::leader::lease::Exit;
 use crate::leader::record::Config;
 use crate::telemetry::causes;

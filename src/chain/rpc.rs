@@ -21,7 +21,7 @@ use super::{Block, FeeMarket, LogPage, Receipt, RegisteredEvent, TransactionCoun
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
 use crate::leader::{Leading, NotLeading};
-use crate::metrics::{RpcResult, RpcMethod, ChainMetrics};
+use crate::metrics::{ChainMetrics, RpcMethod, RpcResult};
 
 /// Time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
@@ -257,7 +257,10 @@ impl RpcEndpoint {
     /// Keccak-256 of the code at an address; `None` if there is no code.
     pub async fn code_hash(&self, address: Address) -> Result<Option<B256>, RpcError> {
         let code = self
-            .request(RpcMethod::Code, self.provider.get_code_at(address).into_future())
+            .request(
+                RpcMethod::Code,
+                self.provider.get_code_at(address).into_future(),
+            )
             .await?;
         Ok((!code.is_empty()).then(|| keccak256(code)))
     }
@@ -502,7 +505,10 @@ impl RpcEndpoint {
     /// Receipt of a transaction; `None` if no block contains it.
     pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
         let receipt = self
-            .request(RpcMethod::Receipt, self.provider.get_transaction_receipt(hash))
+            .request(
+                RpcMethod::Receipt,
+                self.provider.get_transaction_receipt(hash),
+            )
             .await?;
         Ok(receipt.and_then(|receipt| {
             // OP Stack rollups charge an L1 data fee besides gas, in a separate field.
