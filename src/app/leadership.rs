@@ -1,6 +1,5 @@
 //! How this replica takes part in the election, and what its outcome means for the process.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Result;

@@ -12,7 +12,6 @@ mod build;
 mod leadership;
 mod work;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

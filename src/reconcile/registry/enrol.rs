@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::{Address, B256};
-use kube::core::DeserializeGuard;
+use crate::cluster::MaybeDecoded;
 
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, OfferRef, Phase,
     RegistryContract, ServiceOffer,
 };
 use crate::chain::abi;
+use crate::cluster::MaybeDecoded;
 use crate::ledger::protocol::{revived, same_agent};
 use crate::reconcile::findings::{Finding, OfferName};
 use crate::registration::identity::key_of;
@@ -218,7 +218,7 @@ pub fn keys_of(
 /// Whether an offer that a record lists may still use its agent. What cannot be decoded is not judged: it keeps its agent.
 #[must_use]
 pub fn may_use(
-    offer: &DeserializeGuard<ServiceOffer>,
+    offer: &MaybeDecoded<ServiceOffer>,
     registries: &[impl AsRef<IdentityRegistry>],
     key: Key,
 ) -> bool {

@@ -316,7 +316,7 @@ fn whoever_shares_an_identity_still_wants_it_when_another_is_refused() {
     );
 }
 
-fn guarded(offer: Value) -> DeserializeGuard<ServiceOffer> {
+fn guarded(offer: Value) -> MaybeDecoded<ServiceOffer> {
     serde_json::from_value(offer).unwrap()
 }
 
