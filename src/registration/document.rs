@@ -17,8 +17,6 @@ use crate::api::{AgentRegistration, IdentityRegistry, IdentityScope, Key, Servic
 pub const MEDIA_TYPE: &str = "application/json";
 /// Path below the base URL of the picture that agents without one of their own show.
 pub const ICON_PATH: &str = "/agents/icon.svg";
-/// Path of the document that lists all agents of a domain (ERC-8004, "Endpoint domain verification").
-pub const WELL_KNOWN_PATH: &str = "/.well-known/agent-registration.json";
 
 /// What `type` must be for a registration file of the version that the registry is for.
 const TYPE: &str = "https://eips.ethereum.org/EIPS/eip-8004#registration-v1";
