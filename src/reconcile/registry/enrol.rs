@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::MaybeDecoded;
+use alloy::primitives::{Address, B256};
 
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, OfferRef, Phase,

@@ -1,8 +1,7 @@
 //! Writes the records that the offers ask for, and retires those that none does any more.
 
-use std::sync::Arc;
-
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
