@@ -9,15 +9,15 @@
 //! [`kube::Client`] does not leave this room: a [`Reader`] cannot write, and a [`Writer`] cannot write without proof of
 //! leadership.
 
-pub mod cache;
-pub mod client;
-pub mod decode;
-pub mod read;
-pub mod write;
+pub(crate) mod cache;
+pub(crate) mod client;
+pub(crate) mod decode;
+pub(crate) mod read;
+mod write;
 
-pub use cache::{Cache, CacheChange};
-pub use decode::MaybeDecoded;
-pub use read::Reader;
+pub(crate) use cache::{Cache, CacheChange};
+pub(crate) use decode::MaybeDecoded;
+pub(crate) use read::Reader;
 pub use write::{EventDraft, Writer};
 
 use crate::leader::NotLeading;

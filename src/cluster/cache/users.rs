@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+type RecordsByOffer = HashMap<(String, String), BTreeSet<String>>;
+
 /// Names of the records that have ever listed an offer, by namespace and name of the offer. It may name a record too many,
 /// never one too few: callers check the record itself. All clones are the same index.
 #[derive(Clone, Default)]
-pub(super) struct OfferUsers(Arc<Mutex<HashMap<(String, String), BTreeSet<String>>>>);
+pub(super) struct OfferUsers(Arc<Mutex<RecordsByOffer>>);
 
 impl OfferUsers {
     pub(super) fn insert(&self, record: &str, offers: &[(String, String)]) {
