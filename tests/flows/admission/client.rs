@@ -1,4 +1,5 @@
-//! Dry runs against the API server: does it accept an object, and with which message does it reject it?
+//! Dry runs against the API server: does it accept an object, and with which message does it reject
+//! it?
 
 use std::time::Duration;
 

@@ -27,7 +27,8 @@ pub fn complete_object() -> Value {
     ledger
 }
 
-/// An active ledger of the account with this number: five nonces are allocated, three of them are finalized.
+/// An active ledger of the account with this number: five nonces are allocated, three of them are
+/// finalized.
 fn ledger(account: u64) -> Value {
     let signer = address(account);
     json!({

@@ -1,4 +1,5 @@
-//! Manifests that successive versions of the legacy controller accepted, with the status that it wrote.
+//! Manifests that successive versions of the legacy controller accepted, with the status that it
+//! wrote.
 
 use serde_json::{Value, json};
 
@@ -94,7 +95,8 @@ fn forward_auth() -> Value {
     manifest
 }
 
-/// Version B: offers can sell agents, and the verifier reads the resolved reference from the status.
+/// Version B: offers can sell agents, and the verifier reads the resolved reference from the
+/// status.
 fn seller_gateway() -> Value {
     manifest(
         "version-b",

@@ -1,8 +1,10 @@
-//! What the API server accepts and rejects, and with which messages, with only the generated CRDs installed.
+//! What the API server accepts and rejects, and with which messages, with only the generated CRDs
+//! installed.
 //!
-//! Two kinds of tests complement each other. [`violation`] derives from the schemas an object that violates each constraint, so that
-//! no constraint stays untested. Tables ([`offers`], [`registries`], [`records`], [`ledgers`]) list what users may and may not write,
-//! and their cases must trigger every CEL rule. [`legacy`] has manifests that the legacy controller accepted.
+//! Two kinds of tests complement each other. [`violation`] derives from the schemas an object that
+//! violates each constraint, so that no constraint stays untested. Tables ([`offers`],
+//! [`registries`], [`records`], [`ledgers`]) list what users may and may not write, and their cases
+//! must trigger every CEL rule. [`legacy`] has manifests that the legacy controller accepted.
 
 mod client;
 mod crd;
@@ -217,7 +219,8 @@ fn every_schema_constraint_rejects_a_violation() {
     });
 }
 
-/// A stored copy of a complete object whose status is a subresource, under another name, so that the object's own name stays free.
+/// A stored copy of a complete object whose status is a subresource, under another name, so that
+/// the object's own name stays free.
 async fn stored_copy(client: &AdmissionClient, complete: &Value) -> Value {
     let mut copy = complete.clone();
     if AdmissionClient::has_status_subresource(complete) {

@@ -226,7 +226,8 @@ fn created() -> CaseTable {
         )
 }
 
-/// A record before its first attempt: a wrong URI can still be corrected, but what the key identifies is immutable.
+/// A record before its first attempt: a wrong URI can still be corrected, but what the key
+/// identifies is immutable.
 fn pending() -> CaseTable {
     let mut base = record("dddddddddddddddd");
     merge(

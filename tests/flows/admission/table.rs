@@ -16,7 +16,8 @@ pub struct Case {
     pub name: String,
     /// The difference from the base, as a JSON merge patch.
     pub patch: Value,
-    /// Each cause of the rejection contains one of these, and each of these is contained in a cause. Empty: the object is accepted.
+    /// Each cause of the rejection contains one of these, and each of these is contained in a
+    /// cause. Empty: the object is accepted.
     pub expected_messages: Vec<String>,
 }
 

@@ -1,4 +1,5 @@
-//! For every constraint of a schema, an object that violates it, derived from a complete object: one that has every field.
+//! For every constraint of a schema, an object that violates it, derived from a complete object:
+//! one that has every field.
 
 use serde_json::{Value, json};
 
@@ -14,8 +15,8 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// One violation for every constraint of a CRD. `stored` is the complete object as stored, for the constraints of a status that
-    /// is a subresource.
+    /// One violation for every constraint of a CRD. `stored` is the complete object as stored, for
+    /// the constraints of a status that is a subresource.
     pub fn all(crd: &Crd, complete: &Value, stored: &Value) -> Vec<Self> {
         let constraints = crd.constraints().into_iter();
         // The root is always an object: the API server cannot receive anything else.

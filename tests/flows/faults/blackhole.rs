@@ -1,4 +1,5 @@
-//! A black hole between one candidate and the API server: packets are dropped in both directions, and neither side is notified.
+//! A black hole between one candidate and the API server: packets are dropped in both directions,
+//! and neither side is notified.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

@@ -1,5 +1,6 @@
-//! One fault test: a cluster with the operator's CRDs and RBAC but none of its Pods, a chain behind a recorder, a group of
-//! candidates, and load for the leader. It ends with the verdict on everything that the candidates did.
+//! One fault test: a cluster with the operator's CRDs and RBAC but none of its Pods, a chain behind
+//! a recorder, a group of candidates, and load for the leader. It ends with the verdict on
+//! everything that the candidates did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -71,7 +72,8 @@ impl Campaign {
         );
     }
 
-    /// Like [`Self::run`], with these RBAC permissions, and with three candidates of these options or none at first.
+    /// Like [`Self::run`], with these RBAC permissions, and with three candidates of these options
+    /// or none at first.
     pub fn run_with(
         fault: &str,
         timings: Timings,
@@ -168,7 +170,8 @@ impl Campaign {
         .await
     }
 
-    /// Waits until the Lease was acquired or renewed after `since`, and returns the candidate that did so last.
+    /// Waits until the Lease was acquired or renewed after `since`, and returns the candidate that
+    /// did so last.
     pub async fn wait_for_leader_since(&self, since: Timestamp) -> String {
         eventually("the lease is held", LIMIT, async || {
             let leader =
@@ -198,7 +201,8 @@ impl Campaign {
         .await
     }
 
-    /// Waits until a candidate has done what only a leader does, and returns the time of its first effect.
+    /// Waits until a candidate has done what only a leader does, and returns the time of its first
+    /// effect.
     pub async fn wait_until_acting(&self, member: &str) -> Timestamp {
         eventually(&format!("{member} acts"), LIMIT, async || {
             let sendings = self.recorder.sendings();
@@ -354,8 +358,8 @@ impl Campaign {
         table::write(fault, &faults, verdict);
     }
 
-    /// Every transaction that a candidate sent was stored in a record before, and all transactions with one nonce have the same
-    /// destination and calldata.
+    /// Every transaction that a candidate sent was stored in a record before, and all transactions
+    /// with one nonce have the same destination and calldata.
     fn assert_nonces_used_once(&self) {
         let sendings = self.recorder.sendings();
         let mut said = BTreeMap::<u64, BTreeSet<_>>::new();
@@ -426,7 +430,8 @@ async fn bind(stage: &Stage, release: &Release, rights: LeaseRights) {
     .await;
     let cluster_wide: ClusterRoleBinding =
         serde_json::from_value(binding("ClusterRole", &chart.name_any())).expect("a manifest");
-    // A binding that an earlier campaign left has the same subjects, if its namespace has the same name.
+    // A binding that an earlier campaign left has the same subjects, if its namespace has the same
+    // name.
     delete(&everywhere, "campaign").await;
     create(&everywhere, &cluster_wide).await;
 

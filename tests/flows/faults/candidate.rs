@@ -1,7 +1,8 @@
-//! One candidate: the operator's binary as a process outside the cluster, with its own user and its own API server address.
+//! One candidate: the operator's binary as a process outside the cluster, with its own user and its
+//! own API server address.
 //!
-//! The user identifies it in the audit log, independently of its identity in the election. No other candidate uses its
-//! API server address, so that it can be partitioned alone.
+//! The user identifies it in the audit log, independently of its identity in the election. No other
+//! candidate uses its API server address, so that it can be partitioned alone.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -41,7 +42,8 @@ pub const SHORT_LEASE: Timings = Timings {
     period: Duration::from_millis(500),
 };
 
-/// A lease with which candidates survive an outage of ten seconds: a candidate exits after twice the lease duration.
+/// A lease with which candidates survive an outage of ten seconds: a candidate exits after twice
+/// the lease duration.
 pub const LONGER_LEASE: Timings = Timings {
     duration: Duration::from_secs(6),
     deadline: Duration::from_secs(4),
@@ -62,7 +64,8 @@ pub struct CandidateOptions {
 /// A clock that the test controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FakeClock {
-    /// The wall clock can be stepped; the monotonic clock is real, as on a machine whose clock is set.
+    /// The wall clock can be stepped; the monotonic clock is real, as on a machine whose clock is
+    /// set.
     Stepped,
     /// Both clocks run 5 % fast (every second candidate) or slow (the others).
     Drifting,
@@ -231,7 +234,8 @@ impl CandidateFactory {
     }
 }
 
-/// The operator's binary. `CAMPAIGN_BINARY` names another build, for example a broken one that the campaign must detect.
+/// The operator's binary. `CAMPAIGN_BINARY` names another build, for example a broken one that the
+/// campaign must detect.
 fn binary() -> PathBuf {
     std::env::var_os("CAMPAIGN_BINARY").map_or_else(
         || env!("CARGO_BIN_EXE_serviceoffer-controller").into(),
@@ -271,8 +275,8 @@ impl Candidate {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Sets a [`FakeClock::Stepped`] to this many seconds after (or before) the true time. The process reads it again within
-    /// a second.
+    /// Sets a [`FakeClock::Stepped`] to this many seconds after (or before) the true time. The
+    /// process reads it again within a second.
     pub fn step_clock(&self, seconds: i64) {
         let to = format!("{seconds:+}");
         let partial = self.clock_file.with_extension("partial");

@@ -48,7 +48,8 @@ impl Group {
             loop {
                 members.reap();
                 if members.running().len() < size {
-                    // Fails while the API server is unavailable: a candidate needs a ServiceAccount. The next round retries.
+                    // Fails while the API server is unavailable: a candidate needs a
+                    // ServiceAccount. The next round retries.
                     let _ =
                         tokio::time::timeout(Duration::from_secs(5), members.add(options.clone()))
                             .await;

@@ -53,7 +53,8 @@ fn deleted_lease_of_a_partitioned_leader_is_waited_out() {
                 );
                 campaign.sleep_up_to(Duration::from_secs(1)).await;
                 drop(blackhole);
-                // It exits if it sees the new leader first, and becomes a standby if it sees the deletion first.
+                // It exits if it sees the new leader first, and becomes a standby if it sees the
+                // deletion first.
                 tokio::time::sleep(SHORT_LEASE.duration).await;
             }
         },

@@ -1,5 +1,5 @@
-//! Continuous load for the leader: offers are created and changed, so that it keeps writing records, ledgers, statuses and
-//! transactions.
+//! Continuous load for the leader: offers are created and changed, so that it keeps writing
+//! records, ledgers, statuses and transactions.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -54,7 +54,8 @@ pub async fn stream(objects: Objects, seed: u64) -> Infallible {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let name = |number: u32| format!("offer-{number}");
-        // A request without an answer may or may not have been stored. Either is fine: only offers that exist are counted.
+        // A request without an answer may or may not have been stored. Either is fine: only offers
+        // that exist are counted.
         if created < OFFERS && (created < BURST || rng.random_range(0..=CHANGES) == 0) {
             let new =
                 serde_json::from_value(offer(SHOP, &name(created))).expect("an offer deserializes");

@@ -31,7 +31,8 @@ fn leader_paused_past_its_lease_does_nothing_when_it_resumes() {
     );
 }
 
-/// Pauses the leader until another candidate leads, and resumes it. Returns the seconds from its last renewal to the takeover.
+/// Pauses the leader until another candidate leads, and resumes it. Returns the seconds from its
+/// last renewal to the takeover.
 pub async fn pause(campaign: &mut Campaign) -> f64 {
     let leader = campaign.wait_for_leader().await;
     let stopped = campaign.record_fault();

@@ -1,4 +1,5 @@
-//! The leader's Pod is reported as Failed, or is deleted, while its process runs: neither proves that the process has exited.
+//! The leader's Pod is reported as Failed, or is deleted, while its process runs: neither proves
+//! that the process has exited.
 
 use std::time::Duration;
 

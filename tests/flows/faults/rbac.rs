@@ -1,4 +1,5 @@
-//! Candidates without permission to watch the Lease, as with the RBAC rules of a client-go controller.
+//! Candidates without permission to watch the Lease, as with the RBAC rules of a client-go
+//! controller.
 
 use super::campaign::{Campaign, LeaseRights};
 use super::candidate::{CandidateOptions, SHORT_LEASE};

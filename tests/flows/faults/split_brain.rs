@@ -1,4 +1,5 @@
-//! Two Pods with one name: a lost node still runs the first one when another node starts the second.
+//! Two Pods with one name: a lost node still runs the first one when another node starts the
+//! second.
 
 use jiff::Timestamp;
 use testbed::Signal;

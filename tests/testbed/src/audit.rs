@@ -1,7 +1,8 @@
 //! The API server's audit log: who did what to which object.
 //!
-//! The API server responds to a request only after it has logged the entry (`--audit-log-mode=blocking`). The entry of a
-//! long-running request such as a watch is logged when it starts.
+//! The API server responds to a request only after it has logged the entry
+//! (`--audit-log-mode=blocking`). The entry of a long-running request such as a watch is logged
+//! when it starts.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -28,7 +29,8 @@ pub struct AuditEntry {
     pub pod: String,
     /// The client's `User-Agent`.
     pub user_agent: String,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or an HTTP method in lower case.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or an
+    /// HTTP method in lower case.
     pub verb: String,
     /// The API group. Empty for the core group and for non-resource paths.
     pub group: String,

@@ -1,8 +1,9 @@
-//! The cache of downloads and builds, outside the checkout, so that a fresh clone starts in seconds.
+//! The cache of downloads and builds, outside the checkout, so that a fresh clone starts in
+//! seconds.
 //!
-//! Each tool has a directory, named by a key that is derived from all its inputs. The directory is created atomically and
-//! contains a manifest of digests. The cache holds no state of a testbed: deleting it only costs time. [`crate::tools`] lists
-//! the tools.
+//! Each tool has a directory, named by a key that is derived from all its inputs. The directory is
+//! created atomically and contains a manifest of digests. The cache holds no state of a testbed:
+//! deleting it only costs time. [`crate::tools`] lists the tools.
 
 use std::env;
 use std::fmt::Write as _;
@@ -82,7 +83,8 @@ impl Cache {
         Ok(file)
     }
 
-    /// Returns the directory of `key`. Verifies every digest, and calls `make` if the directory is missing or damaged.
+    /// Returns the directory of `key`. Verifies every digest, and calls `make` if the directory is
+    /// missing or damaged.
     pub(crate) fn ensure(
         &self,
         key: &str,
@@ -114,7 +116,8 @@ impl Cache {
     }
 }
 
-/// Where a tool is made. The next attempt removes the files of a failed one, so the log of a failure stays readable until then.
+/// Where a tool is made. The next attempt removes the files of a failed one, so the log of a
+/// failure stays readable until then.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     root: PathBuf,
@@ -153,7 +156,8 @@ fn write_manifest(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Verifies every file against the manifest, concurrently, because hashing takes most of the first second of a warm start.
+/// Verifies every file against the manifest, concurrently, because hashing takes most of the first
+/// second of a warm start.
 fn verify(directory: &Path) -> Result<()> {
     let manifest = fs::read_to_string(directory.join(MANIFEST)).context(MANIFEST)?;
     ensure!(!manifest.is_empty(), "{MANIFEST} is empty");

@@ -1,7 +1,9 @@
-//! The cgroups of a testbed: one directory with its name in each hierarchy (v1 and hybrid), or in the only one (v2).
+//! The cgroups of a testbed: one directory with its name in each hierarchy (v1 and hybrid), or in
+//! the only one (v2).
 //!
-//! A kubelet kills the pods of any other kubelet below its cgroup root, so each testbed has a separate root. These directories
-//! are the only kernel state that outlives the node's namespaces, so `down` must never skip [`remove`].
+//! A kubelet kills the pods of any other kubelet below its cgroup root, so each testbed has a
+//! separate root. These directories are the only kernel state that outlives the node's namespaces,
+//! so `down` must never skip [`remove`].
 
 use std::fs;
 use std::io::{self, ErrorKind};

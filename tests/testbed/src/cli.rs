@@ -1,7 +1,8 @@
 //! The command line of `testbed`: parses arguments, prints results, and sets the exit code.
 //!
-//! Exit codes: 0 success, 1 failure, 3 `status` of a testbed that is not up or not healthy. `exec`, `kubectl`, `helm` and `run`
-//! return the exit code of the command that they run. The subcommands are implemented in `testbed` and `run`.
+//! Exit codes: 0 success, 1 failure, 3 `status` of a testbed that is not up or not healthy. `exec`,
+//! `kubectl`, `helm` and `run` return the exit code of the command that they run. The subcommands
+//! are implemented in `testbed` and `run`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
@@ -75,7 +76,8 @@ enum Action {
         /// The directory with the Dockerfile.
         context: PathBuf,
     },
-    /// Installs missing Debian packages, downloads missing tools, and builds missing programs of the cluster.
+    /// Installs missing Debian packages, downloads missing tools, and builds missing programs of
+    /// the cluster.
     Deps {
         /// Prints the directories of the tools, to prepend to PATH.
         #[arg(long)]

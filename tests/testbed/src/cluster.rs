@@ -1,7 +1,7 @@
 //! A running testbed as tests use it, and how tests enter it.
 //!
-//! Every thread of a test is in the testbed's network namespace, so that a plain socket reaches the API server, pods and
-//! Services. Tests do not start or stop testbeds: the `testbed` command does.
+//! Every thread of a test is in the testbed's network namespace, so that a plain socket reaches the
+//! API server, pods and Services. Tests do not start or stop testbeds: the `testbed` command does.
 
 use std::env;
 use std::ffi::OsStr;
@@ -57,7 +57,8 @@ where
     unwrap_or_panic(Name::current().and_then(|name| enter(name, body)))
 }
 
-/// Runs a test in the network of the testbed with this name. For tests that must not share a testbed, because they disrupt it.
+/// Runs a test in the network of the testbed with this name. For tests that must not share a
+/// testbed, because they disrupt it.
 ///
 /// # Panics
 /// If that testbed is not up, or the body panics.
@@ -82,7 +83,8 @@ where
     let namespaces =
         NodeNamespaces::find(&state).context("no testbed is up: run `make testbed-up`")?;
     namespaces.in_network(|| {
-        // Built here because its threads inherit the network namespace of the thread that builds it.
+        // Built here because its threads inherit the network namespace of the thread that builds
+        // it.
         let runtime = Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async { Ok(body(Cluster::connect(state, namespaces).await?).await) })
     })?
@@ -123,7 +125,8 @@ impl Cluster {
         self.state.name().as_str()
     }
 
-    /// The address at which pods reach a server that a test runs, if it listens on this address or on all.
+    /// The address at which pods reach a server that a test runs, if it listens on this address or
+    /// on all.
     pub fn node_ip(&self) -> IpAddr {
         NODE_IP
     }
@@ -215,12 +218,14 @@ impl Cluster {
         Process::of_container(name, pid)
     }
 
-    /// A helm command with the administrator's kubeconfig, and with its caches in the testbed's directory.
+    /// A helm command with the administrator's kubeconfig, and with its caches in the testbed's
+    /// directory.
     pub fn helm<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         self.command("helm", arguments)
     }
 
-    /// A bash script with helm and kubectl in PATH, as in `testbed exec`. It ends at the first failure.
+    /// A bash script with helm and kubectl in PATH, as in `testbed exec`. It ends at the first
+    /// failure.
     pub fn shell(&self, script: &str) -> Command {
         let inherited = env::var("PATH").unwrap_or_default();
         let mut command = self.prepared("bash");

@@ -1,6 +1,7 @@
 //! SHA-256 as lower-case hex, of bytes and of files.
 //!
-//! `ring` is fast even in an unoptimized build, because it is written in assembly. Starting a testbed hashes 600 MB.
+//! `ring` is fast even in an unoptimized build, because it is written in assembly. Starting a
+//! testbed hashes 600 MB.
 
 use std::fs::File;
 use std::io::{self, Read};

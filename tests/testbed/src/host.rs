@@ -1,4 +1,5 @@
-//! Checks the machine's prerequisites before a node starts. Each failure is one line that says what to change.
+//! Checks the machine's prerequisites before a node starts. Each failure is one line that says what
+//! to change.
 //!
 //! Nothing here changes the machine: [`crate::packages`] installs packages.
 

@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP as a flag that slow operations check, so that a partial start is cleaned up in order.
+//! SIGINT, SIGTERM and SIGHUP as a flag that slow operations check, so that a partial start is
+//! cleaned up in order.
 //!
 //! A second signal terminates the process at once. Cleaning up never checks the flag.
 

@@ -1,12 +1,14 @@
 //! A real one-node Kubernetes cluster for the tests and the demo of this project.
 //!
-//! The node (etcd, the Kubernetes components, CoreDNS, containerd, and all pods) runs in separate pid, mount and network
-//! namespaces: it cannot touch the host, several nodes can run side by side, and killing one process removes a node completely.
-//! The `testbed` command ([`cli`]) starts and stops it. A test enters it with [`test()`] and gets a [`Cluster`]; [`image`] builds
-//! images for it, and [`Anvil`] is an EVM node.
+//! The node (etcd, the Kubernetes components, CoreDNS, containerd, and all pods) runs in separate
+//! pid, mount and network namespaces: it cannot touch the host, several nodes can run side by side,
+//! and killing one process removes a node completely. The `testbed` command ([`cli`]) starts and
+//! stops it. A test enters it with [`test()`] and gets a [`Cluster`]; [`image`] builds images for
+//! it, and [`Anvil`] is an EVM node.
 //!
-//! From bottom to top: `procfs`, `cgroup`, `state` and `cache` access the machine; `namespaces` and `init` isolate the node;
-//! `settings`, `pki` and `component` configure it; `node` starts it; `testbed` and `run` implement the command.
+//! From bottom to top: `procfs`, `cgroup`, `state` and `cache` access the machine; `namespaces` and
+//! `init` isolate the node; `settings`, `pki` and `component` configure it; `node` starts it;
+//! `testbed` and `run` implement the command.
 
 pub mod anvil;
 mod audit;

@@ -1,7 +1,8 @@
 //! The name of a testbed, unique on the machine.
 //!
-//! The default is derived from the checkout's path, so that two clones never share a cluster. A name is part of cgroup paths
-//! and unix socket paths, hence the restricted alphabet and length. [`crate::state`] holds the files of a name.
+//! The default is derived from the checkout's path, so that two clones never share a cluster. A
+//! name is part of cgroup paths and unix socket paths, hence the restricted alphabet and length.
+//! [`crate::state`] holds the files of a name.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

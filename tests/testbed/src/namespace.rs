@@ -72,7 +72,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// A pod cannot be created before its ServiceAccount exists, nor start before the CA certificate exists.
+    /// A pod cannot be created before its ServiceAccount exists, nor start before the CA
+    /// certificate exists.
     async fn wait_until_pods_can_run(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         let client: Client = self.cluster.client();
@@ -97,7 +98,8 @@ impl Namespace {
 }
 
 impl Drop for Namespace {
-    /// Uses kubectl, because the test's async runtime may be shutting down. Deleting it twice is harmless.
+    /// Uses kubectl, because the test's async runtime may be shutting down. Deleting it twice is
+    /// harmless.
     fn drop(&mut self) {
         let arguments = [
             "delete",

@@ -1,7 +1,8 @@
 //! The Linux pid, mount and network namespaces of a node, as the host sees them.
 //!
-//! They exist exactly as long as their first process ([`crate::init`]). Every process of a node is started here, and
-//! [`destroy`] kills all of them. [`crate::node`] decides which processes a node has.
+//! They exist exactly as long as their first process ([`crate::init`]). Every process of a node is
+//! started here, and [`destroy`] kills all of them. [`crate::node`] decides which processes a node
+//! has.
 
 use std::env;
 use std::fs::{self, File};
@@ -24,7 +25,8 @@ use crate::subprocess;
 const LOG: &str = "init";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts a program inside, so that the first process adopts it, and prints its pid in the pid namespace.
+/// Starts a program inside, so that the first process adopts it, and prints its pid in the pid
+/// namespace.
 const START: &str = r#"log=$1; shift; setsid "$@" </dev/null >>"$log" 2>&1 & echo $!"#;
 
 /// The existing namespaces of a node.
@@ -34,7 +36,8 @@ pub(crate) struct NodeNamespaces {
 }
 
 impl NodeNamespaces {
-    /// Creates the namespaces. If this process is killed meanwhile, they end by themselves or [`Self::find`] finds them.
+    /// Creates the namespaces. If this process is killed meanwhile, they end by themselves or
+    /// [`Self::find`] finds them.
     pub(crate) fn create(state: &State, cache: &Path) -> Result<Self> {
         let log = File::create(state.log(LOG)).context("creating the log of init")?;
         let mut starter = Command::new("setsid")
@@ -75,8 +78,8 @@ impl NodeNamespaces {
         created
     }
 
-    /// The namespaces of a testbed that is up, found by the command line of their first process. There is no pid file that could
-    /// be stale.
+    /// The namespaces of a testbed that is up, found by the command line of their first process.
+    /// There is no pid file that could be stale.
     pub(crate) fn find(state: &State) -> Option<Self> {
         let processes = procfs::all()
             .into_iter()
@@ -92,7 +95,8 @@ impl NodeNamespaces {
         self.init.pid
     }
 
-    /// Runs `body` on a thread in the network namespace. Threads and processes that it starts inherit the namespace.
+    /// Runs `body` on a thread in the network namespace. Threads and processes that it starts
+    /// inherit the namespace.
     pub(crate) fn in_network<T: Send>(self, body: impl FnOnce() -> T + Send) -> Result<T> {
         let entered = || -> Result<T> {
             let path = format!("/proc/{}/ns/net", self.init.pid);
@@ -169,7 +173,8 @@ impl NodeNamespaces {
     }
 }
 
-/// Kills all processes in the namespaces of a testbed, which removes the namespaces. They may be absent.
+/// Kills all processes in the namespaces of a testbed, which removes the namespaces. They may be
+/// absent.
 pub(crate) fn destroy(state: &State) -> Result<()> {
     let Some(namespaces) = NodeNamespaces::find(state) else {
         return Ok(());

@@ -1,8 +1,9 @@
 //! Starts the components of a node in order, and reports their health.
 //!
-//! Independent components start concurrently: the container runtime alongside the API server, then everything that needs the
-//! API server. All functions must run in the node's network namespace, see [`NodeNamespaces::in_network`]. Taking a node down
-//! needs no order, see [`crate::namespaces`].
+//! Independent components start concurrently: the container runtime alongside the API server, then
+//! everything that needs the API server. All functions must run in the node's network namespace,
+//! see [`NodeNamespaces::in_network`]. Taking a node down needs no order, see
+//! [`crate::namespaces`].
 
 use std::fmt;
 use std::path::Path;

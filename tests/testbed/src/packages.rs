@@ -1,6 +1,7 @@
 //! Installs the Debian packages that the testbed and its tests use.
 //!
-//! [`crate::host`] checks for the programs of a node itself, because they may be installed from another source.
+//! [`crate::host`] checks for the programs of a node itself, because they may be installed from
+//! another source.
 
 use std::process::{Command, Stdio};
 

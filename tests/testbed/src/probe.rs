@@ -1,7 +1,7 @@
 //! Health probes of components, over the node's network.
 //!
-//! Every probe has a short timeout, because the kernel still accepts connections for a paused process. The calling thread must be
-//! in the node's network namespace.
+//! Every probe has a short timeout, because the kernel still accepts connections for a paused
+//! process. The calling thread must be in the node's network namespace.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;

@@ -1,7 +1,7 @@
 //! A handle with which a test kills, pauses or restarts a process.
 //!
-//! The handle refers to one process. After a restart of the component or container there is another process with another pid, and
-//! operations on the old handle fail.
+//! The handle refers to one process. After a restart of the component or container there is another
+//! process with another pid, and operations on the old handle fail.
 
 use anyhow::{Context, Result};
 use nix::sys::signal;
@@ -36,7 +36,8 @@ impl From<Signal> for signal::Signal {
     }
 }
 
-/// A component of the node, the main process of a container, or a process that a test started itself.
+/// A component of the node, the main process of a container, or a process that a test started
+/// itself.
 #[derive(Clone, Debug)]
 pub struct Process {
     name: String,
@@ -101,7 +102,8 @@ impl Process {
         })
     }
 
-    /// Kills a component if it is running, restarts it, and waits until it is healthy. The handle then refers to the new process.
+    /// Kills a component if it is running, restarts it, and waits until it is healthy. The handle
+    /// then refers to the new process.
     ///
     /// # Errors
     /// If it is not a component of the node, or fails to start.

@@ -1,7 +1,8 @@
 //! Processes as the host's `/proc` shows them.
 //!
-//! A pid alone does not identify a process, because the kernel reuses pids: [`ProcessId`] adds the start time. Nothing here
-//! depends on the purpose of a process; [`crate::process`] is the handle that tests use.
+//! A pid alone does not identify a process, because the kernel reuses pids: [`ProcessId`] adds the
+//! start time. Nothing here depends on the purpose of a process; [`crate::process`] is the handle
+//! that tests use.
 
 use std::fs;
 use std::path::PathBuf;
@@ -67,7 +68,8 @@ impl Stat {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The command name may contain spaces and parentheses, so fields are counted from the last closing parenthesis.
+    /// The command name may contain spaces and parentheses, so fields are counted from the last
+    /// closing parenthesis.
     fn parse(pid: u32, text: &str) -> Option<Self> {
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;

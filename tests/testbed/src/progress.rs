@@ -1,7 +1,7 @@
 //! Progress output while a testbed is built, started or removed.
 //!
-//! On a terminal: one line per step with a spinner and the elapsed time. Otherwise: one plain line when a slow step starts,
-//! and one when it is done.
+//! On a terminal: one line per step with a spinner and the elapsed time. Otherwise: one plain line
+//! when a slow step starts, and one when it is done.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};

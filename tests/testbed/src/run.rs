@@ -1,7 +1,9 @@
-//! `testbed run`: a testbed for the duration of one command, always removed, even if this process is killed.
+//! `testbed run`: a testbed for the duration of one command, always removed, even if this process
+//! is killed.
 //!
-//! A guardian process in another session reads from a pipe. This process sends it the id of the command's session. If the pipe
-//! closes without [`DONE`], this process was killed: the guardian then ends the session and removes the testbed.
+//! A guardian process in another session reads from a pipe. This process sends it the id of the
+//! command's session. If the pipe closes without [`DONE`], this process was killed: the guardian
+//! then ends the session and removes the testbed.
 
 use std::env;
 use std::io::{self, BufRead, Write};
@@ -22,7 +24,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const INTERVAL: Duration = Duration::from_millis(50);
 const DONE: &str = "done";
 
-/// Starts the testbed, runs the command in a new session, and removes the testbed. Returns the command's exit code.
+/// Starts the testbed, runs the command in a new session, and removes the testbed. Returns the
+/// command's exit code.
 pub(crate) fn run(testbed: &Testbed, command: &[String]) -> Result<u8> {
     let mut guardian = Guardian::start(testbed)?;
     let outcome = testbed
@@ -88,8 +91,8 @@ impl Guardian {
 
 fn supervise(testbed: &Testbed, command: &[String], guardian: &mut Guardian) -> Result<u8> {
     interrupt::check()?;
-    // A session also includes processes that leave the process group, as children of test runners do. It has no terminal to
-    // read from, so it gets no input.
+    // A session also includes processes that leave the process group, as children of test runners
+    // do. It has no terminal to read from, so it gets no input.
     let mut session = Command::new("setsid");
     testbed.set_environment(session.arg("--").args(command).stdin(Stdio::null()))?;
     let mut child = session.spawn().context("failed to run setsid")?;

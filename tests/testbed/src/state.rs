@@ -1,7 +1,8 @@
 //! The directory that holds everything a testbed writes, and its lock.
 //!
-//! The path is short because the path of a unix socket is limited to 107 characters. The directory exists exactly while a
-//! testbed is up: `down` removes it last. Downloads and builds are not state, see [`crate::cache`].
+//! The path is short because the path of a unix socket is limited to 107 characters. The directory
+//! exists exactly while a testbed is up: `down` removes it last. Downloads and builds are not
+//! state, see [`crate::cache`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
@@ -100,7 +101,8 @@ impl State {
         self.write(relative, serde_json::to_vec_pretty(value)?)
     }
 
-    /// Reads a record that [`Self::write_json`] wrote. None if it does not exist, or another version wrote it.
+    /// Reads a record that [`Self::write_json`] wrote. None if it does not exist, or another
+    /// version wrote it.
     pub(crate) fn read_json<T: DeserializeOwned>(&self, relative: impl AsRef<Path>) -> Option<T> {
         serde_json::from_slice(&fs::read(self.path(relative)).ok()?).ok()
     }
@@ -116,7 +118,8 @@ impl State {
             };
             file.lock()
                 .with_context(|| format!("locking {}", path.display()))?;
-            // The previous holder may have removed the testbed and this file; then this lock protects nothing.
+            // The previous holder may have removed the testbed and this file; then this lock
+            // protects nothing.
             let held = file.metadata()?.ino();
             if fs::metadata(&path).is_ok_and(|current| current.ino() == held) {
                 return Ok(Lock { _file: file, path });

@@ -1,7 +1,8 @@
 //! Runs external programs to completion: `go build`, `pip download`, `apt-get`, `ctr`, `buildah`.
 //!
-//! A failure becomes an error with the end of the program's output. A slow program is killed when this process is interrupted or
-//! dies. [`crate::namespaces`] starts the processes of a node instead.
+//! A failure becomes an error with the end of the program's output. A slow program is killed when
+//! this process is interrupted or dies. [`crate::namespaces`] starts the processes of a node
+//! instead.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,6 +1,8 @@
-//! One testbed, as the command line sees it: up, down, status, and commands against it. Tests use [`crate::Cluster`].
+//! One testbed, as the command line sees it: up, down, status, and commands against it. Tests use
+//! [`crate::Cluster`].
 //!
-//! `up` leaves either a healthy node or nothing. `down` removes everything, also after a partial start.
+//! `up` leaves either a healthy node or nothing. `down` removes everything, also after a partial
+//! start.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,8 +86,8 @@ impl Testbed {
         outcome
     }
 
-    /// Starts the node while the lock is held. Removes everything if the start fails; a node that is up stays untouched if
-    /// preparing the tools fails.
+    /// Starts the node while the lock is held. Removes everything if the start fails; a node that
+    /// is up stays untouched if preparing the tools fails.
     fn up_locked(&self) -> Result<()> {
         let begun = Instant::now();
         if self.is_current()? {
@@ -153,7 +155,8 @@ impl Testbed {
         runtime()?.block_on(node::import(&self.state, archive))
     }
 
-    /// A command that runs in the testbed's network namespace, and otherwise in the host's namespaces.
+    /// A command that runs in the testbed's network namespace, and otherwise in the host's
+    /// namespaces.
     pub(crate) fn command_in_network(&self, command: &[String]) -> Result<Command> {
         let init = self.namespaces()?.init();
         let mut enter = Command::new("nsenter");

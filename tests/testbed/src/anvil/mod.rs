@@ -1,8 +1,9 @@
 //! A private chain for a test: one anvil process.
 //!
-//! It owns the process, and lets a test start, pause, mine, reorganize and stop the chain. It depends neither on contracts (see the
-//! crate `contracts`) nor on the cluster: anvil runs in the network namespace of the thread that starts it, so that pods can
-//! reach a chain that was started inside [`crate::test`]. [`crate::tools`] provides the binary, and `process` manages the process.
+//! It owns the process, and lets a test start, pause, mine, reorganize and stop the chain. It
+//! depends neither on contracts (see the crate `contracts`) nor on the cluster: anvil runs in the
+//! network namespace of the thread that starts it, so that pods can reach a chain that was started
+//! inside [`crate::test`]. [`crate::tools`] provides the binary, and `process` manages the process.
 
 mod process;
 #[cfg(test)]
@@ -32,12 +33,12 @@ use crate::tools;
 /// Timeout of a call of [`Anvil::rpc`]. A paused chain answers none.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For how many past blocks the state can be queried. To keep more, anvil would write files to the home directory, which remain
-/// there when it is killed.
+/// For how many past blocks the state can be queried. To keep more, anvil would write files to the
+/// home directory, which remain there when it is killed.
 const STATES_IN_MEMORY: &str = "4096";
 
-/// The directory for such files, which prevents them: anvil creates it at each reorganization, needed or not, and continues if that
-/// fails.
+/// The directory for such files, which prevents them: anvil creates it at each reorganization,
+/// needed or not, and continues if that fails.
 const STATES_ON_DISK: &str = "/dev/null";
 
 /// The settings of a chain. Start from the default and change what matters:
@@ -50,7 +51,8 @@ pub struct AnvilConfig {
     pub slots_in_an_epoch: u64,
     /// The chain id.
     pub chain_id: u64,
-    /// A file from which the chain is loaded if it exists, and to which [`Anvil::stop`] saves the chain.
+    /// A file from which the chain is loaded if it exists, and to which [`Anvil::stop`] saves the
+    /// chain.
     pub state: Option<PathBuf>,
     /// The address to listen on. Default: all addresses, so that pods can reach it.
     pub host: IpAddr,
@@ -100,7 +102,8 @@ impl AnvilConfig {
             arguments.extend(["--gas-limit".to_owned(), limit.to_string()]);
         }
         if let Some(file) = &self.state {
-            // With history, because an operator reads the state at the finalized block, which is never the latest one.
+            // With history, because an operator reads the state at the finalized block, which is
+            // never the latest one.
             arguments.extend(["--preserve-historical-states", "--state"].map(str::to_owned));
             arguments.push(file.display().to_string());
         }
@@ -130,7 +133,8 @@ impl Anvil {
             .await
             .context("failed to start anvil")?;
 
-        // Other workspace members enable TLS in the HTTP client, which then needs a crypto provider even for plain HTTP.
+        // Other workspace members enable TLS in the HTTP client, which then needs a crypto provider
+        // even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let host = if config.host.is_unspecified() {
             Ipv4Addr::LOCALHOST.into()
@@ -229,8 +233,8 @@ impl Anvil {
             .map(drop)
     }
 
-    /// Replaces the last `depth` blocks by empty ones. Their transactions are lost: anvil does not return them to the pool. It
-    /// ignores finality.
+    /// Replaces the last `depth` blocks by empty ones. Their transactions are lost: anvil does not
+    /// return them to the pool. It ignores finality.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.rpc("anvil_reorg", json!([depth, []])).await.map(drop)
     }

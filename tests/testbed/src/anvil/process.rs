@@ -1,5 +1,5 @@
-//! The anvil process: starts it, parses its banner, signals it, and kills it at the latest when the process that started it dies.
-//! It does not use the chain.
+//! The anvil process: starts it, parses its banner, signals it, and kills it at the latest when the
+//! process that started it dies. It does not use the chain.
 
 use std::{
     collections::VecDeque,
@@ -53,8 +53,8 @@ impl AnvilProcess {
         }
     }
 
-    /// Spawns on a thread that lives as long as the process: for `--pdeathsig` the kernel considers the spawning *thread* the
-    /// parent, and a test's threads may end before its chain.
+    /// Spawns on a thread that lives as long as the process: for `--pdeathsig` the kernel considers
+    /// the spawning *thread* the parent, and a test's threads may end before its chain.
     fn spawn(
         mut command: Command,
         announce: oneshot::Sender<Banner>,
@@ -86,7 +86,8 @@ impl AnvilProcess {
         signal::kill(self.pid()?, signal).with_context(|| format!("{signal} to anvil"))
     }
 
-    /// Stops all threads, and returns once they have stopped: on a busy machine a thread may run for a moment longer.
+    /// Stops all threads, and returns once they have stopped: on a busy machine a thread may run
+    /// for a moment longer.
     pub(super) fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
         let options = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -128,7 +129,8 @@ impl Drop for AnvilProcess {
     }
 }
 
-/// Reads anvil's output to its end, because anvil would block on a full pipe. Returns the last lines if the banner is incomplete.
+/// Reads anvil's output to its end, because anvil would block on a full pipe. Returns the last
+/// lines if the banner is incomplete.
 fn follow(output: PipeReader, announce: oneshot::Sender<Banner>) -> String {
     let mut output = BufReader::new(output);
     let mut banner = Banner::default();

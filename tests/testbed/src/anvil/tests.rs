@@ -146,7 +146,8 @@ async fn finalized_block_is_two_epochs_behind() {
     }
 }
 
-/// The number of files in the directory where anvil would leave states that it does not keep in memory.
+/// The number of files in the directory where anvil would leave states that it does not keep in
+/// memory.
 fn leftover_files() -> usize {
     let home = env::var("HOME").unwrap_or_default();
     fs::read_dir(format!("{home}/.foundry/anvil/tmp")).map_or(0, Iterator::count)

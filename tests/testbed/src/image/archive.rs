@@ -13,7 +13,8 @@ use tar::{Builder, EntryType, Header};
 
 use crate::digest;
 
-/// Writes an image with one layer that contains `files`. Each file is (path on the host, path in the image).
+/// Writes an image with one layer that contains `files`. Each file is (path on the host, path in
+/// the image).
 pub(crate) fn write(
     target: &Path,
     files: &[(&Path, &str)],

@@ -1,7 +1,7 @@
 //! Container images for tests: built from a Dockerfile, or packed from files of the host.
 //!
-//! The result is a `docker-archive` file in the cache, which [`crate::Cluster::load`] loads into the node. The image storage of the
-//! host stays untouched.
+//! The result is a `docker-archive` file in the cache, which [`crate::Cluster::load`] loads into
+//! the node. The image storage of the host stays untouched.
 
 pub(crate) mod archive;
 
@@ -18,9 +18,9 @@ use crate::cache::Cache;
 use crate::name::Name;
 use crate::subprocess;
 
-/// A script that runs a program with the host's image storage hidden. Arguments: the work directory, then the program. buildah
-/// caches blob locations in `/var/lib/containers`, and no option changes that path. The work directory stays visible, even
-/// below `/var/lib`.
+/// A script that runs a program with the host's image storage hidden. Arguments: the work
+/// directory, then the program. buildah caches blob locations in `/var/lib/containers`, and no
+/// option changes that path. The work directory stays visible, even below `/var/lib`.
 const HIDDEN_STORAGE: &str = r#"
     cd "$1"
     mkdir -p hidden
@@ -33,7 +33,8 @@ const HIDDEN_STORAGE: &str = r#"
     exec "$@"
 "#;
 
-/// Builds the Dockerfile in `context`. Each of `build_contexts` replaces the stage or image with this name by a directory.
+/// Builds the Dockerfile in `context`. Each of `build_contexts` replaces the stage or image with
+/// this name by a directory.
 ///
 /// # Errors
 /// If the build fails. The error contains the end of its output.
@@ -89,7 +90,8 @@ pub fn build(context: &Path, build_contexts: &[(&str, &Path)], tag: &str) -> Res
     build.finish()
 }
 
-/// Packs files into an image without a base image. Each file is (path on the host, absolute path in the image).
+/// Packs files into an image without a base image. Each file is (path on the host, absolute path in
+/// the image).
 ///
 /// # Errors
 /// If a file cannot be read.

@@ -1,6 +1,8 @@
-//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, and the peers of the elector.
+//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, and the peers of the
+//! elector.
 //!
-//! The module files are part of this repository. `go.sum` pins every source, and Go's build cache makes a rebuild fast.
+//! The module files are part of this repository. `go.sum` pins every source, and Go's build cache
+//! makes a rebuild fast.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -122,7 +124,8 @@ impl Tool for Module {
     }
 }
 
-/// The version of the toolchain. Cached, because the command is slow and the version does not change while this process runs.
+/// The version of the toolchain. Cached, because the command is slow and the version does not
+/// change while this process runs.
 fn go_version() -> Result<String> {
     static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
     let ask = || {

@@ -1,7 +1,7 @@
 //! The programs that the testbed downloads or builds, each pinned to a version.
 //!
-//! A tool's cache key consists of its version and a digest of all its inputs, so a changed pin uses another directory in the
-//! cache. Programs from Debian packages are in `packages`.
+//! A tool's cache key consists of its version and a digest of all its inputs, so a changed pin uses
+//! another directory in the cache. Programs from Debian packages are in `packages`.
 
 mod go;
 mod npm;
@@ -85,7 +85,8 @@ pub(crate) fn all(cache: &Cache, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// The directories of the users' programs, as a PATH. Directories that are not in the cache are omitted.
+/// The directories of the users' programs, as a PATH. Directories that are not in the cache are
+/// omitted.
 pub(crate) fn path(cache: &Cache) -> Result<String> {
     let directories: Result<Vec<_>> = USER
         .iter()
@@ -127,7 +128,8 @@ pub fn anvil() -> Result<PathBuf> {
     Ok(FOUND.get_or_init(|| directory.join("anvil")).clone())
 }
 
-/// The path of the program in `tests/peers`: other leader election libraries, for comparison. Builds it if it is not cached.
+/// The path of the program in `tests/peers`: other leader election libraries, for comparison.
+/// Builds it if it is not cached.
 ///
 /// # Errors
 /// If it cannot be built.

@@ -1,4 +1,5 @@
-//! anvil, from the npm package that contains its binary. The lock file in this crate pins its digest.
+//! anvil, from the npm package that contains its binary. The lock file in this crate pins its
+//! digest.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

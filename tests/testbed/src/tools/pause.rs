@@ -1,4 +1,5 @@
-//! The pause image of a pod's sandbox: a small static program, compiled here because the node uses no image registry.
+//! The pause image of a pod's sandbox: a small static program, compiled here because the node uses
+//! no image registry.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Starting and removing testbeds: what stays on the host, and which failures are survived. Each test has separate testbeds.
+//! Starting and removing testbeds: what stays on the host, and which failures are survived. Each
+//! test has separate testbeds.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,8 +19,8 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
 }
 
-/// Starts `testbed run` with a command that prints a line and sleeps, and waits for the line. `mark` identifies the command's
-/// processes.
+/// Starts `testbed run` with a command that prints a line and sleeps, and waits for the line.
+/// `mark` identifies the command's processes.
 fn start_run(own: &OwnTestbed, mark: &str) -> Child {
     let script = format!("echo begun; : {mark}; sleep 1000 & sleep 1000");
     let mut run = own

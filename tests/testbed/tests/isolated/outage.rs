@@ -1,4 +1,5 @@
-//! Components that are paused or killed, and the recovery of the cluster. Each test has a separate testbed.
+//! Components that are paused or killed, and the recovery of the cluster. Each test has a separate
+//! testbed.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ fn healthy(own: &OwnTestbed) -> bool {
     own.run(&["status"]).status.success()
 }
 
-/// Asserts that a new namespace gets its ServiceAccount, which needs the API server, etcd and the controller-manager.
+/// Asserts that a new namespace gets its ServiceAccount, which needs the API server, etcd and the
+/// controller-manager.
 async fn assert_works(cluster: &Cluster) {
     let namespace = cluster.namespace("works").await;
     let node = Api::<Node>::all(cluster.client())

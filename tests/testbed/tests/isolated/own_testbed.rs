@@ -15,8 +15,8 @@ pub struct OwnTestbed {
 }
 
 impl OwnTestbed {
-    /// A testbed with a name that no other test uses. Only one test at a time gets one: two nodes that start at the same time on a
-    /// small machine would only test timeouts.
+    /// A testbed with a name that no other test uses. Only one test at a time gets one: two nodes
+    /// that start at the same time on a small machine would only test timeouts.
     pub fn named(name: &str) -> Self {
         let turn =
             File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("own-testbeds.lock")).unwrap();
@@ -57,7 +57,8 @@ impl OwnTestbed {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs the command, asserts that it succeeds, and returns its standard output and standard error.
+    /// Runs the command, asserts that it succeeds, and returns its standard output and standard
+    /// error.
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = output_text(&output);
