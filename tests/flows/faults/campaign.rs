@@ -24,7 +24,7 @@ use testbed::{AnvilConfig, Audit};
 
 use super::candidate::{CandidateFactory, CandidateOptions, LEASE, Timings};
 use super::group::Group;
-use super::load::{SHOP, burst, stream};
+use super::load::{SHOP, offer_load, update_burst};
 use super::table;
 use crate::chain::Chain;
 use crate::objects::{create, delete, registry};
@@ -38,7 +38,7 @@ const COMPLETION_LIMIT: Duration = Duration::from_secs(240);
 
 /// What RBAC permits candidates to do with the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseRights {
+pub enum LeasePermissions {
     /// As in the chart.
     Full,
     /// No list and watch, as for a client-go controller.
@@ -66,7 +66,7 @@ impl Campaign {
         Self::run_with(
             fault,
             timings,
-            LeaseRights::Full,
+            LeasePermissions::Full,
             Some(CandidateOptions::default()),
             body,
         );
@@ -77,23 +77,28 @@ impl Campaign {
     pub fn run_with(
         fault: &str,
         timings: Timings,
-        rights: LeaseRights,
+        permissions: LeasePermissions,
         options: Option<CandidateOptions>,
         body: impl AsyncFnOnce(&mut Campaign) + Send,
     ) {
         Stage::play(async |stage| {
-            let mut campaign = Self::prepare(fault, stage, timings, rights).await;
+            let mut campaign = Self::prepare(fault, stage, timings, permissions).await;
             if let Some(options) = options {
                 campaign.group.keep(3, options);
             }
-            let working = tokio::spawn(stream(campaign.stage.objects.clone(), seed()));
+            let load = tokio::spawn(offer_load(campaign.stage.objects.clone(), seed()));
             body(&mut campaign).await;
-            working.abort();
+            load.abort();
             campaign.finish().await;
         });
     }
 
-    async fn prepare(fault: &str, stage: Stage, timings: Timings, rights: LeaseRights) -> Self {
+    async fn prepare(
+        fault: &str,
+        stage: Stage,
+        timings: Timings,
+        permissions: LeasePermissions,
+    ) -> Self {
         let config = AnvilConfig {
             block_time: Some(Duration::from_secs(1)),
             ..AnvilConfig::default()
@@ -116,7 +121,7 @@ impl Campaign {
         ));
         stage.objects.create_registry(manifest).await;
         stage.objects.shop(SHOP, &[]).await;
-        bind(&stage, &release, rights).await;
+        grant_permissions(&stage, &release, permissions).await;
         let factory = CandidateFactory::new(&stage.cluster, release.namespace(), timings)
             .expect("failed to set up the candidate factory");
         let evidence = Mutex::new((
@@ -307,7 +312,7 @@ impl Campaign {
     /// Waits until the leader has many requests in flight.
     pub async fn wait_under_load(&mut self) {
         self.sleep_up_to(Duration::from_millis(500)).await;
-        burst(&self.stage.objects, &mut self.rng);
+        update_burst(&self.stage.objects, &mut self.rng);
         self.sleep_up_to(Duration::from_millis(100)).await;
     }
 
@@ -362,19 +367,20 @@ impl Campaign {
     /// with one nonce have the same destination and calldata.
     fn assert_nonces_used_once(&self) {
         let sendings = self.recorder.sendings();
-        let mut said = BTreeMap::<u64, BTreeSet<_>>::new();
+        let mut payloads = BTreeMap::<u64, BTreeSet<_>>::new();
         let mut bytes = BTreeSet::new();
         for sending in &sendings {
             let transaction = TxEnvelope::decode_2718(&mut sending.raw.as_ref())
                 .expect("failed to decode a transaction");
-            said.entry(transaction.nonce())
+            payloads
+                .entry(transaction.nonce())
                 .or_default()
                 .insert((transaction.to(), transaction.input().clone()));
             bytes.insert(sending.raw.clone());
         }
-        for (nonce, stories) in &said {
+        for (nonce, distinct) in &payloads {
             assert_eq!(
-                stories.len(),
+                distinct.len(),
                 1,
                 "all transactions with nonce {nonce} have the same destination and calldata"
             );
@@ -388,7 +394,7 @@ impl Campaign {
             unstored.is_empty(),
             "sent without being stored first: {unstored:?}"
         );
-        let (sent, nonces, bytes) = (sendings.len(), said.len(), bytes.len());
+        let (sent, nonces, bytes) = (sendings.len(), payloads.len(), bytes.len());
         println!("{sent} transactions were sent for {nonces} nonces, {bytes} of them distinct");
     }
 }
@@ -406,8 +412,9 @@ impl Drop for Campaign {
     }
 }
 
-/// Gives all candidates the rights that the chart gives the operator, or fewer.
-async fn bind(stage: &Stage, release: &Release, rights: LeaseRights) {
+/// Grants all candidates the permissions of the chart's Roles, reduced for the Lease if the test
+/// asks for it.
+async fn grant_permissions(stage: &Stage, release: &Release, permissions: LeasePermissions) {
     let client = stage.cluster.client();
     let namespace = release.namespace();
     let group = json!([{
@@ -420,27 +427,28 @@ async fn bind(stage: &Stage, release: &Release, rights: LeaseRights) {
             "subjects": group,
         })
     };
-    let everywhere = Api::<ClusterRoleBinding>::all(client.clone());
+    let cluster_role_bindings = Api::<ClusterRoleBinding>::all(client.clone());
     let roles = Api::<Role>::namespaced(client.clone(), namespace);
-    let chart = eventually("the chart's Role is listed", LIMIT, async || {
+    let chart_role = eventually("the chart's Role is listed", LIMIT, async || {
         let listed = roles.list(&ListParams::default()).await;
         let listed = listed.map_err(|error| error.to_string())?.items;
         listed.first().cloned().ok_or("no Role".to_owned())
     })
     .await;
-    let cluster_wide: ClusterRoleBinding =
-        serde_json::from_value(binding("ClusterRole", &chart.name_any())).expect("a manifest");
+    let cluster_role_binding: ClusterRoleBinding =
+        serde_json::from_value(binding("ClusterRole", &chart_role.name_any()))
+            .expect("the manifest deserializes");
     // A binding that an earlier campaign left has the same subjects, if its namespace has the same
     // name.
-    delete(&everywhere, "campaign").await;
-    create(&everywhere, &cluster_wide).await;
+    delete(&cluster_role_bindings, "campaign").await;
+    create(&cluster_role_bindings, &cluster_role_binding).await;
 
-    let mut own = Role {
+    let mut role = Role {
         metadata: Default::default(),
-        rules: chart.rules,
+        rules: chart_role.rules,
     };
-    own.metadata.name = Some("campaign".to_owned());
-    for rule in own.rules.iter_mut().flatten() {
+    role.metadata.name = Some("campaign".to_owned());
+    for rule in role.rules.iter_mut().flatten() {
         let leases = rule
             .resources
             .iter()
@@ -448,16 +456,16 @@ async fn bind(stage: &Stage, release: &Release, rights: LeaseRights) {
             .any(|resource| resource == "leases");
         if leases && rule.resource_names.is_some() {
             rule.resource_names = Some(vec![LEASE.to_owned()]);
-            if rights == LeaseRights::NoWatch {
+            if permissions == LeasePermissions::NoWatch {
                 rule.verbs.retain(|verb| verb != "list" && verb != "watch");
             }
         }
     }
-    create(&roles, &own).await;
-    let inside: RoleBinding =
-        serde_json::from_value(binding("Role", "campaign")).expect("a manifest");
-    let inside_api = Api::<RoleBinding>::namespaced(client, namespace);
-    create(&inside_api, &inside).await;
+    create(&roles, &role).await;
+    let role_binding: RoleBinding =
+        serde_json::from_value(binding("Role", "campaign")).expect("the manifest deserializes");
+    let role_bindings = Api::<RoleBinding>::namespaced(client, namespace);
+    create(&role_bindings, &role_binding).await;
 }
 
 /// The seed of all randomness in a campaign.

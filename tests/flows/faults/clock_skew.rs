@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::campaign::{Campaign, LeaseRights};
+use super::campaign::{Campaign, LeasePermissions};
 use super::candidate::{CandidateOptions, FakeClock, SHORT_LEASE};
 use super::pause::pause;
 
@@ -22,7 +22,7 @@ fn stepped_clock_makes_no_second_leader() {
     Campaign::run_with(
         "clock stepped (libfaketime)",
         SHORT_LEASE,
-        LeaseRights::Full,
+        LeasePermissions::Full,
         options,
         async |campaign| {
             for step in [HOUR, -HOUR, 2, -2] {
@@ -69,7 +69,7 @@ fn clock_drift_of_five_percent_makes_no_second_leader() {
     Campaign::run_with(
         "clocks drift 5 %, leader paused",
         SHORT_LEASE,
-        LeaseRights::Full,
+        LeasePermissions::Full,
         options,
         async |campaign| {
             for _ in 0..FREEZES {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use testbed::Signal;
 
 use super::blackhole::Blackhole;
-use super::campaign::{Campaign, LeaseRights};
+use super::campaign::{Campaign, LeasePermissions};
 use super::candidate::{CandidateOptions, LEASE, SHORT_LEASE};
 use crate::objects::{delete, patch};
 
@@ -67,7 +67,7 @@ fn new_candidate_without_a_lease_waits_for_the_labeled_leader() {
     Campaign::run_with(
         fault,
         SHORT_LEASE,
-        LeaseRights::Full,
+        LeasePermissions::Full,
         None,
         async |campaign| {
             campaign.allowance = Allowance::HeldUp;

@@ -25,7 +25,7 @@ const BURST: u32 = 16;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Changes many offers at once, so that the leader has many requests in flight a moment later.
-pub fn burst(objects: &Objects, rng: &mut StdRng) {
+pub fn update_burst(objects: &Objects, rng: &mut StdRng) {
     for number in 0..BURST {
         let (offers, change) = (objects.offers(SHOP), price(rng));
         tokio::spawn(async move {
@@ -47,7 +47,7 @@ fn price(rng: &mut StdRng) -> Patch<Value> {
 }
 
 /// Creates and changes offers until it is dropped.
-pub async fn stream(objects: Objects, seed: u64) -> Infallible {
+pub async fn offer_load(objects: Objects, seed: u64) -> Infallible {
     let mut rng = StdRng::seed_from_u64(seed);
     let offers = objects.offers(SHOP);
     let mut created = 0;

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use testbed::Signal;
 
-use super::campaign::{Campaign, LeaseRights};
+use super::campaign::{Campaign, LeasePermissions};
 use super::candidate::{CandidateOptions, SHORT_LEASE};
 
 const ROUNDS: usize = 2;
@@ -23,7 +23,7 @@ fn pod_reported_failed_or_deleted_does_not_shorten_the_wait() {
     Campaign::run_with(
         "leader's Pod patched to Failed, deleted",
         SHORT_LEASE,
-        LeaseRights::Full,
+        LeasePermissions::Full,
         options,
         async |campaign| {
             for round in 0..2 * ROUNDS {

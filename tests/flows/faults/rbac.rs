@@ -1,7 +1,7 @@
 //! Candidates without permission to watch the Lease, as with the RBAC rules of a client-go
 //! controller.
 
-use super::campaign::{Campaign, LeaseRights};
+use super::campaign::{Campaign, LeasePermissions};
 use super::candidate::{CandidateOptions, SHORT_LEASE};
 use super::crash::{kill, terminate};
 use super::pause::pause;
@@ -14,7 +14,7 @@ fn candidates_without_watch_permission_replace_each_other() {
     Campaign::run_with(
         fault,
         SHORT_LEASE,
-        LeaseRights::NoWatch,
+        LeasePermissions::NoWatch,
         Some(CandidateOptions::default()),
         async |campaign| {
             for _ in 0..ROUNDS {

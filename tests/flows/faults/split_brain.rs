@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use testbed::Signal;
 
-use super::campaign::{Campaign, LeaseRights};
+use super::campaign::{Campaign, LeasePermissions};
 use super::candidate::{CandidateOptions, SHORT_LEASE};
 
 #[test]
@@ -12,7 +12,7 @@ fn pod_with_the_same_name_is_another_candidate() {
     Campaign::run_with(
         "same POD_NAME, other POD_UID",
         SHORT_LEASE,
-        LeaseRights::Full,
+        LeasePermissions::Full,
         None,
         async |campaign| {
             let same_name = || CandidateOptions {

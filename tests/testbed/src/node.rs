@@ -194,12 +194,12 @@ pub(crate) async fn import(state: &State, archive: &Path) -> Result<()> {
         .kill_on_drop(true)
         .output()
         .await?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),
         "importing {}: {}",
         archive.display(),
-        said.trim()
+        stderr.trim()
     );
     Ok(())
 }
