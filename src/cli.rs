@@ -10,8 +10,9 @@ use crate::telemetry::LogFormat;
 
 /// Kubernetes operator that turns ServiceOffers into ERC-8004 registrations.
 ///
-/// Run any number of replicas: one leads and writes, all serve documents and metrics. Nothing is registered twice, even if two
-/// replicas lead at once. Chains, keys and limits are configured by IdentityRegistry objects, not by flags.
+/// Run any number of replicas: one leads and writes, all serve documents and metrics. Nothing is
+/// registered twice, even if two replicas lead at once. Chains, keys and limits are configured by
+/// IdentityRegistry objects, not by flags.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -120,7 +121,8 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Work"
     )]
     pub max_in_flight: u16,
-    /// Log level: error, warn, info, debug or trace, or directives such as serviceoffer::leader=debug
+    /// Log level: error, warn, info, debug or trace, or directives such as
+    /// serviceoffer::leader=debug
     #[arg(
         long,
         env = "SERVICEOFFER_LOG_LEVEL",
@@ -139,7 +141,8 @@ pub struct RunArgs {
         help_heading = "Logs"
     )]
     pub log_format: LogFormat,
-    /// Name of this Pod: its identity in the election. Defaults to the host name with a random suffix outside a cluster
+    /// Name of this Pod: its identity in the election. Defaults to the host name with a random
+    /// suffix outside a cluster
     #[arg(long, env = "POD_NAME", value_name = "NAME", help_heading = "Pod")]
     pub pod_name: Option<String>,
     /// Namespace of this Pod; Secrets are read in it
@@ -204,7 +207,8 @@ impl RunArgs {
         if lease.subsec_nanos() != 0 || lease.is_zero() {
             return Err(InvalidFlags::FractionalLease(lease));
         }
-        // The guard interval, and one more try of up to two seconds, must fit between deadline and takeover.
+        // The guard interval, and one more try of up to two seconds, must fit between deadline and
+        // takeover.
         let guard = (lease / 10).max(Duration::from_secs(1));
         let most = lease
             .saturating_sub(guard)

@@ -1,7 +1,7 @@
 //! Whether this replica is alive and ready.
 //!
-//! The elector, the cache and the reconcile loops report here; the admin port answers probes from it, and the elector gives
-//! up leadership if the loops stall.
+//! The elector, the cache and the reconcile loops report here; the admin port answers probes from
+//! it, and the elector gives up leadership if the loops stall.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 
 use crate::metrics::Loop;
 
-/// How long work may wait without any of it being done before a leader steps down. Longer than any reconcile takes: each of
-/// its requests has a timeout of seconds.
+/// How long work may wait without any of it being done before a leader steps down. Longer than any
+/// reconcile takes: each of its requests has a timeout of seconds.
 const STALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// An object to reconcile: its loop, namespace and name.
 pub type WorkItem = (Loop, Option<String>, String);
 
-/// What liveness and readiness depend on. Neither depends on leadership or on a chain: a standby serves documents, and an RPC
-/// endpoint that is down must not stop it.
+/// What liveness and readiness depend on. Neither depends on leadership or on a chain: a standby
+/// serves documents, and an RPC endpoint that is down must not stop it.
 #[derive(Debug)]
 pub struct Health {
     origin: Instant,
@@ -47,7 +47,8 @@ impl WorkQueue {
 }
 
 impl Health {
-    /// `elector_timeout` is how long the elector may go without a heartbeat; `None` if there is no elector.
+    /// `elector_timeout` is how long the elector may go without a heartbeat; `None` if there is no
+    /// elector.
     #[must_use]
     pub fn new(elector_timeout: Option<Duration>) -> Self {
         Self {
@@ -103,18 +104,17 @@ impl Health {
         (stalled > STALL_LIMIT).then_some(stalled)
     }
 
-    /// Whether the elector sent a heartbeat within its timeout, and the loops have not been stalled for so long that the elector
-    /// should have stepped down long ago.
+    /// Whether the elector sent a heartbeat within its timeout, and the loops have not been stalled
+    /// for so long that the elector should have stepped down long ago.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let beat = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
-        let heard = self.elector_timeout.is_none_or(|elector_timeout| {
-            self.origin.elapsed().saturating_sub(beat) <= elector_timeout
-        });
-        heard
-            && self
-                .stalled_for()
-                .is_none_or(|stalled| stalled <= STALL_LIMIT + STALL_LIMIT / 5)
+        let silence = self.origin.elapsed().saturating_sub(beat);
+        let heard = self
+            .elector_timeout
+            .is_none_or(|timeout| silence <= timeout);
+        let limit = STALL_LIMIT + STALL_LIMIT / 5;
+        heard && self.stalled_for().is_none_or(|stalled| stalled <= limit)
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, WorkQueue> {

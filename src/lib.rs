@@ -1,4 +1,5 @@
-//! Kubernetes operator that turns ServiceOffers into ERC-8004 registrations, exactly once, with any number of replicas.
+//! Kubernetes operator that turns ServiceOffers into ERC-8004 registrations, exactly once, with any
+//! number of replicas.
 //!
 //! # Map
 //! | Room | What it owns | I/O |
@@ -14,18 +15,21 @@
 //! | [`health`], [`metrics`], [`telemetry`] | probes, Prometheus metrics, logs | |
 //! | [`cli`], [`app`] | flags; how the process is built, started and stopped | `app` |
 //!
-//! `docs/architecture.md` follows one offer through these rooms. `docs/glossary.md` defines every term.
+//! `docs/architecture.md` follows one offer through these rooms. `docs/glossary.md` defines every
+//! term.
 //!
 //! # Flow
-//! On every replica, watches fill the `cluster` cache, and documents are served from it. The leader runs the loops. The registry
-//! loop writes a record for each offer, allocates a nonce to each record by compare-and-swap on its signer's ledger, signs what
-//! it read back, stores what it signed, sends what it stored, and records what became final. The offer loop reports the
-//! result in the status of each offer.
+//! On every replica, watches fill the `cluster` cache, and documents are served from it. The leader
+//! runs the loops. The registry loop writes a record for each offer, allocates a nonce to each
+//! record by compare-and-swap on its signer's ledger, signs what it read back, stores what it
+//! signed, sends what it stored, and records what became final. The offer loop reports the result
+//! in the status of each offer.
 //!
 //! # Rules
-//! Code that decides is pure: it takes values, including the time, and returns values. Code that awaits only gathers them or
-//! carries them out. No write compiles without a [`leader::Leading`]. Dependencies point down the list `app`, `http`,
-//! `reconcile`, `ledger`, `registration`, `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`.
+//! Code that decides is pure: it takes values, including the time, and returns values. Code that
+//! awaits only gathers them or carries them out. No write compiles without a [`leader::Leading`].
+//! Dependencies point down the list `app`, `http`, `reconcile`, `ledger`, `registration`,
+//! `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`.
 //! `tests/architecture.rs` enforces all of this, and `tests/language.rs` the words.
 
 pub mod api;

@@ -1,7 +1,7 @@
 //! Logs: text on a terminal, JSON otherwise, at a level that can be changed while running.
 //!
-//! Other crates log at `info` at most, whatever the level: at `debug` an HTTP client logs URLs, and a URL may hold a
-//! credential.
+//! Other crates log at `info` at most, whatever the level: at `debug` an HTTP client logs URLs, and
+//! a URL may hold a credential.
 
 use std::fmt;
 use std::io::IsTerminal;

@@ -1,5 +1,5 @@
-//! The rules that `src/lib.rs` states: code that decides is pure, dependencies point one way, and nothing writes without proof
-//! of leadership.
+//! The rules that `src/lib.rs` states: code that decides is pure, dependencies point one way, and
+//! nothing writes without proof of leadership.
 //!
 //! The tests read the sources as text, without comments and without code that only tests compile.
 #![allow(

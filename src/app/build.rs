@@ -1,4 +1,5 @@
-//! Builds what the tasks of the process share. The watches of the cache run from here on; nothing else does.
+//! Builds what the tasks of the process share. The watches of the cache run from here on; nothing
+//! else does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use crate::leader::clock::Clock;
 use crate::leader::{Drain, Fence};
 use crate::metrics::Metrics;
 
-/// How long after the end of a lease the elector may go without a heartbeat before the process counts as dead.
+/// How long after the end of a lease the elector may go without a heartbeat before the process
+/// counts as dead.
 const HEARTBEAT_GRACE: Duration = Duration::from_secs(20);
 
 /// What the tasks of the process share.

@@ -58,7 +58,8 @@ fn elector(parts: &Parts) -> Elector {
     }
 }
 
-/// Runs the elector with its own thread, runtime and connections, so that nothing a reconciler does can delay a renewal.
+/// Runs the elector with its own thread, runtime and connections, so that nothing a reconciler does
+/// can delay a renewal.
 pub(super) fn run_elector(
     elector: Elector,
     config: kube::Config,

@@ -4,9 +4,9 @@
 //! - [`leadership`] takes part in the election, or does without
 //! - [`work`] runs the reconcile loops while this replica leads
 //!
-//! On SIGTERM nothing new is started, running work drains, the fence closes, the lease is released, and the servers finish
-//! their open requests. If the elector dies, a loop panics or a watch ends, the process exits: a replica that only looks alive
-//! is worse than one that restarts.
+//! On SIGTERM nothing new is started, running work drains, the fence closes, the lease is released,
+//! and the servers finish their open requests. If the elector dies, a loop panics or a watch ends,
+//! the process exits: a replica that only looks alive is worse than one that restarts.
 
 mod build;
 mod leadership;
@@ -32,7 +32,8 @@ use crate::http::{self, admin, documents};
 use crate::reconcile::Settings;
 use crate::telemetry::LogFilter;
 
-/// How long running work may take to drain. Shorter than the grace period of the Pod, with time left to release the lease.
+/// How long running work may take to drain. Shorter than the grace period of the Pod, with time
+/// left to release the lease.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long the HTTP servers may take to finish open requests.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,6 +1,7 @@
 //! The process exits with its elector, and nothing in the process can delay the elector.
 //!
-//! These tests use a local port and real time, because they show that threads do not wait for each other.
+//! These tests use a local port and real time, because they show that threads do not wait for each
+//! other.
 
 use std::time::Instant;
 
@@ -70,7 +71,8 @@ impl Replica {
         run_elector(self.elector(), self.config.clone(), self.shutdown.clone()).unwrap()
     }
 
-    /// Watches the term on a separate thread until it is stopped. The thread returns whether the fence has closed.
+    /// Watches the term on a separate thread until it is stopped. The thread returns whether the
+    /// fence has closed.
     async fn watch_term(&self) -> (oneshot::Sender<()>, std::thread::JoinHandle<bool>) {
         let leading = self.fence.opened().await;
         let (stop, stopped) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! Kubernetes API clients.
 //!
-//! No client retries by itself: a write that is retried without its caller turns its own success into a conflict, and can be
-//! replayed long after it was decided.
+//! No client retries by itself: a write that is retried without its caller turns its own success
+//! into a conflict, and can be replayed long after it was decided.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,18 +39,13 @@ fn configure(mut config: Config) -> Config {
     config
 }
 
-/// The elector's client, with its own connections. It has no fence, because its writes are what opens the fence.
-///
-/// # Errors
-/// If the configuration cannot be used.
+/// The elector's client, with its own connections. It has no fence, because its writes are what
+/// opens the fence.
 pub fn unfenced(config: Config) -> Result<Client, kube::Error> {
     Client::try_from(configure(config))
 }
 
 /// A client that only reads: its fence never opens.
-///
-/// # Errors
-/// If the configuration cannot be used.
 pub fn reading(config: Config, metrics: metrics::KubeMetrics) -> Result<Client, kube::Error> {
     let builder = ClientBuilder::try_from(configure(config))?;
     let fence = FenceLayer::new(Fence::closed(Clock::start()), metrics.clone());
@@ -61,9 +56,6 @@ pub fn reading(config: Config, metrics: metrics::KubeMetrics) -> Result<Client, 
 }
 
 /// A client that writes while the fence is open, with its own connections.
-///
-/// # Errors
-/// If the configuration cannot be used.
 pub fn writing(
     config: Config,
     fence: Fence,

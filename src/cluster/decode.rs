@@ -8,8 +8,8 @@ use kube::core::error_boundary::InvalidObject;
 use kube::core::{DeserializeGuard, ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
-/// An object, or its metadata and an error if it cannot be decoded. Unlike kube's [`DeserializeGuard`] it shares the object, so
-/// that the cache can hand it out without a copy.
+/// An object, or its metadata and an error if it cannot be decoded. Unlike kube's
+/// [`DeserializeGuard`] it shares the object, so that the cache can hand it out without a copy.
 #[derive(Clone, Debug)]
 pub struct MaybeDecoded<K>(pub Result<Arc<K>, InvalidObject>);
 

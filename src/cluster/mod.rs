@@ -1,13 +1,14 @@
 //! The Kubernetes API server. Everything but the elector uses it through this room.
 //!
-//! - [`client`] builds clients: no automatic retries, every request counted, no write through a closed fence
+//! - [`client`] builds clients: no automatic retries, every request counted, no write through a
+//!   closed fence
 //! - [`cache`] holds every kind that decisions and documents need, on every replica
 //! - [`read`] reads from the API server where the cache is not current enough
 //! - [`mod@write`] writes; each of its functions takes a [`crate::leader::Leading`]
 //! - [`decode`] keeps objects that cannot be decoded from failing a whole list or watch
 //!
-//! [`kube::Client`] does not leave this room: a [`Reader`] cannot write, and a [`Writer`] cannot write without proof of
-//! leadership.
+//! [`kube::Client`] does not leave this room: a [`Reader`] cannot write, and a [`Writer`] cannot
+//! write without proof of leadership.
 
 pub(crate) mod cache;
 pub(crate) mod client;

@@ -1,6 +1,7 @@
 //! Reads from the API server. Every one is a quorum read of etcd; none is answered from a cache.
 //!
-//! Only these decide what could spend money. For everything else there is the [cache](super::cache).
+//! Only these decide what could spend money. For everything else there is the
+//! [cache](super::cache).
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -10,8 +11,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::Error;
-use super::MaybeDecoded;
+use super::{Error, MaybeDecoded};
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
 use crate::leader::record::Version;
 
@@ -49,9 +49,6 @@ impl Reader {
     }
 
     /// An offer, which may not be decodable: that must not fail the caller.
-    ///
-    /// # Errors
-    /// If the request fails.
     pub async fn offer(
         &self,
         namespace: &str,
@@ -63,25 +60,16 @@ impl Reader {
     }
 
     /// A SignerLedger.
-    ///
-    /// # Errors
-    /// If the request fails, or the object cannot be decoded.
     pub async fn ledger(&self, name: &str) -> Result<Option<SignerLedger>, Error> {
         self.cluster_wide(name).await
     }
 
     /// An AgentRegistration.
-    ///
-    /// # Errors
-    /// If the request fails, or the object cannot be decoded.
     pub async fn record(&self, name: &str) -> Result<Option<AgentRegistration>, Error> {
         self.cluster_wide(name).await
     }
 
     /// A cluster-scoped object.
-    ///
-    /// # Errors
-    /// If the request fails, or the object cannot be decoded.
     pub async fn cluster_wide<K>(&self, name: &str) -> Result<Option<K>, Error>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
@@ -117,9 +105,6 @@ impl Reader {
     }
 
     /// Every AgentRegistration, from one consistent list.
-    ///
-    /// # Errors
-    /// If the request fails, or an object cannot be decoded.
     pub async fn records(&self) -> Result<Vec<AgentRegistration>, Error> {
         let api = Api::<AgentRegistration>::all(self.client.clone());
         let (mut records, mut parameters) = (Vec::new(), ListParams::default().limit(PAGE));
@@ -134,9 +119,6 @@ impl Reader {
     }
 
     /// The text under one key of a Secret; `None` if the Secret or the key does not exist.
-    ///
-    /// # Errors
-    /// If the request fails.
     pub async fn secret(&self, key: &SecretKey) -> Result<Option<String>, Error> {
         let api = Api::<Secret>::namespaced(self.client.clone(), &self.release_namespace);
         let secret = api.get_opt(&key.name).await?;
@@ -145,9 +127,6 @@ impl Reader {
     }
 
     /// The RegistrationRequest that the legacy controller left for an offer.
-    ///
-    /// # Errors
-    /// If the request fails.
     pub async fn registration_request(
         &self,
         namespace: &str,
@@ -163,9 +142,6 @@ impl Reader {
     }
 
     /// The AgentIdentity that the legacy controller left.
-    ///
-    /// # Errors
-    /// If the request fails.
     pub async fn agent_identity(&self) -> Result<Option<DynamicObject>, Error> {
         let (namespace, name) = AGENT_IDENTITY;
         self.legacy("AgentIdentity", "agentidentities", namespace, name)

@@ -1,5 +1,6 @@
-//! Writes to the API server. Each takes proof of leadership, and each is conditional: a create on an unused name, an update on
-//! the resource version that was read. Only Events are unconditional, because they change no object.
+//! Writes to the API server. Each takes proof of leadership, and each is conditional: a create on
+//! an unused name, an update on the resource version that was read. Only Events are unconditional,
+//! because they change no object.
 //!
 //! Without the proof, nothing compiles:
 //! ```compile_fail
@@ -140,9 +141,10 @@ impl Writer {
             .await??)
     }
 
-    /// Applies the fields of an offer's status that this operator owns; those of other field managers stay. `object` names the
-    /// offer, which need not be decodable, and the resource version that the status describes: a request that a suspended
-    /// process sends late must not overwrite a newer status.
+    /// Applies the fields of an offer's status that this operator owns; those of other field
+    /// managers stay. `object` names the offer, which need not be decodable, and the resource
+    /// version that the status describes: a request that a suspended process sends late must not
+    /// overwrite a newer status.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the offer has another resource version.
@@ -161,7 +163,8 @@ impl Writer {
             self.client.clone(),
             namespace,
         );
-        // The uid makes the API server reject the status if the offer was deleted and created again under the same name.
+        // The uid makes the API server reject the status if the offer was deleted and created again
+        // under the same name.
         let metadata = ObjectMeta {
             name: object.name.clone(),
             namespace: object.namespace.clone(),
@@ -217,9 +220,6 @@ impl Writer {
     }
 
     /// Publishes an Event about an object.
-    ///
-    /// # Errors
-    /// If the request fails.
     pub async fn publish(
         &self,
         leading: &Leading,

@@ -70,7 +70,8 @@ pub struct ChainMetrics {
     confirmation: Timers<()>,
 }
 
-/// One observation of a chain. Amounts are in native tokens: an `f64` is exact to 15 digits, which is enough for alerts.
+/// One observation of a chain. Amounts are in native tokens: an `f64` is exact to 15 digits, which
+/// is enough for alerts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChainReading {
     /// Unix seconds.

@@ -1,5 +1,5 @@
-//! Metrics of the elector. Two have the names and the label of client-go and controller-runtime, so that their dashboards
-//! work here.
+//! Metrics of the elector. Two have the names and the label of client-go and controller-runtime, so
+//! that their dashboards work here.
 
 use std::time::Duration;
 

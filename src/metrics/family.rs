@@ -1,5 +1,5 @@
-//! Families of series with typed labels. A family cannot be used with labels that it does not have, on which the
-//! `prometheus` crate panics.
+//! Families of series with typed labels. A family cannot be used with labels that it does not have,
+//! on which the `prometheus` crate panics.
 
 use std::marker::PhantomData;
 use std::time::Duration;

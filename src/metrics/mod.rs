@@ -1,13 +1,14 @@
 //! Prometheus metrics: one registry, typed recorders, labels with closed sets of values.
 //!
-//! - [`election`], [`reconcile`], [`kube`], [`chain`] and [`self::http`] hold the recorders of one subsystem each, with their
-//!   labels
+//! - [`election`], [`reconcile`], [`kube`], [`chain`] and [`self::http`] hold the recorders of one
+//!   subsystem each, with their labels
 //! - [`offers`] and [`runtime`] are computed when Prometheus scrapes
 //! - [`family`] and [`label`] are the typed families of series that all of them are made of
 //!
-//! Only this room uses the `prometheus` crate. Every series exists from the start, so that an alert sees zero and not
-//! "no data": the values of a label are an enum, or the ids of the chains that IdentityRegistries name. A label is never the
-//! name of an object, an error text, an address or a URL. Recorders are cheap to clone; there are no statics.
+//! Only this room uses the `prometheus` crate. Every series exists from the start, so that an alert
+//! sees zero and not "no data": the values of a label are an enum, or the ids of the chains that
+//! IdentityRegistries name. A label is never the name of an object, an error text, an address or a
+//! URL. Recorders are cheap to clone; there are no statics.
 
 mod chain;
 mod election;
@@ -73,7 +74,8 @@ impl Metrics {
         })
     }
 
-    /// Adds the number of offers by condition. `count` runs at every scrape, so that the numbers never go stale.
+    /// Adds the number of offers by condition. `count` runs at every scrape, so that the numbers
+    /// never go stale.
     pub fn count_offers(
         &self,
         count: impl Fn() -> OfferCounts + Send + Sync + 'static,

@@ -28,7 +28,8 @@ label!(
     }
 );
 
-/// Number of offers by condition and status, in the order of [`OfferCondition::ALL`] and [`Status::ALL`].
+/// Number of offers by condition and status, in the order of [`OfferCondition::ALL`] and
+/// [`Status::ALL`].
 pub type OfferCounts = [[u64; Status::ALL.len()]; OfferCondition::ALL.len()];
 
 pub(super) struct OfferCollector {

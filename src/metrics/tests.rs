@@ -1,4 +1,5 @@
-//! What all metrics have in common: series exist from the start, their number is bounded, and the README lists them.
+//! What all metrics have in common: series exist from the start, their number is bounded, and the
+//! README lists them.
 
 use super::*;
 

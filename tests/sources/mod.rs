@@ -58,7 +58,8 @@ pub fn contains_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// The item that starts on the line of `at`. In formatted code, an item ends at the indentation at which it started.
+/// The item that starts on the line of `at`. In formatted code, an item ends at the indentation at
+/// which it started.
 pub fn item_at(code: &str, at: usize) -> &str {
     let line = code[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let depth = code[line..].len() - code[line..].trim_start_matches(' ').len();

@@ -1,6 +1,7 @@
 //! Waits until the cache is as new as the API server was when this was called.
 //!
-//! A watch may lag behind for as long as it is open, and a new leader must not act on what the last leader has changed since.
+//! A watch may lag behind for as long as it is open, and a new leader must not act on what the last
+//! leader has changed since.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -15,7 +16,8 @@ use crate::cluster::read::{ObjectKey, ObjectVersions, Reader, object_key, object
 use crate::leader::record::Version;
 use crate::telemetry::causes;
 
-/// How long the cache may take to reach one list before the list is read again: objects on it may have been deleted since.
+/// How long the cache may take to reach one list before the list is read again: objects on it may
+/// have been deleted since.
 const LIST_LIFETIME: Duration = Duration::from_secs(1);
 const POLL_PERIOD: Duration = Duration::from_millis(5);
 
@@ -47,7 +49,8 @@ where
     }
 }
 
-/// Whether the cache holds every listed object in no older version, and no object that was deleted before the list was read.
+/// Whether the cache holds every listed object in no older version, and no object that was deleted
+/// before the list was read.
 fn has_reached(
     cached: impl Iterator<Item = (ObjectKey, Version)>,
     target: &ObjectVersions,

@@ -1,12 +1,13 @@
-//! A cache of every kind that decisions and documents need, filled by one watch per kind on every replica.
+//! A cache of every kind that decisions and documents need, filled by one watch per kind on every
+//! replica.
 //!
 //! - [`watch`] fills the stores and reports a [`CacheChange`] for every object that changed
 //! - [`users`] finds the records that list an offer
 //! - [`catch_up`] waits until the stores are as new as the API server was
 //!
-//! The cache lags behind the API server. It decides what to reconcile and what to report; decisions that can spend money read
-//! from the API server again. An object that cannot be decoded stays in the cache as a
-//! [`MaybeDecoded`](super::MaybeDecoded), so that it does not block the others.
+//! The cache lags behind the API server. It decides what to reconcile and what to report; decisions
+//! that can spend money read from the API server again. An object that cannot be decoded stays in
+//! the cache as a [`MaybeDecoded`](super::MaybeDecoded), so that it does not block the others.
 
 mod catch_up;
 mod changes;
@@ -111,7 +112,8 @@ impl Cache {
             self.namespaces.wait_until_ready(),
             self.services.wait_until_ready(),
         );
-        // A store fails only if its watch is gone. The process exits then, and the result does not matter.
+        // A store fails only if its watch is gone. The process exits then, and the result does not
+        // matter.
         let _ = all.await;
     }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 type RecordsByOffer = HashMap<(String, String), BTreeSet<String>>;
 
-/// Names of the records that have ever listed an offer, by namespace and name of the offer. It may name a record too many,
-/// never one too few: callers check the record itself. All clones are the same index.
+/// Names of the records that have ever listed an offer, by namespace and name of the offer. It may
+/// name a record too many, never one too few: callers check the record itself. All clones are the
+/// same index.
 #[derive(Clone, Default)]
 pub(super) struct OfferUsers(Arc<Mutex<RecordsByOffer>>);
 

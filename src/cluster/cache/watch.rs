@@ -1,4 +1,5 @@
-//! One watch per kind, which keeps a store up to date, counts its failures and reports every change.
+//! One watch per kind, which keeps a store up to date, counts its failures and reports every
+//! change.
 
 use std::fmt::Debug;
 
@@ -15,7 +16,8 @@ use super::CacheChange;
 use crate::metrics::{Metrics, WatchedKind};
 use crate::telemetry::causes;
 
-/// Seconds after which a watch is restarted, so that one whose connection died unnoticed does not last.
+/// Seconds after which a watch is restarted, so that one whose connection died unnoticed does not
+/// last.
 const WATCH_SECONDS: u32 = 60;
 
 /// Starts watches that share a client.
@@ -71,7 +73,8 @@ impl Watches<'_> {
                     watcher::Event::Apply(object)
                     | watcher::Event::Delete(object)
                     | watcher::Event::InitApply(object) => {
-                        // Sending fails if no loop listens. A loop that starts to listen looks at every object first.
+                        // Sending fails if no loop listens. A loop that starts to listen looks at
+                        // every object first.
                         drop(changes.send(change(&object)));
                     }
                     watcher::Event::Init | watcher::Event::InitDone => {}
