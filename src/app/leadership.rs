@@ -14,9 +14,8 @@ use super::build::Parts;
 use super::{DRAIN_TIMEOUT, ExitReason, failed};
 use crate::cluster::client;
 use crate::leader::Drain;
+use crate::leader::candidate::{ElectionConfig, Exit};
 use crate::leader::elector::{Elector, ElectorExit, write_termination_log};
-use crate::leader::lease::Exit;
-use crate::leader::record::Config;
 use crate::telemetry::causes;
 
 /// Starts the election if there is one. Resolves when this replica should exit.
@@ -37,7 +36,7 @@ fn elector(parts: &Parts) -> Elector {
     let in_pod = args.pod_uid.is_some();
     let lease_namespace = args.lease_namespace.clone();
     Elector {
-        config: Config {
+        config: ElectionConfig {
             identity: parts.identity.clone(),
             pod_uid: args.pod_uid.clone(),
             instance: in_pod.then(write_termination_log).flatten(),

@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use super::leadership::run_elector;
 use super::*;
 use crate::health::Health;
+use crate::leader::candidate::ElectionConfig;
 use crate::leader::clock::Clock;
 use crate::leader::elector::Elector;
 use crate::leader::elector::tests::server::{NAMESPACE, Server};
-use crate::leader::record::Config;
 use crate::leader::{Drain, Fence};
 use crate::metrics::Metrics;
 
@@ -45,7 +45,7 @@ impl Replica {
 
     fn elector(&self) -> Elector {
         Elector {
-            config: Config {
+            config: ElectionConfig {
                 identity: "host_1".into(),
                 pod_uid: None,
                 instance: None,

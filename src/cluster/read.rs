@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Error, MaybeDecoded};
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
-use crate::leader::record::Version;
+use crate::leader::lease::ResourceVersion;
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;
@@ -27,8 +27,8 @@ pub(super) type ObjectKey = (Option<String>, String);
 #[derive(Debug, Default)]
 pub(super) struct ObjectVersions {
     /// Version of the list itself.
-    pub(super) version: Version,
-    pub(super) objects: HashMap<ObjectKey, Version>,
+    pub(super) version: ResourceVersion,
+    pub(super) objects: HashMap<ObjectKey, ResourceVersion>,
 }
 
 /// Reads objects; it cannot write.
@@ -91,7 +91,7 @@ impl Reader {
         loop {
             let page = api.list_metadata(&parameters).await?;
             // All pages are of the version of the first one.
-            versions.version = Version(page.metadata.resource_version.unwrap_or_default());
+            versions.version = ResourceVersion(page.metadata.resource_version.unwrap_or_default());
             versions.objects.extend(
                 page.items
                     .iter()
@@ -172,6 +172,6 @@ pub(super) fn object_key(object: &impl ResourceExt) -> ObjectKey {
     (object.namespace(), object.name_any())
 }
 
-pub(super) fn object_version(object: &impl ResourceExt) -> Version {
-    Version(object.resource_version().unwrap_or_default())
+pub(super) fn object_version(object: &impl ResourceExt) -> ResourceVersion {
+    ResourceVersion(object.resource_version().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! The clocks of this process, read in one place.
 //!
-//! Moments count what has really passed: `CLOCK_MONOTONIC` stands still while a machine sleeps, `CLOCK_BOOTTIME` does not.
-//! The wall clock is read besides, because it is the only one that is put right after a virtual machine was frozen.
+//! Moments count all time that passes: `CLOCK_MONOTONIC` stops while a machine is suspended, `CLOCK_BOOTTIME` does not. The
+//! wall clock is read as well, because it is the only one that is corrected after a virtual machine was frozen.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use rand::RngExt as _;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-use super::record::{Chance, Moment, Now};
+use super::time::{Jitter, Moment, Now};
 
-/// Tells the moments of one process. All copies agree.
+/// Measures the moments of one process. All copies agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     monotonic: Instant,
@@ -20,7 +20,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock whose first moment is this one.
+    /// A clock that starts at zero.
     #[must_use]
     pub fn start() -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Clock {
         }
     }
 
-    /// This moment.
+    /// The present moment.
     #[must_use]
     pub fn moment(self) -> Moment {
         Moment(
@@ -39,17 +39,17 @@ impl Clock {
         )
     }
 
-    /// This instant, as the core of the elector takes it in.
+    /// The present instant, as the election core takes it.
     #[must_use]
     pub fn now(self) -> Now {
         Now {
             moment: self.moment(),
             wall: wall(),
-            chance: chance(),
+            jitter: jitter(),
         }
     }
 
-    /// When to wake for a moment.
+    /// The runtime's instant at which to wake for a moment.
     #[must_use]
     pub fn instant(self, moment: Moment) -> Instant {
         Instant::now() + moment.since(self.moment())
@@ -64,10 +64,10 @@ pub fn wall() -> Timestamp {
         .unwrap_or_default()
 }
 
-/// A share of chance.
+/// A new random fraction.
 #[must_use]
-pub fn chance() -> Chance {
-    Chance(rand::rng().random())
+pub fn jitter() -> Jitter {
+    Jitter(rand::rng().random())
 }
 
 fn since_boot() -> Duration {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_since_the_machine_started_passes_without_any_runtime() {
+    fn boot_time_passes_without_a_runtime() {
         let before = since_boot();
         std::thread::sleep(Duration::from_millis(5));
         assert!(since_boot() - before >= Duration::from_millis(5));
@@ -107,12 +107,12 @@ mod tests {
         assert_eq!(
             clock.instant(Moment::default()),
             Instant::now(),
-            "what has passed is due at once"
+            "a past moment is due at once"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sleep_that_only_the_boot_clock_counts_has_passed_as_well() {
+    async fn suspend_time_counts_as_passed() {
         let clock = Clock::start();
         let slept = Clock {
             boot: clock.boot.saturating_sub(Duration::from_secs(40)),

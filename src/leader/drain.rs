@@ -1,8 +1,8 @@
-//! How work is asked to come to rest, and says that it has.
+//! How work is asked to finish, and reports that it has.
 
 use tokio_util::sync::CancellationToken;
 
-/// One drain of one process: begun once, finished once. All clones are the same drain.
+/// The drain of one process: it begins once and finishes once. All clones are the same drain.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     begun: CancellationToken,
@@ -10,7 +10,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Asks the work to start nothing and to finish what it has started.
+    /// Asks the work to start nothing new and to finish what is in flight.
     pub fn begin(&self) {
         self.begun.cancel();
     }
@@ -20,18 +20,18 @@ impl Drain {
         self.begun.cancelled().await;
     }
 
-    /// Whether it has begun.
+    /// Whether the drain has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
     }
 
-    /// Says that nothing is under way any more.
+    /// Reports that nothing is in flight any more.
     pub fn finish(&self) {
         self.finished.cancel();
     }
 
-    /// Waits until nothing is under way any more.
+    /// Waits until nothing is in flight any more.
     pub async fn finished(&self) {
         self.finished.cancelled().await;
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_drain_begins_and_finishes_once_for_all_of_its_clones() {
+    async fn drain_begins_and_finishes_for_all_clones() {
         let drain = Drain::default();
         let work = tokio::spawn({
             let drain = drain.clone();

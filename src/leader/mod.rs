@@ -1,22 +1,23 @@
-//! Leader election: one replica acts, and its fence has closed before another may.
+//! Leader election: one replica acts, and its fence closes before another replica may act.
 //!
-//! - [`lease`] decides (pure): how one candidate answers to what it sees of the Lease and to the passing of time
+//! - [`candidate`] decides (pure): when one candidate takes over, renews, drains and releases
+//! - [`lease`] and [`time`] are its values: the Lease, the epoch of a leadership, moments
 //! - [`clock`] reads the clocks of the process
-//! - [`record`] is what it speaks of: moments, terms, the Lease, the epoch
-//! - [`elector`] does: reads, watches and writes the Lease, marks the leader's Pod, moves the fence
-//! - [`fence`] stands between every write and the world: no write compiles without a [`Leading`], and a client
+//! - [`elector`] acts: it reads, watches and writes the Lease, marks the leader's Pod, opens and closes the fence
+//! - [`fence`] gates every side effect on a live leadership term: no write compiles without a [`Leading`], and a client
 //!   of the API server is stopped down to the last step before the socket
-//! - [`drain`] is how the work is asked to come to rest before the fence closes
+//! - [`drain`] asks the work to finish before the fence closes
 //!
-//! Election makes the work efficient and takeover quick. That nothing is registered twice does not rest on it: that is
-//! kept by [`crate::ledger`], whoever leads.
+//! Election makes the work efficient and takeovers quick. It is not what prevents double registration: that is
+//! [`crate::ledger`], which holds even with two leaders.
 
+pub mod candidate;
 pub mod clock;
 pub mod drain;
 pub mod elector;
 pub mod fence;
 pub mod lease;
-pub mod record;
+pub mod time;
 
 pub use drain::Drain;
 pub use fence::{Fence, Leading, NotLeading};

@@ -1,8 +1,8 @@
-//! Makes one module tree per core in `$OUT_DIR/cores.rs`: the shipped one word for word, and each variant with its edits.
+//! Generates one module tree per core in `$OUT_DIR/cores.rs`: the shipped one word for word, and each variant with its edits.
 //!
-//! It owns how the operator's sources become modules of this package, so that they need no hook for it. It must not change
-//! a word of the shipped core. All trees share the shipped record and the words in which a core is spoken to, so that one
-//! world can drive each of them.
+//! It owns how the operator's sources become modules of this package, so that they need no hook for it. It must not change a
+//! word of the shipped core. All trees share the shipped `lease`, `time` and [`SHARED`], so that one world can drive each of
+//! them.
 
 #[allow(dead_code, reason = "only the edits are needed here")]
 #[path = "src/variants.rs"]
@@ -14,20 +14,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use variants::{VARIANTS, Variant};
 
-/// What of the core is spoken by the world as well.
-const SHARED: [&str; 5] = [
-    "pub struct Attempt(",
-    "pub enum Input {",
-    "pub enum AsOf {",
-    "pub enum Action {",
-    "pub enum Exit {",
-];
-/// What ends the core in its file.
+/// Modules of the core that the world uses as well. No variant may edit them.
+const SHARED: [&str; 3] = ["action", "config", "input"];
+/// What ends the core in its `mod.rs`.
 const TESTS: &str = "\n#[cfg(test)]\nmod tests;\n";
 
 fn main() {
     if let Err(error) = build() {
-        // One line, because cargo shows no more than that of an error.
+        // One line, because cargo shows only one line of an error.
         println!(
             "cargo::error={}",
             format!("{error:#}").trim().replace('\n', " | ")
@@ -37,28 +31,28 @@ fn main() {
 
 fn build() -> Result<()> {
     let leader = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../src/leader");
-    let read = |name: &str| {
-        let path = leader.join(name);
-        println!("cargo::rerun-if-changed={}", path.display());
-        fs::read_to_string(&path).with_context(|| format!("{} is unreadable", path.display()))
-    };
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/variants.rs");
-    let record = read("record.rs")?;
-    let lease = replace(&read("lease.rs")?, TESTS, "").context("lease.rs")?;
+    let (lease, time) = (
+        read(&leader.join("lease.rs"))?,
+        read(&leader.join("time.rs"))?,
+    );
+    let core = Core::read(&leader.join("candidate"))?;
 
     let mut cores = format!(
-        "pub mod shipped {{ pub mod record {{\n{record}\n}} pub mod lease {{\n{lease}\n}} }}\n"
+        "pub mod shipped {{ pub mod lease {{\n{lease}\n}} pub mod time {{\n{time}\n}} pub mod candidate {{\n{}\n}} }}\n",
+        core.text()?
     );
     let mut names = "shipped".to_owned();
-    let body = without_shared(&lease)?;
     for variant in VARIANTS {
         let name = variant.name;
-        let edited = edit(&body, &variant).with_context(|| format!("variant {name}"))?;
-        write!(
+        let edited = core
+            .edited(&variant)
+            .and_then(|core| core.text())
+            .with_context(|| format!("variant {name}"))?;
+        writeln!(
             cores,
-            "pub mod {name} {{ pub use super::shipped::record; pub mod lease {{\n{edited}\n\
-             pub use super::super::shipped::lease::{{Action, AsOf, Attempt, Exit, Input}};\n}} }}\n"
+            "pub mod {name} {{ pub use super::shipped::{{lease, time}}; pub mod candidate {{\n{edited}\n}} }}"
         )?;
         write!(names, " {name}")?;
     }
@@ -70,37 +64,93 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-fn edit(text: &str, variant: &Variant) -> Result<String> {
-    variant
-        .edits
-        .iter()
-        .try_fold(text.to_owned(), |text, (find, replacement)| {
-            replace(&text, find, replacement)
-        })
+fn read(path: &Path) -> Result<String> {
+    println!("cargo::rerun-if-changed={}", path.display());
+    fs::read_to_string(path).with_context(|| format!("{} is unreadable", path.display()))
 }
 
-/// Replaces a text that stands in another exactly once.
-fn replace(text: &str, find: &str, replacement: &str) -> Result<String> {
-    match text.matches(find).count() {
-        1 => Ok(text.replacen(find, replacement, 1)),
-        count => bail!("stands {count} times in the core, and not once: {find}"),
+/// The text of a core.
+#[derive(Clone)]
+struct Core {
+    /// Its `mod.rs`, without the tests.
+    root: String,
+    /// The modules that it declares, by name.
+    modules: Vec<(String, String)>,
+}
+
+impl Core {
+    /// Reads a folder. Each of its files must be declared in `mod.rs`, and each declaration must have its file.
+    fn read(folder: &Path) -> Result<Self> {
+        // The folder's own time stamp changes when a file is added or removed.
+        println!("cargo::rerun-if-changed={}", folder.display());
+        let root = replace(&read(&folder.join("mod.rs"))?, TESTS, "").context("mod.rs")?;
+        let declared = root
+            .lines()
+            .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+        let modules = declared
+            .map(|name| Ok((name.to_owned(), read(&folder.join(format!("{name}.rs")))?)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut files = 0;
+        for entry in fs::read_dir(folder)? {
+            files += usize::from(entry?.path().extension().is_some_and(|end| end == "rs"));
+        }
+        ensure!(
+            files == modules.len() + 1,
+            "{} holds {files} files, and mod.rs declares {} modules",
+            folder.display(),
+            modules.len()
+        );
+        Ok(Self { root, modules })
+    }
+
+    /// The same core with a variant's edits, and with the shipped core's [`SHARED`] modules in place of its own.
+    fn edited(&self, variant: &Variant) -> Result<Self> {
+        let mut core = self.clone();
+        for edit in variant.edits {
+            let text = core
+                .file(edit.file)
+                .with_context(|| format!("{} is not a file to edit", edit.file))?;
+            *text = replace(text, edit.find, edit.replacement).context(edit.file)?;
+        }
+        for (name, text) in &mut core.modules {
+            if SHARED.contains(&name.as_str()) {
+                *text = "pub use super::super::super::shipped::candidate::*;".into();
+            }
+        }
+        Ok(core)
+    }
+
+    /// The text of a file that a variant may edit.
+    fn file(&mut self, file: &str) -> Option<&mut String> {
+        if file == "mod.rs" {
+            return Some(&mut self.root);
+        }
+        let name = file.strip_suffix(".rs")?;
+        let mut own = self
+            .modules
+            .iter_mut()
+            .filter(|(module, _)| !SHARED.contains(&module.as_str()));
+        own.find(|(module, _)| module == name).map(|(_, text)| text)
+    }
+
+    /// One text: `mod.rs` with each module in place of its declaration.
+    fn text(&self) -> Result<String> {
+        self.modules
+            .iter()
+            .try_fold(self.root.clone(), |text, (name, module)| {
+                replace(
+                    &text,
+                    &format!("\nmod {name};\n"),
+                    &format!("\nmod {name} {{\n{module}\n}}\n"),
+                )
+            })
     }
 }
 
-/// The core without the words that all cores share.
-fn without_shared(lease: &str) -> Result<String> {
-    SHARED.iter().try_fold(lease.to_owned(), |text, item| {
-        let at = text
-            .find(item)
-            .with_context(|| format!("no such item: {item}"))?;
-        // Formatted items are set apart by an empty line, and end where their first line began.
-        let begin = text[..at].rfind("\n\n").map_or(0, |gap| gap + 1);
-        let close = if item.ends_with('{') { "\n}\n" } else { ";\n" };
-        let end = text[at..]
-            .find(close)
-            .map(|end| at + end + close.len())
-            .context("an item without an end")?;
-        ensure!(end > begin, "an item that ends before it begins: {item}");
-        Ok(format!("{}{}", &text[..begin], &text[end..]))
-    })
+/// Replaces a text that occurs exactly once in another.
+fn replace(text: &str, find: &str, replacement: &str) -> Result<String> {
+    match text.matches(find).count() {
+        1 => Ok(text.replacen(find, replacement, 1)),
+        count => bail!("occurs {count} times, and not once: {find}"),
+    }
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::cluster::read::{ObjectKey, ObjectVersions, Reader, object_key, object_version};
-use crate::leader::record::Version;
+use crate::leader::lease::ResourceVersion;
 use crate::telemetry::causes;
 
 /// How long the cache may take to reach one list before the list is read again: objects on it may
@@ -52,7 +52,7 @@ where
 /// Whether the cache holds every listed object in no older version, and no object that was deleted
 /// before the list was read.
 fn has_reached(
-    cached: impl Iterator<Item = (ObjectKey, Version)>,
+    cached: impl Iterator<Item = (ObjectKey, ResourceVersion)>,
     target: &ObjectVersions,
 ) -> bool {
     let mut found = 0;
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn cache_has_caught_up_once_it_holds_every_listed_version_and_no_deleted_object() {
         let key = |name: &str| (Some("shop".to_owned()), name.to_owned());
-        let version = |number: u64| Version(number.to_string());
+        let version = |number: u64| ResourceVersion(number.to_string());
         let objects = |objects: &[(&str, u64)]| -> Vec<_> {
             objects
                 .iter()

@@ -10,7 +10,8 @@ use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-use crate::leader::record::{Config, Lease, Record, Version};
+use crate::leader::candidate::ElectionConfig;
+use crate::leader::lease::{Lease, LeaseRecord, ResourceVersion};
 
 /// What is known of the holder besides its name.
 const HOLDER_ANNOTATION: &str = "obol.org/holder";
@@ -29,8 +30,8 @@ struct Holder {
 }
 
 /// Version of the object.
-pub(super) fn resource_version(object: &LeaseObject) -> Version {
-    Version(object.metadata.resource_version.clone().unwrap_or_default())
+pub(super) fn resource_version(object: &LeaseObject) -> ResourceVersion {
+    ResourceVersion(object.metadata.resource_version.clone().unwrap_or_default())
 }
 
 /// The Lease as a candidate knows it. Absent fields read as client-go reads them: no holder, no time, no transition.
@@ -40,7 +41,7 @@ pub(super) fn parse(object: &LeaseObject) -> Lease {
         .lease_duration_seconds
         .and_then(|seconds| u64::try_from(seconds).ok())
         .unwrap_or_default();
-    let record = Record {
+    let record = LeaseRecord {
         holder: spec.holder_identity.unwrap_or_default(),
         duration: Duration::from_secs(seconds),
         acquired: spec.acquire_time.map(|time| time.0),
@@ -76,10 +77,10 @@ pub(super) fn parse(object: &LeaseObject) -> Lease {
 
 /// The Lease to store. Everything that is not this elector's business stays as it was.
 pub(super) fn build(
-    config: &Config,
+    config: &ElectionConfig,
     (namespace, name): (&str, &str),
     latest: Option<&LeaseObject>,
-    record: Record,
+    record: LeaseRecord,
 ) -> LeaseObject {
     let mut lease = latest.cloned().unwrap_or_else(|| LeaseObject {
         metadata: ObjectMeta {
@@ -129,8 +130,8 @@ mod tests {
 
     const PLACE: (&str, &str) = ("operators", "serviceoffer-controller");
 
-    fn config() -> Config {
-        Config {
+    fn config() -> ElectionConfig {
+        ElectionConfig {
             identity: "pod-a".into(),
             pod_uid: Some("uid-a".into()),
             instance: Some("token-a".into()),
@@ -145,8 +146,8 @@ mod tests {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
     }
 
-    fn held(holder: &str, acquired: i64) -> Record {
-        Record {
+    fn held(holder: &str, acquired: i64) -> LeaseRecord {
+        LeaseRecord {
             holder: holder.into(),
             duration: Duration::from_secs(30),
             acquired: Some(time(acquired)),
@@ -171,7 +172,7 @@ mod tests {
             successor: None,
             coordinated: false,
             uid: "lease".into(),
-            version: Version("17".into()),
+            version: ResourceVersion("17".into()),
         };
         assert_eq!(parse(&lease), expected);
         assert_eq!(lease.metadata.namespace.as_deref(), Some("operators"));
@@ -212,7 +213,10 @@ mod tests {
             !parse(&erased).record.is_released(),
             "somebody took the name away: that is no release"
         );
-        assert_eq!(parse(&LeaseObject::default()).record, Record::default());
+        assert_eq!(
+            parse(&LeaseObject::default()).record,
+            LeaseRecord::default()
+        );
     }
 
     #[test]
@@ -266,7 +270,7 @@ mod tests {
             &config(),
             PLACE,
             Some(&lease),
-            Record {
+            LeaseRecord {
                 renewed: Some(time(9)),
                 ..held("pod-a", 0)
             },
@@ -276,9 +280,9 @@ mod tests {
             Some("pod-b"),
             "a renewal does not hide the request"
         );
-        let released = Record {
+        let released = LeaseRecord {
             holder: String::new(),
-            duration: Record::RELEASED,
+            duration: LeaseRecord::RELEASED,
             ..held("", 10)
         };
         let released = build(&config(), PLACE, Some(&renewed), released);
@@ -294,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_candidate_outside_a_pod_says_nothing_of_pods() {
-        let config = Config {
+        let config = ElectionConfig {
             pod_uid: None,
             instance: None,
             ..config()

@@ -1,4 +1,4 @@
-//! The elector: carries out what [`super::lease`] decides on the Lease of a real API server.
+//! The elector: carries out what [`super::candidate`] decides on the Lease of a real API server.
 //!
 //! It runs on a thread and a connection pool of its own, so that nothing a reconciler does can delay a renewal. It never
 //! decides: each event of the world becomes one input, each action one effect. What the fence protects is not its
@@ -34,11 +34,12 @@ use tracing::{debug, info, warn};
 use self::pods::Pods;
 use self::read::LeaseReader;
 use self::watch::LeaseWatch;
+use super::candidate::{Action, Candidate, ElectionConfig, Exit, Input, WriteId};
 use super::clock::Clock;
 use super::drain::Drain;
 use super::fence::{Fence, TermEnd};
-use super::lease::{Action, Attempt, Candidate, Exit, Input};
-use super::record::{Config, Moment, Way};
+use super::lease::TakeoverCause;
+use super::time::Moment;
 use crate::health::Health;
 use crate::metrics::{ElectionMetrics, RenewError, Takeover};
 use crate::telemetry::causes;
@@ -56,7 +57,7 @@ const REPORTER: &str = "serviceoffer-controller";
 #[derive(Debug)]
 pub struct Elector {
     /// How this candidate takes part.
-    pub config: Config,
+    pub config: ElectionConfig,
     /// Name of the Lease.
     pub name: String,
     /// Namespace of the Lease.
@@ -163,7 +164,7 @@ async fn done<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
 enum ElectorEvent {
     Seen(Box<LeaseObject>),
     Read(Box<LeaseObject>, Moment),
-    Written(Attempt, Box<LeaseObject>, Duration),
+    Written(WriteId, Box<LeaseObject>, Duration),
     Input(Input),
 }
 
@@ -221,7 +222,7 @@ impl ElectorContext {
             let (clock, draining, drain) = (self.clock, self.draining, self.elector.drain.clone());
             let event = tokio::select! {
                 biased;
-                () = &mut leave => ElectorEvent::Input(Input::Leave),
+                () = &mut leave => ElectorEvent::Input(Input::Stop),
                 Some(event) = self.replies.next() => event,
                 rivals = done(&mut self.marking) => ElectorEvent::Input(Input::Marked { rivals }),
                 Some(event) = events.recv() => event,
@@ -234,7 +235,7 @@ impl ElectorContext {
                 }
                 () = drain.finished(), if draining.is_some() => ElectorEvent::Input(Input::Drained),
                 () = until(draining) => ElectorEvent::Input(Input::DrainTimedOut),
-                () = until(candidate.wake().map(|wake| clock.instant(wake))) => ElectorEvent::Input(Input::Tick),
+                () = until(candidate.next_wake().map(|wake| clock.instant(wake))) => ElectorEvent::Input(Input::Tick),
                 _ = heartbeat.tick() => ElectorEvent::Input(self.look_after_the_work()),
             };
             let input = self.take_in(event);
@@ -252,7 +253,7 @@ impl ElectorContext {
                     "work waits and nothing has been done: stepping down"
                 );
                 self.stalled = true;
-                Input::Leave
+                Input::Stop
             }
             _ => Input::Tick,
         }
@@ -263,18 +264,18 @@ impl ElectorContext {
             ElectorEvent::Seen(stored) => {
                 let lease = lease_object::parse(&stored);
                 self.keep(*stored, None);
-                Input::Seen(lease)
+                Input::Watched(lease)
             }
             ElectorEvent::Read(stored, asked) => {
                 let lease = lease_object::parse(&stored);
                 self.keep(*stored, Some(asked));
                 Input::Read(lease, asked)
             }
-            ElectorEvent::Written(attempt, stored, took) => {
+            ElectorEvent::Written(write_id, stored, took) => {
                 let lease = lease_object::parse(&stored);
                 self.keep(*stored, None);
                 self.elector.metrics.renewed(took);
-                Input::Written(attempt, lease)
+                Input::Written(write_id, lease)
             }
             ElectorEvent::Input(input) => {
                 if matches!(input, Input::Drained | Input::DrainTimedOut) {
@@ -318,7 +319,7 @@ impl ElectorContext {
                 self.replies
                     .push(async move { reader.read().await }.boxed());
             }
-            Action::Create(attempt, record) => {
+            Action::Create(write_id, record) => {
                 let lease = lease_object::build(
                     &elector.config,
                     (&elector.namespace, &elector.name),
@@ -326,18 +327,18 @@ impl ElectorContext {
                     record,
                 );
                 let api = self.reader.api.clone();
-                self.send(attempt, true, async move {
+                self.send(write_id, true, async move {
                     api.create(&PostParams::default(), &lease).await
                 });
             }
-            Action::Replace(attempt, expected, record) => {
+            Action::Update(write_id, expected, record) => {
                 let latest = self.latest.as_ref().map(|(latest, _)| latest);
                 let Some(latest) =
                     latest.filter(|latest| lease_object::resource_version(latest) == expected)
                 else {
                     // The object at hand is newer than the decision: the API server would refuse the write as well.
                     self.replies.push(
-                        std::future::ready(ElectorEvent::Input(Input::Refused(attempt))).boxed(),
+                        std::future::ready(ElectorEvent::Input(Input::Conflict(write_id))).boxed(),
                     );
                     return None;
                 };
@@ -348,11 +349,11 @@ impl ElectorContext {
                     record,
                 );
                 let (api, name) = (self.reader.api.clone(), elector.name.clone());
-                self.send(attempt, false, async move {
+                self.send(write_id, false, async move {
                     api.replace(&name, &PostParams::default(), &lease).await
                 });
             }
-            Action::Mark(lease) => {
+            Action::MarkPod(lease) => {
                 let (pods, clearing) = (self.pods.clone(), self.clearing.take());
                 let marking = async move {
                     if let Some(clearing) = clearing {
@@ -364,12 +365,12 @@ impl ElectorContext {
                 };
                 self.marking = Some(marking.boxed());
             }
-            Action::Begin { way, waited } => {
-                info!(?way, milliseconds = waited.as_millis(), "a term begins");
-                elector.metrics.acquired(takeover(way), waited);
+            Action::BeginTerm { cause, waited } => {
+                info!(?cause, milliseconds = waited.as_millis(), "a term begins");
+                elector.metrics.acquired(takeover(cause), waited);
                 self.begin();
             }
-            Action::Open {
+            Action::OpenFence {
                 epoch,
                 soft_end,
                 hard_end,
@@ -386,7 +387,7 @@ impl ElectorContext {
                     },
                 );
             }
-            Action::Close => {
+            Action::CloseFence => {
                 elector.fence.close();
                 elector.metrics.leads(false);
             }
@@ -394,7 +395,7 @@ impl ElectorContext {
                 elector.drain.begin();
                 self.draining = Some(Instant::now() + elector.drain_budget);
             }
-            Action::Announce(holder) => {
+            Action::AnnounceLeader(holder) => {
                 elector.metrics.transition();
                 info!(leader = holder, "new leader is {holder}");
             }
@@ -417,7 +418,7 @@ impl ElectorContext {
     /// `creates` tells a namespace that is not there from a Lease that is gone.
     fn send(
         &mut self,
-        attempt: Attempt,
+        write_id: WriteId,
         creates: bool,
         write: impl Future<Output = Result<LeaseObject, kube::Error>> + Send + 'static,
     ) {
@@ -429,14 +430,14 @@ impl ElectorContext {
                 let begun = Instant::now();
                 match timeout(budget, write).await {
                     Ok(Ok(lease)) => {
-                        ElectorEvent::Written(attempt, Box::new(lease), begun.elapsed())
+                        ElectorEvent::Written(write_id, Box::new(lease), begun.elapsed())
                     }
                     // A conflict, an object that exists already, or one that is gone: all say that a read is due.
                     Ok(Err(kube::Error::Api(status)))
                         if status.code == 409 || status.code == 404 && !creates =>
                     {
                         metrics.renewal_failed(RenewError::Conflict);
-                        ElectorEvent::Input(Input::Refused(attempt))
+                        ElectorEvent::Input(Input::Conflict(write_id))
                     }
                     Ok(Err(error)) => {
                         metrics.renewal_failed(match error {
@@ -444,7 +445,7 @@ impl ElectorContext {
                             _ => RenewError::Unreachable,
                         });
                         warn!(error = %causes(&error), "the lease was not written");
-                        ElectorEvent::Input(Input::Unanswered(attempt))
+                        ElectorEvent::Input(Input::OutcomeUnknown(write_id))
                     }
                     Err(_) => {
                         metrics.renewal_failed(RenewError::Timeout);
@@ -452,7 +453,7 @@ impl ElectorContext {
                             seconds = budget.as_secs(),
                             "the API server did not answer a write to the lease"
                         );
-                        ElectorEvent::Input(Input::Unanswered(attempt))
+                        ElectorEvent::Input(Input::OutcomeUnknown(write_id))
                     }
                 }
             }
@@ -521,13 +522,13 @@ impl ElectorContext {
     }
 }
 
-fn takeover(way: Way) -> Takeover {
-    match way {
-        Way::Creation => Takeover::Creation,
-        Way::Release => Takeover::Release,
-        Way::Expiry => Takeover::Expiry,
-        Way::Termination => Takeover::Termination,
-        Way::Reclaim => Takeover::Reclaim,
+fn takeover(cause: TakeoverCause) -> Takeover {
+    match cause {
+        TakeoverCause::Creation => Takeover::Creation,
+        TakeoverCause::Release => Takeover::Release,
+        TakeoverCause::Expiry => Takeover::Expiry,
+        TakeoverCause::Termination => Takeover::Termination,
+        TakeoverCause::Reclaim => Takeover::Reclaim,
     }
 }
 

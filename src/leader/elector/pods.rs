@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::ElectorEvent;
-use crate::leader::clock::chance;
-use crate::leader::lease::Input;
+use crate::leader::candidate::Input;
+use crate::leader::clock::jitter;
 use crate::telemetry::causes;
 
 /// Says who leads, to people and to Services.
@@ -241,7 +241,7 @@ impl Pods {
                     RETRY
                 }
             };
-            sleep(pause / 2 + chance().of(pause / 2)).await;
+            sleep(pause / 2 + jitter().of(pause / 2)).await;
         }
     }
 
@@ -255,7 +255,7 @@ impl Pods {
         let tell = async |pod: &Pod| {
             for token in terminated(pod) {
                 let _ = events
-                    .send(ElectorEvent::Input(Input::Terminated(token)))
+                    .send(ElectorEvent::Input(Input::ContainerTerminated(token)))
                     .await;
             }
         };

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::ElectorEvent;
+use crate::leader::candidate::{AsOf, Input};
 use crate::leader::clock::Clock;
-use crate::leader::lease::{AsOf, Input};
 use crate::telemetry::causes;
 
 /// How long a read of one small object may take.

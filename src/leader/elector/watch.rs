@@ -13,9 +13,9 @@ use tracing::{debug, warn};
 
 use super::ElectorEvent;
 use super::read::LeaseReader;
-use crate::leader::clock::chance;
-use crate::leader::lease::{AsOf, Input};
-use crate::leader::record::Version;
+use crate::leader::candidate::{AsOf, Input};
+use crate::leader::clock::jitter;
+use crate::leader::lease::ResourceVersion;
 use crate::metrics::ElectionMetrics;
 use crate::telemetry::causes;
 
@@ -78,7 +78,7 @@ impl LeaseWatch {
                     .0
                     .saturating_mul(1 << failures.min(8))
                     .min(BACKOFF.1);
-                sleep(chance().of(ceiling)).await;
+                sleep(jitter().of(ceiling)).await;
             }
         }
     }
@@ -137,13 +137,13 @@ impl LeaseWatch {
     async fn poll(&self, until: Instant) {
         while Instant::now() < until && !self.events.is_closed() {
             let _ = self.events.send(self.reader.read().await).await;
-            sleep(self.period * 4 / 5 + chance().of(self.period * 2 / 5)).await;
+            sleep(self.period * 4 / 5 + jitter().of(self.period * 2 / 5)).await;
         }
     }
 }
 
 fn absent(version: Option<String>) -> ElectorEvent {
-    ElectorEvent::Input(Input::Absent(AsOf::Version(Version(
+    ElectorEvent::Input(Input::Absent(AsOf::Version(ResourceVersion(
         version.unwrap_or_default(),
     ))))
 }

@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::clock::{self, Clock};
-use super::record::{Epoch, Moment};
+use super::lease::Epoch;
+use super::time::Moment;
 
 pub use executor::FencedExecutor;
 pub use layer::{FenceLayer, FencedService};

@@ -1,14 +1,14 @@
 use tokio::time::Instant;
 
 use super::*;
-use crate::leader::record::Version;
+use crate::leader::lease::ResourceVersion;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn epoch(version: &str) -> Epoch {
     Epoch {
         lease_uid: "lease".into(),
-        version: Version(version.into()),
+        version: ResourceVersion(version.into()),
         transitions: 0,
     }
 }

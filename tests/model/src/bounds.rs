@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::core::Config;
+use crate::core::ElectionConfig;
 use crate::world::Event;
 
 /// How many candidates there are.
@@ -80,8 +80,8 @@ pub struct Seat {
 impl Seat {
     /// How it takes part: with the operator's own proportions, in less time.
     #[must_use]
-    pub fn config(&self, instance: &str) -> Config {
-        Config {
+    pub fn config(&self, instance: &str) -> ElectionConfig {
+        ElectionConfig {
             identity: self.identity.into(),
             pod_uid: Some(self.pod.into()),
             instance: Some(instance.into()),

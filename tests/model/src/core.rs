@@ -6,8 +6,9 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 
-pub use cores::shipped::lease::{Action, AsOf, Attempt, Exit, Input};
-pub use cores::shipped::record::{Chance, Config, Epoch, Lease, Moment, Now, Record, Version};
+pub use cores::shipped::candidate::{Action, AsOf, ElectionConfig, Exit, Input, WriteId};
+pub use cores::shipped::lease::{Epoch, Lease, LeaseRecord, ResourceVersion};
+pub use cores::shipped::time::{Jitter, Moment, Now};
 
 #[allow(
     dead_code,
@@ -33,7 +34,7 @@ pub trait Core: Debug + Send + Sync {
     /// Takes in one input and answers with what is to be done, in order.
     fn step(&mut self, input: Input, now: Now) -> Vec<Action>;
     /// When the next step is due, if no input comes before.
-    fn wake(&self) -> Option<Moment>;
+    fn next_wake(&self) -> Option<Moment>;
     /// A number that two candidates share only if they are equal, but for a chance of 2^-64.
     fn digest(&self) -> u64;
 }
@@ -44,7 +45,7 @@ pub struct Make {
     /// Name of the core: `shipped`, or that of a variant.
     pub name: &'static str,
     /// Makes a candidate that knows nothing.
-    pub begin: fn(Config, Now) -> Beginning,
+    pub begin: fn(ElectionConfig, Now) -> Beginning,
 }
 
 /// A candidate, with its first actions.
@@ -59,7 +60,7 @@ impl Debug for Make {
 macro_rules! make_cores {
     ($($name:ident)*) => {
         $(
-            impl Core for cores::$name::lease::Candidate {
+            impl Core for cores::$name::candidate::Candidate {
                 fn copy(&self) -> Box<dyn Core> {
                     Box::new(self.clone())
                 }
@@ -68,8 +69,8 @@ macro_rules! make_cores {
                     self.step(input, now)
                 }
 
-                fn wake(&self) -> Option<Moment> {
-                    self.wake()
+                fn next_wake(&self) -> Option<Moment> {
+                    self.next_wake()
                 }
 
                 fn digest(&self) -> u64 {
@@ -84,7 +85,7 @@ macro_rules! make_cores {
         pub const CORES: &[Make] = &[$(Make {
             name: stringify!($name),
             begin: |config, now| {
-                let (candidate, actions) = cores::$name::lease::Candidate::new(config, now);
+                let (candidate, actions) = cores::$name::candidate::Candidate::new(config, now);
                 (Box::new(candidate), actions)
             },
         }),*];

@@ -9,7 +9,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::bounds::{Bounds, CANDIDATES, Calm, FAULTS, Fault, SECOND, Seat, Start, TRUE_RATE};
-use crate::core::{Chance, Make};
+use crate::core::{Jitter, Make};
 use crate::world::{EVENTS, Event, Property, State, Step, World};
 
 /// How far a clock may be off: 5 %.
@@ -85,7 +85,7 @@ impl Run {
         let (mut steps, mut taken) = (Vec::new(), 0);
         while state.now < self.world.bounds.horizon {
             state.refill();
-            state.chance = Chance(self.chance.random());
+            state.jitter = Jitter(self.chance.random());
             if self.chance.random_ratio(1, 500) {
                 state.jump = self.chance.random_range(-7200..=7200);
             }

@@ -9,27 +9,48 @@ pub struct Variant {
     pub name: &'static str,
     /// The flaw, in words.
     pub flaw: &'static str,
-    /// Texts of the core, each of which must stand there once, and what they become.
-    pub edits: &'static [(&'static str, &'static str)],
+    /// What is changed in the shipped core.
+    pub edits: &'static [Edit],
     /// The property that it breaks.
     pub breaks: &'static str,
     /// Name of the bounds within which it does.
     pub within: &'static str,
 }
 
-/// All of them.
+/// One change to one file of the core.
+#[derive(Clone, Copy, Debug)]
+pub struct Edit {
+    /// The file, within `src/leader/candidate`.
+    pub file: &'static str,
+    /// A text that occurs exactly once in that file.
+    pub find: &'static str,
+    /// What it becomes.
+    pub replacement: &'static str,
+}
+
+const fn edit(file: &'static str, find: &'static str, replacement: &'static str) -> Edit {
+    Edit {
+        file,
+        find,
+        replacement,
+    }
+}
+
+/// All variants.
 pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "belief_anchored_at_the_response",
         flaw: "a leader counts its time from the reply, not from the sending",
         edits: &[
-            (
+            edit(
+                "writes.rs",
                 "                term.renewed = sent;\n",
-                "                term.renewed = Sent { moment: now.moment, wall: now.wall };\n",
+                "                term.renewed = SentAt { moment: now.moment, wall: now.wall };\n",
             ),
-            (
+            edit(
+                "writes.rs",
                 "renewed: sent,\n",
-                "renewed: Sent { moment: now.moment, wall: now.wall },\n",
+                "renewed: SentAt { moment: now.moment, wall: now.wall },\n",
             ),
         ],
         breaks: "I1",
@@ -38,9 +59,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "conflict_taken_for_success",
         flaw: "a write that was refused counts as one that succeeded",
-        edits: &[(
-            "            Input::Refused(attempt) => {\n",
-            "            Input::Refused(attempt) => {\n                if let Some(sent) = self.in_flight.get(&attempt).copied()\n                    && let Sight::Present { lease, .. } = self.sight.clone()\n                {\n                    self.in_flight.remove(&attempt);\n                    self.succeed(sent, lease, now, &mut actions);\n                }\n",
+        edits: &[edit(
+            "writes.rs",
+            "        if self.in_flight.remove(&id).is_some() {\n            self.must_read = true;\n",
+            "        if let Some(sent) = self.in_flight.get(&id).copied()\n            && let Observed::Present { lease, .. } = self.observed.clone()\n        {\n            self.in_flight.remove(&id);\n            self.write_succeeded(sent, lease, now, actions);\n        }\n        if self.in_flight.remove(&id).is_some() {\n            self.must_read = true;\n",
         )],
         breaks: "I1",
         within: "network",
@@ -48,9 +70,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "belief_anchored_at_the_newest_twin",
         flaw: "a reply to any twin of a write counts from the sending of the newest",
-        edits: &[(
-            "                let sent = self.in_flight.remove(&attempt);\n                self.see(",
-            "                let newest = self.in_flight.values().max_by_key(|sent| sent.moment).copied();\n                let sent = self.in_flight.remove(&attempt).and(newest);\n                self.see(",
+        edits: &[edit(
+            "writes.rs",
+            "        let sent = self.in_flight.remove(&id);\n        self.observe(",
+            "        let newest = self.in_flight.values().max_by_key(|sent| sent.moment).copied();\n        let sent = self.in_flight.remove(&id).and(newest);\n        self.observe(",
         )],
         breaks: "I1",
         within: "network",
@@ -58,9 +81,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "remote_clock_trusted",
         flaw: "a follower counts from the time that the holder wrote, by its own wall clock",
-        edits: &[(
-            "record => self.floor.max(now.moment + record.duration),",
-            "record => {\n                        let age = record.renewed.map(|renewed| now.wall.duration_since(renewed).unsigned_abs());\n                        let since = Moment(now.moment.0.saturating_sub(age.unwrap_or_default()));\n                        self.floor.max(since + record.duration)\n                    }",
+        edits: &[edit(
+            "observation.rs",
+            "record => self.holder_expiry.max(now.moment + record.duration),",
+            "record => {\n                        let age = record.renewed.map(|renewed| now.wall.duration_since(renewed).unsigned_abs());\n                        let since = Moment(now.moment.0.saturating_sub(age.unwrap_or_default()));\n                        self.holder_expiry.max(since + record.duration)\n                    }",
         )],
         breaks: "I1",
         within: "network",
@@ -68,7 +92,8 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "label_restarts_the_expiry",
         flaw: "a follower counts from the last version, not from the last change of the record",
-        edits: &[(
+        edits: &[edit(
+            "observation.rs",
             "if known.record == lease.record && is_known => *since",
             "if known.version == lease.version && is_known => *since",
         )],
@@ -78,9 +103,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "deleted_taken_for_free",
         flaw: "a Lease that is gone is created at once, whoever held it",
-        edits: &[(
-            "            self.lose_sight(now);\n            // What was to be",
-            "            // What was to be",
+        edits: &[edit(
+            "observation.rs",
+            "            self.note_deletion(now);\n            // The Lease that a takeover",
+            "            // The Lease that a takeover",
         )],
         breaks: "I4",
         within: "unmarked",
@@ -88,9 +114,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "rival_overlooked",
         flaw: "a leader opens its fence although another Pod is marked as that of the leader of a Lease that is gone",
-        edits: &[(
+        edits: &[edit(
+            "role.rs",
             "let until = ends.max().unwrap_or(now.moment);",
-            "let until = now.moment;\n                drop(ends);",
+            "let until = now.moment;\n        drop(ends);",
         )],
         breaks: "I4",
         within: "creation",
@@ -98,9 +125,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "opened_unmarked",
         flaw: "a leader opens its fence before its Pod is marked",
-        edits: &[(
-            "let clear = (!self.config.marks).then_some(now.moment);",
-            "let clear = Some(now.moment);",
+        edits: &[edit(
+            "writes.rs",
+            "let safe_at = (!self.config.marks).then_some(now.moment);",
+            "let safe_at = Some(now.moment);",
         )],
         breaks: "I4",
         within: "creation",
@@ -109,11 +137,13 @@ pub const VARIANTS: [Variant; 20] = [
         name: "epoch_counts_transitions",
         flaw: "the epoch is the transition counter, which a holder that comes back does not move",
         edits: &[
-            (
+            edit(
+                "writes.rs",
                 "version: lease.version,\n",
-                "version: Version((transitions + 1).to_string()),\n",
+                "version: super::super::lease::ResourceVersion((transitions + 1).to_string()),\n",
             ),
-            (
+            edit(
+                "writes.rs",
                 "(None, Some(record)) => record.transitions.saturating_add(1),",
                 "(None, Some(record)) => record.transitions.saturating_add(i32::from(record.holder != self.config.identity)),",
             ),
@@ -124,7 +154,8 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "namesake_taken_for_itself",
         flaw: "a record under its own name is its own, whoever wrote it",
-        edits: &[(
+        edits: &[edit(
+            "observation.rs",
             "lease.record.holder == self.config.identity && (same_pod || claimed)",
             "lease.record.holder == self.config.identity && (same_pod || claimed || true)",
         )],
@@ -134,9 +165,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "release_before_the_fence_closes",
         flaw: "the Lease is given back while the fence is open",
-        edits: &[(
-            "                    let acquired = term.acquired;\n                    actions.push(Action::Close);\n",
-            "                    let acquired = term.acquired;\n",
+        edits: &[edit(
+            "role.rs",
+            "            let acquired = term.acquired;\n            actions.push(Action::CloseFence);\n",
+            "            let acquired = term.acquired;\n",
         )],
         breaks: "I4",
         within: "releases",
@@ -145,11 +177,13 @@ pub const VARIANTS: [Variant; 20] = [
         name: "no_guard",
         flaw: "the fence ends when the Lease may be taken over",
         edits: &[
-            (
+            edit(
+                "role.rs",
                 "let reach = self.config.reach();",
                 "let reach = self.config.lease_duration;",
             ),
-            (
+            edit(
+                "role.rs",
                 "term.renewed.moment + self.config.reach()",
                 "term.renewed.moment + self.config.lease_duration",
             ),
@@ -160,7 +194,8 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "stale_sighting_believed",
         flaw: "what is older than what is known is news",
-        edits: &[(
+        edits: &[edit(
+            "observation.rs",
             "Self::Present { lease: known, .. } => lease.version.precedes(&known.version),",
             "Self::Present { .. } => false,",
         )],
@@ -170,8 +205,9 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "another_holder_ignored",
         flaw: "a leader that sees another holder goes on",
-        edits: &[(
-            "                    None => {\n                        actions.push(Action::Close);\n                        self.exit(Exit::Lost, actions);\n                    }\n                    Some(lease) if leads",
+        edits: &[edit(
+            "role.rs",
+            "                    None => {\n                        actions.push(Action::CloseFence);\n                        self.exit(Exit::Lost, actions);\n                    }\n                    Some(lease) if leads",
             "                    None => {}\n                    Some(lease) if leads",
         )],
         breaks: "I1",
@@ -180,9 +216,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "taken_over_without_a_wait",
         flaw: "a follower takes the Lease over as soon as it sees it",
-        edits: &[(
-            "(self.floor + self.chance.of(spread), Way::Expiry)",
-            "(at_once + self.chance.of(spread), Way::Expiry)",
+        edits: &[edit(
+            "observation.rs",
+            "let expiry = self.holder_expiry + self.expiry_jitter.of(spread);",
+            "let expiry = at_once + self.expiry_jitter.of(spread);",
         )],
         breaks: "I1",
         within: "network",
@@ -190,9 +227,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "own_duration_trusted",
         flaw: "a follower waits for as long as it would be waited for itself",
-        edits: &[(
-            "record => self.floor.max(now.moment + record.duration),",
-            "_ => self.floor.max(now.moment + self.config.lease_duration),",
+        edits: &[edit(
+            "observation.rs",
+            "record => self.holder_expiry.max(now.moment + record.duration),",
+            "_ => self.holder_expiry.max(now.moment + self.config.lease_duration),",
         )],
         breaks: "I1",
         within: "durations",
@@ -200,9 +238,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "blind_write",
         flaw: "a write carries no version",
-        edits: &[(
-            "Action::Replace(attempt, lease.version.clone(), record)",
-            "Action::Replace(attempt, Version(String::new()), record)",
+        edits: &[edit(
+            "writes.rs",
+            "Action::Update(id, lease.version.clone(), record)",
+            "Action::Update(id, super::super::lease::ResourceVersion(String::new()), record)",
         )],
         breaks: "I1",
         within: "network",
@@ -210,9 +249,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "release_without_rest",
         flaw: "a drain that runs out of patience releases all the same",
-        edits: &[(
-            "                if matches!(self.role, Role::Draining(_)) {\n                    actions.push(Action::Close);\n                    self.exit(Exit::Unreleased, &mut actions);\n                }",
-            "                if let Role::Draining(term) = &self.role {\n                    let acquired = term.acquired;\n                    actions.push(Action::Close);\n                    self.release(acquired, now);\n                }",
+        edits: &[edit(
+            "mod.rs",
+            "Input::DrainTimedOut => self.on_drain_timed_out(&mut actions),",
+            "Input::DrainTimedOut => self.on_drained(now, &mut actions),",
         )],
         breaks: "I4",
         within: "releases",
@@ -220,9 +260,10 @@ pub const VARIANTS: [Variant; 20] = [
     Variant {
         name: "resumed_by_reading",
         flaw: "a suspended leader that reads its own record opens the fence again",
-        edits: &[(
-            "        self.see(lease, now, actions);\n        self.reconsider(now, actions);\n",
-            "        self.see(lease, now, actions);\n        self.reconsider(now, actions);\n        if let Role::Suspended(term) = &mut self.role {\n            term.renewed = Sent { moment: now.moment, wall: now.wall };\n            self.open(now, actions);\n        }\n",
+        edits: &[edit(
+            "observation.rs",
+            "        self.observe(lease, now, actions);\n        self.abandon_takeover_unless_free(now, actions);\n",
+            "        self.observe(lease, now, actions);\n        self.abandon_takeover_unless_free(now, actions);\n        if let Role::Suspended(term) = &mut self.role {\n            term.renewed = super::writes::SentAt { moment: now.moment, wall: now.wall };\n            self.open_fence(now, actions);\n        }\n",
         )],
         breaks: "I1",
         within: "network",
@@ -231,13 +272,15 @@ pub const VARIANTS: [Variant; 20] = [
         name: "release_unseen",
         flaw: "a released Lease is waited out like a held one",
         edits: &[
-            (
+            edit(
+                "observation.rs",
                 "record if record.is_released() => Moment::default(),",
                 "record if record.is_released() => now.moment + self.config.lease_duration * 2,",
             ),
-            (
-                "Sight::Present { lease, since } if lease.record.is_released() => match",
-                "Sight::Present { lease, since } if lease.record.is_released() && false => match",
+            edit(
+                "observation.rs",
+                "Observed::Present { lease, since } if lease.record.is_released() => {",
+                "Observed::Present { lease, since } if lease.record.is_released() && false => {",
             ),
         ],
         breaks: "I3",

@@ -21,7 +21,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::bounds::{Bounds, CANDIDATES, FAULTS, Fault, SECOND, Start, TRUE_RATE, Tally};
 use crate::core::{
-    Action, AsOf, Attempt, Chance, Core, Exit, Input, Lease, Make, Moment, Now, Record, Version,
+    Action, AsOf, Core, Exit, Input, Jitter, Lease, LeaseRecord, Make, Moment, Now,
+    ResourceVersion, WriteId,
 };
 
 /// Revision of the object store at first: the next one has a digit more.
@@ -49,7 +50,7 @@ impl Mind {
     fn new(core: Box<dyn Core>) -> Self {
         Self {
             digest: core.digest(),
-            wake: core.wake(),
+            wake: core.next_wake(),
             core: core.into(),
         }
     }
@@ -67,7 +68,7 @@ impl std::hash::Hash for Mind {
     }
 }
 
-/// A fence, as the last [`Action::Open`] left it.
+/// A fence, as the last [`Action::OpenFence`] left it.
 #[derive(Clone, Debug, PartialEq, Hash)]
 struct Fence {
     epoch: u64,
@@ -141,18 +142,18 @@ impl Process {
 #[derive(Clone, Debug, PartialEq, Hash)]
 enum Request {
     Read,
-    Create(Attempt, Arc<Record>),
-    Replace(Attempt, Version, Arc<Record>),
+    Create(WriteId, Arc<LeaseRecord>),
+    Update(WriteId, ResourceVersion, Arc<LeaseRecord>),
     /// Mark the Pod as that of the leader of a Lease, and look for others. The shell asks again and again until there is an
     /// answer: it is late at worst.
     Mark(String),
 }
 
 impl Request {
-    fn attempt(&self) -> Option<Attempt> {
+    fn write(&self) -> Option<WriteId> {
         match self {
             Self::Read | Self::Mark(_) => None,
-            Self::Create(attempt, _) | Self::Replace(attempt, ..) => Some(*attempt),
+            Self::Create(write, _) | Self::Update(write, ..) => Some(*write),
         }
     }
 }
@@ -177,7 +178,7 @@ enum Reply {
 #[derive(Clone, Debug, PartialEq, Hash)]
 enum Body {
     Request(Request),
-    Reply(Option<Attempt>, Reply),
+    Reply(Option<WriteId>, Reply),
 }
 
 /// One message on its way.
@@ -195,10 +196,10 @@ struct Message {
 }
 
 impl Message {
-    fn attempt(&self) -> Option<Attempt> {
+    fn write(&self) -> Option<WriteId> {
         match &self.body {
-            Body::Request(request) => request.attempt(),
-            Body::Reply(attempt, _) => *attempt,
+            Body::Request(request) => request.write(),
+            Body::Reply(write, _) => *write,
         }
     }
 
@@ -228,7 +229,7 @@ pub struct State {
     /// Time that has passed, in microseconds.
     pub now: u64,
     /// Share of chance for the steps to come.
-    pub chance: Chance,
+    pub jitter: Jitter,
     /// Seconds by which all wall clocks have jumped.
     pub jump: i64,
     lease: Option<Arc<Lease>>,
@@ -429,7 +430,7 @@ impl World {
     pub fn begin(&self, start: Start) -> State {
         let mut state = State {
             now: 0,
-            chance: Chance(0),
+            jitter: Jitter(0),
             jump: 0,
             lease: None,
             revision: FIRST_REVISION,
@@ -614,11 +615,11 @@ impl World {
             Step::Arrive(index) => self.arrive(state, index),
             Step::Answer(index) => {
                 let message = state.wire.remove(index);
-                if let Body::Reply(attempt, reply) = message.body {
+                if let Body::Reply(write, reply) = message.body {
                     if let Reply::Terminated(_) = reply {
                         self.note(Event::Evidence);
                     }
-                    self.feed(state, message.process, input(attempt, reply));
+                    self.feed(state, message.process, input(write, reply));
                 }
             }
             Step::Watch(place) => {
@@ -627,14 +628,14 @@ impl World {
             }
             Step::Tick(place) => self.feed(state, place, Input::Tick),
             Step::Expire(index) => {
-                let (attempt, place) = (state.wire[index].attempt(), state.wire[index].process);
+                let (write, place) = (state.wire[index].write(), state.wire[index].process);
                 if state.wire[index].is_request() {
                     state.wire[index].orphan = true;
                 } else {
                     self.note_ambiguity(&state.wire[index]);
                     state.wire.remove(index);
                 }
-                self.feed(state, place, input(attempt, Reply::Broken));
+                self.feed(state, place, input(write, Reply::Broken));
             }
             Step::Drained(place) => {
                 state.processes[place].draining = None;
@@ -679,7 +680,7 @@ impl World {
             Fault::Pause => state.processes[place].paused = true,
             Fault::Crash => self.end(state, place),
             Fault::Restart => self.start(state, place),
-            Fault::Leave => self.feed(state, place, Input::Leave),
+            Fault::Leave => self.feed(state, place, Input::Stop),
             Fault::Linger => {
                 if let Some((_, lingers)) = &mut state.processes[place].draining {
                     *lingers = true;
@@ -733,8 +734,8 @@ impl World {
     /// Shows a candidate how the Lease stands, or stood.
     fn show(&self, state: &mut State, place: usize, sighting: Sighting) {
         let input = match sighting.lease {
-            Some(lease) => Input::Seen(Lease::clone(&lease)),
-            None => Input::Absent(AsOf::Version(Version(sighting.version.to_string()))),
+            Some(lease) => Input::Watched(Lease::clone(&lease)),
+            None => Input::Absent(AsOf::Version(ResourceVersion(sighting.version.to_string()))),
         };
         self.feed(state, place, input);
     }
@@ -841,7 +842,7 @@ impl World {
         self.note_ambiguity(&state.wire[index]);
         let message = state.wire.remove(index);
         if !message.orphan {
-            let body = Body::Reply(message.attempt(), Reply::Broken);
+            let body = Body::Reply(message.write(), Reply::Broken);
             self.post(
                 state,
                 Message {
@@ -875,13 +876,13 @@ impl World {
             }
             return;
         }
-        let writes = |record: &Arc<Record>, uid: String| {
+        let writes = |record: &Arc<LeaseRecord>, uid: String| {
             let is_held = !record.holder.is_empty();
             let before = state.lease.as_ref();
             let begins =
                 is_held && before.is_none_or(|before| before.record.acquired != record.acquired);
             Some(Lease {
-                record: Record::clone(record),
+                record: LeaseRecord::clone(record),
                 pod_uid: is_held.then(|| self.bounds.seats[message.process].pod.to_owned()),
                 instance: is_held.then(|| self.token(message.process, message.incarnation)),
                 successor: before
@@ -889,24 +890,24 @@ impl World {
                     .and_then(|before| before.successor.clone()),
                 coordinated: false,
                 uid,
-                version: Version::default(),
+                version: ResourceVersion::default(),
             })
         };
         let stored = match (request, &state.lease) {
             (Request::Create(_, record), None) => {
                 writes(record, format!("lease-{}", state.revision))
             }
-            (Request::Replace(_, version, record), Some(lease))
+            (Request::Update(_, version, record), Some(lease))
                 if lease.version == *version || version.0.is_empty() =>
             {
                 writes(record, lease.uid.clone())
             }
             _ => None,
         };
-        let attempt = request.attempt();
+        let write = request.write();
         let begun = state.processes[message.process].started;
         let asked = self.reading(message.process, message.sent.saturating_sub(begun));
-        let reply = match (attempt, stored, state.lease.clone()) {
+        let reply = match (write, stored, state.lease.clone()) {
             (None, _, Some(lease)) => Reply::Read(lease, asked),
             (None, _, None) => Reply::Absent(asked),
             (Some(_), None, _) => {
@@ -927,7 +928,7 @@ impl World {
             return;
         }
         message.delayed = false;
-        message.body = Body::Reply(attempt, reply);
+        message.body = Body::Reply(write, reply);
         self.post(state, message);
     }
 
@@ -950,7 +951,7 @@ impl World {
     /// Stores the Lease and tells all who watch.
     fn commit(&self, state: &mut State, lease: Option<Lease>) -> Option<Arc<Lease>> {
         state.revision += 1;
-        let version = Version(state.revision.to_string());
+        let version = ResourceVersion(state.revision.to_string());
         let stored = lease.map(|lease| Arc::new(Lease { version, ..lease }));
         let previous = Sighting {
             lease: std::mem::replace(&mut state.lease, stored.clone()),
@@ -976,7 +977,7 @@ impl World {
             (
                 message.process,
                 message.incarnation,
-                message.attempt(),
+                message.write(),
                 message.sent,
             )
         };
@@ -1006,17 +1007,17 @@ impl World {
         for action in actions {
             match action {
                 Action::Read => self.send(state, place, Request::Read),
-                Action::Create(attempt, record) => {
-                    self.send(state, place, Request::Create(attempt, Arc::new(record)));
+                Action::Create(write, record) => {
+                    self.send(state, place, Request::Create(write, Arc::new(record)));
                 }
-                Action::Replace(attempt, version, record) => {
+                Action::Update(write, version, record) => {
                     self.send(
                         state,
                         place,
-                        Request::Replace(attempt, version, Arc::new(record)),
+                        Request::Update(write, version, Arc::new(record)),
                     );
                 }
-                Action::Open {
+                Action::OpenFence {
                     epoch, hard_end, ..
                 } => {
                     let epoch = epoch.version.0.parse().unwrap_or_default();
@@ -1029,13 +1030,13 @@ impl World {
                         },
                     );
                 }
-                Action::Close => self.close(state, place),
+                Action::CloseFence => self.close(state, place),
                 Action::Drain => {
                     let budget = u64::try_from(DRAIN_BUDGET.as_micros()).unwrap_or(u64::MAX);
                     state.processes[place].draining = Some((state.now + budget, false));
                 }
-                Action::Announce(_) => {}
-                Action::Mark(lease) => {
+                Action::AnnounceLeader(_) => {}
+                Action::MarkPod(lease) => {
                     let earlier =
                         |message: &Message| message.process == place && message.is_of_mark();
                     state
@@ -1048,7 +1049,7 @@ impl World {
                         .for_each(|message| message.orphan = true);
                     self.send(state, place, Request::Mark(lease));
                 }
-                Action::Begin { .. } => {
+                Action::BeginTerm { .. } => {
                     (0..CANDIDATES)
                         .filter(|other| *other != place)
                         .for_each(|other| state.marks[other] = None);
@@ -1067,9 +1068,9 @@ impl World {
             other.process == place
                 && other.incarnation == incarnation
                 && !other.orphan
-                && other.attempt().is_some()
+                && other.write().is_some()
         };
-        if request.attempt().is_some() && state.wire.iter().any(is_twin) {
+        if request.write().is_some() && state.wire.iter().any(is_twin) {
             self.note(Event::Hedge);
         }
         let message = Message {
@@ -1296,7 +1297,7 @@ impl World {
         let budget = match &message.body {
             _ if message.is_of_mark() => return None,
             Body::Reply(_, Reply::Terminated(_)) => return None,
-            _ if message.attempt().is_some() => config.renew_deadline,
+            _ if message.write().is_some() => config.renew_deadline,
             _ => READ_BUDGET,
         };
         let sent = self.reading(message.process, message.sent - process.started);
@@ -1352,7 +1353,7 @@ impl World {
         Now {
             moment: self.local(state, place),
             wall,
-            chance: state.chance,
+            jitter: state.jitter,
         }
     }
 
@@ -1441,13 +1442,13 @@ impl World {
         let sent = message.sent as f64 / SECOND as f64;
         let what = match &message.body {
             Body::Request(Request::Read) => "read".to_owned(),
-            Body::Request(Request::Create(attempt, record)) => {
-                format!("write {} creates {}", attempt.0, describe_record(record))
+            Body::Request(Request::Create(write, record)) => {
+                format!("write {} creates {}", write.0, describe_record(record))
             }
-            Body::Request(Request::Replace(attempt, version, record)) => {
+            Body::Request(Request::Update(write, version, record)) => {
                 format!(
                     "write {} replaces version {} by {}",
-                    attempt.0,
+                    write.0,
                     version.0,
                     describe_record(record)
                 )
@@ -1457,17 +1458,17 @@ impl World {
             }
             Body::Reply(None, reply) => format!("reply: {reply:?}"),
             Body::Request(Request::Mark(lease)) => format!("marks its Pod for {lease}"),
-            Body::Reply(attempt, Reply::Written(lease)) => {
+            Body::Reply(write, Reply::Written(lease)) => {
                 format!(
                     "reply to write {}: {}",
-                    attempt.map_or(0, |attempt| attempt.0),
+                    write.map_or(0, |write| write.0),
                     describe_lease(lease)
                 )
             }
-            Body::Reply(attempt, reply) => {
+            Body::Reply(write, reply) => {
                 format!(
                     "reply to write {}: {reply:?}",
-                    attempt.map_or(0, |attempt| attempt.0)
+                    write.map_or(0, |write| write.0)
                 )
             }
         };
@@ -1494,7 +1495,7 @@ fn describe_lease(lease: &Lease) -> String {
     )
 }
 
-fn describe_record(record: &Record) -> String {
+fn describe_record(record: &LeaseRecord) -> String {
     let second = |time: Option<Timestamp>| {
         time.map_or(0.0, |time| {
             time.as_millisecond() as f64 / 1000.0 - EPOCH as f64
@@ -1508,15 +1509,15 @@ fn describe_record(record: &Record) -> String {
 }
 
 /// What the shell makes of a reply.
-fn input(attempt: Option<Attempt>, reply: Reply) -> Input {
-    match (reply, attempt) {
+fn input(write: Option<WriteId>, reply: Reply) -> Input {
+    match (reply, write) {
         (Reply::Read(lease, asked), _) => Input::Read(Lease::clone(&lease), asked),
         (Reply::Absent(asked), _) => Input::Absent(AsOf::Asked(asked)),
         (Reply::Marked(rivals), _) => Input::Marked { rivals },
-        (Reply::Terminated(token), _) => Input::Terminated(token),
-        (Reply::Written(lease), Some(attempt)) => Input::Written(attempt, Lease::clone(&lease)),
-        (Reply::Refused, Some(attempt)) => Input::Refused(attempt),
-        (Reply::Broken, Some(attempt)) => Input::Unanswered(attempt),
+        (Reply::Terminated(token), _) => Input::ContainerTerminated(token),
+        (Reply::Written(lease), Some(write)) => Input::Written(write, Lease::clone(&lease)),
+        (Reply::Refused, Some(write)) => Input::Conflict(write),
+        (Reply::Broken, Some(write)) => Input::OutcomeUnknown(write),
         (Reply::Written(_) | Reply::Refused | Reply::Broken, None) => Input::ReadFailed,
     }
 }

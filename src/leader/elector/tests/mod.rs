@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use self::server::{Fault, HOP, Link, NAMESPACE, Server};
 use super::{Elector, ElectorExit};
 use crate::health::Health;
+use crate::leader::candidate::{ElectionConfig, Exit};
 use crate::leader::clock::Clock;
-use crate::leader::lease::Exit;
-use crate::leader::record::{Config, Epoch};
+use crate::leader::lease::Epoch;
 use crate::leader::{Drain, Fence};
 use crate::metrics::Metrics;
 
@@ -59,7 +59,7 @@ impl Replica {
         );
         let (metrics, leave) = (Metrics::new(LEASE).unwrap(), CancellationToken::new());
         let mut elector = Elector {
-            config: Config {
+            config: ElectionConfig {
                 identity: name.into(),
                 pod_uid: Some(format!("uid of {name}")),
                 instance: Some(token(name)),
