@@ -62,7 +62,7 @@ fn deleted_lease_of_a_partitioned_leader_is_waited_out() {
 }
 
 #[test]
-fn new_candidate_without_a_lease_waits_for_the_labeled_leader() {
+fn new_candidate_without_a_lease_waits_for_the_marked_leader() {
     let fault = "Lease deleted, partition, new candidate";
     Campaign::run_with(
         fault,

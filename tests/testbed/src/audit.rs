@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn entry_has_request_and_response_objects_if_the_policy_logs_them() -> Result<()> {
+    fn entry_has_bodies_if_the_audit_policy_logs_them() -> Result<()> {
         let bodies = r#""requestObject":{"metadata":{"resourceVersion":"7"}},"responseObject":{"kind":"Lease"},"verb""#;
         let entry = parse(&LINE.replace(r#""verb""#, bodies))?;
         assert_eq!(entry.sent["metadata"]["resourceVersion"], "7");
