@@ -62,7 +62,7 @@ test: deps lint image ## Run every check and every test, on a real cluster
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --lib --bins --test architecture
+	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --lib --bins --test architecture
 
 .PHONY: model
 model: ## Check the election core against every schedule within bounds, and refute its broken variants

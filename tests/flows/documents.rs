@@ -1,151 +1,129 @@
-//! What a URI on chain leads to: the same valid document on every replica.
+//! Where an on-chain URI leads: to the same valid document on every replica.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use alloy::primitives::U256;
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use boon::{Compiler, SchemaIndex, Schemas};
 use contracts::abi::IdentityRegistry;
+use harness::chain::{Chain, LocalChain};
+use harness::release::Release;
 use harness::wait::eventually;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::{Api, ResourceExt};
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH};
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use serde_json::{Value, json};
-use testbed::AnvilConfig;
 
-use crate::chain::Chain;
+use crate::fixture::{TestEnv, block_every_second};
 use crate::objects::{offer, registry};
-use crate::release::Release;
-use crate::stage::Stage;
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// The documents' Service, as Pods of the cluster know it.
+/// How long a change may take to show in a document.
+const SOON: Duration = Duration::from_secs(5);
+/// Name of the documents Service.
+const SERVICE: &str = "offers-serviceoffer-controller";
+/// Host name of the documents Service inside the cluster.
 const HOST: &str = "offers-serviceoffer-controller.operator.svc";
 const WELL_KNOWN: &str = "/.well-known/agent-registration.json";
 
 #[test]
-fn a_uri_on_chain_leads_to_the_same_valid_document_on_every_replica() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, release) = open(&stage, &["replicaCount=3"]).await;
-        let shape = Shape::new();
+fn on_chain_uri_serves_the_same_document_on_every_replica() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, release) = deploy(&env, &["replicaCount=3"]).await;
+        let schema = Schema::new();
         for manifest in variety() {
             objects.create_offer(manifest).await;
         }
-        objects.all_registered(&chain, variety().len(), LIMIT).await;
+        let count = variety().len();
+        objects.assert_all_registered(&chain, count, LIMIT).await;
 
-        let service = service(&stage, &release).await;
-        let pods = release.ready(3, LIMIT).await;
-        let contract = IdentityRegistry::new(chain.registry, chain.anvil.provider());
-        for event in chain.registered().await {
+        let service = release.service_client(SERVICE, HOST).await.unwrap();
+        let pods = release.wait_ready(3, LIMIT).await.unwrap();
+        let contract = IdentityRegistry::new(chain.registry, chain.provider());
+        for event in chain.registrations().await.unwrap() {
             let uri = contract.tokenURI(event.agent_id).call().await.unwrap();
-            let path = uri.strip_prefix(&format!("http://{HOST}")).unwrap();
-            let expected = json!([place(&chain, event.agent_id)]);
-            let what = format!("the Service and every replica serve the same {path}");
-            let (headers, bytes) = eventually(&what, LIMIT, async || {
-                let answers = everywhere(&service, &release, &pods, path).await?;
-                let document: Value = serde_json::from_slice(&answers.bytes)?;
+            let expected = json!([agent_reference(&chain, event.agent_id)]);
+            let what = format!("the Service and every replica serve the same {uri}");
+            let (served, document) = eventually(&what, LIMIT, async || -> Result<_> {
+                let served = release.served_alike(&service, &uri, &pods).await?;
+                let document: Value = serde_json::from_slice(&served.bytes)?;
                 ensure!(document["registrations"] == expected, "{document}");
-                Ok((answers.headers, answers.bytes))
+                Ok((served, document))
             })
             .await;
-            let tag = headers[ETAG].to_str().unwrap();
-            assert_eq!(headers[CONTENT_TYPE], "application/json");
-            assert_eq!(headers["x-content-type-options"], "nosniff");
-            let document: Value = serde_json::from_slice(&bytes).unwrap();
-            shape.check(&document);
+            assert_eq!(served.headers[CONTENT_TYPE], "application/json");
+            assert_eq!(served.headers["x-content-type-options"], "nosniff");
+            schema.assert_valid(&document);
             assert_eq!(document["active"], true);
-            let again = service
-                .get(&uri)
-                .header(IF_NONE_MATCH, tag)
-                .send()
-                .await
-                .unwrap();
-            assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-            assert!(again.bytes().await.unwrap().is_empty());
+
+            let tag = &served.headers[ETAG];
+            let conditional = service.get(&uri).header(IF_NONE_MATCH, tag);
+            let unchanged = conditional.send().await.unwrap();
+            assert_eq!(unchanged.status(), StatusCode::NOT_MODIFIED);
+            assert!(unchanged.bytes().await.unwrap().is_empty());
         }
 
-        let listed: Vec<Value> = chain
-            .registered()
-            .await
+        let registrations = chain.registrations().await.unwrap();
+        let listed = registrations
             .iter()
-            .map(|event| place(&chain, event.agent_id))
-            .collect();
+            .map(|event| agent_reference(&chain, event.agent_id));
+        let listed = Value::Array(listed.collect());
+        let url = format!("http://{HOST}{WELL_KNOWN}");
         let what = "the Service and every replica list all agents in the same bytes";
-        let all: Value = eventually(what, LIMIT, async || {
-            let answers = everywhere(&service, &release, &pods, WELL_KNOWN).await?;
-            let all: Value = serde_json::from_slice(&answers.bytes)?;
-            ensure!(all["registrations"] == json!(listed), "{all}");
+        let all: Value = eventually(what, LIMIT, async || -> Result<_> {
+            let served = release.served_alike(&service, &url, &pods).await?;
+            let all: Value = serde_json::from_slice(&served.bytes)?;
+            ensure!(all["registrations"] == listed, "{all}");
             Ok(all)
         })
         .await;
-        shape.check(&all);
-        let missing = service
-            .get(format!("http://{HOST}/agents/aaaaaaaaaaaaaaaa.json"))
-            .send()
-            .await
-            .unwrap();
+        schema.assert_valid(&all);
+        let unknown = format!("http://{HOST}/agents/aaaaaaaaaaaaaaaa.json");
+        let missing = service.get(unknown).send().await.unwrap();
         assert_eq!(missing.status(), StatusCode::NOT_FOUND);
     });
 }
 
 #[test]
-fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (_chain, release) = open(&stage, &[]).await;
-        let shape = Shape::new();
-        objects
-            .change_registry("local", json!({ "spec": { "suspend": "Spending" } }))
-            .await;
+fn document_follows_registration_base_url_and_disabling() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (_chain, release) = deploy(&env, &[]).await;
+        let schema = Schema::new();
+        let suspend = json!({ "spec": { "suspend": "Spending" } });
+        objects.patch_registry("local", suspend).await;
         objects.create_offer(offer("shop", "chat")).await;
-        let key = objects.offer_key("shop", "chat").await;
+        let key = objects.wait_key("shop", "chat").await;
         let path = format!("/agents/{key}.json");
-        let document = async || -> anyhow::Result<Value> {
-            let pods = release.ready(1, LIMIT).await;
-            let answer = release.document(&pods[0], &path).await?;
-            let document = answer.error_for_status()?.json().await?;
-            shape.check(&document);
+        let document = async || -> Result<Value> {
+            let pods = release.wait_ready(1, LIMIT).await?;
+            let response = release.document(&pods[0], &path).await?;
+            let document = response.error_for_status()?.json().await?;
+            schema.assert_valid(&document);
             Ok(document)
         };
 
-        let pending = eventually("the document is served", LIMIT, async || document().await).await;
-        assert_eq!(
-            (&pending["active"], &pending["registrations"]),
-            (&json!(true), &Value::Null)
-        );
+        let pending = eventually("the document is served", LIMIT, &document).await;
+        assert_eq!(pending["active"], true);
+        assert_eq!(pending["registrations"], Value::Null);
 
-        objects
-            .change_registry("local", json!({ "spec": { "suspend": "None" } }))
-            .await;
-        objects.registered("shop", "chat", LIMIT).await;
+        let resume = json!({ "spec": { "suspend": "None" } });
+        objects.patch_registry("local", resume).await;
+        objects.wait_registered("shop", "chat", LIMIT).await;
         let active = eventually("the document names the agent", LIMIT, async || {
             let document = document().await?;
             ensure!(document["registrations"].is_array(), "{document}");
             Ok(document)
         })
         .await;
-        assert_eq!(
-            (
-                &active["active"],
-                active["registrations"][0]["agentId"].as_u64()
-            ),
-            (&json!(true), Some(0))
-        );
-        assert_eq!(
-            active["services"][0]["endpoint"],
-            format!("http://{HOST}/services/chat")
-        );
+        assert_eq!(active["active"], true);
+        assert_eq!(active["registrations"][0]["agentId"].as_u64(), Some(0));
+        let endpoint = &active["services"][0]["endpoint"];
+        assert_eq!(*endpoint, format!("http://{HOST}/services/chat"));
 
-        objects
-            .change_registry(
-                "local",
-                json!({ "spec": { "baseUrl": "http://moved.example" } }),
-            )
-            .await;
-        let shown = async || {
+        let moved = json!({ "spec": { "baseUrl": "http://moved.example" } });
+        objects.patch_registry("local", moved).await;
+        eventually("the document follows the base URL", SOON, async || {
             let document = document().await?;
             let endpoint = &document["services"][0]["endpoint"];
             ensure!(
@@ -153,49 +131,29 @@ fn a_document_is_pending_then_active_then_inactive_and_follows_its_base_url() {
                 "{endpoint}"
             );
             Ok(())
-        };
-        eventually(
-            "the document follows the base URL",
-            Duration::from_secs(5),
-            shown,
-        )
+        })
         .await;
 
-        objects
-            .change_offer(
-                "shop",
-                "chat",
-                json!({ "spec": { "registration": { "enabled": false } } }),
-            )
-            .await;
-        let inactive = async || {
+        let disabled = json!({ "spec": { "registration": { "enabled": false } } });
+        objects.patch_offer("shop", "chat", disabled).await;
+        let inactive = eventually("the document is inactive", SOON, async || {
             let document = document().await?;
             ensure!(document["active"] == false, "{document}");
             Ok(document)
-        };
-        let inactive =
-            eventually("the document is inactive", Duration::from_secs(5), inactive).await;
+        })
+        .await;
         assert_eq!(inactive["services"], json!([]));
-        assert_eq!(inactive["registrations"][0]["agentId"], 0, "the id is kept");
+        let id = &inactive["registrations"][0]["agentId"];
+        assert_eq!(*id, 0, "the agent id must stay");
     });
 }
 
-/// A registry whose documents are under the Service of the release.
-async fn open(stage: &Stage, values: &[&str]) -> (Chain, Release) {
-    let config = AnvilConfig {
-        block_time: Some(Duration::from_secs(1)),
-        ..AnvilConfig::default()
-    };
-    let (chain, release) = tokio::join!(
-        Chain::start(stage.cluster.node_ip(), config),
-        stage.install(values)
-    );
-    stage.objects.signer_secret(&release, &chain).await;
-    stage
-        .objects
-        .create_registry(registry("local", &chain, &format!("http://{HOST}")))
-        .await;
-    stage.objects.shop("shop", &[]).await;
+/// The operator, with a registry whose documents are served by the Service of the release.
+async fn deploy(env: &TestEnv, values: &[&str]) -> (LocalChain, Release) {
+    let (chain, release) = env.prepare(block_every_second(), values).await;
+    let manifest = registry("local", &chain, &format!("http://{HOST}"));
+    env.objects.create_registry(manifest).await;
+    env.objects.create_namespace("shop", &[]).await;
     (chain, release)
 }
 
@@ -205,7 +163,7 @@ fn variety() -> Vec<Value> {
     let mut described = offer("shop", "described");
     described["spec"]["registration"] = json!({
         "enabled": true,
-        "name": "Told in full",
+        "name": "Fully described",
         "description": "An agent that has every field.",
         "image": "https://pictures.example/agent.png",
         "supportedTrust": ["reputation"],
@@ -221,85 +179,29 @@ fn variety() -> Vec<Value> {
     vec![plain, described, model]
 }
 
-/// A client that reaches the documents' Service under its name.
-async fn service(stage: &Stage, release: &Release) -> Client {
-    let services = Api::<Service>::namespaced(stage.cluster.client(), release.namespace());
-    let ip = eventually("the Service has an address", LIMIT, async || {
-        let service = services.get("offers-serviceoffer-controller").await;
-        let spec = service.map_err(|error| error.to_string())?.spec;
-        let ip = spec.as_ref().and_then(|spec| spec.cluster_ip.clone());
-        ip.ok_or(format!("{spec:?}"))
-    })
-    .await;
-    let address = SocketAddr::new(ip.parse().unwrap(), 80);
-    Client::builder()
-        .resolve(HOST, address)
-        .timeout(Duration::from_secs(5))
-        .build()
-        .unwrap()
-}
-
-/// An agent's place, as a document names it.
-fn place(chain: &Chain, agent: U256) -> Value {
-    let registry = format!("eip155:{}:{}", chain.anvil.chain_id(), chain.registry);
+/// An agent as a document refers to it.
+fn agent_reference(chain: &Chain, agent: U256) -> Value {
+    let registry = format!("eip155:{}:{}", chain.id, chain.registry);
     json!({ "agentId": agent.to::<u64>(), "agentRegistry": registry })
 }
 
-/// What the Service and every replica answer alike.
-struct Answers {
-    headers: HeaderMap,
-    bytes: Vec<u8>,
-}
-
-/// Asks the Service and every replica for one path. Replicas follow the cluster each for itself: one may be a moment behind.
-async fn everywhere(
-    service: &Client,
-    release: &Release,
-    pods: &[Pod],
-    path: &str,
-) -> anyhow::Result<Answers> {
-    let answer = service.get(format!("http://{HOST}{path}")).send().await?;
-    ensure!(
-        answer.status() == StatusCode::OK,
-        "the Service answers {}",
-        answer.status()
-    );
-    let headers = answer.headers().clone();
-    let bytes = answer.bytes().await?.to_vec();
-    for pod in pods {
-        let name = pod.name_any();
-        let own = release.document(pod, path).await?;
-        ensure!(
-            own.headers().get(ETAG) == headers.get(ETAG),
-            "{name} serves another ETag"
-        );
-        ensure!(own.bytes().await? == bytes, "{name} serves other bytes");
-    }
-    Ok(Answers { headers, bytes })
-}
-
-/// What every registration file must be.
-struct Shape {
+/// The JSON Schema of registration files.
+struct Schema {
     schemas: Schemas,
     root: SchemaIndex,
 }
 
-impl Shape {
+impl Schema {
     fn new() -> Self {
+        const NAME: &str = "registration-file.schema.json";
         let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
         let schema = serde_json::from_str(include_str!("registration-file.schema.json")).unwrap();
-        compiler
-            .add_resource("registration-file.schema.json", schema)
-            .unwrap();
-        let root = compiler
-            .compile("registration-file.schema.json", &mut schemas)
-            .unwrap();
+        compiler.add_resource(NAME, schema).unwrap();
+        let root = compiler.compile(NAME, &mut schemas).unwrap();
         Self { schemas, root }
     }
 
-    /// # Panics
-    /// If the document has another shape.
-    fn check(&self, document: &Value) {
+    fn assert_valid(&self, document: &Value) {
         if let Err(error) = self.schemas.validate(document, self.root) {
             panic!("{error}: {document}");
         }

@@ -1,109 +1,97 @@
-//! Who leads, by evidence and by request: what a replica makes of the end of another's container, of a person's wish, and what
-//! people see of it.
+//! Leadership that changes by evidence and on request: a container that was killed, an annotation on the Lease, and what a
+//! replica shows of it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, ensure};
+use harness::objects::patch;
+use harness::release::{LEASE, Release};
 use harness::wait::eventually;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::Role;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::objects::patch;
-use crate::release::{LEASE, Release};
-use crate::stage::Stage;
+use crate::fixture::TestEnv;
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// The lease is 30 s: whoever leads sooner after a death has not waited for it.
+/// The Lease lasts 30 s: a replica that leads sooner after a death has not waited for it to expire.
 const SOON: Duration = Duration::from_secs(15);
 const ROLE: &str = "obol.org/role";
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const STEP_DOWN: &str = "obol.org/step-down";
 
 #[test]
-fn a_leader_whose_container_is_killed_is_replaced_long_before_its_lease_runs_out() {
-    Stage::play(async |stage| {
-        let release = stage.install(&["replicaCount=2"]).await;
+fn killed_leader_is_replaced_before_its_lease_expires() {
+    TestEnv::run(async |env| {
+        let release = env.install(&["replicaCount=2"]).await;
         for _ in 0..2 {
-            release.ready(2, LIMIT).await;
-            let leader = release.leader(None, LIMIT).await;
-            only_leader_is_marked(&release, &leader).await;
+            release.wait_ready(2, LIMIT).await.unwrap();
+            let leader = release.wait_leader(None, LIMIT).await.unwrap();
+            wait_only_leader_is_marked(&release, &leader).await;
             let killed = Instant::now();
-            eventually("the container is killed", SOON, async || {
-                release.kill(&leader).await
-            })
-            .await;
-            let next = release.leader(Some(&leader), SOON).await;
-            println!(
-                "{next} leads {:?} after {leader} was killed",
-                killed.elapsed()
-            );
-            took_over(&release, &next, "termination").await;
-            only_leader_is_marked(&release, &next).await;
+            let kill = async || release.kill(&leader).await;
+            eventually("the container is killed", SOON, kill).await;
+            let next = release.wait_leader(Some(&leader), SOON).await.unwrap();
+            let elapsed = killed.elapsed();
+            println!("{next} leads {elapsed:?} after {leader} was killed");
+            assert_took_over(&release, &next, "termination").await;
+            wait_only_leader_is_marked(&release, &next).await;
         }
     });
 }
 
 #[test]
-fn a_leader_that_is_asked_to_steps_down_for_the_replica_that_is_named() {
-    Stage::play(async |stage| {
-        let release = stage.install(&["replicaCount=3"]).await;
-        let pods = release.ready(3, LIMIT).await;
-        let leader = release.leader(None, LIMIT).await;
+fn leader_steps_down_for_the_replica_named_on_the_lease() {
+    TestEnv::run(async |env| {
+        let release = env.install(&["replicaCount=3"]).await;
+        let pods = release.wait_ready(3, LIMIT).await.unwrap();
+        let leader = release.wait_leader(None, LIMIT).await.unwrap();
         let named = pods
             .iter()
             .map(ResourceExt::name_any)
             .find(|pod| *pod != leader)
             .expect("a standby");
-        let wish = json!({ "metadata": { "annotations": { STEP_DOWN: named } } });
-        patch(&release.lease_api(), LEASE, wish).await;
-        assert_eq!(release.leader(Some(&leader), LIMIT).await, named);
-        took_over(&release, &named, "release").await;
-        let lease = release.lease().await;
+        let request = json!({ "metadata": { "annotations": { STEP_DOWN: named } } });
+        patch(&release.lease_api(), LEASE, request).await.unwrap();
+        let next = release.wait_leader(Some(&leader), LIMIT).await.unwrap();
+        assert_eq!(next, named);
+        assert_took_over(&release, &named, "release").await;
+        let lease = release.lease().await.unwrap();
+        let annotations = lease.annotations();
         assert!(
-            !lease.annotations().contains_key(STEP_DOWN),
-            "the wish is granted and gone: {:?}",
-            lease.annotations()
+            !annotations.contains_key(STEP_DOWN),
+            "a granted request must be removed: {annotations:?}"
         );
-        let code = eventually("the former leader has begun anew", LIMIT, async || {
-            let pod = release
-                .pod_api()
-                .get(&leader)
-                .await
-                .map_err(|error| error.to_string())?;
-            let last =
-                status(&pod).and_then(|status| status.last_state.as_ref()?.terminated.clone());
-            last.map(|last| last.exit_code)
-                .ok_or(format!("{:?}", pod.status))
+        let what = format!("{leader} has restarted its container");
+        let code = eventually(&what, LIMIT, async || {
+            let pod = release.pod_api().get(&leader).await?;
+            last_exit_code(&pod).with_context(|| format!("{:?}", pod.status))
         })
         .await;
         assert_eq!(code, 0);
-        only_leader_is_marked(&release, &named).await;
+        wait_only_leader_is_marked(&release, &named).await;
     });
 }
 
 #[test]
-fn pods_are_none_of_its_business_where_neither_takeover_nor_mark_concern_them() {
-    Stage::play(async |stage| {
-        let release = stage
-            .install(&[
-                "leaderElection.earlyTakeover=false",
-                "leaderElection.markPod=false",
-            ])
-            .await;
-        let leader = release.leader(None, LIMIT).await;
-        let pods = release.pods().await;
+fn operator_needs_no_pod_rights_without_takeover_and_mark() {
+    TestEnv::run(async |env| {
+        let values = [
+            "leaderElection.earlyTakeover=false",
+            "leaderElection.markPod=false",
+        ];
+        let release = env.install(&values).await;
+        let leader = release.wait_leader(None, LIMIT).await.unwrap();
+        let pods = release.pods().await.unwrap();
         let pod = pods
             .iter()
             .find(|pod| pod.name_any() == leader)
             .expect("the leader's Pod");
-        assert_eq!(
-            (pod.labels().get(ROLE), pod.annotations().get(COST)),
-            (None, None)
-        );
-        let roles = Api::<Role>::namespaced(stage.cluster.client(), release.namespace());
-        let roles = eventually("roles are listed", SOON, async || {
+        assert!(!is_marked(pod), "{:?}", pod.metadata);
+        let roles = Api::<Role>::namespaced(env.cluster.client(), release.namespace());
+        let roles = eventually("the Roles are listed", SOON, async || {
             roles.list(&Default::default()).await
         })
         .await;
@@ -121,55 +109,48 @@ fn pods_are_none_of_its_business_where_neither_takeover_nor_mark_concern_them() 
     });
 }
 
-/// Waits until the leader's Pod is marked and no other is.
-async fn only_leader_is_marked(release: &Release, leader: &str) {
+async fn wait_only_leader_is_marked(release: &Release, leader: &str) {
     eventually("only the leader is marked", LIMIT, async || {
-        let pods = release.pods().await;
-        let marked =
-            |pod: &&Pod| pod.labels().contains_key(ROLE) || pod.annotations().contains_key(COST);
-        let marked: Vec<String> = pods
-            .iter()
-            .filter(marked)
-            .map(ResourceExt::name_any)
-            .collect();
-        if marked == [leader] {
-            Ok(())
-        } else {
-            Err(marked)
-        }
+        let pods = release.pods().await?;
+        let marked = pods.iter().filter(|pod| is_marked(pod));
+        let marked: Vec<String> = marked.map(ResourceExt::name_any).collect();
+        ensure!(marked == [leader], "marked: {marked:?}");
+        Ok(())
     })
     .await;
 }
 
-/// Makes sure that a replica came to lead once since its container started, for that cause.
-async fn took_over(release: &Release, pod: &str, cause: &str) {
-    let what = format!("{pod} counts how it came to lead");
+fn is_marked(pod: &Pod) -> bool {
+    pod.labels().contains_key(ROLE) || pod.annotations().contains_key(COST)
+}
+
+/// Asserts that a replica has become leader once since its container started, and for that cause.
+async fn assert_took_over(release: &Release, pod: &str, cause: &str) {
+    let what = format!("{pod} counts how it became leader");
     let takeovers = eventually(&what, SOON, async || {
         let takeovers = takeovers(release, pod).await?;
-        if takeovers.is_empty() {
-            anyhow::bail!("none");
-        }
+        ensure!(!takeovers.is_empty(), "no takeover is counted");
         Ok(takeovers)
     })
     .await;
     assert_eq!(takeovers, [(cause.to_owned(), 1.0)].into());
 }
 
-/// How a replica came to lead, as often as it did since its container started.
-async fn takeovers(release: &Release, pod: &str) -> anyhow::Result<BTreeMap<String, f64>> {
+/// How often a replica has become leader since its container started, by cause.
+async fn takeovers(release: &Release, pod: &str) -> Result<BTreeMap<String, f64>> {
+    const PREFIX: &str = "serviceoffer_leader_acquire_latency_seconds_count{cause=\"";
     let pod = release.pod_api().get(pod).await?;
-    let series = release
-        .try_metrics(&pod)
-        .await?
-        .into_iter()
-        .filter_map(|(name, count)| {
-            let cause =
-                name.strip_prefix("serviceoffer_leader_acquire_latency_seconds_count{cause=\"")?;
-            Some((cause.trim_end_matches("\"}").to_owned(), count))
-        });
-    Ok(series.filter(|(_, count)| *count > 0.0).collect())
+    let metrics = release.try_metrics(&pod).await?.into_iter();
+    let counts = metrics.filter_map(|(name, count)| {
+        let cause = name.strip_prefix(PREFIX)?.trim_end_matches("\"}");
+        Some((cause.to_owned(), count))
+    });
+    Ok(counts.filter(|(_, count)| *count > 0.0).collect())
 }
 
-fn status(pod: &Pod) -> Option<&ContainerStatus> {
-    pod.status.as_ref()?.container_statuses.as_ref()?.first()
+/// Exit code of the container before the present one.
+fn last_exit_code(pod: &Pod) -> Option<i32> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let last = statuses.first()?.last_state.as_ref()?;
+    Some(last.terminated.as_ref()?.exit_code)
 }

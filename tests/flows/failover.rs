@@ -1,13 +1,14 @@
-//! Leaders die while transactions are under way.
+//! Leaders die while transactions are in flight.
 
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
+use harness::release::Release;
 use harness::wait::eventually;
 
-use crate::release::Release;
-use crate::stage::Stage;
+use crate::fixture::TestEnv;
 
-/// A lease that is taken over soon, and few enough registrations at a time that every death finds some under way.
+/// A Lease that expires soon, and so few registrations at a time that some are in flight at every death.
 const VALUES: [&str; 5] = [
     "replicaCount=3",
     "leaderElection.leaseDuration=6s",
@@ -24,61 +25,52 @@ const TAKEOVER: Duration = Duration::from_secs(30);
 enum Death {
     /// Its Pod is deleted without grace.
     Deleted,
-    /// Its process is killed.
+    /// Its process receives SIGKILL.
     Killed,
 }
 
 #[test]
-fn no_death_of_a_leader_doubles_or_loses_a_registration() {
-    Stage::play(async |stage| {
-        let (chain, release) = stage.open(&VALUES).await;
+fn killed_leaders_neither_double_nor_lose_registrations() {
+    TestEnv::run(async |env| {
+        let (chain, release) = env.deploy(&VALUES).await;
         for namespace in ["one", "two", "three"] {
-            stage.objects.shop(namespace, &[]).await;
+            env.objects.create_namespace(namespace, &[]).await;
         }
-        stage
-            .objects
+        env.objects
             .create_offers(&["one", "two", "three"], OFFERS)
             .await;
-        for (at, death) in [Death::Deleted, Death::Killed]
-            .into_iter()
-            .cycle()
-            .take(DEATHS)
-            .enumerate()
-        {
-            let (leader, in_flight) = end_leader(&stage, &release, death).await;
-            println!(
-                "death {}: {leader} was {death:?} with {in_flight} registrations under way",
-                at + 1
-            );
+        for number in 1..=DEATHS {
+            let death = if number % 2 == 1 {
+                Death::Deleted
+            } else {
+                Death::Killed
+            };
+            let (leader, in_flight) = end_leader(&env, &release, death).await;
+            println!("death {number}: {leader} {death:?} with {in_flight} nonces in flight");
         }
-        let agents = stage
+        let agents = env
             .objects
-            .all_registered(&chain, OFFERS, Duration::from_secs(240))
+            .assert_all_registered(&chain, OFFERS, Duration::from_secs(240))
             .await;
         assert_eq!(agents.len(), OFFERS);
     });
 }
 
-/// Ends the leader while registrations are under way, which they still are when it is dead.
-async fn end_leader(stage: &Stage, release: &Release, death: Death) -> (String, usize) {
-    eventually(
-        "a leader dies with registrations under way",
-        Duration::from_secs(120),
-        async || {
-            let leader = release.leader(None, TAKEOVER).await;
-            if stage.objects.in_flight().await == 0 {
-                return Err(format!("{leader} has nothing under way"));
-            }
-            let ended = match death {
-                Death::Deleted => release.force_delete(&leader).await,
-                Death::Killed => release.kill(&leader).await,
-            };
-            ended.map_err(|error| format!("{leader}: {error:#}"))?;
-            match stage.objects.in_flight().await {
-                0 => Err(format!("{leader} had come to rest when it died")),
-                in_flight => Ok((leader, in_flight)),
-            }
-        },
-    )
+/// Ends the leader while nonces are in flight, and makes sure that some still are when it is dead.
+async fn end_leader(env: &TestEnv, release: &Release, death: Death) -> (String, usize) {
+    let what = "a leader dies with nonces in flight";
+    eventually(what, Duration::from_secs(120), async || -> Result<_> {
+        let leader = release.wait_leader(None, TAKEOVER).await?;
+        let in_flight = env.objects.in_flight().await?;
+        ensure!(in_flight > 0, "{leader} has no nonce in flight");
+        match death {
+            Death::Deleted => release.force_delete(&leader).await,
+            Death::Killed => release.kill(&leader).await,
+        }
+        .with_context(|| leader.clone())?;
+        let in_flight = env.objects.in_flight().await?;
+        ensure!(in_flight > 0, "{leader} had finished when it died");
+        Ok((leader, in_flight))
+    })
     .await
 }

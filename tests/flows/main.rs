@@ -1,25 +1,23 @@
 //! Whole flows on real parts: a real API server, kubelet, Helm and EVM node, and the image that users build.
 //!
-//! One file per flow. What they are played on:
-//! - [`stage`] makes the cluster as if nothing had ever been installed, and is where a flow begins
-//! - [`chain`] is an EVM node of the flow's own, with an identity registry on it
-//! - [`release`] is the operator, as `helm install` puts it there
-//! - [`faults`] does without its Pods: candidates are bare processes there, and faults are injected into them
-//! - [`objects`] makes offers and registries; [`tally`] counts what came of it
+//! One file per flow. A flow begins in a [`fixture::TestEnv`]: a cluster as if nothing had ever been
+//! installed. It creates offers and registries with [`objects`] and ends with [`assertions`] on what
+//! chain, records, ledger and status say. How the operator, the chain and waiting work is in the
+//! crate `harness`. [`faults`] runs candidates as bare processes and injects faults into them;
+//! [`admission`] needs the CRDs alone.
 //!
-//! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which `make test` does.
+//! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which
+//! `make test` runs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on should say where"
+    reason = "a test reports by panicking"
 )]
 
-mod chain;
+mod assertions;
+mod fixture;
 mod objects;
-mod release;
-mod stage;
-mod tally;
 
 mod admission;
 mod contention;

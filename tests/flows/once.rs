@@ -1,7 +1,10 @@
-//! Nothing mints twice: whatever is deleted, switched off, moved or restored, an agent stays the one that it is.
+//! Nothing is minted twice: an agent keeps its identity through deletion, disabling, moves and restores.
 
 use std::time::Duration;
 
+use anyhow::ensure;
+use harness::chain::Chain;
+use harness::objects::{delete, patch};
 use harness::wait::{eventually, throughout};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -10,184 +13,160 @@ use serde_json::json;
 use serviceoffer::api::{Key, SignerLedger};
 use testbed::AnvilConfig;
 
-use crate::chain::Chain;
-use crate::objects::{Objects, delete, offer, patch, registry};
-use crate::stage::Stage;
+use crate::fixture::{NAMESPACE, TestEnv, block_every_second};
+use crate::objects::{Objects, offer, registry};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longer than the operator waits before it retires an agent that no offer uses.
 const RETIREMENT: Duration = Duration::from_secs(100);
 
 #[test]
-fn an_offer_that_comes_back_finds_its_agent() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, _release) = stage.open(&[]).await;
+fn recreated_offer_keeps_its_agent() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&[]).await;
         for namespace in ["shop", "mall"] {
-            objects.shop(namespace, &[]).await;
+            objects.create_namespace(namespace, &[]).await;
         }
         for (namespace, name) in [
-            ("shop", "remade"),
-            ("shop", "switched"),
+            ("shop", "recreated"),
+            ("shop", "disabled"),
             ("shop", "retired"),
             ("mall", "stall"),
         ] {
             objects.create_offer(offer(namespace, name)).await;
         }
-        let before = objects.all_registered(&chain, 4, LIMIT).await;
-        let retired = objects.offer_key("shop", "retired").await;
+        let before = objects.assert_all_registered(&chain, 4, LIMIT).await;
+        let retired = objects.wait_key("shop", "retired").await;
 
         objects.delete_offer("shop", "retired").await;
-        delete_namespace(&stage, "mall").await;
-        objects.delete_offer("shop", "remade").await;
-        objects.create_offer(offer("shop", "remade")).await;
+        delete_namespace(&env, "mall").await;
+        objects.delete_offer("shop", "recreated").await;
+        objects.create_offer(offer("shop", "recreated")).await;
+        let disable = json!({ "spec": { "registration": { "enabled": false } } });
+        objects.patch_offer("shop", "disabled", disable).await;
         objects
-            .change_offer(
-                "shop",
-                "switched",
-                json!({ "spec": { "registration": { "enabled": false } } }),
-            )
+            .wait_offer_reason("shop", "disabled", "Registered", "Disabled", LIMIT)
             .await;
-        objects
-            .offer_says("shop", "switched", "Registered", "Disabled", LIMIT)
-            .await;
-        objects
-            .change_offer(
-                "shop",
-                "switched",
-                json!({ "spec": { "registration": { "enabled": true } } }),
-            )
-            .await;
-        objects.shop("mall", &[]).await;
+        let enable = json!({ "spec": { "registration": { "enabled": true } } });
+        objects.patch_offer("shop", "disabled", enable).await;
+        objects.create_namespace("mall", &[]).await;
         objects.create_offer(offer("mall", "stall")).await;
-        is_retired(objects, retired, true).await;
+        wait_retired(objects, retired, true).await;
         objects.create_offer(offer("shop", "retired")).await;
-        is_retired(objects, retired, false).await;
+        wait_retired(objects, retired, false).await;
 
-        assert_eq!(objects.all_registered(&chain, 4, LIMIT).await, before);
-        assert_eq!(chain.count().await, 4, "nothing else was sent");
+        let after = objects.assert_all_registered(&chain, 4, LIMIT).await;
+        assert_eq!(after, before);
+        assert_mined(&chain, 4).await;
     });
 }
 
 #[test]
-fn a_registry_and_a_release_that_come_back_know_their_agents() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, release) = stage.open(&[]).await;
-        objects.shop("shop", &[]).await;
+fn recreated_registry_and_release_keep_their_agents() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, release) = env.deploy(&[]).await;
+        objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], 2).await;
-        let before = objects.all_registered(&chain, 2, LIMIT).await;
+        let before = objects.assert_all_registered(&chain, 2, LIMIT).await;
 
-        delete(&objects.registries(), "local").await;
+        delete(&objects.registries(), "local").await.unwrap();
         objects.create_offer(offer("shop", "third")).await;
         objects
-            .offer_says("shop", "third", "Registered", "NoRegistry", LIMIT)
+            .wait_offer_reason("shop", "third", "Registered", "NoRegistry", LIMIT)
             .await;
-        objects
-            .create_registry(registry("local", &chain, "http://agents.example"))
-            .await;
-        let restored = objects.all_registered(&chain, 3, LIMIT).await;
+        let manifest = registry("local", &chain, "http://agents.example");
+        objects.create_registry(manifest).await;
+        let recreated = objects.assert_all_registered(&chain, 3, LIMIT).await;
         assert!(
             before
                 .iter()
-                .all(|(offer, agent)| restored.get(offer) == Some(agent)),
-            "{before:?} {restored:?}"
+                .all(|(offer, agent)| recreated.get(offer) == Some(agent)),
+            "{before:?} {recreated:?}"
         );
 
-        let said = release.uninstall().await;
-        assert!(said.status.success(), "{}", crate::release::said(&said));
+        release.uninstall().await.unwrap();
         objects.create_offer(offer("shop", "fourth")).await;
-        let release = stage.install(&[]).await;
+        let release = env.install(&[]).await;
         assert_eq!(
             release.namespace(),
-            "operator",
-            "the Secret of the signer is where it was"
+            NAMESPACE,
+            "the signer's Secret must be where it was"
         );
-        let reinstalled = objects.all_registered(&chain, 4, LIMIT).await;
+        let reinstalled = objects.assert_all_registered(&chain, 4, LIMIT).await;
         assert!(
-            restored
+            recreated
                 .iter()
                 .all(|(offer, agent)| reinstalled.get(offer) == Some(agent)),
-            "{reinstalled:?}"
+            "{recreated:?} {reinstalled:?}"
         );
-        assert_eq!(chain.count().await, 4, "nothing else was sent");
+        assert_mined(&chain, 4).await;
     });
 }
 
 #[test]
-fn a_record_that_was_deleted_is_found_on_the_chain_again() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, _release) = stage.open(&[]).await;
-        objects.shop("shop", &[]).await;
+fn deleted_record_is_recovered_from_the_chain() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&[]).await;
+        objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], 3).await;
-        let before = objects.all_registered(&chain, 3, LIMIT).await;
+        let before = objects.assert_all_registered(&chain, 3, LIMIT).await;
 
-        let record = objects.offer_key("shop", "offer-1").await.record_name();
-        let refused = objects
-            .records()
-            .delete(&record, &DeleteParams::default())
-            .await
-            .unwrap_err()
-            .to_string();
+        let records = objects.records();
+        let record = objects.wait_key("shop", "offer-1").await.record_name();
+        let refused = records.delete(&record, &DeleteParams::default()).await;
+        let refused = refused.unwrap_err().to_string();
         assert!(
             refused.contains("obol.org/allow-deletion=true"),
-            "the refusal says what to do: {refused}"
+            "the refusal must say what to do: {refused}"
         );
-        allow_deletion(&objects.records(), &record).await;
-        let deleted = objects.records().get(&record).await.unwrap();
-        delete(&objects.records(), &record).await;
+        allow_deletion(&records, &record).await;
+        let deleted = records.get(&record).await.unwrap();
+        delete(&records, &record).await.unwrap();
 
-        eventually("the record is there again", LIMIT, async || {
-            match objects.records().get_opt(&record).await {
-                Ok(Some(found))
-                    if found.uid() != deleted.uid() && found.spec.result == deleted.spec.result =>
-                {
-                    Ok(())
-                }
-                seen => Err(format!("{seen:?}")),
-            }
+        eventually("the record is recovered", LIMIT, async || {
+            let found = records.get(&record).await?;
+            ensure!(
+                found.uid() != deleted.uid() && found.spec.result == deleted.spec.result,
+                "{found:?}"
+            );
+            Ok(())
         })
         .await;
-        assert_eq!(objects.all_registered(&chain, 3, LIMIT).await, before);
-        assert_eq!(chain.count().await, 3, "nothing else was sent");
+        let after = objects.assert_all_registered(&chain, 3, LIMIT).await;
+        assert_eq!(after, before);
+        assert_mined(&chain, 3).await;
     });
 }
 
 #[test]
-fn without_its_ledger_a_registry_stalls_and_says_what_recovery_needs() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, _release) = stage.open(&[]).await;
-        objects.shop("shop", &[]).await;
+fn registry_without_its_ledger_stalls_and_explains_recovery() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&[]).await;
+        objects.create_namespace("shop", &[]).await;
         objects.create_offer(offer("shop", "first")).await;
-        let before = objects.all_registered(&chain, 1, LIMIT).await;
+        let before = objects.assert_all_registered(&chain, 1, LIMIT).await;
 
-        let ledger = SignerLedger::name_of(chain.anvil.chain_id(), chain.signer().address());
+        let ledger = SignerLedger::name_of(chain.id, chain.signer.address());
         allow_deletion(&objects.ledgers(), &ledger).await;
-        delete(&objects.ledgers(), &ledger).await;
+        delete(&objects.ledgers(), &ledger).await.unwrap();
         objects.create_offer(offer("shop", "second")).await;
         let (status, message) = objects
-            .registry_says("local", "Stalled", "LedgerLost", LIMIT)
+            .wait_registry_reason("local", "Stalled", "LedgerLost", LIMIT)
             .await;
         assert_eq!(status, "True");
         assert!(
             message.contains("Restore etcd from a backup"),
-            "the message says what to do: {message}"
+            "the message must say what to do: {message}"
         );
         objects
-            .offer_says("shop", "second", "Registered", "RegistryNotReady", LIMIT)
+            .wait_offer_reason("shop", "second", "Registered", "RegistryNotReady", LIMIT)
             .await;
-        throughout(
-            "nothing is sent",
-            Duration::from_secs(10),
-            async || match chain.count().await {
-                1 => Ok(()),
-                sent => Err(sent),
-            },
-        )
-        .await;
-        let agents = chain.agents().await;
+        assert_nothing_sent(&chain, 1, Duration::from_secs(10)).await;
+        let agents = chain.agents().await.unwrap();
         assert_eq!(
             agents.values().collect::<Vec<_>>(),
             before.values().collect::<Vec<_>>()
@@ -196,151 +175,133 @@ fn without_its_ledger_a_registry_stalls_and_says_what_recovery_needs() {
 }
 
 #[test]
-fn moving_the_default_registry_moves_no_agent() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (old, release) = stage.open(&[]).await;
+fn new_default_registry_moves_no_agent() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (old, release) = env.deploy(&[]).await;
         let config = AnvilConfig {
             chain_id: 31338,
-            block_time: Some(Duration::from_secs(1)),
-            ..AnvilConfig::default()
+            ..block_every_second()
         };
-        let young = Chain::start(stage.cluster.node_ip(), config).await;
+        let new = env.start_chain(config).await;
         objects
-            .secret(release.namespace(), "other", "key", &young.key())
+            .create_secret(release.namespace(), "other", "key", &new.private_key())
             .await;
-        objects.shop("shop", &[]).await;
+        objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], 2).await;
-        objects.all_registered(&old, 2, LIMIT).await;
+        objects.assert_all_registered(&old, 2, LIMIT).await;
 
-        let mut other = registry("other", &young, "http://other.example");
+        let mut other = registry("other", &new, "http://other.example");
         other["spec"]["signers"][0]["secretRef"]["name"] = "other".into();
         other["metadata"]["annotations"] = json!({});
         objects.create_registry(other).await;
         for (name, default) in [("local", "false"), ("other", "true")] {
             let annotations = json!({ "obol.org/is-default-registry": default });
-            objects
-                .change_registry(name, json!({ "metadata": { "annotations": annotations } }))
-                .await;
+            let change = json!({ "metadata": { "annotations": annotations } });
+            objects.patch_registry(name, change).await;
         }
-        // Something to do for the operator, and a sign that it has done it.
-        objects
-            .change_offer("shop", "offer-0", json!({ "spec": { "path": "/moved" } }))
-            .await;
-        objects.create_offer(offer("shop", "young")).await;
-        objects.registered("shop", "young", LIMIT).await;
+        // The operator must act on an old offer, and the new offer shows when it has.
+        let move_path = json!({ "spec": { "path": "/moved" } });
+        objects.patch_offer("shop", "offer-0", move_path).await;
+        objects.create_offer(offer("shop", "new")).await;
+        objects.wait_registered("shop", "new", LIMIT).await;
 
-        assert_eq!(
-            (old.agents().await.len(), young.agents().await.len()),
-            (2, 1)
-        );
-        assert_eq!(
-            (old.count().await, young.count().await),
-            (2, 1),
-            "nothing else was sent"
-        );
+        assert_eq!(old.agents().await.unwrap().len(), 2);
+        assert_eq!(new.agents().await.unwrap().len(), 1);
+        assert_mined(&old, 2).await;
+        assert_mined(&new, 1).await;
     });
 }
 
 #[test]
-fn an_agent_of_the_former_controller_is_adopted_and_never_minted_again() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let config = AnvilConfig {
-            block_time: Some(Duration::from_secs(1)),
-            ..AnvilConfig::default()
-        };
-        let (chain, release) = tokio::join!(
-            Chain::start(stage.cluster.node_ip(), config),
-            stage.install(&[])
-        );
-        let agent = chain.register("https://old.example/agent.json").await;
-        objects.signer_secret(&release, &chain).await;
-        objects.shop("shop", &[]).await;
+fn agent_of_the_legacy_controller_is_adopted_not_minted() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.prepare(block_every_second(), &[]).await;
+        let uri = "https://old.example/agent.json";
+        let agent = chain.register(uri).await.unwrap();
+        objects.create_namespace("shop", &[]).await;
         objects.create_offer(offer("shop", "chat")).await;
         let status = Patch::Merge(json!({ "status": { "agentId": agent } }));
-        objects
-            .offers("shop")
-            .patch_status("chat", &PatchParams::default(), &status)
-            .await
-            .unwrap();
+        let offers = objects.offers("shop");
+        eventually("the legacy status is written", LIMIT, async || {
+            offers
+                .patch_status("chat", &PatchParams::default(), &status)
+                .await
+        })
+        .await;
 
         let mut manifest = registry("local", &chain, "http://agents.example");
         manifest["spec"]["bootstrap"] = json!({ "atNonce": 1 });
         objects.create_registry(manifest).await;
         let (_, message) = objects
-            .offer_says("shop", "chat", "Registered", "AdoptionRequired", LIMIT)
+            .wait_offer_reason("shop", "chat", "Registered", "AdoptionRequired", LIMIT)
             .await;
         assert!(
             message.contains("Set registration.agentId"),
-            "the message says what to do: {message}"
+            "the message must say what to do: {message}"
         );
-        throughout(
-            "nothing is sent",
-            Duration::from_secs(5),
-            async || match chain.count().await {
-                1 => Ok(()),
-                sent => Err(sent),
-            },
-        )
-        .await;
+        assert_nothing_sent(&chain, 1, Duration::from_secs(5)).await;
 
-        objects
-            .change_offer(
-                "shop",
-                "chat",
-                json!({ "spec": { "registration": { "agentId": agent } } }),
-            )
-            .await;
-        assert_eq!(objects.registered("shop", "chat", LIMIT).await, agent);
+        let adopt = json!({ "spec": { "registration": { "agentId": agent } } });
+        objects.patch_offer("shop", "chat", adopt).await;
+        let adopted = objects.wait_registered("shop", "chat", LIMIT).await;
+        assert_eq!(adopted, agent);
         assert_eq!(
-            chain.registered().await.len(),
+            chain.registrations().await.unwrap().len(),
             1,
-            "the chain has the one registration of the former controller"
+            "the chain must hold only the legacy controller's registration"
         );
     });
 }
 
-async fn delete_namespace(stage: &Stage, name: &str) {
-    let api = Api::<Namespace>::all(stage.cluster.client());
-    delete(&api, name).await;
-    eventually(
-        &format!("namespace {name} is gone"),
-        LIMIT,
-        async || match api.get_opt(name).await {
-            Ok(None) => Ok(()),
-            seen => Err(format!("{seen:?}")),
-        },
-    )
-    .await;
+async fn assert_mined(chain: &Chain, expected: u64) {
+    let mined = chain.mined_transactions().await.unwrap();
+    assert_eq!(mined, expected, "nothing else must be sent");
 }
 
-/// Waits until the record of an agent says that no offer uses it, or that one does again.
-async fn is_retired(objects: &Objects, key: Key, retired: bool) {
-    let what = format!(
-        "agent {key} is {}",
-        if retired { "retired" } else { "in use" }
-    );
-    eventually(&what, RETIREMENT, async || {
-        let record = objects
-            .records()
-            .get(&key.record_name())
-            .await
-            .map_err(|error| error.to_string())?;
-        if record.spec.tombstone.is_some() == retired {
-            Ok(())
-        } else {
-            Err(format!("{:?}", record.spec))
-        }
+/// Asserts that the signer's transactions stay that many.
+async fn assert_nothing_sent(chain: &Chain, expected: u64, duration: Duration) {
+    throughout("nothing is sent", duration, async || {
+        let mined = chain.mined_transactions().await?;
+        ensure!(mined == expected, "{mined} transactions");
+        Ok(())
     })
     .await;
 }
 
-/// Says of an object that its deletion is meant.
+async fn delete_namespace(env: &TestEnv, name: &str) {
+    let namespaces = Api::<Namespace>::all(env.cluster.client());
+    delete(&namespaces, name).await.unwrap();
+    eventually(&format!("namespace {name} is gone"), LIMIT, async || {
+        let namespace = namespaces.get_opt(name).await?;
+        ensure!(namespace.is_none(), "{namespace:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Waits until the record of an agent says that no offer uses it, or that an offer uses it again.
+async fn wait_retired(objects: &Objects, key: Key, retired: bool) {
+    let state = if retired { "retired" } else { "in use" };
+    let what = format!("agent {key} is {state}");
+    eventually(&what, RETIREMENT, async || {
+        let record = objects.records().get(&key.record_name()).await?;
+        ensure!(
+            record.spec.tombstone.is_some() == retired,
+            "{:?}",
+            record.spec
+        );
+        Ok(())
+    })
+    .await;
+}
+
+/// Annotates an object that the chart's policy protects from deletion.
 async fn allow_deletion<K>(api: &Api<K>, name: &str)
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let allow = json!({ "metadata": { "annotations": { "obol.org/allow-deletion": "true" } } });
-    patch(api, name, allow).await;
+    patch(api, name, allow).await.unwrap();
 }

@@ -1,13 +1,14 @@
-//! The chain, and then the API server, stops answering in the middle of things.
+//! The chain, or the API server, stops answering while registrations are in flight.
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+use harness::release::LEADS;
 use harness::wait::{eventually, throughout};
 use kube::ResourceExt;
 use testbed::Component;
 
-use crate::release::LEADS;
-use crate::stage::Stage;
+use crate::fixture::TestEnv;
 
 const OUTAGE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(120);
@@ -15,53 +16,49 @@ const OFFERS: usize = 12;
 const WELL_KNOWN: &str = "/.well-known/agent-registration.json";
 
 #[test]
-fn a_chain_that_hangs_for_a_minute_is_told_of_and_loses_nothing() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, release) = stage.open(&["controller.maxInFlight=2"]).await;
-        objects.shop("shop", &[]).await;
+fn hanging_chain_is_reported_and_loses_no_registration() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, release) = env.deploy(&["controller.maxInFlight=2"]).await;
+        objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], OFFERS).await;
-        under_way(&stage).await;
+        wait_in_flight(&env).await;
 
-        let begun = Instant::now();
+        let start = Instant::now();
         chain.anvil.pause().unwrap();
-        let told = Duration::from_secs(15);
+        let limit = Duration::from_secs(15);
         let (status, message) = objects
-            .registry_says("local", "RpcHealthy", "RpcUnreachable", told)
+            .wait_registry_reason("local", "RpcHealthy", "RpcUnreachable", limit)
             .await;
         assert_eq!(status, "False", "{message}");
         assert!(
-            message.contains(&chain.url()),
-            "the message names the endpoint: {message}"
+            message.contains(chain.url()),
+            "the message must name the endpoint: {message}"
         );
-        println!(
-            "told after {:.1} s: {message}",
-            begun.elapsed().as_secs_f64()
-        );
-        let pods = release.ready(1, LIMIT).await;
-        throughout(
-            "documents are served",
-            OUTAGE.saturating_sub(begun.elapsed()),
-            async || {
-                let answer = release.document(&pods[0], WELL_KNOWN).await?;
-                answer.error_for_status()?;
-                anyhow::Ok(())
-            },
-        )
+        let elapsed = start.elapsed().as_secs_f64();
+        println!("reported after {elapsed:.1} s: {message}");
+        let pods = release.wait_ready(1, LIMIT).await.unwrap();
+        let rest = OUTAGE.saturating_sub(start.elapsed());
+        throughout("documents are served", rest, async || {
+            let response = release.document(&pods[0], WELL_KNOWN).await?;
+            response.error_for_status()?;
+            anyhow::Ok(())
+        })
         .await;
         chain.anvil.resume().unwrap();
 
-        objects.all_registered(&chain, OFFERS, LIMIT).await;
+        objects.assert_all_registered(&chain, OFFERS, LIMIT).await;
         objects
-            .registry_says("local", "Ready", "Reconciled", LIMIT)
+            .wait_registry_reason("local", "Ready", "Reconciled", LIMIT)
             .await;
-        assert_eq!(chain.count().await, OFFERS as u64, "nothing else was sent");
+        let mined = chain.mined_transactions().await.unwrap();
+        assert_eq!(mined, OFFERS as u64, "nothing else must be sent");
     });
 }
 
 #[test]
-fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
-    Stage::play(async |stage| {
+fn hanging_api_server_fences_the_leader_and_loses_nothing() {
+    TestEnv::run(async |env| {
         let values = [
             "replicaCount=2",
             "leaderElection.leaseDuration=6s",
@@ -69,68 +66,53 @@ fn an_api_server_that_hangs_for_a_minute_fences_the_leader_and_loses_nothing() {
             "leaderElection.retryPeriod=1s",
             "controller.maxInFlight=2",
         ];
-        let (chain, release) = stage.open(&values).await;
-        stage.objects.shop("shop", &[]).await;
-        stage.objects.create_offers(&["shop"], OFFERS).await;
-        under_way(&stage).await;
-        let pods = release.ready(2, LIMIT).await;
-        let leader = release.leader(None, LIMIT).await;
+        let (chain, release) = env.deploy(&values).await;
+        env.objects.create_namespace("shop", &[]).await;
+        env.objects.create_offers(&["shop"], OFFERS).await;
+        wait_in_flight(&env).await;
+        let pods = release.wait_ready(2, LIMIT).await.unwrap();
+        let leader = release.wait_leader(None, LIMIT).await.unwrap();
 
-        let begun = Instant::now();
-        let paused = stage
-            .cluster
-            .component(Component::ApiServer)
-            .unwrap()
-            .pause()
-            .unwrap();
-        eventually("nobody leads", Duration::from_secs(10), async || {
+        let start = Instant::now();
+        let server = env.cluster.component(Component::ApiServer).unwrap();
+        let paused = server.pause().unwrap();
+        eventually("no replica leads", Duration::from_secs(10), async || {
             for pod in &pods {
-                let metrics = release.try_metrics(pod).await;
-                let metrics = metrics.map_err(|error| format!("{}: {error:#}", pod.name_any()))?;
-                if metrics.get(LEADS) != Some(&0.0) {
-                    return Err(format!("{} leads", pod.name_any()));
-                }
+                let leads = release.try_metrics(pod).await?.get(LEADS).copied();
+                ensure!(leads == Some(0.0), "{}: {leads:?}", pod.name_any());
             }
             Ok(())
         })
         .await;
-        println!("fenced after {:.1} s", begun.elapsed().as_secs_f64());
-        let sent = chain.sent().await;
-        throughout(
-            "documents are served and nothing is sent",
-            OUTAGE.saturating_sub(begun.elapsed()),
-            async || {
-                // A leader that cannot renew for two leases ends, and starts anew as a candidate among others.
-                for pod in pods.iter().filter(|pod| pod.name_any() != leader) {
-                    let answer = release
-                        .document(pod, WELL_KNOWN)
-                        .await
-                        .map_err(|error| format!("{error:?}"))?;
-                    answer
-                        .error_for_status()
-                        .map_err(|error| error.to_string())?;
-                }
-                match chain.sent().await {
-                    count if count == sent => Ok(()),
-                    count => Err(format!("{count} transactions, and {sent} before")),
-                }
-            },
-        )
+        println!("fenced after {:.1} s", start.elapsed().as_secs_f64());
+        let sent = chain.sent_transactions().await.unwrap();
+        let what = "documents are served and nothing is sent";
+        let rest = OUTAGE.saturating_sub(start.elapsed());
+        throughout(what, rest, async || {
+            // A leader that cannot renew for two lease durations exits, and restarts as a candidate.
+            for pod in pods.iter().filter(|pod| pod.name_any() != leader) {
+                let response = release.document(pod, WELL_KNOWN).await?;
+                response.error_for_status()?;
+            }
+            let now = chain.sent_transactions().await?;
+            ensure!(now == sent, "{now} transactions, {sent} before");
+            Ok(())
+        })
         .await;
         paused.resume();
 
-        stage.objects.all_registered(&chain, OFFERS, LIMIT).await;
-        assert_eq!(chain.count().await, OFFERS as u64, "nothing else was sent");
+        let objects = &env.objects;
+        objects.assert_all_registered(&chain, OFFERS, LIMIT).await;
+        let mined = chain.mined_transactions().await.unwrap();
+        assert_eq!(mined, OFFERS as u64, "nothing else must be sent");
     });
 }
 
-/// Waits until registrations are under way.
-async fn under_way(stage: &Stage) {
-    eventually("registrations are under way", LIMIT, async || {
-        match stage.objects.in_flight().await {
-            0 => Err("none"),
-            _ => Ok(()),
-        }
+async fn wait_in_flight(env: &TestEnv) {
+    eventually("registrations are in flight", LIMIT, async || {
+        let in_flight = env.objects.in_flight().await?;
+        ensure!(in_flight > 0, "none");
+        Ok(())
     })
     .await;
 }

@@ -1,44 +1,40 @@
-//! How a term of leadership ends: handed over in good order, or lost.
+//! How a leader stops: it hands over on SIGTERM, or it loses its Lease.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use harness::objects::{delete, patch};
+use harness::release::{LEASE, Release};
 use harness::wait::eventually;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kube::Api;
 use kube::api::{WatchEvent, WatchParams};
 use serde_json::json;
 
-use crate::objects::{delete, patch};
-use crate::release::{LEASE, Release};
-use crate::stage::Stage;
+use crate::fixture::TestEnv;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const HANDOVERS: usize = 20;
 /// From the release of the Lease to its next holder.
 const HANDOVER: Duration = Duration::from_millis(500);
-/// Keeps the object of a Pod that has ended, so that its exit code can be read.
+/// Keeps the object of a Pod that has terminated, so that its exit code can be read.
 const FINALIZER: &str = "test.obol.org/keep";
 
 #[test]
-fn a_leader_that_is_asked_to_end_exits_with_0_and_hands_over_within_half_a_second() {
-    Stage::play(async |stage| {
-        let release = stage.install(&["replicaCount=3"]).await;
+fn leader_exits_with_0_and_hands_over_within_500_ms_on_sigterm() {
+    TestEnv::run(async |env| {
+        let release = env.install(&["replicaCount=3"]).await;
         let mut times = Vec::new();
         for _ in 0..HANDOVERS {
-            release.ready(3, LIMIT).await;
-            let leader = release.leader(None, LIMIT).await;
+            release.wait_ready(3, LIMIT).await.unwrap();
+            let leader = release.wait_leader(None, LIMIT).await.unwrap();
             let holders = Holders::watch(release.lease_api()).await;
             keep(&release.pod_api(), &leader, true).await;
-            delete(&release.pod_api(), &leader).await;
-            let next = release.leader(Some(&leader), LIMIT).await;
-            assert_eq!(
-                exit_code(&release, &leader).await,
-                0,
-                "{leader} ended in good order"
-            );
+            delete(&release.pod_api(), &leader).await.unwrap();
+            let next = release.wait_leader(Some(&leader), LIMIT).await.unwrap();
+            assert_eq!(exit_code(&release, &leader).await, 0, "{leader}");
             keep(&release.pod_api(), &leader, false).await;
             times.push(holders.handover(&leader, &next).await);
         }
@@ -53,35 +49,32 @@ fn a_leader_that_is_asked_to_end_exits_with_0_and_hands_over_within_half_a_secon
 }
 
 #[test]
-fn a_leader_whose_lease_is_taken_exits_with_1() {
-    Stage::play(async |stage| {
-        let release = stage.install(&["replicaCount=2"]).await;
-        let leader = release.leader(None, LIMIT).await;
+fn leader_exits_with_1_when_another_client_takes_its_lease() {
+    TestEnv::run(async |env| {
+        let release = env.install(&["replicaCount=2"]).await;
+        let leader = release.wait_leader(None, LIMIT).await.unwrap();
         let taken =
-            json!({ "spec": { "holderIdentity": "somebody-else", "leaseDurationSeconds": 2 } });
-        patch(&release.lease_api(), LEASE, taken).await;
-        let code = eventually("the leader has ended", LIMIT, async || {
-            let pod = release
-                .pod_api()
-                .get(&leader)
-                .await
-                .map_err(|error| error.to_string())?;
-            terminated(&pod, |status| status.last_state.as_ref()).ok_or("it has not".to_owned())
+            json!({ "spec": { "holderIdentity": "another-client", "leaseDurationSeconds": 2 } });
+        patch(&release.lease_api(), LEASE, taken).await.unwrap();
+        let what = format!("{leader} has restarted its container");
+        let code = eventually(&what, LIMIT, async || {
+            let pod = release.pod_api().get(&leader).await?;
+            terminated(&pod, |status| status.last_state.as_ref())
         })
         .await;
         assert_eq!(code, 1);
-        release.leader(None, LIMIT).await;
+        release.wait_leader(None, LIMIT).await.unwrap();
     });
 }
 
-/// Who has held the Lease, and since when.
+/// The holders of the Lease, and since when each of them held it.
 struct Holders {
     seen: Arc<Mutex<Vec<(Instant, String)>>>,
     watch: tokio::task::JoinHandle<()>,
 }
 
 impl Holders {
-    /// Watches, and has seen who holds the Lease to begin with.
+    /// Starts to watch, and returns once the present holder is known.
     async fn watch(leases: Api<Lease>) -> Self {
         let seen = Arc::<Mutex<Vec<_>>>::default();
         let watch = tokio::spawn({
@@ -107,17 +100,15 @@ impl Holders {
             }
         });
         let holders = Self { seen, watch };
-        eventually("the Lease is seen", LIMIT, async || {
-            match holders.seen.lock().unwrap().is_empty() {
-                true => Err("it is not"),
-                false => Ok(()),
-            }
+        eventually("the watch shows the Lease", LIMIT, async || {
+            let seen = holders.seen.lock().unwrap();
+            seen.first().map(drop).ok_or("no event")
         })
         .await;
         holders
     }
 
-    /// How long nobody held the Lease between two holders, the first of which released it.
+    /// How long no replica held the Lease between two holders, the first of which released it.
     async fn handover(&self, from: &str, to: &str) -> Duration {
         let what = format!("the watch shows that {to} holds the Lease");
         eventually(&what, LIMIT, async || {
@@ -134,7 +125,7 @@ impl Holders {
         assert_eq!(
             holders,
             [from, "", to],
-            "the Lease was released, and taken once"
+            "the Lease must be released, and taken once"
         );
         seen[2].0 - seen[1].0
     }
@@ -150,28 +141,30 @@ impl Drop for Holders {
 async fn keep(pods: &Api<Pod>, pod: &str, keep: bool) {
     let finalizers: &[&str] = if keep { &[FINALIZER] } else { &[] };
     let change = json!({ "metadata": { "finalizers": finalizers } });
-    patch(pods, pod, change).await;
+    patch(pods, pod, change).await.unwrap();
 }
 
 /// Exit code of the container of a Pod that is being deleted.
 async fn exit_code(release: &Release, pod: &str) -> i32 {
-    eventually(&format!("{pod} has ended"), LIMIT, async || {
-        let pod = release
-            .pod_api()
-            .get(pod)
-            .await
-            .map_err(|error| error.to_string())?;
-        terminated(&pod, |status| status.state.as_ref()).ok_or("it has not".to_owned())
+    let what = format!("the container of {pod} has terminated");
+    eventually(&what, LIMIT, async || {
+        let pod = release.pod_api().get(pod).await?;
+        terminated(&pod, |status| status.state.as_ref())
     })
     .await
 }
 
+/// Exit code of a Pod's container in one of its states.
 fn terminated(
     pod: &Pod,
-    state: impl Fn(
-        &k8s_openapi::api::core::v1::ContainerStatus,
-    ) -> Option<&k8s_openapi::api::core::v1::ContainerState>,
-) -> Option<i32> {
-    let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
-    Some(state(status)?.terminated.as_ref()?.exit_code)
+    state: impl Fn(&ContainerStatus) -> Option<&ContainerState>,
+) -> anyhow::Result<i32> {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let status = statuses.and_then(|statuses| statuses.first());
+    let terminated = status.and_then(|status| state(status)?.terminated.as_ref());
+    let terminated = terminated.ok_or_else(|| anyhow::anyhow!("container status {status:?}"))?;
+    Ok(terminated.exit_code)
 }

@@ -1,194 +1,172 @@
-//! Namespaces that share a registry cannot take from each other, and nobody spends more than was allowed.
+//! Namespaces that share a registry cannot take from each other, and none spends more than is allowed.
 
 use std::time::Duration;
 
 use alloy::primitives::utils::parse_ether;
+use anyhow::{Result, ensure};
+use harness::chain::Chain;
+use harness::objects::agent_of;
 use harness::wait::{eventually, throughout};
 use kube::api::ListParams;
 use serde_json::json;
-use testbed::AnvilConfig;
 
+use crate::fixture::{TestEnv, block_every_second};
 use crate::objects::{offer, registry};
-use crate::stage::Stage;
-use crate::tally::agent_of;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const GWEI: u64 = 1_000_000_000;
 
 #[test]
-fn an_offer_cannot_take_the_agent_of_another_namespace() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, _release) = stage.open(&[]).await;
+fn offer_cannot_take_the_agent_of_another_namespace() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&[]).await;
         for namespace in ["honest", "thief"] {
-            objects.shop(namespace, &[]).await;
+            objects.create_namespace(namespace, &[]).await;
         }
         objects.create_offer(offer("honest", "chat")).await;
-        let agent = objects.registered("honest", "chat", LIMIT).await;
+        let agent = objects.wait_registered("honest", "chat", LIMIT).await;
         let mut taking = offer("thief", "chat");
         taking["spec"]["registration"]["agentId"] = json!(agent);
         objects.create_offer(taking).await;
         let (_, message) = objects
-            .offer_says("thief", "chat", "Registered", "AdoptionRefused", LIMIT)
+            .wait_offer_reason("thief", "chat", "Registered", "AdoptionRefused", LIMIT)
             .await;
         println!("{message}");
-        throughout(
-            "the agent stays, and nothing is sent",
-            Duration::from_secs(5),
-            async || {
-                let thief = objects
-                    .offers("thief")
-                    .get("chat")
-                    .await
-                    .map_err(|error| error.to_string())?;
-                match (agent_of(&thief), chain.count().await) {
-                    (None, 1) => Ok(()),
-                    seen => Err(format!("{seen:?}")),
-                }
-            },
-        )
+        let what = "the thief has no agent, and nothing is sent";
+        throughout(what, Duration::from_secs(5), async || -> Result<()> {
+            let thief = objects.offers("thief").get("chat").await?;
+            let (stolen, mined) = (agent_of(&thief), chain.mined_transactions().await?);
+            ensure!(stolen.is_none() && mined == 1, "{stolen:?}, {mined} mined");
+            Ok(())
+        })
         .await;
-        assert_eq!(objects.registered("honest", "chat", LIMIT).await, agent);
+        let kept = objects.wait_registered("honest", "chat", LIMIT).await;
+        assert_eq!(kept, agent);
     });
 }
 
 #[test]
-fn a_namespace_that_is_not_allowed_spends_nothing() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, _release) = stage.open(&[]).await;
+fn namespace_that_is_not_allowed_spends_nothing() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&[]).await;
         let selector = json!({ "matchLabels": { "sells": "yes" } });
         let allowed = json!({ "from": "Selector", "selector": selector });
-        objects
-            .change_registry("local", json!({ "spec": { "allowedNamespaces": allowed } }))
-            .await;
-        objects.registry_observed("local", LIMIT).await;
-        objects.shop("open", &[("sells", "yes")]).await;
-        objects.shop("closed", &[("sells", "no")]).await;
+        let change = json!({ "spec": { "allowedNamespaces": allowed } });
+        objects.patch_registry("local", change).await;
+        objects.wait_registry_observed("local", LIMIT).await;
+        objects.create_namespace("open", &[("sells", "yes")]).await;
+        objects.create_namespace("closed", &[("sells", "no")]).await;
         for namespace in ["closed", "open"] {
             objects.create_offer(offer(namespace, "chat")).await;
         }
-        objects.registered("open", "chat", LIMIT).await;
+        objects.wait_registered("open", "chat", LIMIT).await;
         let (_, message) = objects
-            .offer_says("closed", "chat", "Registered", "NamespaceNotAllowed", LIMIT)
+            .wait_offer_reason("closed", "chat", "Registered", "NamespaceNotAllowed", LIMIT)
             .await;
         assert!(
             message.contains("spec.allowedNamespaces"),
-            "the message says what decides: {message}"
+            "the message must name the field that decides: {message}"
         );
-        let records = objects
-            .records()
-            .list(&ListParams::default())
-            .await
-            .unwrap();
-        assert_eq!(
-            (records.items.len(), chain.count().await),
-            (1, 1),
-            "no record and no transaction"
-        );
+        let records = objects.records().list(&ListParams::default()).await;
+        assert_eq!(records.unwrap().items.len(), 1, "no record");
+        let mined = chain.mined_transactions().await.unwrap();
+        assert_eq!(mined, 1, "no transaction");
 
-        objects.label("closed", "sells", "yes").await;
-        objects.all_registered(&chain, 2, LIMIT).await;
+        objects.label_namespace("closed", "sells", "yes").await;
+        objects.assert_all_registered(&chain, 2, LIMIT).await;
     });
 }
 
 #[test]
-fn suspending_stops_sending_within_seconds_and_resumes_whole() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
-        let (chain, _release) = stage.open(&["controller.maxInFlight=2"]).await;
-        objects.shop("shop", &[]).await;
+fn suspension_stops_sending_within_seconds_and_resumes() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&["controller.maxInFlight=2"]).await;
+        objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], 20).await;
-        eventually("registrations are under way", LIMIT, async || {
-            match chain.count().await {
-                count @ 0..4 => Err(count),
-                count => Ok(count),
-            }
+        eventually("four registrations are mined", LIMIT, async || {
+            let mined = chain.mined_transactions().await?;
+            ensure!(mined >= 4, "{mined}");
+            Ok(())
         })
         .await;
-        objects
-            .change_registry("local", json!({ "spec": { "suspend": "Spending" } }))
-            .await;
+        let suspend = json!({ "spec": { "suspend": "Spending" } });
+        objects.patch_registry("local", suspend).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let sent = chain.sent().await;
-        assert!(sent < 20, "there is something left to stop");
+        let sent = chain.sent_transactions().await.unwrap();
+        assert!(sent < 20, "something must be left to stop");
         objects
-            .registry_says("local", "Ready", "Suspended", Duration::from_secs(5))
+            .wait_registry_reason("local", "Ready", "Suspended", Duration::from_secs(5))
             .await;
-        throughout(
-            "nothing is sent",
-            Duration::from_secs(10),
-            async || match chain.sent().await {
-                count if count == sent => Ok(()),
-                count => Err(count),
-            },
-        )
+        throughout("nothing is sent", Duration::from_secs(10), async || {
+            let now = chain.sent_transactions().await?;
+            ensure!(now == sent, "{now} transactions, {sent} before");
+            Ok(())
+        })
         .await;
-        objects
-            .change_registry("local", json!({ "spec": { "suspend": "None" } }))
-            .await;
-        objects.all_registered(&chain, 20, LIMIT).await;
-        assert_eq!(chain.count().await, 20, "nothing else was sent");
+        let resume = json!({ "spec": { "suspend": "None" } });
+        objects.patch_registry("local", resume).await;
+        objects.assert_all_registered(&chain, 20, LIMIT).await;
+        let mined = chain.mined_transactions().await.unwrap();
+        assert_eq!(mined, 20, "nothing else must be sent");
     });
 }
 
 #[test]
-fn a_daily_limit_holds_with_three_replicas_and_no_lease() {
-    Stage::play(async |stage| {
-        let objects = &stage.objects;
+fn daily_limit_holds_with_three_replicas_and_no_lease() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
         let values = ["replicaCount=3", "leaderElection.enabled=false"];
-        let config = AnvilConfig {
-            block_time: Some(Duration::from_secs(1)),
-            ..AnvilConfig::default()
-        };
-        let (chain, release) = tokio::join!(
-            crate::chain::Chain::start(stage.cluster.node_ip(), config),
-            stage.install(&values)
-        );
-        objects.signer_secret(&release, &chain).await;
+        let (chain, _release) = env.prepare(block_every_second(), &values).await;
         let limit = "0.0015";
         let mut manifest = registry("local", &chain, "http://agents.example");
         manifest["spec"]["limits"] = json!({ "perRegistration": "0.01", "perDay": limit });
-        objects.shop("shop", &[]).await;
-        let story = async {
-            chain.base_fee(GWEI).await;
+        objects.create_namespace("shop", &[]).await;
+        let scenario = async {
+            chain.set_base_fee(GWEI).await.unwrap();
             objects.create_registry(manifest).await;
             objects.create_offers(&["shop"], 12).await;
             let (_, message) = objects
-                .registry_says("local", "Ready", "DailyLimitReached", LIMIT)
+                .wait_registry_reason("local", "Ready", "DailyLimitReached", LIMIT)
                 .await;
             println!("{message}");
-            let at_rest = async || match objects.in_flight().await {
-                0 => Ok(()),
-                in_flight => Err(in_flight),
-            };
-            eventually("everything has come to rest", LIMIT, at_rest).await;
-            throughout(
-                "the limit holds",
-                Duration::from_secs(8),
-                async || match chain.spent().await {
-                    spent if spent <= parse_ether(limit).expect("an amount") => Ok(()),
-                    spent => Err(spent),
-                },
-            )
+            eventually("no nonce is in flight", LIMIT, async || {
+                let in_flight = objects.in_flight().await?;
+                ensure!(in_flight == 0, "{in_flight}");
+                Ok(())
+            })
             .await;
-            let registered = chain.agents().await.len();
-            println!(
-                "{registered} of 12 registered for {} wei",
-                chain.spent().await
-            );
+            let allowed = parse_ether(limit).unwrap();
+            throughout("the limit holds", Duration::from_secs(8), async || {
+                let spent = chain.spent().await?;
+                ensure!(spent <= allowed, "{spent} wei");
+                Ok(())
+            })
+            .await;
+            let registered = chain.agents().await.unwrap().len();
+            let spent = chain.spent().await.unwrap();
+            println!("{registered} of 12 registered for {spent} wei");
             assert!(
                 (1..12).contains(&registered),
-                "some were registered, and not all: {registered}"
+                "some must be registered, and not all: {registered}"
             );
-            objects
-                .change_registry("local", json!({ "spec": { "limits": { "perDay": "1" } } }))
-                .await;
-            objects.all_registered(&chain, 12, LIMIT).await;
+            let raise = json!({ "spec": { "limits": { "perDay": "1" } } });
+            objects.patch_registry("local", raise).await;
+            objects.assert_all_registered(&chain, 12, LIMIT).await;
         };
         tokio::select! {
-            () = story => {}
-            never = chain.hold_base_fee(GWEI) => match never {},
+            () = scenario => {}
+            never = hold_base_fee(&chain, GWEI) => match never {},
         }
     });
+}
+
+/// Holds the base fee, which would fall because blocks are nearly empty.
+async fn hold_base_fee(chain: &Chain, fee: u64) -> std::convert::Infallible {
+    loop {
+        chain.set_base_fee(fee).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }

@@ -1,16 +1,16 @@
 //! `make demo`: the main job, shown on a real node and counted on the chain.
 //!
-//! [`story`] is what happens, step by step; [`summary`] decides whether the numbers hold. The operator is installed and used
-//! with the commands of the README ([`manual`], [`workplace`]).
+//! [`scenario`] is what happens, step by step; [`summary`] decides whether the numbers are as promised. The operator is installed
+//! and used with the commands of the README ([`readme`], [`sandbox`]).
 
 mod chain;
-mod manual;
 mod offers;
-mod release;
-mod screen;
-mod story;
+mod output;
+mod readme;
+mod replicas;
+mod sandbox;
+mod scenario;
 mod summary;
-mod workplace;
 
 use std::fs;
 use std::path::Path;
@@ -20,44 +20,44 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use testbed::Name;
 
-use crate::screen::{Screen, say};
+use crate::output::Steps;
 use crate::summary::Summary;
 
 fn main() -> ExitCode {
-    match play() {
+    match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!(
-                "error: {error:#}\nThe cluster is left as it is: `make demo` starts over, `make demo-down` removes it."
+                "error: {error:#}\nThe cluster is still up: `make demo` starts over, `make demo-down` removes it."
             );
             ExitCode::FAILURE
         }
     }
 }
 
-/// Plays the demo, and says whether the numbers held.
-fn play() -> Result<bool> {
-    let begun = Instant::now();
-    // Clients of the API server and of Pods share one TLS library; another default can only be the same one.
+/// Runs the demo, and returns whether every promise was kept.
+fn run() -> Result<bool> {
+    let start = Instant::now();
+    // Clients of the API server and of Pods share one TLS library. If there is a default already, it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut screen = Screen::default();
-    screen.shown("A Kubernetes node", start_testbed)?;
+    let mut steps = Steps::default();
+    steps.run_blocking("Start a Kubernetes node", start_testbed)?;
     let summary = testbed::enter(Name::current()?, async |cluster| {
-        story::play(&cluster, screen).await
+        scenario::run(&cluster, steps).await
     })??;
     let file = write(&summary)?;
     let broken = summary.broken();
-    story::show_verdict(&summary, &broken);
-    say(&format!(
-        "\nAll of it took {:.0} s; the numbers are in {file}.",
-        begun.elapsed().as_secs_f64()
+    scenario::show_verdict(&summary, &broken);
+    let seconds = start.elapsed().as_secs_f64();
+    output::line(&format!(
+        "\nThe demo took {seconds:.0} s. Its numbers are in {file}."
     ));
-    story::show_where_to_look();
+    scenario::show_next_steps();
     Ok(broken.is_empty())
 }
 
-/// Starts the node with the `testbed` command, which is built beside this one and shows its own progress.
+/// Starts the node with the `testbed` command, which is built beside this program and shows its own progress.
 fn start_testbed() -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("testbed");
     let status = Command::new(&program).arg("up").status();

@@ -1,33 +1,34 @@
-//! The offers of the demo: the README's first one, and more like it in three namespaces.
+//! The offers of the demo: the README's first offer, and more like it in three namespaces.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
+use harness::objects::{create, key_of};
 use harness::wait::until;
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use serviceoffer::api::ServiceOffer;
 
-use crate::screen;
-use crate::summary::Told;
+use crate::output;
+use crate::summary::OfferStatus;
 
-/// Namespaces that sell; the README's first offer is in the first one.
+/// Namespaces that sell. The README's first offer is in the first one.
 pub const NAMESPACES: [&str; 3] = ["shop", "studio", "workshop"];
-/// What each of them sells.
+/// What each namespace sells.
 const FIRST: [&str; 4] = ["chat", "images", "search", "speech"];
-/// What each of them sells later.
+/// What each namespace sells later.
 const LATER: [&str; 4] = ["embeddings", "maps", "translation", "weather"];
 
-/// Which offers are made.
+/// A set of offers that is created at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
-    /// Those that are there before anything goes wrong, without the first, which the README makes.
+    /// Offers that exist before anything fails, without the one that the README creates.
     First,
-    /// Those that are made while the leader dies.
+    /// Offers that are created while the leader dies.
     Later,
 }
 
@@ -46,15 +47,14 @@ impl Batch {
     }
 }
 
-/// Offers of one cluster.
+/// The offers of one cluster.
 pub struct Offers {
     client: Client,
-    /// Offers that have been shown as registered.
+    /// Offers that have been printed as registered.
     shown: BTreeSet<String>,
 }
 
 impl Offers {
-    /// Offers of the cluster that the client reaches.
     pub fn of(client: Client) -> Self {
         Self {
             client,
@@ -62,39 +62,36 @@ impl Offers {
         }
     }
 
-    /// Makes the namespaces, and a Service behind each offer.
+    /// Creates the namespaces, and a Service for each offer.
     pub async fn prepare(&self) -> Result<()> {
         for name in NAMESPACES {
             let namespace: Namespace =
                 serde_json::from_value(json!({ "metadata": { "name": name } }))?;
-            Api::all(self.client.clone())
-                .create(&PostParams::default(), &namespace)
-                .await?;
+            create(&Api::all(self.client.clone()), &namespace).await?;
             let services: Api<Service> = Api::namespaced(self.client.clone(), name);
             for name in FIRST.iter().chain(&LATER) {
                 let service: Service = serde_json::from_value(json!({
                     "metadata": { "name": name },
                     "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
                 }))?;
-                services.create(&PostParams::default(), &service).await?;
+                create(&services, &service).await?;
             }
         }
         Ok(())
     }
 
-    /// Makes the offers of a batch, all at once, each like the first one.
-    pub async fn make(&self, batch: Batch) -> Result<()> {
+    /// Creates the offers of a batch at once, each like the README's first offer.
+    pub async fn create(&self, batch: Batch) -> Result<()> {
         let first = self
             .within(NAMESPACES[0])
             .get(FIRST[0])
             .await
             .context("the README's first offer")?;
-        let create = async |(namespace, name)| {
-            self.within(namespace)
-                .create(&PostParams::default(), &like(&first, namespace, name))
-                .await
+        let create_like = async |(namespace, name)| {
+            let offer = like(&first, namespace, name);
+            create(&self.within(namespace), &offer).await
         };
-        try_join_all(batch.names().into_iter().map(create)).await?;
+        try_join_all(batch.names().into_iter().map(create_like)).await?;
         Ok(())
     }
 
@@ -102,55 +99,53 @@ impl Offers {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Shows a table of offers that grows as their agents arrive, until that many have one.
-    pub async fn watch(&mut self, wanted: usize, limit: Duration) -> Result<()> {
-        screen::output(&format!(
+    /// Prints a table of offers that grows as they are registered, until that many are.
+    pub async fn show_registered(&mut self, wanted: usize, limit: Duration) -> Result<()> {
+        output::text(&format!(
             "{:<24}  {:<6}  {:<6}  TRANSACTION",
             "OFFER", "AGENT", "BLOCK"
         ));
-        self.registered(wanted, limit).await
+        self.wait_registered(wanted, limit).await
     }
 
-    /// Waits until that many offers have an agent; one that has not been shown with it is.
-    pub async fn registered(&mut self, wanted: usize, limit: Duration) -> Result<()> {
-        let begun = Instant::now();
-        until(
-            &format!("{wanted} offers are registered"),
-            limit,
-            async || {
-                let all = self.list().await?;
-                for offer in &all {
-                    if is_registered(offer) && self.shown.insert(name_of(offer)) {
-                        screen::output(&row(offer));
-                    }
+    /// Waits until that many offers are registered, and prints each as it is.
+    pub async fn wait_registered(&mut self, wanted: usize, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        let what = format!("{wanted} offers are registered");
+        until(&what, limit, async || {
+            let all = self.list().await?;
+            for offer in &all {
+                if is_registered(offer) && self.shown.insert(name_of(offer)) {
+                    output::text(&row(offer));
                 }
-                let registered = all.iter().filter(|offer| is_registered(offer)).count();
-                screen::passing(&format!(
-                    "{registered} of {wanted}, {} s",
-                    begun.elapsed().as_secs()
-                ));
-                match registered >= wanted {
-                    true => Ok(()),
-                    false => bail!("{registered} are; the others say: {}", waiting(&all)),
-                }
-            },
-        )
+            }
+            let registered = all.iter().filter(|offer| is_registered(offer)).count();
+            output::progress(&format!(
+                "{registered} of {wanted}, {} s",
+                start.elapsed().as_secs()
+            ));
+            ensure!(
+                registered >= wanted,
+                "{registered} are; the others wait: {}",
+                waiting(&all)
+            );
+            Ok(())
+        })
         .await
     }
 
-    /// What the status of every offer tells.
-    pub async fn told(&self) -> Result<Vec<Told>> {
-        let told = |offer: &ServiceOffer| {
+    /// The status of every offer.
+    pub async fn statuses(&self) -> Result<Vec<OfferStatus>> {
+        let status_of = |offer: &ServiceOffer| {
             let status = offer.status.as_ref();
-            let key = status.and_then(|status| status.registration.as_ref()?.key);
             let agent = status.and_then(|status| status.agent_id.clone());
-            Told {
+            OfferStatus {
                 name: name_of(offer),
-                key: key.map(|key| key.to_string()),
+                key: key_of(offer).map(|key| key.to_string()),
                 agent,
             }
         };
-        Ok(self.list().await?.iter().map(told).collect())
+        Ok(self.list().await?.iter().map(status_of).collect())
     }
 
     async fn list(&self) -> Result<Vec<ServiceOffer>> {
@@ -205,7 +200,7 @@ fn row(offer: &ServiceOffer) -> String {
     )
 }
 
-/// Why offers wait, each reason once.
+/// Why offers are not registered, each message once.
 fn waiting(offers: &[ServiceOffer]) -> String {
     let ready = |offer: &ServiceOffer| {
         let conditions = &offer.status.as_ref()?.conditions;
@@ -224,10 +219,10 @@ fn waiting(offers: &[ServiceOffer]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manual::Manual;
+    use crate::readme::Readme;
 
     #[test]
-    fn the_batches_and_the_first_offer_are_twenty_four_in_three_namespaces() {
+    fn batches_and_first_offer_are_24_in_three_namespaces() {
         let mut names: Vec<_> = Batch::First
             .names()
             .into_iter()
@@ -249,8 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn the_first_offer_is_the_one_that_the_readme_makes() {
-        let file = Manual::readme().file("offer.yaml").unwrap();
+    fn first_offer_is_the_one_in_the_readme() {
+        let file = Readme::load().file("offer.yaml").unwrap();
         for line in [
             format!("namespace: {}", NAMESPACES[0]),
             format!("name: {}", FIRST[0]),

@@ -1,12 +1,12 @@
-//! What the demo counted, and whether it is what was promised. Pure.
+//! What the demo counted, and whether that is what was promised. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-/// One offer, as its status tells it.
+/// An offer according to its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct OfferStatus {
     /// Namespace and name.
     pub name: String,
     /// Key of its agent.
@@ -15,7 +15,7 @@ pub struct Told {
     pub agent: Option<String>,
 }
 
-/// One registration, as the chain tells it.
+/// A registration according to the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Minted {
     /// Key in the agent's URI.
@@ -26,36 +26,36 @@ pub struct Minted {
 
 /// What the chain holds of the demo's signer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct ChainCounts {
     /// Every registration, in the order of the chain.
     pub minted: Vec<Minted>,
-    /// Agents that the signer owns.
+    /// How many agents the signer owns.
     pub owned: u64,
-    /// Transactions that the signer has sent.
+    /// How many transactions of the signer are in blocks.
     pub sent: u64,
 }
 
-impl Census {
-    /// Registrations beyond the first of each key, or agents beyond one for each key, whichever are more.
+impl ChainCounts {
+    /// How many different keys were registered.
+    pub fn distinct_keys(&self) -> u64 {
+        let keys: BTreeSet<_> = self.minted.iter().map(|minted| &minted.key).collect();
+        count(keys.len())
+    }
+
+    /// Registrations beyond the first of each key, or agents beyond one per key, whichever is more.
     pub fn duplicates(&self) -> u64 {
-        let keys = count(
-            self.minted
-                .iter()
-                .map(|minted| &minted.key)
-                .collect::<BTreeSet<_>>()
-                .len(),
-        );
+        let keys = self.distinct_keys();
         (count(self.minted.len()) - keys).max(self.owned.saturating_sub(keys))
     }
 
-    /// Offers whose status names the agent that the chain holds under their key.
-    pub fn confirmed(&self, offers: &[Told]) -> u64 {
+    /// How many offers name in their status the agent that the chain holds under their key.
+    pub fn confirmed(&self, offers: &[OfferStatus]) -> u64 {
         let agents: BTreeMap<&str, &str> = self
             .minted
             .iter()
             .map(|minted| (minted.key.as_str(), minted.agent.as_str()))
             .collect();
-        let is_confirmed = |offer: &&Told| {
+        let is_confirmed = |offer: &&OfferStatus| {
             let agent = offer
                 .key
                 .as_deref()
@@ -66,21 +66,19 @@ impl Census {
     }
 }
 
-/// What one registration took.
+/// What registrations cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
-    /// Least gas that a registration used.
     pub least_gas: u64,
-    /// Most gas that a registration used.
     pub most_gas: u64,
-    /// What all of them cost, in wei.
+    /// All registrations together, in wei.
     pub total_wei: u128,
-    /// Mean price of gas, in wei.
+    /// Mean gas price, in wei per gas.
     pub wei_per_gas: u128,
 }
 
 impl Cost {
-    /// The cost of transactions, from the gas that each used and its price in wei.
+    /// The cost of transactions, from the gas used by each and its price in wei per gas.
     pub fn of(transactions: &[(u64, u128)]) -> Self {
         let gas = transactions.iter().map(|(gas, _)| *gas);
         let total_gas: u128 = gas.clone().map(u128::from).sum();
@@ -100,41 +98,38 @@ impl Cost {
 /// One step of the demo.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// What was done.
     pub name: String,
-    /// How long it took.
     pub seconds: f64,
 }
 
 /// What the demo counted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
-    /// Offers that were made.
+    /// Offers that were created.
     pub offers: u64,
     /// Offers whose status names the agent that the chain holds for them.
     pub registered: u64,
-    /// Registrations that the chain holds of the signer.
+    /// Registrations on the chain.
     pub registrations: u64,
-    /// Registrations too many.
+    /// Registrations that should not exist.
     pub duplicates: u64,
-    /// Transactions that the signer has sent.
+    /// Transactions of the signer.
     pub transactions: u64,
-    /// Nonces that were in use when the leader died.
+    /// Nonces in flight when the leader died.
     pub in_flight_at_death: u64,
-    /// From the death of the leader until another one led.
+    /// From the leader's death to the next leader.
     pub takeover_seconds: f64,
-    /// The longest that this may take.
+    /// The longest that a takeover may take.
     pub takeover_limit_seconds: f64,
-    /// Documents that the Service and every replica served, the same everywhere.
+    /// Documents that the Service and every replica served in the same bytes.
     pub documents_served: u64,
-    /// What the registrations cost.
     pub cost: Cost,
-    /// The steps, in their order.
+    /// In their order.
     pub steps: Vec<Step>,
 }
 
 impl Summary {
-    /// What is not as promised; nothing if all is well.
+    /// Promises that were broken; none if all is well.
     pub fn broken(&self) -> Vec<String> {
         let offers = self.offers;
         let equal = [
@@ -154,7 +149,7 @@ impl Summary {
         }
         if self.in_flight_at_death == 0 {
             broken.push(
-                "nothing was in flight when the leader died: the run proves nothing about it"
+                "nothing was in flight when the leader died, so the takeover proves nothing"
                     .to_owned(),
             );
         }
@@ -166,7 +161,7 @@ impl Summary {
     }
 }
 
-/// A length as a number that is written down.
+/// A length as it is written to the summary.
 pub fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
@@ -182,8 +177,8 @@ mod tests {
         }
     }
 
-    fn told(key: &str, agent: &str) -> Told {
-        Told {
+    fn status(key: &str, agent: &str) -> OfferStatus {
+        OfferStatus {
             name: format!("shop/{key}"),
             key: Some(key.into()),
             agent: Some(agent.into()),
@@ -207,16 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_was_registered_twice_is_a_duplicate() {
-        let census = Census {
+    fn key_registered_twice_is_a_duplicate() {
+        let counts = ChainCounts {
             minted: vec![minted("a", "0"), minted("b", "1"), minted("a", "2")],
             owned: 2,
             sent: 3,
         };
-        assert_eq!(census.duplicates(), 1);
+        assert_eq!(counts.duplicates(), 1);
         assert_eq!(
-            Census {
-                minted: census.minted[..2].to_vec(),
+            ChainCounts {
+                minted: counts.minted[..2].to_vec(),
                 owned: 2,
                 sent: 2
             }
@@ -226,9 +221,9 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_no_event_accounts_for_is_a_duplicate() {
+    fn agent_without_a_registered_event_is_a_duplicate() {
         assert_eq!(
-            Census {
+            ChainCounts {
                 minted: vec![minted("a", "0")],
                 owned: 2,
                 sent: 2
@@ -239,25 +234,25 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_is_confirmed_only_by_the_agent_under_its_own_key() {
-        let census = Census {
+    fn offer_is_confirmed_only_by_the_agent_under_its_own_key() {
+        let counts = ChainCounts {
             minted: vec![minted("a", "0"), minted("b", "1")],
             owned: 2,
             sent: 2,
         };
-        let silent = Told {
+        let silent = OfferStatus {
             name: "shop/c".into(),
             key: None,
             agent: None,
         };
         assert_eq!(
-            census.confirmed(&[told("a", "0"), told("b", "0"), told("c", "1"), silent]),
+            counts.confirmed(&[status("a", "0"), status("b", "0"), status("c", "1"), silent]),
             1
         );
     }
 
     #[test]
-    fn cost_is_told_by_gas_and_by_wei() {
+    fn cost_sums_gas_and_wei() {
         let cost = Cost::of(&[(100, 2), (300, 4)]);
         assert_eq!(
             cost,
@@ -272,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_hold_break_nothing() {
+    fn kept_promises_are_not_reported() {
         assert_eq!(good().broken(), Vec::<String>::new());
     }
 
     #[test]
-    fn each_number_that_does_not_hold_is_named() {
+    fn each_broken_promise_is_named() {
         let cases = [
             (
                 Summary {
@@ -339,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_without_offers_proves_nothing() {
+    fn demo_without_offers_is_broken() {
         let nothing = Summary {
             offers: 0,
             registered: 0,

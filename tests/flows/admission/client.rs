@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use harness::wait::{eventually, is_transient};
+use harness::objects::is_transient;
+use harness::wait::eventually;
 use kube::{Client, Resource};
 use serde_json::Value;
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};

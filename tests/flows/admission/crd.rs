@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use harness::release::{chart, printed};
 use serde_json::Value;
 use testbed::Cluster;
-
-use crate::release::{chart, said};
 
 /// A generated CustomResourceDefinition.
 pub struct Crd {
@@ -31,7 +30,7 @@ impl Crd {
             .output()
             .await
             .expect("failed to run kubectl");
-        assert!(output.status.success(), "kubectl: {}", said(&output));
+        assert!(output.status.success(), "kubectl: {}", printed(&output));
         let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
         documents
             .map(|document| Self::of(document.expect("kubectl prints JSON documents")))

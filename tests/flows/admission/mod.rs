@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
 
-use crate::stage::Stage;
+use crate::fixture::TestEnv;
 use client::{AdmissionClient, Cause, Operation, Outcome};
 use crd::{Crd, SchemaPath, defaulted, schema_of, walk};
 use diff::diff;
@@ -42,17 +42,17 @@ const CONCURRENCY: usize = 16;
 
 /// Runs a test on a cluster with the chart's CRDs and nothing else of the chart.
 fn admission(flow: impl AsyncFnOnce(AdmissionClient, Vec<Crd>) + Send) {
-    Stage::play(async |stage| {
-        let crds = Crd::all(&stage.cluster).await;
+    TestEnv::run(async |env| {
+        let crds = Crd::all(&env.cluster).await;
         for crd in &crds {
-            apply_crd(&stage, crd).await;
+            apply_crd(&env, crd).await;
         }
-        flow(AdmissionClient::new(stage.cluster.client()), crds).await;
+        flow(AdmissionClient::new(env.cluster.client()), crds).await;
     });
 }
 
-async fn apply_crd(stage: &Stage, crd: &Crd) {
-    let api = Api::<CustomResourceDefinition>::all(stage.cluster.client());
+async fn apply_crd(env: &TestEnv, crd: &Crd) {
+    let api = Api::<CustomResourceDefinition>::all(env.cluster.client());
     let parameters = PatchParams::apply("admission");
     let document = Patch::Apply(&crd.document);
     let limit = Duration::from_secs(30);

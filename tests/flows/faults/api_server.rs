@@ -20,7 +20,7 @@ fn api_server_outage_leaves_at_most_one_leader() {
         async |campaign| {
             campaign.allowance = Allowance::HeldUp;
             let mut server = campaign
-                .stage
+                .env
                 .cluster
                 .component(Component::ApiServer)
                 .unwrap();
@@ -50,7 +50,7 @@ fn paused_api_server_leaves_at_most_one_leader() {
                 campaign.wait_under_load().await;
                 campaign.record_fault();
                 let paused = campaign
-                    .stage
+                    .env
                     .cluster
                     .component(Component::ApiServer)
                     .unwrap()

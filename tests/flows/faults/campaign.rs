@@ -11,6 +11,9 @@ use alloy::eips::eip2718::Decodable2718;
 use election::campaign::history::History;
 use election::campaign::recorder::Recorder;
 use election::campaign::verdict::{Allowance, Precondition, Verdict, judge};
+use harness::chain::LocalChain;
+use harness::objects::{create, delete};
+use harness::release::Release;
 use harness::wait::eventually;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,16 +23,14 @@ use kube::{Api, ResourceExt};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use testbed::{AnvilConfig, Audit};
+use testbed::Audit;
 
 use super::candidate::{CandidateFactory, CandidateOptions, LEASE, Timings};
 use super::group::Group;
 use super::load::{SHOP, offer_load, update_burst};
 use super::table;
-use crate::chain::Chain;
-use crate::objects::{create, delete, registry};
-use crate::release::Release;
-use crate::stage::Stage;
+use crate::fixture::{TestEnv, block_every_second};
+use crate::objects::registry;
 
 /// Timeout of every wait that is not itself a measurement.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -48,8 +49,8 @@ pub enum LeasePermissions {
 /// A fault test in progress.
 pub struct Campaign {
     fault: String,
-    pub stage: Stage,
-    pub chain: Chain,
+    pub env: TestEnv,
+    pub chain: LocalChain,
     pub group: Group,
     pub rng: StdRng,
     /// Whether the fault also delays requests that were already sent, and not only the leader.
@@ -81,12 +82,12 @@ impl Campaign {
         options: Option<CandidateOptions>,
         body: impl AsyncFnOnce(&mut Campaign) + Send,
     ) {
-        Stage::play(async |stage| {
-            let mut campaign = Self::prepare(fault, stage, timings, permissions).await;
+        TestEnv::run(async |env| {
+            let mut campaign = Self::prepare(fault, env, timings, permissions).await;
             if let Some(options) = options {
                 campaign.group.keep(3, options);
             }
-            let load = tokio::spawn(offer_load(campaign.stage.objects.clone(), seed()));
+            let load = tokio::spawn(offer_load(campaign.env.objects.clone(), seed()));
             body(&mut campaign).await;
             load.abort();
             campaign.finish().await;
@@ -95,37 +96,30 @@ impl Campaign {
 
     async fn prepare(
         fault: &str,
-        stage: Stage,
+        env: TestEnv,
         timings: Timings,
         permissions: LeasePermissions,
     ) -> Self {
-        let config = AnvilConfig {
-            block_time: Some(Duration::from_secs(1)),
-            ..AnvilConfig::default()
-        };
-        let (chain, release) = tokio::join!(
-            Chain::start(stage.cluster.node_ip(), config),
-            stage.install(&["replicaCount=0"])
-        );
+        let values = ["replicaCount=0"];
+        let (chain, release) = env.prepare(block_every_second(), &values).await;
         let recorder = Arc::new(
             Recorder::start(chain.anvil.url())
                 .await
                 .expect("failed to start the recorder"),
         );
-        stage.objects.signer_secret(&release, &chain).await;
         let mut manifest = registry("local", &chain, "http://agents.example");
         manifest["spec"]["rpc"][0]["url"] = json!(format!(
             "http://{}:{}",
-            stage.cluster.node_ip(),
+            env.cluster.node_ip(),
             recorder.port()
         ));
-        stage.objects.create_registry(manifest).await;
-        stage.objects.shop(SHOP, &[]).await;
-        grant_permissions(&stage, &release, permissions).await;
-        let factory = CandidateFactory::new(&stage.cluster, release.namespace(), timings)
+        env.objects.create_registry(manifest).await;
+        env.objects.create_namespace(SHOP, &[]).await;
+        grant_permissions(&env, &release, permissions).await;
+        let factory = CandidateFactory::new(&env.cluster, release.namespace(), timings)
             .expect("failed to set up the candidate factory");
         let evidence = Mutex::new((
-            stage.cluster.audit().expect("failed to open the audit log"),
+            env.cluster.audit().expect("failed to open the audit log"),
             History::of(&factory.users(), LEASE),
         ));
         let group = Group::new(factory, Arc::clone(&recorder));
@@ -134,7 +128,7 @@ impl Campaign {
         let allowance = Allowance::OneEach;
         Self {
             fault,
-            stage,
+            env,
             chain,
             group,
             rng,
@@ -151,7 +145,7 @@ impl Campaign {
     }
 
     pub fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.stage.cluster.client(), self.release.namespace())
+        Api::namespaced(self.env.cluster.client(), self.release.namespace())
     }
 
     /// Records that a fault is injected now.
@@ -266,7 +260,7 @@ impl Campaign {
         self.wait_for_leader().await;
         let offers = eventually("the offers are listed", LIMIT, async || {
             let list = self
-                .stage
+                .env
                 .objects
                 .all_offers()
                 .list(&ListParams::default())
@@ -276,13 +270,13 @@ impl Campaign {
         })
         .await;
         let agents = self
-            .stage
+            .env
             .objects
-            .all_registered(&self.chain, offers, COMPLETION_LIMIT)
+            .assert_all_registered(&self.chain, offers, COMPLETION_LIMIT)
             .await;
         assert_eq!(agents.len(), offers);
         assert_eq!(
-            self.chain.count().await,
+            self.chain.mined_transactions().await.unwrap(),
             offers as u64,
             "no other registration was sent"
         );
@@ -312,7 +306,7 @@ impl Campaign {
     /// Waits until the leader has many requests in flight.
     pub async fn wait_under_load(&mut self) {
         self.sleep_up_to(Duration::from_millis(500)).await;
-        update_burst(&self.stage.objects, &mut self.rng);
+        update_burst(&self.env.objects, &mut self.rng);
         self.sleep_up_to(Duration::from_millis(100)).await;
     }
 
@@ -350,7 +344,7 @@ impl Campaign {
         }
         if !verdict.overlaps.is_empty() {
             let directory = self
-                .stage
+                .env
                 .cluster
                 .scratch("campaign")
                 .expect("failed to create a directory");
@@ -414,8 +408,8 @@ impl Drop for Campaign {
 
 /// Grants all candidates the permissions of the chart's Roles, reduced for the Lease if the test
 /// asks for it.
-async fn grant_permissions(stage: &Stage, release: &Release, permissions: LeasePermissions) {
-    let client = stage.cluster.client();
+async fn grant_permissions(env: &TestEnv, release: &Release, permissions: LeasePermissions) {
+    let client = env.cluster.client();
     let namespace = release.namespace();
     let group = json!([{
         "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": format!("system:serviceaccounts:{namespace}"),
@@ -440,8 +434,10 @@ async fn grant_permissions(stage: &Stage, release: &Release, permissions: LeaseP
             .expect("the manifest deserializes");
     // A binding that an earlier campaign left has the same subjects, if its namespace has the same
     // name.
-    delete(&cluster_role_bindings, "campaign").await;
-    create(&cluster_role_bindings, &cluster_role_binding).await;
+    delete(&cluster_role_bindings, "campaign").await.unwrap();
+    create(&cluster_role_bindings, &cluster_role_binding)
+        .await
+        .unwrap();
 
     let mut role = Role {
         metadata: Default::default(),
@@ -461,11 +457,11 @@ async fn grant_permissions(stage: &Stage, release: &Release, permissions: LeaseP
             }
         }
     }
-    create(&roles, &role).await;
+    create(&roles, &role).await.unwrap();
     let role_binding: RoleBinding =
         serde_json::from_value(binding("Role", "campaign")).expect("the manifest deserializes");
     let role_bindings = Api::<RoleBinding>::namespaced(client, namespace);
-    create(&role_bindings, &role_binding).await;
+    create(&role_bindings, &role_binding).await.unwrap();
 }
 
 /// The seed of all randomness in a campaign.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use election::campaign::verdict::Allowance;
+use harness::objects::{delete, patch};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use testbed::Signal;
@@ -10,7 +11,6 @@ use testbed::Signal;
 use super::blackhole::Blackhole;
 use super::campaign::{Campaign, LeasePermissions};
 use super::candidate::{CandidateOptions, LEASE, SHORT_LEASE};
-use crate::objects::{delete, patch};
 
 const DELETIONS: usize = 6;
 const CUTS: usize = 4;
@@ -22,7 +22,7 @@ fn deleted_lease_is_recreated_and_no_candidate_acts_in_between() {
             campaign.wait_for_leader().await;
             campaign.sleep_up_to(Duration::from_millis(1500)).await;
             let deleted = campaign.record_fault();
-            delete(&campaign.leases(), LEASE).await;
+            delete(&campaign.leases(), LEASE).await.unwrap();
             campaign.wait_for_leader_since(deleted).await;
         }
     });
@@ -44,7 +44,7 @@ fn deleted_lease_of_a_partitioned_leader_is_waited_out() {
                     .with(&leader, |candidate| Blackhole::open(candidate.address))
                     .unwrap();
                 campaign.sleep_up_to(Duration::from_millis(1000)).await;
-                delete(&campaign.leases(), LEASE).await;
+                delete(&campaign.leases(), LEASE).await.unwrap();
                 let (_, taken) = campaign.wait_for_successor(&leader, cut).await;
                 let waited = campaign.since_last_renewal(&leader, taken);
                 assert!(
@@ -84,7 +84,7 @@ fn new_candidate_without_a_lease_waits_for_the_marked_leader() {
                     .group
                     .with(&leader, |candidate| Blackhole::open(candidate.address))
                     .unwrap();
-                delete(&campaign.leases(), LEASE).await;
+                delete(&campaign.leases(), LEASE).await.unwrap();
                 let newcomer = campaign.group.add(pod()).await;
                 let (next, _) = campaign.wait_for_successor(&leader, cut).await;
                 assert_eq!(next, newcomer);
@@ -174,7 +174,7 @@ fn leader_keeps_leading_when_renew_time_or_labels_are_edited() {
 }
 
 async fn edit_lease(campaign: &Campaign, change: Value) {
-    patch(&campaign.leases(), LEASE, change).await;
+    patch(&campaign.leases(), LEASE, change).await.unwrap();
 }
 
 /// Changes a label of the Lease every 50 ms.

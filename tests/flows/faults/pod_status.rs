@@ -30,7 +30,7 @@ fn pod_reported_failed_or_deleted_does_not_shorten_the_wait() {
                 let leader = campaign.wait_for_leader().await;
                 campaign.sleep_up_to(Duration::from_millis(1500)).await;
                 let pods =
-                    Api::<Pod>::namespaced(campaign.stage.cluster.client(), campaign.namespace());
+                    Api::<Pod>::namespaced(campaign.env.cluster.client(), campaign.namespace());
                 let pod = campaign
                     .group
                     .with(&leader, |candidate| candidate.identity.clone())

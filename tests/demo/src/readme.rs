@@ -1,39 +1,33 @@
-//! The README as a script: its commands are run as they stand there, and its manifests applied, so that what people are told
-//! to do is what was tried.
+//! The README as a script: the demo runs its commands and applies its manifests, so that they are known to work.
 //!
-//! Commands are the lines of `sh` blocks; files are `yaml` blocks whose first line is a comment with their name. Commands
-//! under a heading that is a [`Chapter`] are run by the demo, all others must be targets of the Makefile.
+//! Commands are the lines of `sh` blocks; files are `yaml` blocks whose first line is a comment with their name. The demo runs
+//! the commands under the headings that are a [`Section`]; all others must be targets of the Makefile.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// A heading of the README whose commands the demo runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chapter {
-    /// The chart is installed.
+pub enum Section {
     Install,
     /// The signer's key and the IdentityRegistry.
     Registry,
     /// The first offer.
     Offer,
-    /// The documents are exposed.
+    /// Documents.
     Expose,
-    /// Status is read.
     Status,
-    /// Metrics are read.
     Metrics,
     /// More replicas.
     Scale,
-    /// Records are saved.
     Backup,
-    /// Records are restored into a cluster that has lost them.
+    /// Into a cluster that has lost its records.
     Restore,
-    /// The release is removed.
     Uninstall,
-    /// Everything that outlives the release is removed.
+    /// Everything that outlives the release.
     Remove,
 }
 
-impl Chapter {
+impl Section {
     /// The heading.
     pub const fn heading(self) -> &'static str {
         match self {
@@ -52,9 +46,9 @@ impl Chapter {
     }
 }
 
-/// A manual in Markdown.
+/// The README, or another text in Markdown with commands and files.
 #[derive(Debug)]
-pub struct Manual {
+pub struct Readme {
     blocks: Vec<Block>,
 }
 
@@ -65,9 +59,9 @@ struct Block {
     lines: Vec<String>,
 }
 
-impl Manual {
-    /// The README of this checkout.
-    pub fn readme() -> Self {
+impl Readme {
+    /// The one of this checkout.
+    pub fn load() -> Self {
         Self::parse(include_str!("../../../README.md"))
     }
 
@@ -100,26 +94,22 @@ impl Manual {
         Self { blocks }
     }
 
-    /// The commands under a chapter's heading.
-    ///
-    /// # Errors
-    /// If there are none.
-    pub fn commands(&self, chapter: Chapter) -> Result<Vec<String>> {
-        let heading = chapter.heading();
+    /// The commands under a section's heading. No commands are an error.
+    pub fn commands(&self, section: Section) -> Result<Vec<String>> {
+        let heading = section.heading();
         let commands: Vec<String> = self
             .scripts()
             .filter(|block| block.heading == heading)
             .flat_map(commands_of)
             .collect();
-        Some(commands).filter(|commands| !commands.is_empty()).with_context(|| {
-            format!("README.md has no commands under the heading {heading:?}: put the heading back, or change Chapter")
-        })
+        ensure!(
+            !commands.is_empty(),
+            "README.md has no commands under the heading {heading:?}: restore the heading, or change Section::heading"
+        );
+        Ok(commands)
     }
 
     /// A file that the README shows.
-    ///
-    /// # Errors
-    /// If it does not.
     pub fn file(&self, name: &str) -> Result<String> {
         let mut files = self.blocks.iter().filter(|block| block.language == "yaml");
         let file = files.find(|block| {
@@ -138,7 +128,7 @@ impl Manual {
     }
 }
 
-/// Commands of a block; one that ends in a backslash goes on in the next line.
+/// Commands of a block. A command that ends in a backslash continues on the next line.
 fn commands_of(block: &Block) -> Vec<String> {
     let text = block.lines.join("\n").replace("\\\n", " ");
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -154,18 +144,18 @@ mod tests {
 
     use super::*;
 
-    const CHAPTERS: [Chapter; 11] = [
-        Chapter::Install,
-        Chapter::Registry,
-        Chapter::Offer,
-        Chapter::Expose,
-        Chapter::Status,
-        Chapter::Metrics,
-        Chapter::Scale,
-        Chapter::Backup,
-        Chapter::Restore,
-        Chapter::Uninstall,
-        Chapter::Remove,
+    const SECTIONS: [Section; 11] = [
+        Section::Install,
+        Section::Registry,
+        Section::Offer,
+        Section::Expose,
+        Section::Status,
+        Section::Metrics,
+        Section::Scale,
+        Section::Backup,
+        Section::Restore,
+        Section::Uninstall,
+        Section::Remove,
     ];
 
     fn makefile_targets() -> BTreeSet<&'static str> {
@@ -180,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn every_command_of_the_readme_is_run_by_the_demo_or_is_a_make_target() {
-        let manual = Manual::readme();
+    fn every_command_is_run_by_the_demo_or_is_a_make_target() {
+        let readme = Readme::load();
         let targets = makefile_targets();
-        for block in manual.scripts() {
-            if CHAPTERS
+        for block in readme.scripts() {
+            if SECTIONS
                 .iter()
-                .any(|chapter| chapter.heading() == block.heading)
+                .any(|section| section.heading() == block.heading)
             {
                 continue;
             }
@@ -204,16 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn every_chapter_has_commands() {
-        let manual = Manual::readme();
-        for chapter in CHAPTERS {
-            assert!(manual.commands(chapter).is_ok(), "{chapter:?}");
+    fn every_section_has_commands() {
+        let readme = Readme::load();
+        for section in SECTIONS {
+            assert!(readme.commands(section).is_ok(), "{section:?}");
         }
     }
 
     #[test]
-    fn every_block_of_the_readme_says_what_it_is() {
-        for block in &Manual::readme().blocks {
+    fn every_block_names_its_language() {
+        for block in &Readme::load().blocks {
             let known = ["sh", "yaml", "text", "mermaid"];
             assert!(
                 known.contains(&block.language.as_str()),
@@ -224,7 +214,7 @@ mod tests {
         }
     }
 
-    /// Words that arms of a match give, like `Self::Drain => "InvalidDrain"`.
+    /// Reasons in the arms of a match, like `Self::Drain => "InvalidDrain"`.
     fn reasons_in(source: &str) -> BTreeSet<&str> {
         let arms = source.lines().filter_map(|line| line.split_once(" => "));
         let words = arms.flat_map(|(_, given)| given.split('"').skip(1).step_by(2));
@@ -237,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operations_page_knows_every_reason_that_the_operator_gives() {
+    fn operations_page_explains_every_reason() {
         let page = include_str!("../../../docs/operations.md");
         let sources = [
             include_str!("../../../src/ledger/freeze.rs"),
@@ -254,30 +244,30 @@ mod tests {
             for reason in reasons {
                 assert!(
                     page.contains(&format!("`{reason}`")),
-                    "docs/operations.md says nothing about {reason}"
+                    "docs/operations.md does not explain {reason}"
                 );
             }
         }
     }
 
     #[test]
-    fn commands_are_read_line_by_line_with_what_they_go_on_in() {
-        let manual = Manual::parse(
+    fn command_continues_after_a_backslash() {
+        let readme = Readme::parse(
             "## Uninstall\ntext\n```sh\none \\\n  --two\n\nthree\n```\n## Other\n```sh\nno\n```\n",
         );
         assert_eq!(
-            manual.commands(Chapter::Uninstall).unwrap(),
+            readme.commands(Section::Uninstall).unwrap(),
             ["one --two", "three"]
         );
-        let error = manual.commands(Chapter::Backup).unwrap_err().to_string();
+        let error = readme.commands(Section::Backup).unwrap_err().to_string();
         assert!(error.contains("Back up"), "{error}");
     }
 
     #[test]
-    fn a_file_is_found_by_the_name_in_its_first_line() {
-        let manual =
-            Manual::parse("```yaml\n# a.yaml\nkey: 1\n```\n```yaml\n# b.yaml\nkey: 2\n```\n");
-        assert_eq!(manual.file("b.yaml").unwrap(), "# b.yaml\nkey: 2\n");
-        assert!(manual.file("c.yaml").is_err());
+    fn file_is_found_by_the_name_in_its_first_line() {
+        let readme =
+            Readme::parse("```yaml\n# a.yaml\nkey: 1\n```\n```yaml\n# b.yaml\nkey: 2\n```\n");
+        assert_eq!(readme.file("b.yaml").unwrap(), "# b.yaml\nkey: 2\n");
+        assert!(readme.file("c.yaml").is_err());
     }
 }
