@@ -70,10 +70,7 @@ impl RpcError {
     /// Reason for conditions.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::NotLeading(error) => error.reason(),
-            error => error.into_str(),
-        }
+        self.into_str()
     }
 }
 

@@ -48,19 +48,6 @@ pub enum NotLeading {
     Unanswered,
 }
 
-impl NotLeading {
-    /// One word for labels and reasons.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Closed => "NotLeading",
-            Self::TermOver => "TermOver",
-            Self::TermEnding => "TermEnding",
-            Self::Unanswered => "Unanswered",
-        }
-    }
-}
-
 /// What an effect may cost if it happens late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
