@@ -17,8 +17,9 @@ use crate::objects::Objects;
 pub type Agents = BTreeMap<(String, String), String>;
 
 impl Objects {
-    /// Waits until that many offers are registered and no registration is in flight, and asserts that chain, records and status
-    /// agree: one registration per offer on the chain, each under a key of its own, with the agent id that record and status name.
+    /// Waits until that many offers are registered and no registration is in flight, and asserts
+    /// that chain, records and status agree: one registration per offer on the chain, each under a
+    /// key of its own, with the agent id that record and status name.
     pub async fn assert_all_registered(
         &self,
         chain: &Chain,

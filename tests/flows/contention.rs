@@ -66,8 +66,8 @@ fn is_ledger_write(entry: &AuditEntry) -> bool {
     entry.resource == "signerledgers" && entry.verb == "update" && entry.stage == "ResponseComplete"
 }
 
-/// Kills every replica twice, in random order and at random times. After a third kill the kubelet would restart it too late to
-/// take part.
+/// Kills every replica twice, in random order and at random times. After a third kill the kubelet
+/// would restart it too late to take part.
 async fn kill_at_random(release: &Release, kills: &AtomicUsize) -> Infallible {
     let pods = release.wait_ready(3, Duration::from_secs(60)).await;
     let pods = pods.unwrap();

@@ -1,5 +1,5 @@
-//! Leadership that changes by evidence and on request: a container that was killed, an annotation on the Lease, and what a
-//! replica shows of it.
+//! Leadership that changes by evidence and on request: a container that was killed, an annotation
+//! on the Lease, and what a replica shows of it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

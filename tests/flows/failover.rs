@@ -8,7 +8,8 @@ use harness::wait::eventually;
 
 use crate::fixture::TestEnv;
 
-/// A Lease that expires soon, and so few registrations at a time that some are in flight at every death.
+/// A Lease that expires soon, and so few registrations at a time that some are in flight at every
+/// death.
 const VALUES: [&str; 5] = [
     "replicaCount=3",
     "leaderElection.leaseDuration=6s",

@@ -68,7 +68,8 @@ impl TestEnv {
             .unwrap()
     }
 
-    /// Installs the operator, starts a chain with a block every second, and creates an IdentityRegistry that is open to all.
+    /// Installs the operator, starts a chain with a block every second, and creates an
+    /// IdentityRegistry that is open to all.
     pub async fn deploy(&self, values: &[&str]) -> (LocalChain, Release) {
         self.deploy_on(block_every_second(), values).await
     }
@@ -194,7 +195,8 @@ where
     }
 }
 
-/// The testbed of this flow: with several `LANES` the one for the flow's slot, otherwise the checkout's own.
+/// The testbed of this flow: with several `LANES` the one for the flow's slot, otherwise the
+/// checkout's own.
 fn lane() -> Name {
     let lanes = std::env::var("LANES").unwrap_or_default();
     let slot = std::env::var("NEXTEST_TEST_GROUP_SLOT")

@@ -1,10 +1,11 @@
-//! Whole flows on real parts: a real API server, kubelet, Helm and EVM node, and the image that users build.
+//! Whole flows on real parts: a real API server, kubelet, Helm and EVM node, and the image that
+//! users build.
 //!
-//! One file per flow. A flow begins in a [`fixture::TestEnv`]: a cluster as if nothing had ever been
-//! installed. It creates offers and registries with [`objects`] and ends with [`assertions`] on what
-//! chain, records, ledger and status say. How the operator, the chain and waiting work is in the
-//! crate `harness`. [`faults`] runs candidates as bare processes and injects faults into them;
-//! [`admission`] needs the CRDs alone.
+//! One file per flow. A flow begins in a [`fixture::TestEnv`]: a cluster as if nothing had ever
+//! been installed. It creates offers and registries with [`objects`] and ends with [`assertions`]
+//! on what chain, records, ledger and status say. How the operator, the chain and waiting work is
+//! in the crate `harness`. [`faults`] runs candidates as bare processes and injects faults into
+//! them; [`admission`] needs the CRDs alone.
 //!
 //! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which
 //! `make test` runs.

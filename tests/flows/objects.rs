@@ -35,7 +35,8 @@ pub fn offer(namespace: &str, name: &str) -> Value {
     })
 }
 
-/// A manifest of the default IdentityRegistry, for one chain, open to all namespaces, with generous limits.
+/// A manifest of the default IdentityRegistry, for one chain, open to all namespaces, with generous
+/// limits.
 pub fn registry(name: &str, chain: &Chain, base_url: &str) -> Value {
     json!({
         "apiVersion": "obol.org/v1alpha1",

@@ -1,4 +1,5 @@
-//! Nothing is minted twice: an agent keeps its identity through deletion, disabling, moves and restores.
+//! Nothing is minted twice: an agent keeps its identity through deletion, disabling, moves and
+//! restores.
 
 use std::time::Duration;
 

@@ -89,7 +89,8 @@ fn hanging_api_server_fences_the_leader_and_loses_nothing() {
         let what = "documents are served and nothing is sent";
         let rest = OUTAGE.saturating_sub(start.elapsed());
         throughout(what, rest, async || {
-            // A leader that cannot renew for two lease durations exits, and restarts as a candidate.
+            // A leader that cannot renew for two lease durations exits, and restarts as a
+            // candidate.
             for pod in pods.iter().filter(|pod| pod.name_any() != leader) {
                 let response = release.document(pod, WELL_KNOWN).await?;
                 response.error_for_status()?;

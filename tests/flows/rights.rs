@@ -39,7 +39,8 @@ fn full_run_uses_exactly_its_rights_and_leaks_no_secret() {
         let deleted = objects.wait_key("shop", "offer-1").await;
         objects.delete_offer("shop", "offer-1").await;
 
-        // The operator removes the legacy controller's finalizer, so that its offers can be deleted.
+        // The operator removes the legacy controller's finalizer, so that its offers can be
+        // deleted.
         let mut legacy = offer("shop", "legacy");
         legacy["metadata"]["finalizers"] = json!([LEGACY_FINALIZER]);
         objects.create_offer(legacy).await;

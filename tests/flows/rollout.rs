@@ -17,11 +17,13 @@ use crate::fixture::TestEnv;
 const LIMIT: Duration = Duration::from_secs(90);
 /// Number of rollouts, unless `ROLLOUTS` gives another.
 const ROLLOUTS: usize = 5;
-/// So many rollouts that, without a mark, leadership almost surely changes more than once in one of them.
+/// So many rollouts that, without a mark, leadership almost surely changes more than once in one of
+/// them.
 const ENOUGH: usize = 20;
 /// By this annotation the ReplicaSet controller chooses which Pod it deletes first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// An old Pod is deleted before a new one starts, so that an old Pod may follow a leader that is not deleted last.
+/// An old Pod is deleted before a new one starts, so that an old Pod may follow a leader that is
+/// not deleted last.
 const ONE_BY_ONE: [&str; 4] = [
     "replicaCount=3",
     "leaderElection.markPod=false",
@@ -108,7 +110,8 @@ async fn upgrade(release: &Release, template: &str) {
         .unwrap();
 }
 
-/// Rolls out that many templates and counts how often the leader changed in each. `change` gets the leader and the template.
+/// Rolls out that many templates and counts how often the leader changed in each. `change` gets the
+/// leader and the template.
 async fn roll_out(
     env: &TestEnv,
     release: &Release,

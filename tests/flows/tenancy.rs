@@ -1,4 +1,5 @@
-//! Namespaces that share a registry cannot take from each other, and none spends more than is allowed.
+//! Namespaces that share a registry cannot take from each other, and none spends more than is
+//! allowed.
 
 use std::time::Duration;
 

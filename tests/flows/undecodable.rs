@@ -1,4 +1,5 @@
-//! An object that admission would refuse exists nevertheless: it was stored under an older, laxer schema.
+//! An object that admission would refuse exists nevertheless: it was stored under an older, laxer
+//! schema.
 
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ async fn restore(env: &TestEnv, strict: CustomResourceDefinition) {
     replace(env, |definition| definition.spec = strict.spec.clone()).await;
 }
 
-/// Changes the CRD of offers and returns it as it was. The API server writes to it as well, so that a conflict is retried.
+/// Changes the CRD of offers and returns it as it was. The API server writes to it as well, so that
+/// a conflict is retried.
 async fn replace(
     env: &TestEnv,
     change: impl Fn(&mut CustomResourceDefinition),

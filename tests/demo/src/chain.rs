@@ -27,8 +27,8 @@ const BLOCK_TIME: Duration = Duration::from_secs(1);
 /// How long anvil may take to start.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts a chain and deploys a registry. Deployer and signer are as new as a user's wallets would be. Returns the chain and the
-/// deployer's address.
+/// Starts a chain and deploys a registry. Deployer and signer are as new as a user's wallets would
+/// be. Returns the chain and the deployer's address.
 pub async fn start(cluster: &Cluster) -> Result<(Chain, Address)> {
     let anvil = tools::anvil()?;
     let archive = image::from_programs(&[&anvil], &["/bin/anvil"], IMAGE)?;

@@ -1,7 +1,8 @@
 //! `make demo`: the main job, shown on a real node and counted on the chain.
 //!
-//! [`scenario`] is what happens, step by step; [`summary`] decides whether the numbers are as promised. The operator is installed
-//! and used with the commands of the README ([`readme`], [`sandbox`]).
+//! [`scenario`] is what happens, step by step; [`summary`] decides whether the numbers are as
+//! promised. The operator is installed and used with the commands of the README ([`readme`],
+//! [`sandbox`]).
 
 mod chain;
 mod offers;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
 /// Runs the demo, and returns whether every promise was kept.
 fn run() -> Result<bool> {
     let start = Instant::now();
-    // Clients of the API server and of Pods share one TLS library. If there is a default already, it is the same one.
+    // Clients of the API server and of Pods share one TLS library. If there is a default already,
+    // it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut steps = Steps::default();
     steps.run_blocking("Start a Kubernetes node", start_testbed)?;
@@ -57,7 +59,8 @@ fn run() -> Result<bool> {
     Ok(broken.is_empty())
 }
 
-/// Starts the node with the `testbed` command, which is built beside this program and shows its own progress.
+/// Starts the node with the `testbed` command, which is built beside this program and shows its own
+/// progress.
 fn start_testbed() -> Result<()> {
     let program = std::env::current_exe()?.with_file_name("testbed");
     let status = Command::new(&program).arg("up").status();

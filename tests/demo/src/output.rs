@@ -62,7 +62,8 @@ fn styled(style: &str, text: &str) -> String {
     }
 }
 
-/// Prints a line. A closed stdout is no reason to stop: exit code and summary report the outcome as well.
+/// Prints a line. A closed stdout is no reason to stop: exit code and summary report the outcome as
+/// well.
 pub fn line(text: &str) {
     clear_progress();
     let _ = writeln!(stdout(), "{text}");

@@ -1,7 +1,9 @@
-//! The README as a script: the demo runs its commands and applies its manifests, so that they are known to work.
+//! The README as a script: the demo runs its commands and applies its manifests, so that they are
+//! known to work.
 //!
-//! Commands are the lines of `sh` blocks; files are `yaml` blocks whose first line is a comment with their name. The demo runs
-//! the commands under the headings that are a [`Section`]; all others must be targets of the Makefile.
+//! Commands are the lines of `sh` blocks; files are `yaml` blocks whose first line is a comment
+//! with their name. The demo runs the commands under the headings that are a [`Section`]; all
+//! others must be targets of the Makefile.
 
 use anyhow::{Context, Result, ensure};
 

@@ -116,8 +116,9 @@ impl Replicas {
         ))
     }
 
-    /// Waits until the leader has nonces in flight, and kills it: its process with SIGKILL and its Pod without grace, as if the
-    /// node had died. It can neither finish anything nor release its Lease.
+    /// Waits until the leader has nonces in flight, and kills it: its process with SIGKILL and its
+    /// Pod without grace, as if the node had died. It can neither finish anything nor release its
+    /// Lease.
     pub async fn kill_leader(&self, chain: &Chain) -> Result<Death> {
         let leader = self.wait_leader().await?;
         let process = until("the leader's process runs", SOON, async || {
@@ -213,7 +214,8 @@ impl Replicas {
         Ok(rows)
     }
 
-    /// Waits until an agent's document is served under its on-chain URI, and in the same bytes by each replica.
+    /// Waits until an agent's document is served under its on-chain URI, and in the same bytes by
+    /// each replica.
     pub async fn check_document(&self, uri: &str, agent: &str, pods: &[Pod]) -> Result<()> {
         ensure!(uri.starts_with(BASE_URL), "{uri} is not below {BASE_URL}");
         let what = format!("the document of agent {agent} is served everywhere");

@@ -1,4 +1,5 @@
-//! Where the README's commands run: a directory with the chart and the files that they name, inside the cluster's network.
+//! Where the README's commands run: a directory with the chart and the files that they name, inside
+//! the cluster's network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,8 @@ impl Sandbox {
         fs::write(self.directory.join(name), content).with_context(|| format!("writing {name}"))
     }
 
-    /// Writes a file that the README shows, with some of its text replaced to fit the demo. Each text must occur once.
+    /// Writes a file that the README shows, with some of its text replaced to fit the demo. Each
+    /// text must occur once.
     pub fn write_changed(&self, name: &str, changes: &[(&str, &str)]) -> Result<()> {
         let mut text = self.readme.file(name)?;
         for (original, replacement) in changes {

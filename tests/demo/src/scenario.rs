@@ -139,7 +139,8 @@ async fn clean(cluster: &Cluster, sandbox: &Sandbox) -> Result<()> {
         .into_iter()
         .chain([chain::NAMESPACE, replicas::NAMESPACE]);
     for name in own.clone() {
-        // The API server refuses to delete a namespace that it is already deleting. What counts is that it is gone in the end.
+        // The API server refuses to delete a namespace that it is already deleting. What counts is
+        // that it is gone in the end.
         let _ = namespaces.delete(name, &DeleteParams::background()).await;
     }
     for name in own {
@@ -165,7 +166,8 @@ async fn start_chain(cluster: &Cluster) -> Result<Chain> {
     Ok(chain)
 }
 
-/// Loads the image and installs the chart. In place of the image in the README's values it uses the one on the node.
+/// Loads the image and installs the chart. In place of the image in the README's values it uses the
+/// one on the node.
 async fn install(cluster: &Cluster, sandbox: &Sandbox) -> Result<()> {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/image.tar");
     cluster

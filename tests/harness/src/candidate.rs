@@ -53,8 +53,8 @@ pub fn user(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }
 
-/// The administrator's kubeconfig with another user and a default namespace, and with another address of the API server if one
-/// is given. The certificate is the one of `localhost`.
+/// The administrator's kubeconfig with another user and a default namespace, and with another
+/// address of the API server if one is given. The certificate is the one of `localhost`.
 pub fn kubeconfig(
     admin: &Value,
     namespace: &str,
@@ -81,7 +81,8 @@ pub fn kubeconfig(
     })
 }
 
-/// A command whose process the kernel kills when this one ends, however that happens. It inherits no variables.
+/// A command whose process the kernel kills when this one ends, however that happens. It inherits
+/// no variables.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command

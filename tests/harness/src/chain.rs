@@ -1,4 +1,5 @@
-//! An EVM node with an identity registry on it: what a signer has registered there, and for how much.
+//! An EVM node with an identity registry on it: what a signer has registered there, and for how
+//! much.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

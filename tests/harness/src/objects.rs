@@ -1,6 +1,7 @@
 //! Writing Kubernetes objects, and reading the status of offers.
 //!
-//! Writes wait for an API server that is starting or busy, or does not serve a new kind yet. A refusal is final.
+//! Writes wait for an API server that is starting or busy, or does not serve a new kind yet. A
+//! refusal is final.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -85,7 +86,8 @@ fn unless_transient<T>(answer: kube::Result<T>) -> Result<kube::Result<T>, kube:
     }
 }
 
-/// Whether the API server may answer otherwise a moment later: it is starting or busy, or does not serve a new kind yet.
+/// Whether the API server may answer otherwise a moment later: it is starting or busy, or does not
+/// serve a new kind yet.
 pub fn is_transient(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => {

@@ -26,7 +26,8 @@ const CONTAINER: &str = "controller";
 const HELM_TIMEOUT: &str = "120s";
 /// How long a running replica may take to answer one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a replica may take to get its address, serve, or show its log, and the API server to answer.
+/// How long a replica may take to get its address, serve, or show its log, and the API server to
+/// answer.
 const SOON: Duration = Duration::from_secs(30);
 
 /// The chart of this checkout.
@@ -65,7 +66,8 @@ impl Release {
         })
     }
 
-    /// Installs the operator and waits until it is ready. Its image is the one that the chart names, from `make image`.
+    /// Installs the operator and waits until it is ready. Its image is the one that the chart
+    /// names, from `make image`.
     ///
     /// # Errors
     /// With what Helm printed.
@@ -310,8 +312,8 @@ impl Release {
         Ok(self.http.get(url).send().await?)
     }
 
-    /// What the Service and each of these replicas serve alike under a URL of the Service. Every replica follows the cluster on
-    /// its own and may be a moment behind: see [`until`].
+    /// What the Service and each of these replicas serve alike under a URL of the Service. Every
+    /// replica follows the cluster on its own and may be a moment behind: see [`until`].
     ///
     /// # Errors
     /// If one of them does not answer with 200 now, or serves other bytes or another ETag.
@@ -406,7 +408,8 @@ impl Release {
     }
 }
 
-/// Without proxies, and with a new connection for each request: a replica that was killed must not be taken for one that hangs.
+/// Without proxies, and with a new connection for each request: a replica that was killed must not
+/// be taken for one that hangs.
 fn http_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()

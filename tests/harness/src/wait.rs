@@ -1,6 +1,7 @@
 //! Waiting for a state of a running cluster.
 //!
-//! Programs use [`until`], which returns an error; tests use [`eventually`] and [`throughout`], which panic where they were called.
+//! Programs use [`until`], which returns an error; tests use [`eventually`] and [`throughout`],
+//! which panic where they were called.
 
 use std::fmt::{Debug, Display};
 use std::panic::Location;
@@ -29,7 +30,8 @@ pub async fn until<T, E: Display>(
 /// Polls until `poll` succeeds.
 ///
 /// # Panics
-/// If it takes longer than `limit`. The message names what was waited for, and what the last poll saw.
+/// If it takes longer than `limit`. The message names what was waited for, and what the last poll
+/// saw.
 #[track_caller]
 pub fn eventually<T, E: Debug>(
     what: &str,
@@ -74,7 +76,8 @@ pub fn throughout<E: Debug>(
     }
 }
 
-/// Whether the API server may answer otherwise a moment later: it is starting or busy, or does not serve a new kind yet.
+/// Whether the API server may answer otherwise a moment later: it is starting or busy, or does not
+/// serve a new kind yet.
 pub fn is_transient(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => {
