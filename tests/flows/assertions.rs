@@ -42,7 +42,8 @@ impl Objects {
                 .count();
             ensure!(
                 offers.len() == count && open.is_empty() && in_flight == 0 && unregistered == 0,
-                "{} offers, {} not registered, {in_flight} in flight, {unregistered} records without agent: {:?}",
+                "{} offers, {} not registered, {in_flight} in flight, \
+                 {unregistered} records without agent: {:?}",
                 offers.len(),
                 open.len(),
                 open.first()

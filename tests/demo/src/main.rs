@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!(
-                "error: {error:#}\nThe cluster is still up: `make demo` starts over, `make demo-down` removes it."
+                "error: {error:#}\n\
+                 The cluster is still up: `make demo` starts over, `make demo-down` removes it."
             );
             ExitCode::FAILURE
         }

@@ -30,7 +30,6 @@ pub enum Section {
 }
 
 impl Section {
-    /// The heading.
     pub const fn heading(self) -> &'static str {
         match self {
             Self::Install => "Install the chart",
@@ -48,7 +47,7 @@ impl Section {
     }
 }
 
-/// The README, or another text in Markdown with commands and files.
+/// A text in Markdown with commands and files.
 #[derive(Debug)]
 pub struct Readme {
     blocks: Vec<Block>,
@@ -62,7 +61,7 @@ struct Block {
 }
 
 impl Readme {
-    /// The one of this checkout.
+    /// The README of this checkout.
     pub fn load() -> Self {
         Self::parse(include_str!("../../../README.md"))
     }
@@ -72,25 +71,21 @@ impl Readme {
         let mut heading = String::new();
         let mut open = false;
         for line in text.lines() {
-            match (line.strip_prefix("```"), open) {
-                (Some(language), false) => {
+            if let Some(language) = line.strip_prefix("```") {
+                if !open {
                     blocks.push(Block {
                         heading: heading.clone(),
                         language: language.to_owned(),
                         lines: Vec::new(),
                     });
-                    open = true;
                 }
-                (Some(_), true) => open = false,
-                (None, true) => blocks
-                    .iter_mut()
-                    .last()
-                    .into_iter()
-                    .for_each(|block| block.lines.push(line.to_owned())),
-                (None, false) if line.starts_with('#') => {
-                    heading = line.trim_start_matches('#').trim().to_owned()
+                open = !open;
+            } else if open {
+                if let Some(block) = blocks.last_mut() {
+                    block.lines.push(line.to_owned());
                 }
-                (None, false) => {}
+            } else if line.starts_with('#') {
+                heading = line.trim_start_matches('#').trim().to_owned();
             }
         }
         Self { blocks }
@@ -106,7 +101,7 @@ impl Readme {
             .collect();
         ensure!(
             !commands.is_empty(),
-            "README.md has no commands under the heading {heading:?}: restore the heading, or change Section::heading"
+            "README.md has no commands under {heading:?}: restore it, or change Section::heading"
         );
         Ok(commands)
     }

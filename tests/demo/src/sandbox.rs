@@ -61,7 +61,7 @@ impl Sandbox {
             let count = text.matches(original).count();
             ensure!(
                 count == 1,
-                "{name} in README.md contains `{original}` {count} times, and the demo replaces exactly one"
+                "{name} in README.md contains `{original}` {count} times instead of once"
             );
             text = text.replace(original, replacement);
         }

@@ -315,7 +315,8 @@ pub fn show_verdict(summary: &Summary, broken: &[String]) {
     output::verdict(
         broken.is_empty(),
         &format!(
-            "{offers} offers, {registrations} registrations, {duplicates} duplicates; {registered} confirmed by status, {documents_served} documents served"
+            "{offers} offers, {registrations} registrations, {duplicates} duplicates; \
+             {registered} confirmed by status, {documents_served} documents served"
         ),
     );
     for promise in broken {
@@ -326,7 +327,8 @@ pub fn show_verdict(summary: &Summary, broken: &[String]) {
         summary.takeover_seconds, summary.in_flight_at_death
     ));
     output::text(&format!(
-        "each registration used {} to {} gas; together they cost {} (native token) at {:.2} gwei per gas",
+        "each registration used {} to {} gas; \
+         together they cost {} (native token) at {:.2} gwei per gas",
         cost.least_gas,
         cost.most_gas,
         format_ether(cost.total_wei),
@@ -337,9 +339,15 @@ pub fn show_verdict(summary: &Summary, broken: &[String]) {
 /// Prints how to explore the cluster, which stays up.
 pub fn show_next_steps() {
     output::line("\nThe cluster stays up. To explore it:");
-    output::text("make testbed-shell                      open a shell with kubectl and helm");
-    output::text(
-        "kubectl get so -A; kubectl get idr      list offers and registries; areg lists records, sl lists ledgers",
-    );
-    output::text("make demo-down                          remove everything");
+    for (command, purpose) in [
+        ("make testbed-shell", "open a shell with kubectl and helm"),
+        ("kubectl get so -A", "list offers"),
+        (
+            "kubectl get idr,areg,sl",
+            "list registries, records and ledgers",
+        ),
+        ("make demo-down", "remove everything"),
+    ] {
+        output::text(&format!("{command:<24}  {purpose}"));
+    }
 }

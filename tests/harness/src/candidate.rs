@@ -1,4 +1,4 @@
-//! A bare process that competes for a Lease: its user, its kubeconfig, its end.
+//! A bare process that competes for a Lease: its user, its kubeconfig, its command.
 
 use std::ffi::OsStr;
 

@@ -84,7 +84,7 @@ impl Chain {
             .await
     }
 
-    /// Every registration on the chain, whoever sent it.
+    /// Every registration on the chain, by any account.
     ///
     /// # Errors
     /// If the node does not answer.

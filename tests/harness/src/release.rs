@@ -123,7 +123,7 @@ impl Release {
         Ok(printed)
     }
 
-    /// Runs Helm in the namespace of the release, whatever comes of it.
+    /// Runs Helm in the namespace of the release. The exit status may be a failure.
     ///
     /// # Errors
     /// If Helm cannot be started.
@@ -224,16 +224,16 @@ impl Release {
         Ok(holder.filter(|holder| !holder.is_empty()))
     }
 
-    /// Waits until a replica other than `former` holds the Lease and reports that it leads.
+    /// Waits until a replica other than `previous` holds the Lease and reports that it leads.
     ///
     /// # Errors
     /// If none does in time.
-    pub async fn wait_leader(&self, former: Option<&str>, limit: Duration) -> Result<String> {
+    pub async fn wait_leader(&self, previous: Option<&str>, limit: Duration) -> Result<String> {
         until("a replica leads", limit, async || {
             let holder = self.holder().await?;
             let holder = holder.context("no replica holds the Lease")?;
             ensure!(
-                Some(holder.as_str()) != former,
+                Some(holder.as_str()) != previous,
                 "{holder} still holds the Lease"
             );
             let pods = self.list_pods().await?;

@@ -76,19 +76,6 @@ pub fn throughout<E: Debug>(
     }
 }
 
-/// Whether the API server may answer otherwise a moment later: it is starting or busy, or does not
-/// serve a new kind yet.
-pub fn is_transient(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => {
-            matches!(status.code, 404 | 429 | 500..)
-                || status.message.contains("not yet ready to handle request")
-        }
-        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
-        _ => false,
-    }
-}
-
 async fn poll_until<T, E>(
     limit: Duration,
     mut poll: impl AsyncFnMut() -> Result<T, E>,
