@@ -1,4 +1,4 @@
-# The stage "build" leaves what the image holds under /out. To pack a binary that is built already, replace it:
+# Stage "build" puts the contents of the image into /out. To package an existing binary, replace that stage:
 #   buildah build --build-context build=DIR .      with DIR/out/serviceoffer-controller and DIR/out/ca-certificates.crt
 ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
 FROM ${RUST_IMAGE} AS build

@@ -1,22 +1,22 @@
-# Everything that a person or a pipeline runs. `make` lists it.
+# Every command that people and CI run. `make` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
 TARGET  := x86_64-unknown-linux-gnu
-# The image that the chart names, so that what is tested is installed without a value.
+# The chart's default image, so that the tests install the chart without a value for it.
 IMAGE   ?= ghcr.io/obolnetwork/serviceoffer-controller:0.1.0
 BINARY  := target/$(TARGET)/release/serviceoffer-controller
 TESTBED := target/debug/testbed
-# The tools that `make deps` puts into its cache, in front of those of the machine.
+# Tools that `make deps` installs into its cache take precedence over those of the machine.
 TOOLS    = PATH="$$($(TESTBED) deps --print-path):$$PATH"
 
 .PHONY: help
-help: ## List the targets
+help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: deps
-deps: $(TESTBED) ## Install what tests and demo need: Debian packages, tools, the cluster's programs
+deps: $(TESTBED) ## Install what the tests and the demo need: Debian packages, tools, Kubernetes binaries
 	$(TESTBED) deps
 
 .PHONY: $(TESTBED)
@@ -29,18 +29,18 @@ build: ## Build the static binary
 	  cargo build --release --locked --target $(TARGET) --package serviceoffer-controller --bin serviceoffer-controller
 
 .PHONY: image
-image: deps build ## Pack the image that users get, as a docker-archive in target/image.tar
+image: deps build ## Build the release image as a docker-archive, target/image.tar
 	@mkdir -p target/image/out
 	install -m 755 $(BINARY) target/image/out/serviceoffer-controller
 	install -m 644 /etc/ssl/certs/ca-certificates.crt target/image/out/ca-certificates.crt
 	ln -sf "$$($(TESTBED) build --tag $(IMAGE) --stage build=target/image .)" target/image.tar
 
 .PHONY: crds
-crds: ## Write the CRDs that the Rust types derive into the chart
+crds: ## Generate the chart's CRDs from the Rust types
 	cargo run --quiet --locked --package crdgen
 
 .PHONY: crds-check
-crds-check: ## Fail if the chart's CRDs are not those that the Rust types derive
+crds-check: ## Fail if the chart's CRDs differ from the Rust types
 	cargo run --quiet --locked --package crdgen -- --check
 
 .PHONY: fmt
@@ -48,7 +48,7 @@ fmt: ## Format the code
 	cargo fmt --all
 
 .PHONY: lint
-lint: deps crds-check ## Check format, lints, docs, licences, unused dependencies and the chart
+lint: deps crds-check ## Check format, lints, docs, licenses, unused dependencies and the chart
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
@@ -57,7 +57,7 @@ lint: deps crds-check ## Check format, lints, docs, licences, unused dependencie
 	$(TOOLS) helm lint --strict --quiet charts/serviceoffer-controller
 
 .PHONY: test
-test: deps lint image ## Run every check and every test, on a real cluster
+test: deps lint image ## Run all checks and all tests, on a real cluster
 	.ci/suites
 
 .PHONY: test-unit
@@ -65,46 +65,46 @@ test-unit: ## Run the tests that need no cluster
 	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --lib --bins --test architecture
 
 .PHONY: model
-model: ## Check the election core against every schedule within bounds, and refute its broken variants
+model: ## Model-check the election core within bounds, and refute its broken variants
 	cargo run --quiet --locked --package model
 
 .PHONY: test-flows
-test-flows: image ## Run the flows on the testbed that is up (make testbed-up), FLOW=name for one
+test-flows: image ## Run the flows on a running testbed (make testbed-up); FLOW=name runs one
 	$(TESTBED) load target/image.tar
 	$(TOOLS) cargo-nextest nextest run --package serviceoffer-controller --test flows $(FLOW)
 
 STOPS ?= 200
 .PHONY: campaign
-campaign: image ## Inject faults into a group of controllers, STOPS=n freezes of the leader among them, and judge what it did
+campaign: image ## Inject faults into a group of operators, STOPS=n leader freezes among them, and check for overlaps
 	STOPS=$(STOPS) .ci/campaign
 
 .PHONY: test-election
-test-election: build ## Run the elector among others on the testbed that is up (make testbed-up), TEST=name for one
+test-election: build ## Run the elector beside client-go on a running testbed (make testbed-up); TEST=name runs one test
 	$(TOOLS) cargo-nextest nextest run --locked --package election $(TEST)
 
 .PHONY: bench-election
-bench-election: deps build ## Measure the elector side by side with client-go and controller-runtime, SAMPLES=number for a short run
+bench-election: deps build ## Benchmark the elector against client-go and controller-runtime; SAMPLES=n sets the sample count
 	cargo build --quiet --locked --package election --bin bench-election
 	$(TESTBED) run -- target/debug/bench-election
 
 .PHONY: coverage
-coverage: deps ## Region coverage of the two decision cores, which must be complete
+coverage: deps ## Check that the region coverage of the two decision cores is complete
 	.ci/coverage
 
 .PHONY: testbed-up
-testbed-up: deps ## Start a one-node cluster of this checkout's own
+testbed-up: deps ## Start a one-node cluster for this checkout
 	$(TESTBED) up
 
 .PHONY: testbed-down
-testbed-down: $(TESTBED) ## Remove it and everything it left
+testbed-down: $(TESTBED) ## Remove the testbed and everything that it left
 	$(TESTBED) down
 
 .PHONY: testbed-shell
-testbed-shell: $(TESTBED) ## Open a shell in its network, with kubectl and helm
+testbed-shell: $(TESTBED) ## Open a shell in the testbed's network, with kubectl and helm
 	$(TESTBED) exec -- $${SHELL:-bash}
 
 .PHONY: demo
-demo: image ## Show the main job on a real node: 24 offers, 3 replicas, a leader that dies
+demo: image ## Demonstrate registration on a real node: 24 offers, 3 replicas, a leader that is killed
 	cargo run --quiet --locked --package demo
 
 .PHONY: demo-down

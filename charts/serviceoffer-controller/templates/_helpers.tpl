@@ -63,7 +63,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $seconds -}}
 {{- end -}}
 
-{{/* Refuse timings that the operator would refuse at its start. */}}
+{{/* Reject timings that the operator would reject at start-up. */}}
 {{- define "serviceoffer-controller.checkTimings" -}}
 {{- with .Values.leaderElection -}}
 {{- if .enabled -}}
@@ -71,13 +71,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $deadline := include "serviceoffer-controller.seconds" .renewDeadline | float64 -}}
 {{- $period := include "serviceoffer-controller.seconds" .retryPeriod | float64 -}}
 {{- if not (and (gt $lease $deadline) (gt $deadline $period)) -}}
-{{- fail (printf "leaderElection: leaseDuration (%s) must be longer than renewDeadline (%s), and that longer than retryPeriod (%s)" .leaseDuration .renewDeadline .retryPeriod) -}}
+{{- fail (printf "leaderElection: leaseDuration (%s) must be longer than renewDeadline (%s), which must be longer than retryPeriod (%s)" .leaseDuration .renewDeadline .retryPeriod) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What the elector may do with Pods: only what is switched on. */}}
+{{/* Verbs that the elector needs on Pods: only those of enabled features. */}}
 {{- define "serviceoffer-controller.podVerbs" -}}
 {{- $verbs := list -}}
 {{- with .Values.leaderElection -}}

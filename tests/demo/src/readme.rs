@@ -33,8 +33,8 @@ impl Section {
     pub const fn heading(self) -> &'static str {
         match self {
             Self::Install => "Install the chart",
-            Self::Registry => "Name the chain and the signer",
-            Self::Offer => "Make the first offer",
+            Self::Registry => "Configure the chain and the signer",
+            Self::Offer => "Create an offer",
             Self::Expose => "Expose the documents",
             Self::Status => "Read the status",
             Self::Metrics => "Metrics",
