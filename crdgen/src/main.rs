@@ -1,7 +1,7 @@
-//! Writes the CRDs that the Rust types derive into the chart, or checks that the chart holds them.
+//! Writes the CRDs that are derived from the Rust types into the chart, or checks that the chart contains them.
 //!
-//! Output depends on the types alone: keys are sorted and whole numbers are printed as such, so that a byte comparison
-//! tells drift from noise. It is the one place that speaks YAML.
+//! The output depends only on the types: keys are sorted and whole numbers are printed as integers, so that a byte
+//! comparison finds real drift only. [`soundness`] checks each definition. Nothing else in this project writes YAML.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,27 +16,28 @@ mod soundness;
 /// Write the CRDs of group obol.org as YAML, one file per kind
 #[derive(Parser)]
 struct Args {
-    /// Compare with the files that are there, and fail if one differs
+    /// Compare with the existing files, and fail if one differs
     #[arg(long)]
     check: bool,
-    /// Directory of the files
+    /// Directory of the CRD files
     #[arg(default_value = "charts/serviceoffer-controller/files/crds")]
     directory: PathBuf,
 }
 
-/// How to mend a file that differs.
-const MEND: &str = "run `make crds` and commit the result";
+/// How to fix a file that differs.
+const FIX: &str = "run `make crds` and commit the result";
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let files = render()?;
-    match args.check {
-        true => check(&args.directory, &files),
-        false => write(&args.directory, &files),
+    if args.check {
+        check(&args.directory, &files)
+    } else {
+        write(&args.directory, &files)
     }
 }
 
-/// Name and content of every file.
+/// Name and content of each CRD file.
 fn render() -> Result<Vec<(String, String)>> {
     api::definitions()
         .into_iter()
@@ -45,9 +46,9 @@ fn render() -> Result<Vec<(String, String)>> {
                 .metadata
                 .name
                 .clone()
-                .context("a definition has no name")?;
+                .context("a CRD has no name")?;
             let mut value = serde_json::to_value(definition)?;
-            normalise(&mut value);
+            normalize(&mut value);
             let faults = soundness::faults(&value);
             ensure!(faults.is_empty(), "{name}: {}", faults.join("; "));
             let yaml = serde_yaml::to_string(&value)?;
@@ -59,8 +60,8 @@ fn render() -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// Whole numbers as integers (the API server stores them so, and a diff tool would see drift), keys in order.
-fn normalise(value: &mut Value) {
+/// Sorts keys, and turns whole numbers into integers: the API server stores them so, and a diff tool would report drift.
+fn normalize(value: &mut Value) {
     match value {
         Value::Number(number) => {
             if let Some(whole) = number
@@ -71,9 +72,9 @@ fn normalise(value: &mut Value) {
                 *value = Value::from(whole as i64);
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(normalise),
+        Value::Array(items) => items.iter_mut().for_each(normalize),
         Value::Object(fields) => {
-            fields.values_mut().for_each(normalise);
+            fields.values_mut().for_each(normalize);
             fields.sort_keys();
         }
         Value::Null | Value::Bool(_) | Value::String(_) => {}
@@ -82,8 +83,8 @@ fn normalise(value: &mut Value) {
 
 fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
     fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    for stale in strangers(directory, files)? {
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    for stale in stale_files(directory, files)? {
         fs::remove_file(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
     }
     for (name, content) in files {
@@ -97,20 +98,17 @@ fn check(directory: &Path, files: &[(String, String)]) -> Result<()> {
     for (name, content) in files {
         let path = directory.join(name);
         if fs::read_to_string(&path).ok().as_ref() != Some(content) {
-            bail!(
-                "{} is not what the Rust types derive: {MEND}",
-                path.display()
-            );
+            bail!("{} differs from the Rust types: {FIX}", path.display());
         }
     }
-    match strangers(directory, files)?.first() {
-        Some(path) => bail!("{} belongs to no kind: {MEND}", path.display()),
+    match stale_files(directory, files)?.first() {
+        Some(path) => bail!("{} does not belong to any kind: {FIX}", path.display()),
         None => Ok(()),
     }
 }
 
-/// Files of the directory that no kind has.
-fn strangers(directory: &Path, files: &[(String, String)]) -> Result<Vec<PathBuf>> {
+/// Files in the directory that do not belong to any kind.
+fn stale_files(directory: &Path, files: &[(String, String)]) -> Result<Vec<PathBuf>> {
     let present =
         fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let paths = present
@@ -127,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_defined_soundly() {
+    fn render_writes_one_sound_crd_per_kind() {
         let names: Vec<String> = render()
             .unwrap()
             .into_iter()

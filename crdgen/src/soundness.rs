@@ -1,12 +1,12 @@
-//! What every definition must state before it is worth writing.
+//! Checks that a CRD states what the API server does not ask for, but users need.
 //!
-//! The API server accepts much that hurts later: a rule whose cost nobody can bound jams a large object, a rule without a
-//! message answers with its own source, a list without a type is merged as nobody meant, and a property without a
-//! description says nothing to `kubectl explain`.
+//! The API server accepts much that causes trouble later. A rule of unbounded cost blocks writes of a large object. A rule
+//! without a message answers with its own source. A list without a type is merged in an unexpected way. A property
+//! without a description leaves `kubectl explain` empty.
 
 use serde_json::Value;
 
-/// What is wrong with a definition, each fault with its place; empty if nothing is.
+/// The faults of a CRD, each with the path of its schema; empty if the CRD is sound.
 pub fn faults(definition: &Value) -> Vec<String> {
     let versions = definition["spec"]["versions"].as_array();
     let schemas = versions
@@ -18,31 +18,27 @@ pub fn faults(definition: &Value) -> Vec<String> {
         .collect()
 }
 
-fn faults_below(place: &str, schema: &Value) -> Vec<String> {
+fn faults_below(path: &str, schema: &Value) -> Vec<String> {
     let own = [
         of_structure(schema),
         of_bounds(schema),
         of_descriptions(schema),
         of_rules(schema),
     ];
-    let here = if place.is_empty() {
-        "the object"
-    } else {
-        place
-    };
+    let here = if path.is_empty() { "the object" } else { path };
     let mut faults: Vec<String> = own
         .into_iter()
         .flatten()
         .map(|fault| format!("{here}: {fault}"))
         .collect();
     for (name, property) in fields(schema) {
-        faults.extend(faults_below(&format!("{place}.{name}"), property));
+        faults.extend(faults_below(&format!("{path}.{name}"), property));
     }
     for inner in ["items", "additionalProperties"]
         .iter()
         .filter_map(|keyword| schema.get(keyword))
     {
-        faults.extend(faults_below(&format!("{place}[]"), inner));
+        faults.extend(faults_below(&format!("{path}[]"), inner));
     }
     faults
 }
@@ -51,16 +47,17 @@ fn fields(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema["properties"].as_object().into_iter().flatten()
 }
 
-/// A schema is structural, and says what it holds: what is unsaid is pruned, or compared as nobody meant.
+/// A schema must be structural and complete: the API server prunes what it does not declare, and merges an undeclared
+/// list type as a whole.
 fn of_structure(schema: &Value) -> Vec<String> {
     let has = |keyword: &str| schema.get(keyword).is_some();
     let mut faults = Vec::new();
-    for junctor in ["$ref", "allOf", "anyOf", "oneOf", "not"]
+    for keyword in ["$ref", "allOf", "anyOf", "oneOf", "not"]
         .into_iter()
         .filter(|keyword| has(keyword))
     {
         faults.push(format!(
-            "{junctor} is not structural: state the type here, and the rest as a CEL rule"
+            "{keyword} is not structural: declare the type here, and the rest as a CEL rule"
         ));
     }
     match schema["type"].as_str() {
@@ -83,7 +80,8 @@ fn of_structure(schema: &Value) -> Vec<String> {
     faults
 }
 
-/// Everything that grows has a bound: the API server prices CEL rules by it, and etcd holds what it lets in.
+/// Everything that can grow needs a bound: the API server estimates the cost of CEL rules from it, and etcd stores
+/// whatever passes admission.
 fn of_bounds(schema: &Value) -> Vec<String> {
     let needed: &[&str] = match schema["type"].as_str() {
         Some("string") if schema.get("enum").is_none() => &["maxLength"],
@@ -109,7 +107,7 @@ fn of_descriptions(schema: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A rule answers with a sentence of its own.
+/// Each rule needs a message of its own.
 fn of_rules(schema: &Value) -> Vec<String> {
     let rules = schema["x-kubernetes-validations"]
         .as_array()
@@ -120,7 +118,7 @@ fn of_rules(schema: &Value) -> Vec<String> {
         let source = &rule["rule"];
         match rule["message"].as_str() {
             None => faults.push(format!("rule {source} has no message")),
-            // Two words name a field and complain of it; telling what to write takes more.
+            // Two words can only name a field and complain; saying what to write takes more.
             Some(message) if message.split_whitespace().count() < 3 || message.contains('\n') => {
                 faults.push(format!(
                     "rule {source} does not say what to write: {message:?}"
@@ -129,9 +127,11 @@ fn of_rules(schema: &Value) -> Vec<String> {
             Some(_)
                 if rules[..index]
                     .iter()
-                    .any(|other| is_same_answer(other, rule)) =>
+                    .any(|other| has_same_message(other, rule)) =>
             {
-                faults.push(format!("rule {source} answers as another does"));
+                faults.push(format!(
+                    "rule {source} has the same message as another rule"
+                ));
             }
             Some(_) => {}
         }
@@ -139,8 +139,8 @@ fn of_rules(schema: &Value) -> Vec<String> {
     faults
 }
 
-/// Whether nobody could tell which of two rules refused.
-fn is_same_answer(one: &Value, other: &Value) -> bool {
+/// Whether a user could not distinguish which of two rules rejected an object.
+fn has_same_message(one: &Value, other: &Value) -> bool {
     one["message"] == other["message"] && one["fieldPath"] == other["fieldPath"]
 }
 
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_property_that_states_everything_is_sound() {
+    fn complete_property_has_no_faults() {
         for schema in [
             json!({ "type": "string", "maxLength": 3, "description": "A word." }),
             json!({ "type": "string", "enum": ["a"], "description": "A letter." }),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_property_that_leaves_something_unsaid_is_told_with_its_place() {
+    fn incomplete_property_has_a_fault_with_its_path() {
         let rule = |rules: Value| json!({ "type": "boolean", "description": "A.", "x-kubernetes-validations": rules });
         let inside = |items: Value| json!({ "type": "array", "maxItems": 1, "x-kubernetes-list-type": "atomic", "description": "A.", "items": items });
         for (schema, fault) in [
@@ -254,7 +254,7 @@ mod tests {
                 rule(
                     json!([{ "rule": "a", "message": "write it so" }, { "rule": "b", "message": "write it so" }]),
                 ),
-                ".x: rule \"b\" answers as another does",
+                ".x: rule \"b\" has the same message as another rule",
             ),
         ] {
             let faults = of_property(schema.clone());

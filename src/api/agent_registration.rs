@@ -1,7 +1,8 @@
 //! AgentRegistration: the durable record of one agent. Only the operator writes it.
 //!
-//! Its state lives in `spec`, because backup tools drop `status`. It is cluster-scoped, so that its name is a
-//! cluster-wide test-and-set, and has no owner, so that it outlives the offer and its namespace.
+//! Its state is in `spec`, because backup tools drop `status`. It is cluster-scoped, which makes its name a cluster-wide
+//! test-and-set. It has no owner reference, so that it outlives the offer and its namespace.
+//! [`crate::ledger::protocol`] decides what is written here.
 
 use alloy::primitives::{Address, B256, Bytes};
 use kube::{CustomResource, KubeSchema};
@@ -27,7 +28,7 @@ use super::{Key, Nonce, Wei, schema};
     printcolumn(name = "Nonce", type_ = "integer", json_path = ".spec.attempts[-1].nonce"),
     printcolumn(name = "Tx", type_ = "string", json_path = ".spec.attempts[-1].hash"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name == 'r-' + self.spec.key").message("the name of a record is r-<key>")
+    validation = Rule::new("self.metadata.name == 'r-' + self.spec.key").message("the name of a record must be r-<key>")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -41,16 +42,16 @@ use super::{Key, Nonce, Wei, schema};
     validation = Rule::new("!has(self.attempts) || self.attempts.size() == 0 || (has(self.agentUri) && has(self.calldataHash))")
         .message("an attempt needs agentUri and calldataHash"),
     validation = Rule::new("!has(oldSelf.attempts) || oldSelf.attempts.size() == 0 || (has(self.attempts) && self.attempts.size() > 0)")
-        .message("attempts never become empty again"),
+        .message("attempts cannot be emptied"),
     validation = Rule::new("!has(oldSelf.result) || (has(self.result) && self.result == oldSelf.result)")
         .message("result is written once")
 )]
 pub struct AgentRegistrationSpec {
-    /// Key of the agent: 80 bits of a hash over identity, chainId, registry address and edition, in base32.
+    /// Key of the agent: 80 bits of a hash over identity, chainId, registry address and edition, encoded in base32.
     #[schemars(with = "String", length(max = 16), regex(pattern = schema::KEY))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("key is immutable"))]
     pub key: Key,
-    /// What the agent stands for: <namespace>/<name>, <namespace>, or empty, by the scope of the registry.
+    /// Identity of the agent: <namespace>/<name>, <namespace> or empty, depending on the registry's identityScope.
     #[schemars(
         length(max = 317),
         regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?)?$")
@@ -61,51 +62,51 @@ pub struct AgentRegistrationSpec {
     #[schemars(range(min = 1, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("chainId is immutable"))]
     pub chain_id: u64,
-    /// The registry contract.
+    /// Registry contract on which the agent is registered.
     #[x_kube(validation = Rule::new("self == oldSelf").message("registry is immutable"))]
     pub registry: RegistryContract,
-    /// Edition of the agent.
+    /// Edition of the agent; a higher edition of the same identity is another agent.
     #[schemars(range(min = 1, max = 2_147_483_647), extend("format" = "int64"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("edition is immutable"))]
     pub edition: u32,
-    /// Account that registers the agent; unset where the registry only watches.
+    /// Account that registers the agent; unset if the IdentityRegistry is watch-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     pub signer: Option<Address>,
-    /// URI that is registered; frozen by the first attempt.
+    /// URI to register; frozen by the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 2048))]
     pub agent_uri: Option<String>,
-    /// Keccak-256 of the calldata that registers it; frozen by the first attempt.
+    /// Keccak-256 of the registration's calldata; frozen by the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub calldata_hash: Option<B256>,
-    /// The existing agent to adopt; nothing is ever minted for a record that has one.
+    /// Id of the existing agent to adopt. A record with an id to adopt never registers a new agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 78), regex(pattern = schema::UNSIGNED))]
     pub adopt: Option<String>,
-    /// Where the agent stands: Pending, Bound, Sent, Included, Registered, Reverted or Tombstoned.
+    /// Progress of the registration: Pending, Bound, Sent, Included, Registered, Reverted or Tombstoned.
     #[serde(default)]
     pub phase: Phase,
-    /// Offers that share the agent.
+    /// Offers that use the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
     pub offers: Vec<OfferRef>,
-    /// Transactions signed so far, oldest first.
+    /// Transactions signed so far, oldest first. Each is stored before it is sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub attempts: Vec<Attempt>,
-    /// A URI update that is under way.
+    /// URI update in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UriUpdate")]
     pub update: Option<UriUpdate>,
-    /// The registration, once final.
+    /// Result of the registration, set once it is final.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RegistrationResult")]
     pub result: Option<RegistrationResult>,
-    /// Up to which block the chain is proven to hold no registration of this key.
+    /// Proof that the chain holds no registration of this key, up to a block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ProvenAbsent")]
     pub proven_absent: Option<ProvenAbsent>,
@@ -113,53 +114,52 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     pub tombstone: Option<bool>,
-    /// Spent so far, in wei.
+    /// Amount spent on gas so far, in wei.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 38), regex(pattern = schema::UNSIGNED))]
     pub spent_wei: Option<Wei>,
 }
 
 impl AgentRegistrationSpec {
-    /// Whether the agent is registered by an account on a chain. An account has a ledger of its own on each chain.
-    #[must_use]
-    pub fn is_of(&self, chain_id: u64, signer: Address) -> bool {
+    /// Whether this account registers the agent on this chain. An account has a separate ledger on each chain.
+    pub(crate) fn is_of(&self, chain_id: u64, signer: Address) -> bool {
         self.chain_id == chain_id && self.signer == Some(signer)
     }
 }
 
-/// A registry contract.
+/// Registry contract, identified by its address and its code.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryContract {
-    /// Address of the contract, in lower case.
+    /// Address of the contract, in lower-case hex.
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     pub address: Address,
-    /// Keccak-256 of the code at that address.
+    /// Keccak-256 of the code at the address.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub code_hash: B256,
 }
 
-/// Where an agent stands.
+/// Progress of a registration.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Phase {
-    /// Waits for a nonce.
+    /// Waiting for a nonce.
     #[default]
     Pending,
-    /// Owns a nonce, nothing is signed.
+    /// A nonce is allocated; nothing is signed yet.
     Bound,
     /// Signed, stored and sent.
     Sent,
-    /// In a block that may still be reorganised away.
+    /// Included in a block that a reorg may still remove.
     Included,
-    /// Registered, final.
+    /// Registered; final.
     Registered,
-    /// The transaction was included and reverted, final.
+    /// Included and reverted; final.
     Reverted,
-    /// No offer uses the agent any more.
+    /// No offer uses the agent.
     Tombstoned,
 }
 
-/// An offer that uses the agent.
+/// Offer that uses the agent.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct OfferRef {
     /// Namespace of the offer.
@@ -173,18 +173,18 @@ pub struct OfferRef {
     pub uid: String,
 }
 
-/// What a nonce is used for.
+/// Purpose of a transaction.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum Operation {
-    /// Registers an agent.
+    /// Register an agent.
     Register,
-    /// Changes an agent's URI.
+    /// Change an agent's URI.
     Update,
-    /// Nothing: the nonce must be used up.
+    /// Use up the nonce with an empty transaction.
     Filler,
 }
 
-/// One signed transaction.
+/// Signed transaction.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
@@ -192,12 +192,12 @@ pub struct Attempt {
     #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     #[serde(with = "super::scalar::nonce_as_number")]
     pub nonce: Nonce,
-    /// What it does: Register, Update or Filler.
+    /// Purpose of the transaction: Register, Update or Filler.
     pub kind: Operation,
-    /// Highest fee per gas, in wei.
+    /// Maximum fee per gas, in wei (EIP-1559).
     #[schemars(with = "String", length(max = 38), regex(pattern = schema::UNSIGNED))]
     pub max_fee_per_gas: Wei,
-    /// Highest tip per gas, in wei.
+    /// Maximum priority fee per gas, in wei (EIP-1559).
     #[schemars(with = "String", length(max = 38), regex(pattern = schema::UNSIGNED))]
     pub max_priority_fee_per_gas: Wei,
     /// Gas limit.
@@ -206,7 +206,7 @@ pub struct Attempt {
     /// Hash of the transaction.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub hash: B256,
-    /// The signed bytes in hex; kept for the last 8 attempts.
+    /// Signed bytes of the transaction, in hex; kept for the last 8 attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -216,30 +216,30 @@ pub struct Attempt {
     pub raw: Option<Bytes>,
 }
 
-/// A change of URI that is under way.
+/// URI update in progress.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UriUpdate {
-    /// The URI to set.
+    /// URI to set.
     #[schemars(length(max = 2048))]
     pub agent_uri: String,
-    /// Keccak-256 of the calldata that sets it.
+    /// Keccak-256 of the update's calldata.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub calldata_hash: B256,
 }
 
-/// A final registration.
+/// Result of a final registration.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistrationResult {
     /// Id of the agent; "0" is a valid id.
     #[schemars(length(max = 78), regex(pattern = schema::UNSIGNED))]
     pub agent_id: String,
-    /// Hash of the transaction that registered it; unset for an agent that was adopted.
+    /// Hash of the transaction that registered the agent; unset for an adopted agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub transaction: Option<B256>,
-    /// Number of its block; for an agent that was adopted, of the final block that proved its existence.
+    /// Number of the block that includes the transaction; for an adopted agent, of the final block that proved its existence.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub block: u64,
     /// Hash of that block.
@@ -247,10 +247,10 @@ pub struct RegistrationResult {
     pub block_hash: B256,
 }
 
-/// A proof that a key is not registered.
+/// Proof that a key is not registered.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct ProvenAbsent {
-    /// Last block that it covers.
+    /// Last block that the proof covers.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub block: u64,
 }

@@ -1,7 +1,7 @@
-//! Conditions: one observation per type, in the shape all Kubernetes tools read.
+//! Conditions: one observation per type, in the form that all Kubernetes tools read.
 //!
-//! Types and reasons of a ServiceOffer keep the words of the controller that this one replaces; `Reconciling` and
-//! `Stalled` are kstatus conditions, present only while they are True.
+//! Types and reasons of a ServiceOffer are those of the legacy controller. `Reconciling` and `Stalled` are kstatus
+//! conditions: they are present only while True. The plans in [`crate::reconcile`] decide which conditions an object has.
 
 use std::fmt;
 
@@ -10,24 +10,23 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Whether a condition holds.
+/// Status of a condition.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum ConditionStatus {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not hold.
+    /// The condition does not hold.
     False,
-    /// It could not be observed.
+    /// The operator could not determine whether the condition holds.
     Unknown,
 }
 
 impl ConditionStatus {
-    /// Every value, for tables over all of them.
-    pub const ALL: [Self; 3] = [Self::True, Self::False, Self::Unknown];
+    /// Every value, for tables.
+    pub(crate) const ALL: [Self; 3] = [Self::True, Self::False, Self::Unknown];
 
-    /// The value as it stands in an object and in a metric's label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    /// The value in objects and in metric labels.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
             Self::False => "False",
@@ -42,58 +41,56 @@ impl fmt::Display for ConditionStatus {
     }
 }
 
-/// One observation. Only type and status are required, so that what other writers stored keeps fitting in.
+/// One observation about the object. Only type and status are required, so that conditions of other writers stay valid.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Kind of the observation, in CamelCase.
+    /// Type of the condition, in CamelCase.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 316))]
     pub type_: String,
-    /// Whether it holds: True, False or Unknown.
+    /// Status of the condition: True, False or Unknown.
     pub status: ConditionStatus,
-    /// Why, as one CamelCase word.
+    /// Reason for the status, as one CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
     pub reason: Option<String>,
-    /// Why, in words a person can act on.
+    /// Explanation of the status, and what to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 32768))]
     pub message: Option<String>,
-    /// When status last changed.
+    /// Time at which status last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 64), extend("format" = "date-time"))]
     pub last_transition_time: Option<String>,
-    /// Generation of the object that this observation is about.
+    /// Generation of the spec that this condition describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 0, max = 9_007_199_254_740_991i64))]
     pub observed_generation: Option<i64>,
 }
 
 impl Condition {
-    /// Whether the condition holds.
-    #[must_use]
-    pub fn is_true(&self) -> bool {
+    /// Whether the status is True.
+    pub(crate) fn is_true(&self) -> bool {
         self.status == ConditionStatus::True
     }
 }
 
-/// One look at one object: what every condition written from it has in common.
+/// One observation of one object: what all conditions derived from it have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Observation<'a> {
-    /// Generation of the object that was looked at.
-    pub generation: Option<i64>,
-    /// Conditions that stand on the object.
-    pub before: &'a [Condition],
-    /// When it was looked at.
-    pub now: Timestamp,
+pub(crate) struct Observation<'a> {
+    /// Generation of the observed object.
+    pub(crate) generation: Option<i64>,
+    /// Conditions that the object already has.
+    pub(crate) before: &'a [Condition],
+    /// Time of the observation.
+    pub(crate) now: Timestamp,
 }
 
 impl Observation<'_> {
-    /// A condition as observed. The transition time that stands is kept while the status is the same, so an unchanged
+    /// Builds a condition. It keeps the previous transition time while the status is the same, so that an unchanged
     /// observation is an unchanged value and causes no write.
-    #[must_use]
-    pub fn condition(
+    pub(crate) fn condition(
         &self,
         type_: &str,
         status: ConditionStatus,
@@ -115,7 +112,7 @@ impl Observation<'_> {
     }
 }
 
-/// The condition of a type.
+/// The condition of a type, if the object has it.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
@@ -126,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_transition_time_moves_with_the_status_only() {
+    fn transition_time_changes_only_with_the_status() {
         let first = Observation {
             generation: Some(1),
             before: &[],

@@ -1,8 +1,8 @@
 //! IdentityRegistry: how one chain's ERC-8004 identity registry is used. Admins write it; the operator writes its
 //! status.
 //!
-//! What money or identity depends on stands here and not in Helm values: `helm upgrade --set` forgets values that were
-//! given earlier.
+//! Everything that affects money or identity is configured here and not in Helm values, because `helm upgrade --set`
+//! forgets values that were given earlier. [`crate::reconcile::registry`] acts on it.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, SecretKey, schema};
 
-/// How one identity registry is used.
+/// Configuration of one identity registry.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[kube(
     group = "obol.org",
@@ -23,7 +23,7 @@ use super::{Condition, SecretKey, schema};
     category = "obol",
     status = "IdentityRegistryStatus",
     derive = "PartialEq",
-    doc = "IdentityRegistry says how one chain's ERC-8004 identity registry is used: endpoints, signers, base URL, who may use it, and what it may cost.",
+    doc = "IdentityRegistry configures the use of one ERC-8004 identity registry: chain, RPC endpoints, signers, base URL, allowed namespaces and spending limits.",
     printcolumn(name = "Chain", type_ = "integer", json_path = ".spec.chainId"),
     printcolumn(
         name = "Signer",
@@ -60,36 +60,36 @@ use super::{Condition, SecretKey, schema};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(schema::constant("address")).message("address is immutable: make another IdentityRegistry"),
+    validation = Rule::new(schema::constant("address")).message("address is immutable: create another IdentityRegistry"),
     validation = Rule::new(schema::registry_address_known())
         .message("address is required: no registry is known for this chain id"),
     validation = Rule::new(schema::https_on_mainnets()).message("baseUrl must start with https:// on a mainnet chain"),
     validation = Rule::new("self.quorum <= self.rpc.size()").message("quorum is larger than the number of rpc endpoints"),
     validation = Rule::new("self.identityScope == 'Offer' || has(self.agent)")
-        .message("agent is required unless identityScope is Offer: give agent.name")
+        .message("agent is required unless identityScope is Offer: set agent.name")
 )]
 pub struct IdentityRegistrySpec {
     /// EIP-155 id of the chain. Immutable.
     #[schemars(range(min = 1, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("chainId is immutable: make another IdentityRegistry"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("chainId is immutable: create another IdentityRegistry"))]
     pub chain_id: u64,
-    /// Address of the registry contract; the one of the reference deployment when unset. Immutable.
+    /// Address of the registry contract. Defaults to the reference deployment of the chain. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::ADDRESS))]
     pub address: Option<String>,
-    /// Endpoints of the chain; the first healthy one sends.
+    /// RPC endpoints of the chain. The first healthy one sends transactions.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(
         merge_strategy = ListMerge::Atomic,
         validation = Rule::new("self.all(e, self.exists_one(f, f == e))").message("an rpc endpoint is listed twice")
     )]
     pub rpc: Vec<Endpoint>,
-    /// How many endpoints must agree on what cannot be taken back.
+    /// Number of endpoints that must agree on what cannot be undone. This version supports 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 8), extend("format" = "int32"))]
     pub quorum: u8,
-    /// Accounts that own agents. The first one registers, the rest keep serving the agents they own. None: watch only,
-    /// nothing is ever minted.
+    /// Accounts that own agents. The first one registers new agents; the others keep serving the agents they own. Without
+    /// signers the registry is watch-only: it adopts agents and never sends a transaction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(
@@ -98,39 +98,40 @@ pub struct IdentityRegistrySpec {
             .message("a signer is listed twice")
     )]
     pub signers: Vec<Signer>,
-    /// Absolute URL under which the agents' documents are reachable, without query or trailing slash; https on a mainnet
-    /// chain. It is frozen into an agent's URI by the agent's first transaction.
+    /// Public base URL of the agents' documents: absolute, without query or trailing slash, and https on a mainnet chain.
+    /// The first transaction of an agent freezes it into the agent's URI.
     #[schemars(
         length(max = 512),
         regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s/?#])?$")
     )]
     pub base_url: String,
-    /// What shares one agent: Offer (each has its own), Namespace (all offers of one), or Registry (all offers). Immutable.
+    /// Which offers share one agent: Offer (none, each has its own), Namespace (all offers of a namespace) or Registry (all
+    /// offers). Immutable.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("identityScope is immutable: make another IdentityRegistry"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("identityScope is immutable: create another IdentityRegistry"))]
     pub identity_scope: IdentityScope,
-    /// The shared agent, and the subject of the well-known document; required unless identityScope is Offer.
+    /// Shared agent, and subject of the well-known document. Required unless identityScope is Offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SharedAgent")]
     pub agent: Option<SharedAgent>,
-    /// Namespaces whose offers may use this registry. Taken away later, agents keep their id, their documents turn
-    /// inactive, and nothing is spent.
+    /// Namespaces whose offers may use this registry. If access is revoked later, agents keep their ids, their documents
+    /// become inactive, and nothing is spent.
     pub allowed_namespaces: AllowedNamespaces,
-    /// Spending limits.
+    /// Spending limits. The worst case of each transaction is checked against them before a nonce is allocated.
     #[serde(default)]
     pub limits: SpendingLimits,
     /// What happens when an agent's URI changes: Manual reports it, Automatic sends setAgentURI.
     #[serde(default)]
     pub uri_updates: UriUpdates,
-    /// Incident switch. Spending: nothing is signed or sent, re-sends included, and documents stay up. All: status and
-    /// records are not written either.
+    /// Incident switch. Spending: the operator signs and sends nothing, not even re-sends; documents stay up. All: it also
+    /// stops writing status and records.
     #[serde(default)]
     pub suspend: Suspend,
-    /// Permission to use a wallet that has already sent transactions.
+    /// Permission to use a signer that has already sent transactions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Bootstrap")]
     pub bootstrap: Option<Bootstrap>,
-    /// Permission to recover a lost or quarantined ledger.
+    /// Permission to recover a lost or quarantined ledger. Not supported by this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Recovery")]
     pub recovery: Option<Recovery>,
@@ -140,12 +141,12 @@ fn one() -> u8 {
     1
 }
 
-/// One RPC endpoint.
+/// RPC endpoint.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("exactly one of url and urlFrom is required"))]
 pub struct Endpoint {
-    /// URL without credentials: no user, no query. A URL that holds a key belongs into a Secret: see urlFrom.
+    /// URL without credentials: no user, no query. Keep a URL that contains a credential in a Secret, see urlFrom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -153,7 +154,7 @@ pub struct Endpoint {
         regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")
     )]
     pub url: Option<String>,
-    /// Where a URL with credentials is kept.
+    /// Source of a URL with credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UrlFrom")]
     pub url_from: Option<UrlFrom>,
@@ -163,89 +164,89 @@ pub struct Endpoint {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UrlFrom {
-    /// Key of a Secret in the namespace where the operator runs.
+    /// Key of a Secret in the operator's namespace.
     pub secret_key_ref: SecretKey,
 }
 
-/// One signing account.
+/// Account that signs registrations.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Signer {
-    /// Address of the account; it must be the address of the key.
+    /// Address of the account; it must match the private key.
     #[schemars(length(max = 42), regex(pattern = schema::ADDRESS))]
     pub address: String,
-    /// Where the private key is kept, in hex.
+    /// Secret that holds the private key, in hex.
     pub secret_ref: SecretKey,
 }
 
-/// What shares one agent.
+/// Which offers share one agent.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum IdentityScope {
-    /// Nothing: each offer has an agent of its own.
+    /// None: each offer has its own agent.
     #[default]
     Offer,
-    /// The offers of one namespace.
+    /// All offers of a namespace.
     Namespace,
     /// All offers of the registry.
     Registry,
 }
 
-/// The agent that offers share.
+/// Agent that offers share.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct SharedAgent {
-    /// Name in the document.
+    /// Name in the agent's document.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Description in the document.
+    /// Description in the agent's document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 4096))]
     pub description: Option<String>,
-    /// Absolute URL of the image in the document.
+    /// Absolute URL of the image in the agent's document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 2048))]
     pub image: Option<String>,
 }
 
-/// Which namespaces may use a registry.
+/// Namespaces whose offers may use a registry.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)")
     .message("selector is required when from is Selector, and forbidden otherwise"))]
 pub struct AllowedNamespaces {
-    /// All, or those that a Selector picks.
+    /// All namespaces, or those that match the selector: All or Selector.
     pub from: NamespacesFrom,
     /// Label selector over namespaces; required when from is Selector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Selector")]
     #[x_kube(validation = Rule::new("has(self.matchLabels) || has(self.matchExpressions)")
-        .message("an empty selector picks every namespace: write from: All if that is meant"))]
+        .message("an empty selector would select every namespace: use from: All instead"))]
     pub selector: Option<Selector>,
 }
 
-/// How namespaces are picked.
+/// How namespaces are selected.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum NamespacesFrom {
     /// Every namespace.
     All,
-    /// Those whose labels match.
+    /// Namespaces whose labels match the selector.
     Selector,
 }
 
-/// A label selector; all of its parts must hold.
+/// Label selector; all of its requirements must match.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// Labels that must be equal.
+    /// Labels that must have these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("minProperties" = 1, "maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
-    /// Expressions that must hold.
+    /// Expressions that must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub match_expressions: Vec<Requirement>,
 }
 
-/// One expression of a selector.
+/// Expression of a label selector.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)")
     .message("values are required for In and NotIn, and forbidden otherwise"))]
@@ -253,7 +254,7 @@ pub struct Requirement {
     /// Key of the label.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
-    /// In, NotIn, Exists or DoesNotExist.
+    /// Operator: In, NotIn, Exists or DoesNotExist.
     pub operator: Operator,
     /// Values of the label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -262,12 +263,12 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
-/// How an expression compares.
+/// Operator of an expression.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum Operator {
-    /// The label is one of the values.
+    /// The label has one of the values.
     In,
-    /// The label is absent or none of the values.
+    /// The label is absent or has none of the values.
     NotIn,
     /// The label is set.
     Exists,
@@ -279,25 +280,26 @@ pub enum Operator {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SpendingLimits {
-    /// Highest fee per gas, in gwei; bounded by perRegistration alone when unset.
+    /// Maximum fee per gas, in gwei. If unset, only perRegistration bounds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     #[x_kube(validation = Rule::new(schema::GWEI).message(schema::GWEI_MESSAGE))]
     pub max_fee_per_gas_gwei: Option<String>,
-    /// Most that one registration may cost, in whole units of the chain's coin.
+    /// Maximum cost of one registration, in the chain's native token, like "0.005".
     #[serde(default = "per_registration")]
     #[schemars(length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
-    #[x_kube(validation = Rule::new(schema::COIN).message(schema::COIN_MESSAGE))]
+    #[x_kube(validation = Rule::new(schema::NATIVE_AMOUNT).message(schema::NATIVE_AMOUNT_MESSAGE))]
     pub per_registration: String,
-    /// Most that may be spent in 24 hours, in whole units of the chain's coin.
+    /// Maximum amount spent in 24 hours, in the chain's native token.
     #[serde(default = "per_day")]
     #[schemars(length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
-    #[x_kube(validation = Rule::new(schema::COIN).message(schema::COIN_MESSAGE))]
+    #[x_kube(validation = Rule::new(schema::NATIVE_AMOUNT).message(schema::NATIVE_AMOUNT_MESSAGE))]
     pub per_day: String,
-    /// Most that one namespace may spend in 24 hours, in whole units of the chain's coin; no limit of its own when unset.
+    /// Maximum amount spent in 24 hours for the offers of one namespace, in the chain's native token. If unset, namespaces
+    /// share perDay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
-    #[x_kube(validation = Rule::new(schema::COIN).message(schema::COIN_MESSAGE))]
+    #[x_kube(validation = Rule::new(schema::NATIVE_AMOUNT).message(schema::NATIVE_AMOUNT_MESSAGE))]
     pub per_namespace_per_day: Option<String>,
 }
 
@@ -306,7 +308,7 @@ fn per_registration() -> String {
     "0.005".into()
 }
 
-/// Ten registrations at their limit.
+/// Ten registrations at the limit of each.
 fn per_day() -> String {
     "0.05".into()
 }
@@ -325,49 +327,49 @@ impl Default for SpendingLimits {
 /// What happens when an agent's URI changes.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum UriUpdates {
-    /// It is reported, with count and cost.
+    /// The operator reports the change, with count and cost.
     #[default]
     Manual,
-    /// setAgentURI is sent.
+    /// The operator sends setAgentURI.
     Automatic,
 }
 
 /// What the incident switch stops.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum Suspend {
-    /// Nothing.
+    /// The operator works normally.
     #[default]
     None,
-    /// Signing and sending.
+    /// The operator signs and sends nothing.
     Spending,
-    /// Every write.
+    /// The operator writes nothing.
     All,
 }
 
-/// Permission to use a wallet that has already sent transactions.
+/// Permission to use a signer that has already sent transactions.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// The wallet's transaction count. Valid while nothing of the wallet is pending and no trace of an earlier ledger
-    /// exists.
+    /// Transaction count of the signer. It takes effect only while no transaction of the signer is pending and there is no
+    /// sign of an earlier ledger.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub at_nonce: u64,
 }
 
-/// Permission to recover a ledger. Recovery uses up nonces, at a cost of up to 256 empty transactions.
+/// Permission to recover a ledger. Recovery uses up nonces by sending up to 256 empty transactions.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovery {
-    /// Uid of the lost ledger, or of the ledger in quarantine; condition Stalled names it.
+    /// Uid of the lost or quarantined ledger; condition Stalled names it.
     #[schemars(length(min = 1, max = 64))]
     pub approved_for: String,
 }
 
-/// What the operator observed.
+/// Status that the operator observed.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityRegistryStatus {
-    /// Generation that this status is about.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 0, max = 9_007_199_254_740_991i64))]
     pub observed_generation: Option<i64>,
@@ -376,29 +378,29 @@ pub struct IdentityRegistryStatus {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Ledgers in use. An entry whose SignerLedger is missing tells that it was lost.
+    /// Ledgers in use. An entry whose SignerLedger is missing shows that the ledger was lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["signer".into()]))]
     pub ledgers: Vec<LedgerMarker>,
-    /// Signers and what they hold.
+    /// Signers and their balances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub signers: Vec<SignerStatus>,
-    /// Agents that are registered.
+    /// Number of registered agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub agents: Option<u32>,
-    /// Registrations under way.
+    /// Number of registrations in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub pending: Option<u32>,
-    /// Registrations that balance and limits still allow, at the price of the moment.
+    /// Number of registrations that balance and limits still allow at the current gas price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub registrations_left: Option<u32>,
-    /// Spent in the last 24 hours, in whole units of the chain's coin.
+    /// Amount spent in the last 24 hours, in the chain's native token.
     #[serde(
         rename = "spentLast24h",
         default,
@@ -408,24 +410,24 @@ pub struct IdentityRegistryStatus {
     pub spent_last_24h: Option<String>,
 }
 
-/// The ledger of one signer.
+/// Marker that a signer has a ledger.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct LedgerMarker {
-    /// Address of the signer, in lower case.
+    /// Address of the signer, in lower-case hex.
     #[schemars(length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     pub signer: String,
-    /// Uid of its SignerLedger.
+    /// Uid of the signer's SignerLedger.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 }
 
-/// A signer and what it holds.
+/// Signer and its balance.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 pub struct SignerStatus {
     /// Address of the signer.
     #[schemars(length(max = 42))]
     pub address: String,
-    /// Balance in whole units of the chain's coin.
+    /// Balance of the signer, in the chain's native token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 100))]
     pub balance: Option<String>,

@@ -1,4 +1,6 @@
-//! The key of an agent: the name under which its record is a cluster-wide test-and-set.
+//! The key of an agent, which names its record.
+//!
+//! A record is cluster-scoped and its name is derived from the key, so that creating it is a cluster-wide test-and-set.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,16 +15,15 @@ const LENGTH: usize = 16;
 
 /// First 80 bits of `keccak256(abi.encode(identity, chainId, registry, edition))` in lower-case RFC 4648 base32.
 ///
-/// It depends on what an agent *is* and on nothing that changes when an offer is deleted and recreated (no uid), so
-/// the same offer always finds the same record. It is short because it is part of the agentURI, which costs gas by
-/// length; 80 bits make an accidental collision (2^40 agents) irrelevant, and a record's own fields are compared too.
+/// It depends only on the agent's identity, and on nothing that changes when an offer is deleted and recreated (no uid),
+/// so the same offer always finds the same record. It is short because it is part of the agentURI, whose length costs
+/// gas. At 80 bits an accidental collision needs about 2^40 agents, and the fields of a record are compared as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; LENGTH]);
 
 impl Key {
-    /// The key of one agent on one registry.
-    #[must_use]
-    pub fn derive(identity: &str, chain_id: u64, registry: Address, edition: u32) -> Self {
+    /// Derives the key of one agent on one registry.
+    pub(crate) fn derive(identity: &str, chain_id: u64, registry: Address, edition: u32) -> Self {
         let preimage =
             (identity.to_owned(), U256::from(chain_id), registry, edition).abi_encode_params();
         let digest = keccak256(preimage);
@@ -32,14 +33,13 @@ impl Key {
         Self(text)
     }
 
-    /// The key as it stands in names, URIs and documents.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    /// The key as written in names, URIs and documents.
+    pub(crate) fn as_str(&self) -> &str {
         // Every constructor checks the alphabet, so these bytes are ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Name of the AgentRegistration that records this agent.
+    /// Name of this agent's AgentRegistration.
     #[must_use]
     pub fn record_name(&self) -> String {
         format!("r-{self}")
@@ -66,12 +66,13 @@ impl FromStr for Key {
             .as_bytes()
             .try_into()
             .map_err(|_| format!("key {text:?} is not {LENGTH} characters long"))?;
-        match bytes
+        let is_base32 = bytes
             .iter()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
-        {
-            true => Ok(Self(bytes)),
-            false => Err(format!("key {text:?} is not lower-case base32")),
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'));
+        if is_base32 {
+            Ok(Self(bytes))
+        } else {
+            Err(format!("key {text:?} is not lower-case base32"))
         }
     }
 }
@@ -98,14 +99,14 @@ mod tests {
     const REGISTRY: Address = address!("8004A818BFB912233c491871b3d84c89A494BD9e");
 
     #[test]
-    fn the_key_of_a_known_agent_never_changes() {
+    fn key_of_a_known_agent_never_changes() {
         let key = Key::derive("llm/chat", 84532, REGISTRY, 1);
         assert_eq!(key.as_str(), "ruketrjggivda2pe");
         assert_eq!(key.record_name(), "r-ruketrjggivda2pe");
     }
 
     #[test]
-    fn every_part_of_an_identity_changes_the_key() {
+    fn key_changes_with_every_part_of_the_identity() {
         let key = Key::derive("llm/chat", 84532, REGISTRY, 1);
         assert_ne!(key, Key::derive("llm/chat2", 84532, REGISTRY, 1));
         assert_ne!(key, Key::derive("llm/chat", 8453, REGISTRY, 1));
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lower_case_base32_of_full_length_is_a_key() {
+    fn key_parses_only_from_16_lower_case_base32_characters() {
         for text in [
             "",
             "abc",

@@ -1,15 +1,14 @@
-//! The contract with people and with the API server: four kinds of group `obol.org`, version `v1alpha1`.
+//! The API: four kinds of group `obol.org`, version `v1alpha1`. It is a contract with users and with the API server.
 //!
-//! Types derive the CRD schema (`crdgen` writes it into the chart), so a rule is stated once, here. A schema must be
-//! at least as strict as what serde accepts: an object that passes admission and does not decode stalls nobody
-//! (watches are guarded), but serves nobody either.
+//! The CRD schemas are derived from these types (`crdgen` writes them into the chart), so each rule is stated once, here.
+//! A schema must be at least as strict as serde: an object that passes admission but does not decode blocks no other
+//! object (watches skip it), but nothing is done for it either.
 //!
-//! This room depends on nothing else of the crate and decides nothing: it holds values.
-//! What an offer means is decided in [`crate::registration`] and [`crate::reconcile`], what a ledger may do in
-//! [`crate::ledger::protocol`].
+//! This room holds values. It must not depend on another room, and it decides nothing: [`crate::registration`] and
+//! [`crate::reconcile`] decide what an offer means, [`crate::ledger::protocol`] what a ledger may do.
 #![allow(
     rustdoc::invalid_html_tags,
-    reason = "`kubectl explain` shows descriptions as they are"
+    reason = "`kubectl explain` prints descriptions verbatim"
 )]
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -18,10 +17,10 @@ use kube::CustomResourceExt;
 mod agent_registration;
 pub mod condition;
 mod identity_registry;
-pub mod key;
-pub mod network;
+mod key;
+pub(crate) mod network;
 mod reference;
-pub mod scalar;
+mod scalar;
 mod schema;
 mod service_offer;
 mod signer_ledger;
@@ -35,16 +34,16 @@ pub use scalar::{Nonce, Wei};
 pub use service_offer::*;
 pub use signer_ledger::*;
 
-/// API group of every kind here.
-pub const GROUP: &str = "obol.org";
-/// Version of every kind here.
-pub const VERSION: &str = "v1alpha1";
-/// Set to `"true"` on the IdentityRegistry that offers without `registryRef` use.
-pub const DEFAULT_REGISTRY_ANNOTATION: &str = "obol.org/is-default-registry";
-/// Finalizer of the controller that this one replaces; removed where met, never added.
+/// API group of all kinds.
+pub(crate) const GROUP: &str = "obol.org";
+/// Version of all kinds.
+pub(crate) const VERSION: &str = "v1alpha1";
+/// Set to `"true"` on the IdentityRegistry that offers without a `registryRef` use.
+pub(crate) const DEFAULT_REGISTRY_ANNOTATION: &str = "obol.org/is-default-registry";
+/// Finalizer of the legacy controller. The operator removes it and never adds it.
 pub const LEGACY_FINALIZER: &str = "monetize.obol.org/finalizer";
 
-/// The definitions of all four kinds, in the order of their names.
+/// The CRDs of all four kinds, sorted by name.
 #[must_use]
 pub fn definitions() -> [CustomResourceDefinition; 4] {
     [

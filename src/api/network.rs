@@ -1,26 +1,26 @@
-//! The chains the field knows: their class, the registry that follows from it, and the names people give them.
+//! Known chains: their class, their identity registry, and their aliases.
 //!
-//! One table serves admission (CEL rules are generated from it), the operator and the documents.
-//! Sources: the deployment list of the ERC-8004 reference contracts; aliases as the x402 verifier normalises them.
+//! Admission (its CEL rules are generated from this table), the operator and the documents all use this one table.
+//! Sources: the deployment list of the ERC-8004 reference contracts; aliases as the x402 verifier normalizes them.
 
 use alloy::primitives::{Address, address};
 
-/// Whether money on a chain is real. The registry's address follows from it (one address for all mainnets, one for all
-/// testnets, by CREATE2).
+/// Whether tokens on a chain have value. The registry's address follows from it: CREATE2 gives one address on all
+/// mainnets and one on all testnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Money is real, and the registry is deployed at [`MAINNET_REGISTRY`].
+pub(crate) enum Class {
+    /// Tokens have value, and the registry is deployed at [`MAINNET_REGISTRY`].
     Mainnet,
-    /// Money is real, but the reference list names no deployment: an IdentityRegistry must give the address.
+    /// Tokens have value, but the reference list has no deployment: an IdentityRegistry must set the address.
     UnlistedMainnet,
-    /// Money is play money, and the registry is deployed at [`TESTNET_REGISTRY`].
+    /// Tokens have no value, and the registry is deployed at [`TESTNET_REGISTRY`].
     Testnet,
 }
 
-/// Identity Registry on every listed mainnet.
-pub const MAINNET_REGISTRY: Address = address!("8004A169FB4a3325136EB29fA0ceB6D2e539a432");
-/// Identity Registry on every listed testnet.
-pub const TESTNET_REGISTRY: Address = address!("8004A818BFB912233c491871b3d84c89A494BD9e");
+/// Identity registry on every listed mainnet.
+pub(crate) const MAINNET_REGISTRY: Address = address!("8004A169FB4a3325136EB29fA0ceB6D2e539a432");
+/// Identity registry on every listed testnet.
+pub(crate) const TESTNET_REGISTRY: Address = address!("8004A818BFB912233c491871b3d84c89A494BD9e");
 
 /// EIP-155 ids of the chains in the reference deployment list.
 const CHAINS: &[(Class, &[u64])] = &[
@@ -100,17 +100,15 @@ const ALIASES: &[(&str, u64)] = &[
 ];
 
 /// The class of a chain, if it is in the table.
-#[must_use]
-pub fn class(chain_id: u64) -> Option<Class> {
+pub(crate) fn class(chain_id: u64) -> Option<Class> {
     CHAINS
         .iter()
         .find(|(_, ids)| ids.contains(&chain_id))
         .map(|(class, _)| *class)
 }
 
-/// Where the Identity Registry of a chain stands unless an IdentityRegistry says otherwise.
-#[must_use]
-pub fn default_registry(chain_id: u64) -> Option<Address> {
+/// Address of a chain's identity registry if an IdentityRegistry does not set one.
+pub(crate) fn default_registry(chain_id: u64) -> Option<Address> {
     match class(chain_id)? {
         Class::Mainnet => Some(MAINNET_REGISTRY),
         Class::Testnet => Some(TESTNET_REGISTRY),
@@ -118,9 +116,8 @@ pub fn default_registry(chain_id: u64) -> Option<Address> {
     }
 }
 
-/// The EIP-155 id behind an alias or a CAIP-2 id of the `eip155` namespace. Aliases ignore case, as the verifier does.
-#[must_use]
-pub fn chain_id(network: &str) -> Option<u64> {
+/// The EIP-155 id of an alias, or of a CAIP-2 id in the `eip155` namespace. Case is ignored, as the x402 verifier does.
+pub(crate) fn chain_id(network: &str) -> Option<u64> {
     let network = network.to_ascii_lowercase();
     match network.strip_prefix("eip155:") {
         Some(id) => id.parse().ok(),
@@ -131,7 +128,7 @@ pub fn chain_id(network: &str) -> Option<u64> {
     }
 }
 
-/// CEL list of the ids of the given classes.
+/// CEL list of the chain ids of the given classes.
 pub(super) fn cel_ids(classes: &[Class]) -> String {
     let ids = CHAINS
         .iter()
@@ -153,7 +150,7 @@ pub(super) fn cel_known_network() -> String {
     format!("self in [{aliases}] || self.matches('^eip155:[1-9][0-9]{{0,15}}$')")
 }
 
-/// What to write instead of a network that [`cel_known_network`] refuses.
+/// Message for a network that [`cel_known_network`] rejects.
 pub(super) fn known_network_message() -> String {
     let aliases = ALIASES
         .iter()
@@ -168,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_is_listed_once() {
+    fn chain_table_lists_each_id_once() {
         let mut ids: Vec<u64> = CHAINS
             .iter()
             .flat_map(|(_, ids)| ids.iter().copied())
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_alias_names_a_chain_of_the_table() {
+    fn alias_names_a_chain_of_the_table() {
         for (alias, id) in ALIASES {
             assert_eq!(chain_id(alias), Some(*id));
             assert!(class(*id).is_some(), "{alias}");
@@ -188,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_network_are_one_chain() {
+    fn network_spellings_resolve_to_one_chain_id() {
         for (network, id) in [
             ("base", 8453),
             ("Base-Mainnet", 8453),
@@ -203,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_follows_from_the_class_of_the_chain() {
+    fn default_registry_depends_on_the_class_of_the_chain() {
         assert_eq!(default_registry(8453), Some(MAINNET_REGISTRY));
         assert_eq!(default_registry(84532), Some(TESTNET_REGISTRY));
         assert_eq!(default_registry(295), None);

@@ -1,9 +1,9 @@
-//! Ways to point at other objects.
+//! References to other objects.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// The name of another object.
+/// Reference to another object by name.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct Reference {
     /// Name of the object.
@@ -14,16 +14,16 @@ pub struct Reference {
     pub name: String,
 }
 
-/// One key of a Secret in the namespace of the release.
+/// Reference to one key of a Secret in the operator's namespace.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct SecretKey {
-    /// Name of the Secret, in the namespace where the operator runs.
+    /// Name of the Secret, in the operator's namespace.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// Key inside the Secret.
+    /// Key in the Secret's data.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }

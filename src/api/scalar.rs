@@ -1,4 +1,4 @@
-//! Numbers that travel as strings: JSON numbers lose digits above 2^53, and map keys are strings anyway.
+//! Numbers that are encoded as strings, because JSON numbers lose digits above 2^53 and map keys are strings anyway.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,15 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An account nonce (EIP-2681 bounds it to 2^64 - 2; the schema to 16 digits, exact in every JSON reader).
 ///
-/// As a map key it is a plain decimal string: `"30"` and `"030"` would be two owners of one nonce, so only the
-/// canonical spelling decodes.
+/// As a map key it is a decimal string. `"30"` and `"030"` would be two owners of one nonce, so only the canonical
+/// form decodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nonce(pub u64);
 
 impl Nonce {
     /// The nonce after this one.
-    #[must_use]
-    pub const fn next(self) -> Self {
+    pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
@@ -55,7 +54,7 @@ impl<'de> Deserialize<'de> for Nonce {
     }
 }
 
-/// A field shows its nonce as a number; only map keys need it as a string.
+/// Encodes a nonce as a number in fields; only map keys need a string.
 pub(super) mod nonce_as_number {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -75,8 +74,8 @@ pub(super) mod nonce_as_number {
     }
 }
 
-/// An amount of the chain's native coin in its smallest unit (10^-18 of the coin), as a decimal string of at most 38
-/// digits, all of which fit.
+/// An amount of the chain's native token in its smallest unit, 10^-18 of the token. Encoded as a decimal string; the
+/// schema allows 38 digits, which fit into 128 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wei(pub u128);
 
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nonce_as_a_map_key_is_a_plain_decimal_string() {
+    fn nonce_as_a_map_key_is_a_decimal_string() {
         let map = BTreeMap::from([(Nonce(9), 'a'), (Nonce(10), 'b')]);
         let json = serde_json::to_string(&map).unwrap();
         assert_eq!(json, r#"{"9":"a","10":"b"}"#);
@@ -117,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn a_second_spelling_of_a_nonce_does_not_decode() {
+    fn nonce_in_a_non_canonical_form_does_not_decode() {
         for text in ["030", "+3", "", "-1", "3.0", "18446744073709551616"] {
             assert!(text.parse::<Nonce>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn every_amount_that_the_schema_allows_fits_into_wei() {
+    fn wei_holds_every_amount_that_the_schema_allows() {
         let text = format!("\"{}\"", "9".repeat(38));
         let wei: Wei = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&wei).unwrap(), text);

@@ -1,26 +1,26 @@
-//! Patterns and CEL rules that more than one field needs, or that are too long to stand at theirs.
+//! Patterns and CEL rules that several fields share, or that are too long to write beside the field.
 //!
-//! Rules on whole objects compare what a field *means*, so that spelling out a default later stays allowed. Asking
-//! `hasValue()` and then comparing plain paths keeps the length bounds of the schema in the API server's cost
-//! estimate; comparing optionals loses them, and the CRD is refused as too expensive.
+//! Rules on whole objects compare what a field *means*, so that writing out a default later is allowed. Testing
+//! `hasValue()` and then comparing plain paths keeps the schema's length bounds in the API server's cost estimate.
+//! Comparing optionals loses them, and the API server rejects the CRD as too expensive.
 
 use super::network::{self, Class};
 
-/// A Go duration, as the old controller reads it.
+/// A Go duration, as the legacy controller reads it.
 pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$";
 /// A positive decimal number without exponent, sign or leading zeros.
 pub(super) const POSITIVE_DECIMAL: &str = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$";
-/// CEL beside [`POSITIVE_DECIMAL`]: an amount of a coin with 18 decimals, whose smallest unit is 10^-18.
-pub(super) const COIN: &str = "self.matches('^[0-9]{1,17}([.][0-9]{1,18})?$')";
-pub(super) const COIN_MESSAGE: &str =
+/// CEL in addition to [`POSITIVE_DECIMAL`]: an amount of a native token, whose smallest unit is 10^-18.
+pub(super) const NATIVE_AMOUNT: &str = "self.matches('^[0-9]{1,17}([.][0-9]{1,18})?$')";
+pub(super) const NATIVE_AMOUNT_MESSAGE: &str =
     "an amount has at most 17 digits before and 18 after the decimal point";
-/// The same in units of 10^-9, as gas prices are given.
+/// CEL in addition to [`POSITIVE_DECIMAL`]: a gas price in gwei (10^-9 of a native token).
 pub(super) const GWEI: &str = "self.matches('^[0-9]{1,17}([.][0-9]{1,9})?$')";
 pub(super) const GWEI_MESSAGE: &str =
     "an amount of gwei has at most 17 digits before and 9 after the decimal point";
-/// A hex address in any case.
+/// A hex address in upper, lower or mixed case.
 pub(super) const ADDRESS: &str = "^0x[0-9a-fA-F]{40}$";
-/// A hex address in the one spelling that names and comparisons use.
+/// A hex address in lower case, the form that names and comparisons use.
 pub(super) const LOWER_ADDRESS: &str = "^0x[0-9a-f]{40}$";
 /// A 32-byte hash.
 pub(super) const HASH: &str = "^0x[0-9a-f]{64}$";
@@ -29,7 +29,7 @@ pub(super) const UNSIGNED: &str = "^(0|[1-9][0-9]*)$";
 /// A key, see [`super::Key`].
 pub(super) const KEY: &str = "^[a-z2-7]{16}$";
 
-/// Why identity, registry and adopted agent cannot change any more.
+/// Why identity, registry and adopted agent can no longer change.
 pub(super) const FROZEN: &str = "frozen once the agent has a record (status.registration.key): raise registration.edition to ask for a new agent";
 
 const KEYED: &str = "oldSelf.?status.?registration.?key.hasValue()";
@@ -46,7 +46,7 @@ pub(super) fn identity_frozen() -> String {
 pub(super) fn registry_frozen() -> String {
     let named = |side: &str| format!("{side}.spec.?registration.?registryRef.hasValue()");
     let used = "oldSelf.status.registration.registry";
-    // Unset means the registry in use, so only naming that one may come or go.
+    // Unset means the registry in use, so only a reference to that registry may be added or removed.
     let names_used = |side: &str| {
         format!(
             "(!{} || (has({used}) && {side}.spec.registration.registryRef.name == {used}))",
@@ -71,7 +71,7 @@ pub(super) fn agent_id_frozen() -> String {
     )
 }
 
-/// An optional field of the object at hand that may be neither set, changed nor removed later.
+/// CEL: an optional field of the current object can be neither set, changed nor removed later.
 pub(super) fn constant(field: &str) -> String {
     format!(
         "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"

@@ -1,8 +1,9 @@
 //! SignerLedger: allocates the nonces of one account on one chain. Only the operator writes it.
 //!
-//! The API server itself guards it: a nonce has one owner by structure (it is a map key), a key has one Register entry
-//! by rule, and both survive any writer's mistake. All rules are linear in the number of entries; a quadratic one passes
-//! the CRD's cost estimate and then refuses every write at a thousand entries.
+//! The API server enforces its invariants, whatever a writer does wrong: a nonce has one owner because it is a map key,
+//! and CEL rules give a key at most one Register entry. All rules are linear in the number of entries: a quadratic rule
+//! passes the cost estimate of the CRD and then rejects every write at a thousand entries.
+//! [`crate::ledger::protocol`] decides what is written here.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Key, Nonce, Operation, schema};
 
-/// Who owns which nonce.
+/// Nonces of one signer and their owners.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[kube(
     group = "obol.org",
@@ -31,7 +32,7 @@ use super::{Key, Nonce, Operation, schema};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new(
         "self.metadata.name.matches('^[1-9][0-9]*-0x[0-9a-f]{40}$') && self.metadata.name.endsWith(self.spec.signer) && int(self.metadata.name.split('-')[0]) == self.spec.chainId"
-    ).message("the name of a ledger is <chainId>-<signer>")
+    ).message("the name of a ledger must be <chainId>-<signer>")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -39,130 +40,130 @@ use super::{Key, Nonce, Operation, schema};
     validation = Rule::new("self.finalizedNonce >= oldSelf.finalizedNonce && self.finalizedBlock >= oldSelf.finalizedBlock")
         .message("finalizedNonce and finalizedBlock never decrease"),
     validation = Rule::new("self.entries.all(n, n in oldSelf.entries || int(n) >= oldSelf.next)")
-        .message("an entry that is added takes a nonce at or above the next that stood before"),
+        .message("a new entry needs a nonce at or above the previous next"),
     validation = Rule::new("self.entries.all(n, n.matches('^(0|[1-9][0-9]{0,15})$') && int(n) < self.next)")
-        .message("every entry is a plain decimal nonce below next"),
+        .message("every entry must be a decimal nonce below next"),
     validation = Rule::new(
         "self.registering.all(k, self.registering[k] in self.entries && self.entries[self.registering[k]].?key.orValue('') == k && self.entries[self.registering[k]].operation == 'Register')"
-    ).message("registering points at a Register entry of its key"),
+    ).message("registering must point at a Register entry of its key"),
     validation = Rule::new(
         "self.entries.all(n, self.entries[n].operation != 'Register' || (self.entries[n].?key.orValue('') in self.registering && self.registering[self.entries[n].?key.orValue('')] == n))"
-    ).message("every Register entry is listed in registering, so a key has at most one"),
+    ).message("every Register entry must be listed in registering: a key has at most one"),
     validation = Rule::new("oldSelf.registering.all(k, !(k in self.registering) || self.registering[k] == oldSelf.registering[k])")
-        .message("a key leaves the ledger in one write and comes back in another"),
+        .message("a key cannot leave the ledger and return to it in one write"),
     validation = Rule::new("oldSelf.entries.all(n, n in self.entries || int(n) < self.finalizedNonce)")
-        .message("an entry is pruned only below finalizedNonce"),
+        .message("an entry can be pruned only below finalizedNonce"),
     validation = Rule::new("(self.state == 'Quarantine') == has(self.quarantine)")
-        .message("quarantine is set exactly while state is Quarantine"),
+        .message("quarantine must be set if and only if state is Quarantine"),
     validation = Rule::new("!oldSelf.draining || self.draining").message("draining is permanent"),
     validation = Rule::new("self.clusterUid == oldSelf.clusterUid || oldSelf.state == 'Quarantine'")
-        .message("clusterUid changes only in Quarantine")
+        .message("clusterUid can change only in Quarantine")
 )]
 pub struct SignerLedgerSpec {
     /// EIP-155 id of the chain.
     #[schemars(range(min = 1, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("chainId is immutable"))]
     pub chain_id: u64,
-    /// Hash of the chain's first block.
+    /// Hash of the chain's genesis block.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("genesisHash is immutable"))]
     pub genesis_hash: B256,
-    /// Address of the account, in lower case.
+    /// Address of the signer, in lower-case hex.
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("signer is immutable"))]
     pub signer: Address,
-    /// Uid of the namespace kube-system of the cluster that the ledger belongs to; a copy elsewhere is told by it.
+    /// Uid of the kube-system namespace of the ledger's cluster; it reveals a copy in another cluster.
     #[schemars(length(max = 64))]
     pub cluster_uid: String,
-    /// Active, or Quarantine: nothing is allocated.
+    /// State of the ledger: Active, or Quarantine (no nonce is allocated).
     pub state: LedgerState,
-    /// Whether the ledger takes no further keys; permanent.
+    /// Whether the ledger accepts no further keys. Permanent.
     #[serde(default)]
     pub draining: bool,
-    /// Why nothing is allocated, and until when; set exactly while state is Quarantine.
+    /// Why no nonce is allocated, and until when. Set if and only if state is Quarantine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Quarantine")]
     pub quarantine: Option<Quarantine>,
-    /// First nonce that nobody owns yet; never decreases.
+    /// Lowest nonce that has never been allocated. Never decreases.
     #[serde(with = "super::scalar::nonce_as_number")]
     #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub next: Nonce,
-    /// Nonces below this one are used up in final blocks; never decreases.
+    /// All nonces below this one are used up in final blocks. Never decreases.
     #[serde(with = "super::scalar::nonce_as_number")]
     #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub finalized_nonce: Nonce,
-    /// Final block that this ledger relies on; never decreases.
+    /// Final block that this ledger relies on. Never decreases.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub finalized_block: u64,
-    /// The owner of each nonce in use.
+    /// Owner of each nonce in use.
     #[schemars(with = "BTreeMap<String, Entry>", extend("maxProperties" = 1024))]
     pub entries: BTreeMap<Nonce, Entry>,
-    /// Each key that is being registered, and the nonce of its one Register entry.
+    /// Nonce of the Register entry of each key that is being registered.
     #[schemars(
         with = "BTreeMap<String, String>",
         extend("maxProperties" = 1024, "additionalProperties" = {"type": "string", "maxLength": 16, "pattern": schema::UNSIGNED})
     )]
     pub registering: BTreeMap<Key, Nonce>,
-    /// Counts quarantines.
+    /// Number of quarantines so far.
     #[schemars(range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub epoch: u32,
-    /// Hash over all writes so far, so that a restored copy is told from its original.
+    /// Hash over all writes so far; it distinguishes a restored copy from its original.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub history_hash: B256,
 }
 
 impl SignerLedger {
-    /// Name of the ledger of an account on a chain.
+    /// Name of a signer's ledger on a chain.
     #[must_use]
     pub fn name_of(chain_id: u64, signer: Address) -> String {
         format!("{chain_id}-{signer:#x}")
     }
 }
 
-/// Whether nonces are allocated.
+/// Whether the ledger allocates nonces.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum LedgerState {
-    /// They are.
+    /// Nonces are allocated.
     Active,
-    /// They are not.
+    /// No nonce is allocated.
     Quarantine,
 }
 
-/// Why nothing is allocated, and until when.
+/// Why no nonce is allocated, and until when.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct Quarantine {
-    /// Why: New, Lost, Rollback or Clone.
+    /// Cause: New, Lost, Rollback or Clone.
     pub reason: QuarantineReason,
-    /// Nonces below this one must be used up before anything is allocated.
+    /// All nonces below this one must be used up before a nonce is allocated.
     #[serde(with = "super::scalar::nonce_as_number")]
     #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub bound: Nonce,
 }
 
-/// Why nothing is allocated.
+/// Why no nonce is allocated.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum QuarantineReason {
-    /// The ledger has just been created.
+    /// The ledger is new.
     New,
     /// An earlier ledger of this signer is missing.
     Lost,
-    /// The chain knows more than the ledger.
+    /// The signer has sent more transactions than the ledger knows of.
     Rollback,
     /// The ledger belongs to another cluster.
     Clone,
 }
 
-/// The owner of one nonce.
+/// Owner of one nonce.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[x_kube(
     validation = Rule::new("self == oldSelf").message("an entry is immutable"),
     validation = Rule::new("self.operation == 'Filler' || has(self.key)").message("key is required unless operation is Filler")
 )]
 pub struct Entry {
-    /// Key of the agent; a Filler needs none.
+    /// Key of the agent that owns the nonce; unset for a Filler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 16), regex(pattern = schema::KEY))]
     pub key: Option<Key>,
-    /// What the nonce is used for: Register, Update or Filler.
+    /// Purpose of the nonce: Register, Update or Filler.
     pub operation: Operation,
 }

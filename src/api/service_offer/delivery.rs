@@ -1,4 +1,4 @@
-//! Where and how an offer is served: routes, looks, limits, and what some types of offer deliver.
+//! How an offer is served: routes, branding, limits, and what skills and datasets deliver.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -7,52 +7,52 @@ use serde::{Deserialize, Serialize};
 use super::payment::PriceTable;
 use crate::api::schema;
 
-/// Rules of one path.
+/// Rules of a path.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OfferRoute {
-    /// Path below the path of the offer; * stands for anything.
+    /// Path below the path of the offer; * matches anything.
     #[schemars(length(max = 512), regex(pattern = r"^/[a-zA-Z0-9/_.*-]*$"))]
     pub path: String,
-    /// Methods served; all of them when empty.
+    /// HTTP methods that are served; all methods if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 9))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub methods: Vec<Method>,
-    /// Who may pass: paid, free or auth.
+    /// Access to the path: paid, free or auth.
     #[serde(default)]
     pub gate: Gate,
-    /// Price of this path, when it differs from the offer's; {} means it does not.
+    /// Price of this path, if it differs from the offer's price; {} means that it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PriceTable")]
     pub price: Option<PriceTable>,
-    /// One line for the catalogue.
+    /// Summary for the catalog, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 300))]
     pub summary: Option<String>,
-    /// Free requests of each buyer.
+    /// Number of free requests for each buyer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub free_quota: Option<u32>,
 }
 
-/// Who may pass a route.
+/// Access to a path.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
-    /// Who pays.
+    /// Buyers who pay.
     #[default]
     Paid,
     /// Anyone.
     Free,
-    /// Who has signed in.
+    /// Buyers who have signed in.
     Auth,
 }
 
-/// Methods of HTTP.
+/// HTTP method.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-#[expect(missing_docs, reason = "each is the word of RFC 9110")]
+#[expect(missing_docs, reason = "each is a method name of RFC 9110")]
 pub enum Method {
     Get,
     Head,
@@ -65,27 +65,27 @@ pub enum Method {
     Trace,
 }
 
-/// Looks of the offer's own site.
+/// Branding of the offer's site.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Branding {
-    /// Name to show.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 128))]
     pub display_name: Option<String>,
-    /// Line under the name.
+    /// Tagline below the display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 256))]
     pub tagline: Option<String>,
-    /// Logo: an https URL, a path, or an image inlined as a data URL.
+    /// Logo: an https URL, a path, or a data URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 65536))]
     pub logo_url: Option<String>,
-    /// Colours: light, dark or obol.
+    /// Color theme: light, dark or obol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Theme")]
     pub theme: Option<Theme>,
-    /// Accent colour in hex, like #00ff88.
+    /// Accent color in hex, like #00ff88.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -93,34 +93,34 @@ pub struct Branding {
         regex(pattern = r"^#[0-9a-fA-F]{3,8}$")
     )]
     pub accent_color: Option<String>,
-    /// Icon of the site.
+    /// Favicon of the site: an https URL, a path, or a data URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 65536))]
     pub favicon_url: Option<String>,
-    /// Image of link previews.
+    /// Image for link previews (Open Graph): an https URL, a path, or a data URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 65536))]
     pub og_image_url: Option<String>,
-    /// Longer text.
+    /// Description of the offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 16384))]
     pub description: Option<String>,
 }
 
-/// Themes of a site.
+/// Color theme of a site.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "each is a name and nothing more")]
+#[expect(missing_docs, reason = "the names say it all")]
 pub enum Theme {
     Light,
     Dark,
     Obol,
 }
 
-/// Place of an offer in the storefront.
+/// Position of an offer in the storefront.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct Listing {
-    /// Offers of higher weight come first.
+    /// Weight of the offer. Offers with a higher weight are listed first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = -2_147_483_648, max = 2_147_483_647))]
     pub weight: Option<i32>,
@@ -130,17 +130,17 @@ pub struct Listing {
     pub category: Option<String>,
 }
 
-/// Delivery of results after the request has been answered.
+/// Asynchronous delivery of results.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Async {
-    /// Whether results come later.
+    /// Whether results are delivered asynchronously.
     #[serde(default)]
     pub enabled: bool,
     /// Who may read a result: payer or public.
     #[serde(default)]
     pub result_visibility: ResultVisibility,
-    /// How long results are kept, like 72h.
+    /// Time for which results are kept, like 72h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 64), regex(pattern = schema::DURATION))]
     pub ttl: Option<String>,
@@ -150,28 +150,28 @@ pub struct Async {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ResultVisibility {
-    /// Who paid for it.
+    /// The buyer who paid for it.
     #[default]
     Payer,
     /// Anyone.
     Public,
 }
 
-/// Load limits of a route; 0 means none.
+/// Load limits of an offer; 0 means no limit.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OfferLimits {
-    /// Requests under way at once.
+    /// Maximum number of concurrent requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub max_in_flight: Option<u32>,
-    /// Requests per second.
+    /// Maximum number of requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub rps: Option<u32>,
 }
 
-/// A bundle of instructions.
+/// Bundle of instructions.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Skill {
@@ -187,17 +187,17 @@ pub struct Skill {
     /// ConfigMap that holds the bundle.
     #[schemars(length(max = 253))]
     pub bundle_config_map: String,
-    /// Name to show.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 128))]
     pub display_name: Option<String>,
-    /// Description to show.
+    /// Description of the skill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 1024))]
     pub description: Option<String>,
 }
 
-/// A dataset.
+/// Dataset.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dataset {
@@ -209,7 +209,7 @@ pub struct Dataset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 128))]
     pub file_hash: Option<String>,
-    /// Published version.
+    /// Published version of the dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 64))]
     pub version: Option<String>,

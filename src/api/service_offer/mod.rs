@@ -1,7 +1,8 @@
-//! ServiceOffer: what a seller offers. People write it; the operator writes nothing but its status.
+//! ServiceOffer: what a seller offers. People write it; the operator writes only its status.
 //!
-//! Fields of every era of the controller that this one replaces are kept, so that its objects apply unchanged and lose
-//! nothing; those that this version does not act on are listed by condition `Accepted`.
+//! It has the fields of every version of the legacy controller, so that existing objects apply unchanged and lose
+//! nothing. Condition `Accepted` lists the fields that this version does not act on.
+//! [`crate::registration`] decides what an offer means.
 
 mod delivery;
 mod payment;
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 
 use super::schema;
 
-/// What is sold: an in-cluster service, its price, and how it is listed.
+/// What the offer sells: a Service in the cluster, its price, and its registration.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
 #[kube(
     group = "obol.org",
@@ -56,42 +57,42 @@ use super::schema;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.type != 'inference' || has(self.model)")
-        .message("model is required when type is inference: give model.name and model.runtime")
+        .message("model is required when type is inference: set model.name and model.runtime")
         .field_path(".model").reason(Reason::FieldValueRequired),
     validation = Rule::new("self.type != 'skill' || has(self.skill)")
         .message("skill is required when type is skill").field_path(".skill").reason(Reason::FieldValueRequired),
     validation = Rule::new("self.?registration.?edition.orValue(1) >= oldSelf.?registration.?edition.orValue(1)")
-        .message("registration.edition may only grow")
+        .message("registration.edition can only be raised")
 )]
 pub struct ServiceOfferSpec {
     /// What is sold: inference, fine-tuning, http, agent, skill or dataset.
     #[serde(rename = "type", default)]
     pub type_: OfferType,
-    /// The Agent behind an offer of type agent.
+    /// Agent that an offer of type agent sells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OfferAgent")]
     pub agent: Option<OfferAgent>,
-    /// The model behind the offer; required when type is inference.
+    /// Model that the offer sells; required when type is inference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Model")]
     pub model: Option<Model>,
-    /// The Service that does the work.
+    /// Service that answers the requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Upstream")]
     pub upstream: Option<Upstream>,
     /// How buyers pay.
     pub payment: Payment,
-    /// Further accepted ways to pay; the first one repeats payment.
+    /// All accepted ways to pay; the first one repeats payment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub payments: Vec<Payment>,
-    /// Rules for single paths below the offer's path.
+    /// Rules for individual paths below the offer's path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub routes: Vec<OfferRoute>,
-    /// Public path prefix; /services/<name> when unset.
+    /// Public path prefix. Defaults to /services/<name>.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -99,7 +100,7 @@ pub struct ServiceOfferSpec {
         regex(pattern = r"^/[a-zA-Z0-9/_.-]*$")
     )]
     pub path: Option<String>,
-    /// Public host name of the offer's own, like chat.example.org.
+    /// Dedicated public hostname of the offer, like chat.example.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -107,71 +108,70 @@ pub struct ServiceOfferSpec {
         regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub hostname: Option<String>,
-    /// Looks of the offer's own site.
+    /// Branding of the offer's site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Branding")]
     pub branding: Option<Branding>,
-    /// Place of the offer in the storefront.
+    /// Position of the offer in the storefront.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Listing")]
     pub listing: Option<Listing>,
-    /// Delivery of results after the request has been answered.
+    /// Asynchronous delivery of results.
     #[serde(rename = "async", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Async")]
     pub async_: Option<Async>,
-    /// Load limits of the route.
+    /// Load limits of the offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OfferLimits")]
     pub limits: Option<OfferLimits>,
-    /// How the service was made, as free keys and values; published with the registration.
+    /// Provenance of the service, as free-form keys and values; published in the agent's document.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     pub provenance: BTreeMap<String, String>,
-    /// Listing on an ERC-8004 identity registry.
+    /// Registration on an ERC-8004 identity registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Registration")]
     pub registration: Option<Registration>,
-    /// From when on the offer takes no new buyers, as an RFC 3339 time.
+    /// Time from which no new buyers are accepted, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 64), extend("format" = "date-time"))]
     pub drain_at: Option<String>,
-    /// How long after drainAt the route stays up, like 30m; one hour when unset.
+    /// Time for which the route stays up after drainAt, like 30m. Defaults to one hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 64), regex(pattern = schema::DURATION))]
     pub drain_grace_period: Option<String>,
-    /// The bundle behind an offer of type skill.
+    /// Bundle that an offer of type skill sells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Skill")]
     pub skill: Option<Skill>,
-    /// The artifact behind an offer of type dataset.
+    /// Dataset that an offer of type dataset sells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Dataset")]
     pub dataset: Option<Dataset>,
 }
 
-/// What can be sold.
+/// What an offer sells.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OfferType {
-    /// Answers of a model.
+    /// Inference by a model.
     Inference,
-    /// Training of a model.
+    /// Fine-tuning of a model.
     FineTuning,
-    /// Any HTTP service.
+    /// HTTP service.
     #[default]
     Http,
-    /// An autonomous agent.
+    /// Autonomous agent.
     Agent,
-    /// A bundle of instructions.
+    /// Bundle of instructions.
     Skill,
-    /// A dataset.
+    /// Dataset.
     Dataset,
 }
 
 impl OfferType {
-    /// The type as it stands in an object.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    /// The type as written in an object.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Inference => "inference",
             Self::FineTuning => "fine-tuning",
@@ -183,16 +183,16 @@ impl OfferType {
     }
 }
 
-/// The Agent behind an offer.
+/// Agent that an offer sells.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct OfferAgent {
-    /// Which Agent; it must live in the namespace of the offer.
+    /// Reference to the Agent. It must be in the offer's namespace.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AgentReference")]
     pub ref_: Option<AgentReference>,
 }
 
-/// Name and namespace of an Agent.
+/// Reference to an Agent by name and namespace.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct AgentReference {
     /// Name of the Agent.
@@ -203,17 +203,17 @@ pub struct AgentReference {
     pub namespace: String,
 }
 
-/// A language model.
+/// Language model.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct Model {
-    /// Name of the model as its runtime knows it.
+    /// Name of the model in its runtime.
     #[schemars(length(max = 256))]
     pub name: String,
-    /// What serves the model: ollama, vllm or tgi.
+    /// Runtime that serves the model: ollama, vllm or tgi.
     pub runtime: Runtime,
 }
 
-/// Model servers.
+/// Runtime that serves a model.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
@@ -225,7 +225,7 @@ pub enum Runtime {
     Tgi,
 }
 
-/// A Service of the cluster.
+/// Service in the cluster.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Upstream {
@@ -239,7 +239,7 @@ pub struct Upstream {
     #[serde(default = "ollama_port")]
     #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub port: u16,
-    /// Path that answers 2xx while the service is healthy.
+    /// Path that returns 2xx while the Service is healthy.
     #[serde(default = "health_path")]
     #[schemars(length(max = 1024))]
     pub health_path: String,

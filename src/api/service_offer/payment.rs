@@ -1,4 +1,4 @@
-//! Prices and ways to pay.
+//! Prices and payment methods.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{network, schema};
 
-/// One way to pay.
+/// Accepted payment.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -18,26 +18,26 @@ use crate::api::{network, schema};
         .message("card.account is required when method is card")
 )]
 pub struct Payment {
-    /// How money moves: crypto or card.
+    /// Payment method: crypto or card.
     #[serde(default)]
     pub method: PaymentMethod,
-    /// The chain: an alias like base-sepolia, or a CAIP-2 id like eip155:84532.
+    /// Chain on which buyers pay: an alias like base-sepolia, or a CAIP-2 id like eip155:84532.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 41))]
     #[x_kube(validation = Rule::new(network::cel_known_network()).message(network::known_network_message().as_str()))]
     pub network: Option<String>,
-    /// The wallet that is paid.
+    /// Wallet that buyers pay. It has nothing to do with the account that registers the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::ADDRESS))]
     pub pay_to: Option<String>,
-    /// The x402 scheme: exact.
+    /// x402 payment scheme: exact.
     #[serde(default)]
     pub scheme: Scheme,
-    /// How long a signed payment stays valid, in seconds.
+    /// Time for which a signed payment is valid, in seconds.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub max_timeout_seconds: u32,
-    /// The token, when it is not the default of the chain.
+    /// Token that buyers pay with. Defaults to the chain's default token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Asset")]
     pub asset: Option<Asset>,
@@ -45,7 +45,7 @@ pub struct Payment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Card")]
     pub card: Option<Card>,
-    /// The price; at least one unit.
+    /// Price of the offer, for at least one unit.
     #[x_kube(validation = Rule::new(
         "has(self.perRequest) || has(self.perMTok) || has(self.perHour) || has(self.perEpoch) || has(self.perMB)"
     ).message("at least one price is required: perRequest, perMTok, perHour, perEpoch or perMB"))]
@@ -56,27 +56,27 @@ fn five_minutes() -> u32 {
     300
 }
 
-/// Ways to move money.
+/// Payment method.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PaymentMethod {
-    /// A token transfer.
+    /// Token transfer.
     #[default]
     Crypto,
-    /// A card payment.
+    /// Card payment.
     Card,
 }
 
-/// Schemes of x402.
+/// x402 payment scheme.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
-    /// The exact amount.
+    /// Pay the exact amount.
     #[default]
     Exact,
 }
 
-/// A token.
+/// Token.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Asset {
@@ -84,15 +84,15 @@ pub struct Asset {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::ADDRESS))]
     pub address: Option<String>,
-    /// Symbol, like USDC.
+    /// Symbol of the token, like USDC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 64))]
     pub symbol: Option<String>,
-    /// Decimals of the token.
+    /// Number of decimals of the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u8", range(min = 0, max = 255), extend("format" = "int32"))]
     pub decimals: Option<u8>,
-    /// How the token is moved: eip3009 or permit2.
+    /// How the token is transferred: eip3009 or permit2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TransferMethod")]
     pub transfer_method: Option<TransferMethod>,
@@ -106,13 +106,13 @@ pub struct Asset {
     pub eip712_version: Option<String>,
 }
 
-/// Ways to move a token.
+/// How a token is transferred.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TransferMethod {
-    /// EIP-3009, transfer with authorization.
+    /// EIP-3009 transferWithAuthorization.
     Eip3009,
-    /// Permit2, by the x402 proxy.
+    /// Permit2, through the x402 proxy.
     Permit2,
 }
 
@@ -120,7 +120,7 @@ pub enum TransferMethod {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Card {
-    /// The account that is paid, like acct_1A2b.
+    /// Account that buyers pay, like acct_1A2b.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -128,7 +128,7 @@ pub struct Card {
         regex(pattern = r"^acct_[A-Za-z0-9]+$")
     )]
     pub account: Option<String>,
-    /// Currency by ISO 4217, in lower case.
+    /// ISO 4217 currency code, in lower case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 3), regex(pattern = r"^[a-z]{3}$"))]
     pub currency: Option<String>,
@@ -136,38 +136,38 @@ pub struct Card {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 32))]
     pub provider: Option<String>,
-    /// Network id at the provider.
+    /// Id of the payment network at the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 128))]
     pub network_id: Option<String>,
-    /// Accepted types of payment method.
+    /// Accepted payment method types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub payment_method_types: Vec<String>,
 }
 
-/// Prices, as positive decimal strings in whole units of the coin, like "0.002".
+/// Prices, as positive decimal strings in whole tokens, like "0.002".
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PriceTable {
-    /// Price of one request.
+    /// Price per request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     pub per_request: Option<String>,
-    /// Price of a million tokens.
+    /// Price per million tokens of a model.
     #[serde(rename = "perMTok", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     pub per_mtok: Option<String>,
-    /// Price of one hour.
+    /// Price per hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     pub per_hour: Option<String>,
-    /// Price of one training epoch.
+    /// Price per training epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     pub per_epoch: Option<String>,
-    /// Price of one megabyte.
+    /// Price per megabyte.
     #[serde(rename = "perMB", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     pub per_mb: Option<String>,

@@ -1,15 +1,18 @@
-//! What the operator observed of an offer: a mirror for people and for the x402 verifier, never a source of truth.
+//! Status of an offer, for people and for the x402 verifier.
+//!
+//! Nothing that decides about money relies on it, with one exception: the key in `registration` freezes the offer's
+//! identity, so the registry loop waits for it before it allocates a nonce.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Condition, Key, schema};
 
-/// What the operator observed.
+/// Status that the operator observed.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceOfferStatus {
-    /// Generation that this status is about.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 0, max = 9_007_199_254_740_991i64))]
     pub observed_generation: Option<i64>,
@@ -26,7 +29,7 @@ pub struct ServiceOfferStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 2048))]
     pub url: Option<String>,
-    /// Price to show.
+    /// Price of the offer, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 128))]
     pub price: Option<String>,
@@ -38,17 +41,17 @@ pub struct ServiceOfferStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66))]
     pub registration_tx_hash: Option<String>,
-    /// What the Agent of an offer of type agent resolved to; read by the x402 verifier.
+    /// Resolved Agent of an offer of type agent; the x402 verifier reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AgentResolution")]
     pub agent_resolution: Option<AgentResolution>,
-    /// The agent on chain.
+    /// Registration of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RegistrationStatus")]
     pub registration: Option<RegistrationStatus>,
 }
 
-/// What an Agent resolved to.
+/// Resolved Agent.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 pub struct AgentResolution {
     /// Model of the Agent.
@@ -70,7 +73,7 @@ pub struct AgentResolution {
     pub skills: Vec<String>,
 }
 
-/// The agent on chain.
+/// Registration of an agent.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistrationStatus {
@@ -86,7 +89,7 @@ pub struct RegistrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 78))]
     pub agent_id: Option<String>,
-    /// URI that stands on chain.
+    /// URI of the agent on chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 2048))]
     pub agent_uri: Option<String>,
@@ -94,7 +97,7 @@ pub struct RegistrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66))]
     pub transaction: Option<String>,
-    /// Number of its block.
+    /// Number of the block that includes the transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub block: Option<u64>,

@@ -73,8 +73,8 @@ pub fn tables() -> Vec<CaseTable> {
 
 fn created() -> CaseTable {
     let named = |name: String| json!({ "metadata": { "name": name } });
-    let name = "the name of a ledger is <chainId>-<signer>";
-    let quarantine = "quarantine is set exactly while state is Quarantine";
+    let name = "the name of a ledger must be <chainId>-<signer>";
+    let quarantine = "quarantine must be set if and only if state is Quarantine";
     CaseTable::create(ledger(1))
         .accepts("an active ledger, as restored from a backup", json!({}))
         .accepts(
@@ -155,9 +155,9 @@ fn entered() -> CaseTable {
     };
     let register = |key: &str| json!({ "key": key, "operation": "Register" });
     let update = |key: &str| json!({ "key": key, "operation": "Update" });
-    let plain = "every entry is a plain decimal nonce below next";
-    let points = "registering points at a Register entry of its key";
-    let listed = "every Register entry is listed in registering, so a key has at most one";
+    let plain = "every entry must be a decimal nonce below next";
+    let points = "registering must point at a Register entry of its key";
+    let listed = "every Register entry must be listed in registering: a key has at most one";
     let full: Value = (0..1024)
         .map(|nonce| (format!("{nonce}"), json!({ "operation": "Filler" })))
         .collect();
@@ -255,8 +255,8 @@ fn active() -> CaseTable {
         &spec(json!({ "entries": entries, "registering": { A: "3" } })),
     );
     let fixed = "an entry is immutable";
-    let pruned = "an entry is pruned only below finalizedNonce";
-    let fresh = "an entry that is added takes a nonce at or above the next that stood before";
+    let pruned = "an entry can be pruned only below finalizedNonce";
+    let fresh = "a new entry needs a nonce at or above the previous next";
     CaseTable::update(base)
         .accepts("an allocation", spec(json!({ "next": 6, "entries": { "5": { "key": C, "operation": "Register" } }, "registering": { C: "5" } })))
         .accepts("a batch of allocations", spec(json!({ "next": 8, "entries": { "5": { "operation": "Filler" }, "6": { "key": B, "operation": "Update" }, "7": { "key": C, "operation": "Register" } }, "registering": { C: "7" } })))
@@ -273,17 +273,17 @@ fn active() -> CaseTable {
                 "next": 6, "finalizedNonce": 4,
                 "entries": { "3": null, "5": { "key": A, "operation": "Register" } }, "registering": { A: "5" },
             })),
-            "a key leaves the ledger in one write and comes back in another",
+            "a key cannot leave the ledger and return to it in one write",
         )
-        .rejects("a second registration for a key", spec(json!({ "next": 6, "entries": { "5": { "key": A, "operation": "Register" } } })), "every Register entry is listed in registering")
-        .rejects_with("chain changed", spec(json!({ "chainId": 1 })), &["chainId is immutable", "the name of a ledger is"])
-        .rejects_with("signer changed", spec(json!({ "signer": address(9) })), &["signer is immutable", "the name of a ledger is"])
+        .rejects("a second registration for a key", spec(json!({ "next": 6, "entries": { "5": { "key": A, "operation": "Register" } } })), "every Register entry must be listed in registering")
+        .rejects_with("chain changed", spec(json!({ "chainId": 1 })), &["chainId is immutable", "the name of a ledger must be"])
+        .rejects_with("signer changed", spec(json!({ "signer": address(9) })), &["signer is immutable", "the name of a ledger must be"])
         .rejects("genesis changed", spec(json!({ "genesisHash": OTHER_HASH })), "genesisHash is immutable")
-        .rejects("cluster changed", spec(json!({ "clusterUid": "elsewhere" })), "clusterUid changes only in Quarantine")
+        .rejects("cluster changed", spec(json!({ "clusterUid": "elsewhere" })), "clusterUid can change only in Quarantine")
         .rejects(
             "cluster changed while entering quarantine",
             spec(json!({ "clusterUid": "elsewhere", "state": "Quarantine", "quarantine": { "reason": "Clone", "bound": 5 } })),
-            "clusterUid changes only in Quarantine",
+            "clusterUid can change only in Quarantine",
         )
 }
 
@@ -347,6 +347,6 @@ fn quarantined() -> CaseTable {
         .rejects(
             "quarantine removed in state Quarantine",
             spec(json!({ "quarantine": null })),
-            "quarantine is set exactly while state is Quarantine",
+            "quarantine must be set if and only if state is Quarantine",
         )
 }

@@ -546,17 +546,17 @@ fn unregistered() -> CaseTable {
         .rejects(
             "edition lowered",
             registration(json!({ "edition": 1 })),
-            "registration.edition may only grow",
+            "registration.edition can only be raised",
         )
         .rejects(
             "edition removed",
             registration(json!({ "edition": null })),
-            "registration.edition may only grow",
+            "registration.edition can only be raised",
         )
         .rejects(
             "registration removed with its edition",
             registration(Value::Null),
-            "registration.edition may only grow",
+            "registration.edition can only be raised",
         )
 }
 

@@ -111,7 +111,7 @@ fn created() -> CaseTable {
         .rejects(
             "a name of another key",
             json!({ "metadata": { "name": "r-cccccccccccccccc" } }),
-            "the name of a record is r-<key>",
+            "the name of a record must be r-<key>",
         )
         .for_each(
             ["bbbb", "bbbbbbbbbbbbbbb1", "bbbbbbbbbbbbb-bb"],
@@ -256,7 +256,7 @@ fn pending() -> CaseTable {
             spec(json!({ "key": "eeeeeeeeeeeeeeee" })),
             &[
                 "spec.key: Invalid value: \"string\": key is immutable",
-                "the name of a record is r-<key>",
+                "the name of a record must be r-<key>",
             ],
         )
         .rejects(
@@ -322,7 +322,7 @@ fn sent() -> CaseTable {
     );
     let frozen = "agentUri and calldataHash are frozen by the first attempt";
     let needs = "an attempt needs agentUri and calldataHash";
-    let emptied = "attempts never become empty again";
+    let emptied = "attempts cannot be emptied";
     CaseTable::update(base)
         .accepts("second attempt added", spec(json!({ "attempts": [attempt(3), attempt(3)] })))
         .accepts("attempts replaced by one of a later nonce", spec(json!({ "attempts": [attempt(4)] })))

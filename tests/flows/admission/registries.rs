@@ -368,7 +368,7 @@ fn namespaces() -> CaseTable {
         .rejects(
             "an empty selector",
             selector(json!({})),
-            "an empty selector picks every namespace: write from: All if that is meant",
+            "an empty selector would select every namespace: use from: All instead",
         )
         .rejects(
             "empty matchLabels",
@@ -459,7 +459,7 @@ fn switches() -> CaseTable {
                 .rejects(
                     format!("identity scope {scope} without an agent"),
                     spec(json!({ "identityScope": scope })),
-                    "agent is required unless identityScope is Offer: give agent.name",
+                    "agent is required unless identityScope is Offer: set agent.name",
                 )
         })
         .rejects(
@@ -531,22 +531,22 @@ fn stored() -> CaseTable {
         .rejects(
             "chain changed",
             spec(json!({ "chainId": 11_155_111 })),
-            "chainId is immutable: make another IdentityRegistry",
+            "chainId is immutable: create another IdentityRegistry",
         )
         .rejects(
             "contract changed",
             spec(json!({ "address": SIGNER })),
-            "address is immutable: make another IdentityRegistry",
+            "address is immutable: create another IdentityRegistry",
         )
         .rejects(
             "contract removed",
             spec(json!({ "address": null })),
-            "address is immutable: make another IdentityRegistry",
+            "address is immutable: create another IdentityRegistry",
         )
         .rejects(
             "identity scope changed",
             spec(json!({ "identityScope": "Registry", "agent": { "name": "A" } })),
-            "identityScope is immutable: make another IdentityRegistry",
+            "identityScope is immutable: create another IdentityRegistry",
         )
 }
 
@@ -565,17 +565,17 @@ fn scoped() -> CaseTable {
         .rejects(
             "contract set later",
             spec(json!({ "address": CONTRACT })),
-            "address is immutable: make another IdentityRegistry",
+            "address is immutable: create another IdentityRegistry",
         )
         .rejects(
             "identity scope removed",
             spec(json!({ "identityScope": null })),
-            "identityScope is immutable: make another IdentityRegistry",
+            "identityScope is immutable: create another IdentityRegistry",
         )
         .rejects(
             "agent removed",
             spec(json!({ "agent": null })),
-            "agent is required unless identityScope is Offer: give agent.name",
+            "agent is required unless identityScope is Offer: set agent.name",
         )
 }
 
