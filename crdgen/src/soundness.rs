@@ -20,10 +20,10 @@ pub fn faults(definition: &Value) -> Vec<String> {
 
 fn faults_below(path: &str, schema: &Value) -> Vec<String> {
     let own = [
-        of_structure(schema),
-        of_bounds(schema),
-        of_descriptions(schema),
-        of_rules(schema),
+        structure_faults(schema),
+        bound_faults(schema),
+        description_faults(schema),
+        rule_faults(schema),
     ];
     let here = if path.is_empty() { "the object" } else { path };
     let mut faults: Vec<String> = own
@@ -49,7 +49,7 @@ fn fields(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
 
 /// A schema must be structural and complete: the API server prunes what it does not declare, and merges an undeclared
 /// list type as a whole.
-fn of_structure(schema: &Value) -> Vec<String> {
+fn structure_faults(schema: &Value) -> Vec<String> {
     let has = |keyword: &str| schema.get(keyword).is_some();
     let mut faults = Vec::new();
     for keyword in ["$ref", "allOf", "anyOf", "oneOf", "not"]
@@ -82,7 +82,7 @@ fn of_structure(schema: &Value) -> Vec<String> {
 
 /// Everything that can grow needs a bound: the API server estimates the cost of CEL rules from it, and etcd stores
 /// whatever passes admission.
-fn of_bounds(schema: &Value) -> Vec<String> {
+fn bound_faults(schema: &Value) -> Vec<String> {
     let needed: &[&str] = match schema["type"].as_str() {
         Some("string") if schema.get("enum").is_none() => &["maxLength"],
         Some("array") => &["maxItems"],
@@ -96,7 +96,7 @@ fn of_bounds(schema: &Value) -> Vec<String> {
     missing.map(|keyword| format!("has no {keyword}")).collect()
 }
 
-fn of_descriptions(schema: &Value) -> Vec<String> {
+fn description_faults(schema: &Value) -> Vec<String> {
     let explained = |property: &Value| {
         property["description"]
             .as_str()
@@ -108,7 +108,7 @@ fn of_descriptions(schema: &Value) -> Vec<String> {
 }
 
 /// Each rule needs a message of its own.
-fn of_rules(schema: &Value) -> Vec<String> {
+fn rule_faults(schema: &Value) -> Vec<String> {
     let rules = schema["x-kubernetes-validations"]
         .as_array()
         .map(Vec::as_slice)
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    fn of_property(schema: Value) -> Vec<String> {
+    fn faults_of_property(schema: Value) -> Vec<String> {
         let root = json!({ "type": "object", "properties": { "x": schema } });
         faults(&json!({ "spec": { "versions": [{ "schema": { "openAPIV3Schema": root } }] } }))
     }
@@ -173,7 +173,7 @@ mod tests {
             }),
         ] {
             assert_eq!(
-                of_property(schema.clone()),
+                faults_of_property(schema.clone()),
                 Vec::<String>::new(),
                 "{schema}"
             );
@@ -257,7 +257,7 @@ mod tests {
                 ".x: rule \"b\" has the same message as another rule",
             ),
         ] {
-            let faults = of_property(schema.clone());
+            let faults = faults_of_property(schema.clone());
             assert_eq!(faults.len(), 1, "{schema}: {faults:?}");
             assert!(faults[0].starts_with(fault), "{schema}: {faults:?}");
         }
