@@ -22,9 +22,6 @@ pub enum ConditionStatus {
 }
 
 impl ConditionStatus {
-    /// Every value, for tables.
-    pub(crate) const ALL: [Self; 3] = [Self::True, Self::False, Self::Unknown];
-
     /// The value in objects and in metric labels.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -78,19 +75,20 @@ impl Condition {
 
 /// One observation of one object: what all conditions derived from it have in common.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Observation<'a> {
+pub struct Observation<'a> {
     /// Generation of the observed object.
-    pub(crate) generation: Option<i64>,
+    pub generation: Option<i64>,
     /// Conditions that the object already has.
-    pub(crate) before: &'a [Condition],
+    pub before: &'a [Condition],
     /// Time of the observation.
-    pub(crate) now: Timestamp,
+    pub now: Timestamp,
 }
 
 impl Observation<'_> {
     /// Builds a condition. It keeps the previous transition time while the status is the same, so that an unchanged
     /// observation is an unchanged value and causes no write.
-    pub(crate) fn condition(
+    #[must_use]
+    pub fn condition(
         &self,
         type_: &str,
         status: ConditionStatus,
