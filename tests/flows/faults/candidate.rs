@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use harness::candidate::{token, user};
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use testbed::{Cluster, Process, Signal};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// Prefix of every candidate's ServiceAccount.
 const USER: &str = "candidate-";
@@ -76,26 +76,26 @@ pub struct CandidateFactory {
     cluster: Cluster,
     namespace: String,
     timings: Timings,
-    authority: Value,
+    /// The administrator's kubeconfig.
+    admin: Value,
     next_id: AtomicU32,
 }
 
 impl CandidateFactory {
     pub fn new(cluster: &Cluster, namespace: &str, timings: Timings) -> Result<Self> {
-        let kubeconfig: Value = serde_json::from_slice(&std::fs::read(cluster.kubeconfig())?)?;
-        let authority = kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"].clone();
+        let admin = serde_json::from_slice(&std::fs::read(cluster.kubeconfig())?)?;
         Ok(Self {
             cluster: cluster.clone(),
             namespace: namespace.into(),
             timings,
-            authority,
+            admin,
             next_id: AtomicU32::new(0),
         })
     }
 
     /// Prefix of every candidate's user name in the audit log.
     pub fn users(&self) -> String {
-        format!("system:serviceaccount:{}:{USER}", self.namespace)
+        user(&self.namespace, USER)
     }
 
     /// Spawns a candidate. The API server must be reachable.
@@ -104,10 +104,18 @@ impl CandidateFactory {
         let name = format!("{USER}{number}");
         let [high, low] = u16::try_from(number + 1)?.to_be_bytes();
         let address = Ipv4Addr::new(127, 1, high, low);
-        let token = self.token(&name).await?;
+        let token = token(self.cluster.client(), &self.namespace, &name).await?;
         let directory = self.cluster.scratch(&format!("campaign/{name}"))?;
         let kubeconfig = directory.join("kubeconfig");
-        std::fs::write(&kubeconfig, self.kubeconfig(address, &token).to_string())?;
+        let server = format!("https://{address}:6443");
+        let config = harness::candidate::kubeconfig(
+            &self.admin,
+            &self.namespace,
+            &name,
+            &token,
+            Some(&server),
+        );
+        std::fs::write(&kubeconfig, config.to_string())?;
 
         let identity = options.identity.unwrap_or_else(|| name.clone());
         let pod_uid = match options.pod {
@@ -115,14 +123,10 @@ impl CandidateFactory {
             false => format!("00000000-0000-4000-8000-{number:012}"),
         };
         let log = directory.join("log");
-        // The kernel kills the candidate when the test process ends, however it ends.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(binary());
+        let mut command = harness::candidate::command(binary());
         command
             .args(self.arguments())
-            .env_clear()
-            .env("KUBECONFIG", &kubeconfig);
-        command
+            .env("KUBECONFIG", &kubeconfig)
             .env("POD_NAME", &identity)
             .env("POD_UID", &pod_uid)
             .env("POD_NAMESPACE", &self.namespace);
@@ -151,13 +155,11 @@ impl CandidateFactory {
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
-            .stderr(file)
-            .kill_on_drop(true);
+            .stderr(file);
         let child = command.spawn().context("failed to run setpriv")?;
         let process = Process::started(&name, child.id().context("the candidate exited at once")?)?;
-        let user = format!("system:serviceaccount:{}:{name}", self.namespace);
         Ok(Candidate {
-            user,
+            user: user(&self.namespace, &name),
             identity,
             address,
             process,
@@ -195,42 +197,6 @@ impl CandidateFactory {
         }))?;
         let created = pods.create(&PostParams::default(), &pod).await?;
         created.metadata.uid.context("the Pod has no uid")
-    }
-
-    async fn token(&self, name: &str) -> Result<String> {
-        let accounts = Api::<ServiceAccount>::namespaced(self.cluster.client(), &self.namespace);
-        let account: ServiceAccount =
-            serde_json::from_value(json!({ "metadata": { "name": name } }))?;
-        accounts.create(&PostParams::default(), &account).await?;
-        let spec = TokenRequestSpec {
-            expiration_seconds: Some(4 * 3600),
-            ..TokenRequestSpec::default()
-        };
-        let request = TokenRequest {
-            spec,
-            ..TokenRequest::default()
-        };
-        let answer = accounts
-            .create_token_request(name, &PostParams::default(), &request)
-            .await?;
-        Ok(answer
-            .status
-            .context("the API server returned no token")?
-            .token)
-    }
-
-    fn kubeconfig(&self, address: Ipv4Addr, token: &str) -> Value {
-        let server = format!("https://{address}:6443");
-        json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "campaign",
-            "clusters": [{ "name": "campaign", "cluster": {
-                "server": server, "tls-server-name": "localhost", "certificate-authority-data": self.authority,
-            } }],
-            "contexts": [{ "name": "campaign", "context": { "cluster": "campaign", "user": "candidate" } }],
-            "users": [{ "name": "candidate", "user": { "token": token } }],
-        })
     }
 }
 
