@@ -1,84 +1,84 @@
-//! Bounds: what the adversary may do in one run of the checker, and how the candidates are set up.
+//! Bounds: what the adversary may do in one search, and how the candidates are set up.
 //!
-//! Values only. What a fault does is known to [`crate::world`].
+//! Values only. [`crate::world`] knows what a fault does.
 
 use std::time::Duration;
 
 use crate::core::ElectionConfig;
 use crate::world::Event;
 
-/// How many candidates there are.
+/// Number of candidates.
 pub const CANDIDATES: usize = 3;
-/// One second of a world's time, which counts microseconds.
+/// One second of a world's time, in microseconds.
 pub const SECOND: u64 = 1_000_000;
-/// The rate of a clock that is right. One of 9500 loses 5 %.
+/// The rate of a correct clock. A rate of 9500 loses 5 %.
 pub const TRUE_RATE: u64 = 10_000;
 
-/// What the adversary can do, each as often as the bounds allow.
+/// What the adversary can do, each as often as the bounds allow. "Any time" is up to the adversary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Hold back one message for as long as it likes.
+    /// Delay one message for any time.
     Delay,
-    /// Break the connection that carries a message: a request does not arrive, a reply does not come back.
+    /// Break the connection that carries a message, which is lost.
     Lose,
-    /// Cut a candidate off, or one direction of its traffic, for as long as it likes.
-    Cut,
-    /// Stop a process for as long as it likes. Its clock goes on.
+    /// Partition a candidate from the API server, in both directions or one, for any time.
+    Partition,
+    /// Pause a process for any time. Its clock runs on.
     Pause,
     /// Kill a process.
     Crash,
-    /// Start a process that is down. The kubelet does so; it counts, but it is not a fault.
+    /// Start a process that is down. The kubelet does so: it is limited, but does not count as a fault.
     Restart,
-    /// Ask a process to end.
-    Leave,
-    /// Keep the work of a leader that is asked to end from coming to rest.
-    Linger,
+    /// Ask a process to stop.
+    Stop,
+    /// Keep the drain of a leader from finishing.
+    SlowDrain,
     /// Delete the Lease.
     Delete,
     /// Change a label of the Lease.
     Label,
-    /// Show a candidate the Lease as it was before the last write.
-    Stale,
+    /// Deliver the Lease as it was before the last write.
+    StaleWatch,
     /// Ask the holder to step down.
-    Ask,
-    /// Erase the holder from the Lease by hand.
+    StepDown,
+    /// Erase the holder from the Lease.
     Erase,
 }
 
-/// How many kinds of fault there are.
+/// Number of kinds of fault.
 pub const FAULTS: usize = 13;
 
-/// How often each fault may occur, by its place in [`Fault`].
-pub type Tally = [u8; FAULTS];
+/// One count per fault, indexed by [`Fault`].
+pub type FaultCounts = [u8; FAULTS];
 
-/// How the world stands when the adversary begins.
+/// The state in which the adversary starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// No Lease, and all candidates begin.
+    /// There is no Lease, and all candidates start.
     Cold,
     /// This candidate leads, and the others follow.
     Led(usize),
 }
 
-/// One candidate.
+/// How one candidate is set up.
 #[derive(Clone, Copy, Debug)]
-pub struct Seat {
+pub struct CandidateSetup {
     /// Its name in the Lease.
     pub identity: &'static str,
     /// Uid of its Pod.
     pub pod: &'static str,
-    /// Rate of its clock, see [`TRUE_RATE`].
+    /// Rate of its clock; see [`TRUE_RATE`].
     pub rate: u64,
-    /// How many seconds its wall clock is off.
+    /// Offset of its wall clock in seconds.
     pub wall_offset: i64,
     /// Its lease duration in seconds.
     pub lease_seconds: u64,
-    /// Whether it marks its Pod when it leads.
+    /// Whether it marks its Pod before its fence opens.
     pub marks: bool,
 }
 
-impl Seat {
-    /// How it takes part: with the operator's own proportions, in less time.
+impl CandidateSetup {
+    /// Its election config: the operator's own proportions, in less time.
     #[must_use]
     pub fn config(&self, instance: &str) -> ElectionConfig {
         ElectionConfig {
@@ -93,58 +93,58 @@ impl Seat {
     }
 }
 
-/// Which states are followed into a calm, to see whether somebody leads in time.
+/// For which states the search checks that a candidate leads in time once the adversary stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calm {
-    /// None.
+pub enum RecoveryCheck {
+    /// For none.
     Never,
-    /// Those at the end of the time.
+    /// For those at the horizon.
     AtTheEnd,
-    /// Every state in which nothing is due.
+    /// For every state in which nothing is due.
     Everywhere,
 }
 
-/// One run of the checker.
+/// The bounds of one search.
 #[derive(Clone, Debug)]
 pub struct Bounds {
     /// Short name.
     pub name: &'static str,
     /// What it explores, in words.
     pub about: &'static str,
-    /// Who takes part.
-    pub seats: [Seat; CANDIDATES],
-    /// How the world may stand at first.
+    /// The candidates.
+    pub candidates: [CandidateSetup; CANDIDATES],
+    /// The initial states.
     pub starts: &'static [Start],
-    /// How long the adversary is at work, in microseconds.
+    /// How long the adversary acts, in microseconds.
     pub horizon: u64,
-    /// Between two events, time stops at least so often for the adversary, in microseconds.
+    /// Extra instants at which the adversary may act between two events, as a period in microseconds; 0 for none.
     pub stride: u64,
     /// How often each fault may occur.
-    pub limits: Tally,
-    /// How many faults there may be in all.
+    pub limits: FaultCounts,
+    /// How many faults may occur in total.
     pub faults: u8,
-    /// How long an effect that was checked may take to leave the process, in microseconds.
-    pub straggle: u64,
-    /// Whether the kubelet tells the others, sooner or later, that a container has terminated.
+    /// How long an effect that passed the fence may take to leave the process, in microseconds.
+    pub effect_delay: u64,
+    /// Whether the kubelet eventually reports terminated containers.
     pub evidence: bool,
-    /// Which states are followed into a calm.
-    pub calm: Calm,
-    /// Which [`Event`]s must have occurred, so that what is proven is not proven of nothing.
+    /// For which states recovery is checked.
+    pub recovery: RecoveryCheck,
+    /// [`Event`]s that must occur, so that the result is not vacuous.
     pub expected: &'static [Event],
 }
 
-/// Limits with these faults and no others.
+/// Limits that allow these faults and no others.
 #[must_use]
-pub fn limits(faults: &[(Fault, u8)]) -> Tally {
-    let mut tally = Tally::default();
+pub fn limits(faults: &[(Fault, u8)]) -> FaultCounts {
+    let mut counts = FaultCounts::default();
     for (fault, count) in faults {
-        tally[*fault as usize] = *count;
+        counts[*fault as usize] = *count;
     }
-    tally
+    counts
 }
 
 impl Bounds {
-    /// The same, small enough for every build.
+    /// The same bounds, small enough for every build.
     #[must_use]
     pub fn quick(self) -> Self {
         Self {
@@ -155,31 +155,31 @@ impl Bounds {
         }
     }
 
-    /// How long it may take until somebody leads once the adversary rests: the Lease expires by the slowest clock, and is
-    /// taken.
+    /// How long it may take until a candidate leads once the adversary stops: the Lease expires by the slowest clock and is
+    /// taken over.
     #[must_use]
-    pub fn patience(&self) -> u64 {
+    pub fn recovery_time(&self) -> u64 {
         let longest = self
-            .seats
+            .candidates
             .iter()
-            .map(|seat| seat.lease_seconds)
+            .map(|candidate| candidate.lease_seconds)
             .max()
             .unwrap_or_default()
             * SECOND;
         let slowest = self
-            .seats
+            .candidates
             .iter()
-            .map(|seat| seat.rate)
+            .map(|candidate| candidate.rate)
             .min()
             .unwrap_or(TRUE_RATE);
         longest * TRUE_RATE / slowest + SECOND
     }
 }
 
-/// How long the adversary is at work in a quick search.
+/// How long the adversary acts in a quick search.
 const QUICK_HORIZON: u64 = 15 * SECOND;
 
-const SEAT: Seat = Seat {
+const CANDIDATE: CandidateSetup = CandidateSetup {
     identity: "",
     pod: "",
     rate: TRUE_RATE,
@@ -188,31 +188,31 @@ const SEAT: Seat = Seat {
     marks: false,
 };
 
-/// Three candidates with right clocks.
-const THREE: [Seat; CANDIDATES] = [
-    Seat {
+/// Three candidates with correct clocks.
+const THREE: [CandidateSetup; CANDIDATES] = [
+    CandidateSetup {
         identity: "pod-a",
         pod: "uid-a",
         wall_offset: -3600,
-        ..SEAT
+        ..CANDIDATE
     },
-    Seat {
+    CandidateSetup {
         identity: "pod-b",
         pod: "uid-b",
         wall_offset: 3600,
-        ..SEAT
+        ..CANDIDATE
     },
-    Seat {
+    CandidateSetup {
         identity: "pod-c",
         pod: "uid-c",
-        ..SEAT
+        ..CANDIDATE
     },
 ];
 
-/// Every run of the checker.
+/// Every search.
 pub const PLAN: &[fn() -> Bounds] = &[
-    network, clocks, cuts, processes, releases, evidence, outsiders, unmarked, creation, requests,
-    namesakes, durations, rest,
+    network, clocks, partitions, processes, releases, kubelet, edits, unmarked, creation, requests,
+    namesakes, durations, recovery,
 ];
 
 /// The bounds of that name.
@@ -226,21 +226,21 @@ pub fn bounds(name: &str) -> Option<Bounds> {
 fn network() -> Bounds {
     Bounds {
         name: "network",
-        about: "messages are held back, lost, and answered into the void",
-        seats: THREE,
+        about: "messages are delayed and lost, and replies come too late",
+        candidates: THREE,
         starts: &[Start::Cold, Start::Led(0)],
         horizon: 25 * SECOND,
         stride: 0,
-        limits: limits(&[(Fault::Delay, 2), (Fault::Lose, 2), (Fault::Cut, 1)]),
+        limits: limits(&[(Fault::Delay, 2), (Fault::Lose, 2), (Fault::Partition, 1)]),
         faults: 2,
-        straggle: SECOND,
+        effect_delay: SECOND,
         evidence: false,
-        calm: Calm::AtTheEnd,
+        recovery: RecoveryCheck::AtTheEnd,
         expected: &[
             Event::Term,
             Event::Expiry,
             Event::Resumption,
-            Event::Ambiguity,
+            Event::LostReply,
             Event::Conflict,
             Event::Hedge,
         ],
@@ -252,43 +252,43 @@ fn clocks() -> Bounds {
     Bounds {
         name: "clocks",
         about: "one clock loses 5 %, another gains 5 %",
-        seats: [
-            Seat {
+        candidates: [
+            CandidateSetup {
                 rate: 9_500,
                 ..slow
             },
-            Seat {
+            CandidateSetup {
                 rate: 10_500,
                 ..fast
             },
             right,
         ],
         starts: &[Start::Led(0), Start::Led(1), Start::Led(2)],
-        limits: limits(&[(Fault::Delay, 2), (Fault::Cut, 1), (Fault::Pause, 1)]),
-        straggle: 0,
+        limits: limits(&[(Fault::Delay, 2), (Fault::Partition, 1), (Fault::Pause, 1)]),
+        effect_delay: 0,
         expected: &[
             Event::Term,
             Event::Expiry,
             Event::Resumption,
-            Event::Ambiguity,
+            Event::LostReply,
             Event::Hedge,
         ],
         ..network()
     }
 }
 
-fn cuts() -> Bounds {
+fn partitions() -> Bounds {
     Bounds {
-        name: "cuts",
-        about: "a leader is cut off again and again",
+        name: "partitions",
+        about: "a leader is partitioned repeatedly",
         starts: &[Start::Led(0)],
-        limits: limits(&[(Fault::Delay, 1), (Fault::Cut, 2)]),
+        limits: limits(&[(Fault::Delay, 1), (Fault::Partition, 2)]),
         faults: 3,
         expected: &[
             Event::Term,
             Event::Expiry,
             Event::Resumption,
-            Event::Ambiguity,
+            Event::LostReply,
             Event::Hedge,
             Event::Loss,
         ],
@@ -296,10 +296,10 @@ fn cuts() -> Bounds {
     }
 }
 
-fn evidence() -> Bounds {
+fn kubelet() -> Bounds {
     Bounds {
-        name: "evidence",
-        about: "the kubelet tells, sooner or later, that a container has terminated",
+        name: "kubelet",
+        about: "the kubelet eventually reports terminated containers",
         starts: &[Start::Led(0)],
         limits: limits(&[
             (Fault::Crash, 2),
@@ -308,7 +308,12 @@ fn evidence() -> Bounds {
             (Fault::Delay, 1),
         ]),
         evidence: true,
-        expected: &[Event::Term, Event::Expiry, Event::Reclaim, Event::Evidence],
+        expected: &[
+            Event::Term,
+            Event::Expiry,
+            Event::Reclaim,
+            Event::TerminationReported,
+        ],
         ..network()
     }
 }
@@ -317,10 +322,10 @@ fn unmarked() -> Bounds {
     Bounds {
         name: "unmarked",
         about: "the Lease is deleted under leaders that do not mark their Pods",
-        seats: THREE,
+        candidates: THREE,
         limits: limits(&[(Fault::Delete, 1), (Fault::Label, 1), (Fault::Delay, 2)]),
-        expected: &[Event::Term, Event::Conflict, Event::DeletedUnderALeader],
-        ..outsiders()
+        expected: &[Event::Term, Event::Conflict, Event::DeletedUnderLeader],
+        ..edits()
     }
 }
 
@@ -332,28 +337,28 @@ fn creation() -> Bounds {
         horizon: 12 * SECOND,
         limits: limits(&[
             (Fault::Delete, 1),
-            (Fault::Cut, 1),
+            (Fault::Partition, 1),
             (Fault::Delay, 1),
             (Fault::Crash, 1),
             (Fault::Restart, 1),
         ]),
-        expected: &[Event::Term, Event::DeletedUnderALeader],
+        expected: &[Event::Term, Event::DeletedUnderLeader],
         faults: 3,
-        ..outsiders()
+        ..edits()
     }
 }
 
 fn requests() -> Bounds {
     Bounds {
         name: "requests",
-        about: "people ask the holder to step down, or erase it",
+        about: "clients ask the holder to step down, or erase it",
         starts: &[Start::Led(0)],
         limits: limits(&[
-            (Fault::Ask, 1),
+            (Fault::StepDown, 1),
             (Fault::Erase, 1),
-            (Fault::Linger, 1),
+            (Fault::SlowDrain, 1),
             (Fault::Delay, 1),
-            (Fault::Cut, 1),
+            (Fault::Partition, 1),
         ]),
         expected: &[Event::Term, Event::Handover],
         faults: 3,
@@ -364,7 +369,7 @@ fn requests() -> Bounds {
 fn processes() -> Bounds {
     Bounds {
         name: "processes",
-        about: "processes are stopped, killed and started again",
+        about: "processes are paused, killed and restarted",
         starts: &[Start::Led(0)],
         limits: limits(&[
             (Fault::Pause, 2),
@@ -387,12 +392,12 @@ fn processes() -> Bounds {
 fn releases() -> Bounds {
     Bounds {
         name: "releases",
-        about: "leaders are asked to end, and their work does not always come to rest",
+        about: "leaders are stopped, and their work does not always drain",
         starts: &[Start::Led(0)],
         limits: limits(&[
-            (Fault::Leave, 2),
-            (Fault::Linger, 1),
-            (Fault::Cut, 1),
+            (Fault::Stop, 2),
+            (Fault::SlowDrain, 1),
+            (Fault::Partition, 1),
             (Fault::Delay, 1),
             (Fault::Lose, 1),
             (Fault::Restart, 1),
@@ -409,28 +414,28 @@ fn releases() -> Bounds {
     }
 }
 
-fn outsiders() -> Bounds {
+fn edits() -> Bounds {
     Bounds {
-        name: "outsiders",
-        about: "the Lease is deleted and labelled, and shown as it was",
-        seats: THREE.map(|seat| Seat {
+        name: "edits",
+        about: "the Lease is deleted and labeled, and delivered stale",
+        candidates: THREE.map(|candidate| CandidateSetup {
             marks: true,
-            ..seat
+            ..candidate
         }),
         starts: &[Start::Led(0)],
         limits: limits(&[
             (Fault::Delete, 1),
             (Fault::Label, 1),
-            (Fault::Stale, 1),
-            (Fault::Cut, 1),
+            (Fault::StaleWatch, 1),
+            (Fault::Partition, 1),
             (Fault::Delay, 1),
             (Fault::Pause, 1),
         ]),
         expected: &[
             Event::Term,
             Event::Conflict,
-            Event::Stale,
-            Event::DeletedUnderALeader,
+            Event::StaleDelivery,
+            Event::DeletedUnderLeader,
         ],
         ..network()
     }
@@ -440,10 +445,10 @@ fn namesakes() -> Bounds {
     let [one, other, third] = THREE;
     Bounds {
         name: "namesakes",
-        about: "two Pods have one name, and their processes are stopped, killed and started again",
-        seats: [
+        about: "two Pods share a name; their processes are paused, killed and restarted",
+        candidates: [
             one,
-            Seat {
+            CandidateSetup {
                 identity: "pod-a",
                 ..other
             },
@@ -455,7 +460,7 @@ fn namesakes() -> Bounds {
             (Fault::Crash, 1),
             (Fault::Restart, 1),
             (Fault::Delay, 1),
-            (Fault::Leave, 1),
+            (Fault::Stop, 1),
         ]),
         expected: &[Event::Term, Event::Expiry, Event::Reclaim],
         faults: 3,
@@ -467,35 +472,35 @@ fn durations() -> Bounds {
     let [one, other, third] = THREE;
     Bounds {
         name: "durations",
-        about: "each candidate wants another lease duration",
-        seats: [
-            Seat {
+        about: "each candidate has another lease duration",
+        candidates: [
+            CandidateSetup {
                 lease_seconds: 14,
                 ..one
             },
             other,
-            Seat {
+            CandidateSetup {
                 lease_seconds: 12,
                 ..third
             },
         ],
         starts: &[Start::Led(0), Start::Led(1)],
         horizon: 32 * SECOND,
-        limits: limits(&[(Fault::Pause, 1), (Fault::Cut, 1), (Fault::Delay, 1)]),
+        limits: limits(&[(Fault::Pause, 1), (Fault::Partition, 1), (Fault::Delay, 1)]),
         expected: &[Event::Term, Event::Expiry],
         ..network()
     }
 }
 
-fn rest() -> Bounds {
+fn recovery() -> Bounds {
     Bounds {
-        name: "rest",
-        about: "after one fault of any kind, at any instant, the adversary rests",
+        name: "recovery",
+        about: "after one fault of any kind, at any instant, the adversary stops",
         starts: &[Start::Cold, Start::Led(0)],
         horizon: 16 * SECOND,
         limits: [1; FAULTS],
         faults: 1,
-        calm: Calm::Everywhere,
+        recovery: RecoveryCheck::Everywhere,
         expected: &[Event::Term],
         ..network()
     }

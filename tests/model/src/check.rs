@@ -1,6 +1,6 @@
-//! The checker: every schedule within bounds.
+//! The search through every schedule within bounds.
 //!
-//! It owns how a [`World`] is searched and what a search tells. What may happen is known to the world.
+//! It owns how a [`World`] is searched and what a search returns. What may happen is the world's.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use stateright::report::{ReportData, ReportDiscovery, Reporter};
 use stateright::{Checker, HasDiscoveries, Model, Path, Property as Expected};
 
-use crate::bounds::{Bounds, Calm};
-use crate::core::Make;
-use crate::world::{Event, Property, State, Step, World};
+use crate::bounds::{Bounds, RecoveryCheck};
+use crate::core::CoreFactory;
+use crate::world::{Event, Invariant, State, Step, World};
 
 /// How many threads search.
 const THREADS: usize = 2;
-/// Name of the property that keeps a search from being one of nothing.
-const SEEN_ALL: &str = "everything expected has happened";
+/// Name of the invariant that makes sure a search is not vacuous.
+const ALL_EXPECTED_SEEN: &str = "every expected event has occurred";
 
 impl Model for World {
     type State = State;
@@ -42,20 +42,22 @@ impl Model for World {
     fn properties(&self) -> Vec<Expected<Self>> {
         vec![
             Expected::always("I1", |world, state| {
-                world.holds(state, Property::OneOpenFence)
+                world.holds(state, Invariant::OneOpenFence)
             }),
             Expected::always("I2", |world, state| {
-                world.holds(state, Property::EpochsGrow)
+                world.holds(state, Invariant::EpochsGrow)
             }),
-            Expected::always("I3", |world, state| world.is_led_again(state, false)),
+            Expected::always("I3", |world, state| {
+                world.recovers_if_followed(state, false)
+            }),
             Expected::always("I4", |world, state| {
-                world.holds(state, Property::NoLateWrite)
+                world.holds(state, Invariant::NoLateWrite)
             }),
-            Expected::always("I5", |world, state| world.is_led_again(state, true)),
+            Expected::always("I5", |world, state| world.recovers_if_followed(state, true)),
             Expected::always("I6", |world, state| {
-                world.holds(state, Property::NothingGivenUp)
+                world.holds(state, Invariant::NoFalseLoss)
             }),
-            Expected::sometimes(SEEN_ALL, |world, _| {
+            Expected::sometimes(ALL_EXPECTED_SEEN, |world, _| {
                 world
                     .bounds
                     .expected
@@ -67,68 +69,68 @@ impl Model for World {
 }
 
 impl World {
-    /// I3, and with an outsider who changes labels I5: holds for states that the bounds do not follow into a calm.
-    fn is_led_again(&self, state: &State, labels: bool) -> bool {
-        let followed = match self.bounds.calm {
-            Calm::Never => false,
-            Calm::AtTheEnd => self.is_at_end(state),
-            Calm::Everywhere => self.is_quiet(state),
+    /// I3, or I5 with `labels`. It holds trivially for states for which the bounds check no recovery.
+    fn recovers_if_followed(&self, state: &State, labels: bool) -> bool {
+        let followed = match self.bounds.recovery {
+            RecoveryCheck::Never => false,
+            RecoveryCheck::AtTheEnd => self.is_at_end(state),
+            RecoveryCheck::Everywhere => self.is_quiet(state),
         };
-        !followed || self.is_led_after_a_calm(state, self.bounds.patience(), labels)
+        !followed || self.recovers(state, self.bounds.recovery_time(), labels)
     }
 
     fn has_seen(&self, event: Event) -> bool {
-        self.count(event) > 0
+        self.occurrences(event) > 0
     }
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Different states.
+    /// Distinct states.
     pub unique: usize,
-    /// States reached, each as often as it was reached.
+    /// States reached, counted each time.
     pub total: usize,
     /// Length of the longest schedule.
     pub depth: usize,
     /// How long it took.
     pub time: Duration,
-    /// Properties that do not hold, each with a schedule that shows it.
+    /// Violated invariants, each with a schedule as its counterexample.
     pub broken: Vec<(&'static str, String)>,
     /// Expected events that never occurred.
     pub missing: Vec<Event>,
 }
 
-/// Searches everything within the bounds; for a core that is known to be broken only up to the property it breaks, by the
-/// shortest schedules first.
+/// Searches every schedule within the bounds. For a core that is known to break an invariant, it stops at the first
+/// counterexample, shortest schedules first.
 #[must_use]
-pub fn search(make: Make, bounds: Bounds, breaks: Option<&'static str>) -> Outcome {
+pub fn search(factory: CoreFactory, bounds: Bounds, breaks: Option<&'static str>) -> Outcome {
     let begun = Instant::now();
-    let title = format!("{:<10} {}", bounds.name, make.name);
+    let title = format!("{:<10} {}", bounds.name, factory.name);
     let again = bounds.clone();
-    let world = World::new(make, bounds);
+    let world = World::new(factory, bounds);
     let events = world.events.clone();
     let expected = world.bounds.expected;
     let builder = world.checker().threads(THREADS);
     let mut progress = Progress { title };
-    // Depth first needs little memory, breadth first finds the shortest way.
+    // Depth first needs little memory, breadth first finds the shortest counterexample.
     let (total, unique, depth, broken) = match breaks {
         None => {
-            let found = read_off(
+            let found = results(
                 &builder
                     .finish_when(HasDiscoveries::AnyFailures)
                     .spawn_dfs()
                     .report(&mut progress),
             );
-            if let Some((property, _)) = found.3.first() {
-                return search(make, again, Some(property));
+            if let Some((invariant, _)) = found.3.first() {
+                return search(factory, again, Some(invariant));
             }
             found
         }
-        Some(property) => {
-            // A search that was told what to find goes on until it does.
-            let wanted = HasDiscoveries::AnyOf([property].into());
-            read_off(
+        Some(invariant) => {
+            // The search continues until it finds the wanted counterexample.
+            let wanted = HasDiscoveries::AnyOf([invariant].into());
+            results(
                 &builder
                     .finish_when(wanted)
                     .spawn_bfs()
@@ -151,14 +153,14 @@ pub fn search(make: Make, bounds: Bounds, breaks: Option<&'static str>) -> Outco
     }
 }
 
-/// States in all, different states, longest schedule, and what is broken.
-fn read_off(checker: &impl Checker<World>) -> (usize, usize, usize, Vec<(&'static str, String)>) {
+/// Total states, distinct states, longest schedule, and violated invariants.
+fn results(checker: &impl Checker<World>) -> (usize, usize, usize, Vec<(&'static str, String)>) {
     let found = checker
         .discoveries()
         .into_iter()
-        .filter(|(name, _)| *name != SEEN_ALL);
+        .filter(|(name, _)| *name != ALL_EXPECTED_SEEN);
     let mut broken: Vec<_> = found
-        .map(|(name, path)| (name, tell(checker.model(), path)))
+        .map(|(name, path)| (name, describe_path(checker.model(), path)))
         .collect();
     broken.sort();
     (
@@ -170,7 +172,7 @@ fn read_off(checker: &impl Checker<World>) -> (usize, usize, usize, Vec<(&'stati
 }
 
 /// A schedule in words, one step per line.
-fn tell(world: &World, path: Path<State, Step>) -> String {
+fn describe_path(world: &World, path: Path<State, Step>) -> String {
     let mut text = String::new();
     for (state, step) in path.into_vec() {
         match step {
@@ -185,7 +187,7 @@ fn tell(world: &World, path: Path<State, Step>) -> String {
     text
 }
 
-/// Shows on standard error that a search goes on.
+/// Shows the progress of a search on standard error.
 struct Progress {
     title: String,
 }

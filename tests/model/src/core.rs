@@ -1,6 +1,6 @@
-//! The cores that a world can drive: the shipped one and its broken variants, behind one trait.
+//! The cores that a world can run: the shipped one and its broken variants, behind one trait.
 //!
-//! It owns how they are told apart and called; what they are is made by `build.rs`. Nothing here may decide anything.
+//! It owns how they are named and called; `build.rs` generates them. It decides nothing.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Debug;
@@ -27,31 +27,31 @@ mod cores {
     include!(concat!(env!("OUT_DIR"), "/cores.rs"));
 }
 
-/// One candidate for leadership, whatever core it is made of.
+/// One candidate for leadership, of any core.
 pub trait Core: Debug + Send + Sync {
-    /// The same candidate once more.
-    fn copy(&self) -> Box<dyn Core>;
-    /// Takes in one input and answers with what is to be done, in order.
+    /// A copy of this candidate.
+    fn boxed_clone(&self) -> Box<dyn Core>;
+    /// Handles one input and returns what is to be done, in order.
     fn step(&mut self, input: Input, now: Now) -> Vec<Action>;
     /// When the next step is due, if no input comes before.
     fn next_wake(&self) -> Option<Moment>;
-    /// A number that two candidates share only if they are equal, but for a chance of 2^-64.
+    /// A hash of the whole candidate. Two different candidates collide with a probability of 2^-64.
     fn digest(&self) -> u64;
 }
 
-/// What candidates are made of.
+/// Creates the candidates of one core.
 #[derive(Clone, Copy)]
-pub struct Make {
-    /// Name of the core: `shipped`, or that of a variant.
+pub struct CoreFactory {
+    /// Name of the core: `shipped`, or the variant's.
     pub name: &'static str,
-    /// Makes a candidate that knows nothing.
-    pub begin: fn(ElectionConfig, Now) -> Beginning,
+    /// Creates a candidate that knows nothing.
+    pub new: fn(ElectionConfig, Now) -> NewCandidate,
 }
 
-/// A candidate, with its first actions.
-pub type Beginning = (Box<dyn Core>, Vec<Action>);
+/// A new candidate, with its first actions.
+pub type NewCandidate = (Box<dyn Core>, Vec<Action>);
 
-impl Debug for Make {
+impl Debug for CoreFactory {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(self.name)
     }
@@ -61,7 +61,7 @@ macro_rules! make_cores {
     ($($name:ident)*) => {
         $(
             impl Core for cores::$name::candidate::Candidate {
-                fn copy(&self) -> Box<dyn Core> {
+                fn boxed_clone(&self) -> Box<dyn Core> {
                     Box::new(self.clone())
                 }
 
@@ -82,9 +82,9 @@ macro_rules! make_cores {
         )*
 
         /// Every core, the shipped one first.
-        pub const CORES: &[Make] = &[$(Make {
+        pub const CORES: &[CoreFactory] = &[$(CoreFactory {
             name: stringify!($name),
-            begin: |config, now| {
+            new: |config, now| {
                 let (candidate, actions) = cores::$name::candidate::Candidate::new(config, now);
                 (Box::new(candidate), actions)
             },
@@ -95,10 +95,10 @@ macro_rules! make_cores {
 for_each_core!(make_cores);
 
 /// The core that the operator ships.
-pub const SHIPPED: Make = CORES[0];
+pub const SHIPPED: CoreFactory = CORES[0];
 
 /// The core of that name.
 #[must_use]
-pub fn core(name: &str) -> Option<Make> {
-    CORES.iter().copied().find(|make| make.name == name)
+pub fn core(name: &str) -> Option<CoreFactory> {
+    CORES.iter().copied().find(|factory| factory.name == name)
 }

@@ -3,9 +3,9 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`core`] | the shipped core, word for word, and its broken variants |
-//! | [`variants`] | what is broken in them, and what they must be refuted by |
+//! | [`variants`] | the flaw of each variant, and the invariant that must refute it |
 //! | [`bounds`] | what the adversary may do |
-//! | [`world`] | the Lease, the network, processes, clocks, and what must hold |
+//! | [`world`] | the Lease, the network, processes, clocks, and the invariants |
 //! | [`check`] | the search through all schedules |
 //! | [`simulation`] | random schedules |
 

@@ -1,7 +1,7 @@
-//! What `make model` runs: every search, many random schedules, and every broken variant, each with what it found.
+//! `make model`: runs every search, many random schedules and every broken variant, and prints the results.
 //!
-//! Names of bounds or variants, or `random`, choose among them. It fails if anything is found in the shipped core, if
-//! something that had to happen never did, or if a variant is not refuted.
+//! Arguments select bounds or variants by name, or `random`. It fails if the shipped core violates an invariant, if an
+//! expected event never occurred, or if a variant is not refuted.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use model::simulation::simulate;
 use model::variants::VARIANTS;
 use model::world::EVENTS;
 
-/// How many random schedules are tried.
+/// Number of random schedules.
 const SCHEDULES: u64 = 50_000;
 
 fn main() -> ExitCode {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn check_the_shipped_core(is_wanted: &impl Fn(&str) -> bool) -> bool {
-    println!("The shipped core, under every schedule within bounds");
+    println!("The shipped core under every schedule within bounds");
     println!(
         "{:<10} {:>6} {:>7} {:>10} {:>11} {:>5} {:>7}  {:<7} what is explored",
         "bounds", "faults", "horizon", "unique", "states", "depth", "time", "result"
@@ -63,11 +63,11 @@ fn check_the_shipped_core(is_wanted: &impl Fn(&str) -> bool) -> bool {
             bounds.name,
             time.as_secs_f64()
         );
-        for (property, schedule) in &broken {
-            println!("\n{property} is broken:\n{schedule}");
+        for (invariant, schedule) in &broken {
+            println!("\n{invariant} is violated:\n{schedule}");
         }
         if broken.is_empty() && !missing.is_empty() {
-            println!("never happened: {missing:?}");
+            println!("never occurred: {missing:?}");
         }
         sound &= result == "holds";
     }
@@ -75,7 +75,7 @@ fn check_the_shipped_core(is_wanted: &impl Fn(&str) -> bool) -> bool {
 }
 
 fn try_random_schedules() -> bool {
-    println!("\nThe shipped core, under random schedules");
+    println!("\nThe shipped core under random schedules");
     let begun = Instant::now();
     let (mut events, mut steps) = ([0; EVENTS], 0);
     for seed in 0..SCHEDULES {
@@ -89,8 +89,8 @@ fn try_random_schedules() -> bool {
             }
             Err(failure) => {
                 println!(
-                    "{}\n{} is broken by seed {}",
-                    failure.schedule, failure.property, failure.seed
+                    "{}\n{} is violated by seed {}",
+                    failure.schedule, failure.invariant, failure.seed
                 );
                 return false;
             }
@@ -122,7 +122,7 @@ fn refute_the_variants(is_wanted: &impl Fn(&str) -> bool) -> bool {
         } = search(core, bounds, Some(variant.breaks));
         let refuted = broken
             .iter()
-            .any(|(property, _)| *property == variant.breaks);
+            .any(|(invariant, _)| *invariant == variant.breaks);
         println!(
             "{:<36} {:<6} {:<10} {unique:>8} {:>5.1} s  {}",
             variant.name,

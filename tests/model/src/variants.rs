@@ -1,19 +1,19 @@
 //! Broken variants of the core: each has one known flaw, and each must be refuted.
 //!
-//! Data only. An edit that no longer fits the core fails the build, so that no variant becomes the shipped core unseen.
+//! Data only. An edit that no longer matches the core fails the build, so that no variant silently equals the shipped core.
 
 /// One flawed core.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
     /// Name of its module.
     pub name: &'static str,
-    /// The flaw, in words.
+    /// The flaw in words.
     pub flaw: &'static str,
     /// What is changed in the shipped core.
     pub edits: &'static [Edit],
-    /// The property that it breaks.
+    /// The invariant that it violates.
     pub breaks: &'static str,
-    /// Name of the bounds within which it does.
+    /// Name of the bounds within which a search must find that.
     pub within: &'static str,
 }
 
@@ -39,8 +39,8 @@ const fn edit(file: &'static str, find: &'static str, replacement: &'static str)
 /// All variants.
 pub const VARIANTS: [Variant; 20] = [
     Variant {
-        name: "belief_anchored_at_the_response",
-        flaw: "a leader counts its time from the reply, not from the sending",
+        name: "term_counted_from_the_reply",
+        flaw: "a leader counts its term from the reply, not from the sending",
         edits: &[
             edit(
                 "writes.rs",
@@ -54,11 +54,11 @@ pub const VARIANTS: [Variant; 20] = [
             ),
         ],
         breaks: "I1",
-        within: "cuts",
+        within: "partitions",
     },
     Variant {
-        name: "conflict_taken_for_success",
-        flaw: "a write that was refused counts as one that succeeded",
+        name: "conflict_counted_as_success",
+        flaw: "a conflicting write counts as one that succeeded",
         edits: &[edit(
             "writes.rs",
             "        if self.in_flight.remove(&id).is_some() {\n            self.must_read = true;\n",
@@ -68,8 +68,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "network",
     },
     Variant {
-        name: "belief_anchored_at_the_newest_twin",
-        flaw: "a reply to any twin of a write counts from the sending of the newest",
+        name: "term_counted_from_the_newest_hedge",
+        flaw: "a reply to any hedge of a write counts from the sending of the newest",
         edits: &[edit(
             "writes.rs",
             "        let sent = self.in_flight.remove(&id);\n        self.observe(",
@@ -80,7 +80,7 @@ pub const VARIANTS: [Variant; 20] = [
     },
     Variant {
         name: "remote_clock_trusted",
-        flaw: "a follower counts from the time that the holder wrote, by its own wall clock",
+        flaw: "a follower counts from the holder's renew time, by its own wall clock",
         edits: &[edit(
             "observation.rs",
             "record => self.holder_expiry.max(now.moment + record.duration),",
@@ -91,18 +91,18 @@ pub const VARIANTS: [Variant; 20] = [
     },
     Variant {
         name: "label_restarts_the_expiry",
-        flaw: "a follower counts from the last version, not from the last change of the record",
+        flaw: "a follower counts from the last new version, not from the last change of the record",
         edits: &[edit(
             "observation.rs",
             "if known.record == lease.record && is_known => *since",
             "if known.version == lease.version && is_known => *since",
         )],
         breaks: "I5",
-        within: "rest",
+        within: "recovery",
     },
     Variant {
-        name: "deleted_taken_for_free",
-        flaw: "a Lease that is gone is created at once, whoever held it",
+        name: "deleted_lease_taken_at_once",
+        flaw: "a deleted Lease is created again without waiting for its holder",
         edits: &[edit(
             "observation.rs",
             "            self.note_deletion(now);\n            // The Lease that a takeover",
@@ -112,8 +112,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "unmarked",
     },
     Variant {
-        name: "rival_overlooked",
-        flaw: "a leader opens its fence although another Pod is marked as that of the leader of a Lease that is gone",
+        name: "rival_ignored",
+        flaw: "a leader opens its fence although another Pod is marked as the leader of a deleted Lease",
         edits: &[edit(
             "role.rs",
             "let until = ends.max().unwrap_or(now.moment);",
@@ -123,7 +123,7 @@ pub const VARIANTS: [Variant; 20] = [
         within: "creation",
     },
     Variant {
-        name: "opened_unmarked",
+        name: "fence_opened_before_the_mark",
         flaw: "a leader opens its fence before its Pod is marked",
         edits: &[edit(
             "writes.rs",
@@ -135,7 +135,7 @@ pub const VARIANTS: [Variant; 20] = [
     },
     Variant {
         name: "epoch_counts_transitions",
-        flaw: "the epoch is the transition counter, which a holder that comes back does not move",
+        flaw: "the epoch is the transition counter, which a returning holder does not increment",
         edits: &[
             edit(
                 "writes.rs",
@@ -152,8 +152,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "processes",
     },
     Variant {
-        name: "namesake_taken_for_itself",
-        flaw: "a record under its own name is its own, whoever wrote it",
+        name: "namesake_trusted_as_self",
+        flaw: "a candidate takes any record under its own name for its own",
         edits: &[edit(
             "observation.rs",
             "lease.record.holder == self.config.identity && (same_pod || claimed)",
@@ -164,7 +164,7 @@ pub const VARIANTS: [Variant; 20] = [
     },
     Variant {
         name: "release_before_the_fence_closes",
-        flaw: "the Lease is given back while the fence is open",
+        flaw: "the Lease is released while the fence is open",
         edits: &[edit(
             "role.rs",
             "            let acquired = term.acquired;\n            actions.push(Action::CloseFence);\n",
@@ -175,7 +175,7 @@ pub const VARIANTS: [Variant; 20] = [
     },
     Variant {
         name: "no_guard",
-        flaw: "the fence ends when the Lease may be taken over",
+        flaw: "the fence ends only when the Lease may be taken over",
         edits: &[
             edit(
                 "role.rs",
@@ -192,19 +192,19 @@ pub const VARIANTS: [Variant; 20] = [
         within: "clocks",
     },
     Variant {
-        name: "stale_sighting_believed",
-        flaw: "what is older than what is known is news",
+        name: "stale_event_believed",
+        flaw: "an event that is older than what is known counts as news",
         edits: &[edit(
             "observation.rs",
             "Self::Present { lease: known, .. } => lease.version.precedes(&known.version),",
             "Self::Present { .. } => false,",
         )],
         breaks: "I6",
-        within: "outsiders",
+        within: "edits",
     },
     Variant {
-        name: "another_holder_ignored",
-        flaw: "a leader that sees another holder goes on",
+        name: "other_holder_ignored",
+        flaw: "a leader that sees another holder continues",
         edits: &[edit(
             "role.rs",
             "                    None => {\n                        actions.push(Action::CloseFence);\n                        self.exit(Exit::Lost, actions);\n                    }\n                    Some(lease) if leads",
@@ -214,8 +214,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "network",
     },
     Variant {
-        name: "taken_over_without_a_wait",
-        flaw: "a follower takes the Lease over as soon as it sees it",
+        name: "takeover_without_a_wait",
+        flaw: "a follower takes the Lease over without waiting for its expiry",
         edits: &[edit(
             "observation.rs",
             "let expiry = self.holder_expiry + self.expiry_jitter.of(spread);",
@@ -226,7 +226,7 @@ pub const VARIANTS: [Variant; 20] = [
     },
     Variant {
         name: "own_duration_trusted",
-        flaw: "a follower waits for as long as it would be waited for itself",
+        flaw: "a follower waits for its own lease duration, not for the recorded one",
         edits: &[edit(
             "observation.rs",
             "record => self.holder_expiry.max(now.moment + record.duration),",
@@ -236,8 +236,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "durations",
     },
     Variant {
-        name: "blind_write",
-        flaw: "a write carries no version",
+        name: "unconditional_write",
+        flaw: "a write is not conditional on a version",
         edits: &[edit(
             "writes.rs",
             "Action::Update(id, lease.version.clone(), record)",
@@ -247,8 +247,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "network",
     },
     Variant {
-        name: "release_without_rest",
-        flaw: "a drain that runs out of patience releases all the same",
+        name: "release_after_a_drain_timeout",
+        flaw: "a drain that times out releases the Lease",
         edits: &[edit(
             "mod.rs",
             "Input::DrainTimedOut => self.on_drain_timed_out(&mut actions),",
@@ -258,8 +258,8 @@ pub const VARIANTS: [Variant; 20] = [
         within: "releases",
     },
     Variant {
-        name: "resumed_by_reading",
-        flaw: "a suspended leader that reads its own record opens the fence again",
+        name: "fence_reopened_by_a_read",
+        flaw: "a suspended leader that reads its own record reopens its fence",
         edits: &[edit(
             "observation.rs",
             "        self.observe(lease, now, actions);\n        self.abandon_takeover_unless_free(now, actions);\n",
@@ -269,7 +269,7 @@ pub const VARIANTS: [Variant; 20] = [
         within: "network",
     },
     Variant {
-        name: "release_unseen",
+        name: "release_ignored",
         flaw: "a released Lease is waited out like a held one",
         edits: &[
             edit(
@@ -284,6 +284,6 @@ pub const VARIANTS: [Variant; 20] = [
             ),
         ],
         breaks: "I3",
-        within: "rest",
+        within: "recovery",
     },
 ];

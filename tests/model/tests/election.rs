@@ -1,9 +1,9 @@
-//! What every build is told of the election core; `make model` goes further.
+//! The part of the model that every build checks; `make model` checks more.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on should say where"
+    reason = "a test fails by panicking"
 )]
 
 use std::sync::Mutex;
@@ -14,28 +14,28 @@ use model::core::{CORES, SHIPPED, core};
 use model::simulation::simulate;
 use model::variants::VARIANTS;
 
-/// A search takes every processor and much memory: one at a time.
-static TURN: Mutex<()> = Mutex::new(());
+/// A search uses every processor and much memory, so they run one at a time.
+static SEARCH: Mutex<()> = Mutex::new(());
 
 #[test]
-fn the_shipped_core_keeps_its_promises_under_every_schedule_within_small_bounds() {
-    let _turn = TURN.lock();
+fn shipped_core_holds_under_every_schedule_within_small_bounds() {
+    let _search = SEARCH.lock();
     for bounds in PLAN.iter().map(|make| make().quick()) {
         let name = bounds.name;
         let outcome = search(SHIPPED, bounds, None);
-        if let Some((property, schedule)) = outcome.broken.first() {
-            panic!("{property} is broken within the bounds {name}:\n{schedule}");
+        if let Some((invariant, schedule)) = outcome.broken.first() {
+            panic!("{invariant} is violated within the bounds {name}:\n{schedule}");
         }
     }
 }
 
 #[test]
-fn the_shipped_core_keeps_its_promises_under_random_schedules() {
+fn shipped_core_holds_under_random_schedules() {
     for seed in 0..3000 {
         if let Err(failure) = simulate(SHIPPED, seed) {
             panic!(
-                "{} is broken by seed {}:\n{}",
-                failure.property, failure.seed, failure.schedule
+                "{} is violated by seed {}:\n{}",
+                failure.invariant, failure.seed, failure.schedule
             );
         }
     }
@@ -45,10 +45,10 @@ fn the_shipped_core_keeps_its_promises_under_random_schedules() {
 fn random_schedules_find_flaws_too() {
     let mut found = 0;
     for name in [
-        "belief_anchored_at_the_response",
+        "term_counted_from_the_reply",
         "no_guard",
-        "taken_over_without_a_wait",
-        "blind_write",
+        "takeover_without_a_wait",
+        "unconditional_write",
     ] {
         found += usize::from((0..3000).any(|seed| simulate(core(name).unwrap(), seed).is_err()));
     }
@@ -56,20 +56,20 @@ fn random_schedules_find_flaws_too() {
 }
 
 #[test]
-fn every_broken_variant_is_refuted_by_the_property_that_it_breaks() {
-    let _turn = TURN.lock();
+fn every_variant_is_refuted_by_the_invariant_that_it_violates() {
+    let _search = SEARCH.lock();
     assert_eq!(CORES.len(), VARIANTS.len() + 1);
     for variant in VARIANTS {
-        let bounds = bounds(variant.within).expect("bounds of that name");
+        let bounds = bounds(variant.within).expect("its bounds exist");
         let outcome = search(core(variant.name).unwrap(), bounds, Some(variant.breaks));
         let found: Vec<_> = outcome
             .broken
             .iter()
-            .map(|(property, _)| *property)
+            .map(|(invariant, _)| *invariant)
             .collect();
         assert!(
             found.contains(&variant.breaks),
-            "{}: {} was expected, and {found:?} found",
+            "{}: expected {}, found {found:?}",
             variant.name,
             variant.breaks
         );
