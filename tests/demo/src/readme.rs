@@ -138,6 +138,7 @@ fn commands_of(block: &Block) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
 
     use super::*;
 
@@ -211,40 +212,100 @@ mod tests {
         }
     }
 
-    /// Reasons in the arms of a match, like `Self::Drain => "InvalidDrain"`.
-    fn reasons_in(source: &str) -> BTreeSet<&str> {
-        let arms = source.lines().filter_map(|line| line.split_once(" => "));
-        let words = arms.flat_map(|(_, given)| given.split('"').skip(1).step_by(2));
-        let is_reason = |word: &&str| {
-            word.starts_with(char::is_uppercase)
+    /// Variants whose reason is that of another enum, or that become no condition.
+    const DELEGATED: [&str; 4] = ["NotLeading", "Rpc", "Shortage", "Unverified"];
+
+    /// Rust sources below a directory, without tests.
+    fn sources(directory: &Path) -> Vec<PathBuf> {
+        let mut sources = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_stem().is_some_and(|stem| stem == "tests") {
+                continue;
+            }
+            if path.is_dir() {
+                sources.extend(self::sources(&path));
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(path);
+            }
+        }
+        sources
+    }
+
+    /// Condition reasons in a source: the variants of enums from which `reason()` is derived, and
+    /// the words that arms of a match give, like `Self::Drain => "InvalidDrain"`.
+    fn reasons_in(source: &str) -> BTreeSet<String> {
+        let mut reasons = BTreeSet::new();
+        let mut derived = false;
+        let mut inside = false;
+        for line in source.lines() {
+            if line.starts_with("#[derive(") {
+                derived = line.contains("IntoStaticStr");
+            } else if line.contains("enum ") && line.ends_with('{') {
+                inside = derived;
+            } else if line == "}" {
+                (derived, inside) = (false, false);
+            }
+            if inside
+                && let Some(variant) = line.strip_prefix("    ")
+                && variant.starts_with(char::is_uppercase)
+            {
+                let end = variant.find(|letter: char| !letter.is_alphanumeric());
+                reasons.insert(variant[..end.unwrap_or(variant.len())].to_owned());
+            }
+            if let Some((arm, given)) = line.split_once(" => ")
+                && arm.contains("Self::")
+            {
+                reasons.extend(literals_in(given));
+            }
+        }
+        reasons.retain(|reason| !DELEGATED.contains(&reason.as_str()));
+        reasons
+    }
+
+    /// Condition types and reasons in the literals of a source, without the action of an Event.
+    fn literals_in(source: &str) -> BTreeSet<String> {
+        let literals = source.split('"').skip(1).step_by(2);
+        let words = literals.filter(|word| {
+            word.len() > 3
+                && word.starts_with(char::is_uppercase)
                 && word.chars().all(char::is_alphabetic)
-                && word.len() > 3
-        };
-        words.filter(is_reason).collect()
+                && *word != "Reconcile"
+        });
+        words.map(str::to_owned).collect()
     }
 
     #[test]
     fn operations_page_explains_every_reason() {
         let page = include_str!("../../../docs/operations.md");
-        let sources = [
-            include_str!("../../../src/ledger/freeze.rs"),
-            include_str!("../../../src/ledger/money.rs"),
-            include_str!("../../../src/reconcile/findings.rs"),
-            include_str!("../../../src/reconcile/registry/status.rs"),
-            include_str!("../../../src/reconcile/registry/trouble.rs"),
-            include_str!("../../../src/registration/identity.rs"),
-            include_str!("../../../src/registration/standing.rs"),
-        ];
-        for source in sources {
-            let reasons = reasons_in(source);
-            assert!(reasons.len() > 3, "{reasons:?}");
-            for reason in reasons {
-                assert!(
-                    page.contains(&format!("`{reason}`")),
-                    "docs/operations.md does not explain {reason}"
-                );
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
+        let mut reasons = BTreeSet::new();
+        for room in ["ledger", "reconcile", "registration"] {
+            for path in sources(&root.join(room)) {
+                let source = std::fs::read_to_string(&path).unwrap();
+                reasons.extend(reasons_in(&source));
+                // The status of a registry is written in literals.
+                if path.to_string_lossy().contains("reconcile/registry/status") {
+                    reasons.extend(literals_in(&source));
+                }
             }
         }
+        assert!(reasons.len() > 50, "{reasons:?}");
+        for reason in reasons {
+            assert!(
+                page.contains(&format!("`{reason}`")),
+                "docs/operations.md does not explain {reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn reasons_are_read_from_derived_enums_and_from_arms() {
+        let source = "#[derive(Debug, strum::IntoStaticStr)]\npub enum Derived {\n    /// Doc.\n    \
+                      One {\n        two: u8,\n    },\n    Rpc(u8),\n    Three,\n}\n\
+                      enum Plain {\n    Four,\n}\n            Self::Four => \"Five\",\n";
+        let expected = ["Five", "One", "Three"].map(str::to_owned);
+        assert_eq!(reasons_in(source), expected.into());
     }
 
     #[test]
