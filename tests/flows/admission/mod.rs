@@ -231,18 +231,14 @@ async fn stored_copy(client: &AdmissionClient, complete: &Value) -> Value {
 }
 
 async fn mismatch(client: &AdmissionClient, violation: &Violation) -> Option<String> {
-    let outcome = client.dry_run(violation.operation, &violation.object).await;
-    let matches = matches!(&outcome, Outcome::Rejected(causes) if causes.iter().any(|cause| violation.matches(cause)));
-    (!matches).then(|| match outcome {
-        Outcome::Accepted(_) => format!(
-            "{}: accepted, expected {:?}",
-            violation.field, violation.message
-        ),
-        Outcome::Rejected(causes) => format!(
-            "{}: expected {:?}, rejected with {causes:#?}",
-            violation.field, violation.message
-        ),
-    })
+    let (field, message) = (&violation.field, &violation.message);
+    match client.dry_run(violation.operation, &violation.object).await {
+        Outcome::Rejected(causes) if causes.iter().any(|cause| violation.matches(cause)) => None,
+        Outcome::Rejected(causes) => Some(format!(
+            "{field}: expected {message:?}, rejected with {causes:#?}"
+        )),
+        Outcome::Accepted(_) => Some(format!("{field}: accepted, expected {message:?}")),
+    }
 }
 
 /// The operator would ignore an object that the schema accepts and that its types cannot read.
@@ -281,8 +277,14 @@ fn unread_fields_as<T: Serialize + DeserializeOwned>(object: &Value) -> Option<S
     let differences = ["spec", "status"]
         .map(|part| diff(part, &object[part], &read[part]))
         .concat();
-    (!differences.is_empty())
-        .then(|| format!("{}: {}", object["metadata"]["name"], differences.join(", ")))
+    if differences.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{}: {}",
+        object["metadata"]["name"],
+        differences.join(", ")
+    ))
 }
 
 #[test]

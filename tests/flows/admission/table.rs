@@ -136,12 +136,13 @@ impl Case {
                     .expected_messages
                     .iter()
                     .all(|message| causes.iter().any(|cause| cause.contains(message)));
-                (!explained || !complete || self.expected_messages.is_empty()).then(|| {
-                    format!(
-                        "{}: expected {:?}, rejected with {causes:#?}",
-                        self.name, self.expected_messages
-                    )
-                })
+                if explained && complete && self.is_rejected() {
+                    return None;
+                }
+                Some(format!(
+                    "{}: expected {:?}, rejected with {causes:#?}",
+                    self.name, self.expected_messages
+                ))
             }
         }
     }

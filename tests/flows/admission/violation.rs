@@ -23,9 +23,12 @@ impl Violation {
         let constraints = constraints.filter(|(path, constraint)| {
             !(path.0.is_empty() && matches!(constraint, Constraint::Type(_)))
         });
-        let violation = |(path, constraint): (SchemaPath, Constraint)| match path.is_status() {
-            true => Self::of(Operation::StatusUpdate, &path, &constraint, stored),
-            false => Self::of(Operation::Create, &path, &constraint, complete),
+        let violation = |(path, constraint): (SchemaPath, Constraint)| {
+            if path.is_status() {
+                Self::of(Operation::StatusUpdate, &path, &constraint, stored)
+            } else {
+                Self::of(Operation::Create, &path, &constraint, complete)
+            }
         };
         constraints.map(violation).collect()
     }

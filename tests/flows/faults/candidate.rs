@@ -118,9 +118,10 @@ impl CandidateFactory {
         std::fs::write(&kubeconfig, config.to_string())?;
 
         let identity = options.identity.unwrap_or_else(|| name.clone());
-        let pod_uid = match options.pod {
-            true => self.pod(&identity).await?,
-            false => format!("00000000-0000-4000-8000-{number:012}"),
+        let pod_uid = if options.pod {
+            self.pod(&identity).await?
+        } else {
+            format!("00000000-0000-4000-8000-{number:012}")
         };
         let log = directory.join("log");
         let mut command = harness::candidate::command(binary());

@@ -21,9 +21,10 @@ fn leader_paused_past_its_lease_does_nothing_when_it_resumes() {
         SHORT_LEASE,
         async |campaign| {
             for stop in 0..stops {
-                match stop % 2 {
-                    0 => campaign.sleep_up_to(Duration::from_millis(1500)).await,
-                    _ => campaign.wait_under_load().await,
+                if stop % 2 == 0 {
+                    campaign.sleep_up_to(Duration::from_millis(1500)).await;
+                } else {
+                    campaign.wait_under_load().await;
                 }
                 pause(campaign).await;
             }

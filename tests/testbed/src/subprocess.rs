@@ -89,11 +89,12 @@ fn last_lines(text: &str) -> String {
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-    let start = words
-        .iter()
-        .position(|word| word == "--")
-        .filter(|_| words[0] == "setpriv")
-        .map_or(0, |at| at + 1);
+    let start = if words[0] == "setpriv" {
+        let separator = words.iter().position(|word| word == "--");
+        separator.map_or(0, |at| at + 1)
+    } else {
+        0
+    };
     format!(
         "`{}`",
         words[start..]
