@@ -63,9 +63,9 @@ fn draining_or_suspended_term_resends_after_a_conflict() {
 
     let mut suspended = Fixture::leading();
     let (write, _, record) = expect_update(&suspended.wait().1);
-    let (twin, ..) = expect_update(&suspended.at(27.0).step(Input::Tick));
+    let (hedge, ..) = expect_update(&suspended.at(27.0).step(Input::Tick));
     assert_eq!(suspended.step(Input::Conflict(write)), [Action::Read]);
-    assert_eq!(suspended.step(Input::Conflict(twin)), []);
+    assert_eq!(suspended.step(Input::Conflict(hedge)), []);
     let (write, _, record) = expect_update(&suspended.at(28.0).step(watched(record, 3)));
     assert_eq!(
         suspended.step(Input::Written(write, lease(record, 4))),
