@@ -239,7 +239,7 @@ pub struct CelRule {
 impl CelRule {
     fn of(path: &SchemaPath, rule: &Value) -> Self {
         let field = match rule["fieldPath"].as_str() {
-            Some(path) => format!("{path}{path}").trim_start_matches('.').to_owned(),
+            Some(field) => format!("{path}{field}").trim_start_matches('.').to_owned(),
             None if path.0.is_empty() => "<nil>".to_owned(),
             None => path.to_string(),
         };

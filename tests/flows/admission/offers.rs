@@ -146,7 +146,7 @@ fn services() -> CaseTable {
             spec(json!({ "type": "video" })),
             "spec.type: Unsupported value: \"video\"",
         )
-        .rejects("inference without a model", spec(json!({ "type": "inference" })), "give model.name and model.runtime")
+        .rejects("inference without a model", spec(json!({ "type": "inference" })), "set model.name and model.runtime")
         .rejects("a skill without a bundle", spec(json!({ "type": "skill" })), "skill is required when type is skill")
         .rejects(
             "a model without a runtime",
