@@ -19,8 +19,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::event::{Event, Said};
-use crate::place::{Account, Place};
+use crate::event::{Event, EventKind};
+use crate::namespace::{Account, ElectionNamespace};
 
 /// Names the operator's binary, if it is not the one that `make build` builds.
 pub const BINARY: &str = "SERVICEOFFER_CONTROLLER";
@@ -32,20 +32,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a candidate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum Implementation {
     /// The operator.
-    Ours,
+    Operator,
     /// A program with client-go's leader election.
     ClientGo,
     /// A program with controller-runtime's manager.
     ControllerRuntime,
 }
 
-impl Kind {
+impl Implementation {
     /// As people call it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Ours => "ours",
+            Self::Operator => "ours",
             Self::ClientGo => "client-go",
             Self::ControllerRuntime => "controller-runtime",
         }
@@ -110,9 +110,9 @@ impl std::fmt::Display for Timing {
 
 /// What a candidate is started with, apart from its name.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct CandidateOptions {
     /// What it is.
-    pub kind: Kind,
+    pub kind: Implementation,
     /// Its times.
     pub timing: Timing,
     /// Whether a peer releases the Lease when it is asked to end. The operator always does.
@@ -125,9 +125,9 @@ pub struct Spec {
     pub kubeconfig: Option<PathBuf>,
 }
 
-impl Spec {
+impl CandidateOptions {
     /// A candidate of that kind, which releases its Lease.
-    pub fn new(kind: Kind, timing: Timing) -> Self {
+    pub fn new(kind: Implementation, timing: Timing) -> Self {
         Self {
             kind,
             timing,
@@ -156,14 +156,14 @@ impl Spec {
 
     fn program(&self) -> Result<PathBuf> {
         match self.kind {
-            Kind::Ours => operator(),
-            Kind::ClientGo | Kind::ControllerRuntime => testbed::tools::peers(),
+            Implementation::Operator => operator(),
+            Implementation::ClientGo | Implementation::ControllerRuntime => testbed::tools::peers(),
         }
     }
 
     fn command_line(
         &self,
-        place: &Place,
+        namespace: &ElectionNamespace,
         lease: &str,
         identity: &str,
         kubeconfig: &Path,
@@ -179,20 +179,20 @@ impl Spec {
             format!("--retry-period={}s", period.as_secs()),
         ];
         let own = match self.kind {
-            Kind::Ours => vec![
+            Implementation::Operator => vec![
                 format!("--pod-name={identity}"),
-                format!("--pod-namespace={}", place.namespace()),
+                format!("--pod-namespace={}", namespace.name()),
                 format!("--lease-name={lease}"),
-                format!("--lease-namespace={}", place.namespace()),
-                format!("--http-bind={}", place.address()),
-                format!("--admin-bind={}", place.address()),
+                format!("--lease-namespace={}", namespace.name()),
+                format!("--http-bind={}", namespace.address()),
+                format!("--admin-bind={}", namespace.address()),
                 "--log-format=json".to_owned(),
             ],
-            Kind::ClientGo | Kind::ControllerRuntime => vec![
+            Implementation::ClientGo | Implementation::ControllerRuntime => vec![
                 format!("--kind={}", self.kind.name()),
                 format!("--identity={identity}"),
                 format!("--lease={lease}"),
-                format!("--namespace={}", place.namespace()),
+                format!("--namespace={}", namespace.name()),
                 format!("--release-on-cancel={}", self.release),
                 format!("--kubeconfig={}", kubeconfig.display()),
             ],
@@ -223,7 +223,7 @@ pub fn operator() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Candidate {
     identity: String,
-    spec: Spec,
+    spec: CandidateOptions,
     account: Account,
     arguments: Vec<String>,
     log: PathBuf,
@@ -238,10 +238,15 @@ impl Candidate {
     ///
     /// # Errors
     /// If it cannot be started; not, if it ends right after.
-    pub async fn start(place: &Place, lease: &str, identity: &str, spec: Spec) -> Result<Self> {
-        let account = place.account(identity).await?;
+    pub async fn start(
+        namespace: &ElectionNamespace,
+        lease: &str,
+        identity: &str,
+        spec: CandidateOptions,
+    ) -> Result<Self> {
+        let account = namespace.account(identity).await?;
         let kubeconfig = spec.kubeconfig.as_deref().unwrap_or(&account.kubeconfig);
-        let arguments = spec.command_line(place, lease, identity, kubeconfig);
+        let arguments = spec.command_line(namespace, lease, identity, kubeconfig);
         // Ended by the kernel if this process dies before it can end it.
         let mut command = Command::new("setpriv");
         command
@@ -263,7 +268,7 @@ impl Candidate {
             .spawn()
             .with_context(|| format!("starting {identity}"))?;
         let pid = child.id().context("a process without a pid")?;
-        let log = place.directory().join(format!("{identity}.log"));
+        let log = namespace.directory().join(format!("{identity}.log"));
         let (lines, printed) = mpsc::unbounded_channel();
         tokio::spawn(read(child.stdout.take().context("no pipe")?, lines.clone()));
         tokio::spawn(read(child.stderr.take().context("no pipe")?, lines));
@@ -298,12 +303,12 @@ impl Candidate {
     }
 
     /// What it was started with.
-    pub fn spec(&self) -> &Spec {
+    pub fn spec(&self) -> &CandidateOptions {
         &self.spec
     }
 
     /// What it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Implementation {
         self.spec.kind
     }
 
@@ -406,7 +411,7 @@ impl Candidate {
     pub async fn leads(&self, since: Timestamp, limit: Duration) -> Result<Timestamp> {
         let event = self
             .until(limit, |event| {
-                event.at >= since && event.said == Said::Leads
+                event.at >= since && event.kind == EventKind::StartedLeading
             })
             .await?;
         Ok(event.at)
@@ -417,7 +422,7 @@ impl Candidate {
     /// # Errors
     /// If it does not in time, or ends before.
     pub async fn joined(&self, limit: Duration) -> Result<()> {
-        self.until(limit, |event| event.said != Said::Stopped)
+        self.until(limit, |event| event.kind != EventKind::StoppedLeading)
             .await
             .map(drop)
     }
@@ -452,12 +457,12 @@ impl Candidate {
         limit: Duration,
     ) -> Result<Timestamp> {
         ensure!(
-            self.kind() != Kind::ControllerRuntime,
+            self.kind() != Implementation::ControllerRuntime,
             "{} names nobody",
             self.identity
         );
         let named = |event: &Event| {
-            event.at >= since && matches!(&event.said, Said::Leader(name) if name == leader)
+            event.at >= since && matches!(&event.kind, EventKind::NewLeader(name) if name == leader)
         };
         Ok(self.until(limit, named).await?.at)
     }
@@ -487,11 +492,13 @@ impl Candidate {
 
 /// Since when somebody who said this leads.
 fn leading_since(events: &[Event]) -> Option<Timestamp> {
-    let last = events
-        .iter()
-        .rev()
-        .find(|event| matches!(event.said, Said::Leads | Said::Stopped))?;
-    (last.said == Said::Leads).then_some(last.at)
+    let last = events.iter().rev().find(|event| {
+        matches!(
+            event.kind,
+            EventKind::StartedLeading | EventKind::StoppedLeading
+        )
+    })?;
+    (last.kind == EventKind::StartedLeading).then_some(last.at)
 }
 
 /// Whether a server answers 200.
@@ -517,15 +524,17 @@ async fn read(pipe: impl AsyncRead + Unpin, lines: mpsc::UnboundedSender<(Timest
 
 /// Keeps every line, and tells the events among them. The events end with the process.
 async fn listen(
-    kind: Kind,
+    kind: Implementation,
     mut lines: mpsc::UnboundedReceiver<(Timestamp, String)>,
     mut log: File,
     events: watch::Sender<Vec<Event>>,
 ) {
     while let Some((now, line)) = lines.recv().await {
         let event = match kind {
-            Kind::Ours => Event::of_operator(&line),
-            Kind::ClientGo | Kind::ControllerRuntime => Event::of_peer(&line, now),
+            Implementation::Operator => Event::of_operator(&line),
+            Implementation::ClientGo | Implementation::ControllerRuntime => {
+                Event::of_peer(&line, now)
+            }
         };
         if let Some(event) = event {
             events.send_modify(|events| events.push(event));
@@ -547,14 +556,14 @@ mod tests {
             said,
         };
         let mut events = vec![
-            at(1, Said::Joined),
-            at(2, Said::Leads),
-            at(3, Said::Leader("a".to_owned())),
+            at(1, EventKind::Joined),
+            at(2, EventKind::StartedLeading),
+            at(3, EventKind::NewLeader("a".to_owned())),
         ];
         assert_eq!(leading_since(&events), Some(Timestamp::constant(2, 0)));
-        events.push(at(4, Said::Stopped));
+        events.push(at(4, EventKind::StoppedLeading));
         assert_eq!(leading_since(&events), None);
-        events.push(at(5, Said::Leads));
+        events.push(at(5, EventKind::StartedLeading));
         assert_eq!(leading_since(&events), Some(Timestamp::constant(5, 0)));
     }
 

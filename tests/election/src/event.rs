@@ -11,20 +11,20 @@ pub struct Event {
     /// When.
     pub at: Timestamp,
     /// What.
-    pub said: Said,
+    pub kind: EventKind,
 }
 
 /// What a candidate believes from this moment on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum EventKind {
     /// It takes part. Not every kind says so.
     Joined,
     /// It leads, and begins to work.
-    Leads,
+    StartedLeading,
     /// It does not lead any more, whether it had led before or not.
-    Stopped,
+    StoppedLeading,
     /// This is the leader; empty for nobody.
-    Leader(String),
+    NewLeader(String),
 }
 
 impl Event {
@@ -37,13 +37,13 @@ impl Event {
             leader,
         } = serde_json::from_str(line).ok()?;
         let said = match message.as_str() {
-            "became leader" => Said::Leads,
-            "the lease is lost" | "no longer a candidate" => Said::Stopped,
-            _ if message.starts_with("no longer a candidate;") => Said::Stopped,
-            _ if message.starts_with("leadership term ended") => Said::Stopped,
-            _ => {
-                Said::Leader(leader.filter(|leader| message == format!("new leader is {leader}"))?)
-            }
+            "became leader" => EventKind::StartedLeading,
+            "the lease is lost" | "no longer a candidate" => EventKind::StoppedLeading,
+            _ if message.starts_with("no longer a candidate;") => EventKind::StoppedLeading,
+            _ if message.starts_with("leadership term ended") => EventKind::StoppedLeading,
+            _ => EventKind::NewLeader(
+                leader.filter(|leader| message == format!("new leader is {leader}"))?,
+            ),
         };
         Some(Self {
             at: timestamp,
@@ -61,7 +61,7 @@ impl Event {
         {
             return Some(Self {
                 at: now,
-                said: Said::Joined,
+                kind: EventKind::Joined,
             });
         }
         let PeerLine {
@@ -70,9 +70,9 @@ impl Event {
             leader,
         } = serde_json::from_str(line).ok()?;
         let said = match event.as_str() {
-            "started-leading" => Said::Leads,
-            "stopped-leading" => Said::Stopped,
-            "new-leader" => Said::Leader(leader),
+            "started-leading" => EventKind::StartedLeading,
+            "stopped-leading" => EventKind::StoppedLeading,
+            "new-leader" => EventKind::NewLeader(leader),
             _ => return None,
         };
         Some(Self {
@@ -103,11 +103,11 @@ mod tests {
 
     const TIME: &str = "2025-06-01T10:00:00.123456Z";
 
-    fn operator(rest: &str) -> Option<Said> {
+    fn operator(rest: &str) -> Option<EventKind> {
         Event::of_operator(&format!(
             r#"{{"timestamp":"{TIME}","level":"INFO",{rest},"target":"serviceoffer::app"}}"#
         ))
-        .map(|event| event.said)
+        .map(|event| event.kind)
     }
 
     fn peer(event: &str) -> Option<Event> {
@@ -121,10 +121,13 @@ mod tests {
     fn the_operators_log_says_who_leads_and_since_when() {
         assert_eq!(
             operator(r#""message":"became leader","term":3"#),
-            Some(Said::Leads)
+            Some(EventKind::StartedLeading)
         );
         let named = r#""message":"new leader is a-1","leader":"a-1""#;
-        assert_eq!(operator(named), Some(Said::Leader("a-1".to_owned())));
+        assert_eq!(
+            operator(named),
+            Some(EventKind::NewLeader("a-1".to_owned()))
+        );
         let at = Event::of_operator(&format!(
             r#"{{"timestamp":"{TIME}","message":"became leader"}}"#
         ))
@@ -142,7 +145,7 @@ mod tests {
         ] {
             assert_eq!(
                 operator(&format!(r#""message":"{message}""#)),
-                Some(Said::Stopped),
+                Some(EventKind::StoppedLeading),
                 "{message}"
             );
         }
@@ -162,15 +165,15 @@ mod tests {
     fn a_peers_events_are_read_with_their_microseconds() {
         let leads = Event {
             at: TIME.parse().unwrap_or_default(),
-            said: Said::Leads,
+            kind: EventKind::StartedLeading,
         };
         assert_eq!(peer(r#""started-leading""#), Some(leads));
         assert_eq!(
-            peer(r#""stopped-leading""#).map(|event| event.said),
-            Some(Said::Stopped)
+            peer(r#""stopped-leading""#).map(|event| event.kind),
+            Some(EventKind::StoppedLeading)
         );
-        let named = peer(r#""new-leader","leader":"a-1""#).map(|event| event.said);
-        assert_eq!(named, Some(Said::Leader("a-1".to_owned())));
+        let named = peer(r#""new-leader","leader":"a-1""#).map(|event| event.kind);
+        assert_eq!(named, Some(EventKind::NewLeader("a-1".to_owned())));
         assert_eq!(peer(r#""something-else""#), None);
     }
 
@@ -182,7 +185,7 @@ mod tests {
         ] {
             let joined = Event {
                 at: Timestamp::UNIX_EPOCH,
-                said: Said::Joined,
+                kind: EventKind::Joined,
             };
             assert_eq!(Event::of_peer(line, Timestamp::UNIX_EPOCH), Some(joined));
         }

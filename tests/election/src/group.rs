@@ -1,4 +1,4 @@
-//! The candidates of one Lease, and those that take the place of the dead.
+//! The candidates of one Lease, and those that replace the dead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use futures::future::{select_ok, try_join_all};
 use jiff::Timestamp;
 use testbed::Signal;
 
-use crate::candidate::{Candidate, Kind, Spec};
-use crate::place::Place;
+use crate::candidate::{Candidate, CandidateOptions, Implementation};
+use crate::namespace::ElectionNamespace;
 
 /// How long a process may take to be part of the election.
 const START: Duration = Duration::from_secs(60);
@@ -18,16 +18,16 @@ const END: Duration = Duration::from_secs(10);
 
 /// Candidates that compete for one Lease.
 #[derive(Debug)]
-pub struct Group {
-    place: Arc<Place>,
+pub struct CandidateGroup {
+    namespace: Arc<ElectionNamespace>,
     lease: String,
     members: Vec<Candidate>,
-    born: usize,
+    next_id: usize,
 }
 
 /// Who began to lead, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Successor {
+pub struct NewLeader {
     /// Its index in the group.
     pub member: usize,
     /// Its identity.
@@ -36,37 +36,41 @@ pub struct Successor {
     pub at: Timestamp,
 }
 
-impl Group {
+impl CandidateGroup {
     /// Starts one candidate per spec, and waits until all of them take part. The Lease's name begins the candidates'.
     ///
     /// # Errors
     /// If one of them does not start.
-    pub async fn start(place: &Arc<Place>, lease: &str, specs: &[Spec]) -> Result<Self> {
+    pub async fn start(
+        namespace: &Arc<ElectionNamespace>,
+        lease: &str,
+        specs: &[CandidateOptions],
+    ) -> Result<Self> {
         let mut group = Self {
-            place: Arc::clone(place),
+            namespace: Arc::clone(namespace),
             lease: lease.to_owned(),
             members: Vec::new(),
-            born: 0,
+            next_id: 0,
         };
         for spec in specs {
-            let candidate = group.bear(spec.clone()).await?;
+            let candidate = group.spawn(spec.clone()).await?;
             group.members.push(candidate);
         }
         try_join_all(group.members.iter().map(|member| member.joined(START))).await?;
         Ok(group)
     }
 
-    async fn bear(&mut self, spec: Spec) -> Result<Candidate> {
-        self.born += 1;
+    async fn spawn(&mut self, spec: CandidateOptions) -> Result<Candidate> {
+        self.next_id += 1;
         let kind = match spec.kind {
-            Kind::Ours => "o",
-            Kind::ClientGo => "g",
-            Kind::ControllerRuntime => "r",
+            Implementation::Operator => "o",
+            Implementation::ClientGo => "g",
+            Implementation::ControllerRuntime => "r",
         };
         Candidate::start(
-            &self.place,
+            &self.namespace,
             &self.lease,
-            &format!("{}-{kind}{}", self.lease, self.born),
+            &format!("{}-{kind}{}", self.lease, self.next_id),
             spec,
         )
         .await
@@ -78,8 +82,8 @@ impl Group {
     }
 
     /// Where it is.
-    pub fn place(&self) -> &Arc<Place> {
-        &self.place
+    pub fn namespace(&self) -> &Arc<ElectionNamespace> {
+        &self.namespace
     }
 
     /// All candidates, the dead ones included that nobody has replaced.
@@ -99,7 +103,7 @@ impl Group {
     ///
     /// # Errors
     /// If nobody does in time.
-    pub async fn successor(&self, since: Timestamp, limit: Duration) -> Result<Successor> {
+    pub async fn successor(&self, since: Timestamp, limit: Duration) -> Result<NewLeader> {
         self.first(async |candidate| candidate.leads(since, limit).await)
             .await
     }
@@ -108,7 +112,7 @@ impl Group {
     ///
     /// # Errors
     /// If nobody does in time.
-    pub async fn leader(&self, limit: Duration) -> Result<Successor> {
+    pub async fn leader(&self, limit: Duration) -> Result<NewLeader> {
         self.first(async |candidate| candidate.leading(limit).await)
             .await
     }
@@ -116,12 +120,12 @@ impl Group {
     async fn first(
         &self,
         begun: impl AsyncFn(&Candidate) -> Result<Timestamp>,
-    ) -> Result<Successor> {
+    ) -> Result<NewLeader> {
         let begun = &begun;
         let waits = self.members.iter().enumerate().map(|(member, candidate)| {
             Box::pin(async move {
                 let at = begun(candidate).await?;
-                Ok::<_, anyhow::Error>(Successor {
+                Ok::<_, anyhow::Error>(NewLeader {
                     member,
                     identity: candidate.identity().to_owned(),
                     at,
@@ -141,7 +145,7 @@ impl Group {
     pub async fn agrees(&mut self, leader: &str, since: Timestamp, limit: Duration) -> Result<()> {
         let mut alive = Vec::new();
         for member in &mut self.members {
-            if member.kind() != Kind::ControllerRuntime && member.ended()?.is_none() {
+            if member.kind() != Implementation::ControllerRuntime && member.ended()?.is_none() {
                 alive.push(&*member);
             }
         }
@@ -160,7 +164,7 @@ impl Group {
     /// # Errors
     /// If it does not start.
     pub async fn replace(&mut self, member: usize) -> Result<&Candidate> {
-        let candidate = self.bear(self.members[member].spec().clone()).await?;
+        let candidate = self.spawn(self.members[member].spec().clone()).await?;
         let mut old = std::mem::replace(&mut self.members[member], candidate);
         if old.ended()?.is_none() {
             old.signal(Signal::Kill)?;

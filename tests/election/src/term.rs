@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// One candidate's term: from the first moment at which it may have believed that it leads to the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Term {
+pub struct BelievedTerm {
     /// Who.
     pub leader: String,
     /// From.
@@ -15,7 +15,7 @@ pub struct Term {
 
 /// Two leaders at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overlap {
+pub struct ConcurrentTerms {
     /// Whose term had begun before.
     pub earlier: String,
     /// Whose term began while the other one lasted.
@@ -26,8 +26,8 @@ pub struct Overlap {
 
 /// Every pair of terms of different leaders that overlap, in the order in which the later one begins.
 #[must_use]
-pub fn overlaps(terms: &[Term]) -> Vec<Overlap> {
-    let mut sorted: Vec<&Term> = terms.iter().collect();
+pub fn overlaps(terms: &[BelievedTerm]) -> Vec<ConcurrentTerms> {
+    let mut sorted: Vec<&BelievedTerm> = terms.iter().collect();
     sorted.sort_by_key(|term| (term.begun, term.ended));
     let mut found = Vec::new();
     for (at, later) in sorted.iter().enumerate() {
@@ -38,7 +38,7 @@ pub fn overlaps(terms: &[Term]) -> Vec<Overlap> {
             let both = earlier.ended.min(later.ended).duration_since(later.begun);
             if both.is_positive() {
                 let (earlier, later) = (earlier.leader.clone(), later.leader.clone());
-                found.push(Overlap {
+                found.push(ConcurrentTerms {
                     earlier,
                     later,
                     duration: both,
@@ -53,16 +53,16 @@ pub fn overlaps(terms: &[Term]) -> Vec<Overlap> {
 mod tests {
     use super::*;
 
-    fn term(leader: &str, begun: i64, ended: i64) -> Term {
+    fn term(leader: &str, begun: i64, ended: i64) -> BelievedTerm {
         let [begun, ended] = [begun, ended].map(|second| Timestamp::constant(second, 0));
-        Term {
+        BelievedTerm {
             leader: leader.to_owned(),
             begun,
             ended,
         }
     }
 
-    fn found(terms: &[Term]) -> Vec<(String, String, i64)> {
+    fn found(terms: &[BelievedTerm]) -> Vec<(String, String, i64)> {
         overlaps(terms)
             .into_iter()
             .map(|one| (one.earlier, one.later, one.duration.as_secs()))

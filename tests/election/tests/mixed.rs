@@ -10,9 +10,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use election::group::Successor;
-use election::term::{Term, overlaps};
-use election::{Group, Kind, Place, Said, Spec, Timing, Writes};
+use election::group::NewLeader;
+use election::term::{BelievedTerm, overlaps};
+use election::{
+    CandidateGroup, CandidateOptions, ElectionNamespace, EventKind, Implementation, LeaseWrites,
+    Timing,
+};
 use futures::{StreamExt, TryStreamExt};
 use harness::wait::eventually;
 use jiff::{SignedDuration, Timestamp};
@@ -56,34 +59,41 @@ struct Death {
     at: Timestamp,
     /// Whether one of ours was there to take over.
     watched: bool,
-    next: Successor,
+    next: NewLeader,
 }
 
 #[derive(Clone, Debug)]
 struct Leader {
     identity: String,
     user: String,
-    kind: Kind,
+    kind: Implementation,
     /// When it said that it stopped to lead; not if it was killed.
     stopped: Option<Timestamp>,
 }
 
 struct Trial {
-    group: Group,
+    group: CandidateGroup,
     random: StdRng,
-    writes: Writes,
+    writes: LeaseWrites,
     records: Records,
     deaths: Vec<Death>,
 }
 
 impl Trial {
     async fn begin(cluster: &Cluster, seed: u64) -> Self {
-        let place = Arc::new(Place::new(cluster, "mixed").await.unwrap());
-        let writes = Writes::from_now(&place).unwrap();
-        let records = Records::watch(place.leases());
-        let kinds = [Kind::Ours, Kind::ClientGo, Kind::Ours, Kind::ClientGo];
-        let specs = kinds.map(|kind| Spec::new(kind, TIMING));
-        let group = Group::start(&place, LEASE, &specs).await.unwrap();
+        let namespace = Arc::new(ElectionNamespace::new(cluster, "mixed").await.unwrap());
+        let writes = LeaseWrites::from_now(&namespace).unwrap();
+        let records = Records::watch(namespace.leases());
+        let kinds = [
+            Implementation::Operator,
+            Implementation::ClientGo,
+            Implementation::Operator,
+            Implementation::ClientGo,
+        ];
+        let specs = kinds.map(|kind| CandidateOptions::new(kind, TIMING));
+        let group = CandidateGroup::start(&namespace, LEASE, &specs)
+            .await
+            .unwrap();
         Self {
             group,
             random: StdRng::seed_from_u64(seed),
@@ -108,7 +118,7 @@ impl Trial {
             Signal::Term
         };
         let others = if self.random.random_bool(0.5) {
-            Some(Kind::Ours)
+            Some(Implementation::Operator)
         } else {
             None
         };
@@ -124,7 +134,7 @@ impl Trial {
         let survivors = (0..self.group.members().len()).filter(|member| !victims.contains(member));
         let watched = survivors
             .into_iter()
-            .any(|member| self.group.members()[member].kind() == Kind::Ours);
+            .any(|member| self.group.members()[member].kind() == Implementation::Operator);
         let at = self.group.member(leader.member).signal(signal).unwrap();
         let next = self
             .group
@@ -173,14 +183,14 @@ impl Trial {
         }
     }
 
-    async fn stopped(&self, leader: &Successor, signal: Signal) -> Option<Timestamp> {
+    async fn stopped(&self, leader: &NewLeader, signal: Signal) -> Option<Timestamp> {
         if signal == Signal::Kill {
             return None;
         }
         let candidate = &self.group.members()[leader.member];
         let stopped = candidate
             .until(LIMIT, |event| {
-                event.at > leader.at && event.said == Said::Stopped
+                event.at > leader.at && event.kind == EventKind::StoppedLeading
             })
             .await;
         Some(stopped.unwrap().at)
@@ -228,10 +238,10 @@ impl Trial {
             let ended = match (leader.kind, leader.stopped) {
                 (_, None) => death.at,
                 // Its fence closes before the release is sent.
-                (Kind::Ours, Some(_)) => last.received,
+                (Implementation::Operator, Some(_)) => last.received,
                 (_, Some(stopped)) => stopped,
             };
-            terms.push(Term {
+            terms.push(BelievedTerm {
                 leader: leader.identity.clone(),
                 begun,
                 ended,
@@ -249,14 +259,14 @@ impl Trial {
     }
 
     /// client-go tells its work to end only after it has released the Lease; nothing else may overlap.
-    fn judge_overlaps(&self, terms: &[Term]) {
-        let hole = |overlap: &&election::term::Overlap| {
+    fn judge_overlaps(&self, terms: &[BelievedTerm]) {
+        let hole = |overlap: &&election::term::ConcurrentTerms| {
             let death = self
                 .deaths
                 .iter()
                 .find(|death| death.leader.identity == overlap.earlier);
             death.is_some_and(|death| {
-                death.leader.kind == Kind::ClientGo && death.signal == Signal::Term
+                death.leader.kind == Implementation::ClientGo && death.signal == Signal::Term
             })
         };
         let all = overlaps(terms);
@@ -281,12 +291,12 @@ impl Trial {
     fn judge_variety(&self) {
         let kind = |identity: &str| {
             if identity.contains("-o") {
-                Kind::Ours
+                Implementation::Operator
             } else {
-                Kind::ClientGo
+                Implementation::ClientGo
             }
         };
-        for next in [Kind::Ours, Kind::ClientGo] {
+        for next in [Implementation::Operator, Implementation::ClientGo] {
             let took = self
                 .deaths
                 .iter()
@@ -295,8 +305,8 @@ impl Trial {
             assert!(took >= 3, "{} took over {took} times only", next.name());
         }
         for signal in [Signal::Kill, Signal::Term] {
-            for from in [Kind::Ours, Kind::ClientGo] {
-                for to in [Kind::Ours, Kind::ClientGo] {
+            for from in [Implementation::Operator, Implementation::ClientGo] {
+                for to in [Implementation::Operator, Implementation::ClientGo] {
                     let deaths = self.deaths.iter().filter(|death| {
                         death.signal == signal
                             && death.leader.kind == from

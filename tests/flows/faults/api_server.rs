@@ -18,7 +18,7 @@ fn api_server_outage_leaves_at_most_one_leader() {
         "API server down 10, 25, 60 s (SIGKILL)",
         LONGER_LEASE,
         async |campaign| {
-            campaign.allowance = Allowance::HeldUp;
+            campaign.allowance = Allowance::Delayed;
             let mut server = campaign
                 .env
                 .cluster
@@ -44,7 +44,7 @@ fn paused_api_server_leaves_at_most_one_leader() {
         "API server paused 10, 25 s (SIGSTOP)",
         LONGER_LEASE,
         async |campaign| {
-            campaign.allowance = Allowance::HeldUp;
+            campaign.allowance = Allowance::Delayed;
             for seconds in [10, 25] {
                 campaign.wait_for_leader().await;
                 campaign.wait_under_load().await;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::eips::eip2718::Decodable2718;
-use election::campaign::history::History;
-use election::campaign::recorder::Recorder;
+use election::campaign::history::AuditHistory;
+use election::campaign::recorder::TransactionRecorder;
 use election::campaign::verdict::{Allowance, Precondition, Verdict, judge};
 use harness::chain::LocalChain;
 use harness::objects::{create, delete};
@@ -56,8 +56,8 @@ pub struct Campaign {
     /// Whether the fault also delays requests that were already sent, and not only the leader.
     pub allowance: Allowance,
     release: Release,
-    recorder: Arc<Recorder>,
-    evidence: Mutex<(Audit, History)>,
+    recorder: Arc<TransactionRecorder>,
+    evidence: Mutex<(Audit, AuditHistory)>,
     faults: Mutex<Vec<Timestamp>>,
 }
 
@@ -103,7 +103,7 @@ impl Campaign {
         let values = ["replicaCount=0"];
         let (chain, release) = env.prepare(block_every_second(), &values).await;
         let recorder = Arc::new(
-            Recorder::start(chain.anvil.url())
+            TransactionRecorder::start(chain.anvil.url())
                 .await
                 .expect("failed to start the recorder"),
         );
@@ -120,7 +120,7 @@ impl Campaign {
             .expect("failed to set up the candidate factory");
         let evidence = Mutex::new((
             env.cluster.audit().expect("failed to open the audit log"),
-            History::of(&factory.users(), LEASE),
+            AuditHistory::of(&factory.users(), LEASE),
         ));
         let group = Group::new(factory, Arc::clone(&recorder));
         let rng = StdRng::seed_from_u64(seed());
@@ -157,7 +157,8 @@ impl Campaign {
 
     /// The user of the candidate that holds the Lease, if it is still running.
     pub fn current_leader(&self) -> Option<String> {
-        let leader = self.history(|history| history.leader().map(|turn| turn.writer.clone()))?;
+        let leader =
+            self.history(|history| history.leader().map(|change| change.writer.clone()))?;
         self.group.running().contains(&leader).then_some(leader)
     }
 
@@ -173,10 +174,14 @@ impl Campaign {
     /// did so last.
     pub async fn wait_for_leader_since(&self, since: Timestamp) -> String {
         eventually("the lease is held", LIMIT, async || {
-            let leader =
-                self.history(|history| history.leader().filter(|turn| turn.at >= since).cloned());
+            let leader = self.history(|history| {
+                history
+                    .leader()
+                    .filter(|change| change.at >= since)
+                    .cloned()
+            });
             leader
-                .map(|turn| turn.writer)
+                .map(|change| change.writer)
                 .filter(|leader| self.group.running().contains(leader))
                 .ok_or("no leader")
         })
@@ -187,13 +192,13 @@ impl Campaign {
     pub async fn wait_for_successor(&self, of: &str, since: Timestamp) -> (String, Timestamp) {
         eventually("another candidate leads", LIMIT, async || {
             self.history(|history| {
-                let turns = history
-                    .turns
+                let changes = history
+                    .changes
                     .iter()
-                    .filter(|turn| turn.holds && turn.at >= since && turn.writer != of);
-                turns
-                    .min_by_key(|turn| turn.at)
-                    .map(|turn| (turn.writer.clone(), turn.at))
+                    .filter(|change| change.holds && change.at >= since && change.writer != of);
+                changes
+                    .min_by_key(|change| change.at)
+                    .map(|change| (change.writer.clone(), change.at))
             })
             .ok_or("no leader")
         })
@@ -204,8 +209,8 @@ impl Campaign {
     /// effect.
     pub async fn wait_until_acting(&self, member: &str) -> Timestamp {
         eventually(&format!("{member} acts"), LIMIT, async || {
-            let sendings = self.recorder.sendings();
-            let effects = self.history(|history| history.effects_with(&sendings));
+            let transactions = self.recorder.transactions();
+            let effects = self.history(|history| history.effects_with(&transactions));
             let own = effects.into_iter().filter(|effect| effect.writer == member);
             own.map(|effect| effect.at).min().ok_or("not yet")
         })
@@ -215,23 +220,23 @@ impl Campaign {
     /// The candidates that acquired or renewed the Lease after `since`.
     pub fn leaders_since(&self, since: Timestamp) -> BTreeSet<String> {
         self.history(|history| {
-            let turns = history
-                .turns
+            let changes = history
+                .changes
                 .iter()
-                .filter(|turn| turn.holds && turn.at >= since);
-            turns.map(|turn| turn.writer.clone()).collect()
+                .filter(|change| change.holds && change.at >= since);
+            changes.map(|change| change.writer.clone()).collect()
         })
     }
 
     /// When this candidate last wrote the Lease before that time.
     fn last_renewal(&self, of: &str, before: Timestamp) -> Timestamp {
         self.history(|history| {
-            let turns = history
-                .turns
+            let changes = history
+                .changes
                 .iter()
-                .filter(|turn| turn.writer == of && turn.holds && turn.at < before);
-            turns
-                .map(|turn| turn.at)
+                .filter(|change| change.writer == of && change.holds && change.at < before);
+            changes
+                .map(|change| change.at)
                 .max()
                 .expect("the candidate never led")
         })
@@ -248,7 +253,7 @@ impl Campaign {
         .await
     }
 
-    fn history<T>(&self, read: impl FnOnce(&History) -> T) -> T {
+    fn history<T>(&self, read: impl FnOnce(&AuditHistory) -> T) -> T {
         let mut evidence = self.evidence.lock().unwrap();
         let (audit, history) = &mut *evidence;
         history.read(&audit.read().expect("failed to read the audit log"));
@@ -321,11 +326,11 @@ impl Campaign {
 
     /// The verdict on the run so far.
     pub fn judge(&self) -> Verdict {
-        let sendings = self.recorder.sendings();
+        let transactions = self.recorder.transactions();
         self.history(|history| {
             judge(
-                history.turns.clone(),
-                history.effects_with(&sendings),
+                history.changes.clone(),
+                history.effects_with(&transactions),
                 self.allowance,
             )
         })
@@ -360,10 +365,10 @@ impl Campaign {
     /// Every transaction that a candidate sent was stored in a record before, and all transactions
     /// with one nonce have the same destination and calldata.
     fn assert_nonces_used_once(&self) {
-        let sendings = self.recorder.sendings();
+        let transactions = self.recorder.transactions();
         let mut payloads = BTreeMap::<u64, BTreeSet<_>>::new();
         let mut bytes = BTreeSet::new();
-        for sending in &sendings {
+        for sending in &transactions {
             let transaction = TxEnvelope::decode_2718(&mut sending.raw.as_ref())
                 .expect("failed to decode a transaction");
             payloads
@@ -379,8 +384,8 @@ impl Campaign {
                 "all transactions with nonce {nonce} have the same destination and calldata"
             );
         }
-        let effects = self.history(|history| history.effects_with(&sendings));
-        let unstored = effects.iter().rev().take(sendings.len());
+        let effects = self.history(|history| history.effects_with(&transactions));
+        let unstored = effects.iter().rev().take(transactions.len());
         let unstored: Vec<_> = unstored
             .filter(|effect| effect.precondition != Precondition::StoredBytes)
             .collect();
@@ -388,7 +393,7 @@ impl Campaign {
             unstored.is_empty(),
             "sent without being stored first: {unstored:?}"
         );
-        let (sent, nonces, bytes) = (sendings.len(), payloads.len(), bytes.len());
+        let (sent, nonces, bytes) = (transactions.len(), payloads.len(), bytes.len());
         println!("{sent} transactions were sent for {nonces} nonces, {bytes} of them distinct");
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use election::campaign::recorder::Recorder;
+use election::campaign::recorder::TransactionRecorder;
 use testbed::Signal;
 use tokio::task::JoinHandle;
 
@@ -21,14 +21,14 @@ pub struct Group {
 
 struct Members {
     factory: CandidateFactory,
-    recorder: Arc<Recorder>,
+    recorder: Arc<TransactionRecorder>,
     running: Mutex<Vec<Candidate>>,
     exited: Mutex<Vec<(Candidate, ExitStatus)>>,
 }
 
 impl Group {
     /// A group without candidates.
-    pub fn new(factory: CandidateFactory, recorder: Arc<Recorder>) -> Self {
+    pub fn new(factory: CandidateFactory, recorder: Arc<TransactionRecorder>) -> Self {
         let members = Members {
             factory,
             recorder,
@@ -118,7 +118,8 @@ impl Group {
 impl Members {
     async fn add(&self, options: CandidateOptions) -> anyhow::Result<String> {
         let candidate = self.factory.spawn(options).await?;
-        self.recorder.know(candidate.process.pid(), &candidate.user);
+        self.recorder
+            .add_candidate(candidate.process.pid(), &candidate.user);
         let user = candidate.user.clone();
         self.running().push(candidate);
         Ok(user)

@@ -34,7 +34,7 @@ fn deleted_lease_of_a_partitioned_leader_is_waited_out() {
         "Lease deleted, leader partitioned",
         SHORT_LEASE,
         async |campaign| {
-            campaign.allowance = Allowance::HeldUp;
+            campaign.allowance = Allowance::Delayed;
             for _ in 0..CUTS {
                 let leader = campaign.wait_for_leader().await;
                 campaign.wait_under_load().await;
@@ -70,7 +70,7 @@ fn new_candidate_without_a_lease_waits_for_the_marked_leader() {
         LeasePermissions::Full,
         None,
         async |campaign| {
-            campaign.allowance = Allowance::HeldUp;
+            campaign.allowance = Allowance::Delayed;
             let pod = || CandidateOptions {
                 pod: true,
                 ..CandidateOptions::default()

@@ -18,7 +18,7 @@ fn partitioned_leader_stops_acting_before_another_leads() {
         "leader partitioned (packets dropped)",
         SHORT_LEASE,
         async |campaign| {
-            campaign.allowance = Allowance::HeldUp;
+            campaign.allowance = Allowance::Delayed;
             for _ in 0..TIMES {
                 let leader = campaign.wait_for_leader().await;
                 campaign.wait_under_load().await;

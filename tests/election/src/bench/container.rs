@@ -15,12 +15,12 @@ use serde_json::json;
 use testbed::{Cluster, Signal, image, tools};
 use tokio::time::{Instant, sleep};
 
-use super::race::CANDIDATES;
+use super::progress::ProgressTrack;
 use super::report::Sample;
-use super::screen::Track;
-use crate::candidate::{self, Kind, Timing};
-use crate::event::{Event, Said};
-use crate::place::Place;
+use super::takeover::CANDIDATES;
+use crate::candidate::{self, Implementation, Timing};
+use crate::event::{Event, EventKind};
+use crate::namespace::ElectionNamespace;
 
 /// The chart of this checkout.
 const CHART: &str = concat!(
@@ -34,17 +34,17 @@ const LEASE: &str = "serviceoffer-controller";
 const PAUSE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Replicas of one kind in Pods.
-pub struct Replicas {
+/// Deployed of one kind in Pods.
+pub struct Deployed {
     cluster: Cluster,
-    kind: Kind,
+    kind: Implementation,
     namespace: String,
     selector: &'static str,
     container: &'static str,
     lease: &'static str,
 }
 
-impl Replicas {
+impl Deployed {
     /// The operator, as the chart installs it with its defaults, apart from the number of replicas.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Replicas {
         helm(cluster, install.into_iter().chain(values)).await?;
         Ok(Self {
             cluster: cluster.clone(),
-            kind: Kind::Ours,
+            kind: Implementation::Operator,
             namespace: RELEASE.to_owned(),
             selector: "app.kubernetes.io/name=serviceoffer-controller",
             container: "controller",
@@ -91,8 +91,8 @@ impl Replicas {
     ///
     /// # Errors
     /// If the API server does not do as asked.
-    pub async fn client_go(place: &Place) -> Result<Self> {
-        let cluster = place.cluster();
+    pub async fn client_go(namespace: &ElectionNamespace) -> Result<Self> {
+        let cluster = namespace.cluster();
         load(
             cluster,
             &tools::peers()?,
@@ -122,7 +122,7 @@ impl Replicas {
                             "imagePullPolicy": "Never",
                             "args": [
                                 "--identity=$(POD_NAME)",
-                                format!("--namespace={}", place.namespace()),
+                                format!("--namespace={}", namespace.name()),
                                 "--lease=peers",
                                 "--release-on-cancel",
                                 format!("--lease-duration={}s", lease.as_secs()),
@@ -135,14 +135,14 @@ impl Replicas {
                 },
             },
         }))?;
-        let deployments: Api<Deployment> = Api::namespaced(cluster.client(), place.namespace());
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client(), namespace.name());
         deployments
             .create(&PostParams::default(), &deployment)
             .await?;
         Ok(Self {
             cluster: cluster.clone(),
-            kind: Kind::ClientGo,
-            namespace: place.namespace().to_owned(),
+            kind: Implementation::ClientGo,
+            namespace: namespace.name().to_owned(),
             selector: "app=peers",
             container: "peer",
             lease: "peers",
@@ -153,7 +153,7 @@ impl Replicas {
     ///
     /// # Errors
     /// If nobody follows, or the dead are not replaced.
-    pub async fn run(&self, times: usize, track: &Track) -> Result<Vec<Sample>> {
+    pub async fn run(&self, times: usize, track: &ProgressTrack) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for _ in 0..times {
             let pods = self.ready().await?;
@@ -196,7 +196,7 @@ impl Replicas {
     /// If Helm, or the API server, does not do as asked.
     pub async fn remove(self) -> Result<()> {
         match self.kind {
-            Kind::Ours => uninstall(&self.cluster).await,
+            Implementation::Operator => uninstall(&self.cluster).await,
             _ => {
                 let deployments: Api<Deployment> =
                     Api::namespaced(self.cluster.client(), &self.namespace);
@@ -251,7 +251,8 @@ impl Replicas {
         loop {
             let record = self.record().await?;
             // client-go's next container goes on with the Lease of the one before, and counts no transition.
-            let is_other = record != (dead.to_owned(), transitions) || self.kind == Kind::ClientGo;
+            let is_other =
+                record != (dead.to_owned(), transitions) || self.kind == Implementation::ClientGo;
             if is_other && let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
                 return Ok(at);
             }
@@ -270,11 +271,11 @@ impl Replicas {
             return Ok(None);
         };
         let mut events = log.lines().filter_map(|line| match self.kind {
-            Kind::Ours => Event::of_operator(line),
+            Implementation::Operator => Event::of_operator(line),
             _ => Event::of_peer(line, Timestamp::now()),
         });
         Ok(events
-            .rfind(|event| event.said == Said::Leads)
+            .rfind(|event| event.kind == EventKind::StartedLeading)
             .map(|event| event.at))
     }
 

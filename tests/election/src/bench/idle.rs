@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use testbed::AuditEntry;
 use tokio::time::{Instant, sleep};
 
-use super::report::{Contender, Usage};
-use super::screen::Track;
+use super::progress::ProgressTrack;
+use super::report::{BenchCase, IdleUsage};
 use crate::candidate::Candidate;
-use crate::group::Group;
-use crate::place::Place;
+use crate::group::CandidateGroup;
+use crate::namespace::ElectionNamespace;
 
 /// Clock ticks of `/proc/PID/stat` per second: the same on every Linux that the testbed runs on.
 const TICKS: f64 = 100.0;
@@ -33,12 +33,12 @@ struct Requests {
 /// # Errors
 /// If a candidate ends, or the audit log cannot be read.
 pub async fn measure(
-    place: &Place,
-    groups: &mut [(Contender, Group)],
+    namespace: &ElectionNamespace,
+    groups: &mut [(BenchCase, CandidateGroup)],
     steps: usize,
-    track: &Track,
-) -> Result<Vec<Usage>> {
-    let mut audit = place.cluster().audit()?;
+    track: &ProgressTrack,
+) -> Result<Vec<IdleUsage>> {
+    let mut audit = namespace.cluster().audit()?;
     let begun = Instant::now();
     let mut before = BTreeMap::new();
     for (_, group) in groups.iter() {
@@ -53,7 +53,7 @@ pub async fn measure(
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     let requests = count(&audit.read()?);
     let mut usage = Vec::new();
-    for (contender, group) in groups.iter() {
+    for (case, group) in groups.iter() {
         for member in group.members() {
             let Requests {
                 lease_writes,
@@ -66,8 +66,8 @@ pub async fn measure(
                     .map(|count| f64::from(count) / minutes);
             let spent = processor_time(member)?
                 - before.get(member.identity()).copied().unwrap_or_default();
-            usage.push(Usage {
-                contender: *contender,
+            usage.push(IdleUsage {
+                case: *case,
                 identity: member.identity().to_owned(),
                 leads: member.leading_since().is_some(),
                 lease_writes,
@@ -79,7 +79,7 @@ pub async fn measure(
             });
         }
     }
-    usage.sort_by_key(|one| (one.contender, !one.leads));
+    usage.sort_by_key(|one| (one.case, !one.leads));
     Ok(usage)
 }
 

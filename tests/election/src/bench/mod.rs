@@ -2,15 +2,15 @@
 //!
 //! One API server, three candidates per group, each candidate a process of its own. Groups whose leader dies without a word
 //! wait for their leases all at the same time; what is a matter of milliseconds is measured while all others are idle.
-//! [`race`] and [`container`] end leaders, [`idle`] looks at those that do nothing, [`report`] says what came of it.
+//! [`takeover`] and [`container`] end leaders, [`idle`] looks at those that do nothing, [`report`] says what came of it.
 
 mod container;
 mod distribution;
 mod idle;
 mod plot;
-mod race;
+mod progress;
 mod report;
-mod screen;
+mod takeover;
 
 use std::fs;
 use std::path::Path;
@@ -25,58 +25,58 @@ use testbed::{Cluster, Signal};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-use self::container::Replicas;
-use self::race::Death;
-use self::report::{Contender, Measure, Origin, Report, Series};
-use self::screen::Screen;
-use crate::candidate::{self, Kind, Timing};
-use crate::group::Group;
-use crate::place::Place;
-use crate::writes::Writes;
+use self::container::Deployed;
+use self::progress::Progress;
+use self::report::{BenchCase, Environment, Measure, Report, Series};
+use self::takeover::Takeover;
+use crate::candidate::{self, Implementation, Timing};
+use crate::group::CandidateGroup;
+use crate::lease_writes::LeaseWrites;
+use crate::namespace::ElectionNamespace;
 
-const OURS: Contender = Contender {
-    kind: Kind::Ours,
+const OPERATOR: BenchCase = BenchCase {
+    kind: Implementation::Operator,
     timing: Timing::LONG,
     release: true,
 };
-const OURS_SHORT: Contender = Contender {
+const OPERATOR_SHORT: BenchCase = BenchCase {
     timing: Timing::SHORT,
-    ..OURS
+    ..OPERATOR
 };
-const CLIENT_GO: Contender = Contender {
-    kind: Kind::ClientGo,
-    ..OURS
+const CLIENT_GO: BenchCase = BenchCase {
+    kind: Implementation::ClientGo,
+    ..OPERATOR
 };
-const CLIENT_GO_SHORT: Contender = Contender {
-    kind: Kind::ClientGo,
-    ..OURS_SHORT
+const CLIENT_GO_SHORT: BenchCase = BenchCase {
+    kind: Implementation::ClientGo,
+    ..OPERATOR_SHORT
 };
-const MANAGER: Contender = Contender {
-    kind: Kind::ControllerRuntime,
-    ..OURS
+const MANAGER: BenchCase = BenchCase {
+    kind: Implementation::ControllerRuntime,
+    ..OPERATOR
 };
 /// The manager's defaults.
-const MANAGER_SHORT: Contender = Contender {
-    kind: Kind::ControllerRuntime,
+const MANAGER_SHORT: BenchCase = BenchCase {
+    kind: Implementation::ControllerRuntime,
     timing: Timing::SHORT,
     release: false,
 };
 
 /// Those that are looked at while they do nothing, and whose graceful handover is measured.
-const IDLE: [Contender; 4] = [OURS, CLIENT_GO, MANAGER, MANAGER_SHORT];
+const IDLE: [BenchCase; 4] = [OPERATOR, CLIENT_GO, MANAGER, MANAGER_SHORT];
 /// Those whose crash is measured.
-const CRASHING: [Contender; 6] = [
-    OURS,
-    OURS_SHORT,
+const CRASHING: [BenchCase; 6] = [
+    OPERATOR,
+    OPERATOR_SHORT,
     CLIENT_GO,
     CLIENT_GO_SHORT,
     MANAGER,
     MANAGER_SHORT,
 ];
-/// Groups of one contender that wait for their leases at the same time.
+/// Groups of one case that wait for their leases at the same time.
 const GROUPS: usize = 10;
 /// Processes that start at the same time would keep each other from starting.
-const TURNS: usize = 3;
+const CONCURRENT_STARTS: usize = 3;
 /// Until a group that has just started does nothing but renew.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Length of one of the steps in which idle candidates are looked at.
@@ -84,8 +84,8 @@ const STEPS_PER_MINUTE: usize = 12;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Graceful handovers of each contender.
+pub struct BenchPlan {
+    /// Graceful handovers of each case.
     pub graceful: usize,
     /// Crashes of each.
     pub crashes: usize,
@@ -95,7 +95,7 @@ pub struct Plan {
     pub minutes: usize,
 }
 
-impl Plan {
+impl BenchPlan {
     /// What the figures in the documentation come from.
     pub const FULL: Self = Self {
         graceful: 100,
@@ -123,14 +123,14 @@ impl Plan {
 ///
 /// # Errors
 /// If something could not be measured. A bar that was missed is no error.
-pub async fn run(cluster: Cluster, plan: Plan) -> Result<()> {
+pub async fn run(cluster: Cluster, plan: BenchPlan) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let begun = (Timestamp::now(), Instant::now());
-    let place = Arc::new(Place::new(&cluster, "bench").await?);
+    let namespace = Arc::new(ElectionNamespace::new(&cluster, "bench").await?);
     let bench = Bench {
-        place,
-        screen: Screen::new(),
-        turns: Semaphore::new(TURNS),
+        namespace,
+        progress: Progress::new(),
+        starts: Semaphore::new(CONCURRENT_STARTS),
         plan,
     };
     let (mut series, usage) = bench.measure_quiet().await?;
@@ -141,15 +141,15 @@ pub async fn run(cluster: Cluster, plan: Plan) -> Result<()> {
     series.sort_by_key(|one| {
         (
             one.measure,
-            one.contender.timing.lease < Timing::LONG.lease,
-            one.contender,
+            one.case.timing.lease < Timing::LONG.lease,
+            one.case,
         )
     });
     let report = Report {
         begun: begun.0,
         seconds: begun.1.elapsed().as_secs_f64(),
-        origin: origin(&cluster, &root).await?,
-        bars: report::bars(&series, &usage),
+        environment: environment(&cluster, &root).await?,
+        targets: report::targets(&series, &usage),
         series,
         usage,
     };
@@ -175,15 +175,15 @@ pub async fn run(cluster: Cluster, plan: Plan) -> Result<()> {
 }
 
 struct Bench {
-    place: Arc<Place>,
-    screen: Screen,
-    turns: Semaphore,
-    plan: Plan,
+    namespace: Arc<ElectionNamespace>,
+    progress: Progress,
+    starts: Semaphore,
+    plan: BenchPlan,
 }
 
 /// A group and what is measured on it.
 struct Job {
-    contender: Contender,
+    case: BenchCase,
     lease: String,
     crashes: usize,
     graceful: usize,
@@ -191,43 +191,44 @@ struct Job {
 
 impl Bench {
     /// What needs quiet: the costs of doing nothing, and our graceful handover.
-    async fn measure_quiet(&self) -> Result<(Vec<Series>, Vec<report::Usage>)> {
-        self.screen.say("starting one group of each kind");
+    async fn measure_quiet(&self) -> Result<(Vec<Series>, Vec<report::IdleUsage>)> {
+        self.progress.say("starting one group of each kind");
         let mut groups = Vec::new();
-        for (number, contender) in IDLE.into_iter().enumerate() {
-            let group = race::start(
-                &self.place,
+        for (number, case) in IDLE.into_iter().enumerate() {
+            let group = takeover::start(
+                &self.namespace,
                 &format!("idle-{number}"),
-                contender,
-                &self.turns,
+                case,
+                &self.starts,
             )
             .await?;
-            groups.push((contender, group));
+            groups.push((case, group));
         }
         let mut usage = Vec::new();
         if self.plan.minutes > 0 {
             sleep(SETTLE).await;
             let steps = self.plan.minutes * STEPS_PER_MINUTE;
             let track = self
-                .screen
+                .progress
                 .track("idle: requests, processor time, memory", steps);
-            usage = idle::measure(&self.place, &mut groups, steps, &track).await?;
+            usage = idle::measure(&self.namespace, &mut groups, steps, &track).await?;
         }
         let track = self
-            .screen
-            .track(format!("graceful: {OURS}"), self.plan.graceful);
+            .progress
+            .track(format!("graceful: {OPERATOR}"), self.plan.graceful);
         let mut samples = Vec::new();
-        for (contender, group) in &mut groups {
-            if *contender == OURS {
-                let deaths = race::run(group, Signal::Term, self.plan.graceful, &track).await?;
-                samples.extend(deaths.iter().map(|death| death.sample(None)));
+        for (case, group) in &mut groups {
+            if *case == OPERATOR {
+                let takeovers =
+                    takeover::run(group, Signal::Term, self.plan.graceful, &track).await?;
+                samples.extend(takeovers.iter().map(|takeover| takeover.sample(None)));
             }
         }
         try_join_all(groups.into_iter().map(|(_, group)| group.end())).await?;
         Ok((
             vec![Series {
                 measure: Measure::Graceful,
-                contender: OURS,
+                case: OPERATOR,
                 samples,
             }],
             usage,
@@ -236,21 +237,21 @@ impl Bench {
 
     /// What mostly waits, many groups at the same time: crashes of all, and then graceful handovers of the others.
     async fn measure_waiting(&self) -> Result<Vec<Series>> {
-        let mut writes = Writes::from_now(&self.place)?;
-        let Plan {
+        let mut writes = LeaseWrites::from_now(&self.namespace)?;
+        let BenchPlan {
             crashes, graceful, ..
         } = self.plan;
         let mut jobs = Vec::new();
-        for (number, contender) in CRASHING.into_iter().enumerate() {
-            let graceful = if IDLE.contains(&contender) && contender != OURS {
+        for (number, case) in CRASHING.into_iter().enumerate() {
+            let graceful = if IDLE.contains(&case) && case != OPERATOR {
                 graceful
             } else {
                 0
             };
             for group in 0..GROUPS {
                 let job = Job {
-                    contender,
-                    lease: format!("race-{number}-{group}"),
+                    case,
+                    lease: format!("takeover-{number}-{group}"),
                     crashes: share(crashes, group),
                     graceful: share(graceful, group),
                 };
@@ -259,74 +260,75 @@ impl Bench {
                 }
             }
         }
-        let started = self.screen.track("starting groups", jobs.len());
+        let started = self.progress.track("starting groups", jobs.len());
         let start = |job: Job| {
             let started = &started;
             async move {
                 let group =
-                    race::start(&self.place, &job.lease, job.contender, &self.turns).await?;
+                    takeover::start(&self.namespace, &job.lease, job.case, &self.starts).await?;
                 started.step(&job.lease);
                 Ok::<_, anyhow::Error>((job, group))
             }
         };
         let groups = try_join_all(jobs.into_iter().map(start)).await?;
-        let (groups, deaths) = self.race(groups, Signal::Kill, |job| job.crashes).await?;
+        let (groups, takeovers) = self
+            .takeover(groups, Signal::Kill, |job| job.crashes)
+            .await?;
         writes.read()?;
-        let mut series = collect(Measure::Crash, deaths, Some(&writes));
-        let (groups, deaths) = self.race(groups, Signal::Term, |job| job.graceful).await?;
-        series.extend(collect(Measure::Graceful, deaths, None));
+        let mut series = collect(Measure::Crash, takeovers, Some(&writes));
+        let (groups, takeovers) = self
+            .takeover(groups, Signal::Term, |job| job.graceful)
+            .await?;
+        series.extend(collect(Measure::Graceful, takeovers, None));
         try_join_all(groups.into_iter().map(|(_, group)| group.end())).await?;
         Ok(series)
     }
 
     /// Ends the leaders of all groups, each as often as its job says.
-    async fn race(
+    async fn takeover(
         &self,
-        groups: Vec<(Job, Group)>,
+        groups: Vec<(Job, CandidateGroup)>,
         signal: Signal,
         times: impl Fn(&Job) -> usize,
-    ) -> Result<(Vec<(Job, Group)>, Vec<(Contender, Death)>)> {
+    ) -> Result<(Vec<(Job, CandidateGroup)>, Vec<(BenchCase, Takeover)>)> {
         let word = if signal == Signal::Kill {
             "crash"
         } else {
             "graceful"
         };
-        let total = |contender| {
+        let total = |case| {
             groups
                 .iter()
-                .filter(|(job, _)| job.contender == contender)
+                .filter(|(job, _)| job.case == case)
                 .map(|(job, _)| times(job))
                 .sum::<usize>()
         };
         let tracks: Vec<_> = CRASHING
             .into_iter()
-            .filter(|contender| total(*contender) > 0)
-            .map(|contender| {
+            .filter(|case| total(*case) > 0)
+            .map(|case| {
                 (
-                    contender,
-                    self.screen
-                        .track(format!("{word}: {contender}"), total(contender)),
+                    case,
+                    self.progress.track(format!("{word}: {case}"), total(case)),
                 )
             })
             .collect();
         let (tracks, times) = (&tracks, &times);
         let runs = groups.into_iter().map(|(job, mut group)| async move {
-            let track = tracks
-                .iter()
-                .find(|(contender, _)| *contender == job.contender);
-            let deaths = match track {
-                Some((_, track)) => race::run(&mut group, signal, times(&job), track).await?,
+            let track = tracks.iter().find(|(case, _)| *case == job.case);
+            let takeovers = match track {
+                Some((_, track)) => takeover::run(&mut group, signal, times(&job), track).await?,
                 None => Vec::new(),
             };
-            Ok::<_, anyhow::Error>((job, group, deaths))
+            Ok::<_, anyhow::Error>((job, group, takeovers))
         });
-        let mut deaths = Vec::new();
+        let mut takeovers = Vec::new();
         let mut groups = Vec::new();
         for (job, group, found) in try_join_all(runs).await? {
-            deaths.extend(found.into_iter().map(|death| (job.contender, death)));
+            takeovers.extend(found.into_iter().map(|takeover| (job.case, takeover)));
             groups.push((job, group));
         }
-        Ok((groups, deaths))
+        Ok((groups, takeovers))
     }
 
     /// What needs a kubelet.
@@ -334,20 +336,19 @@ impl Bench {
         if self.plan.containers == 0 {
             return Ok(());
         }
-        for contender in [OURS, CLIENT_GO] {
-            let track = self.screen.track(
-                format!("container killed: {contender}"),
-                self.plan.containers,
-            );
-            let replicas = match contender.kind {
-                Kind::Ours => Replicas::ours(self.place.cluster()).await?,
-                _ => Replicas::client_go(&self.place).await?,
+        for case in [OPERATOR, CLIENT_GO] {
+            let track = self
+                .progress
+                .track(format!("container killed: {case}"), self.plan.containers);
+            let replicas = match case.kind {
+                Implementation::Operator => Deployed::ours(self.namespace.cluster()).await?,
+                _ => Deployed::client_go(&self.namespace).await?,
             };
             let samples = replicas.run(self.plan.containers, &track).await?;
             replicas.remove().await?;
             series.push(Series {
                 measure: Measure::Container,
-                contender,
+                case,
                 samples,
             });
         }
@@ -362,21 +363,21 @@ fn share(whole: usize, group: usize) -> usize {
 
 fn collect(
     measure: Measure,
-    deaths: Vec<(Contender, Death)>,
-    writes: Option<&Writes>,
+    takeovers: Vec<(BenchCase, Takeover)>,
+    writes: Option<&LeaseWrites>,
 ) -> Vec<Series> {
-    let of = |contender| {
-        let own = deaths.iter().filter(move |(one, _)| *one == contender);
+    let of = |case| {
+        let own = takeovers.iter().filter(move |(one, _)| *one == case);
         Series {
             measure,
-            contender,
-            samples: own.map(|(_, death)| death.sample(writes)).collect(),
+            case,
+            samples: own.map(|(_, takeover)| takeover.sample(writes)).collect(),
         }
     };
     CRASHING.into_iter().map(of).collect()
 }
 
-async fn origin(cluster: &Cluster, root: &Path) -> Result<Origin> {
+async fn environment(cluster: &Cluster, root: &Path) -> Result<Environment> {
     let version = cluster.client().apiserver_version().await?;
     let cpu = fs::read_to_string("/proc/cpuinfo")?;
     let memory = fs::read_to_string("/proc/meminfo")?;
@@ -403,7 +404,7 @@ async fn origin(cluster: &Cluster, root: &Path) -> Result<Origin> {
     let binary = candidate::operator()?;
     let root = root.canonicalize().context("the checkout")?;
     let binary = binary.strip_prefix(&root).unwrap_or(&binary);
-    Ok(Origin {
+    Ok(Environment {
         commit,
         binary: binary.display().to_string(),
         kubernetes: version.git_version,

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::report::{Measure, Series};
-use crate::candidate::Kind;
+use crate::candidate::Implementation;
 
 /// Seconds at the ends of the axis.
 const AXIS: (f64, f64) = (0.005, 100.0);
@@ -67,8 +67,8 @@ pub fn draw(file: &Path, series: &[Series]) -> Result<()> {
         .map_err(error)?;
     }
     for (one, y) in &rows {
-        let color = color(one.contender.kind);
-        let name = format!("{}: {}", one.measure.name(), one.contender);
+        let color = color(one.case.kind);
+        let name = format!("{}: {}", one.measure.name(), one.case);
         area.draw(&Text::new(name, (LEFT - 14, *y), text(12, &color, right)))
             .map_err(error)?;
         for (at, sample) in one.samples.iter().enumerate() {
@@ -119,11 +119,11 @@ fn spread(at: usize) -> i32 {
     [0, -6, 6, -3, 3, -8, 8][at % 7]
 }
 
-fn color(kind: Kind) -> RGBColor {
+fn color(kind: Implementation) -> RGBColor {
     match kind {
-        Kind::Ours => RGBColor(0, 110, 60),
-        Kind::ClientGo => RGBColor(0, 90, 180),
-        Kind::ControllerRuntime => RGBColor(180, 80, 0),
+        Implementation::Operator => RGBColor(0, 110, 60),
+        Implementation::ClientGo => RGBColor(0, 90, 180),
+        Implementation::ControllerRuntime => RGBColor(180, 80, 0),
     }
 }
 

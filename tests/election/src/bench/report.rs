@@ -1,33 +1,33 @@
-//! What a run of the bench found, and whether it is what was promised. Values and text only.
+//! What a run of the bench found, and whether it is what was target. Values and text only.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::distribution::Distribution;
-use crate::candidate::{Kind, Timing};
+use crate::candidate::{Implementation, Timing};
 
 /// How long another may take beyond the lease of a leader that died.
 pub const SLACK: f64 = 0.3;
 
 /// Whose time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Contender {
+pub struct BenchCase {
     /// What it is.
-    pub kind: Kind,
+    pub kind: Implementation,
     /// Its times.
     pub timing: Timing,
     /// Whether it releases its Lease when it is asked to end.
     pub release: bool,
 }
 
-impl std::fmt::Display for Contender {
+impl std::fmt::Display for BenchCase {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kept = if self.release { "" } else { ", no release" };
         write!(formatter, "{} {}{kept}", self.kind.name(), self.timing)
     }
 }
 
-impl Serialize for Contender {
+impl Serialize for BenchCase {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -72,7 +72,7 @@ pub struct Series {
     /// What was done.
     pub measure: Measure,
     /// To whom.
-    pub contender: Contender,
+    pub case: BenchCase,
     /// How long it took, in the order of the run.
     pub samples: Vec<Sample>,
 }
@@ -86,9 +86,9 @@ impl Series {
 
 /// What one candidate costs while nothing happens.
 #[derive(Clone, Debug, Serialize)]
-pub struct Usage {
+pub struct IdleUsage {
     /// What it is.
-    pub contender: Contender,
+    pub case: BenchCase,
     /// Its name.
     pub identity: String,
     /// Whether it leads.
@@ -107,20 +107,20 @@ pub struct Usage {
     pub resident: f64,
 }
 
-impl Usage {
+impl IdleUsage {
     /// Requests per minute besides watches.
     pub fn requests(&self) -> f64 {
         self.lease_writes + self.lease_reads + self.others
     }
 }
 
-/// Something that was promised.
+/// Something that was target.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Bar {
+pub struct Target {
     /// Of what.
     pub measure: &'static str,
-    /// What was promised.
-    pub promised: String,
+    /// What was target.
+    pub target: String,
     /// What was seen; none if it was not measured.
     pub seen: Option<String>,
     /// Whether it was kept; not, if it was not measured.
@@ -135,18 +135,18 @@ pub struct Report {
     /// How long it took.
     pub seconds: f64,
     /// What was measured, and on what.
-    pub origin: Origin,
+    pub environment: Environment,
     /// How long takeovers took.
     pub series: Vec<Series>,
     /// What candidates cost.
-    pub usage: Vec<Usage>,
-    /// What was promised.
-    pub bars: Vec<Bar>,
+    pub usage: Vec<IdleUsage>,
+    /// What was target.
+    pub targets: Vec<Target>,
 }
 
 /// What was measured, and on what.
 #[derive(Clone, Debug, Serialize)]
-pub struct Origin {
+pub struct Environment {
     /// The commit of this checkout, and whether files differ from it.
     pub commit: String,
     /// The operator's binary.
@@ -163,19 +163,21 @@ pub struct Origin {
     pub kernel: String,
 }
 
-/// Compares what was found with what was promised.
-pub fn bars(series: &[Series], usage: &[Usage]) -> Vec<Bar> {
+/// Compares what was found with what was target.
+pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     let of = |measure, kind, timing| {
         let found = series.iter().find(|one| {
-            one.measure == measure && one.contender.kind == kind && one.contender.timing == timing
+            one.measure == measure && one.case.kind == kind && one.case.timing == timing
         });
         found.filter(|one| !one.samples.is_empty())
     };
-    let graceful = of(Measure::Graceful, Kind::Ours, Timing::LONG).map(Series::distribution);
-    let peer = of(Measure::Graceful, Kind::ClientGo, Timing::LONG).map(Series::distribution);
+    let graceful =
+        of(Measure::Graceful, Implementation::Operator, Timing::LONG).map(Series::distribution);
+    let peer =
+        of(Measure::Graceful, Implementation::ClientGo, Timing::LONG).map(Series::distribution);
     let quantile =
         |of: &Option<Distribution>, share| of.as_ref().and_then(|found| found.quantile(share));
-    let mut bars = vec![
+    let mut targets = vec![
         at_most("graceful handover p50", 0.05, "s", quantile(&graceful, 0.5)),
         at_most(
             "graceful handover p99",
@@ -185,9 +187,9 @@ pub fn bars(series: &[Series], usage: &[Usage]) -> Vec<Bar> {
         ),
     ];
     let ratio = graceful.and_then(|ours| Some(peer?.mean()? / ours.mean()?));
-    bars.push(Bar {
+    targets.push(Target {
         measure: "graceful handover, mean of client-go / ours",
-        promised: ">= 20".to_owned(),
+        target: ">= 20".to_owned(),
         seen: ratio.map(|ratio| format!("{ratio:.0}")),
         met: ratio.is_some_and(|ratio| ratio >= 20.0),
     });
@@ -203,32 +205,33 @@ pub fn bars(series: &[Series], usage: &[Usage]) -> Vec<Bar> {
             "crash at 15/10/2, shortest, fence end",
         ),
     ] {
-        let found = of(Measure::Crash, Kind::Ours, timing);
+        let found = of(Measure::Crash, Implementation::Operator, timing);
         let renewed = found.map(|one| {
             Distribution::of(one.samples.iter().filter_map(|sample| sample.since_renewal))
         });
         let fence = (timing.lease - timing.guard()).as_secs_f64();
-        bars.push(at_most(
+        targets.push(at_most(
             latest,
             timing.lease.as_secs_f64() + SLACK,
             "s",
             quantile(&renewed, 1.0),
         ));
-        bars.push(at_least(
+        targets.push(at_least(
             earliest,
             fence,
             "s",
             renewed.and_then(|found| found.min()),
         ));
     }
-    let container = of(Measure::Container, Kind::Ours, Timing::LONG).map(Series::distribution);
-    bars.push(at_most(
+    let container =
+        of(Measure::Container, Implementation::Operator, Timing::LONG).map(Series::distribution);
+    targets.push(at_most(
         "container killed p50",
         1.2,
         "s",
         quantile(&container, 0.5),
     ));
-    bars.push(at_most(
+    targets.push(at_most(
         "container killed max",
         2.5,
         "s",
@@ -237,38 +240,38 @@ pub fn bars(series: &[Series], usage: &[Usage]) -> Vec<Bar> {
     let standbys = |kind| {
         usage
             .iter()
-            .filter(move |one| one.contender.kind == kind && !one.leads)
+            .filter(move |one| one.case.kind == kind && !one.leads)
     };
     let most = |values: &mut dyn Iterator<Item = f64>| values.reduce(f64::max);
-    let requests = most(&mut standbys(Kind::Ours).map(Usage::requests));
-    bars.push(at_most(
+    let requests = most(&mut standbys(Implementation::Operator).map(IdleUsage::requests));
+    targets.push(at_most(
         "standby's requests per minute besides watches",
         0.0,
         "",
         requests,
     ));
-    let resident = most(&mut standbys(Kind::Ours).map(|one| one.resident));
-    bars.push(at_most(
+    let resident = most(&mut standbys(Implementation::Operator).map(|one| one.resident));
+    targets.push(at_most(
         "idle standby's resident memory",
         20.0,
         "MB",
         resident,
     ));
-    let half = standbys(Kind::ControllerRuntime)
+    let half = standbys(Implementation::ControllerRuntime)
         .map(|one| one.resident / 2.0)
         .reduce(f64::min);
     if let Some(half) = half {
-        bars.push(at_most(
+        targets.push(at_most(
             "the same, half of controller-runtime's",
             half,
             "MB",
             resident,
         ));
     }
-    bars
+    targets
 }
 
-fn at_most(measure: &'static str, most: f64, unit: &str, seen: Option<f64>) -> Bar {
+fn at_most(measure: &'static str, most: f64, unit: &str, seen: Option<f64>) -> Target {
     bar(
         measure,
         "<=",
@@ -279,7 +282,7 @@ fn at_most(measure: &'static str, most: f64, unit: &str, seen: Option<f64>) -> B
     )
 }
 
-fn at_least(measure: &'static str, least: f64, unit: &str, seen: Option<f64>) -> Bar {
+fn at_least(measure: &'static str, least: f64, unit: &str, seen: Option<f64>) -> Target {
     bar(
         measure,
         ">=",
@@ -297,11 +300,11 @@ fn bar(
     unit: &str,
     seen: Option<f64>,
     met: bool,
-) -> Bar {
+) -> Target {
     let text = |value: f64| format!("{} {unit}", number(value)).trim_end().to_owned();
-    Bar {
+    Target {
         measure,
-        promised: format!("{relation} {}", text(bound)),
+        target: format!("{relation} {}", text(bound)),
         seen: seen.map(text),
         met,
     }
@@ -348,7 +351,7 @@ impl Report {
             let name = one.measure.name().to_owned();
             times.push([
                 name,
-                one.contender.to_string(),
+                one.case.to_string(),
                 found.count().to_string(),
                 min,
                 mean,
@@ -384,7 +387,7 @@ impl Report {
             let [writes, reads, others, watches, cpu, resident] =
                 figures.map(|value| format!("{value:.1}"));
             costs.push([
-                one.contender.to_string(),
+                one.case.to_string(),
                 role.to_owned(),
                 writes,
                 reads,
@@ -394,20 +397,20 @@ impl Report {
                 resident,
             ]);
         }
-        let mut bars = vec![["BAR", "PROMISED", "SEEN", ""].map(str::to_owned)];
-        for bar in &self.bars {
+        let mut targets = vec![["BAR", "PROMISED", "SEEN", ""].map(str::to_owned)];
+        for bar in &self.targets {
             let (seen, met) = match &bar.seen {
                 None => ("not measured", "-"),
                 Some(seen) => (seen.as_str(), if bar.met { "met" } else { "MISSED" }),
             };
-            bars.push([
+            targets.push([
                 bar.measure.to_owned(),
-                bar.promised.clone(),
+                bar.target.clone(),
                 seen.to_owned(),
                 met.to_owned(),
             ]);
         }
-        [table(&times), table(&costs), table(&bars)].join("\n")
+        [table(&times), table(&costs), table(&targets)].join("\n")
     }
 }
 
@@ -441,26 +444,26 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 mod tests {
     use super::*;
 
-    fn series(measure: Measure, kind: Kind, timing: Timing, seconds: &[f64]) -> Series {
+    fn series(measure: Measure, kind: Implementation, timing: Timing, seconds: &[f64]) -> Series {
         let sample = |seconds: &f64| Sample {
             seconds: *seconds,
             since_renewal: Some(*seconds + 1.0),
         };
-        let contender = Contender {
+        let case = BenchCase {
             kind,
             timing,
             release: true,
         };
         Series {
             measure,
-            contender,
+            case,
             samples: seconds.iter().map(sample).collect(),
         }
     }
 
-    fn usage(kind: Kind, leads: bool, lease_reads: f64, resident: f64) -> Usage {
-        Usage {
-            contender: Contender {
+    fn usage(kind: Implementation, leads: bool, lease_reads: f64, resident: f64) -> IdleUsage {
+        IdleUsage {
+            case: BenchCase {
                 kind,
                 timing: Timing::LONG,
                 release: true,
@@ -476,16 +479,16 @@ mod tests {
         }
     }
 
-    fn find<'a>(bars: &'a [Bar], measure: &str) -> &'a Bar {
-        bars.iter().find(|bar| bar.measure == measure).unwrap()
+    fn find<'a>(targets: &'a [Target], measure: &str) -> &'a Target {
+        targets.iter().find(|bar| bar.measure == measure).unwrap()
     }
 
     #[test]
     fn nothing_that_was_not_measured_counts_as_met() {
-        let bars = bars(&[], &[]);
+        let targets = targets(&[], &[]);
         assert!(
-            bars.iter().all(|bar| !bar.met && bar.seen.is_none()),
-            "{bars:?}"
+            targets.iter().all(|bar| !bar.met && bar.seen.is_none()),
+            "{targets:?}"
         );
     }
 
@@ -493,27 +496,37 @@ mod tests {
     fn a_handover_is_compared_with_the_bars_and_with_client_go() {
         let ours = series(
             Measure::Graceful,
-            Kind::Ours,
+            Implementation::Operator,
             Timing::LONG,
             &[0.02, 0.04, 0.3],
         );
-        let peer = series(Measure::Graceful, Kind::ClientGo, Timing::LONG, &[1.0, 3.0]);
-        let bars = bars(&[ours, peer], &[]);
-        assert!(find(&bars, "graceful handover p50").met);
-        let p99 = find(&bars, "graceful handover p99");
+        let peer = series(
+            Measure::Graceful,
+            Implementation::ClientGo,
+            Timing::LONG,
+            &[1.0, 3.0],
+        );
+        let targets = targets(&[ours, peer], &[]);
+        assert!(find(&targets, "graceful handover p50").met);
+        let p99 = find(&targets, "graceful handover p99");
         assert_eq!((p99.met, p99.seen.as_deref()), (false, Some("0.300 s")));
-        let ratio = find(&bars, "graceful handover, mean of client-go / ours");
+        let ratio = find(&targets, "graceful handover, mean of client-go / ours");
         assert_eq!((ratio.met, ratio.seen.as_deref()), (false, Some("17")));
     }
 
     #[test]
     fn a_crash_is_counted_from_the_last_renewal_and_may_be_neither_late_nor_early() {
         let verdict = |seconds: &[f64]| {
-            let bars = bars(
-                &[series(Measure::Crash, Kind::Ours, Timing::LONG, seconds)],
+            let targets = targets(
+                &[series(
+                    Measure::Crash,
+                    Implementation::Operator,
+                    Timing::LONG,
+                    seconds,
+                )],
                 &[],
             );
-            let met = |measure| find(&bars, measure).met;
+            let met = |measure| find(&targets, measure).met;
             (
                 met("crash at 30/20/5, longest from the last renewal"),
                 met("crash at 30/20/5, shortest, fence end"),
@@ -527,19 +540,19 @@ mod tests {
     #[test]
     fn the_worst_standby_counts_and_watches_and_leaders_do_not() {
         let all = [
-            usage(Kind::Ours, true, 12.0, 50.0),
-            usage(Kind::Ours, false, 0.0, 12.0),
-            usage(Kind::Ours, false, 0.5, 15.0),
-            usage(Kind::ControllerRuntime, false, 7.0, 28.0),
+            usage(Implementation::Operator, true, 12.0, 50.0),
+            usage(Implementation::Operator, false, 0.0, 12.0),
+            usage(Implementation::Operator, false, 0.5, 15.0),
+            usage(Implementation::ControllerRuntime, false, 7.0, 28.0),
         ];
-        let bars = bars(&[], &all);
-        let requests = find(&bars, "standby's requests per minute besides watches");
+        let targets = targets(&[], &all);
+        let requests = find(&targets, "standby's requests per minute besides watches");
         assert_eq!(
             (requests.met, requests.seen.as_deref()),
             (false, Some("0.500"))
         );
-        assert!(find(&bars, "idle standby's resident memory").met);
-        assert!(!find(&bars, "the same, half of controller-runtime's").met);
+        assert!(find(&targets, "idle standby's resident memory").met);
+        assert!(!find(&targets, "the same, half of controller-runtime's").met);
     }
 
     #[test]

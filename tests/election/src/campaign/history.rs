@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use testbed::AuditEntry;
 
-use super::recorder::Sending;
-use super::verdict::{Effect, Precondition, Turn};
+use super::recorder::SentTransaction;
+use super::verdict::{CandidateEffect, LeaseChange, Precondition};
 
 /// Verbs that change something.
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -20,29 +20,29 @@ const OWN: [(&str, &str); 3] = [("", "pods"), ("", "events"), ("events.k8s.io", 
 
 /// What is judged, gathered as it happens.
 #[derive(Clone, Debug)]
-pub struct History {
+pub struct AuditHistory {
     /// What the API server's name of every candidate's user begins with.
     candidates: String,
     lease: String,
     /// Writes of candidates that changed the Lease.
-    pub turns: Vec<Turn>,
+    pub changes: Vec<LeaseChange>,
     /// What candidates did to the world.
-    pub effects: Vec<Effect>,
+    pub effects: Vec<CandidateEffect>,
     /// When each transaction first stood in a record, by its hash.
     stored: BTreeMap<TxHash, Timestamp>,
     /// When a write that would store it arrived, and was answered by nobody: it may have been carried out all the same.
     doubtful: BTreeMap<TxHash, Timestamp>,
 }
 
-impl History {
+impl AuditHistory {
     /// The history of those who compete for a Lease, and whose users' names begin alike.
     #[must_use]
     pub fn of(candidates: &str, lease: &str) -> Self {
-        let (turns, effects, stored, doubtful) = Default::default();
+        let (changes, effects, stored, doubtful) = Default::default();
         Self {
             candidates: candidates.to_owned(),
             lease: lease.to_owned(),
-            turns,
+            changes,
             effects,
             stored,
             doubtful,
@@ -65,7 +65,7 @@ impl History {
                         .as_str()
                         .unwrap_or_default();
                     let holds = !holder.is_empty();
-                    self.turns.push(Turn {
+                    self.changes.push(LeaseChange {
                         at: entry.received,
                         writer: entry.user.clone(),
                         holds,
@@ -87,7 +87,7 @@ impl History {
                     self.doubtful.entry(hash).or_insert(entry.received);
                 }
             }
-            self.effects.push(Effect {
+            self.effects.push(CandidateEffect {
                 at: entry.received,
                 writer: entry.user.clone(),
                 object: object(entry),
@@ -99,20 +99,20 @@ impl History {
 
     /// Who leads as far as it is told: the candidate whose write holds the Lease, and when it last did that.
     #[must_use]
-    pub fn leader(&self) -> Option<&Turn> {
-        self.turns
+    pub fn leader(&self) -> Option<&LeaseChange> {
+        self.changes
             .iter()
-            .max_by_key(|turn| turn.at)
-            .filter(|turn| turn.holds)
+            .max_by_key(|change| change.at)
+            .filter(|change| change.holds)
     }
 
     /// Everything that candidates did, with what a chain was sent.
     #[must_use]
-    pub fn effects_with(&self, sendings: &[Sending]) -> Vec<Effect> {
-        let effect = |Sending { at, writer, raw }: &Sending| {
+    pub fn effects_with(&self, transactions: &[SentTransaction]) -> Vec<CandidateEffect> {
+        let effect = |SentTransaction { at, writer, raw }: &SentTransaction| {
             let hash = keccak256(raw);
             let stored = self.stored.get(&hash).is_some_and(|stored| stored <= at);
-            Effect {
+            CandidateEffect {
                 at: *at,
                 writer: writer.clone(),
                 object: format!("transaction {hash}"),
@@ -127,7 +127,7 @@ impl History {
         self.effects
             .iter()
             .cloned()
-            .chain(sendings.iter().map(effect))
+            .chain(transactions.iter().map(effect))
             .collect()
     }
 }
@@ -228,8 +228,8 @@ mod tests {
         entry(at, user, "update", "leases", Value::Null, answered)
     }
 
-    fn history(entries: &[AuditEntry]) -> History {
-        let mut history = History::of("test:", "lease");
+    fn history(entries: &[AuditEntry]) -> AuditHistory {
+        let mut history = AuditHistory::of("test:", "lease");
         history.read(entries);
         history
     }
@@ -262,15 +262,15 @@ mod tests {
         ];
         let history = history(&entries);
         let told: Vec<_> = history
-            .turns
+            .changes
             .iter()
-            .map(|turn| (turn.writer.as_str(), turn.holds))
+            .map(|change| (change.writer.as_str(), change.holds))
             .collect();
         assert_eq!(
             told,
             [("test:a", true), ("test:a", false), ("test:b", true)]
         );
-        assert_eq!(history.leader(), history.turns.last());
+        assert_eq!(history.leader(), history.changes.last());
     }
 
     #[test]
@@ -344,16 +344,16 @@ mod tests {
             entry(3, "a", "update", "agentregistrations", Value::Null, record),
             lease(5, "b", "b"),
         ];
-        let sending = |at, raw: &'static [u8]| Sending {
+        let sending = |at, raw: &'static [u8]| SentTransaction {
             at: Timestamp::from_second(at).unwrap(),
             writer: "test:a".into(),
             raw: Bytes::from_static(raw),
         };
-        let breaches = |sendings: &[Sending]| {
+        let breaches = |transactions: &[SentTransaction]| {
             let history = history(&entries);
             judge(
-                history.turns.clone(),
-                history.effects_with(sendings),
+                history.changes.clone(),
+                history.effects_with(transactions),
                 Allowance::OneEach,
             )
             .overlaps
@@ -386,7 +386,7 @@ mod tests {
             AuditEntry { code, ..entry }
         };
         let sent = |entries: &[AuditEntry]| {
-            let sending = Sending {
+            let sending = SentTransaction {
                 at: Timestamp::from_second(4).unwrap(),
                 writer: "test:b".into(),
                 raw: Bytes::from_static(&[1, 2]),

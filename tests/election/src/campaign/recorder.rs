@@ -25,7 +25,7 @@ const LOOKS: usize = 8;
 
 /// One signed transaction that one candidate sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sending {
+pub struct SentTransaction {
     /// When it arrived.
     pub at: Timestamp,
     /// The candidate; empty if it was none.
@@ -36,24 +36,24 @@ pub struct Sending {
 
 /// A recorder that runs until it is dropped.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct TransactionRecorder {
     address: SocketAddr,
-    notes: Arc<Notes>,
+    notes: Arc<RecorderState>,
     server: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Notes {
+struct RecorderState {
     client: reqwest::Client,
     chain: String,
     /// Candidates by pid.
     candidates: Mutex<Vec<(u32, String)>>,
     /// Whose a connection is, by where it comes from: one whose process has died can still be told.
     connections: Mutex<HashMap<SocketAddr, String>>,
-    sendings: Mutex<Vec<Sending>>,
+    transactions: Mutex<Vec<SentTransaction>>,
 }
 
-impl Recorder {
+impl TransactionRecorder {
     /// Listens at a free port and passes everything on to a chain.
     ///
     /// # Errors
@@ -63,12 +63,12 @@ impl Recorder {
             .await
             .context("the recorder cannot listen")?;
         let address = listener.local_addr()?;
-        let notes = Arc::new(Notes {
+        let notes = Arc::new(RecorderState {
             client: reqwest::Client::builder().no_proxy().build()?,
             chain,
             candidates: Mutex::default(),
             connections: Mutex::default(),
-            sendings: Mutex::default(),
+            transactions: Mutex::default(),
         });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&notes));
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -90,32 +90,32 @@ impl Recorder {
     }
 
     /// Lets it know a candidate.
-    pub fn know(&self, pid: u32, user: &str) {
+    pub fn add_candidate(&self, pid: u32, user: &str) {
         lock(&self.notes.candidates).push((pid, user.to_owned()));
     }
 
     /// Every transaction that was sent so far, in order.
     #[must_use]
-    pub fn sendings(&self) -> Vec<Sending> {
-        lock(&self.notes.sendings).clone()
+    pub fn transactions(&self) -> Vec<SentTransaction> {
+        lock(&self.notes.transactions).clone()
     }
 }
 
-impl Drop for Recorder {
+impl Drop for TransactionRecorder {
     fn drop(&mut self) {
         self.server.abort();
     }
 }
 
 async fn pass(
-    State(notes): State<Arc<Notes>>,
+    State(notes): State<Arc<RecorderState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: body::Bytes,
 ) -> Response {
     let at = Timestamp::now();
     let sender = notes.sender(peer);
     for raw in transactions(&body) {
-        lock(&notes.sendings).push(Sending {
+        lock(&notes.transactions).push(SentTransaction {
             at,
             writer: sender.clone(),
             raw,
@@ -133,7 +133,7 @@ async fn pass(
     }
 }
 
-impl Notes {
+impl RecorderState {
     fn sender(&self, peer: SocketAddr) -> String {
         let mut connections = lock(&self.connections);
         // The kernel's table may lack a line when others come and go while it is read.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 /// A write of a candidate that changed the Lease. Writes of anybody else begin and end no term: a person who edits the Lease
 /// cannot be waited for, and only another candidate can act in the old leader's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct LeaseChange {
     /// When the request arrived.
     pub at: Timestamp,
     /// The candidate that sent it. One process each, whatever name it writes into the Lease.
@@ -36,7 +36,7 @@ pub enum Precondition {
 
 /// Something that a candidate did to the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effect {
+pub struct CandidateEffect {
     /// When it arrived.
     pub at: Timestamp,
     /// The candidate that sent it.
@@ -67,7 +67,7 @@ pub enum Allowance {
     /// All others that left had arrived.
     OneEach,
     /// Any number: what had left was held up on its way, or where it should have been answered, and nobody can call it back.
-    HeldUp,
+    Delayed,
 }
 
 /// Why an effect is an overlap.
@@ -85,7 +85,7 @@ pub enum Breach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap {
     /// The effect.
-    pub effect: Effect,
+    pub effect: CandidateEffect,
     /// Why.
     pub breach: Breach,
     /// How long after the end of its sender's last term it came, in microseconds.
@@ -94,7 +94,7 @@ pub struct Overlap {
 
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Effect {
+        let CandidateEffect {
             at,
             writer,
             object,
@@ -119,7 +119,7 @@ pub struct Verdict {
     /// How many effects came within their sender's term.
     pub within: usize,
     /// Effects that came after their sender's term, and were allowed to.
-    pub late: Vec<Effect>,
+    pub late: Vec<CandidateEffect>,
     /// Effects that should not have been.
     pub overlaps: Vec<Overlap>,
 }
@@ -137,11 +137,15 @@ impl Verdict {
 
 /// Judges a history. Neither list need be sorted.
 #[must_use]
-pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowance) -> Verdict {
-    turns.sort_by_key(|turn| turn.at);
+pub fn judge(
+    mut changes: Vec<LeaseChange>,
+    mut effects: Vec<CandidateEffect>,
+    allowance: Allowance,
+) -> Verdict {
+    changes.sort_by_key(|change| change.at);
     effects.sort_by_key(|effect| effect.at);
     let mut verdict = Verdict {
-        terms: terms(&turns),
+        terms: terms(&changes),
         ..Verdict::default()
     };
     let mut came_late = BTreeSet::new();
@@ -169,7 +173,7 @@ pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowanc
         let breach = match (effect.precondition, allowance) {
             (Precondition::None, _) => Some(Breach::Unconditional),
             (_, Allowance::OneEach) if !first => Some(Breach::SecondLate),
-            (_, Allowance::OneEach | Allowance::HeldUp) => None,
+            (_, Allowance::OneEach | Allowance::Delayed) => None,
         };
         match breach {
             Some(breach) => {
@@ -187,19 +191,19 @@ pub fn judge(mut turns: Vec<Turn>, mut effects: Vec<Effect>, allowance: Allowanc
 }
 
 /// The terms in a history of the Lease that is in order.
-fn terms(turns: &[Turn]) -> Vec<Term> {
+fn terms(changes: &[LeaseChange]) -> Vec<Term> {
     let mut terms: Vec<Term> = Vec::new();
-    for turn in turns {
+    for change in changes {
         let open = terms.last_mut().filter(|term| term.ended.is_none());
         match open {
-            Some(term) if term.leader == turn.writer && turn.holds => continue,
-            Some(term) => term.ended = Some(turn.at),
+            Some(term) if term.leader == change.writer && change.holds => continue,
+            Some(term) => term.ended = Some(change.at),
             None => {}
         }
-        if turn.holds {
+        if change.holds {
             terms.push(Term {
-                leader: turn.writer.clone(),
-                began: turn.at,
+                leader: change.writer.clone(),
+                began: change.at,
                 ended: None,
             });
         }
@@ -215,24 +219,24 @@ mod tests {
         Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap()
     }
 
-    fn holds(writer: &str, moment: i64) -> Turn {
-        Turn {
+    fn holds(writer: &str, moment: i64) -> LeaseChange {
+        LeaseChange {
             at: at(moment),
             writer: writer.into(),
             holds: true,
         }
     }
 
-    fn releases(writer: &str, moment: i64) -> Turn {
-        Turn {
+    fn releases(writer: &str, moment: i64) -> LeaseChange {
+        LeaseChange {
             holds: false,
             ..holds(writer, moment)
         }
     }
 
-    fn writes(writer: &str, moment: i64) -> Effect {
+    fn writes(writer: &str, moment: i64) -> CandidateEffect {
         let (writer, object) = (writer.into(), "records/one".into());
-        Effect {
+        CandidateEffect {
             at: at(moment),
             writer,
             object,
@@ -241,19 +245,19 @@ mod tests {
         }
     }
 
-    fn blindly(writer: &str, moment: i64) -> Effect {
-        Effect {
+    fn blindly(writer: &str, moment: i64) -> CandidateEffect {
+        CandidateEffect {
             precondition: Precondition::None,
             ..writes(writer, moment)
         }
     }
 
-    fn judged(turns: &[Turn], effects: &[Effect]) -> Verdict {
-        judge(turns.to_vec(), effects.to_vec(), Allowance::OneEach)
+    fn judged(changes: &[LeaseChange], effects: &[CandidateEffect]) -> Verdict {
+        judge(changes.to_vec(), effects.to_vec(), Allowance::OneEach)
     }
 
-    fn breaches(turns: &[Turn], effects: &[Effect]) -> Vec<Breach> {
-        let verdict = judged(turns, effects);
+    fn breaches(changes: &[LeaseChange], effects: &[CandidateEffect]) -> Vec<Breach> {
+        let verdict = judged(changes, effects);
         assert_eq!(
             verdict.within + verdict.late.len() + verdict.overlaps.len(),
             effects.len(),
@@ -268,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_leader_may_write_from_the_write_that_made_it_one_until_the_write_of_another() {
-        let turns = [
+        let changes = [
             holds("a", 0),
             holds("a", 1000),
             holds("b", 5000),
@@ -280,8 +284,8 @@ mod tests {
             blindly("b", 5000),
             blindly("b", 90_000),
         ];
-        assert_eq!(breaches(&turns, &effects), []);
-        let verdict = judged(&turns, &effects);
+        assert_eq!(breaches(&changes, &effects), []);
+        let verdict = judged(&changes, &effects);
         let term = |leader: &str, began, ended: Option<i64>| Term {
             leader: leader.into(),
             began: at(began),
@@ -296,56 +300,56 @@ mod tests {
 
     #[test]
     fn one_conditional_request_may_come_after_each_term_whether_it_is_refused_or_not() {
-        let turns = [
+        let changes = [
             holds("a", 0),
             holds("b", 5000),
             holds("a", 9000),
             holds("b", 12_000),
         ];
-        let refused = Effect {
+        let refused = CandidateEffect {
             done: false,
             ..writes("b", 9001)
         };
-        let bytes = Effect {
+        let bytes = CandidateEffect {
             precondition: Precondition::StoredBytes,
             ..writes("a", 12_001)
         };
         let effects = [writes("a", 5000), refused, bytes];
-        assert_eq!(breaches(&turns, &effects), []);
-        assert_eq!(judged(&turns, &effects).late, effects);
+        assert_eq!(breaches(&changes, &effects), []);
+        assert_eq!(judged(&changes, &effects).late, effects);
     }
 
     #[test]
     fn a_second_request_after_the_same_term_is_an_overlap() {
-        let turns = [holds("a", 0), holds("b", 5000)];
-        let refused = Effect {
+        let changes = [holds("a", 0), holds("b", 5000)];
+        let refused = CandidateEffect {
             done: false,
             ..writes("a", 5002)
         };
         assert_eq!(
-            breaches(&turns, &[writes("a", 5001), refused]),
+            breaches(&changes, &[writes("a", 5001), refused]),
             [Breach::SecondLate]
         );
-        let bytes = |moment| Effect {
+        let bytes = |moment| CandidateEffect {
             precondition: Precondition::StoredBytes,
             ..writes("a", moment)
         };
         assert_eq!(
-            breaches(&turns, &[writes("a", 5001), bytes(5002), bytes(5003)]),
+            breaches(&changes, &[writes("a", 5001), bytes(5002), bytes(5003)]),
             [Breach::SecondLate]
         );
     }
 
     #[test]
     fn requests_that_were_held_up_may_all_come_late_but_none_without_a_precondition() {
-        let turns = [holds("a", 0), holds("b", 5000)];
+        let changes = [holds("a", 0), holds("b", 5000)];
         let effects = vec![
             writes("a", 5001),
             writes("a", 5002),
             blindly("a", 5003),
             writes("b", 4000),
         ];
-        let verdict = judge(turns.to_vec(), effects, Allowance::HeldUp);
+        let verdict = judge(changes.to_vec(), effects, Allowance::Delayed);
         let breaches: Vec<_> = verdict
             .overlaps
             .iter()
@@ -357,8 +361,8 @@ mod tests {
 
     #[test]
     fn a_request_without_a_precondition_after_the_term_is_an_overlap() {
-        let turns = [holds("a", 0), holds("b", 5000)];
-        let verdict = judged(&turns, &[blindly("a", 5250)]);
+        let changes = [holds("a", 0), holds("b", 5000)];
+        let verdict = judged(&changes, &[blindly("a", 5250)]);
         let [overlap] = verdict.overlaps.as_slice() else {
             panic!("{verdict:?}")
         };
@@ -370,7 +374,7 @@ mod tests {
 
     #[test]
     fn two_leaders_that_write_in_turns_are_found() {
-        let turns = [holds("a", 0), holds("b", 5000)];
+        let changes = [holds("a", 0), holds("b", 5000)];
         let effects = [
             writes("a", 5100),
             writes("b", 5200),
@@ -379,54 +383,54 @@ mod tests {
             blindly("a", 5500),
         ];
         assert_eq!(
-            breaches(&turns, &effects),
+            breaches(&changes, &effects),
             [Breach::SecondLate, Breach::Unconditional]
         );
     }
 
     #[test]
     fn a_write_before_the_writers_term_or_without_any_is_an_overlap() {
-        let turns = [holds("a", 0), holds("b", 5000)];
+        let changes = [holds("a", 0), holds("b", 5000)];
         assert_eq!(
-            breaches(&turns, &[writes("b", 4999), writes("c", 6000)]),
+            breaches(&changes, &[writes("b", 4999), writes("c", 6000)]),
             [Breach::NeverLed; 2]
         );
     }
 
     #[test]
     fn a_release_ends_the_term_also_while_nobody_else_leads() {
-        let turns = [holds("a", 0), releases("a", 5000), holds("b", 5040)];
-        assert_eq!(breaches(&turns, &[writes("a", 4999)]), []);
+        let changes = [holds("a", 0), releases("a", 5000), holds("b", 5040)];
+        assert_eq!(breaches(&changes, &[writes("a", 4999)]), []);
         assert_eq!(
-            breaches(&turns, &[blindly("a", 5020)]),
+            breaches(&changes, &[blindly("a", 5020)]),
             [Breach::Unconditional]
         );
-        let verdict = judged(&turns, &[]);
+        let verdict = judged(&changes, &[]);
         assert_eq!(verdict.terms[0].ended, Some(at(5000)));
         assert_eq!(verdict.terms.len(), 2);
     }
 
     #[test]
     fn a_leader_that_takes_the_lease_back_begins_a_term_of_its_own() {
-        let turns = [
+        let changes = [
             holds("a", 0),
             holds("b", 5000),
             releases("b", 7000),
             holds("a", 7010),
         ];
-        assert_eq!(breaches(&turns, &[blindly("a", 7010)]), []);
+        assert_eq!(breaches(&changes, &[blindly("a", 7010)]), []);
         assert_eq!(
-            breaches(&turns, &[blindly("a", 6999)]),
+            breaches(&changes, &[blindly("a", 6999)]),
             [Breach::Unconditional]
         );
-        assert_eq!(judged(&turns, &[]).takeovers(), 2);
+        assert_eq!(judged(&changes, &[]).takeovers(), 2);
     }
 
     #[test]
     fn the_order_in_which_a_history_is_told_does_not_matter() {
-        let turns = [holds("b", 5000), holds("a", 0)];
+        let changes = [holds("b", 5000), holds("a", 0)];
         assert_eq!(
-            breaches(&turns, &[blindly("a", 5300), writes("a", 5100)]),
+            breaches(&changes, &[blindly("a", 5300), writes("a", 5100)]),
             [Breach::Unconditional]
         );
     }

@@ -12,7 +12,7 @@ use testbed::{Audit, AuditEntry};
 
 /// One write that the API server carried out. It was committed between the two moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
+pub struct LeaseWrite {
     /// Whose request it was.
     pub user: String,
     /// When the request arrived.
@@ -24,7 +24,7 @@ pub struct Write {
 /// A write as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    write: Write,
+    write: LeaseWrite,
     /// The version that it was to replace; empty if it was to make the Lease.
     found: String,
     /// The version that it made, if it is known to have made one.
@@ -33,24 +33,24 @@ struct Entry {
 
 /// The writes to all Leases of a namespace, oldest first.
 #[derive(Debug)]
-pub struct Writes {
+pub struct LeaseWrites {
     audit: Audit,
     namespace: String,
     entries: BTreeMap<String, Vec<Entry>>,
-    by_lease: BTreeMap<String, Vec<Write>>,
+    by_lease: BTreeMap<String, Vec<LeaseWrite>>,
 }
 
-impl Writes {
+impl LeaseWrites {
     /// Those from this moment on.
     ///
     /// # Errors
     /// If there is no audit log.
-    pub fn from_now(place: &crate::Place) -> Result<Self> {
-        let audit = place.cluster().audit()?;
+    pub fn from_now(namespace: &crate::ElectionNamespace) -> Result<Self> {
+        let audit = namespace.cluster().audit()?;
         let (entries, by_lease) = Default::default();
         Ok(Self {
             audit,
-            namespace: place.namespace().to_owned(),
+            namespace: namespace.name().to_owned(),
             entries,
             by_lease,
         })
@@ -79,17 +79,17 @@ impl Writes {
     }
 
     /// The writes to a Lease.
-    pub fn of(&self, lease: &str) -> &[Write] {
+    pub fn of(&self, lease: &str) -> &[LeaseWrite] {
         self.by_lease.get(lease).map_or(&[], Vec::as_slice)
     }
 
     /// The first write of a user to a Lease.
-    pub fn first(&self, lease: &str, user: &str) -> Option<&Write> {
+    pub fn first(&self, lease: &str, user: &str) -> Option<&LeaseWrite> {
         self.of(lease).iter().find(|write| write.user == user)
     }
 
     /// The last write of a user to a Lease that arrived before a moment.
-    pub fn last_before(&self, lease: &str, user: &str, moment: Timestamp) -> Option<&Write> {
+    pub fn last_before(&self, lease: &str, user: &str, moment: Timestamp) -> Option<&LeaseWrite> {
         self.of(lease)
             .iter()
             .rev()
@@ -110,7 +110,7 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
             .to_owned()
     };
     (lease && writes && !refused).then(|| Entry {
-        write: Write {
+        write: LeaseWrite {
             user: entry.user.clone(),
             received: entry.received,
             answered: entry.time,
@@ -121,7 +121,7 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
 }
 
 /// Those that made a version: they say so, or the next one found a version that no other made.
-fn carried_out(entries: &[Entry]) -> Vec<Write> {
+fn carried_out(entries: &[Entry]) -> Vec<LeaseWrite> {
     let made: BTreeSet<_> = entries
         .iter()
         .filter_map(|entry| entry.made.as_deref())
@@ -152,7 +152,7 @@ mod tests {
             group: "coordination.k8s.io".to_owned(),
             resource: resource.to_owned(),
             subresource: String::new(),
-            namespace: "place".to_owned(),
+            namespace: "namespace".to_owned(),
             name: "lease".to_owned(),
             uri: String::new(),
             stage: "ResponseComplete".to_owned(),
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_write_is_one_that_was_carried_out_on_a_lease() {
         let (received, answered) = (Timestamp::constant(1, 0), Timestamp::constant(2, 0));
-        let write = Write {
+        let write = LeaseWrite {
             user: "a".to_owned(),
             received,
             answered,
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_write_that_was_answered_to_nobody_counts_if_the_next_one_found_its_version() {
         let write = |user: &str, found: &str, made: Option<&str>| Entry {
-            write: Write {
+            write: LeaseWrite {
                 user: user.into(),
                 received: Timestamp::MIN,
                 answered: Timestamp::MIN,

@@ -10,12 +10,12 @@ use testbed::Signal;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::report::{Contender, Sample};
-use super::screen::Track;
-use crate::candidate::{Kind, Spec, Timing};
-use crate::group::Group;
-use crate::place::Place;
-use crate::writes::Writes;
+use super::progress::ProgressTrack;
+use super::report::{BenchCase, Sample};
+use crate::candidate::{CandidateOptions, Implementation, Timing};
+use crate::group::CandidateGroup;
+use crate::lease_writes::LeaseWrites;
+use crate::namespace::ElectionNamespace;
 
 /// How many candidates each group has.
 pub const CANDIDATES: usize = 3;
@@ -24,16 +24,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The end of one leader.
 #[derive(Clone, Debug)]
-pub struct Death {
+pub struct Takeover {
     lease: String,
     user: String,
     at: Timestamp,
     next: Timestamp,
 }
 
-impl Death {
+impl Takeover {
     /// What it measured; with the leader's last renewal if it is known.
-    pub fn sample(&self, writes: Option<&Writes>) -> Sample {
+    pub fn sample(&self, writes: Option<&LeaseWrites>) -> Sample {
         let last = writes.and_then(|writes| writes.last_before(&self.lease, &self.user, self.next));
         Sample {
             seconds: self.next.duration_since(self.at).as_secs_f64(),
@@ -47,17 +47,17 @@ impl Death {
 /// # Errors
 /// If a candidate does not start, or none leads.
 pub async fn start(
-    place: &Arc<Place>,
+    namespace: &Arc<ElectionNamespace>,
     lease: &str,
-    contender: Contender,
-    turns: &Semaphore,
-) -> Result<Group> {
-    let _turn = turns.acquire().await?;
-    let spec = Spec {
-        release: contender.release,
-        ..Spec::new(contender.kind, contender.timing)
+    case: BenchCase,
+    starts: &Semaphore,
+) -> Result<CandidateGroup> {
+    let _turn = starts.acquire().await?;
+    let spec = CandidateOptions {
+        release: case.release,
+        ..CandidateOptions::new(case.kind, case.timing)
     };
-    let group = Group::start(place, lease, &vec![spec; CANDIDATES]).await?;
+    let group = CandidateGroup::start(namespace, lease, &vec![spec; CANDIDATES]).await?;
     group.leader(LIMIT).await?;
     for member in group.members() {
         member.ready(LIMIT).await?;
@@ -68,14 +68,14 @@ pub async fn start(
 /// Ends the leader of a group that many times.
 ///
 /// # Errors
-/// If nobody follows, or nobody takes the place of the dead.
+/// If nobody follows, or nobody replaces the dead.
 pub async fn run(
-    group: &mut Group,
+    group: &mut CandidateGroup,
     signal: Signal,
     times: usize,
-    track: &Track,
-) -> Result<Vec<Death>> {
-    let mut deaths = Vec::new();
+    track: &ProgressTrack,
+) -> Result<Vec<Takeover>> {
+    let mut takeovers = Vec::new();
     for _ in 0..times {
         let leader = group.leader(LIMIT).await?;
         let spec = group.members()[leader.member].spec();
@@ -88,31 +88,31 @@ pub async fn run(
             .successor(at, longest)
             .await
             .with_context(|| format!("after the end of {}", leader.identity))?;
-        let death = Death {
+        let takeover = Takeover {
             lease: group.lease().to_owned(),
             user,
             at,
             next: next.at,
         };
-        track.step(&format!("{:.3} s", death.sample(None).seconds));
-        deaths.push(death);
+        track.step(&format!("{:.3} s", takeover.sample(None).seconds));
+        takeovers.push(takeover);
         group.member(leader.member).wait(LIMIT).await?;
         group.replace(leader.member).await?.ready(LIMIT).await?;
     }
-    Ok(deaths)
+    Ok(takeovers)
 }
 
 /// How long a group is left alone before its leader ends: long enough for the youngest candidate to have seen a renewal, and
 /// then any part of what repeats, so that no moment of it is preferred.
-fn rest(kind: Kind, timing: Timing, signal: Signal) -> Duration {
+fn rest(kind: Implementation, timing: Timing, signal: Signal) -> Duration {
     let repeats = match kind {
-        Kind::Ours => timing.period,
-        Kind::ClientGo | Kind::ControllerRuntime => timing.longest_poll(),
+        Implementation::Operator => timing.period,
+        Implementation::ClientGo | Implementation::ControllerRuntime => timing.longest_poll(),
     };
     let chance = rand::rng().random_range(0.0..1.0);
     match (kind, signal) {
         // A release is seen at once, whenever it comes.
-        (Kind::Ours, Signal::Term) => Duration::from_millis(100).mul_f64(chance),
+        (Implementation::Operator, Signal::Term) => Duration::from_millis(100).mul_f64(chance),
         (_, Signal::Term) => repeats.mul_f64(chance),
         _ => timing.period + repeats + timing.period.mul_f64(chance),
     }

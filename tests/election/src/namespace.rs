@@ -34,7 +34,7 @@ const FIRST_PORT: u16 = 20_000;
 
 /// A namespace in which candidates compete, on one testbed.
 #[derive(Debug)]
-pub struct Place {
+pub struct ElectionNamespace {
     cluster: Cluster,
     namespace: testbed::Namespace,
     directory: PathBuf,
@@ -52,7 +52,7 @@ pub struct Account {
     pub kubeconfig: PathBuf,
 }
 
-impl Place {
+impl ElectionNamespace {
     /// A new namespace, whose candidates may do everything in the cluster.
     ///
     /// # Errors
@@ -74,25 +74,25 @@ impl Place {
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, high, low, 1);
         let next_port = AtomicU16::new(FIRST_PORT);
-        let place = Self {
+        let namespace = Self {
             cluster: cluster.clone(),
             namespace,
             directory,
             address,
             next_port,
         };
-        place
+        namespace
             .bind(role)
             .await
             .with_context(|| format!("giving candidates the role {role}"))?;
-        Ok(place)
+        Ok(namespace)
     }
 
     /// Gives all service accounts of the namespace the role, for as long as the namespace is there.
     async fn bind(&self, role: &str) -> Result<()> {
         let client = self.cluster.client();
         let namespace = Api::<Namespace>::all(client.clone())
-            .get(self.namespace())
+            .get(self.name())
             .await?;
         let owner = OwnerReference {
             api_version: "v1".to_owned(),
@@ -103,7 +103,7 @@ impl Place {
         };
         let binding = ClusterRoleBinding {
             metadata: ObjectMeta {
-                name: Some(format!("candidates:{}", self.namespace())),
+                name: Some(format!("candidates:{}", self.name())),
                 owner_references: Some(vec![owner]),
                 ..ObjectMeta::default()
             },
@@ -115,7 +115,7 @@ impl Place {
             subjects: Some(vec![Subject {
                 api_group: Some("rbac.authorization.k8s.io".to_owned()),
                 kind: "Group".to_owned(),
-                name: format!("system:serviceaccounts:{}", self.namespace()),
+                name: format!("system:serviceaccounts:{}", self.name()),
                 namespace: None,
             }]),
         };
@@ -131,7 +131,7 @@ impl Place {
     }
 
     /// Name of the namespace.
-    pub fn namespace(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.namespace.name()
     }
 
@@ -142,7 +142,7 @@ impl Place {
 
     /// The Leases that are competed for.
     pub fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.cluster.client(), self.namespace())
+        Api::namespaced(self.cluster.client(), self.name())
     }
 
     /// An address that no other candidate listens on.
@@ -158,8 +158,7 @@ impl Place {
     /// # Errors
     /// If the API server does not do as asked.
     pub async fn account(&self, identity: &str) -> Result<Account> {
-        let accounts: Api<ServiceAccount> =
-            Api::namespaced(self.cluster.client(), self.namespace());
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), self.name());
         let object = ServiceAccount {
             metadata: ObjectMeta {
                 name: Some(identity.to_owned()),
@@ -189,17 +188,17 @@ impl Place {
             .token;
         let kubeconfig = self.directory.join(format!("{identity}.kubeconfig"));
         let admin: Value = serde_json::from_slice(&fs::read(self.cluster.kubeconfig())?)?;
-        let content = kubeconfig_of(&admin, self.namespace(), identity, &token);
+        let content = kubeconfig_of(&admin, self.name(), identity, &token);
         fs::write(&kubeconfig, content.to_string())
             .with_context(|| format!("writing {}", kubeconfig.display()))?;
         Ok(Account {
-            user: format!("system:serviceaccount:{}:{identity}", self.namespace()),
+            user: format!("system:serviceaccount:{}:{identity}", self.name()),
             kubeconfig,
         })
     }
 }
 
-/// Makes the API server know the operator's kinds. They stay when the place goes away.
+/// Makes the API server know the operator's kinds. They stay when the namespace goes away.
 async fn define(cluster: &Cluster) -> Result<()> {
     let apply = [
         "apply",
@@ -260,11 +259,11 @@ mod tests {
             "clusters": [{ "name": "testbed", "cluster": { "server": "https://127.0.0.1:6443" } }],
             "users": [{ "name": "admin", "user": { "client-key-data": "secret" } }],
         });
-        let own = kubeconfig_of(&admin, "place", "a-1", "token");
+        let own = kubeconfig_of(&admin, "namespace", "a-1", "token");
         assert_eq!(own["clusters"], admin["clusters"]);
         assert_eq!(
             own["contexts"][0]["context"],
-            json!({ "cluster": "testbed", "namespace": "place", "user": "a-1" })
+            json!({ "cluster": "testbed", "namespace": "namespace", "user": "a-1" })
         );
         assert_eq!(
             own["users"],

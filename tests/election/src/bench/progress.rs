@@ -8,20 +8,20 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Shows what goes on.
 #[derive(Debug)]
-pub struct Screen {
+pub struct Progress {
     bars: Option<MultiProgress>,
 }
 
 /// Counts the steps of one thing.
 #[derive(Debug)]
-pub struct Track {
+pub struct ProgressTrack {
     name: String,
     total: usize,
     done: AtomicUsize,
     bar: Option<ProgressBar>,
 }
 
-impl Screen {
+impl Progress {
     /// On the terminal, if there is one.
     pub fn new() -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Screen {
     }
 
     /// Something of that many steps.
-    pub fn track(&self, name: impl Into<String>, total: usize) -> Track {
+    pub fn track(&self, name: impl Into<String>, total: usize) -> ProgressTrack {
         let name = name.into();
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX)));
@@ -52,7 +52,7 @@ impl Screen {
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
-        Track {
+        ProgressTrack {
             name,
             total,
             done: AtomicUsize::new(0),
@@ -61,13 +61,13 @@ impl Screen {
     }
 }
 
-impl Default for Screen {
+impl Default for Progress {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Track {
+impl ProgressTrack {
     /// One more step is done, with this outcome.
     pub fn step(&self, outcome: &str) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
