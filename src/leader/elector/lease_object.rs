@@ -1,7 +1,7 @@
-//! How a candidate's values stand in the Lease object, field by field as client-go reads and writes them. Pure.
+//! Maps the Lease object to the candidate's values and back, field by field as client-go reads and writes them. Pure.
 //!
-//! What client-go has no field for stands in annotations. It keeps annotations that it does not know when it takes a Lease
-//! over, so ours say of which term they speak, and are nothing in any other.
+//! What client-go has no field for is kept in annotations. client-go keeps unknown annotations when it takes a Lease over,
+//! so ours name the term they belong to and are ignored in any other.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::leader::candidate::ElectionConfig;
 use crate::leader::lease::{Lease, LeaseRecord, ResourceVersion};
 
-/// What is known of the holder besides its name.
+/// JSON of the [`Holder`].
 const HOLDER_ANNOTATION: &str = "obol.org/holder";
-/// Asks the holder to step down, for the candidate that it names, or for any other if it is empty.
+/// Asks the holder to step down in favor of the named candidate, or of any other if it is empty.
 const STEP_DOWN_ANNOTATION: &str = "obol.org/step-down";
 
-/// The holder's Pod and container, and the term of which that is true.
+/// The holder's Pod and container, and the term they belong to, named by its acquire time.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Holder {
@@ -29,12 +29,11 @@ struct Holder {
     instance: Option<String>,
 }
 
-/// Version of the object.
 pub(super) fn resource_version(object: &LeaseObject) -> ResourceVersion {
     ResourceVersion(object.metadata.resource_version.clone().unwrap_or_default())
 }
 
-/// The Lease as a candidate knows it. Absent fields read as client-go reads them: no holder, no time, no transition.
+/// The Lease as a candidate sees it. Missing fields get the zero values that client-go gives them.
 pub(super) fn parse(object: &LeaseObject) -> Lease {
     let spec = object.spec.clone().unwrap_or_default();
     let seconds = spec
@@ -75,7 +74,7 @@ pub(super) fn parse(object: &LeaseObject) -> Lease {
     }
 }
 
-/// The Lease to store. Everything that is not this elector's business stays as it was.
+/// The Lease to store. Fields that this elector does not own are kept from the latest object.
 pub(super) fn build(
     config: &ElectionConfig,
     (namespace, name): (&str, &str),
@@ -90,14 +89,14 @@ pub(super) fn build(
         },
         spec: None,
     });
-    // The server keeps those; a stale copy of them would only make the request larger.
+    // The API server keeps them; sending a stale copy only makes the request larger.
     lease.metadata.managed_fields = None;
     let kept = lease.spec.take().unwrap_or_default();
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    let begins = !record.holder.is_empty()
+    let begins_term = !record.holder.is_empty()
         && kept.acquire_time.as_ref().map(|time| time.0) != record.acquired;
-    if begins {
-        // Whoever begins a term has made room as it was asked.
+    if begins_term {
+        // The former holder has stepped down: the request is fulfilled.
         annotations.remove(STEP_DOWN_ANNOTATION);
     }
     let holder = Holder {
@@ -105,11 +104,11 @@ pub(super) fn build(
         pod_uid: config.pod_uid.clone(),
         instance: config.instance.clone(),
     };
-    let says_more =
+    let has_details =
         !record.holder.is_empty() && (holder.pod_uid.is_some() || holder.instance.is_some());
-    match serde_json::to_string(&holder).ok().filter(|_| says_more) {
-        Some(text) => annotations.insert(HOLDER_ANNOTATION.into(), text),
-        None => annotations.remove(HOLDER_ANNOTATION),
+    match serde_json::to_string(&holder) {
+        Ok(json) if has_details => annotations.insert(HOLDER_ANNOTATION.into(), json),
+        _ => annotations.remove(HOLDER_ANNOTATION),
     };
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(record.holder),
@@ -128,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    const PLACE: (&str, &str) = ("operators", "serviceoffer-controller");
+    const KEY: (&str, &str) = ("operators", "serviceoffer-controller");
 
     fn config() -> ElectionConfig {
         ElectionConfig {
@@ -161,8 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_the_same() {
-        let mut lease = build(&config(), PLACE, None, held("pod-a", 0));
+    fn written_lease_parses_back_to_the_same_values() {
+        let mut lease = build(&config(), KEY, None, held("pod-a", 0));
         lease.metadata.uid = Some("lease".into());
         lease.metadata.resource_version = Some("17".into());
         let expected = Lease {
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_client_go_are_read_held_and_released() {
+    fn client_go_records_parse_as_held_and_as_released() {
         let held = object(json!({
             "metadata": { "name": "x", "namespace": "y", "uid": "lease", "resourceVersion": "8" },
             "spec": {
@@ -211,7 +210,7 @@ mod tests {
         let erased = object(json!({ "metadata": {}, "spec": { "leaseDurationSeconds": 15 } }));
         assert!(
             !parse(&erased).record.is_released(),
-            "somebody took the name away: that is no release"
+            "erasing the holder is not a release"
         );
         assert_eq!(
             parse(&LeaseObject::default()).record,
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_others_survive_a_write() {
+    fn write_keeps_fields_it_does_not_own() {
         let before = object(json!({
             "metadata": {
                 "name": "x", "resourceVersion": "8", "labels": { "team": "a" }, "annotations": { "note": "b" },
@@ -228,7 +227,7 @@ mod tests {
             },
             "spec": { "holderIdentity": "go-1", "preferredHolder": "go-2", "strategy": "OldestEmulationVersion" },
         }));
-        let after = build(&config(), PLACE, Some(&before), held("pod-a", 0));
+        let after = build(&config(), KEY, Some(&before), held("pod-a", 0));
         assert_eq!(after.metadata.labels, before.metadata.labels);
         assert_eq!(after.metadata.annotations.as_ref().unwrap()["note"], "b");
         assert_eq!(after.metadata.resource_version.as_deref(), Some("8"));
@@ -241,9 +240,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_one_holder_is_not_believed_of_the_next() {
-        let ours = build(&config(), PLACE, None, held("pod-a", 0));
-        // client-go replaces the spec and keeps the metadata, whoever it takes the Lease over from.
+    fn annotations_of_one_holder_are_ignored_for_the_next() {
+        let ours = build(&config(), KEY, None, held("pod-a", 0));
+        // client-go replaces the spec and keeps the metadata when it takes the Lease over.
         let mut theirs = ours.clone();
         theirs.spec.as_mut().unwrap().holder_identity = Some("go-1".into());
         theirs.spec.as_mut().unwrap().acquire_time = Some(MicroTime(time(40)));
@@ -260,15 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn a_request_to_step_down_is_read_and_ends_with_the_next_term() {
-        let mut lease = build(&config(), PLACE, None, held("pod-a", 0));
+    fn step_down_request_lasts_until_the_next_term() {
+        let mut lease = build(&config(), KEY, None, held("pod-a", 0));
         let annotations = lease.metadata.annotations.as_mut().unwrap();
         annotations.insert(STEP_DOWN_ANNOTATION.into(), "pod-b".into());
         assert_eq!(parse(&lease).successor.as_deref(), Some("pod-b"));
 
         let renewed = build(
             &config(),
-            PLACE,
+            KEY,
             Some(&lease),
             LeaseRecord {
                 renewed: Some(time(9)),
@@ -278,32 +277,32 @@ mod tests {
         assert_eq!(
             parse(&renewed).successor.as_deref(),
             Some("pod-b"),
-            "a renewal does not hide the request"
+            "a renewal keeps the request"
         );
         let released = LeaseRecord {
             holder: String::new(),
             duration: LeaseRecord::RELEASED,
             ..held("", 10)
         };
-        let released = build(&config(), PLACE, Some(&renewed), released);
+        let released = build(&config(), KEY, Some(&renewed), released);
         assert_eq!(
             parse(&released).successor.as_deref(),
             Some("pod-b"),
-            "candidates must see for whom it was released"
+            "candidates must see in whose favor it was released"
         );
         assert_eq!(parse(&released).instance, None);
-        let taken = build(&config(), PLACE, Some(&released), held("pod-c", 20));
+        let taken = build(&config(), KEY, Some(&released), held("pod-c", 20));
         assert_eq!(parse(&taken).successor, None);
     }
 
     #[test]
-    fn a_candidate_outside_a_pod_says_nothing_of_pods() {
+    fn candidate_outside_a_pod_writes_no_holder_annotation() {
         let config = ElectionConfig {
             pod_uid: None,
             instance: None,
             ..config()
         };
-        let lease = build(&config, PLACE, None, held("host_1", 0));
+        let lease = build(&config, KEY, None, held("host_1", 0));
         assert_eq!(lease.metadata.annotations, Some(Default::default()));
     }
 }

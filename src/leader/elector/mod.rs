@@ -1,18 +1,21 @@
-//! The elector: carries out what [`super::candidate`] decides on the Lease of a real API server.
+//! The elector: carries out on the Lease of a real API server what [`super::candidate`] decides.
 //!
-//! It runs on a thread and a connection pool of its own, so that nothing a reconciler does can delay a renewal. It never
-//! decides: each event of the world becomes one input, each action one effect. What the fence protects is not its
-//! business, and its own writes, to the Lease and to the marks of Pods, are the only ones that need no proof of leadership:
-//! they make it.
+//! It runs on its own thread and connection pool, so that nothing a reconciler does can delay a renewal. It must not
+//! decide: every event becomes one input of the candidate, every action one effect. It does not know what the fence
+//! protects. Its own writes, to the Lease and to the labels of Pods, are the only ones that need no proof of leadership:
+//! they establish it.
 //!
-//! - [`lease_object`] is how values stand in the Lease object (pure)
-//! - [`read`] and [`mod@watch`] tell how the Lease stands
-//! - [`pods`] marks the leader's Pod, and tells of containers that ended
+//! - [`lease_object`] maps the Lease object to the candidate's values (pure)
+//! - [`read`], [`mod@watch`] and [`write`] talk to the API server about the Lease
+//! - [`pods`] marks the leader's Pod and reports containers that terminated
+//! - [`publish`] records Kubernetes Events on the Lease
 
 mod lease_object;
 mod pods;
+mod publish;
 mod read;
 mod watch;
+mod write;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,41 +25,36 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::PostParams;
-use kube::runtime::events::{self, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
 use self::pods::Pods;
+use self::publish::EventPublisher;
 use self::read::LeaseReader;
 use self::watch::LeaseWatch;
+use self::write::LeaseWriter;
 use super::candidate::{Action, Candidate, ElectionConfig, Exit, Input, WriteId};
 use super::clock::Clock;
 use super::drain::Drain;
 use super::fence::{Fence, TermEnd};
-use super::lease::TakeoverCause;
+use super::lease::{LeaseRecord, ResourceVersion, TakeoverCause};
 use super::time::Moment;
 use crate::health::Health;
-use crate::metrics::{ElectionMetrics, RenewError, Takeover};
-use crate::telemetry::causes;
+use crate::metrics::{ElectionMetrics, Takeover};
 
 pub use self::pods::write_termination_log;
 
-/// How often the elector goes round at least, to show that it is alive and to see that the work is.
+/// Longest time between two rounds of the elector, in which it reports its heartbeat and checks that the work makes
+/// progress.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long telling people about an election may take.
-const EVENT_BUDGET: Duration = Duration::from_secs(1);
-/// Name under which events are told.
-const REPORTER: &str = "serviceoffer-controller";
 
-/// Everything an elector needs.
+/// One candidate's configuration, and what it controls and reports to.
 #[derive(Debug)]
 pub struct Elector {
-    /// How this candidate takes part.
+    /// Identity and timing.
     pub config: ElectionConfig,
     /// Name of the Lease.
     pub name: String,
@@ -64,17 +62,17 @@ pub struct Elector {
     pub namespace: String,
     /// Namespace of the Pods of all candidates.
     pub pod_namespace: String,
-    /// Whether the kubelet's word that the holder's container terminated is listened to.
+    /// Whether to take over as soon as the kubelet reports that the holder's container terminated.
     pub early_takeover: bool,
-    /// What it opens and closes.
+    /// Opened while this replica leads.
     pub fence: Fence,
-    /// How it asks the work to come to rest.
+    /// Begun when this replica has to stop leading in good order.
     pub drain: Drain,
-    /// How long it waits for that.
+    /// How long a drain may take.
     pub drain_budget: Duration,
-    /// What it tells of itself.
+    /// ElectionMetrics metrics.
     pub metrics: ElectionMetrics,
-    /// Whom it tells that it is alive, and whom it asks whether the work is.
+    /// Receives the elector's heartbeat, and reports whether the work makes progress.
     pub health: Arc<Health>,
 }
 
@@ -83,18 +81,18 @@ pub struct Elector {
 pub struct ElectorExit {
     /// What became of the Lease.
     pub exit: Exit,
-    /// It left because the work had come to a standstill.
+    /// Whether it left because the work made no progress.
     pub stalled: bool,
 }
 
 impl Elector {
-    /// Takes part until the process should end, and says why. `leave` resolves when the process is asked to end.
+    /// Runs until the process should exit, and returns why. `leave` resolves when the process is asked to exit.
     ///
-    /// `client` must have no retry layer: a write that is repeated behind the elector's back is one whose moment of
-    /// sending it does not know.
+    /// `client` must have no retry layer: the elector counts a term from the moment it sent a write, and does not know
+    /// that moment if the client repeats the write.
     pub async fn run(self, client: Client, leave: impl Future<Output = ()>) -> ElectorExit {
         let (sender, events) = mpsc::channel(16);
-        let (attended, holder) = tokio::sync::watch::channel(None);
+        let (watched_holder, holder) = tokio::sync::watch::channel(None);
         let pods = Pods {
             api: Api::namespaced(client.clone(), &self.pod_namespace),
             own: self.config.identity.clone(),
@@ -104,9 +102,14 @@ impl Elector {
             name: self.name.clone(),
             clock: self.fence.clock(),
         };
+        let writer = LeaseWriter {
+            api: reader.api.clone(),
+            budget: self.config.renew_deadline,
+            metrics: self.metrics.clone(),
+        };
         let watch = LeaseWatch {
             reader: reader.clone(),
-            period: self.config.retry_period,
+            poll_period: self.config.retry_period,
             silence: self.config.lease_duration,
             events: sender.clone(),
             metrics: self.metrics.clone(),
@@ -114,33 +117,30 @@ impl Elector {
         let mut background = JoinSet::new();
         background.spawn(watch.run());
         if self.early_takeover {
-            background.spawn(pods.clone().attend(holder, sender));
+            background.spawn(pods.clone().watch_holders(holder, sender));
         }
-        let reporter = Reporter {
-            controller: REPORTER.into(),
-            instance: Some(self.config.identity.clone()),
-        };
-        let world = ElectorContext {
+        let context = ElectorContext {
             reader,
+            writer,
             pods,
-            recorder: Recorder::new(client, reporter),
+            publisher: EventPublisher::new(client, &self.config.identity),
             clock: self.fence.clock(),
             latest: None,
             replies: FuturesUnordered::new(),
-            clearing: None,
+            unmarking: None,
             marking: None,
-            draining: None,
-            attended,
+            drain_deadline: None,
+            watched_holder,
             has_led: false,
             stalled: false,
             background,
             elector: self,
         };
-        world.take_part(events, leave).await
+        context.run(events, leave).await
     }
 }
 
-/// Sleeps until then, or for ever.
+/// Waits until an instant; indefinitely if there is none.
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
@@ -148,95 +148,98 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-/// Waits for work, which is then gone, or for ever.
-async fn done<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
+/// Waits for the work and removes it; waits indefinitely if there is none.
+async fn finished<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
     let result = match work {
-        Some(under_way) => under_way.await,
+        Some(running) => running.await,
         None => std::future::pending().await,
     };
     *work = None;
     result
 }
 
-/// What happened, with the object that came with it.
+/// An input of the candidate, with the Lease object that came with it.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "few are alive at a time")]
 enum ElectorEvent {
+    /// The watch delivered the Lease.
     Seen(Box<LeaseObject>),
+    /// A read that was sent at this moment returned the Lease.
     Read(Box<LeaseObject>, Moment),
+    /// A write succeeded after this time.
     Written(WriteId, Box<LeaseObject>, Duration),
+    /// Anything that comes without an object.
     Input(Input),
 }
 
-/// The elector's hands: everything it holds between two steps of the candidate.
+/// Everything the elector holds between two steps of the candidate.
 struct ElectorContext {
     elector: Elector,
     reader: LeaseReader,
+    writer: LeaseWriter,
     pods: Pods,
-    recorder: Recorder,
+    publisher: EventPublisher,
     clock: Clock,
-    /// The newest object that came in, and when. A write starts from it, so that fields of others are kept.
+    /// The newest object received, and when. Every write starts from it, so that fields owned by others are kept.
     latest: Option<(LeaseObject, Moment)>,
     replies: FuturesUnordered<BoxFuture<'static, ElectorEvent>>,
-    /// Takes an earlier container's mark from the Pod of this replica: to be done before it is marked anew.
-    clearing: Option<JoinHandle<()>>,
-    /// Marks the Pod of this replica, for the last term that asked for it, and finds out whether there are rivals.
+    /// Removes the leader label that an earlier container of this Pod may have left. Has to finish before the Pod is
+    /// marked again.
+    unmarking: Option<JoinHandle<()>>,
+    /// Marks the Pod of this replica for the last term that asked for it, then looks for rivals.
     marking: Option<BoxFuture<'static, BTreeSet<String>>>,
-    /// The end of the patience with the work, once it has been asked to come to rest.
-    draining: Option<Instant>,
-    /// Tells whose Pod is attended to.
-    attended: tokio::sync::watch::Sender<Option<String>>,
+    /// When a drain that has begun times out.
+    drain_deadline: Option<Instant>,
+    /// Name of the holder whose Pod is watched.
+    watched_holder: tokio::sync::watch::Sender<Option<String>>,
     has_led: bool,
     stalled: bool,
-    /// What ends with the elector.
+    /// Tasks that end with the elector.
     background: JoinSet<()>,
 }
 
 impl ElectorContext {
-    async fn take_part(
+    async fn run(
         mut self,
         mut events: mpsc::Receiver<ElectorEvent>,
         leave: impl Future<Output = ()>,
     ) -> ElectorExit {
         if self.elector.config.marks {
-            // An earlier container of this Pod may have led.
-            let pods = self.pods.clone();
-            self.clearing = Some(tokio::spawn(async move {
-                pods.unmark(|name| name == pods.own).await
-            }));
+            self.unmark_own_pod();
         }
         let (mut candidate, mut actions) =
             Candidate::new(self.elector.config.clone(), self.clock.now());
         let leave = leave.fuse();
         tokio::pin!(leave);
-        // Counted whatever else happens: a leader that renews more often than that has to look as well.
+        // Ticks regardless of other events: a leader that renews more often than this has to check the work as well.
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             for action in actions {
                 if let Some(exit) = self.carry_out(action) {
-                    return self.depart(exit).await;
+                    return self.exit(exit).await;
                 }
             }
             self.elector.health.heartbeat();
-            let (clock, draining, drain) = (self.clock, self.draining, self.elector.drain.clone());
+            let (clock, drain_deadline) = (self.clock, self.drain_deadline);
+            let drain = self.elector.drain.clone();
             let event = tokio::select! {
                 biased;
                 () = &mut leave => ElectorEvent::Input(Input::Stop),
                 Some(event) = self.replies.next() => event,
-                rivals = done(&mut self.marking) => ElectorEvent::Input(Input::Marked { rivals }),
+                rivals = finished(&mut self.marking) => ElectorEvent::Input(Input::Marked { rivals }),
                 Some(event) = events.recv() => event,
                 Some(ended) = self.background.join_next() => {
-                    // An elector that does not hear any more must not look alive.
+                    // An elector whose watch panicked receives nothing any more and must not look alive.
                     if let Err(error) = ended && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());
                     }
                     ElectorEvent::Input(Input::Tick)
                 }
-                () = drain.finished(), if draining.is_some() => ElectorEvent::Input(Input::Drained),
-                () = until(draining) => ElectorEvent::Input(Input::DrainTimedOut),
+                () = drain.finished(), if drain_deadline.is_some() => ElectorEvent::Input(Input::Drained),
+                () = until(drain_deadline) => ElectorEvent::Input(Input::DrainTimedOut),
                 () = until(candidate.next_wake().map(|wake| clock.instant(wake))) => ElectorEvent::Input(Input::Tick),
-                _ = heartbeat.tick() => ElectorEvent::Input(self.look_after_the_work()),
+                _ = heartbeat.tick() => ElectorEvent::Input(self.check_progress()),
             };
             let input = self.take_in(event);
             debug!(?input, "election input");
@@ -244,13 +247,13 @@ impl ElectorContext {
         }
     }
 
-    /// A leader whose loops stand still while work waits makes room for one whose loops move.
-    fn look_after_the_work(&mut self) -> Input {
+    /// Steps down if work is waiting and the reconcile loops make no progress, so that another replica can do it.
+    fn check_progress(&mut self) -> Input {
         match self.elector.health.stalled_for() {
-            Some(standstill) if !self.stalled => {
+            Some(stalled_for) if !self.stalled => {
                 warn!(
-                    seconds = standstill.as_secs(),
-                    "work waits and nothing has been done: stepping down"
+                    seconds = stalled_for.as_secs(),
+                    "work is waiting but the reconcile loops make no progress, stepping down"
                 );
                 self.stalled = true;
                 Input::Stop
@@ -261,115 +264,67 @@ impl ElectorContext {
 
     fn take_in(&mut self, event: ElectorEvent) -> Input {
         match event {
-            ElectorEvent::Seen(stored) => {
-                let lease = lease_object::parse(&stored);
-                self.keep(*stored, None);
+            ElectorEvent::Seen(object) => {
+                let lease = lease_object::parse(&object);
+                self.keep_latest(*object, None);
                 Input::Watched(lease)
             }
-            ElectorEvent::Read(stored, asked) => {
-                let lease = lease_object::parse(&stored);
-                self.keep(*stored, Some(asked));
+            ElectorEvent::Read(object, asked) => {
+                let lease = lease_object::parse(&object);
+                self.keep_latest(*object, Some(asked));
                 Input::Read(lease, asked)
             }
-            ElectorEvent::Written(write_id, stored, took) => {
-                let lease = lease_object::parse(&stored);
-                self.keep(*stored, None);
+            ElectorEvent::Written(write_id, object, took) => {
+                let lease = lease_object::parse(&object);
+                self.keep_latest(*object, None);
                 self.elector.metrics.renewed(took);
                 Input::Written(write_id, lease)
             }
             ElectorEvent::Input(input) => {
                 if matches!(input, Input::Drained | Input::DrainTimedOut) {
-                    self.draining = None;
+                    self.drain_deadline = None;
                 }
                 input
             }
         }
     }
 
-    /// Keeps an object, unless it is older than the one at hand. If it was asked for after that one came in, it is not older:
-    /// the store went back.
-    fn keep(&mut self, stored: LeaseObject, asked: Option<Moment>) {
-        let older = self.latest.as_ref().is_some_and(|(latest, since)| {
-            lease_object::resource_version(&stored)
+    /// Keeps an object unless it is older than the one already kept. An object with a lower version that was requested
+    /// after the kept one had arrived is not older: the API server's storage was restored.
+    fn keep_latest(&mut self, object: LeaseObject, asked: Option<Moment>) {
+        let is_older = self.latest.as_ref().is_some_and(|(latest, since)| {
+            lease_object::resource_version(&object)
                 .precedes(&lease_object::resource_version(latest))
                 && asked.is_none_or(|asked| asked <= *since)
         });
-        if !older {
-            let lease = lease_object::parse(&stored);
-            let stranger = lease.record.holder != self.elector.config.identity;
-            let attended = lease
-                .instance
-                .filter(|_| stranger)
-                .map(|_| lease.record.holder);
-            self.attended
-                .send_if_modified(|name| std::mem::replace(name, attended.clone()) != attended);
-            self.latest = Some((stored, self.clock.moment()));
+        if is_older {
+            return;
         }
+        let lease = lease_object::parse(&object);
+        let held_by_other = lease.record.holder != self.elector.config.identity;
+        let holder = if held_by_other && lease.instance.is_some() {
+            Some(lease.record.holder)
+        } else {
+            None
+        };
+        self.watched_holder.send_if_modified(|watched| {
+            let is_other = *watched != holder;
+            *watched = holder;
+            is_other
+        });
+        self.latest = Some((object, self.clock.moment()));
     }
 
+    /// Carries out one action. Returns the reason if it was to exit.
     fn carry_out(&mut self, action: Action) -> Option<Exit> {
         debug!(?action, "election action");
         let elector = &self.elector;
         match action {
-            Action::Read => {
-                if !elector.fence.remaining().is_zero() {
-                    elector.metrics.slow_path();
-                }
-                let reader = self.reader.clone();
-                self.replies
-                    .push(async move { reader.read().await }.boxed());
-            }
-            Action::Create(write_id, record) => {
-                let lease = lease_object::build(
-                    &elector.config,
-                    (&elector.namespace, &elector.name),
-                    None,
-                    record,
-                );
-                let api = self.reader.api.clone();
-                self.send(write_id, true, async move {
-                    api.create(&PostParams::default(), &lease).await
-                });
-            }
-            Action::Update(write_id, expected, record) => {
-                let latest = self.latest.as_ref().map(|(latest, _)| latest);
-                let Some(latest) =
-                    latest.filter(|latest| lease_object::resource_version(latest) == expected)
-                else {
-                    // The object at hand is newer than the decision: the API server would refuse the write as well.
-                    self.replies.push(
-                        std::future::ready(ElectorEvent::Input(Input::Conflict(write_id))).boxed(),
-                    );
-                    return None;
-                };
-                let lease = lease_object::build(
-                    &elector.config,
-                    (&elector.namespace, &elector.name),
-                    Some(latest),
-                    record,
-                );
-                let (api, name) = (self.reader.api.clone(), elector.name.clone());
-                self.send(write_id, false, async move {
-                    api.replace(&name, &PostParams::default(), &lease).await
-                });
-            }
-            Action::MarkPod(lease) => {
-                let (pods, clearing) = (self.pods.clone(), self.clearing.take());
-                let marking = async move {
-                    if let Some(clearing) = clearing {
-                        // Whether it went well does not matter, only that it is over.
-                        let _ = clearing.await;
-                    }
-                    pods.mark(&lease).await;
-                    pods.rivals(&lease).await
-                };
-                self.marking = Some(marking.boxed());
-            }
-            Action::BeginTerm { cause, waited } => {
-                info!(?cause, milliseconds = waited.as_millis(), "a term begins");
-                elector.metrics.acquired(takeover(cause), waited);
-                self.begin();
-            }
+            Action::Read => self.read(),
+            Action::Create(write_id, record) => self.create(write_id, record),
+            Action::Update(write_id, expected, record) => self.replace(write_id, &expected, record),
+            Action::MarkPod(lease_uid) => self.mark_own_pod(lease_uid),
+            Action::BeginTerm { cause, waited } => self.begin_term(cause, waited),
             Action::OpenFence {
                 epoch,
                 soft_end,
@@ -378,14 +333,12 @@ impl ElectorContext {
             } => {
                 elector.metrics.leads(true);
                 elector.metrics.epoch(&epoch.version.0);
-                elector.fence.open(
-                    epoch,
-                    TermEnd {
-                        soft_end,
-                        hard_end,
-                        wall_end,
-                    },
-                );
+                let end = TermEnd {
+                    soft_end,
+                    hard_end,
+                    wall_end,
+                };
+                elector.fence.open(epoch, end);
             }
             Action::CloseFence => {
                 elector.fence.close();
@@ -393,87 +346,86 @@ impl ElectorContext {
             }
             Action::Drain => {
                 elector.drain.begin();
-                self.draining = Some(Instant::now() + elector.drain_budget);
+                self.drain_deadline = Some(Instant::now() + elector.drain_budget);
             }
             Action::AnnounceLeader(holder) => {
                 elector.metrics.transition();
                 info!(leader = holder, "new leader is {holder}");
             }
-            Action::Exit(exit) => {
-                match exit {
-                    Exit::Clean => info!("no longer a candidate"),
-                    Exit::Unreleased => {
-                        warn!(
-                            "no longer a candidate; a lease that it holds was not released and runs out by itself"
-                        )
-                    }
-                    Exit::Lost => warn!("the lease is lost"),
-                }
-                return Some(exit);
-            }
+            Action::Exit(exit) => return Some(exit),
         }
         None
     }
 
-    /// `creates` tells a namespace that is not there from a Lease that is gone.
-    fn send(
-        &mut self,
-        write_id: WriteId,
-        creates: bool,
-        write: impl Future<Output = Result<LeaseObject, kube::Error>> + Send + 'static,
-    ) {
-        // Slow is not dead: the candidate sends a twin long before, and this one keeps its chance.
-        let budget = self.elector.config.renew_deadline;
-        let metrics = self.elector.metrics.clone();
-        self.replies.push(
-            async move {
-                let begun = Instant::now();
-                match timeout(budget, write).await {
-                    Ok(Ok(lease)) => {
-                        ElectorEvent::Written(write_id, Box::new(lease), begun.elapsed())
-                    }
-                    // A conflict, an object that exists already, or one that is gone: all say that a read is due.
-                    Ok(Err(kube::Error::Api(status)))
-                        if status.code == 409 || status.code == 404 && !creates =>
-                    {
-                        metrics.renewal_failed(RenewError::Conflict);
-                        ElectorEvent::Input(Input::Conflict(write_id))
-                    }
-                    Ok(Err(error)) => {
-                        metrics.renewal_failed(match error {
-                            kube::Error::Api(_) => RenewError::Refused,
-                            _ => RenewError::Unreachable,
-                        });
-                        warn!(error = %causes(&error), "the lease was not written");
-                        ElectorEvent::Input(Input::OutcomeUnknown(write_id))
-                    }
-                    Err(_) => {
-                        metrics.renewal_failed(RenewError::Timeout);
-                        warn!(
-                            seconds = budget.as_secs(),
-                            "the API server did not answer a write to the lease"
-                        );
-                        ElectorEvent::Input(Input::OutcomeUnknown(write_id))
-                    }
-                }
-            }
-            .boxed(),
-        );
+    fn read(&self) {
+        if !self.elector.fence.remaining().is_zero() {
+            self.elector.metrics.slow_path();
+        }
+        let reader = self.reader.clone();
+        self.replies
+            .push(async move { reader.read().await }.boxed());
     }
 
-    /// A term begins: people are told, and the mark is taken from whoever led before.
-    fn begin(&mut self) {
+    fn create(&self, write_id: WriteId, record: LeaseRecord) {
+        let object = self.lease_object(None, record);
+        self.replies.push(self.writer.create(write_id, object));
+    }
+
+    fn replace(&self, write_id: WriteId, expected: &ResourceVersion, record: LeaseRecord) {
+        let reply = match &self.latest {
+            Some((latest, _)) if lease_object::resource_version(latest) == *expected => {
+                let object = self.lease_object(Some(latest), record);
+                self.writer.replace(write_id, object)
+            }
+            // The object changed after the candidate decided: the API server would answer with a conflict as well.
+            _ => std::future::ready(ElectorEvent::Input(Input::Conflict(write_id))).boxed(),
+        };
+        self.replies.push(reply);
+    }
+
+    fn lease_object(&self, latest: Option<&LeaseObject>, record: LeaseRecord) -> LeaseObject {
+        let Elector {
+            config,
+            namespace,
+            name,
+            ..
+        } = &self.elector;
+        lease_object::build(config, (namespace, name), latest, record)
+    }
+
+    /// An earlier container of this Pod may have led and left its mark.
+    fn unmark_own_pod(&mut self) {
+        let pods = self.pods.clone();
+        self.unmarking = Some(tokio::spawn(async move {
+            pods.unmark(|name| name == pods.own).await
+        }));
+    }
+
+    fn mark_own_pod(&mut self, lease_uid: String) {
+        let (pods, unmarking) = (self.pods.clone(), self.unmarking.take());
+        let marking = async move {
+            if let Some(unmarking) = unmarking {
+                // Only its end matters, not its result.
+                let _ = unmarking.await;
+            }
+            pods.mark(&lease_uid).await;
+            pods.rivals(&lease_uid).await
+        };
+        self.marking = Some(marking.boxed());
+    }
+
+    /// Reports a new term, and unmarks the Pods of earlier leaders.
+    fn begin_term(&mut self, cause: TakeoverCause, waited: Duration) {
+        info!(?cause, milliseconds = waited.as_millis(), "acquired lease");
+        self.elector.metrics.acquired(takeover(cause), waited);
         self.has_led = true;
-        let (recorder, event, lease) = (
-            self.recorder.clone(),
-            self.event("Acquire", "became leader"),
-            self.reference(),
-        );
-        self.background
-            .spawn(async move { publish(recorder, event, lease).await });
+        let publish = self
+            .publisher
+            .publish("Acquire", "became leader", self.reference());
+        self.background.spawn(publish);
         if self.elector.config.marks {
             let (pods, fence) = (self.pods.clone(), self.elector.fence.clone());
-            // Once another leads, the mark is that one's.
+            // Once another replica leads, the mark belongs to that replica.
             self.background.spawn(async move {
                 pods.unmark(|name| name != pods.own && !fence.remaining().is_zero())
                     .await;
@@ -481,14 +433,19 @@ impl ElectorContext {
         }
     }
 
-    async fn depart(self, exit: Exit) -> ElectorExit {
+    async fn exit(self, exit: Exit) -> ElectorExit {
+        match exit {
+            Exit::Clean => info!("left the election"),
+            Exit::Unreleased => {
+                warn!("left the election without releasing the lease; it expires on its own")
+            }
+            Exit::Lost => warn!("lost the lease"),
+        }
         if self.has_led {
-            publish(
-                self.recorder.clone(),
-                self.event("Release", "stopped leading"),
-                self.reference(),
-            )
-            .await;
+            info!("stopped leading");
+            self.publisher
+                .publish("Release", "stopped leading", self.reference())
+                .await;
         }
         ElectorExit {
             exit,
@@ -496,29 +453,12 @@ impl ElectorContext {
         }
     }
 
-    /// What client-go tells about an election, in its words. Events of one action are taken for repetitions of the first.
-    fn event(&self, action: &str, what: &str) -> events::Event {
-        events::Event {
-            type_: EventType::Normal,
-            reason: "LeaderElection".into(),
-            note: Some(format!("{} {what}", self.elector.config.identity)),
-            action: action.into(),
-            secondary: None,
-        }
-    }
-
-    fn reference(&self) -> ObjectReference {
-        ObjectReference {
-            api_version: Some("coordination.k8s.io/v1".into()),
-            kind: Some("Lease".into()),
-            namespace: Some(self.elector.namespace.clone()),
-            name: Some(self.elector.name.clone()),
-            uid: self
-                .latest
-                .as_ref()
-                .and_then(|(lease, _)| lease.metadata.uid.clone()),
-            ..ObjectReference::default()
-        }
+    fn reference(&self) -> publish::ObjectReference {
+        let uid = self
+            .latest
+            .as_ref()
+            .and_then(|(lease, _)| lease.metadata.uid.clone());
+        publish::lease_reference(&self.elector.namespace, &self.elector.name, uid)
     }
 }
 
@@ -529,15 +469,6 @@ fn takeover(cause: TakeoverCause) -> Takeover {
         TakeoverCause::Expiry => Takeover::Expiry,
         TakeoverCause::Termination => Takeover::Termination,
         TakeoverCause::Reclaim => Takeover::Reclaim,
-    }
-}
-
-/// Tells people, if that is quickly done.
-async fn publish(recorder: Recorder, event: events::Event, lease: ObjectReference) {
-    match timeout(EVENT_BUDGET, recorder.publish(&event, &lease)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(error = %causes(&error), "an event was not told"),
-        Err(_) => debug!("an event was not told in time"),
     }
 }
 

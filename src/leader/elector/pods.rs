@@ -1,8 +1,8 @@
-//! What the elector knows of Pods and does to them: the mark of the leader, and the kubelet's word that a container ended.
+//! The elector's view of Pods: it labels the leader's Pod, and learns from the kubelet that a container has terminated.
 //!
-//! A container is known by a token that it drew at its start and wrote into its termination log: the kubelet repeats that
-//! text in the Pod's status once this very container has terminated, and never before. So no clock and no container id has
-//! to be compared, and a Pod that vanished or was declared failed proves nothing.
+//! Each container draws a random token at startup and writes it into its termination log. The kubelet copies that text into
+//! the Pod's status once this very container has terminated, never before. So no clocks and no container ids have to be
+//! compared. A Pod that was deleted, or that was set to `Failed` by the node controller, proves nothing.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -25,56 +25,56 @@ use crate::leader::candidate::Input;
 use crate::leader::clock::jitter;
 use crate::telemetry::causes;
 
-/// Says who leads, to people and to Services.
+/// Marks the leader's Pod, for people and for Services.
 const ROLE_LABEL: &str = "obol.org/role";
-/// The role of whoever leads. Nobody else has one.
+/// Role of the leader. Standbys have none.
 const LEADER: &str = "leader";
-/// Uid of the Lease whose leader it is.
+/// Uid of the Lease that the leader holds.
 const LEASE_ANNOTATION: &str = "obol.org/lease";
-/// Of the Pods of a ReplicaSet, the one that costs most is deleted last.
+/// A ReplicaSet that scales down deletes the Pod with the highest cost last.
 const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 const DELETION_COST: &str = "100";
-/// Where Kubernetes has every container write its last words.
+/// Default `terminationMessagePath` of a container.
 const TERMINATION_LOG: &str = "/dev/termination-log";
-/// What those words begin with.
-const LAST_WORDS: &str = "serviceoffer-controller container ";
-/// A mark that is unanswered for so long is asked for once more, on another connection; the first keeps its chance.
+/// Prefix of the termination message, before the token.
+const MESSAGE_PREFIX: &str = "serviceoffer-controller container ";
+/// After how long without an answer another patch is sent, on another connection. The first may still succeed.
 const MARK_HEDGE: Duration = Duration::from_millis(500);
-/// How long one may take: as long as an admission webhook may.
+/// How long one patch may take: the longest timeout of an admission webhook.
 const MARK_BUDGET: Duration = Duration::from_secs(30);
-/// Unanswered marks under way at once.
+/// Unanswered patches in flight at once.
 const MARKS_IN_FLIGHT: usize = 3;
-/// The pause after a connection broke.
+/// Delay before repeating a request that failed.
 const MARK_PAUSE: Duration = Duration::from_millis(100);
-/// How long any other request may take.
+/// How long any other request may take. Also how long a busy API server is asked again before giving up on a mark.
 const BUDGET: Duration = Duration::from_secs(3);
 /// Seconds after which the API server ends a watch.
 const WATCH_SECONDS: u32 = 60;
-/// The longest pause between two attempts to watch.
+/// Longest delay before the next watch.
 const RETRY: Duration = Duration::from_secs(2);
-/// The same where the role allows no watch.
+/// Longest delay before the next watch where RBAC does not allow one.
 const RETRY_FORBIDDEN: Duration = Duration::from_secs(60);
 
-/// Draws the token of this container and writes it where the kubelet finds it. `None` where no kubelet looks.
+/// Draws the token of this container and writes it into its termination log. `None` outside a container.
 #[must_use]
 pub fn write_termination_log() -> Option<String> {
     let token = format!("{:032x}", rand::random::<u128>());
-    // Never created: a file that is not there is one that nobody reads.
+    // The kubelet creates the file; if it is missing, no kubelet reads it.
     let written = OpenOptions::new()
         .write(true)
         .truncate(true)
         .open(TERMINATION_LOG)
-        .and_then(|mut log| write!(log, "{LAST_WORDS}{token}"));
+        .and_then(|mut log| write!(log, "{MESSAGE_PREFIX}{token}"));
     match written {
         Ok(()) => Some(token),
         Err(error) => {
-            debug!(%error, "no termination log: the end of this container will not be known before its lease runs out");
+            debug!(%error, "no termination log: standbys cannot take over before the lease of this replica expires");
             None
         }
     }
 }
 
-/// The Pods of one namespace, as one replica sees them.
+/// The Pods of all candidates.
 #[derive(Clone)]
 pub(super) struct Pods {
     pub(super) api: Api<Pod>,
@@ -83,16 +83,16 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    /// Marks the Pod of this replica as that of the leader of a Lease. It is done once the API server has answered: a leader
-    /// that opened its fence without knowing would be overlooked by a candidate that finds no Lease. An API server that says
-    /// no is told of, and if it goes on to say so it is not waited for: a leader without a mark is better than none.
-    pub(super) async fn mark(&self, lease: &str) {
+    /// Marks the Pod of this replica as the leader's. Returns once the API server has answered: a candidate that finds no
+    /// Lease looks for marked Pods, and must not miss a leader whose fence is open. A refusal is logged and, if the API
+    /// server keeps refusing, not waited out: a leader without a mark is better than no leader.
+    pub(super) async fn mark(&self, lease_uid: &str) {
         let metadata = json!({
             "labels": { ROLE_LABEL: LEADER },
-            "annotations": { DELETION_COST_ANNOTATION: DELETION_COST, LEASE_ANNOTATION: lease },
+            "annotations": { DELETION_COST_ANNOTATION: DELETION_COST, LEASE_ANNOTATION: lease_uid },
         });
         let mut attempts = FuturesUnordered::new();
-        let (begun, mut told) = (Instant::now(), false);
+        let (begun, mut warned) = (Instant::now(), false);
         loop {
             if attempts.len() < MARKS_IN_FLIGHT {
                 attempts.push(timeout(
@@ -103,32 +103,30 @@ impl Pods {
             match timeout(MARK_HEDGE, attempts.next()).await {
                 Ok(Some(Ok(Ok(())))) => return,
                 Ok(Some(Ok(Err(kube::Error::Api(status)))))
-                    if is_busy(&status) && begun.elapsed() < BUDGET =>
+                    if is_retryable(&status) && begun.elapsed() < BUDGET =>
                 {
                     sleep(MARK_PAUSE).await;
                 }
                 Ok(Some(Ok(Err(error @ kube::Error::Api(_))))) => {
-                    return warn!(error = %causes(&error), "the pod of the leader is not marked");
+                    return warn!(error = %causes(&error), "failed to mark the leader pod");
                 }
                 Ok(Some(Ok(Err(error)))) => {
-                    debug!(error = %causes(&error), "the pod of the leader is not marked yet");
+                    debug!(error = %causes(&error), "failed to mark the leader pod, will retry");
                     sleep(MARK_PAUSE).await;
                 }
                 Ok(Some(Err(_)) | None) | Err(_) => {}
             }
-            if !told && begun.elapsed() >= BUDGET {
-                told = true;
-                warn!(
-                    "the API server does not answer: nothing is begun before the pod of the leader is marked"
-                );
+            if !warned && begun.elapsed() >= BUDGET {
+                warned = true;
+                warn!("the API server does not answer: work starts once the leader pod is marked");
             }
         }
     }
 
-    /// Takes the mark from every Pod that `outdated` chooses.
+    /// Removes the mark from every Pod for which `outdated` returns true.
     pub(super) async fn unmark(&self, outdated: impl Fn(&str) -> bool) {
         let unmarked = async {
-            // A Pod that changes meanwhile may have been marked anew: it is looked at once more.
+            // A Pod that changed since the list may have been marked again, so after a conflict it is read again.
             while let Some(pod) = self
                 .marked()
                 .await?
@@ -151,16 +149,18 @@ impl Pods {
         };
         match timeout(BUDGET, unmarked).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(error = %causes(&error), "an outdated mark of a leader stays"),
+            Ok(Err(error)) => {
+                warn!(error = %causes(&error), "failed to remove an outdated leader mark")
+            }
             Err(_) => warn!(
-                "the API server did not answer in time: an outdated mark of a leader may stay"
+                "failed to remove an outdated leader mark: the API server did not answer in time"
             ),
         }
     }
 
-    /// The other Leases by whose uids other Pods, not known to have ended, are marked as leaders'. An empty one stands for any:
-    /// for a mark that names none, or if that cannot be told.
-    pub(super) async fn rivals(&self, lease: &str) -> BTreeSet<String> {
+    /// Uids of other Leases for which other Pods are marked as the leader's, unless all containers of the Pod have
+    /// terminated. An empty uid stands for any Lease: the mark names none, or the Pods could not be listed.
+    pub(super) async fn rivals(&self, lease_uid: &str) -> BTreeSet<String> {
         let marked_for = |pod: &Pod| {
             pod.annotations()
                 .get(LEASE_ANNOTATION)
@@ -172,20 +172,20 @@ impl Pods {
             Ok(Ok(pods)) => {
                 let others = pods
                     .iter()
-                    .filter(|pod| pod.name_any() != self.own && !has_ended(pod));
+                    .filter(|pod| pod.name_any() != self.own && !has_terminated(pod));
                 others
                     .map(marked_for)
-                    .filter(|other| other != lease)
+                    .filter(|other| other != lease_uid)
                     .collect()
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 => BTreeSet::new(),
             Ok(Err(error)) => {
-                warn!(error = %causes(&error), "whether another replica leads by a lease that was deleted is not known");
+                warn!(error = %causes(&error), "failed to check whether another replica leads by a deleted lease");
                 any
             }
             Err(_) => {
                 warn!(
-                    "whether another replica leads by a lease that was deleted is not known: no answer in time"
+                    "failed to check whether another replica leads by a deleted lease: the API server did not answer in time"
                 );
                 any
             }
@@ -205,29 +205,29 @@ impl Pods {
         Ok(())
     }
 
-    /// Tells of every container of the holder's Pod that has terminated, whoever the holder is.
-    pub(super) async fn attend(
+    /// Reports every container of the current holder's Pod that has terminated.
+    pub(super) async fn watch_holders(
         self,
         mut holder: watch::Receiver<Option<String>>,
         events: mpsc::Sender<ElectorEvent>,
     ) {
         loop {
             let name = holder.borrow_and_update().clone();
-            let attending = async {
+            let watching = async {
                 match name {
-                    Some(name) => self.attend_to(&name, &events).await,
+                    Some(name) => self.watch_holder(&name, &events).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = attending => return,
+                () = watching => return,
                 changed = holder.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    /// Ends when nobody listens any more.
-    async fn attend_to(&self, name: &str, events: &mpsc::Sender<ElectorEvent>) {
+    /// Watches one Pod until the elector has ended.
+    async fn watch_holder(&self, name: &str, events: &mpsc::Sender<ElectorEvent>) {
         let mut version = None;
         while !events.is_closed() {
             let begun = Instant::now();
@@ -236,7 +236,7 @@ impl Pods {
                 Ok(()) => RETRY,
                 Err(kube::Error::Api(status)) if status.code == 403 => RETRY_FORBIDDEN,
                 Err(error) => {
-                    debug!(error = %causes(&error), "the watch of the holder's pod broke");
+                    debug!(error = %causes(&error), "watch of the lease holder's pod failed, will retry");
                     version = None;
                     RETRY
                 }
@@ -252,7 +252,7 @@ impl Pods {
         events: &mpsc::Sender<ElectorEvent>,
     ) -> Result<(), kube::Error> {
         let selector = format!("metadata.name={name}");
-        let tell = async |pod: &Pod| {
+        let report = async |pod: &Pod| {
             for token in terminated(pod) {
                 let _ = events
                     .send(ElectorEvent::Input(Input::ContainerTerminated(token)))
@@ -267,7 +267,7 @@ impl Pods {
                     .list(&ListParams::default().fields(&selector))
                     .await?;
                 for pod in &list.items {
-                    tell(pod).await;
+                    report(pod).await;
                 }
                 version
                     .insert(list.metadata.resource_version.unwrap_or_default())
@@ -281,7 +281,7 @@ impl Pods {
         while let Some(event) = stream.try_next().await? {
             match event {
                 WatchEvent::Added(pod) | WatchEvent::Modified(pod) | WatchEvent::Deleted(pod) => {
-                    tell(&pod).await;
+                    report(&pod).await;
                     *version = pod.resource_version();
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -294,12 +294,12 @@ impl Pods {
     }
 }
 
-/// Whether an API server that says no may say yes in a moment.
-fn is_busy(status: &Status) -> bool {
+/// Whether the same request may succeed a moment later.
+fn is_retryable(status: &Status) -> bool {
     status.code == 429 || status.code >= 500
 }
 
-/// Tokens of the containers of a Pod that have terminated.
+/// Tokens of the Pod's terminated containers.
 fn terminated(pod: &Pod) -> Vec<String> {
     let statuses = pod
         .status
@@ -308,15 +308,15 @@ fn terminated(pod: &Pod) -> Vec<String> {
     let states = statuses
         .flat_map(|status| [&status.state, &status.last_state])
         .flatten();
-    let words =
+    let messages =
         states.filter_map(|state: &ContainerState| state.terminated.as_ref()?.message.as_deref());
-    words
-        .filter_map(|words| Some(words.trim().strip_prefix(LAST_WORDS)?.to_owned()))
+    messages
+        .filter_map(|message| Some(message.trim().strip_prefix(MESSAGE_PREFIX)?.to_owned()))
         .collect()
 }
 
-/// Whether no container of a Pod runs, by the kubelet's word on each of them.
-fn has_ended(pod: &Pod) -> bool {
+/// Whether the kubelet reports every container of the Pod as terminated.
+fn has_terminated(pod: &Pod) -> bool {
     let statuses = pod
         .status
         .as_ref()
@@ -352,9 +352,9 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_terminated_is_known_by_its_token_as_long_as_the_kubelet_remembers_it() {
+    fn terminated_container_is_found_by_its_token() {
         let running = json!({ "running": {} });
-        let first = format!("{LAST_WORDS}0a1b\n");
+        let first = format!("{MESSAGE_PREFIX}0a1b\n");
         assert_eq!(
             terminated(&pod(json!([status(ended(&first), json!({}))]))),
             ["0a1b"]
@@ -374,17 +374,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_declared_failed_has_not_ended_as_long_as_a_container_is_not_reported_terminated()
-     {
-        assert!(!has_ended(&pod(json!([]))));
-        assert!(!has_ended(&Pod::default()));
+    fn failed_pod_has_not_terminated_while_a_container_runs() {
+        assert!(!has_terminated(&pod(json!([]))));
+        assert!(!has_terminated(&Pod::default()));
         assert_eq!(terminated(&pod(json!([]))), [""; 0]);
         let running = status(json!({ "running": {} }), ended("x"));
-        assert!(!has_ended(&pod(json!([running.clone()]))));
-        assert!(!has_ended(&pod(json!([
+        assert!(!has_terminated(&pod(json!([running.clone()]))));
+        assert!(!has_terminated(&pod(json!([
             running,
             status(ended("x"), json!({}))
         ]))));
-        assert!(has_ended(&pod(json!([status(ended("x"), json!({}))]))));
+        assert!(has_terminated(&pod(json!([status(ended("x"), json!({}))]))));
     }
 }

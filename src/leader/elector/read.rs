@@ -1,4 +1,4 @@
-//! One look at the Lease as the API server has it at this moment.
+//! One read of the Lease, and what its answer means to the candidate.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::leader::clock::Clock;
 use crate::telemetry::causes;
 
 /// How long a read of one small object may take.
-const BUDGET: Duration = Duration::from_secs(3);
+const READ_BUDGET: Duration = Duration::from_secs(3);
 
-/// Looks at one Lease.
+/// Reads one Lease.
 #[derive(Clone)]
 pub(super) struct LeaseReader {
     pub(super) api: Api<LeaseObject>,
@@ -24,20 +24,20 @@ pub(super) struct LeaseReader {
 }
 
 impl LeaseReader {
-    /// How the Lease stands at this moment.
+    /// Reads the current Lease from the API server, not from its cache.
     pub(super) async fn read(&self) -> ElectorEvent {
         let asked = self.clock.moment();
-        match timeout(BUDGET, self.api.get_opt(&self.name)).await {
+        match timeout(READ_BUDGET, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => ElectorEvent::Read(Box::new(lease), asked),
             Ok(Ok(None)) => ElectorEvent::Input(Input::Absent(AsOf::Asked(asked))),
             Ok(Err(error)) => {
-                warn!(error = %causes(&error), "the lease was not read");
+                warn!(error = %causes(&error), "failed to read lease");
                 ElectorEvent::Input(Input::ReadFailed)
             }
             Err(_) => {
                 warn!(
-                    seconds = BUDGET.as_secs(),
-                    "the API server did not answer a read of the lease"
+                    seconds = READ_BUDGET.as_secs(),
+                    "failed to read lease: the API server did not answer in time"
                 );
                 ElectorEvent::Input(Input::ReadFailed)
             }

@@ -1,7 +1,7 @@
-//! The watch of the Lease: tells every change of it, for as long as anyone listens. It never decides.
+//! The watch of the Lease: reports every change to the elector. It must not decide.
 //!
-//! A watch that ends or breaks goes on where it stopped, so that in steady state a standby sends nothing but watches. Where
-//! the role allows no watch, the Lease is read in jittered periods instead.
+//! A watch that ends or fails resumes at the version it had reached, so that a standby in steady state sends nothing but
+//! watch requests. Where RBAC does not allow a watch, the Lease is polled in jittered periods instead.
 
 use std::time::Duration;
 
@@ -19,55 +19,55 @@ use crate::leader::lease::ResourceVersion;
 use crate::metrics::ElectionMetrics;
 use crate::telemetry::causes;
 
-/// Delays between two attempts to watch: doubling from the first to the second, shortened by chance.
+/// Shortest and longest delay before the next watch: doubled with each failure, with full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Seconds after which the API server ends a watch. A connection may be silent for a little longer.
+/// Seconds after which the API server ends a watch. The client's read timeout is a little longer.
 const WATCH_SECONDS: u32 = 60;
-/// How long the Lease is read instead of watched before the watch is tried again.
+/// How long to poll the Lease before trying to watch it again.
 const POLL_FOR: Duration = Duration::from_secs(60);
 
 /// The watch of one Lease.
 pub(super) struct LeaseWatch {
     pub(super) reader: LeaseReader,
-    /// Between two reads where no watch is allowed.
-    pub(super) period: Duration,
-    /// How long a watch may say nothing while somebody holds the Lease.
+    /// Mean time between two reads while polling.
+    pub(super) poll_period: Duration,
+    /// How long a watch may deliver nothing before it counts as dead.
     pub(super) silence: Duration,
     pub(super) events: mpsc::Sender<ElectorEvent>,
     pub(super) metrics: ElectionMetrics,
 }
 
 impl LeaseWatch {
-    /// Watches until nobody listens any more.
+    /// Watches until the elector has ended.
     pub(super) async fn run(self) {
-        let (mut version, mut failures, mut told) = (None, 0, false);
+        let (mut version, mut failures, mut warned) = (None, 0, false);
         while !self.events.is_closed() {
             let begun = Instant::now();
             match self.watch(&mut version).await {
                 Ok(()) => {}
                 Err(kube::Error::Api(status)) if status.code == 403 => {
-                    if !told {
+                    if !warned {
                         warn!(
-                            missing = status.message,
-                            "the lease cannot be watched and is read again and again"
+                            error = status.message,
+                            "not allowed to watch the lease; polling instead"
                         );
-                        told = true;
+                        warned = true;
                     }
                     version = None;
                     self.poll(begun + POLL_FOR).await;
                     continue;
                 }
                 Err(error) => {
-                    // It is not there any more, or not yet: where the store went back, the version lies ahead of it.
+                    // The version was compacted (410), or is not reached yet (504): the storage was restored to before it.
                     if matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504))
                     {
                         version = None;
                     }
-                    debug!(error = %causes(&error), "the watch of the lease broke");
+                    debug!(error = %causes(&error), "lease watch failed, will retry");
                 }
             }
             self.metrics.watch_restarted();
-            // One that lasted goes on at once: a release in between must not wait.
+            // A watch that lasted is resumed at once: a release in between must not wait.
             failures = if begun.elapsed() > BACKOFF.1 {
                 0
             } else {
@@ -83,7 +83,7 @@ impl LeaseWatch {
         }
     }
 
-    /// Lists, unless it is known where to go on, and then watches until the stream ends.
+    /// Lists unless there is a version to resume from, then watches until the stream ends.
     async fn watch(&self, version: &mut Option<String>) -> Result<(), kube::Error> {
         let selector = format!("metadata.name={}", self.reader.name);
         let from = match version.clone() {
@@ -94,7 +94,7 @@ impl LeaseWatch {
             .fields(&selector)
             .timeout(WATCH_SECONDS);
         let mut stream = self.reader.api.watch(&parameters, &from).await?.boxed();
-        // A connection that died is noticed by its silence: whoever holds the Lease renews far more often.
+        // A dead connection shows by its silence: any holder renews far more often.
         while let Ok(next) = timeout(self.silence, stream.try_next()).await {
             let event = match next? {
                 Some(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
@@ -117,7 +117,7 @@ impl LeaseWatch {
         Ok(())
     }
 
-    /// Tells how the Lease stands, and says from which version on it is to be watched.
+    /// Reports the current Lease and returns the version to watch from.
     async fn list(&self, selector: &str) -> Result<String, kube::Error> {
         let list = self
             .reader
@@ -133,11 +133,11 @@ impl LeaseWatch {
         Ok(version)
     }
 
-    /// Reads the Lease again and again, until the watch is to be tried once more.
+    /// Reads the Lease periodically until it is time to try a watch again.
     async fn poll(&self, until: Instant) {
         while Instant::now() < until && !self.events.is_closed() {
             let _ = self.events.send(self.reader.read().await).await;
-            sleep(self.period * 4 / 5 + jitter().of(self.period * 2 / 5)).await;
+            sleep(self.poll_period * 4 / 5 + jitter().of(self.poll_period * 2 / 5)).await;
         }
     }
 }

@@ -15,7 +15,7 @@ use super::Fence;
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs the connections of a client that writes, each step of each through the fence. A connection that is to go on while the
-/// fence is closed ends, and what was on its way with it.
+/// fence is closed ends, and what was on its cause with it.
 #[derive(Clone, Debug)]
 pub struct FencedExecutor {
     fence: Fence,

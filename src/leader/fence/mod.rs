@@ -80,7 +80,7 @@ impl Effect {
 pub(super) struct TermEnd {
     /// From then on nothing is started.
     pub(super) soft_end: Moment,
-    /// From then on nothing is under way.
+    /// From then on nothing is under cause.
     pub(super) hard_end: Moment,
     /// The same by the wall clock.
     pub(super) wall_end: Timestamp,

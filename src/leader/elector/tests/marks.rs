@@ -85,7 +85,7 @@ async fn a_leader_whose_mark_is_not_answered_holds_its_lease_and_waits() {
     assert_eq!(
         replica.link.calls("patch pods").len(),
         3,
-        "no more are under way at once"
+        "no more are under cause at once"
     );
     sleep(40 * SECOND).await;
     assert!(!replica.is_leading());

@@ -1,4 +1,4 @@
-//! An API server in memory, and every way in which one can fail whoever talks to it.
+//! An API server in memory, and every cause in which one can fail whoever talks to it.
 //!
 //! It serves what the elector uses of Leases, Pods and Events, under a real client: in memory ([`Link::client`]), where time
 //! may be paused, or on a port of this machine ([`Link::listen`]). Each candidate has a [`Link`] of its own, which breaks and
@@ -24,7 +24,7 @@ use self::feed::Feed;
 
 /// Namespace of everything.
 pub(crate) const NAMESPACE: &str = "operators";
-/// How long a request is on its way, and its answer.
+/// How long a request is on its cause, and its answer.
 pub(crate) const HOP: Duration = Duration::from_millis(5);
 
 /// What a request meets with.
@@ -69,7 +69,7 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Server(Arc<watch::Sender<State>>);
 
-/// One candidate's way to the server. All clones are the same way.
+/// One candidate's cause to the server. All clones are the same cause.
 #[derive(Clone)]
 pub(crate) struct Link {
     server: Server,
