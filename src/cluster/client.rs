@@ -207,9 +207,7 @@ mod tests {
                 .await
                 .unwrap_err();
             assert!(
-                causes(&error)
-                    .to_string()
-                    .contains("this replica does not lead"),
+                causes(&error).to_string().contains("not the leader"),
                 "{error:?}"
             );
         }

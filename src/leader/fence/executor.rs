@@ -1,7 +1,8 @@
-//! The executor of a writing client's connections: no connection advances once the fence is closed.
+//! Runs the connections of a client that writes: no connection makes progress while the fence is closed.
 //!
-//! [`super::layer`] refuses new requests. From there to the socket a request passes through queues and tasks, and a process
-//! can be stopped at any of them; this executor stops what was begun before. What may pass is decided by [`Fence`] alone.
+//! [`super::layer`] rejects new requests. From there to the socket a request passes through queues and tasks, and the
+//! process can be paused at any of them; this executor stops requests that were admitted before. [`Fence`] alone decides
+//! what is admitted.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,18 +12,18 @@ use hyper::rt::Executor;
 
 use super::Fence;
 
-/// What a client gives to its executor: the life of one connection.
+/// The future that drives one connection of a client.
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs the connections of a client that writes, each step of each through the fence. A connection that is to go on while the
-/// fence is closed ends, and what was on its cause with it.
+/// A hyper executor that polls every connection through the fence. A connection that is polled while the fence is closed is
+/// dropped, with everything in flight on it.
 #[derive(Clone, Debug)]
 pub struct FencedExecutor {
     fence: Fence,
 }
 
 impl FencedExecutor {
-    /// FencedExecutor through this fence.
+    /// An executor for this fence.
     #[must_use]
     pub fn new(fence: Fence) -> Self {
         Self { fence }
@@ -57,34 +58,32 @@ mod tests {
     use super::*;
     use crate::leader::clock::Clock;
 
-    /// A connection that is never done, and counts its steps and whether others were in the middle of one.
-    fn restless(
+    /// A connection that never finishes. It counts its steps, and how many others were in the middle of one.
+    fn endless_connection(
         steps: &Arc<AtomicUsize>,
-        under_way: &Arc<AtomicUsize>,
+        running: &Arc<AtomicUsize>,
         together: &Arc<AtomicUsize>,
     ) -> Connection {
-        let (steps, under_way, together) = (
-            Arc::clone(steps),
-            Arc::clone(under_way),
-            Arc::clone(together),
-        );
+        let (steps, running, together) =
+            (Arc::clone(steps), Arc::clone(running), Arc::clone(together));
         Box::pin(poll_fn(move |context| {
-            let others = under_way.fetch_add(1, Ordering::SeqCst);
+            let others = running.fetch_add(1, Ordering::SeqCst);
             together.fetch_max(others, Ordering::SeqCst);
             std::thread::sleep(Duration::from_micros(200));
             steps.fetch_add(1, Ordering::SeqCst);
-            under_way.fetch_sub(1, Ordering::SeqCst);
+            running.fetch_sub(1, Ordering::SeqCst);
             context.waker().wake_by_ref();
             Poll::Pending
         }))
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn connections_take_their_steps_one_at_a_time_and_none_once_the_fence_is_closed() {
-        let [steps, under_way, together] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+    async fn connections_step_one_at_a_time_until_the_fence_closes() {
+        let [steps, running, together] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
         let fence = Fence::always_open();
         for _ in 0..8 {
-            FencedExecutor::new(fence.clone()).execute(restless(&steps, &under_way, &together));
+            FencedExecutor::new(fence.clone())
+                .execute(endless_connection(&steps, &running, &together));
         }
         while steps.load(Ordering::SeqCst) < 50 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -92,16 +91,16 @@ mod tests {
         fence.close();
         let taken = steps.load(Ordering::SeqCst);
         assert_eq!(
-            under_way.load(Ordering::SeqCst),
+            running.load(Ordering::SeqCst),
             0,
-            "whoever was passing has passed"
+            "no step is in progress once close returns"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(steps.load(Ordering::SeqCst), taken);
         assert_eq!(together.load(Ordering::SeqCst), 0);
     }
 
-    /// The API server's end of a client's one connection, read and answered in the test's own time.
+    /// The server side of a client's single connection. The test decides when it is read and answered.
     struct ServerEnd {
         listener: TcpListener,
         stream: Option<TcpStream>,
@@ -126,7 +125,7 @@ mod tests {
                 .build()
         }
 
-        /// What has arrived since this was last asked.
+        /// Bytes that arrived since the last call.
         fn arrived(&mut self) -> String {
             if self.stream.is_none()
                 && let Ok((stream, _)) = self.listener.accept()
@@ -158,7 +157,7 @@ mod tests {
         })
     }
 
-    /// One step of one other task.
+    /// Lets one other task run one step.
     async fn turn() {
         let mut waited = false;
         poll_fn(|context| {
@@ -172,15 +171,15 @@ mod tests {
         .await;
     }
 
-    /// Between the decision to write and the socket lie queues and tasks, and a process can be stopped at any of them.
+    /// A write passes through queues and tasks before it reaches the socket; the fence may close at any of them.
     #[test]
-    fn a_write_that_has_not_reached_the_socket_when_the_fence_closes_never_does() {
+    fn write_not_yet_on_the_socket_never_leaves_a_closed_fence() {
         let one_at_a_time = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .event_interval(1)
             .build()
             .unwrap();
-        let sent_before_turn = one_at_a_time.block_on(async {
+        let sent_after_turns = one_at_a_time.block_on(async {
             let mut sent = Vec::new();
             for turns in 0..20 {
                 let (fence, mut server) = (Fence::always_open(), ServerEnd::listen());
@@ -205,7 +204,7 @@ mod tests {
             }
             sent
         });
-        let turns = sent_before_turn.iter().take_while(|sent| !*sent).count();
+        let turns = sent_after_turns.iter().take_while(|sent| !*sent).count();
         assert!(
             (3..20).contains(&turns),
             "a write takes several turns: {turns}"
@@ -213,14 +212,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_must_not_go_on_is_dropped() {
-        let held = Arc::new(());
-        let guest = Arc::clone(&held);
+    async fn connection_polled_through_a_closed_fence_is_dropped() {
+        let owner = Arc::new(());
+        let held = Arc::clone(&owner);
         FencedExecutor::new(Fence::closed(Clock::start())).execute(Box::pin(async move {
             std::future::pending::<()>().await;
-            drop(guest);
+            drop(held);
         }));
         tokio::task::yield_now().await;
-        assert_eq!(Arc::strong_count(&held), 1);
+        assert_eq!(Arc::strong_count(&owner), 1);
     }
 }

@@ -1,6 +1,6 @@
-//! The fence as a tower layer of a Kubernetes client: refuses every request but a read while the fence is closed.
+//! The fence as a tower layer of a Kubernetes client: rejects every request but a read while the fence is closed.
 //!
-//! Requests that were begun before are stopped by [`super::executor`]. What may pass is decided by [`Fence`] alone.
+//! It does not stop requests that were admitted before; [`super::executor`] does. [`Fence`] alone decides what is admitted.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tower::{BoxError, Service};
 use super::{Fence, NotLeading};
 use crate::metrics;
 
-/// Puts the fence under a client: while it is closed, no request but a read is begun.
+/// Wraps a client in a [`FencedService`].
 #[derive(Clone, Debug)]
 pub struct FenceLayer {
     fence: Fence,
@@ -20,7 +20,7 @@ pub struct FenceLayer {
 }
 
 impl FenceLayer {
-    /// A layer that asks this fence, and counts what it refuses.
+    /// A layer for this fence, which counts the requests that it rejects.
     #[must_use]
     pub fn new(fence: Fence, metrics: metrics::KubeMetrics) -> Self {
         Self { fence, metrics }
@@ -38,7 +38,7 @@ impl<S> tower::Layer<S> for FenceLayer {
     }
 }
 
-/// A client under a fence.
+/// A client that starts no request but reads while the fence is closed.
 #[derive(Clone, Debug)]
 pub struct FencedService<S> {
     layer: FenceLayer,
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_under_a_closed_fence_reads_and_begins_no_write_and_counts_what_was_refused() {
+    async fn closed_fence_admits_reads_and_counts_rejected_writes() {
         let (fence, metrics) = (
             Fence::always_open(),
             metrics::Metrics::new("lease").unwrap(),

@@ -1,15 +1,15 @@
-//! The fence: what stands between every write and the world.
+//! The fence: gates every side effect on a live leadership term.
 //!
-//! The elector opens it for a term and moves its end with every renewal; it closes by itself when that end passes,
-//! whether or not anything of the elector still runs. It is asked three times: by the type system (a write takes a
-//! `&Leading`), around every effect ([`Leading::guard`]), and under the Kubernetes client ([`layer`], [`executor`]).
+//! The elector opens it for a term and moves its end with every renewal. It closes on its own once that end has passed,
+//! even if the elector no longer runs. It is enforced three times: by the type system (a write takes a `&Leading`), around
+//! every effect ([`Leading::guard`]), and under the Kubernetes client ([`layer`], [`executor`]).
 //!
-//! It is closed as soon as any clock says that the term is over: the one that counts the machine's sleep, or the wall clock,
-//! which is put right after a virtual machine was frozen. A wall clock that jumps costs time, never safety.
+//! It is closed as soon as any clock shows that the term has ended: the boot-time clock, which counts a machine's sleep, or
+//! the wall clock, which is corrected after a virtual machine was paused. A wall clock that jumps costs time, never safety.
 //!
-//! It narrows what a former leader may still do to what was leaving the process when it was stopped: one request to the API
-//! server, and one to each chain. What makes even those harmless is the precondition that each write carries (a resource version, a nonce): the fence alone is not
-//! enough.
+//! What a former leader can still do is limited to what was leaving the process when it was paused: one request to the API
+//! server, and one to each chain. The fence alone cannot prevent those. The precondition that each of them carries (a
+//! resource version, a nonce) makes them harmless.
 
 mod executor;
 mod layer;
@@ -31,29 +31,29 @@ use super::time::Moment;
 pub use executor::FencedExecutor;
 pub use layer::{FenceLayer, FencedService};
 
-/// Why a write was refused or cut short.
+/// Why an effect was refused or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotLeading {
     /// The fence is closed.
-    #[error("this replica does not lead")]
+    #[error("not the leader")]
     Closed,
-    /// The term in which the work began is over, even if another one of this replica has begun.
-    #[error("the term in which this work began is over")]
+    /// The term in which the work began has ended, even if this replica leads again.
+    #[error("the leadership term in which this work began has ended")]
     TermOver,
-    /// Renewals are failing: too little of the term is left to begin an effect that cannot be taken back.
-    #[error("too little of this term is left to begin an effect that cannot be taken back")]
+    /// Renewals are failing, and too little of the term is left for an irreversible effect.
+    #[error("the leadership term is about to end; irreversible effects are no longer started")]
     TermEnding,
-    /// The effect took longer than it may, or than the term lasted. Whether it happened is unknown.
-    #[error("no answer in time: whether the effect happened is unknown")]
+    /// The effect outlasted its budget or the term. Whether it happened is unknown.
+    #[error("no answer in time; whether the effect happened is unknown")]
     Unanswered,
 }
 
-/// What an effect may cost if it happens late.
+/// Kind of side effect, by the harm that it can do if it happens late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A write to the API server: conditional on a version, or repeated until it fits.
+    /// A write to the API server: conditional on a version, or repeated until it matches.
     Kubernetes,
-    /// Bytes sent to a chain: they cannot be called back.
+    /// Bytes sent to a chain, which cannot be recalled.
     Chain,
 }
 
@@ -66,7 +66,7 @@ impl Effect {
         }
     }
 
-    /// How much of the term must be left to begin it.
+    /// How much of the term must be left to start it.
     const fn minimum(self) -> Duration {
         match self {
             Self::Kubernetes => Duration::ZERO,
@@ -75,19 +75,19 @@ impl Effect {
     }
 }
 
-/// How far the last renewal of a term reaches.
+/// Until when the last renewal of a term holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TermEnd {
-    /// From then on nothing is started.
+    /// Nothing is started from here on.
     pub(super) soft_end: Moment,
-    /// From then on nothing is under cause.
+    /// Nothing is in flight from here on.
     pub(super) hard_end: Moment,
-    /// The same by the wall clock.
+    /// `hard_end` on the wall clock.
     pub(super) wall_end: Timestamp,
 }
 
 impl TermEnd {
-    /// What is left until the first clock says that it is over.
+    /// Time until the first of the two clocks reaches the end.
     fn left(&self, moment: Moment, wall: Timestamp) -> Duration {
         let by_wall = Duration::try_from(self.wall_end.duration_since(wall)).unwrap_or_default();
         self.hard_end.since(moment).min(by_wall)
@@ -101,17 +101,17 @@ enum FenceState {
     AlwaysOpen,
 }
 
-/// The fence of one process. All clones are the same fence.
+/// The fence of one process. All clones share one state.
 #[derive(Clone, Debug)]
 pub struct Fence {
     state: watch::Sender<FenceState>,
     clock: Clock,
-    /// Held by whoever passes.
+    /// Held during each step through the fence, and while it is closed.
     turnstile: Arc<Mutex<()>>,
 }
 
 impl Fence {
-    /// A closed fence, for an elector of the same clock to open.
+    /// A closed fence, for an elector that uses the same clock to open.
     #[must_use]
     pub fn closed(clock: Clock) -> Self {
         Self::with(FenceState::Closed, clock)
@@ -145,7 +145,7 @@ impl Fence {
         end.left(self.clock.moment(), clock::wall())
     }
 
-    /// Closes the fence. Whoever was passing has passed.
+    /// Closes the fence. No step through it is in progress when this returns.
     pub(super) fn close(&self) {
         let _turn = self
             .turnstile
@@ -154,20 +154,20 @@ impl Fence {
         self.state.send_replace(FenceState::Closed);
     }
 
-    /// Takes one step to the world, if the fence is open. Only one is taken at a time: wherever this process is stopped, no
-    /// more than one has been allowed and not yet taken. A step must not wait for anything.
+    /// Runs one step that may send bytes, if the fence is open. Steps run one at a time: wherever this process is paused,
+    /// at most one step has been admitted and not finished. A step must not block.
     pub(super) fn pass<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
         let _turn = self
             .turnstile
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.is_open().then(step)
+        if self.is_open() { Some(step()) } else { None }
     }
 
-    /// Proof that this replica leads at this moment.
+    /// Proof that this replica leads now.
     ///
     /// # Errors
-    /// [`NotLeading::Closed`], and [`NotLeading::TermEnding`] once nothing should be started any more.
+    /// [`NotLeading::Closed`], or [`NotLeading::TermEnding`] once nothing may be started any more.
     pub fn leading(&self) -> Result<Leading, NotLeading> {
         let epoch = match &*self.state.borrow() {
             FenceState::Closed => return Err(NotLeading::Closed),
@@ -186,7 +186,7 @@ impl Fence {
         })
     }
 
-    /// How much of the term is left: nothing while it is closed, without end where leadership is not elected.
+    /// Time left of the term: zero while the fence is closed, [`Duration::MAX`] without leader election.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match &*self.state.borrow() {
@@ -196,12 +196,12 @@ impl Fence {
         }
     }
 
-    /// Whether a request may pass.
+    /// Whether requests are admitted.
     pub(super) fn is_open(&self) -> bool {
         !self.remaining().is_zero()
     }
 
-    /// Waits until the fence is open.
+    /// Waits until this replica leads.
     pub async fn opened(&self) -> Leading {
         let mut changes = self.state.subscribe();
         loop {
@@ -214,9 +214,9 @@ impl Fence {
     }
 }
 
-/// Proof that this replica led when the work at hand began. Every write takes one by reference.
+/// Proof that this replica led when the current work began. Every write takes one by reference.
 ///
-/// It cannot be made up, copied, or carried into another term:
+/// It cannot be constructed elsewhere, cloned, or used in another term:
 /// ```compile_fail
 /// fn twice(leading: serviceoffer::leader::Leading) {
 ///     let copy = leading.clone();
@@ -225,21 +225,21 @@ impl Fence {
 #[derive(Debug)]
 pub struct Leading {
     fence: Fence,
-    /// `None` where leadership is not elected.
+    /// `None` without leader election.
     epoch: Option<Epoch>,
 }
 
 impl Leading {
-    /// The term, or `None` where leadership is not elected.
+    /// The term; `None` without leader election.
     #[must_use]
     pub fn epoch(&self) -> Option<&Epoch> {
         self.epoch.as_ref()
     }
 
-    /// How much of the term is left for an effect that is begun at this moment.
+    /// Time left of the term for an effect that starts now.
     ///
     /// # Errors
-    /// If it must not be begun.
+    /// If it must not start.
     pub fn remaining(&self, effect: Effect) -> Result<Duration, NotLeading> {
         match (&*self.fence.state.borrow(), &self.epoch) {
             (FenceState::AlwaysOpen, _) => Ok(Duration::MAX),
@@ -258,10 +258,10 @@ impl Leading {
         }
     }
 
-    /// Carries out an effect, if the term still stands, and for no longer than the term does.
+    /// Runs an effect if its term still lasts, for at most as long as the term and the effect's budget last.
     ///
     /// # Errors
-    /// If it was not begun, or [`NotLeading::Unanswered`] if it may or may not have happened.
+    /// If it was not started, or [`NotLeading::Unanswered`] if it may or may not have happened.
     pub async fn guard<T>(
         &self,
         effect: Effect,
@@ -269,7 +269,7 @@ impl Leading {
     ) -> Result<T, NotLeading> {
         let left = self.remaining(effect)?.min(effect.budget());
         let mut work = pin!(work);
-        // A process that was stopped in the middle goes on here: each step asks whether the term still stands.
+        // A process that was paused in between resumes here, so each poll checks that the term still lasts.
         let stepwise = poll_fn(|context| match self.remaining(Effect::Kubernetes) {
             Err(_) => Poll::Ready(Err(NotLeading::Unanswered)),
             Ok(_) => work.as_mut().poll(context).map(Ok),
@@ -279,14 +279,14 @@ impl Leading {
             .map_err(|_| NotLeading::Unanswered)?
     }
 
-    /// Waits until the term is over.
+    /// Waits until the term has ended.
     pub async fn over(&self) {
         let mut changes = self.fence.state.subscribe();
         loop {
             match self.remaining(Effect::Kubernetes) {
                 Err(_) => return,
                 Ok(left) => {
-                    // Ends with the next change, or with the term.
+                    // Returns with the next change or when the term ends.
                     let _ = timeout(left, changes.changed()).await;
                 }
             }
@@ -296,7 +296,7 @@ impl Leading {
 
 #[cfg(test)]
 impl Leading {
-    /// Proof of a term that is over.
+    /// Proof of a term that has ended.
     pub(crate) fn expired() -> Self {
         let leading = Self {
             fence: Fence::always_open(),

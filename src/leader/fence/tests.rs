@@ -13,7 +13,7 @@ fn epoch(version: &str) -> Epoch {
     }
 }
 
-/// A end from this moment, by clocks that agree.
+/// An end counted from now, on clocks that agree.
 fn term_end(fence: &Fence, soft: Duration, hard: Duration) -> TermEnd {
     let moment = fence.clock.moment();
     TermEnd {
@@ -23,20 +23,20 @@ fn term_end(fence: &Fence, soft: Duration, hard: Duration) -> TermEnd {
     }
 }
 
-/// A fence that is open for ten seconds, the last three of which are for finishing.
+/// A fence that is open for ten seconds. In the last three nothing new may start.
 fn open() -> Fence {
     let fence = Fence::closed(Clock::start());
     fence.open(epoch("1"), term_end(&fence, 7 * SECOND, 10 * SECOND));
     fence
 }
 
-/// The same, up to what the test itself takes by the clock that no test can stop.
+/// Equal up to half a second: the boot-time clock runs on while the test's time is paused.
 fn is_about(left: Result<Duration, NotLeading>, seconds: u32) -> bool {
     left.is_ok_and(|left| left <= seconds * SECOND && left + SECOND / 2 > seconds * SECOND)
 }
 
 #[test]
-fn the_first_clock_that_says_so_ends_the_term() {
+fn first_clock_to_reach_the_end_closes_the_fence() {
     let wall = clock::wall();
     let end = TermEnd {
         soft_end: Moment::default(),
@@ -54,19 +54,19 @@ fn the_first_clock_that_says_so_ends_the_term() {
     assert_eq!(
         left(4, 9),
         SECOND,
-        "a machine that was frozen finds out by its wall clock"
+        "the wall clock shows that the machine was paused"
     );
     assert_eq!(left(4, 3600), Duration::ZERO);
     assert_eq!(
         left(4, -3600),
         6 * SECOND,
-        "a wall clock that is set back prolongs nothing"
+        "a wall clock that is set back does not extend the term"
     );
     assert_eq!(left(10, 0), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_fence_gives_no_proof_and_an_open_one_stops_by_itself() {
+async fn closed_fence_gives_no_proof_and_open_fence_closes_on_its_own() {
     let closed = Fence::closed(Clock::start());
     assert_eq!(
         (closed.leading().unwrap_err(), closed.remaining()),
@@ -77,7 +77,7 @@ async fn a_closed_fence_gives_no_proof_and_an_open_one_stops_by_itself() {
     assert_eq!(leading.epoch(), Some(&epoch("1")));
     assert!(is_about(leading.remaining(Effect::Chain), 10));
 
-    // The clock that no test can stop has gone on as well.
+    // The boot-time clock has advanced a little as well.
     let moment = SECOND / 1000;
     tokio::time::advance(7 * SECOND + moment).await;
     assert_eq!(fence.leading().unwrap_err(), NotLeading::TermEnding);
@@ -97,7 +97,7 @@ async fn a_closed_fence_gives_no_proof_and_an_open_one_stops_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_effect_is_cut_at_the_end_of_the_term_or_of_its_budget() {
+async fn effect_is_cut_off_when_the_term_or_its_budget_ends() {
     let leading = open().leading().unwrap();
     assert_eq!(leading.guard(Effect::Kubernetes, async { 7 }).await, Ok(7));
     let begun = Instant::now();
@@ -122,7 +122,7 @@ async fn an_effect_is_cut_at_the_end_of_the_term_or_of_its_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_effect_on_a_chain_is_not_begun_in_the_last_half_second() {
+async fn chain_effect_does_not_start_in_the_last_half_second() {
     let fence = Fence::closed(Clock::start());
     let end = Duration::from_millis(499);
     fence.open(epoch("1"), term_end(&fence, end, end));
@@ -135,7 +135,7 @@ async fn an_effect_on_a_chain_is_not_begun_in_the_last_half_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn proof_of_one_term_is_no_proof_of_the_next() {
+async fn proof_of_one_term_is_invalid_in_the_next() {
     let fence = open();
     let leading = fence.leading().unwrap();
     let longer = term_end(&fence, 20 * SECOND, 20 * SECOND);
@@ -158,7 +158,7 @@ async fn proof_of_one_term_is_no_proof_of_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_the_fence_ends_with_its_opening_and_waiting_for_the_end_with_the_term() {
+async fn opened_and_over_follow_the_term() {
     let fence = Fence::closed(Clock::start());
     let waiting = tokio::spawn({
         let fence = fence.clone();
