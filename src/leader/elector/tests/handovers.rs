@@ -1,11 +1,11 @@
-//! Leadership passes on: given back, asked for, run out, reclaimed, or lost.
+//! Leadership changes: by release, request, expiry, reclaim or loss.
 
 use std::sync::Mutex;
 
 use super::*;
 use crate::metrics::Loop;
 
-/// What is told of a takeover.
+/// Count and sum of the acquire latency for a cause.
 fn acquired(replica: &Replica, cause: &str) -> (f64, f64) {
     let series = |what: &str| {
         replica.metric(&format!(
@@ -16,15 +16,15 @@ fn acquired(replica: &Replica, cause: &str) -> (f64, f64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_candidate_writes_as_soon_as_it_sees_the_release() {
+async fn standby_takes_over_as_soon_as_it_sees_the_release() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
-    leader.rests_when_asked().leave.cancel();
+    leader.drains_when_asked().leave.cancel();
     server
         .until("leases", LEASE, |lease| holder(lease) == Some(""))
         .await;
     let released = last_change(&server);
-    standby.leads().await;
+    standby.becomes_leader().await;
     assert!(
         released.elapsed() < 50 * SECOND / 1000,
         "{:?}",
@@ -35,7 +35,7 @@ async fn the_next_candidate_writes_as_soon_as_it_sees_the_release() {
     let (count, seconds) = acquired(&standby, "release");
     assert!(count == 1.0 && seconds > 0.0 && seconds < 0.05, "{seconds}");
     assert_eq!(
-        leader.departs().await,
+        leader.exited().await,
         ElectorExit {
             exit: Exit::Clean,
             stalled: false
@@ -45,11 +45,11 @@ async fn the_next_candidate_writes_as_soon_as_it_sees_the_release() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fence_is_closed_before_the_release_leaves_and_the_process_ends_after_it_landed() {
+async fn release_is_sent_after_the_fence_closes_and_before_the_exit() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let open = Arc::new(Mutex::new(Vec::new()));
-    leader.link.shows({
+    leader.link.on_request({
         let (open, fence) = (Arc::clone(&open), leader.fence.clone());
         move |call| {
             if call == "update leases" {
@@ -57,61 +57,61 @@ async fn the_fence_is_closed_before_the_release_leaves_and_the_process_ends_afte
             }
         }
     });
-    // Longer than a renewal and shorter than the patience with a release.
+    // Longer than a renewal takes, shorter than the release budget.
     leader
         .link
-        .breaks("update leases", Fault::CommitLate(2 * SECOND));
-    leader.rests_when_asked().leave.cancel();
-    let exit = leader.departs().await.exit;
+        .fail("update leases", Fault::CommitLate(2 * SECOND));
+    leader.drains_when_asked().leave.cancel();
+    let exit = leader.exited().await.exit;
     let released = server
         .changes("leases")
         .into_iter()
         .find(|change| holder(Some(&change.object)) == Some(""));
     assert!(
         released.is_some_and(|released| released.at <= Instant::now()),
-        "it ended before it had released"
+        "it exited before the release was stored"
     );
     assert_eq!((exit, &**open.lock().unwrap()), (Exit::Clean, &[false][..]));
-    standby.leads().await;
+    standby.becomes_leader().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_does_not_come_to_rest_keeps_its_lease_until_it_runs_out() {
+async fn unfinished_drain_keeps_the_lease_until_it_expires() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let (end, asked) = (leader.end_of_term(), Instant::now());
     leader.leave.cancel();
-    assert_eq!(leader.departs().await.exit, Exit::Unreleased);
+    assert_eq!(leader.exited().await.exit, Exit::Unreleased);
     assert_eq!(
         end.await.unwrap() - asked,
         25 * SECOND,
-        "it led for as long as the work might need it"
+        "it led until the drain timed out"
     );
     assert_eq!(holder(server.get("leases", LEASE).as_ref()), Some("pod-a"));
     let renewed = last_change(&server);
     assert!(
         asked.elapsed() - renewed.elapsed() > 18 * SECOND,
-        "it went on renewing"
+        "it kept renewing"
     );
-    standby.leads().await;
+    standby.becomes_leader().await;
     assert!(renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 30 * SECOND + 2 * SLACK);
     let (count, seconds) = acquired(&standby, "expiry");
     assert!(count == 1.0 && seconds < 0.3, "{seconds}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_that_meets_a_conflict_is_repeated() {
+async fn release_is_retried_after_a_conflict() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    leader.link.silences_watches();
+    leader.becomes_leader().await;
+    leader.link.silence_watches();
     server.edit("leases", LEASE, |lease| {
         lease["metadata"]["labels"]["team"] = json!("a")
     });
-    leader.rests_when_asked().leave.cancel();
+    leader.drains_when_asked().leave.cancel();
     let begun = Instant::now();
     let link = leader.link.clone();
-    assert_eq!(leader.departs().await.exit, Exit::Clean);
+    assert_eq!(leader.exited().await.exit, Exit::Clean);
     let lease = server.get("leases", LEASE).unwrap();
     assert_eq!(
         (holder(Some(&lease)), &lease["metadata"]["labels"]["team"]),
@@ -128,22 +128,22 @@ async fn a_release_that_meets_a_conflict_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_outlasts_refusals_and_is_given_up_after_three_seconds() {
+async fn release_is_retried_for_three_seconds() {
     for (fault, times, exit) in [
         (Fault::Status(503), 2, Exit::Clean),
-        (Fault::Broken, 2, Exit::Clean),
+        (Fault::ConnectionReset, 2, Exit::Clean),
         (Fault::Status(429), 2, Exit::Clean),
         (Fault::Status(503), usize::MAX, Exit::Unreleased),
         (Fault::Hang, usize::MAX, Exit::Unreleased),
     ] {
         let server = Server::start();
         let leader = Replica::start(&server, "pod-a");
-        leader.leads().await;
+        leader.becomes_leader().await;
         let end = leader.end_of_term();
-        leader.link.breaks_times(times, "update leases", fault);
+        leader.link.fail_times(times, "update leases", fault);
         let begun = Instant::now();
-        leader.rests_when_asked().leave.cancel();
-        assert_eq!(leader.departs().await.exit, exit, "{fault:?} {times}");
+        leader.drains_when_asked().leave.cancel();
+        assert_eq!(leader.exited().await.exit, exit, "{fault:?} {times}");
         assert!(
             begun.elapsed() < 3 * SECOND + SLACK,
             "{fault:?}: {:?}",
@@ -151,39 +151,39 @@ async fn a_release_outlasts_refusals_and_is_given_up_after_three_seconds() {
         );
         assert!(
             end.await.unwrap() <= begun + SLACK,
-            "{fault:?}: whatever becomes of the release, the fence is closed"
+            "{fault:?}: the fence closes even if the release fails"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_that_is_asked_to_leave_ends_at_once_and_writes_nothing() {
+async fn standby_that_leaves_exits_at_once_without_a_write() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let (asked, link) = (Instant::now(), standby.link.clone());
     standby.leave.cancel();
     assert_eq!(
-        standby.departs().await,
+        standby.exited().await,
         ElectorExit {
             exit: Exit::Clean,
             stalled: false
         }
     );
     assert_eq!(
-        (asked.elapsed(), link.tally(asked)),
+        (asked.elapsed(), link.requests(asked)),
         (Duration::ZERO, Default::default())
     );
     assert!(leader.is_leading());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_sees_another_holder_stops_at_once_and_ends() {
+async fn leader_that_sees_another_holder_stops_at_once_and_exits() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    // Telling people about it must not hold up the end.
-    leader.link.breaks("create events", Fault::Hang);
-    leader.link.breaks("patch events", Fault::Hang);
+    leader.becomes_leader().await;
+    // Publishing an event must not delay the exit.
+    leader.link.fail("create events", Fault::Hang);
+    leader.link.fail("patch events", Fault::Hang);
     let end = leader.end_of_term();
     let taken = Instant::now();
     server.edit("leases", LEASE, |lease| {
@@ -194,44 +194,44 @@ async fn a_leader_that_sees_another_holder_stops_at_once_and_ends() {
         leader.metric("leader_election_master_status{name=\"controller\"} "),
         0.0
     );
-    assert_eq!(leader.departs().await.exit, Exit::Lost);
+    assert_eq!(leader.exited().await.exit, Exit::Lost);
     assert!(taken.elapsed() <= SECOND + SLACK, "{:?}", taken.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_whose_watch_is_silent_finds_another_holder_with_its_next_renewal() {
+async fn leader_without_a_watch_finds_another_holder_at_its_renewal() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    leader.link.silences_watches();
+    leader.becomes_leader().await;
+    leader.link.silence_watches();
     let end = leader.end_of_term();
     let taken = Instant::now();
     server.edit("leases", LEASE, |lease| {
         lease["spec"]["holderIdentity"] = json!("pod-z")
     });
     assert!(end.await.unwrap() - taken <= 6 * SECOND);
-    assert_eq!(leader.departs().await.exit, Exit::Lost);
+    assert_eq!(leader.exited().await.exit, Exit::Lost);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_deleted_closes_the_fence_and_nobody_leads_before_it_would_have_run_out() {
+async fn deleted_lease_closes_the_fence_and_is_waited_out() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let (end, renewed, deleted) = (leader.end_of_term(), last_change(&server), Instant::now());
     server.delete("leases", LEASE);
     assert!(end.await.unwrap() - deleted <= SECOND / 50);
-    let next = tokio::select! { epoch = leader.leads() => epoch, epoch = standby.leads() => epoch };
+    let next = tokio::select! { epoch = leader.becomes_leader() => epoch, epoch = standby.becomes_leader() => epoch };
     assert!(
         renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 31 * SECOND,
         "{:?}",
         renewed.elapsed()
     );
-    assert_eq!(next.transitions, 1, "the counter goes on");
+    assert_eq!(next.transitions, 1, "the transition counter continues");
     assert!(leader.is_leading() != standby.is_leading());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_makes_room_for_whom_it_is_asked_to() {
+async fn leader_steps_down_for_the_named_candidate() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let chosen = Replica::start(&server, "pod-c");
@@ -240,11 +240,11 @@ async fn a_leader_makes_room_for_whom_it_is_asked_to() {
     server.edit("leases", LEASE, |lease| {
         lease["metadata"]["annotations"]["obol.org/step-down"] = json!("pod-c")
     });
-    leader.rests_when_asked();
-    chosen.leads().await;
+    leader.drains_when_asked();
+    chosen.becomes_leader().await;
     assert!(asked.elapsed() < SLACK, "{:?}", asked.elapsed());
     assert_eq!(
-        leader.departs().await,
+        leader.exited().await,
         ElectorExit {
             exit: Exit::Clean,
             stalled: false
@@ -256,23 +256,23 @@ async fn a_leader_makes_room_for_whom_it_is_asked_to() {
     assert_eq!(
         lease["metadata"]["annotations"]["obol.org/step-down"],
         Value::Null,
-        "it is asked once"
+        "the request is removed with the new term"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_left_to_a_candidate_that_never_comes_is_taken_two_seconds_later() {
+async fn lease_reserved_for_an_absent_candidate_is_taken_after_2_s() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     server.edit("leases", LEASE, |lease| {
-        lease["metadata"]["annotations"]["obol.org/step-down"] = json!("nobody")
+        lease["metadata"]["annotations"]["obol.org/step-down"] = json!("absent")
     });
-    leader.rests_when_asked();
+    leader.drains_when_asked();
     server
         .until("leases", LEASE, |lease| holder(lease) == Some(""))
         .await;
     let released = Instant::now();
-    standby.leads().await;
+    standby.becomes_leader().await;
     assert!(
         released.elapsed() >= 2 * SECOND && released.elapsed() < 2 * SECOND + SLACK,
         "{:?}",
@@ -281,7 +281,7 @@ async fn a_lease_left_to_a_candidate_that_never_comes_is_taken_two_seconds_later
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() {
+async fn stalled_leader_steps_down_at_any_retry_period() {
     for period in [1, 2, 5] {
         let server = Server::start();
         let health = Arc::new(Health::new(None));
@@ -289,17 +289,17 @@ async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() 
             elector.config.retry_period = period * SECOND;
             elector.health = Arc::clone(&health);
         });
-        leader.leads().await;
+        leader.becomes_leader().await;
         sleep(20 * SECOND).await;
         assert!(leader.is_leading());
-        leader.rests_when_asked();
+        leader.drains_when_asked();
         let end = leader.end_of_term();
         health.work_queued((Loop::Offer, None, "an offer".into()));
         sleep(600 * SECOND).await;
-        assert!(!end.is_finished(), "a turn may take long");
+        assert!(!end.is_finished(), "a single reconcile may take long");
         let begun = Instant::now();
         assert_eq!(
-            leader.departs().await,
+            leader.exited().await,
             ElectorExit {
                 exit: Exit::Clean,
                 stalled: true
@@ -314,15 +314,15 @@ async fn a_leader_whose_loops_stand_still_makes_room_however_short_its_period() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_container_reclaims_the_lease_of_its_pod_at_once_as_another_term() {
+async fn restarted_container_reclaims_its_lease_as_a_new_term() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let first = leader.epoch().unwrap();
-    leader.dies();
+    leader.crash();
     sleep(SECOND).await;
     let begun = Instant::now();
     let restarted = Replica::start(&server, "pod-a");
-    let second = restarted.leads().await;
+    let second = restarted.becomes_leader().await;
     assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
     assert!(first.version.precedes(&second.version) && second.transitions == first.transitions + 1);
     assert_eq!(acquired(&restarted, "reclaim").0, 1.0);
@@ -330,7 +330,7 @@ async fn a_restarted_container_reclaims_the_lease_of_its_pod_at_once_as_another_
     assert_eq!(
         standby.transitions(),
         2.0,
-        "a standby sees the term of the same name begin"
+        "a standby counts a new term of the same holder"
     );
     assert_eq!(
         restarted.metric("serviceoffer_leader_epoch ").to_string(),
@@ -339,38 +339,37 @@ async fn a_restarted_container_reclaims_the_lease_of_its_pod_at_once_as_another_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_of_the_same_name_waits_like_anybody_else() {
+async fn namesake_with_another_pod_uid_waits_for_expiry() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    leader.dies();
+    leader.becomes_leader().await;
+    leader.crash();
     let died = Instant::now();
-    let stranger = Replica::with(&server, "pod-a", |elector, _| {
+    let namesake = Replica::with(&server, "pod-a", |elector, _| {
         elector.config.pod_uid = Some("uid of another pod".into())
     });
-    stranger.leads().await;
+    namesake.becomes_leader().await;
     assert!(died.elapsed() >= 30 * SECOND, "{:?}", died.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_candidate_that_starts_on_a_released_lease_leads_at_once_and_on_a_silent_one_after_its_duration()
- {
+async fn new_candidate_takes_a_released_lease_at_once_and_waits_else() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    leader.rests_when_asked().leave.cancel();
-    leader.departs().await;
+    leader.becomes_leader().await;
+    leader.drains_when_asked().leave.cancel();
+    leader.exited().await;
     sleep(600 * SECOND).await;
     let begun = Instant::now();
     let next = Replica::start(&server, "pod-b");
-    next.leads().await;
+    next.becomes_leader().await;
     assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
-    next.dies();
+    next.crash();
     sleep(600 * SECOND).await;
-    // That it has not been renewed for long is said by the clock of another machine alone.
+    // Only another machine's clock says that it was renewed long ago, so the full duration is waited.
     let begun = Instant::now();
     let last = Replica::start(&server, "pod-c");
-    last.leads().await;
+    last.becomes_leader().await;
     assert!(
         begun.elapsed() >= 30 * SECOND && begun.elapsed() < 30 * SECOND + 3 * SLACK,
         "{:?}",
@@ -379,13 +378,13 @@ async fn a_candidate_that_starts_on_a_released_lease_leads_at_once_and_on_a_sile
 }
 
 #[tokio::test(start_paused = true)]
-async fn people_are_told_who_began_to_lead_and_who_stopped() {
+async fn events_report_who_became_leader_and_who_stopped() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
+    leader.becomes_leader().await;
     sleep(SECOND).await;
-    leader.rests_when_asked().leave.cancel();
-    leader.departs().await;
+    leader.drains_when_asked().leave.cancel();
+    leader.exited().await;
     let changes = server.changes("events");
     let notes: Vec<_> = changes
         .iter()

@@ -1,15 +1,15 @@
-//! The driver against an API server in memory, on time that passes only when nothing else can happen.
+//! The elector against an in-memory API server, on paused time that advances only when every task is idle.
 //!
-//! A Lease of 30 s, a deadline of 20 s and a period of 5 s, so that a fence reaches 27 s. Each test states one promise to
-//! whoever runs replicas, or one fault that must not break it:
+//! Lease duration 30 s, renew deadline 20 s, retry period 5 s, so a fence lasts 27 s after a renewal. Each test states one
+//! guarantee to operators, or one fault that must not break it:
 //! - [`renewals`]: leadership is kept
-//! - [`handovers`]: leadership passes on, and is lost
-//! - [`observations`]: how a standby learns of it, and what that costs
-//! - [`marks`]: what Pods have to do with it
+//! - [`handovers`]: leadership is handed over or lost
+//! - [`observations`]: how a standby learns of changes, and at what cost
+//! - [`pods`]: the leader's Pod mark and early takeover
 
 mod handovers;
-mod marks;
 mod observations;
+mod pods;
 mod renewals;
 pub(crate) mod server;
 
@@ -32,10 +32,10 @@ use crate::metrics::Metrics;
 
 const LEASE: &str = "controller";
 const SECOND: Duration = Duration::from_secs(1);
-/// What the clock that no test can stop adds, and the ways of a few requests.
+/// Allowance for the boot-time clock, which cannot be paused, and for the latency of a few requests.
 const SLACK: Duration = Duration::from_millis(200);
 
-/// One replica, and the world as it sees it.
+/// One replica and its connection to the API server.
 struct Replica {
     link: Link,
     fence: Fence,
@@ -50,7 +50,7 @@ impl Replica {
         Self::with(server, name, |_, _| {})
     }
 
-    /// A replica in a Pod of its own, whose work comes to rest at once when it is asked to.
+    /// A replica in its own Pod.
     fn with(server: &Server, name: &str, change: impl FnOnce(&mut Elector, &Link)) -> Self {
         let (link, fence, drain) = (
             server.link(),
@@ -94,17 +94,17 @@ impl Replica {
     }
 
     /// Waits until it leads.
-    async fn leads(&self) -> Epoch {
+    async fn becomes_leader(&self) -> Epoch {
         timeout(300 * SECOND, self.fence.opened())
             .await
-            .expect("it never leads")
+            .expect("it never became leader")
             .epoch()
             .unwrap()
             .clone()
     }
 
-    /// The same work loop as in the operator, as far as an elector can see it.
-    fn rests_when_asked(&self) -> &Self {
+    /// Finishes every drain at once, like an operator with no work in flight.
+    fn drains_when_asked(&self) -> &Self {
         let drain = self.drain.clone();
         tokio::spawn(async move {
             drain.begun().await;
@@ -113,7 +113,7 @@ impl Replica {
         self
     }
 
-    /// The instant at which its present term ends, once it has.
+    /// Resolves to the instant at which its current term ended.
     fn end_of_term(&self) -> JoinHandle<Instant> {
         let leading = self.fence.leading().expect("it leads");
         tokio::spawn(async move {
@@ -133,16 +133,16 @@ impl Replica {
         !self.fence.remaining().is_zero()
     }
 
-    /// Ends without a word, as a machine does that loses its power.
-    fn dies(&self) {
+    /// Stops without a release, like a machine that loses power.
+    fn crash(&self) {
         self.elector.abort();
         self.fence.close();
     }
 
-    async fn departs(self) -> ElectorExit {
+    async fn exited(self) -> ElectorExit {
         timeout(300 * SECOND, self.elector)
             .await
-            .expect("it never ends")
+            .expect("it never exited")
             .unwrap()
     }
 
@@ -174,21 +174,21 @@ fn holder(lease: Option<&Value>) -> Option<&str> {
     lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str())
 }
 
-/// Two replicas, of which the first leads and the second has seen it.
+/// A leader, and a standby that has seen it lead.
 async fn pair(server: &Server) -> (Replica, Replica) {
     let leader = Replica::start(server, "pod-a");
-    leader.leads().await;
+    leader.becomes_leader().await;
     let standby = Replica::start(server, "pod-b");
     sleep(SECOND).await;
     assert!(!standby.is_leading());
     (leader, standby)
 }
 
-/// When the Lease was last changed.
+/// When the Lease last changed.
 fn last_change(server: &Server) -> Instant {
     server
         .changes("leases")
         .last()
-        .expect("there is a lease")
+        .expect("the lease exists")
         .at
 }

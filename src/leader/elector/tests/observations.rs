@@ -1,41 +1,42 @@
-//! How a standby learns of the Lease: by a watch, through everything that can become of a watch, and at which price.
+//! How a standby learns of the Lease: by a watch, through every cause a watch can fail, and at what cost in requests.
 
 use std::io::Write;
 use std::sync::Mutex;
 
 use super::*;
 
-/// The leader dies; how long after its last renewal does the standby lead?
+/// Crashes the leader. Returns how long after its last renewal the standby became leader.
 async fn takeover(server: &Server, leader: &Replica, standby: &Replica) -> Duration {
-    leader.dies();
+    leader.crash();
     let renewed = last_change(server);
-    standby.leads().await;
+    standby.becomes_leader().await;
     renewed.elapsed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_in_steady_state_sends_nothing_but_watches() {
+async fn standby_in_steady_state_sends_only_watches() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let begun = Instant::now();
     sleep(600 * SECOND).await;
-    let tally = standby.link.tally(begun);
-    let watches: Vec<_> = tally.keys().map(String::as_str).collect();
-    assert_eq!(watches, ["watch leases", "watch pods"], "{tally:?}");
-    // One a minute each, when the server ends the one before.
+    let requests = standby.link.requests(begun);
+    let watches: Vec<_> = requests.keys().map(String::as_str).collect();
+    assert_eq!(watches, ["watch leases", "watch pods"], "{requests:?}");
+    // One per minute each, when the server ends the previous one.
     assert!(
-        tally.values().all(|count| (9..=10).contains(count)),
-        "{tally:?}"
+        requests.values().all(|count| (9..=10).contains(count)),
+        "{requests:?}"
     );
-    let tally = leader.link.tally(begun);
+    let requests = leader.link.requests(begun);
     assert!(
-        (115..=125).contains(&tally["update leases"]) && (9..=10).contains(&tally["watch leases"]),
-        "{tally:?}"
+        (115..=125).contains(&requests["update leases"])
+            && (9..=10).contains(&requests["watch leases"]),
+        "{requests:?}"
     );
-    assert_eq!(tally.len(), 2, "{tally:?}");
+    assert_eq!(requests.len(), 2, "{requests:?}");
 }
 
-/// Lines that are logged while it lives.
+/// Captures the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -60,7 +61,7 @@ impl Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_no_watch_is_allowed_the_lease_is_read_in_jittered_periods_and_that_is_said_once() {
+async fn forbidden_watch_falls_back_to_jittered_polling() {
     for forbidden in ["watch leases", "list leases"] {
         let log = Log::default();
         let writer = log.clone();
@@ -71,19 +72,19 @@ async fn where_no_watch_is_allowed_the_lease_is_read_in_jittered_periods_and_tha
         let guard = tracing::subscriber::set_default(subscriber);
         let server = Server::start();
         let leader = Replica::start(&server, "pod-a");
-        leader.leads().await;
+        leader.becomes_leader().await;
         let standby = Replica::with(&server, "pod-b", |_, link| {
-            link.breaks(forbidden, Fault::Status(403))
+            link.fail(forbidden, Fault::Status(403))
         });
         sleep(SECOND).await;
         let begun = Instant::now();
         sleep(600 * SECOND).await;
 
         let verb = forbidden.split_once(' ').unwrap().0;
-        let said = log.lines("cannot be watched");
+        let warnings = log.lines("not allowed to watch the lease");
         assert!(
-            said.len() == 1 && said[0].contains(&format!("cannot {verb} resource leases")),
-            "{said:?}"
+            warnings.len() == 1 && warnings[0].contains(&format!("cannot {verb} resource leases")),
+            "{warnings:?}"
         );
         drop(guard);
         let reads = standby.link.calls("get leases");
@@ -93,7 +94,7 @@ async fn where_no_watch_is_allowed_the_lease_is_read_in_jittered_periods_and_tha
             .filter(|pair| pair[0] >= begun)
             .map(|pair| pair[1] - pair[0])
             .collect();
-        // Once a minute the watch is tried again, and the period begins anew.
+        // Once a minute the watch is tried again, which cuts a polling period short.
         let (whole, cut): (Vec<Duration>, Vec<_>) =
             pauses.iter().partition(|pause| **pause >= 4 * SECOND);
         assert!(
@@ -107,7 +108,7 @@ async fn where_no_watch_is_allowed_the_lease_is_read_in_jittered_periods_and_tha
         let (least, most) = (whole.iter().min().unwrap(), whole.iter().max().unwrap());
         assert!(
             *most - *least > SECOND,
-            "they are spread: {least:?} to {most:?}"
+            "they are jittered: {least:?} to {most:?}"
         );
         assert!((100..=150).contains(&pauses.len()), "{}", pauses.len());
 
@@ -120,11 +121,11 @@ async fn where_no_watch_is_allowed_the_lease_is_read_in_jittered_periods_and_tha
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_dies_silently_hides_neither_a_live_leader_nor_a_dead_one() {
+async fn silent_watch_hides_neither_a_live_nor_a_dead_leader() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let epoch = leader.epoch();
-    standby.link.silences_watches();
+    standby.link.silence_watches();
     let silent = Instant::now();
     sleep(25 * SECOND).await;
     let reads: Vec<_> = standby
@@ -135,7 +136,7 @@ async fn a_watch_that_dies_silently_hides_neither_a_live_leader_nor_a_dead_one()
         .collect();
     assert!(
         (2..=4).contains(&reads.len()),
-        "silence is looked into after a period and three seconds: {reads:?}"
+        "silence leads to a read after a period and three seconds: {reads:?}"
     );
     assert!(reads[0] - silent <= 8 * SECOND + SLACK);
     sleep(600 * SECOND).await;
@@ -144,7 +145,7 @@ async fn a_watch_that_dies_silently_hides_neither_a_live_leader_nor_a_dead_one()
         .calls("watch leases")
         .into_iter()
         .find(|at| *at > silent)
-        .expect("it is begun anew");
+        .expect("the watch is restarted");
     assert!(
         again - silent <= 36 * SECOND,
         "a holder renews far more often: {:?}",
@@ -153,10 +154,10 @@ async fn a_watch_that_dies_silently_hides_neither_a_live_leader_nor_a_dead_one()
     assert_eq!(
         leader.epoch(),
         epoch,
-        "a leader that cannot be heard is not taken over"
+        "a live leader is not taken over while the watch is silent"
     );
 
-    standby.link.silences_watches();
+    standby.link.silence_watches();
     sleep(2 * SECOND).await;
     let after = takeover(&server, &leader, &standby).await;
     assert!(
@@ -166,11 +167,11 @@ async fn a_watch_that_dies_silently_hides_neither_a_live_leader_nor_a_dead_one()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_tells_old_tales_neither_shortens_nor_prolongs_the_wait() {
+async fn lagging_watch_neither_shortens_nor_extends_the_wait() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    let standby = Replica::with(&server, "pod-b", |_, link| link.delays_watches(40 * SECOND));
+    leader.becomes_leader().await;
+    let standby = Replica::with(&server, "pod-b", |_, link| link.delay_watches(40 * SECOND));
     sleep(300 * SECOND).await;
     assert!(leader.is_leading() && !standby.is_leading());
     let after = takeover(&server, &leader, &standby).await;
@@ -178,25 +179,25 @@ async fn a_watch_that_tells_old_tales_neither_shortens_nor_prolongs_the_wait() {
         after >= 30 * SECOND && after <= 38 * SECOND + 2 * SLACK,
         "{after:?}"
     );
-    // By now the watch tells of the dead leader's renewals.
+    // By now the watch delivers the dead leader's renewals.
     let end = standby.end_of_term();
     sleep(100 * SECOND).await;
     assert!(!end.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_ends_or_breaks_goes_on_where_it_stopped() {
+async fn ended_watch_resumes_at_its_last_version() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let begun = Instant::now();
     for _ in 0..20 {
-        standby.link.ends_watches();
+        standby.link.end_watches();
         sleep(3 * SECOND).await;
     }
-    let tally = standby.link.tally(begun);
+    let requests = standby.link.requests(begun);
     assert!(
-        tally["watch leases"] >= 20 && !tally.contains_key("list leases"),
-        "{tally:?}"
+        requests["watch leases"] >= 20 && !requests.contains_key("list leases"),
+        "{requests:?}"
     );
     assert_eq!(
         standby.metric("serviceoffer_leader_watch_restarts_total "),
@@ -210,7 +211,7 @@ async fn a_watch_that_ends_or_breaks_goes_on_where_it_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_whose_past_is_forgotten_begins_anew() {
+async fn compacted_watch_starts_with_a_list() {
     for (code, compacts) in [(None, true), (Some(410), false)] {
         let server = Server::start();
         let (leader, standby) = pair(&server).await;
@@ -222,14 +223,14 @@ async fn a_watch_whose_past_is_forgotten_begins_anew() {
         if let Some(code) = code {
             standby
                 .link
-                .breaks_times(1, "watch leases", Fault::Status(code));
+                .fail_times(1, "watch leases", Fault::Status(code));
         }
-        standby.link.ends_watches();
+        standby.link.end_watches();
         sleep(SECOND).await;
-        assert!(standby.link.tally(begun)["list leases"] >= 1, "{code:?}");
-        leader.rests_when_asked().leave.cancel();
+        assert!(standby.link.requests(begun)["list leases"] >= 1, "{code:?}");
+        leader.drains_when_asked().leave.cancel();
         let released = Instant::now();
-        standby.leads().await;
+        standby.becomes_leader().await;
         assert!(
             released.elapsed() < SLACK,
             "{code:?}: {:?}",
@@ -239,9 +240,9 @@ async fn a_watch_whose_past_is_forgotten_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_cannot_be_had_is_asked_for_in_growing_pauses() {
+async fn failing_watch_is_retried_with_backoff() {
     for fault in [
-        Fault::Broken,
+        Fault::ConnectionReset,
         Fault::Status(500),
         Fault::Status(503),
         Fault::Status(429),
@@ -249,19 +250,19 @@ async fn a_watch_that_cannot_be_had_is_asked_for_in_growing_pauses() {
         let server = Server::start();
         let (leader, standby) = pair(&server).await;
         for resource in ["leases", "pods"] {
-            standby.link.breaks(&format!("watch {resource}"), fault);
+            standby.link.fail(&format!("watch {resource}"), fault);
         }
-        standby.link.ends_watches();
+        standby.link.end_watches();
         let begun = Instant::now();
         sleep(60 * SECOND).await;
-        let tally = standby.link.tally(begun);
+        let requests = standby.link.requests(begun);
         assert!(
-            (30..120).contains(&tally["watch leases"]),
-            "{fault:?}: {tally:?}"
+            (30..120).contains(&requests["watch leases"]),
+            "{fault:?}: {requests:?}"
         );
         assert!(
-            (30..120).contains(&tally["watch pods"]),
-            "{fault:?}: {tally:?}"
+            (30..120).contains(&requests["watch pods"]),
+            "{fault:?}: {requests:?}"
         );
         let after = takeover(&server, &leader, &standby).await;
         assert!(
@@ -272,33 +273,33 @@ async fn a_watch_that_cannot_be_had_is_asked_for_in_growing_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_ends_each_watch_at_once_is_not_hammered() {
+async fn server_that_ends_every_watch_is_not_flooded() {
     let server = Server::start();
     let (_leader, standby) = pair(&server).await;
     let begun = Instant::now();
     while begun.elapsed() < 60 * SECOND {
-        standby.link.ends_watches();
+        standby.link.end_watches();
         sleep(SECOND / 1000).await;
     }
-    let tally = standby.link.tally(begun);
+    let requests = standby.link.requests(begun);
     for call in ["watch leases", "watch pods"] {
-        assert!((30..150).contains(&tally[call]), "{tally:?}");
+        assert!((30..150).contains(&requests[call]), "{requests:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_went_back_keeps_no_standby_from_taking_over_once_the_leader_has_run_out() {
+async fn restored_storage_does_not_prevent_a_takeover() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let backup = server.version();
     sleep(60 * SECOND).await;
-    leader.dies();
+    leader.crash();
     let renewed = last_change(&server);
     sleep(SECOND).await;
-    server.go_back(backup);
+    server.restore(backup);
     let begun = Instant::now();
-    standby.leads().await;
-    // By silence it is noticed, and from then on the Lease is waited out.
+    standby.becomes_leader().await;
+    // The restore is noticed by silence; from then on the Lease is waited out.
     assert!(
         renewed.elapsed() >= 30 * SECOND && begun.elapsed() < 40 * SECOND,
         "{:?}",
@@ -314,12 +315,12 @@ async fn a_store_that_went_back_keeps_no_standby_from_taking_over_once_the_leade
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_goes_on_when_the_store_went_back_to_an_earlier_moment_of_its_term() {
+async fn leader_continues_after_storage_is_restored_within_its_term() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     let backup = server.version();
     sleep(60 * SECOND).await;
-    server.go_back(backup);
+    server.restore(backup);
     for _ in 0..120 {
         sleep(SECOND).await;
         assert!(leader.is_leading() && !standby.is_leading());

@@ -1,8 +1,8 @@
-//! Leadership is kept: through every answer of the API server, through none, and through outages.
+//! Leadership is kept through every error of the API server, unanswered requests and outages.
 
 use super::*;
 
-/// Every refusal that an API server is known for.
+/// Every error status that an API server is known to return.
 const CODES: [u16; 8] = [403, 404, 409, 410, 429, 500, 503, 504];
 
 #[tokio::test(start_paused = true)]
@@ -13,34 +13,34 @@ async fn one_slow_call_never_loses_leadership() {
         Fault::CommitLate(late),
         Fault::Hang,
         Fault::HangAfterCommit,
-        Fault::Broken,
+        Fault::ConnectionReset,
         Fault::Busy(3600),
     ] {
         let server = Server::start();
         let replica = Replica::start(&server, "pod-a");
-        let epoch = replica.leads().await;
+        let epoch = replica.becomes_leader().await;
         let end = replica.end_of_term();
-        replica.link.breaks_times(1, "update leases", fault);
+        replica.link.fail_times(1, "update leases", fault);
         sleep(60 * SECOND).await;
         assert!(!end.is_finished(), "{fault:?}");
         assert_eq!(replica.epoch(), Some(epoch), "{fault:?}");
         assert!(
             last_change(&server).elapsed() < 6 * SECOND,
-            "{fault:?}: renewals went on"
+            "{fault:?}: renewals continued"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_outlasts_every_refusal_of_its_renewals() {
+async fn leader_survives_every_error_status_on_renewals() {
     for code in CODES {
         let server = Server::start();
         let replica = Replica::start(&server, "pod-a");
-        let epoch = replica.leads().await;
+        let epoch = replica.becomes_leader().await;
         let end = replica.end_of_term();
         replica
             .link
-            .breaks_times(4, "update leases", Fault::Status(code));
+            .fail_times(4, "update leases", Fault::Status(code));
         sleep(60 * SECOND).await;
         assert!(!end.is_finished(), "{code}");
         assert_eq!(replica.epoch(), Some(epoch), "{code}");
@@ -48,7 +48,7 @@ async fn a_leader_outlasts_every_refusal_of_its_renewals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_candidate_gets_past_every_refusal_on_its_way() {
+async fn candidate_survives_every_error_status_while_acquiring() {
     for code in CODES {
         for call in [
             "get leases",
@@ -61,29 +61,29 @@ async fn a_candidate_gets_past_every_refusal_on_its_way() {
         ] {
             let server = Server::start();
             let replica = Replica::with(&server, "pod-a", |_, link| {
-                link.breaks_times(2, call, Fault::Status(code))
+                link.fail_times(2, call, Fault::Status(code))
             });
-            let lead = timeout(5 * SECOND, replica.leads()).await;
-            // Whether anybody leads without a Lease could not be told: then it is waited out.
+            let lead = timeout(5 * SECOND, replica.becomes_leader()).await;
+            // It is unknown whether another replica leads by a deleted Lease, so one lease duration is waited.
             let unsure = call == "list pods" && code != 403;
             assert!(lead.is_ok() || unsure, "{code} {call}");
-            replica.leads().await;
+            replica.becomes_leader().await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_conflict_with_its_own_unanswered_write_makes_a_candidate_lead() {
+async fn conflict_with_its_own_unanswered_write_makes_it_leader() {
     let server = Server::start();
     for (name, call) in [("pod-a", "create leases"), ("pod-b", "update leases")] {
         let begun = Instant::now();
         let replica = Replica::with(&server, name, |elector, link| {
-            // Neither the watch nor the Pod may give the answer.
+            // Neither the watch nor the Pod uid may give the answer.
             elector.config.pod_uid = None;
-            link.breaks("list leases", Fault::Hang);
-            link.breaks_times(1, call, Fault::HangAfterCommit);
+            link.fail("list leases", Fault::Hang);
+            link.fail_times(1, call, Fault::HangAfterCommit);
         });
-        let epoch = replica.leads().await;
+        let epoch = replica.becomes_leader().await;
         assert!(
             begun.elapsed() < 3 * SECOND + SLACK,
             "{call}: {:?}",
@@ -102,14 +102,14 @@ async fn the_conflict_with_its_own_unanswered_write_makes_a_candidate_lead() {
         assert_eq!(
             terms[terms.len() - 1],
             terms[terms.len() - 2],
-            "it went on with the term that it had begun"
+            "it continued the term that it had begun"
         );
         assert_eq!(
             epoch.version.0,
             server.get("leases", LEASE).unwrap()["metadata"]["resourceVersion"]
         );
-        replica.rests_when_asked().leave.cancel();
-        assert_eq!(replica.departs().await.exit, Exit::Clean);
+        replica.drains_when_asked().leave.cancel();
+        assert_eq!(replica.exited().await.exit, Exit::Clean);
     }
 }
 
@@ -123,16 +123,16 @@ fn term(lease: &Value) -> (String, Value, Value) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_conflict_with_its_own_unanswered_renewal_costs_a_leader_nothing() {
+async fn conflict_with_its_own_unanswered_renewal_is_harmless() {
     let server = Server::start();
     let replica = Replica::start(&server, "pod-a");
-    let epoch = replica.leads().await;
+    let epoch = replica.becomes_leader().await;
     let end = replica.end_of_term();
-    // The watch would tell of the renewal before the conflict does.
-    replica.link.silences_watches();
+    // The watch would report the renewal before the conflict does.
+    replica.link.silence_watches();
     replica
         .link
-        .breaks_times(1, "update leases", Fault::HangAfterCommit);
+        .fail_times(1, "update leases", Fault::HangAfterCommit);
     sleep(10 * SECOND).await;
     assert!(!end.is_finished());
     assert_eq!(replica.epoch(), Some(epoch));
@@ -148,15 +148,15 @@ async fn the_conflict_with_its_own_unanswered_renewal_costs_a_leader_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_to_come_back_in_an_hour_is_asked_again_within_seconds() {
+async fn retry_after_of_an_hour_does_not_delay_renewals() {
     let server = Server::start();
     let replica = Replica::start(&server, "pod-a");
-    replica.leads().await;
+    replica.becomes_leader().await;
     let end = replica.end_of_term();
-    replica.link.breaks("update leases", Fault::Busy(3600));
+    replica.link.fail("update leases", Fault::Busy(3600));
     sleep(15 * SECOND).await;
     let refused = replica.link.calls("update leases");
-    replica.link.mends();
+    replica.link.clear_faults();
     sleep(3 * SECOND).await;
     assert!(!end.is_finished() && last_change(&server).elapsed() < 3 * SECOND);
     assert!(
@@ -167,24 +167,24 @@ async fn a_server_that_asks_to_come_back_in_an_hour_is_asked_again_within_second
     );
     assert!(
         (5..60).contains(&refused.len()),
-        "it neither gives up nor hammers: {}",
+        "it neither gives up nor floods the server: {}",
         refused.len()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_that_meet_a_conflict_each_time_are_not_repeated_without_a_pause() {
+async fn repeated_conflicts_back_off() {
     let server = Server::start();
     let replica = Replica::start(&server, "pod-a");
-    replica.leads().await;
-    replica.link.breaks("update leases", Fault::Status(409));
+    replica.becomes_leader().await;
+    replica.link.fail("update leases", Fault::Status(409));
     let begun = Instant::now();
     sleep(20 * SECOND).await;
-    let tally = replica.link.tally(begun);
-    assert!((5..60).contains(&tally["update leases"]), "{tally:?}");
+    let requests = replica.link.requests(begun);
+    assert!((5..60).contains(&requests["update leases"]), "{requests:?}");
 }
 
-/// A leader that has just renewed, and then nothing comes through for so long. Says when the last renewal came in.
+/// Waits for a renewal, then cuts the leader off for a while. Returns when that renewal arrived.
 async fn outage(server: &Server, replica: &Replica, fault: Fault, lasts: Duration) -> Instant {
     let renewed = replica.link.calls("update leases").len();
     while replica.link.calls("update leases").len() == renewed {
@@ -193,16 +193,16 @@ async fn outage(server: &Server, replica: &Replica, fault: Fault, lasts: Duratio
     sleep(4 * HOP).await;
     let last = *replica.link.calls("update leases").last().unwrap();
     assert_eq!(last_change(server), last + HOP);
-    replica.link.loses_everything(fault);
+    replica.link.partition(fault);
     sleep(lasts - last.elapsed()).await;
-    replica.link.mends();
+    replica.link.clear_faults();
     last
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_shorter_than_the_fence_changes_nothing() {
+async fn outage_shorter_than_the_fence_changes_nothing() {
     for (fault, seconds) in [
-        Fault::Broken,
+        Fault::ConnectionReset,
         Fault::Hang,
         Fault::Status(503),
         Fault::Busy(60),
@@ -212,7 +212,7 @@ async fn an_outage_shorter_than_the_fence_changes_nothing() {
     {
         let server = Server::start();
         let replica = Replica::start(&server, "pod-a");
-        let epoch = replica.leads().await;
+        let epoch = replica.becomes_leader().await;
         let end = replica.end_of_term();
         outage(&server, &replica, fault, seconds * SECOND).await;
         sleep(60 * SECOND).await;
@@ -222,30 +222,30 @@ async fn an_outage_shorter_than_the_fence_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_closes_the_fence_on_time_and_the_same_term_goes_on_after_it() {
+async fn outage_closes_the_fence_in_time_and_the_term_resumes() {
     let soon = 3 * SECOND;
-    for (fault, seconds, patience) in [
-        (Fault::Broken, 25, soon),
-        (Fault::Broken, 40, soon),
-        (Fault::Broken, 55, soon),
+    for (fault, seconds, recovery) in [
+        (Fault::ConnectionReset, 25, soon),
+        (Fault::ConnectionReset, 40, soon),
+        (Fault::ConnectionReset, 55, soon),
         (Fault::Status(503), 25, soon),
         (Fault::Status(503), 40, soon),
         (Fault::Status(503), 55, soon),
         (Fault::Hang, 25, soon),
-        // Three writes that will never be answered are waited for as long as a slow server may take.
+        // All three writes in flight are never answered, so recovery waits for the write budget.
         (Fault::Hang, 40, 20 * SECOND),
     ] {
         let server = Server::start();
         let replica = Replica::start(&server, "pod-a");
-        let epoch = replica.leads().await;
+        let epoch = replica.becomes_leader().await;
         let end = replica.end_of_term();
         let last = outage(&server, &replica, fault, seconds * SECOND).await;
         assert_eq!(replica.is_leading(), seconds < 27, "{fault:?} {seconds}");
-        sleep(patience).await;
+        sleep(recovery).await;
         assert_eq!(
             replica.epoch(),
             Some(epoch),
-            "{fault:?} {seconds}: who nobody took over from goes on"
+            "{fault:?} {seconds}: without a takeover the term resumes"
         );
         assert_eq!(replica.transitions(), 1.0);
         if seconds > 27 {
@@ -263,20 +263,20 @@ async fn an_outage_closes_the_fence_on_time_and_the_same_term_goes_on_after_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_two_leases_ends_the_candidate() {
-    for fault in [Fault::Broken, Fault::Hang, Fault::Status(503)] {
+async fn outage_of_two_lease_durations_ends_the_candidate() {
+    for fault in [Fault::ConnectionReset, Fault::Hang, Fault::Status(503)] {
         let server = Server::start();
         let replica = Replica::start(&server, "pod-a");
-        replica.leads().await;
+        replica.becomes_leader().await;
         let end = replica.end_of_term();
         let last = outage(&server, &replica, fault, 59 * SECOND).await;
-        replica.link.loses_everything(fault);
+        replica.link.partition(fault);
         assert!(
             end.await.unwrap() - last <= 27 * SECOND + SECOND / 100,
             "{fault:?}"
         );
-        let departure = replica.departs().await;
-        assert_eq!(departure.exit, Exit::Lost, "{fault:?}");
+        let elector_exit = replica.exited().await;
+        assert_eq!(elector_exit.exit, Exit::Lost, "{fault:?}");
         assert!(
             last.elapsed() < 62 * SECOND,
             "{fault:?}: {:?}",
@@ -286,16 +286,15 @@ async fn an_outage_of_two_leases_ends_the_candidate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and_ends_when_it_sees_it()
- {
-    for fault in [Fault::Broken, Fault::Hang, Fault::Status(503)] {
+async fn partitioned_leader_stops_before_the_takeover_then_exits() {
+    for fault in [Fault::ConnectionReset, Fault::Hang, Fault::Status(503)] {
         let server = Server::start();
         let (leader, standby) = pair(&server).await;
         let end = leader.end_of_term();
         let last = outage(&server, &leader, fault, 29 * SECOND).await;
-        leader.link.loses_everything(fault);
+        leader.link.partition(fault);
         let closed = end.await.unwrap();
-        let epoch = standby.leads().await;
+        let epoch = standby.becomes_leader().await;
         assert!(
             closed < Instant::now() && Instant::now() >= last + 30 * SECOND,
             "{fault:?}"
@@ -305,23 +304,23 @@ async fn a_leader_cut_off_from_the_server_has_stopped_before_the_next_begins_and
             "{fault:?}: {:?}",
             last.elapsed()
         );
-        leader.link.mends();
-        let mended = Instant::now();
-        assert_eq!(leader.departs().await.exit, Exit::Lost, "{fault:?}");
+        leader.link.clear_faults();
+        let recovered = Instant::now();
+        assert_eq!(leader.exited().await.exit, Exit::Lost, "{fault:?}");
         assert!(
-            mended.elapsed() < 3 * SECOND + SLACK,
+            recovered.elapsed() < 3 * SECOND + SLACK,
             "{fault:?}: {:?}",
-            mended.elapsed()
+            recovered.elapsed()
         );
         assert_eq!(standby.epoch(), Some(epoch));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_is_not_there_is_told_of_as_a_refusal_and_asked_for_every_few_seconds() {
+async fn missing_namespace_counts_as_refused_and_is_retried() {
     let server = Server::start();
     let replica = Replica::with(&server, "pod-a", |_, link| {
-        link.breaks("create leases", Fault::Status(404))
+        link.fail("create leases", Fault::Status(404))
     });
     sleep(60 * SECOND).await;
     let tries = replica.link.calls("create leases").len();
@@ -330,8 +329,12 @@ async fn a_namespace_that_is_not_there_is_told_of_as_a_refusal_and_asked_for_eve
         replica.metric("serviceoffer_leader_renew_errors_total{reason=\"Refused\"} "),
         tries as f64
     );
-    replica.link.mends();
-    let mended = Instant::now();
-    replica.leads().await;
-    assert!(mended.elapsed() < 3 * SECOND, "{:?}", mended.elapsed());
+    replica.link.clear_faults();
+    let recovered = Instant::now();
+    replica.becomes_leader().await;
+    assert!(
+        recovered.elapsed() < 3 * SECOND,
+        "{:?}",
+        recovered.elapsed()
+    );
 }

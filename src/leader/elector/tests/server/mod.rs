@@ -1,10 +1,10 @@
-//! An API server in memory, and every cause in which one can fail whoever talks to it.
+//! An in-memory API server with fault injection.
 //!
-//! It serves what the elector uses of Leases, Pods and Events, under a real client: in memory ([`Link::client`]), where time
-//! may be paused, or on a port of this machine ([`Link::listen`]). Each candidate has a [`Link`] of its own, which breaks and
-//! counts for that candidate alone.
+//! It serves what the elector uses of Leases, Pods and Events to a real client: in memory ([`Link::client`]), where time may
+//! be paused, or on a local port ([`Link::listen`]). Each candidate has its own [`Link`], which injects faults and counts
+//! requests for that candidate alone.
 
-mod feed;
+mod watch_stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -20,29 +20,29 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, service_fn};
 
-use self::feed::Feed;
+use self::watch_stream::WatchStream;
 
-/// Namespace of everything.
+/// Namespace of all objects.
 pub(crate) const NAMESPACE: &str = "operators";
-/// How long a request is on its cause, and its answer.
+/// One-cause latency of requests and of answers.
 pub(crate) const HOP: Duration = Duration::from_millis(5);
 
-/// What a request meets with.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    /// It is refused with this code.
+    /// Answered with this status.
     Status(u16),
-    /// It is refused with 429, and told to come back after so many seconds.
+    /// Answered with 429 and this `Retry-After` in seconds.
     Busy(u64),
-    /// The connection breaks before anything is done.
-    Broken,
-    /// Nothing is ever done or answered.
+    /// The connection is reset before the request is processed.
+    ConnectionReset,
+    /// Never processed, never answered.
     Hang,
-    /// It is done, and the answer is lost.
+    /// Processed, and the answer is lost.
     HangAfterCommit,
-    /// It is done at once and answered late.
+    /// Processed at once, answered late.
     AnswerLate(Duration),
-    /// It is done late, even if nobody waits for it any more.
+    /// Processed late, even if the client has given up.
     CommitLate(Duration),
 }
 
@@ -59,38 +59,38 @@ pub(crate) struct Change {
 #[derive(Default)]
 struct State {
     version: u64,
-    /// Versions before this one are forgotten by watches.
+    /// Watches cannot start before this version: older ones are compacted.
     oldest: u64,
     objects: BTreeMap<(&'static str, String), Value>,
     changes: Vec<Change>,
 }
 
-/// The API server. All clones are the same server.
+/// The API server. All clones share one state.
 #[derive(Clone)]
 pub(crate) struct Server(Arc<watch::Sender<State>>);
 
-/// One candidate's cause to the server. All clones are the same cause.
+/// One candidate's connection to the server. All clones share one state.
 #[derive(Clone)]
 pub(crate) struct Link {
     server: Server,
-    weather: Arc<Mutex<Weather>>,
+    link_state: Arc<Mutex<LinkState>>,
 }
 
-/// Looks on as requests come in.
-type Witness = Box<dyn Fn(&str) + Send>;
+/// Called with every incoming request.
+type RequestObserver = Box<dyn Fn(&str) + Send>;
 
 #[derive(Default)]
-struct Weather {
-    /// What requests meet with, and how many of them.
+struct LinkState {
+    /// Faults by request, and how many more requests they apply to.
     faults: HashMap<String, (Fault, usize)>,
     calls: Vec<(Instant, String)>,
-    /// Watches opened so far, and up to which of them they are silent for ever, or have ended.
+    /// Number of watches opened so far. The first `silent` of them deliver nothing; the first `ended` have ended.
     watches: usize,
     silent: usize,
     ended: usize,
-    /// How late watches tell.
+    /// Delay of watch events.
     lag: Duration,
-    witness: Option<Witness>,
+    observer: Option<RequestObserver>,
 }
 
 impl Server {
@@ -101,7 +101,7 @@ impl Server {
     pub(crate) fn link(&self) -> Link {
         Link {
             server: self.clone(),
-            weather: Arc::default(),
+            link_state: Arc::default(),
         }
     }
 
@@ -113,7 +113,7 @@ impl Server {
             .cloned()
     }
 
-    /// Changes an object, or makes it, whatever its version.
+    /// Updates or creates an object without a version check.
     pub(crate) fn edit(&self, resource: &'static str, name: &str, change: impl FnOnce(&mut Value)) {
         let mut object = self
             .get(resource, name)
@@ -128,13 +128,13 @@ impl Server {
             .send_modify(|state| drop(state.commit(resource, name, None)));
     }
 
-    /// How it stands, to go back to.
+    /// Current version, to restore later.
     pub(crate) fn version(&self) -> u64 {
         self.0.borrow().version
     }
 
-    /// Goes back to how it stood at a version, as a store does that was restored from a backup. Watches are not told.
-    pub(crate) fn go_back(&self, version: u64) {
+    /// Restores the state at a version, like an etcd restored from a backup. Watches get no event.
+    pub(crate) fn restore(&self, version: u64) {
         self.0.send_modify(|state| {
             state.version = version;
             state.changes.retain(|change| change.version <= version);
@@ -161,7 +161,7 @@ impl Server {
         });
     }
 
-    /// Forgets all changes: a watch that wants to go on from one of them is told so.
+    /// Compacts all changes: a watch that starts at one of them gets 410.
     pub(crate) fn compact(&self) {
         self.0.send_modify(|state| state.oldest = state.version);
     }
@@ -177,7 +177,7 @@ impl Server {
             .collect()
     }
 
-    /// Waits until an object is as it should be.
+    /// Waits until an object satisfies a condition.
     pub(crate) async fn until(
         &self,
         resource: &'static str,
@@ -264,7 +264,7 @@ impl State {
                 if patched["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"] {
                     return (409, failure(409, "Conflict"));
                 }
-                // What changes nothing makes no version.
+                // A patch without effect creates no version.
                 let object = if patched == known {
                     known
                 } else {
@@ -277,7 +277,7 @@ impl State {
     }
 }
 
-/// What a request asks for.
+/// A parsed request.
 #[derive(Clone, Debug)]
 struct Call {
     verb: &'static str,
@@ -300,7 +300,7 @@ impl Call {
             .uri
             .path()
             .split_once("/namespaces/")
-            .expect("everything lives in a namespace");
+            .expect("all resources are namespaced");
         let mut path = path.split('/').skip(1);
         let resources = ["leases", "pods", "events"];
         let resource = path
@@ -366,7 +366,7 @@ fn merge(target: &mut Value, patch: Value) {
 }
 
 impl Link {
-    /// A client that talks to the server in memory.
+    /// A client that calls the server in memory.
     pub(crate) fn client(&self) -> Client {
         let link = self.clone();
         let serve =
@@ -374,7 +374,7 @@ impl Link {
         Client::new(service_fn(serve), NAMESPACE)
     }
 
-    /// Serves on a port of this machine, on a thread of its own, until the process ends.
+    /// Serves on a local port, on its own thread, until the process exits.
     pub(crate) fn listen(&self) -> SocketAddr {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -393,50 +393,52 @@ impl Link {
         address
     }
 
-    /// From this moment on such requests (`update leases`, or `*` for all) meet with a fault.
-    pub(crate) fn breaks(&self, calls: &str, fault: Fault) {
-        self.breaks_times(usize::MAX, calls, fault);
+    /// Injects a fault into such requests (`update leases`, or `*` for all) from now on.
+    pub(crate) fn fail(&self, calls: &str, fault: Fault) {
+        self.fail_times(usize::MAX, calls, fault);
     }
 
-    /// The same for the next few of them.
-    pub(crate) fn breaks_times(&self, times: usize, calls: &str, fault: Fault) {
-        self.weather().faults.insert(calls.into(), (fault, times));
+    /// Injects a fault into the next `times` such requests.
+    pub(crate) fn fail_times(&self, times: usize, calls: &str, fault: Fault) {
+        self.link_state()
+            .faults
+            .insert(calls.into(), (fault, times));
     }
 
-    /// No request meets with a fault any more.
-    pub(crate) fn mends(&self) {
-        self.weather().faults.clear();
+    /// Stops injecting faults.
+    pub(crate) fn clear_faults(&self) {
+        self.link_state().faults.clear();
     }
 
-    /// Nothing comes through any more, and watches are silent.
-    pub(crate) fn loses_everything(&self, fault: Fault) {
-        self.breaks("*", fault);
-        self.silences_watches();
+    /// Injects a fault into all requests, and silences open watches.
+    pub(crate) fn partition(&self, fault: Fault) {
+        self.fail("*", fault);
+        self.silence_watches();
     }
 
-    /// Open watches say nothing any more, and never end.
-    pub(crate) fn silences_watches(&self) {
-        self.changes_weather(|weather| weather.silent = weather.watches);
+    /// Open watches deliver nothing any more, and never end.
+    pub(crate) fn silence_watches(&self) {
+        self.update_link_state(|link_state| link_state.silent = link_state.watches);
     }
 
-    /// Open watches end.
-    pub(crate) fn ends_watches(&self) {
-        self.changes_weather(|weather| weather.ended = weather.watches);
+    /// Ends open watches.
+    pub(crate) fn end_watches(&self) {
+        self.update_link_state(|link_state| link_state.ended = link_state.watches);
     }
 
-    /// Watches tell everything so much later.
-    pub(crate) fn delays_watches(&self, lag: Duration) {
-        self.changes_weather(|weather| weather.lag = lag);
+    /// Delays all watch events.
+    pub(crate) fn delay_watches(&self, lag: Duration) {
+        self.update_link_state(|link_state| link_state.lag = lag);
     }
 
-    /// Has somebody look on as requests come in.
-    pub(crate) fn shows(&self, witness: impl Fn(&str) + Send + 'static) {
-        self.weather().witness = Some(Box::new(witness));
+    /// Calls `observer` with every incoming request.
+    pub(crate) fn on_request(&self, observer: impl Fn(&str) + Send + 'static) {
+        self.link_state().observer = Some(Box::new(observer));
     }
 
-    /// When such requests came.
+    /// When such requests arrived.
     pub(crate) fn calls(&self, calls: &str) -> Vec<Instant> {
-        self.weather()
+        self.link_state()
             .calls
             .iter()
             .filter(|(_, call)| call == calls)
@@ -444,34 +446,39 @@ impl Link {
             .collect()
     }
 
-    /// What requests came since, each kind with its number.
-    pub(crate) fn tally(&self, since: Instant) -> BTreeMap<String, usize> {
-        let mut tally = BTreeMap::new();
-        for (_, call) in self.weather().calls.iter().filter(|(at, _)| *at >= since) {
-            *tally.entry(call.clone()).or_default() += 1;
+    /// Number of requests since then, by verb and resource.
+    pub(crate) fn requests(&self, since: Instant) -> BTreeMap<String, usize> {
+        let mut requests = BTreeMap::new();
+        for (_, call) in self
+            .link_state()
+            .calls
+            .iter()
+            .filter(|(at, _)| *at >= since)
+        {
+            *requests.entry(call.clone()).or_default() += 1;
         }
-        tally
+        requests
     }
 
-    fn weather(&self) -> MutexGuard<'_, Weather> {
-        self.weather.lock().unwrap()
+    fn link_state(&self) -> MutexGuard<'_, LinkState> {
+        self.link_state.lock().unwrap()
     }
 
-    fn changes_weather(&self, change: impl FnOnce(&mut Weather)) {
-        change(&mut self.weather());
+    fn update_link_state(&self, change: impl FnOnce(&mut LinkState)) {
+        change(&mut self.link_state());
         self.server.0.send_modify(|_| {});
     }
 
-    /// Counts a request, and says what it meets with.
-    fn meets(&self, call: &Call) -> Option<Fault> {
-        let mut weather = self.weather();
+    /// Records a request and returns the fault to inject.
+    fn next_fault(&self, call: &Call) -> Option<Fault> {
+        let mut link_state = self.link_state();
         let name = format!("{} {}", call.verb, call.resource);
-        let key = if weather.faults.contains_key(&name) {
+        let key = if link_state.faults.contains_key(&name) {
             name.as_str()
         } else {
             "*"
         };
-        let fault = weather
+        let fault = link_state
             .faults
             .get_mut(key)
             .filter(|(_, left)| *left > 0)
@@ -479,10 +486,10 @@ impl Link {
                 *left -= 1;
                 *fault
             });
-        if let Some(witness) = &weather.witness {
-            witness(&name);
+        if let Some(observer) = &link_state.observer {
+            observer(&name);
         }
-        weather.calls.push((Instant::now(), name));
+        link_state.calls.push((Instant::now(), name));
         fault
     }
 
@@ -491,7 +498,7 @@ impl Link {
         let body = to_bytes(body, usize::MAX).await?;
         let body = serde_json::from_slice(&body).unwrap_or_default();
         let call = Call::read(&parts);
-        let fault = self.meets(&call);
+        let fault = self.next_fault(&call);
         sleep(HOP).await;
         match fault {
             Some(Fault::Status(code)) => return Ok(respond(code, &[], refusal(code, &call))),
@@ -502,7 +509,7 @@ impl Link {
                     refusal(429, &call),
                 ));
             }
-            Some(Fault::Broken) => return Err("connection reset by peer".into()),
+            Some(Fault::ConnectionReset) => return Err("connection reset by peer".into()),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::HangAfterCommit | Fault::AnswerLate(_) | Fault::CommitLate(_)) | None => {}
         }
@@ -540,7 +547,7 @@ impl Link {
             );
         }
         let ends = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(300));
-        Response::new(Feed::new(self, call, from, ends).body())
+        Response::new(WatchStream::new(self, call, from, ends).body())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a watch tells, and when.
+//! The event stream of one watch.
 
 use axum::body::Body;
 use futures::stream;
@@ -9,8 +9,8 @@ use tower::BoxError;
 
 use super::{Call, Link, State};
 
-/// What one watch has yet to tell.
-pub(super) struct Feed {
+/// The remaining events of one watch.
+pub(super) struct WatchStream {
     link: Link,
     state: watch::Receiver<State>,
     call: Call,
@@ -20,12 +20,12 @@ pub(super) struct Feed {
     over: bool,
 }
 
-impl Feed {
+impl WatchStream {
     pub(super) fn new(link: Link, call: Call, from: u64, ends: Instant) -> Self {
         let number = {
-            let mut weather = link.weather();
-            weather.watches += 1;
-            weather.watches
+            let mut link_state = link.link_state();
+            link_state.watches += 1;
+            link_state.watches
         };
         Self {
             state: link.server.0.subscribe(),
@@ -45,11 +45,11 @@ impl Feed {
     async fn next(mut self) -> Option<(Result<String, BoxError>, Self)> {
         loop {
             let (silent, ended, lag) = {
-                let weather = self.link.weather();
+                let link_state = self.link.link_state();
                 (
-                    self.number <= weather.silent,
-                    self.number <= weather.ended,
-                    weather.lag,
+                    self.number <= link_state.silent,
+                    self.number <= link_state.ended,
+                    link_state.lag,
                 )
             };
             if silent {

@@ -1,4 +1,4 @@
-//! What Pods have to do with it: the mark of the leader, and the kubelet's word that a container ended.
+//! The leader's Pod mark, and early takeover when the kubelet reports a terminated container.
 
 use std::cell::Cell;
 
@@ -31,10 +31,10 @@ fn ended(token: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pod_of_a_leader_is_marked_before_its_fence_opens() {
+async fn leader_pod_is_marked_before_the_fence_opens() {
     let server = Server::start();
     let replica = Replica::with(&server, "pod-a", |_, link| {
-        link.breaks_times(1, "patch pods", Fault::AnswerLate(300 * SECOND / 1000));
+        link.fail_times(1, "patch pods", Fault::AnswerLate(300 * SECOND / 1000));
     });
     server
         .until("pods", "pod-a", |pod| {
@@ -43,7 +43,7 @@ async fn the_pod_of_a_leader_is_marked_before_its_fence_opens() {
         .await;
     let marked = Instant::now();
     assert!(is_marked(&server, "pod-a") && !replica.is_leading());
-    replica.leads().await;
+    replica.becomes_leader().await;
     assert!(
         marked.elapsed() >= 300 * SECOND / 1000,
         "{:?}",
@@ -52,19 +52,19 @@ async fn the_pod_of_a_leader_is_marked_before_its_fence_opens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_that_is_lost_or_not_answered_is_asked_for_again_before_the_fence_opens() {
+async fn lost_mark_is_retried_before_the_fence_opens() {
     for (fault, most) in [
         (Fault::Hang, 500),
         (Fault::HangAfterCommit, 500),
-        (Fault::Broken, 100),
+        (Fault::ConnectionReset, 100),
     ] {
         let server = Server::start();
         let replica = Replica::with(&server, "pod-a", |_, link| {
-            link.breaks_times(1, "patch pods", fault)
+            link.fail_times(1, "patch pods", fault)
         });
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
-        replica.leads().await;
+        replica.becomes_leader().await;
         assert!(is_marked(&server, "pod-a"), "{fault:?}");
         assert!(
             written.elapsed() <= Duration::from_millis(most + 30),
@@ -75,35 +75,35 @@ async fn a_mark_that_is_lost_or_not_answered_is_asked_for_again_before_the_fence
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_whose_mark_is_not_answered_holds_its_lease_and_waits() {
+async fn leader_waits_and_renews_while_its_mark_is_unanswered() {
     let server = Server::start();
     let replica = Replica::with(&server, "pod-a", |_, link| {
-        link.breaks("patch pods", Fault::Hang)
+        link.fail("patch pods", Fault::Hang)
     });
     server.until("leases", LEASE, |lease| lease.is_some()).await;
     sleep(20 * SECOND).await;
     assert_eq!(
         replica.link.calls("patch pods").len(),
         3,
-        "no more are under cause at once"
+        "no more are in flight at once"
     );
     sleep(40 * SECOND).await;
     assert!(!replica.is_leading());
     assert!(last_change(&server).elapsed() < 6 * SECOND);
-    replica.link.mends();
-    let mended = Instant::now();
-    replica.leads().await;
-    assert!(is_marked(&server, "pod-a") && mended.elapsed() <= 30 * SECOND);
+    replica.link.clear_faults();
+    let recovered = Instant::now();
+    replica.becomes_leader().await;
+    assert!(is_marked(&server, "pod-a") && recovered.elapsed() <= 30 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
+async fn refused_mark_does_not_delay_the_leader() {
     for fault in [Fault::Status(403), Fault::Status(404)] {
         let server = Server::start();
-        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", fault));
+        let replica = Replica::with(&server, "pod-a", |_, link| link.fail("patch pods", fault));
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
-        replica.leads().await;
+        replica.becomes_leader().await;
         assert!(
             written.elapsed() <= Duration::from_millis(40),
             "{fault:?}: {:?}",
@@ -115,15 +115,15 @@ async fn a_mark_that_the_api_server_refuses_delays_no_leader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mark_is_asked_for_again_for_three_seconds_while_the_api_server_cannot_answer() {
+async fn mark_is_retried_for_three_seconds_on_server_errors() {
     for fault in [Fault::Status(500), Fault::Busy(60)] {
         let server = Server::start();
         let replica = Replica::with(&server, "pod-a", |_, link| {
-            link.breaks_times(5, "patch pods", fault)
+            link.fail_times(5, "patch pods", fault)
         });
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
-        replica.leads().await;
+        replica.becomes_leader().await;
         assert!(
             is_marked(&server, "pod-a") && written.elapsed() < SECOND,
             "{fault:?}: {:?}",
@@ -131,10 +131,10 @@ async fn a_mark_is_asked_for_again_for_three_seconds_while_the_api_server_cannot
         );
 
         let server = Server::start();
-        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("patch pods", fault));
+        let replica = Replica::with(&server, "pod-a", |_, link| link.fail("patch pods", fault));
         server.until("leases", LEASE, |lease| lease.is_some()).await;
         let written = Instant::now();
-        replica.leads().await;
+        replica.becomes_leader().await;
         let waited = written.elapsed();
         assert!(
             waited >= 3 * SECOND && waited < 4 * SECOND,
@@ -145,13 +145,13 @@ async fn a_mark_is_asked_for_again_for_three_seconds_while_the_api_server_cannot
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_not_to_mark_its_pod_touches_no_pod() {
+async fn leader_without_marks_sends_no_pod_requests() {
     let server = Server::start();
     let replica = Replica::with(&server, "pod-a", |elector, _| {
         elector.config.marks = false;
         elector.early_takeover = false;
     });
-    replica.leads().await;
+    replica.becomes_leader().await;
     sleep(60 * SECOND).await;
     let standby = Replica::with(&server, "pod-b", |elector, _| {
         elector.config.marks = false;
@@ -159,28 +159,28 @@ async fn a_leader_that_is_not_to_mark_its_pod_touches_no_pod() {
     });
     sleep(60 * SECOND).await;
     for replica in [replica, standby] {
-        let tally = replica.link.tally(Instant::now() - 120 * SECOND);
+        let requests = replica.link.requests(Instant::now() - 120 * SECOND);
         assert!(
-            tally.keys().all(|call| !call.ends_with("pods")),
-            "{tally:?}"
+            requests.keys().all(|call| !call.ends_with("pods")),
+            "{requests:?}"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_takes_the_mark_from_whoever_led_before() {
+async fn leader_unmarks_the_pods_of_earlier_leaders() {
     let server = Server::start();
     let (leader, standby) = pair(&server).await;
     assert!(is_marked(&server, "pod-a") && !is_marked(&server, "pod-b"));
-    leader.dies();
-    standby.leads().await;
+    leader.crash();
+    standby.becomes_leader().await;
     assert!(is_marked(&server, "pod-b"));
     sleep(SECOND).await;
     assert!(!is_marked(&server, "pod-a"));
     mark(&server, "pod-z");
-    standby.dies();
+    standby.crash();
     let next = Replica::start(&server, "pod-c");
-    next.leads().await;
+    next.becomes_leader().await;
     sleep(SECOND).await;
     assert!(
         is_marked(&server, "pod-c") && !is_marked(&server, "pod-b") && !is_marked(&server, "pod-z")
@@ -188,15 +188,15 @@ async fn a_leader_takes_the_mark_from_whoever_led_before() {
     assert_eq!(
         server.get("pods", "pod-z").unwrap()["metadata"]["labels"]["team"],
         "a",
-        "labels of others stay"
+        "other labels are kept"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_takes_the_mark_of_an_earlier_container_from_its_own_pod_alone() {
+async fn standby_unmarks_only_its_own_pod() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
+    leader.becomes_leader().await;
     mark(&server, "pod-b");
     let standby = Replica::start(&server, "pod-b");
     sleep(SECOND).await;
@@ -204,55 +204,55 @@ async fn a_standby_takes_the_mark_of_an_earlier_container_from_its_own_pod_alone
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_mark_of_an_earlier_container_goes_before_its_pod_is_marked_anew() {
+async fn old_mark_is_removed_before_the_pod_is_marked_again() {
     let server = Server::start();
     let first = Replica::start(&server, "pod-a");
-    first.leads().await;
-    first.dies();
+    first.becomes_leader().await;
+    first.crash();
     let next = Replica::with(&server, "pod-a", |_, link| {
-        link.breaks_times(1, "list pods", Fault::AnswerLate(300 * SECOND / 1000));
+        link.fail_times(1, "list pods", Fault::AnswerLate(300 * SECOND / 1000));
     });
-    next.leads().await;
+    next.becomes_leader().await;
     sleep(SECOND).await;
     assert!(is_marked(&server, "pod-a"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_is_marked_anew_while_its_old_mark_is_taken_away_is_looked_at_once_more() {
+async fn pod_marked_again_during_unmark_is_checked_again() {
     let server = Server::start();
     mark(&server, "pod-z");
     let link = server.link();
-    link.breaks_times(1, "list pods", Fault::AnswerLate(SECOND));
+    link.fail_times(1, "list pods", Fault::AnswerLate(SECOND));
     let pods = Pods {
         api: Api::namespaced(link.client(), NAMESPACE),
         own: "pod-a".into(),
     };
-    let looks = Cell::new(0);
+    let checks = Cell::new(0);
     let outdated = |_: &str| {
-        looks.set(looks.get() + 1);
-        looks.get() == 1
+        checks.set(checks.get() + 1);
+        checks.get() == 1
     };
-    let meanwhile = async {
+    let concurrent_edit = async {
         sleep(SECOND / 2).await;
         server.edit("pods", "pod-z", |pod| {
             pod["metadata"]["labels"]["team"] = json!("b")
         });
     };
-    tokio::join!(pods.unmark(outdated), meanwhile);
+    tokio::join!(pods.unmark(outdated), concurrent_edit);
     assert!(
         is_marked(&server, "pod-z"),
-        "what was decided on an older version is not done"
+        "a decision on an older version is not applied"
     );
-    assert_eq!(looks.get(), 2);
+    assert_eq!(checks.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_lease_is_waited_out_while_another_pod_is_marked_as_the_leaders() {
+async fn missing_lease_is_waited_out_while_another_pod_is_marked() {
     let server = Server::start();
     mark(&server, "pod-z");
     let begun = Instant::now();
     let replica = Replica::start(&server, "pod-a");
-    replica.leads().await;
+    replica.becomes_leader().await;
     assert!(
         begun.elapsed() >= 30 * SECOND && begun.elapsed() < 33 * SECOND,
         "{:?}",
@@ -265,10 +265,10 @@ async fn a_missing_lease_is_waited_out_while_another_pod_is_marked_as_the_leader
         pod["status"]["containerStatuses"][0]["state"] = ended("any")
     });
     let begun = Instant::now();
-    Replica::start(&server, "pod-a").leads().await;
+    Replica::start(&server, "pod-a").becomes_leader().await;
     assert!(
         begun.elapsed() < SLACK,
-        "the marked Pod has ended: {:?}",
+        "the marked Pod has terminated: {:?}",
         begun.elapsed()
     );
 
@@ -281,16 +281,16 @@ async fn a_missing_lease_is_waited_out_while_another_pod_is_marked_as_the_leader
         pod["status"]["containerStatuses"][0]["state"] = ended("any")
     });
     let reported = Instant::now();
-    replica.leads().await;
+    replica.becomes_leader().await;
     assert!(
         reported.elapsed() < 6 * SECOND,
-        "it is looked again with each renewal: {:?}",
+        "each renewal checks again: {:?}",
         reported.elapsed()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_it_cannot_be_told_who_leads_by_another_lease_somebody_may() {
+async fn unlistable_pods_count_as_marked_unless_forbidden() {
     for (fault, seconds) in [
         (Fault::Status(500), 30),
         (Fault::Hang, 30),
@@ -298,8 +298,8 @@ async fn where_it_cannot_be_told_who_leads_by_another_lease_somebody_may() {
     ] {
         let server = Server::start();
         let begun = Instant::now();
-        let replica = Replica::with(&server, "pod-a", |_, link| link.breaks("list pods", fault));
-        replica.leads().await;
+        let replica = Replica::with(&server, "pod-a", |_, link| link.fail("list pods", fault));
+        replica.becomes_leader().await;
         let waited = begun.elapsed();
         assert!(
             waited >= seconds * SECOND && waited < (seconds + 8) * SECOND,
@@ -309,18 +309,18 @@ async fn where_it_cannot_be_told_who_leads_by_another_lease_somebody_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_whose_container_is_reported_terminated_is_taken_over_at_once() {
+async fn terminated_holder_is_taken_over_at_once() {
     for field in ["state", "lastState"] {
         let server = Server::start();
         let (leader, standby) = pair(&server).await;
-        leader.dies();
+        leader.crash();
         sleep(SECOND).await;
         assert!(!standby.is_leading());
         let reported = Instant::now();
         server.edit("pods", "pod-a", |pod| {
             pod["status"]["containerStatuses"][0][field] = ended(&token("pod-a"))
         });
-        standby.leads().await;
+        standby.becomes_leader().await;
         assert!(
             reported.elapsed() < 50 * SECOND / 1000,
             "{:?}",
@@ -333,30 +333,30 @@ async fn a_holder_whose_container_is_reported_terminated_is_taken_over_at_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_from_before_the_standby_looked_counts_as_well() {
+async fn termination_before_the_standby_started_counts() {
     let server = Server::start();
     let leader = Replica::start(&server, "pod-a");
-    leader.leads().await;
-    leader.dies();
+    leader.becomes_leader().await;
+    leader.crash();
     server.edit("pods", "pod-a", |pod| {
         pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"))
     });
     sleep(60 * SECOND).await;
     let begun = Instant::now();
-    Replica::start(&server, "pod-b").leads().await;
+    Replica::start(&server, "pod-b").becomes_leader().await;
     assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_but_the_report_on_the_holders_own_container_shortens_the_wait() {
+async fn only_the_holders_own_container_shortens_the_wait() {
     type Declare = fn(&Server);
     let declare: [(&str, Declare); 4] = [
-        ("another container of the Pod ended", |server| {
+        ("another container of the Pod terminated", |server| {
             server.edit("pods", "pod-a", |pod| {
                 pod["status"]["containerStatuses"][0]["lastState"] = ended("another")
             });
         }),
-        ("the Pod was declared failed", |server| {
+        ("the Pod was set to Failed", |server| {
             server.edit("pods", "pod-a", |pod| {
                 pod["status"]["phase"] = json!("Failed")
             });
@@ -364,23 +364,20 @@ async fn nothing_but_the_report_on_the_holders_own_container_shortens_the_wait()
         ("the Pod was deleted", |server| {
             server.delete("pods", "pod-a")
         }),
-        (
-            "a container of another Pod ended with those words",
-            |server| {
-                server.edit("pods", "pod-z", |pod| {
-                    *pod = self::pod("pod-z");
-                    pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"));
-                });
-            },
-        ),
+        ("a container of another Pod has that message", |server| {
+            server.edit("pods", "pod-z", |pod| {
+                *pod = self::pod("pod-z");
+                pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"));
+            });
+        }),
     ];
     for (what, declare) in declare {
         let server = Server::start();
         let (leader, standby) = pair(&server).await;
-        leader.dies();
+        leader.crash();
         let renewed = last_change(&server);
         declare(&server);
-        standby.leads().await;
+        standby.becomes_leader().await;
         assert!(
             renewed.elapsed() >= 30 * SECOND,
             "{what}: {:?}",
@@ -390,22 +387,22 @@ async fn nothing_but_the_report_on_the_holders_own_container_shortens_the_wait()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_is_nothing_to_a_standby_that_is_not_to_listen_or_must_not() {
+async fn early_takeover_off_or_forbidden_waits_for_expiry() {
     for early in [false, true] {
         let server = Server::start();
         let leader = Replica::start(&server, "pod-a");
-        leader.leads().await;
+        leader.becomes_leader().await;
         let standby = Replica::with(&server, "pod-b", |elector, link| {
             elector.early_takeover = early;
-            link.breaks("watch pods", Fault::Status(403));
+            link.fail("watch pods", Fault::Status(403));
         });
         sleep(SECOND).await;
-        leader.dies();
+        leader.crash();
         let renewed = last_change(&server);
         server.edit("pods", "pod-a", |pod| {
             pod["status"]["containerStatuses"][0]["state"] = ended(&token("pod-a"))
         });
-        standby.leads().await;
+        standby.becomes_leader().await;
         assert!(
             renewed.elapsed() >= 30 * SECOND && renewed.elapsed() < 31 * SECOND,
             "{:?}",
