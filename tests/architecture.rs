@@ -72,11 +72,12 @@ const API_CLIENTS: [&str; 6] = [
     "leader/elector/mod.rs",
     "leader/elector/pods.rs",
     "leader/elector/read.rs",
+    "leader/elector/write.rs",
 ];
 const API_WRITERS: [&str; 3] = [
     "cluster/write.rs",
-    "leader/elector/mod.rs",
     "leader/elector/pods.rs",
+    "leader/elector/write.rs",
 ];
 
 /// Methods of `kube::Api` that write.

@@ -38,8 +38,8 @@ impl Event {
         } = serde_json::from_str(line).ok()?;
         let said = match message.as_str() {
             "became leader" => EventKind::StartedLeading,
-            "the lease is lost" | "no longer a candidate" => EventKind::StoppedLeading,
-            _ if message.starts_with("no longer a candidate;") => EventKind::StoppedLeading,
+            "lost the lease" | "left the election" => EventKind::StoppedLeading,
+            _ if message.starts_with("left the election without") => EventKind::StoppedLeading,
             _ if message.starts_with("leadership term ended") => EventKind::StoppedLeading,
             _ => EventKind::NewLeader(
                 leader.filter(|leader| message == format!("new leader is {leader}"))?,
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn the_operators_log_says_when_it_no_longer_leads() {
         for message in [
-            "the lease is lost",
-            "no longer a candidate",
-            "no longer a candidate; the lease was not released and runs out by itself",
+            "lost the lease",
+            "left the election",
+            "left the election without releasing the lease; it expires on its own",
             "leadership term ended; dropping in-flight work",
         ] {
             assert_eq!(

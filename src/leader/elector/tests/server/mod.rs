@@ -24,7 +24,7 @@ use self::watch_stream::WatchStream;
 
 /// Namespace of all objects.
 pub(crate) const NAMESPACE: &str = "operators";
-/// One-cause latency of requests and of answers.
+/// One-way latency of requests and of answers.
 pub(crate) const HOP: Duration = Duration::from_millis(5);
 
 /// What happens to a request.
