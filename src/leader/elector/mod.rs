@@ -320,9 +320,11 @@ impl ElectorContext {
         debug!(?action, "election action");
         let elector = &self.elector;
         match action {
-            Action::Read => self.read(),
-            Action::Create(write_id, record) => self.create(write_id, record),
-            Action::Update(write_id, expected, record) => self.replace(write_id, &expected, record),
+            Action::Read => self.read_lease(),
+            Action::Create(write_id, record) => self.create_lease(write_id, record),
+            Action::Update(write_id, expected, record) => {
+                self.update_lease(write_id, &expected, record)
+            }
             Action::MarkPod(lease_uid) => self.mark_own_pod(lease_uid),
             Action::BeginTerm { cause, waited } => self.begin_term(cause, waited),
             Action::OpenFence {
@@ -357,7 +359,7 @@ impl ElectorContext {
         None
     }
 
-    fn read(&self) {
+    fn read_lease(&self) {
         if !self.elector.fence.remaining().is_zero() {
             self.elector.metrics.slow_path();
         }
@@ -366,16 +368,17 @@ impl ElectorContext {
             .push(async move { reader.read().await }.boxed());
     }
 
-    fn create(&self, write_id: WriteId, record: LeaseRecord) {
+    fn create_lease(&self, write_id: WriteId, record: LeaseRecord) {
         let object = self.lease_object(None, record);
-        self.replies.push(self.writer.create(write_id, object));
+        self.replies
+            .push(self.writer.create_lease(write_id, object));
     }
 
-    fn replace(&self, write_id: WriteId, expected: &ResourceVersion, record: LeaseRecord) {
+    fn update_lease(&self, write_id: WriteId, expected: &ResourceVersion, record: LeaseRecord) {
         let reply = match &self.latest {
             Some((latest, _)) if lease_object::resource_version(latest) == *expected => {
                 let object = self.lease_object(Some(latest), record);
-                self.writer.replace(write_id, object)
+                self.writer.update_lease(write_id, object)
             }
             // The object changed after the candidate decided: the API server would answer with a conflict as well.
             _ => std::future::ready(ElectorEvent::Input(Input::Conflict(write_id))).boxed(),

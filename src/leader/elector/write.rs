@@ -29,7 +29,7 @@ pub(super) struct LeaseWriter {
 
 impl LeaseWriter {
     /// Creates the Lease. Here a 404 means that its namespace does not exist.
-    pub(super) fn create(
+    pub(super) fn create_lease(
         &self,
         write_id: WriteId,
         object: LeaseObject,
@@ -40,7 +40,7 @@ impl LeaseWriter {
     }
 
     /// Replaces the Lease if it still has the version of the object. Here a 404 means that it was deleted.
-    pub(super) fn replace(
+    pub(super) fn update_lease(
         &self,
         write_id: WriteId,
         object: LeaseObject,

@@ -383,9 +383,9 @@ impl Candidate {
     /// If it does not in time, or ends before.
     pub async fn until(&self, limit: Duration, what: impl Fn(&Event) -> bool) -> Result<Event> {
         let mut events = self.events.clone();
-        let said = timeout(limit, events.wait_for(|events| events.iter().any(&what))).await;
+        let found = timeout(limit, events.wait_for(|events| events.iter().any(&what))).await;
         let log = self.log.display();
-        match said {
+        match found {
             Ok(Ok(events)) => events
                 .iter()
                 .find(|event| what(event))
@@ -551,9 +551,9 @@ mod tests {
 
     #[test]
     fn somebody_leads_from_saying_so_until_saying_otherwise() {
-        let at = |second, said| Event {
+        let at = |second, kind| Event {
             at: Timestamp::constant(second, 0),
-            said,
+            kind,
         };
         let mut events = vec![
             at(1, EventKind::Joined),

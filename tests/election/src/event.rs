@@ -36,7 +36,7 @@ impl Event {
             message,
             leader,
         } = serde_json::from_str(line).ok()?;
-        let said = match message.as_str() {
+        let kind = match message.as_str() {
             "became leader" => EventKind::StartedLeading,
             "lost the lease" | "left the election" => EventKind::StoppedLeading,
             _ if message.starts_with("left the election without") => EventKind::StoppedLeading,
@@ -47,7 +47,7 @@ impl Event {
         };
         Some(Self {
             at: timestamp,
-            said,
+            kind,
         })
     }
 
@@ -69,7 +69,7 @@ impl Event {
             event,
             leader,
         } = serde_json::from_str(line).ok()?;
-        let said = match event.as_str() {
+        let kind = match event.as_str() {
             "started-leading" => EventKind::StartedLeading,
             "stopped-leading" => EventKind::StoppedLeading,
             "new-leader" => EventKind::NewLeader(leader),
@@ -77,7 +77,7 @@ impl Event {
         };
         Some(Self {
             at: Timestamp::from_microsecond(time).ok()?,
-            said,
+            kind,
         })
     }
 }
