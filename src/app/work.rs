@@ -88,8 +88,8 @@ impl Worker {
         reconcile::Context {
             store: Store::new(reader.clone(), writer.clone()),
             cluster_uid,
-            findings: Default::default(),
-            memories: Default::default(),
+            issues: Default::default(),
+            registry_states: Default::default(),
             applied: Default::default(),
             cache,
             reader,

@@ -19,7 +19,7 @@ use crate::api::{AgentRegistration, IdentityRegistry, Key};
 use crate::cluster::Cache;
 use crate::health::Health;
 use crate::metrics::{self, Label, Route};
-use crate::reconcile::standing_of;
+use crate::reconcile::eligibility_of;
 use crate::registration::document::{self, Document, ICON_PATH, Listed, MEDIA_TYPE};
 use crate::registration::identity::{address_of, key_of};
 
@@ -94,7 +94,7 @@ impl Documents {
             &registry,
             self.listed(&record, &registry)
                 .iter()
-                .map(Offer::listed)
+                .map(ListedOffer::listed)
                 .collect(),
         ))
     }
@@ -108,14 +108,14 @@ impl Documents {
     }
 
     /// Offers that use the agent of a record, and whether they may be listed.
-    fn listed(&self, record: &AgentRegistration, registry: &IdentityRegistry) -> Vec<Offer> {
+    fn listed(&self, record: &AgentRegistration, registry: &IdentityRegistry) -> Vec<ListedOffer> {
         let now = Timestamp::now();
         let names = record.spec.offers.iter();
         let offers = names.filter_map(|offer| self.cache.offer(&offer.namespace, &offer.name));
         let using = offers.filter(|offer| key_of(offer, registry) == Some(record.spec.key));
         using
-            .map(|offer| Offer {
-                standing: standing_of(&self.cache, &offer, registry, now),
+            .map(|offer| ListedOffer {
+                eligibility: eligibility_of(&self.cache, &offer, registry, now),
                 offer,
             })
             .collect()
@@ -155,16 +155,16 @@ impl Documents {
     }
 }
 
-struct Offer {
+struct ListedOffer {
     offer: Arc<crate::api::ServiceOffer>,
-    standing: crate::registration::standing::Standing,
+    eligibility: crate::registration::eligibility::Eligibility,
 }
 
-impl Offer {
+impl ListedOffer {
     fn listed(&self) -> Listed<'_> {
         Listed {
             offer: &self.offer,
-            standing: self.standing.clone(),
+            eligibility: self.eligibility.clone(),
         }
     }
 }

@@ -2,17 +2,17 @@
 //!
 //! - [`offer`] keeps the status of each ServiceOffer true. It spends nothing.
 //! - [`registry`] works for each IdentityRegistry: it writes records and ledgers, signs and sends.
-//! - [`findings`] is what the second tells the first about single offers.
-//! - [`relic`] tells registrations of the controller that this one replaces (pure).
+//! - [`issues`] is what the second tells the first about single offers.
+//! - [`legacy`] tells registrations of the controller that this one replaces (pure).
 //!
 //! In both, what gathers is called `observe`, what decides is called `plan` (pure), what carries out is called `apply`, and
 //! what people are told follows from what was found and applied. Loops run while this replica leads; [`run`] begins and ends
 //! them. They are driven by the [`crate::cluster::Cache`]'s changes, and begin by looking at everything.
 
-pub mod findings;
+pub mod issues;
+pub mod legacy;
 pub mod offer;
 pub mod registry;
-pub mod relic;
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -29,8 +29,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, error, info_span, warn};
 
-use self::findings::{Findings, OfferName};
-pub use self::offer::standing_of;
+use self::issues::{OfferIssues, OfferName};
+pub use self::offer::eligibility_of;
 use crate::api::{IdentityRegistry, ServiceOffer};
 use crate::cluster::MaybeDecoded;
 use crate::cluster::{self, Cache, CacheChange, Reader, Writer};
@@ -73,9 +73,9 @@ pub struct Context {
     /// Whom the loops tell what they are asked and what they have done.
     pub health: Arc<Health>,
     /// What the registry loop tells the offer loop.
-    pub findings: Findings,
+    pub issues: OfferIssues,
     /// What the registry loop remembers.
-    pub memories: registry::Memories,
+    pub registry_states: registry::RegistryStates,
     /// What the offer loop remembers.
     pub applied: offer::Applied,
     /// Uid of the namespace kube-system: tells this cluster from a copy of it.
@@ -271,10 +271,10 @@ fn offer_triggers(
         }
     };
     let changes = triggers(context.cache.changes(), all.clone(), concerned);
-    let findings = triggers(context.findings.changes(), all, move |offer| {
+    let issues = triggers(context.issues.changes(), all, move |offer| {
         vec![named(offer)]
     });
-    stream::select(changes, findings)
+    stream::select(changes, issues)
 }
 
 /// Offers whose upstream is a Service.

@@ -1,4 +1,4 @@
-//! Registration files (ERC-8004, "Agent URI and agent registration file"): what an agent's URI leads to.
+//! DocumentRegistration files (ERC-8004, "Agent URI and agent registration file"): what an agent's URI leads to.
 //!
 //! A document is a function of stored objects alone, so every replica serves the same bytes. It has three forms: *pending*
 //! (no id yet, hence no `registrations`), *active*, and *inactive* (no offer stands: no services, the id is kept).
@@ -10,13 +10,15 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::standing::Standing;
+use super::eligibility::Eligibility;
 use crate::api::{AgentRegistration, IdentityRegistry, IdentityScope, Key, ServiceOffer};
 
 /// Media type of every document.
 pub const MEDIA_TYPE: &str = "application/json";
 /// Path below the base URL of the picture that agents without one of their own show.
 pub const ICON_PATH: &str = "/agents/icon.svg";
+/// Path of the document that lists all agents of a domain (ERC-8004, "Endpoint domain verification").
+pub const WELL_KNOWN_PATH: &str = "/.well-known/agent-registration.json";
 
 /// What `type` must be for a registration file of the version that the registry is for.
 const TYPE: &str = "https://eips.ethereum.org/EIPS/eip-8004#registration-v1";
@@ -35,12 +37,12 @@ pub struct Listed<'a> {
     /// The offer.
     pub offer: &'a ServiceOffer,
     /// Whether it may be listed.
-    pub standing: Standing,
+    pub eligibility: Eligibility,
 }
 
 impl Listed<'_> {
     fn is_live(&self) -> bool {
-        self.standing == Standing::Live
+        self.eligibility == Eligibility::Eligible
     }
 }
 
@@ -53,11 +55,11 @@ pub struct Document {
     name: String,
     description: String,
     image: String,
-    services: Vec<Service>,
+    services: Vec<DocumentService>,
     x402_support: bool,
     active: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    registrations: Vec<Registration>,
+    registrations: Vec<DocumentRegistration>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     supported_trust: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -67,7 +69,7 @@ pub struct Document {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Service {
+struct DocumentService {
     name: String,
     endpoint: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +82,7 @@ struct Service {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Registration {
+struct DocumentRegistration {
     agent_id: Value,
     agent_registry: String,
 }
@@ -146,12 +148,12 @@ pub fn well_known<'a>(
     mut offers: Vec<(&IdentityRegistry, Listed<'_>)>,
 ) -> Document {
     offers.sort_by_key(|(_, listed)| age(listed.offer));
-    let services: Vec<Service> = offers
+    let services: Vec<DocumentService> = offers
         .iter()
         .filter(|(_, listed)| listed.is_live())
         .flat_map(|(registry, listed)| services(listed.offer, registry))
         .collect();
-    let mut registrations: Vec<Registration> =
+    let mut registrations: Vec<DocumentRegistration> =
         records.into_iter().filter_map(registration_of).collect();
     registrations.sort_by_key(|own| {
         (
@@ -258,9 +260,9 @@ fn default_description(offer: &ServiceOffer) -> String {
 }
 
 /// Services of one offer: its own route, its place in the OASF taxonomy, and what the seller adds.
-fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<Service> {
+fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<DocumentService> {
     let endpoint = public_url(offer, registry);
-    let plain = |name: &str, endpoint: &str| Service {
+    let plain = |name: &str, endpoint: &str| DocumentService {
         name: name.to_owned(),
         endpoint: endpoint.to_owned(),
         version: None,
@@ -270,7 +272,7 @@ fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<Service> {
     let mut services = vec![plain("web", &endpoint)];
     if let Some(own) = &offer.spec.registration {
         if !own.skills.is_empty() || !own.domains.is_empty() {
-            services.push(Service {
+            services.push(DocumentService {
                 version: Some(OASF_VERSION.to_owned()),
                 skills: own.skills.clone(),
                 domains: own.domains.clone(),
@@ -278,7 +280,7 @@ fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<Service> {
             });
         }
         let added = own.services.iter();
-        services.extend(added.map(|added| Service {
+        services.extend(added.map(|added| DocumentService {
             version: added.version.clone(),
             ..plain(&added.name, &added.endpoint)
         }));
@@ -309,9 +311,9 @@ pub fn public_url(offer: &ServiceOffer, registry: &IdentityRegistry) -> String {
     }
 }
 
-fn registration_of(record: &AgentRegistration) -> Option<Registration> {
+fn registration_of(record: &AgentRegistration) -> Option<DocumentRegistration> {
     let agent_id = &record.spec.result.as_ref()?.agent_id;
-    Some(Registration {
+    Some(DocumentRegistration {
         // A JSON number as long as every reader can hold it; no id on any chain is near that.
         agent_id: agent_id
             .parse::<u64>()
@@ -347,7 +349,7 @@ mod tests {
     fn live(offer: &ServiceOffer) -> Listed<'_> {
         Listed {
             offer,
-            standing: Standing::Live,
+            eligibility: Eligibility::Eligible,
         }
     }
 
@@ -458,7 +460,7 @@ mod tests {
         let record = record("shop/chat", 1, json!({ "spec": { "result": result("0") } }));
         let disabled = Listed {
             offer: &offer,
-            standing: Standing::Disabled,
+            eligibility: Eligibility::Disabled,
         };
         for offers in [vec![disabled], vec![]] {
             let document = json_of(&agent(&record, &registry(json!({})), offers));
@@ -559,7 +561,7 @@ mod tests {
                 &registry,
                 Listed {
                     offer: &a,
-                    standing: Standing::Disabled,
+                    eligibility: Eligibility::Disabled,
                 },
             ),
         ];

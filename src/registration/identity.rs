@@ -2,6 +2,7 @@
 
 use alloy::primitives::Address;
 use kube::ResourceExt;
+use strum::IntoStaticStr;
 
 use crate::api::{
     AgentRegistration, DEFAULT_REGISTRY_ANNOTATION, IdentityRegistry, IdentityScope, Key,
@@ -9,7 +10,7 @@ use crate::api::{
 };
 
 /// Why it is not known whose agent an offer is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub enum Unresolved {
     /// No registry is named, none is in use, and none is the default.
     #[error(
@@ -20,7 +21,7 @@ pub enum Unresolved {
     #[error(
         "{first} and {second} are both annotated as the default registry: set registration.registryRef.name, or keep one annotation"
     )]
-    TwoDefaults {
+    TwoDefaultRegistries {
         /// One of them.
         first: String,
         /// Another one.
@@ -36,7 +37,7 @@ pub enum Unresolved {
     },
     /// The registry's address cannot be read.
     #[error("IdentityRegistry {name} has no readable address for its chain: correct spec.address")]
-    AddressUnknown {
+    RegistryAddressUnknown {
         /// Its name.
         name: String,
     },
@@ -55,14 +56,8 @@ pub enum Unresolved {
 impl Unresolved {
     /// One word for conditions.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::NoRegistry => "NoRegistry",
-            Self::TwoDefaults { .. } => "TwoDefaultRegistries",
-            Self::RegistryNotFound { .. } => "RegistryNotFound",
-            Self::AddressUnknown { .. } => "RegistryAddressUnknown",
-            Self::IdentityChanged { .. } => "IdentityChanged",
-        }
+    pub fn reason(&self) -> &'static str {
+        self.into()
     }
 }
 
@@ -98,7 +93,7 @@ pub fn resolve<'a>(
     let registry = choose(offer, registries, own())?;
     let identity = identity_of(offer, registry.spec.identity_scope);
     let Some(key) = key_of(offer, registry) else {
-        return Err(Unresolved::AddressUnknown {
+        return Err(Unresolved::RegistryAddressUnknown {
             name: registry.name_any(),
         });
     };
@@ -169,7 +164,7 @@ fn choose<'a, 'b>(
         .filter(|registry| is_default(registry));
     match (defaults.next(), defaults.next()) {
         (Some(registry), None) => Ok(registry),
-        (Some(first), Some(second)) => Err(Unresolved::TwoDefaults {
+        (Some(first), Some(second)) => Err(Unresolved::TwoDefaultRegistries {
             first: first.name_any(),
             second: second.name_any(),
         }),
@@ -295,7 +290,7 @@ mod tests {
             resolved(&offer, &[named("a", false)], &[]),
             Err(Unresolved::NoRegistry)
         );
-        let two = Err(Unresolved::TwoDefaults {
+        let two = Err(Unresolved::TwoDefaultRegistries {
             first: "a".into(),
             second: "b".into(),
         });
@@ -405,12 +400,12 @@ mod tests {
         let key = Key::derive("", 1, Address::ZERO, 1);
         for unresolved in [
             Unresolved::NoRegistry,
-            Unresolved::TwoDefaults {
+            Unresolved::TwoDefaultRegistries {
                 first: "a".into(),
                 second: "b".into(),
             },
             Unresolved::RegistryNotFound { name: "a".into() },
-            Unresolved::AddressUnknown { name: "a".into() },
+            Unresolved::RegistryAddressUnknown { name: "a".into() },
             Unresolved::IdentityChanged {
                 recorded: key,
                 derived: key,

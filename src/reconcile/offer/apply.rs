@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::ObjectReference;
 use tracing::{debug, info};
 
-use super::plan::{Plan, Subject, View, must_write};
+use super::plan::{OfferPlan, OfferSubject, OfferView, must_write};
 use crate::api::ServiceOfferStatus;
 use crate::leader::Leading;
 use crate::reconcile::{Context, Error};
@@ -49,17 +49,20 @@ impl Applied {
 pub(super) async fn apply(
     context: &Context,
     leading: &Leading,
-    view: &View,
-    plan: Plan,
+    view: &OfferView,
+    plan: OfferPlan,
 ) -> Result<(), Error> {
-    let Plan {
+    let OfferPlan {
         status,
         strip_finalizer,
         notes,
     } = plan;
-    if let (Subject::Offer(seen), true) = (&view.subject, strip_finalizer) {
+    if let (OfferSubject::Offer(observed), true) = (&view.subject, strip_finalizer) {
         info!("removing the finalizer of the former controller");
-        context.writer.strip_finalizer(leading, &seen.offer).await?;
+        context
+            .writer
+            .strip_finalizer(leading, &observed.offer)
+            .await?;
         // The change comes back as an event, and with it the version that a status can be applied to.
         return Ok(());
     }

@@ -2,7 +2,7 @@
 //!
 //! Three steps: [`observe`] gathers from the cache (no request leaves the process), [`plan`] decides what the status should
 //! say (pure), [`apply`] writes what differs. It spends nothing and touches no record: that is the registry loop's business,
-//! whose findings it tells.
+//! whose issues it tells.
 
 mod apply;
 mod observe;
@@ -11,7 +11,7 @@ pub mod plan;
 use kube::runtime::controller::Action;
 
 pub use apply::Applied;
-pub use observe::standing_of;
+pub use observe::eligibility_of;
 
 use super::{Context, Error};
 use crate::api::ServiceOffer;

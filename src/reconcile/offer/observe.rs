@@ -1,4 +1,4 @@
-//! Gathers what an offer's status depends on: all of it from the cache and from findings.
+//! Gathers what an offer's status depends on: all of it from the cache and from issues.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use super::plan::{Seen, Subject, View};
+use super::plan::{ObservedOffer, OfferSubject, OfferView};
 use crate::api::ServiceOffer;
 use crate::cluster::{Cache, MaybeDecoded};
 use crate::reconcile::Context;
+use crate::registration::eligibility::{self, EligibilityContext};
 use crate::registration::identity;
-use crate::registration::standing::{self, Surroundings};
 
 /// Everything that decides what an offer's status says.
-pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> View {
+pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> OfferView {
     let now = Timestamp::now();
     // What was looked at, and not merely of whom: whatever is decided on it is bound to this version.
     let object = ObjectReference {
@@ -32,7 +32,7 @@ pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> Vie
         .uid
         .as_deref()
         .and_then(|uid| context.applied.get(uid));
-    View {
+    OfferView {
         object,
         generation,
         now,
@@ -42,20 +42,20 @@ pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> Vie
 }
 
 /// Of an offer that cannot be decoded no registry and no identity is known; its records list it by name.
-fn undecodable(context: &Context, metadata: &ObjectMeta, error: String) -> Subject {
+fn undecodable(context: &Context, metadata: &ObjectMeta, error: String) -> OfferSubject {
     let name = (
         metadata.namespace.clone().unwrap_or_default(),
         metadata.name.clone().unwrap_or_default(),
     );
     let records = context.cache.records_of(&name);
     let latest = records.iter().max_by_key(|record| record.spec.edition);
-    Subject::Undecodable {
+    OfferSubject::Undecodable {
         error,
         record: latest.map(|record| Box::new(record.spec.clone())),
     }
 }
 
-fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {
+fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> OfferSubject {
     let cache = &context.cache;
     let name = (offer.namespace().unwrap_or_default(), offer.name_any());
     let registries = cache.registries();
@@ -66,17 +66,17 @@ fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {
         .ok()
         .map(|resolution| resolution.registry.clone());
     let key = resolution.as_ref().ok().map(|resolution| resolution.key);
-    Subject::Offer(Box::new(Seen {
-        standing: registry
+    OfferSubject::Offer(Box::new(ObservedOffer {
+        eligibility: registry
             .as_ref()
-            .map(|registry| standing_of(cache, offer, registry, now)),
+            .map(|registry| eligibility_of(cache, offer, registry, now)),
         unresolved: resolution.err(),
         record: key
             .and_then(|key| cache.record(key))
             .map(|record| record.spec.clone()),
-        finding: registry
+        issue: registry
             .as_ref()
-            .and_then(|registry| context.findings.get(&registry.name_any(), &name)),
+            .and_then(|registry| context.issues.get(&registry.name_any(), &name)),
         upstream_exists: upstream_exists(cache, offer),
         registry,
         offer: offer.clone(),
@@ -85,20 +85,20 @@ fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> Subject {
 
 /// Whether an offer may be listed, as the cache has it.
 #[must_use]
-pub fn standing_of(
+pub fn eligibility_of(
     cache: &Cache,
     offer: &ServiceOffer,
     registry: &crate::api::IdentityRegistry,
     now: Timestamp,
-) -> standing::Standing {
+) -> eligibility::Eligibility {
     let labels: Option<BTreeMap<String, String>> =
         cache.namespace_labels(&offer.namespace().unwrap_or_default());
-    let around = Surroundings {
+    let around = EligibilityContext {
         namespace_labels: labels.as_ref(),
         upstream_exists: upstream_exists(cache, offer),
         now,
     };
-    standing::standing(offer, registry, around)
+    eligibility::eligibility(offer, registry, around)
 }
 
 fn upstream_exists(cache: &Cache, offer: &ServiceOffer) -> bool {

@@ -1,25 +1,25 @@
-//! The registry loop: one turn of one IdentityRegistry. It is the only one that writes records and ledgers, signs, and
+//! The registry loop: one pass of one IdentityRegistry. It is the only one that writes records and ledgers, signs, and
 //! sends.
 //!
-//! A turn is these steps, in this order, since the proof in [`crate::ledger::protocol`] rests on it:
-//! 1. [`observe::site`]: what the registry's spec stands for: address, endpoint, key, limits
+//! A pass is these steps, in this order, since the proof in [`crate::ledger::protocol`] rests on it:
+//! 1. [`observe::target`]: what the registry's spec stands for: address, endpoint, key, limits
 //! 2. [`observe::chain`]: the chain as it is *before* any ledger is read
-//! 3. [`enrol`] (pure): which records the offers ask for; [`apply::enrol`] writes them
+//! 3. [`records`] (pure): which records the offers ask for; [`apply::write_records`] writes them
 //! 4. [`observe::ledger`]: the ledger, *then* the records
 //! 5. [`plan`] (pure): what ledger, entries and records need
-//! 6. [`apply`]: carries that out. Whatever it writes makes the ledger at hand old: a turn that prunes does not allocate
+//! 6. [`apply`]: carries that out. Whatever it writes makes the ledger at hand old: a pass that prunes does not allocate
 //! 7. [`status`] (pure): what people are told, from what was found and applied
 //!
-//! A turn waits for nothing on a chain; it comes again.
+//! A pass waits for nothing on a chain; it comes again.
 
 pub mod adoption;
 mod apply;
-pub mod enrol;
-mod memory;
+pub mod blocked;
 mod observe;
 pub mod plan;
+pub mod records;
+mod state;
 pub mod status;
-pub mod trouble;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,23 +29,23 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use tracing::warn;
 
-pub use memory::{Memories, Memory};
+pub use state::{RegistryState, RegistryStates};
 
+use self::blocked::Blocked;
 use self::status::Report;
-use self::trouble::Trouble;
 use super::{Context, Error};
 use crate::api::{IdentityRegistry, Suspend};
 use crate::cluster::MaybeDecoded;
 use crate::leader::Leading;
 
-/// Until the next turn while something is under way.
+/// Until the next pass while something is under way.
 const BUSY: Duration = Duration::from_secs(1);
-/// Until the next turn while nothing is. A chain that stops answering is told of within this and one question's limit.
+/// Until the next pass while nothing is. A chain that stops answering is told of within this and one question's limit.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// What is left to do after a turn.
+/// What is left to do after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum Requeue {
     /// The ledger has just changed: look again at once.
     Now,
     /// Something is under way.
@@ -74,97 +74,98 @@ pub async fn reconcile(
             return Ok(Action::await_change());
         }
     };
-    let memory = context.memories.of(&registry.name_any());
-    let mut memory = memory.lock().await;
+    let state = context.registry_states.of(&registry.name_any());
+    let mut state = state.lock().await;
     let mut report = Report::default();
-    let rest = turn(context, leading, registry, &mut memory, &mut report).await;
-    apply::status(context, leading, registry, &mut memory, report).await?;
-    Ok(Action::requeue(match rest? {
-        Rest::Now => Duration::ZERO,
-        Rest::Busy => BUSY,
-        Rest::Idle => IDLE,
+    let requeue = pass(context, leading, registry, &mut state, &mut report).await;
+    apply::status(context, leading, registry, &mut state, report).await?;
+    Ok(Action::requeue(match requeue? {
+        Requeue::Now => Duration::ZERO,
+        Requeue::Busy => BUSY,
+        Requeue::Idle => IDLE,
     }))
 }
 
-async fn turn(
+async fn pass(
     context: &Context,
     leading: &Leading,
     registry: &IdentityRegistry,
-    memory: &mut Memory,
+    state: &mut RegistryState,
     report: &mut Report,
-) -> Result<Rest, Error> {
-    let site = match observe::site(context, registry).await? {
-        Ok(site) => site,
-        Err(trouble) => {
-            report.trouble = Some(trouble);
-            return Ok(Rest::Idle);
+) -> Result<Requeue, Error> {
+    let target = match observe::target(context, registry).await? {
+        Ok(target) => target,
+        Err(blocked) => {
+            report.blocked = Some(blocked);
+            return Ok(Requeue::Idle);
         }
     };
-    report.site(&site);
-    let chain = match observe::chain(&site, memory).await {
+    report.target(&target);
+    let chain = match observe::chain(&target, state).await {
         Ok(Ok(chain)) => chain,
         Ok(Err(unverified)) => {
-            report.trouble = Some(Trouble::Unverified(unverified));
-            return Ok(Rest::Idle);
+            report.blocked = Some(Blocked::Unverified(unverified));
+            return Ok(Requeue::Idle);
         }
         Err(error) => {
-            report.trouble = Some(Trouble::Rpc {
-                endpoint: site.endpoint.to_string(),
+            report.blocked = Some(Blocked::Rpc {
+                endpoint: target.endpoint.to_string(),
                 error,
             });
-            return Ok(Rest::Idle);
+            return Ok(Requeue::Idle);
         }
     };
-    report.chain(&site, &chain);
+    report.chain(&target, &chain);
     if registry.spec.suspend == Suspend::All {
-        return Ok(Rest::Idle);
+        return Ok(Requeue::Idle);
     }
-    let mut findings = BTreeMap::new();
-    let applicants = observe::applicants(context, registry, Timestamp::now());
-    let roll = enrol::roll(&site.ground(&chain), &applicants, |key| {
+    let mut issues = BTreeMap::new();
+    let claims = observe::claims(context, registry, Timestamp::now());
+    let plan = records::plan(&target.record_defaults(&chain), &claims, |key| {
         context.cache.record(key)
     });
-    let enrolled = apply::enrol(context, leading, &site, roll, memory, &mut findings).await?;
-    let retired = apply::retire(context, leading, &site, memory).await?;
+    let records_written =
+        apply::write_records(context, leading, &target, plan, state, &mut issues).await?;
+    let retired = apply::retire(context, leading, &target, state).await?;
 
-    let view = match observe::ledger(context, &site, &chain, &applicants, memory).await {
+    let view = match observe::ledger(context, &target, &chain, &claims, state).await {
         Ok(view) => view,
         Err(observe::Failure::Kubernetes(error)) => return Err(error.into()),
         Err(observe::Failure::Rpc(error)) => {
-            report.trouble = Some(Trouble::Rpc {
+            report.blocked = Some(Blocked::Rpc {
                 endpoint: chain.endpoint.to_string(),
                 error,
             });
-            return Ok(Rest::Busy);
+            return Ok(Requeue::Busy);
         }
     };
     let worked = match view {
         Ok(view) => {
-            let wanted = enrol::wanted(&applicants, &findings);
-            let settled = enrol::settled(&applicants, &wanted);
-            let findings = &mut findings;
-            let mut turn = apply::Turn {
+            let wanted = records::wanted(&claims, &issues);
+            let settled = records::settled(&claims, &wanted);
+            let issues = &mut issues;
+            let mut pass = apply::LedgerPass {
                 context,
                 leading,
                 registry,
-                site: &site,
+                target: &target,
                 chain: &chain,
                 wanted: &wanted,
                 settled: &settled,
-                memory,
+                state,
                 report,
-                findings,
+                issues,
             };
-            turn.work(view).await?
+            pass.run(view).await?
         }
         Err(freeze) => {
             report.freeze(freeze);
-            Rest::Busy
+            Requeue::Busy
         }
     };
-    context.findings.replace(&registry.name_any(), findings);
-    Ok(if enrolled || retired {
-        Rest::Now
+    context.issues.replace(&registry.name_any(), issues);
+    Ok(if records_written || retired {
+        Requeue::Now
     } else {
         worked
     })

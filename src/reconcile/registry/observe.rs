@@ -1,4 +1,4 @@
-//! Gathers what a turn decides on. It writes nothing and sends nothing.
+//! Gathers what a pass decides on. It writes nothing and sends nothing.
 //!
 //! The order of its questions is part of the protocol: the chain before the ledger, the ledger before the records.
 
@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::adoption::taken_by;
-use super::enrol::{Applicant, Ground};
-use super::memory::{IndexOf, Memory};
-use super::trouble::{Trouble, Unverified};
+use super::blocked::{Blocked, Unverified};
+use super::records::{OfferClaim, RecordDefaults};
+use super::state::{IndexOf, RegistryState};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key,
     Nonce,
@@ -31,10 +31,10 @@ use crate::ledger::money::Limits;
 use crate::ledger::protocol::{LedgerStep, ledger_step};
 use crate::ledger::{Freeze, ReadLedger};
 use crate::reconcile::Context;
+use crate::registration::eligibility::Eligibility;
 use crate::registration::identity::{self, address_of};
-use crate::registration::standing::Standing;
 
-/// How long a turn may spend on reading logs; the rest is read in the next one.
+/// How long a pass may spend on reading logs; the rest is read in the next one.
 const SCAN_BUDGET: Duration = Duration::from_secs(15);
 /// How long the first block of a day is good for.
 const DAY_EVERY: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ pub(super) enum Failure {
 
 /// What a registry's spec stands for.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct RegistryTarget {
     pub(super) name: String,
     /// Generation of the spec.
     generation: Option<i64>,
@@ -66,9 +66,9 @@ pub(super) struct Site {
     bootstrap: Option<Nonce>,
 }
 
-impl Site {
-    pub(super) fn ground(&self, chain: &Chain) -> Ground {
-        Ground {
+impl RegistryTarget {
+    pub(super) fn record_defaults(&self, chain: &ChainSnapshot) -> RecordDefaults {
+        RecordDefaults {
             chain_id: self.chain_id,
             registry: self.address,
             code_hash: chain.code_hash,
@@ -88,14 +88,14 @@ impl Site {
 }
 
 /// Reads what the spec refers to.
-pub(super) async fn site(
+pub(super) async fn target(
     context: &Context,
     registry: &IdentityRegistry,
-) -> Result<Result<Site, Trouble>, cluster::Error> {
+) -> Result<Result<RegistryTarget, Blocked>, cluster::Error> {
     let spec = &registry.spec;
     let name = registry.name_any();
     let Some(address) = address_of(registry) else {
-        return Ok(Err(Trouble::Unverified(Unverified::NoContract {
+        return Ok(Err(Blocked::Unverified(Unverified::NoContract {
             address: Address::ZERO,
             chain_id: spec.chain_id,
         })));
@@ -105,7 +105,7 @@ pub(super) async fn site(
         Err(error) => return Ok(Err(error.into())),
     };
     if spec.quorum > 1 {
-        return Ok(Err(Trouble::Quorum {
+        return Ok(Err(Blocked::QuorumNotSupported {
             quorum: spec.quorum,
         }));
     }
@@ -113,17 +113,17 @@ pub(super) async fn site(
     for endpoint in &spec.rpc {
         match resolve(context, endpoint).await? {
             Ok(endpoint) => endpoints.push(endpoint),
-            Err(trouble) => return Ok(Err(trouble)),
+            Err(blocked) => return Ok(Err(blocked)),
         }
     }
     let Some((endpoint, others)) = endpoints.split_first() else {
-        return Ok(Err(Trouble::EndpointUnknown(
+        return Ok(Err(Blocked::EndpointUnknown(
             "spec.rpc names no endpoint".to_owned(),
         )));
     };
     let signer = match signer(context, registry).await? {
         Ok(signer) => signer,
-        Err(trouble) => return Ok(Err(trouble)),
+        Err(blocked) => return Ok(Err(blocked)),
     };
     let bootstrap = spec
         .bootstrap
@@ -131,7 +131,7 @@ pub(super) async fn site(
         .map(|bootstrap| Nonce(bootstrap.at_nonce));
     let (endpoint, others) = (endpoint.clone(), others.to_vec());
     let generation = registry.metadata.generation;
-    Ok(Ok(Site {
+    Ok(Ok(RegistryTarget {
         name,
         generation,
         chain_id: spec.chain_id,
@@ -147,8 +147,8 @@ pub(super) async fn site(
 async fn resolve(
     context: &Context,
     endpoint: &EndpointSpec,
-) -> Result<Result<RpcEndpoint, Trouble>, cluster::Error> {
-    let unknown = |message: String| Ok(Err(Trouble::EndpointUnknown(message)));
+) -> Result<Result<RpcEndpoint, Blocked>, cluster::Error> {
+    let unknown = |message: String| Ok(Err(Blocked::EndpointUnknown(message)));
     let url = match (&endpoint.url, &endpoint.url_from) {
         (Some(url), _) => url.clone(),
         (None, Some(from)) => match context.reader.secret(&from.secret_key_ref).await? {
@@ -172,18 +172,18 @@ async fn resolve(
 async fn signer(
     context: &Context,
     registry: &IdentityRegistry,
-) -> Result<Result<Option<TransactionSigner>, Trouble>, cluster::Error> {
+) -> Result<Result<Option<TransactionSigner>, Blocked>, cluster::Error> {
     let Some(first) = registry.spec.signers.first() else {
         return Ok(Ok(None));
     };
     let Some(key) = context.reader.secret(&first.secret_ref).await? else {
         let (secret, key) = (first.secret_ref.name.clone(), first.secret_ref.key.clone());
-        return Ok(Err(Trouble::SignerMissing { secret, key }));
+        return Ok(Err(Blocked::SecretMissing { secret, key }));
     };
     let address = first.address.parse().unwrap_or_default();
     Ok(TransactionSigner::new(&key, address)
         .map(Some)
-        .map_err(|error| Trouble::SignerKey {
+        .map_err(|error| Blocked::KeyMismatch {
             address: first.address.clone(),
             error,
         }))
@@ -191,19 +191,19 @@ async fn signer(
 
 /// The chain at one look.
 #[derive(Debug)]
-pub(super) struct Chain {
+pub(super) struct ChainSnapshot {
     pub(super) endpoint: RpcEndpoint,
     pub(super) genesis_hash: B256,
     pub(super) latest: Block,
     pub(super) finalized: Block,
     pub(super) code_hash: B256,
     pub(super) version: String,
-    pub(super) account: Option<Account>,
+    pub(super) account: Option<SignerAccount>,
 }
 
 /// The signer's account at that look.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
+pub(super) struct SignerAccount {
     pub(super) account_state: AccountState,
     pub(super) balance: u128,
     pub(super) market: FeeMarket,
@@ -211,12 +211,12 @@ pub(super) struct Account {
 
 /// Looks at the chain through the first endpoint that answers.
 pub(super) async fn chain(
-    site: &Site,
-    memory: &mut Memory,
-) -> Result<Result<Chain, Unverified>, RpcError> {
-    let mut chain_id = site.endpoint.chain_id().await;
-    let mut endpoint = &site.endpoint;
-    for other in &site.others {
+    target: &RegistryTarget,
+    state: &mut RegistryState,
+) -> Result<Result<ChainSnapshot, Unverified>, RpcError> {
+    let mut chain_id = target.endpoint.chain_id().await;
+    let mut endpoint = &target.endpoint;
+    for other in &target.others {
         if chain_id.is_ok() {
             break;
         }
@@ -226,16 +226,16 @@ pub(super) async fn chain(
         }
     }
     let actual = chain_id?;
-    if actual != site.chain_id {
+    if actual != target.chain_id {
         return Ok(Err(Unverified::WrongChain {
-            expected: site.chain_id,
+            expected: target.chain_id,
             actual,
         }));
     }
     let Some(genesis) = endpoint.block(BlockNumberOrTag::Number(0)).await? else {
         return Ok(Err(Unverified::NoFinality));
     };
-    let (address, chain_id) = (site.address, site.chain_id);
+    let (address, chain_id) = (target.address, target.chain_id);
     let Some(code_hash) = endpoint.code_hash(address).await? else {
         return Ok(Err(Unverified::NoContract { address, chain_id }));
     };
@@ -247,7 +247,7 @@ pub(super) async fn chain(
     let (Some(latest), Some(finalized)) = (latest, finalized) else {
         return Ok(Err(Unverified::NoFinality));
     };
-    let account = match &site.signer {
+    let account = match &target.signer {
         None => None,
         Some(signer) => {
             let address = signer.address();
@@ -259,7 +259,7 @@ pub(super) async fn chain(
                 endpoint.balance(address).await?,
                 endpoint.fee_market(&latest).await?,
             );
-            Some(Account {
+            Some(SignerAccount {
                 account_state,
                 balance,
                 market,
@@ -267,7 +267,7 @@ pub(super) async fn chain(
         }
     };
     let genesis_hash = genesis.hash;
-    let chain = Chain {
+    let chain = ChainSnapshot {
         endpoint: endpoint.clone(),
         genesis_hash,
         latest,
@@ -276,8 +276,8 @@ pub(super) async fn chain(
         version,
         account,
     };
-    if let Some(signer) = &site.signer {
-        index(site, &chain, signer.address(), memory).await?;
+    if let Some(signer) = &target.signer {
+        index(target, &chain, signer.address(), state).await?;
     }
     Ok(Ok(chain))
 }
@@ -300,22 +300,22 @@ async fn account_state(
 
 /// Reads logs until the index reaches the final block, or the time for it is up.
 async fn index(
-    site: &Site,
-    chain: &Chain,
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
     owner: Address,
-    memory: &mut Memory,
+    state: &mut RegistryState,
 ) -> Result<(), RpcError> {
     let of = IndexOf {
-        chain_id: site.chain_id,
+        chain_id: target.chain_id,
         genesis_hash: chain.genesis_hash,
-        registry: site.address,
+        registry: target.address,
         owner,
     };
-    if memory.index.as_ref().is_none_or(|(known, ..)| *known != of) {
-        let index = empty_index(site, chain, owner).await?;
-        memory.index = Some((of, Arc::new(index), ScanStep::default()));
+    if state.index.as_ref().is_none_or(|(known, ..)| *known != of) {
+        let index = empty_index(target, chain, owner).await?;
+        state.index = Some((of, Arc::new(index), ScanStep::default()));
     }
-    let Some((_, index, step)) = &mut memory.index else {
+    let Some((_, index, step)) = &mut state.index else {
         return Ok(());
     };
     let index = Arc::make_mut(index);
@@ -324,7 +324,11 @@ async fn index(
         if begun.elapsed() > SCAN_BUDGET {
             return Ok(());
         }
-        match chain.endpoint.log_page(site.address, owner, from, to).await {
+        match chain
+            .endpoint
+            .log_page(target.address, owner, from, to)
+            .await
+        {
             Ok(page) => {
                 *step = step.grown();
                 // A page is asked for from where the index ends, so it cannot leave a gap.
@@ -339,22 +343,33 @@ async fn index(
         .checked_sub(1)
         .filter(|last| index.proven_to() != Some(*last));
     if let Some(last) = last {
-        let balance = chain.endpoint.balance_of(site.address, owner, last).await?;
+        let balance = chain
+            .endpoint
+            .balance_of(target.address, owner, last)
+            .await?;
         if !index.verify_balance(balance) {
             // Logs are missing: an endpoint left some out. Only a new reading can tell.
-            memory.index = None;
+            state.index = None;
         }
     }
     Ok(())
 }
 
 /// An index that begins at the account's first use, with what others had given it until then.
-async fn empty_index(site: &Site, chain: &Chain, owner: Address) -> Result<OwnerIndex, RpcError> {
+async fn empty_index(
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
+    owner: Address,
+) -> Result<OwnerIndex, RpcError> {
     let first = first_use(&chain.endpoint, owner, &chain.finalized).await;
     let Some(before) = first.checked_sub(1) else {
         return Ok(OwnerIndex::new(owner, 0, U256::ZERO));
     };
-    match chain.endpoint.balance_of(site.address, owner, before).await {
+    match chain
+        .endpoint
+        .balance_of(target.address, owner, before)
+        .await
+    {
         Ok(held) => Ok(OwnerIndex::new(owner, first, held)),
         // There was no registry yet.
         Err(RpcError::RpcIncomplete { .. }) => Ok(OwnerIndex::new(owner, first, U256::ZERO)),
@@ -384,11 +399,11 @@ async fn first_use(endpoint: &RpcEndpoint, account: Address, finalized: &Block) 
 }
 
 /// Offers that lead to this registry.
-pub(super) fn applicants(
+pub(super) fn claims(
     context: &Context,
     registry: &IdentityRegistry,
     now: Timestamp,
-) -> Vec<Applicant> {
+) -> Vec<OfferClaim> {
     let registries = context.cache.registries();
     let name = registry.name_any();
     let mut offers = context.cache.offers();
@@ -406,7 +421,7 @@ pub(super) fn applicants(
             offer.name_any(),
         )
     });
-    let applicant = |offer: &crate::api::ServiceOffer| {
+    let claim = |offer: &crate::api::ServiceOffer| {
         let own = offer.spec.registration.as_ref()?;
         let offer_name = (offer.namespace()?, offer.name_any());
         let records = context.cache.records_of(&offer_name);
@@ -414,10 +429,11 @@ pub(super) fn applicants(
         if resolution.registry.name_any() != name {
             return None;
         }
-        let standing = crate::reconcile::offer::standing_of(&context.cache, offer, registry, now);
+        let eligibility =
+            crate::reconcile::offer::eligibility_of(&context.cache, offer, registry, now);
         let status = offer.status.as_ref();
         let told = status.and_then(|status| status.registration.as_ref()?.key);
-        Some(Applicant {
+        Some(OfferClaim {
             name: offer_name,
             uid: offer.uid().unwrap_or_default(),
             generation: offer.metadata.generation,
@@ -425,20 +441,20 @@ pub(super) fn applicants(
             key: resolution.key,
             edition: own.edition,
             adopt: own.agent_id.clone(),
-            // An id beside a key is this operator's own mirror, and no relic.
-            relic: status
+            // An id beside a key is this operator's own mirror, and not a legacy one.
+            legacy_agent_id: status
                 .filter(|_| told.is_none())
                 .and_then(|status| status.agent_id.clone()),
-            live: standing == Standing::Live,
+            eligible: eligibility == Eligibility::Eligible,
             settled: told == Some(resolution.key),
         })
     };
-    offers.iter().filter_map(|offer| applicant(offer)).collect()
+    offers.iter().filter_map(|offer| claim(offer)).collect()
 }
 
-/// What a turn knows of the ledger and of the records, all of it read after the chain.
+/// What a pass knows of the ledger and of the records, all of it read after the chain.
 #[derive(Debug)]
-pub(super) enum View {
+pub(super) enum LedgerView {
     /// The registry has no signer.
     Watching {
         records: Vec<AgentRegistration>,
@@ -470,40 +486,40 @@ pub(super) struct Ready {
 /// Reads the ledger, then the records, then what the chain shows of them.
 pub(super) async fn ledger(
     context: &Context,
-    site: &Site,
-    chain: &Chain,
-    applicants: &[Applicant],
-    memory: &mut Memory,
-) -> Result<Result<View, Freeze>, Failure> {
-    let (Some(signer), Some(account)) = (&site.signer, &chain.account) else {
-        let records = if adopting(context, site) {
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
+    claims: &[OfferClaim],
+    state: &mut RegistryState,
+) -> Result<Result<LedgerView, Freeze>, Failure> {
+    let (Some(signer), Some(account)) = (&target.signer, &chain.account) else {
+        let records = if adopting(context, target) {
             context.store.records_after(None).await?
         } else {
             Vec::new()
         };
-        let adoption_targets = adoption_targets(site, chain, &records).await?;
-        return Ok(Ok(View::Watching {
+        let adoption_targets = adoption_targets(target, chain, &records).await?;
+        return Ok(Ok(LedgerView::Watching {
             records,
             adoption_targets,
         }));
     };
     let address = signer.address();
-    let held = context.store.read_ledger(site.chain_id, address).await?;
-    let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&site.name).await?;
+    let held = context.store.read_ledger(target.chain_id, address).await?;
+    let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&target.name).await?;
     // Money is spent by the spec that stands, not by a copy that may be older: it may have been taken back since.
     if registry
         .as_ref()
-        .is_none_or(|registry| registry.metadata.generation != site.generation)
+        .is_none_or(|registry| registry.metadata.generation != target.generation)
     {
         return Err(cluster::Error::Conflict.into());
     }
     let active = held
         .as_ref()
         .is_some_and(|held| held.spec().quarantine.is_none());
-    let waiting = applicants
+    let waiting = claims
         .iter()
-        .any(|applicant| applicant.live && waits(context, applicant.key));
-    let census = waiting || !active || adopting(context, site);
+        .any(|claim| claim.eligible && waits(context, claim.key));
+    let census = waiting || !active || adopting(context, target);
     let records = match (&held, census) {
         (Some(held), false) => entries_records(context, held).await?,
         (held, _) => by_key(context.store.records_after(held.as_ref()).await?),
@@ -515,7 +531,7 @@ pub(super) async fn ledger(
         account_state(&chain.endpoint, address, &chain.latest, &chain.finalized).await?
     };
     let identity = LedgerIdentity {
-        chain_id: site.chain_id,
+        chain_id: target.chain_id,
         genesis_hash: chain.genesis_hash,
         signer: address,
         cluster_uid: context.cluster_uid.clone(),
@@ -527,10 +543,10 @@ pub(super) async fn ledger(
         has_attempts: records
             .values()
             .any(|record| identity.has_attempt(&record.spec)),
-        bootstrap_nonce: site.bootstrap,
-        highest_next: memory
+        bootstrap_nonce: target.bootstrap,
+        highest_next: state
             .seen
-            .get(&(site.chain_id, address))
+            .get(&(target.chain_id, address))
             .copied()
             .unwrap_or_default(),
     };
@@ -543,40 +559,43 @@ pub(super) async fn ledger(
     let held = match (step, held) {
         (Err(freeze), _) => return Ok(Err(freeze)),
         (Ok(LedgerStep::Ready), Some(held)) => held,
-        (Ok(step), held) => return Ok(Ok(View::Unready(Box::new((step, held))))),
+        (Ok(step), held) => return Ok(Ok(LedgerView::Unready(Box::new((step, held))))),
     };
-    memory
+    state
         .seen
-        .insert((site.chain_id, address), held.spec().next);
-    let Some(index) = memory.index.as_ref().map(|(_, index, _)| Arc::clone(index)) else {
-        return Ok(Ok(View::Unready(Box::new((LedgerStep::Wait, Some(held))))));
+        .insert((target.chain_id, address), held.spec().next);
+    let Some(index) = state.index.as_ref().map(|(_, index, _)| Arc::clone(index)) else {
+        return Ok(Ok(LedgerView::Unready(Box::new((
+            LedgerStep::Wait,
+            Some(held),
+        )))));
     };
     let snapshot = LedgerSnapshot {
         ledger: held.spec(),
         index: &index,
         account: &account_state,
     };
-    let evidence = evidence(site, chain, snapshot, &records, memory).await?;
+    let evidence = evidence(target, chain, snapshot, &records, state).await?;
     let mut registrations = BTreeMap::new();
     let pending = records
         .values()
-        .filter(|record| site.has(&record.spec) && record.spec.result.is_none());
+        .filter(|record| target.has(&record.spec) && record.spec.result.is_none());
     for key in pending
         .map(|record| record.spec.key)
         .filter(|key| !snapshot.ledger.registering.contains_key(key))
     {
-        let found = final_registrations_of(site, chain, &index, key).await?;
+        let found = final_registrations_of(target, chain, &index, key).await?;
         if !found.is_empty() {
             registrations.insert(key, found);
         }
     }
-    let adoption_targets = adoption_targets(site, chain, records.values()).await?;
+    let adoption_targets = adoption_targets(target, chain, records.values()).await?;
     let day = if census {
-        day(chain, memory).await?
+        day(chain, state).await?
     } else {
-        memory.day.map_or(0, |(block, _)| block)
+        state.day.map_or(0, |(block, _)| block)
     };
-    Ok(Ok(View::Ready(Box::new(Ready {
+    Ok(Ok(LedgerView::Ready(Box::new(Ready {
         held,
         account_state,
         index,
@@ -598,14 +617,14 @@ fn waits(context: &Context, key: Key) -> bool {
 }
 
 /// Whether a record waits to adopt an agent, as far as the cache knows.
-fn adopting(context: &Context, site: &Site) -> bool {
+fn adopting(context: &Context, target: &RegistryTarget) -> bool {
     let waits =
         |record: &AgentRegistration| record.spec.adopt.is_some() && record.spec.result.is_none();
     context
         .cache
         .records()
         .iter()
-        .any(|record| site.has(&record.spec) && waits(record))
+        .any(|record| target.has(&record.spec) && waits(record))
 }
 
 async fn entries_records(
@@ -644,11 +663,11 @@ fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
 
 /// What the chain shows of each entry: only what a decision can need is asked.
 async fn evidence(
-    site: &Site,
-    chain: &Chain,
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
-    memory: &Memory,
+    state: &RegistryState,
 ) -> Result<BTreeMap<Nonce, Evidence>, RpcError> {
     let mut all = BTreeMap::new();
     let counts = snapshot.account.counts;
@@ -672,7 +691,7 @@ async fn evidence(
         }
         if *nonce < counts.finalized {
             evidence.registrations =
-                final_registrations_of(site, chain, snapshot.index, record.key).await?;
+                final_registrations_of(target, chain, snapshot.index, record.key).await?;
         }
         if *nonce < counts.latest && evidence.registrations.is_empty() {
             for attempt in attempts() {
@@ -685,7 +704,7 @@ async fn evidence(
             }
         }
         let last = attempts().next_back();
-        let sent = last.and_then(|attempt| memory.sent.get(&attempt.hash));
+        let sent = last.and_then(|attempt| state.sent.get(&attempt.hash));
         evidence.sent_recently = sent.is_some_and(|block| *block >= chain.latest.number);
         all.insert(*nonce, evidence);
     }
@@ -694,8 +713,8 @@ async fn evidence(
 
 /// Everything that proves whose a key's final registrations are.
 async fn final_registrations_of(
-    site: &Site,
-    chain: &Chain,
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
     index: &OwnerIndex,
     key: Key,
 ) -> Result<Vec<FinalRegistration>, RpcError> {
@@ -712,7 +731,7 @@ async fn final_registrations_of(
         };
         let owner = chain
             .endpoint
-            .owner_of(site.address, event.agent_id, chain.finalized.number)
+            .owner_of(target.address, event.agent_id, chain.finalized.number)
             .await?;
         registrations.push(FinalRegistration {
             event: event.clone(),
@@ -727,15 +746,15 @@ async fn final_registrations_of(
 
 /// What is known of agents that are to be adopted.
 async fn adoption_targets<'a>(
-    site: &Site,
-    chain: &Chain,
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
     records: impl IntoIterator<Item = &'a AgentRegistration> + Clone,
 ) -> Result<BTreeMap<Key, AdoptionTarget>, RpcError> {
     let ours = || {
         records
             .clone()
             .into_iter()
-            .filter(|record| site.has(&record.spec))
+            .filter(|record| target.has(&record.spec))
     };
     let mut adoption_targets = BTreeMap::new();
     for record in ours().filter(|record| record.spec.result.is_none()) {
@@ -745,13 +764,13 @@ async fn adoption_targets<'a>(
         let block = chain.finalized.number;
         let known = chain
             .endpoint
-            .owner_of(site.address, agent_id, block)
+            .owner_of(target.address, agent_id, block)
             .await?
             .is_some();
         let uri = if known {
             chain
                 .endpoint
-                .token_uri(site.address, agent_id, block)
+                .token_uri(target.address, agent_id, block)
                 .await?
         } else {
             None
@@ -772,15 +791,12 @@ async fn adoption_targets<'a>(
 }
 
 /// First block of the last 24 hours, by the chain's own time.
-async fn day(chain: &Chain, memory: &mut Memory) -> Result<u64, RpcError> {
-    if let Some((block, _)) = memory.day.filter(|(_, found)| found.elapsed() < DAY_EVERY) {
+async fn day(chain: &ChainSnapshot, state: &mut RegistryState) -> Result<u64, RpcError> {
+    if let Some((block, _)) = state.day.filter(|(_, found)| found.elapsed() < DAY_EVERY) {
         return Ok(block);
     }
     let since = chain.latest.timestamp.saturating_sub(DAY);
-    let (mut before, mut within) = (
-        memory.day.map_or(0, |(block, _)| block),
-        chain.latest.number,
-    );
+    let (mut before, mut within) = (state.day.map_or(0, |(block, _)| block), chain.latest.number);
     while before < within {
         let middle = before + (within - before) / 2;
         match chain
@@ -798,6 +814,6 @@ async fn day(chain: &Chain, memory: &mut Memory) -> Result<u64, RpcError> {
             }
         }
     }
-    memory.day = Some((within, Instant::now()));
+    state.day = Some((within, Instant::now()));
     Ok(within)
 }

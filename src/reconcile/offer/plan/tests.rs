@@ -14,14 +14,14 @@ fn now() -> Timestamp {
 }
 
 /// An offer that waits for its turn, with everything in order around it.
-fn seen(over: Value) -> Seen {
-    Seen {
+fn observed(over: Value) -> ObservedOffer {
+    ObservedOffer {
         offer: offer(over),
         registry: Some(registry(json!({}))),
         unresolved: None,
-        standing: Some(Standing::Live),
+        eligibility: Some(Eligibility::Eligible),
         record: None,
-        finding: None,
+        issue: None,
         upstream_exists: true,
     }
 }
@@ -45,19 +45,19 @@ fn attempt() -> Value {
     })
 }
 
-fn view(seen: Seen) -> View {
+fn view(observed: ObservedOffer) -> OfferView {
     let object = ObjectReference::default();
-    View {
+    OfferView {
         object,
         generation: Some(4),
         now: now(),
         applied: None,
-        subject: Subject::Offer(Box::new(seen)),
+        subject: OfferSubject::Offer(Box::new(observed)),
     }
 }
 
-fn status_of(seen: Seen) -> ServiceOfferStatus {
-    plan(&view(seen)).status
+fn status_of(observed: ObservedOffer) -> ServiceOfferStatus {
+    plan(&view(observed)).status
 }
 
 /// A condition's status and reason.
@@ -89,9 +89,9 @@ fn abnormal(status: &ServiceOfferStatus) -> Option<&str> {
 
 #[test]
 fn a_registered_offer_is_ready_and_shows_its_agent() {
-    let status = status_of(Seen {
+    let status = status_of(ObservedOffer {
         record: registered(),
-        ..seen(json!({}))
+        ..observed(json!({}))
     });
     let told = ["Accepted", "Registered", "Ready"].map(|type_| condition(&status, type_).unwrap());
     use ConditionStatus::True;
@@ -140,10 +140,10 @@ fn every_stage_of_a_registration_has_its_words() {
     let ready = json!([{ "type": "Ready", "status": "True" }]);
     let ready = || Some(registry(json!({ "status": { "conditions": ready } })));
     let sent = || recorded(json!({ "phase": "Sent", "attempts": [attempt()] }));
-    let at = |registry, record| Seen {
+    let at = |registry, record| ObservedOffer {
         registry,
         record,
-        ..seen(json!({}))
+        ..observed(json!({}))
     };
     let plain = || Some(registry(json!({})));
     let cases = [
@@ -206,8 +206,8 @@ fn every_stage_of_a_registration_has_its_words() {
             "Stalled",
         ),
     ];
-    for (seen, reason, words, kstatus) in cases {
-        let status = status_of(seen);
+    for (observed, reason, words, kstatus) in cases {
+        let status = status_of(observed);
         for type_ in ["Registered", "Ready"] {
             assert_eq!(
                 condition(&status, type_),
@@ -229,20 +229,20 @@ fn every_stage_of_a_registration_has_its_words() {
 
 #[test]
 fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
-    let refused = Finding::AdoptionRefused(AdoptionRefused::AgentNotFound);
-    let other = Finding::OtherAgent {
+    let refused = OfferIssue::AdoptionRefused(AdoptionRefused::AgentNotFound);
+    let other = OfferIssue::OtherAgent {
         wanted: "12".into(),
         name: "r-x".into(),
         recorded: None,
     };
-    let taken = Finding::KeyTaken {
+    let taken = OfferIssue::KeyTaken {
         name: "r-x".into(),
         other: "shop/other".into(),
     };
     let cases = [
         (
-            Finding::AdoptionRequired {
-                trace: "a request".into(),
+            OfferIssue::AdoptionRequired {
+                legacy: "a request".into(),
             },
             "AdoptionRequired",
             "Stalled",
@@ -251,7 +251,7 @@ fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
         (other, "OtherAgent", "Stalled"),
         (taken, "KeyTaken", "Stalled"),
         (
-            Finding::Short(Shortage::InsufficientFunds {
+            OfferIssue::Shortage(Shortage::InsufficientFunds {
                 balance: 0,
                 needed: 1,
             }),
@@ -259,17 +259,17 @@ fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
             "Reconciling",
         ),
         (
-            Finding::WouldRevert { words: "no".into() },
+            OfferIssue::RegistrationWouldRevert { words: "no".into() },
             "RegistrationWouldRevert",
             "Reconciling",
         ),
     ];
-    for (finding, reason, kstatus) in cases {
+    for (issue, reason, kstatus) in cases {
         for record in [None, recorded(json!({}))] {
-            let status = status_of(Seen {
-                finding: Some(finding.clone()),
+            let status = status_of(ObservedOffer {
+                issue: Some(issue.clone()),
                 record,
-                ..seen(json!({}))
+                ..observed(json!({}))
             });
             assert_eq!(
                 condition(&status, "Registered"),
@@ -277,18 +277,18 @@ fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
             );
             assert_eq!(
                 (message(&status, "Ready"), abnormal(&status)),
-                (&*finding.to_string(), Some(kstatus))
+                (&*issue.to_string(), Some(kstatus))
             );
         }
-        let done = status_of(Seen {
-            finding: Some(finding.clone()),
+        let done = status_of(ObservedOffer {
+            issue: Some(issue.clone()),
             record: registered(),
-            ..seen(json!({}))
+            ..observed(json!({}))
         });
         let is_told = condition(&done, "Registered") == Some((ConditionStatus::False, reason));
         assert_eq!(
             is_told,
-            finding.needs_a_person(),
+            issue.needs_a_person(),
             "what has its agent is not short of anything: {reason}"
         );
     }
@@ -296,11 +296,11 @@ fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
 
 #[test]
 fn an_offer_that_leads_nowhere_says_why() {
-    let nowhere = |unresolved| Seen {
+    let nowhere = |unresolved| ObservedOffer {
         registry: None,
-        standing: None,
+        eligibility: None,
         unresolved,
-        ..seen(json!({}))
+        ..observed(json!({}))
     };
     let status = status_of(nowhere(Some(Unresolved::NoRegistry)));
     assert_eq!(
@@ -318,41 +318,41 @@ fn an_offer_that_leads_nowhere_says_why() {
 
 #[test]
 fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
-    let against = |standing: Standing, record| {
-        status_of(Seen {
-            standing: Some(standing),
+    let against = |eligibility: Eligibility, record| {
+        status_of(ObservedOffer {
+            eligibility: Some(eligibility),
             record,
-            ..seen(json!({}))
+            ..observed(json!({}))
         })
     };
-    let unacceptable = Standing::Unacceptable(Unacceptable::Drain);
-    for (standing, reason, kstatus) in [
+    let unacceptable = Eligibility::Unacceptable(Unacceptable::InvalidDrain);
+    for (eligibility, reason, kstatus) in [
         (unacceptable, "InvalidDrain", "Stalled"),
         (
-            Standing::NamespaceNotAllowed,
+            Eligibility::NamespaceNotAllowed,
             "NamespaceNotAllowed",
             "Stalled",
         ),
         (
-            Standing::UpstreamMissing,
+            Eligibility::UpstreamMissing,
             "WaitingForUpstream",
             "Reconciling",
         ),
-        (Standing::Drained, "Drained", "Stalled"),
-        (Standing::Deleted, "Pending", "Reconciling"),
+        (Eligibility::Drained, "Drained", "Stalled"),
+        (Eligibility::Deleted, "Pending", "Reconciling"),
     ] {
-        let status = against(standing, recorded(json!({})));
+        let status = against(eligibility, recorded(json!({})));
         assert_eq!(
             condition(&status, "Registered"),
             Some((ConditionStatus::False, reason))
         );
         assert_eq!(abnormal(&status), Some(kstatus), "{reason}");
     }
-    for (standing, reason) in [
-        (Standing::NamespaceNotAllowed, "NamespaceNotAllowed"),
-        (Standing::Drained, "Drained"),
+    for (eligibility, reason) in [
+        (Eligibility::NamespaceNotAllowed, "NamespaceNotAllowed"),
+        (Eligibility::Drained, "Drained"),
     ] {
-        let status = against(standing, registered());
+        let status = against(eligibility, registered());
         assert_eq!(
             condition(&status, "Registered"),
             Some((ConditionStatus::True, "Registered"))
@@ -368,10 +368,10 @@ fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
 #[test]
 fn an_offer_that_asks_for_no_registration_is_ready_without_one() {
     let off = || json!({ "spec": { "registration": { "enabled": false } } });
-    let disabled = |record| Seen {
-        standing: Some(Standing::Disabled),
+    let disabled = |record| ObservedOffer {
+        eligibility: Some(Eligibility::Disabled),
         record,
-        ..seen(off())
+        ..observed(off())
     };
     let status = status_of(disabled(None));
     assert_eq!(
@@ -391,10 +391,10 @@ fn an_offer_that_asks_for_no_registration_is_ready_without_one() {
 #[test]
 fn an_offer_that_cannot_be_acted_on_is_not_accepted_whatever_else_is_missing() {
     let over = json!({ "spec": { "drainAt": "soon" } });
-    let status = status_of(Seen {
+    let status = status_of(ObservedOffer {
         upstream_exists: false,
         record: registered(),
-        ..seen(over)
+        ..observed(over)
     });
     for type_ in ["Accepted", "Ready"] {
         assert_eq!(
@@ -411,10 +411,10 @@ fn an_offer_that_cannot_be_acted_on_is_not_accepted_whatever_else_is_missing() {
 
 #[test]
 fn a_missing_service_is_waited_for() {
-    let status = status_of(Seen {
+    let status = status_of(ObservedOffer {
         upstream_exists: false,
         record: registered(),
-        ..seen(json!({}))
+        ..observed(json!({}))
     });
     for type_ in ["UpstreamHealthy", "Ready"] {
         assert_eq!(
@@ -428,7 +428,9 @@ fn a_missing_service_is_waited_for() {
 
 #[test]
 fn fields_that_are_kept_and_not_acted_on_are_told() {
-    let status = status_of(seen(json!({ "spec": { "hostname": "chat.example.org" } })));
+    let status = status_of(observed(
+        json!({ "spec": { "hostname": "chat.example.org" } }),
+    ));
     assert_eq!(
         condition(&status, "Accepted"),
         Some((ConditionStatus::True, "PartlySupported"))
@@ -442,9 +444,9 @@ fn an_uri_that_differs_from_the_documents_is_told_unless_the_agent_was_adopted()
     let mut adopted = elsewhere.clone();
     merge(&mut adopted, json!({ "adopt": "3" }));
     let told = |spec| {
-        let status = status_of(Seen {
+        let status = status_of(ObservedOffer {
             record: recorded(spec),
-            ..seen(json!({}))
+            ..observed(json!({}))
         });
         message(&status, "Registered").contains("its URI on chain is https://old.example/a.json")
     };
@@ -455,25 +457,25 @@ fn an_uri_that_differs_from_the_documents_is_told_unless_the_agent_was_adopted()
 fn what_was_said_of_a_registration_is_never_taken_back() {
     let key = recorded(json!({})).unwrap().key;
     let said = json!({ "status": { "registration": { "registry": "sepolia", "key": key } } });
-    let lost = status_of(seen(said.clone())).registration.unwrap();
+    let lost = status_of(observed(said.clone())).registration.unwrap();
     assert_eq!(
         (lost.key, lost.registry.as_deref()),
         (Some(key), Some("sepolia")),
         "its record was deleted"
     );
     let unresolved = Some(Unresolved::NoRegistry);
-    let status = status_of(Seen {
+    let status = status_of(ObservedOffer {
         registry: None,
         unresolved,
         record: recorded(json!({})),
-        ..seen(said)
+        ..observed(said)
     });
     assert_eq!(
         status.registration.unwrap().registry.as_deref(),
         Some("sepolia")
     );
     assert_eq!(
-        status_of(seen(json!({}))).registration,
+        status_of(observed(json!({}))).registration,
         None,
         "without a record there is nothing to freeze"
     );
@@ -482,9 +484,9 @@ fn what_was_said_of_a_registration_is_never_taken_back() {
 #[test]
 fn a_registration_under_way_shows_its_last_transaction() {
     let spec = json!({ "phase": "Sent", "attempts": [attempt()], "agentUri": "https://x" });
-    let status = status_of(Seen {
+    let status = status_of(ObservedOffer {
         record: recorded(spec),
-        ..seen(json!({}))
+        ..observed(json!({}))
     });
     let shown = status.registration.unwrap();
     assert_eq!(
@@ -501,16 +503,16 @@ fn a_registration_under_way_shows_its_last_transaction() {
 #[test]
 fn a_price_is_shown_as_people_say_it() {
     let shown = |payment: Value| {
-        let mut over = seen(json!({})).offer;
+        let mut over = observed(json!({})).offer;
         over.spec.payment = serde_json::from_value({
             let mut base = json!({ "network": "base-sepolia", "price": {} });
             merge(&mut base, payment);
             base
         })
         .unwrap();
-        status_of(Seen {
+        status_of(ObservedOffer {
             offer: over,
-            ..seen(json!({}))
+            ..observed(json!({}))
         })
         .price
     };
@@ -536,17 +538,17 @@ fn a_price_is_shown_as_people_say_it() {
 
 #[test]
 fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
-    let subject = Subject::Undecodable {
+    let subject = OfferSubject::Undecodable {
         error: "missing field `payment`".into(),
         record: None,
     };
-    let Plan {
+    let OfferPlan {
         status,
         strip_finalizer,
         notes,
-    } = plan(&View {
+    } = plan(&OfferView {
         subject,
-        ..view(seen(json!({})))
+        ..view(observed(json!({})))
     });
     let types: Vec<&str> = status
         .conditions
@@ -575,14 +577,14 @@ fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
 #[test]
 fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
     let unreadable = |record: Option<AgentRegistrationSpec>, applied| {
-        let subject = Subject::Undecodable {
+        let subject = OfferSubject::Undecodable {
             error: String::new(),
             record: record.map(Box::new),
         };
-        plan(&View {
+        plan(&OfferView {
             subject,
             applied,
-            ..view(seen(json!({})))
+            ..view(observed(json!({})))
         })
         .status
         .registration
@@ -593,9 +595,9 @@ fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
         (by_its_record.key, by_its_record.registry),
         (Some(key), None)
     );
-    let applied = status_of(Seen {
+    let applied = status_of(ObservedOffer {
         record: registered(),
-        ..seen(json!({}))
+        ..observed(json!({}))
     });
     assert_eq!(
         unreadable(None, Some(applied.clone())),
@@ -611,7 +613,7 @@ fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
 #[test]
 fn only_the_former_controllers_finalizer_is_removed() {
     let strip = |finalizers: Value| {
-        plan(&view(seen(
+        plan(&view(observed(
             json!({ "metadata": { "finalizers": finalizers } }),
         )))
         .strip_finalizer
@@ -625,7 +627,7 @@ fn only_the_former_controllers_finalizer_is_removed() {
 
 #[test]
 fn time_alone_changes_a_status_when_the_offer_will_have_been_drained() {
-    let next = |over: Value| view(seen(json!({ "spec": over }))).next_change();
+    let next = |over: Value| view(observed(json!({ "spec": over }))).next_change();
     assert_eq!(next(json!({})), None);
     let draining = json!({ "drainAt": "1970-01-01T00:00:10Z", "drainGracePeriod": "20s" });
     assert_eq!(
@@ -638,14 +640,14 @@ fn time_alone_changes_a_status_when_the_offer_will_have_been_drained() {
         None
     );
     assert_eq!(next(json!({ "drainAt": "soon" })), None);
-    let subject = Subject::Undecodable {
+    let subject = OfferSubject::Undecodable {
         error: String::new(),
         record: None,
     };
     assert_eq!(
-        View {
+        OfferView {
             subject,
-            ..view(seen(json!({})))
+            ..view(observed(json!({})))
         }
         .next_change(),
         None
@@ -656,9 +658,9 @@ mod what_is_written {
     use super::*;
 
     fn ready() -> ServiceOfferStatus {
-        status_of(Seen {
+        status_of(ObservedOffer {
             record: registered(),
-            ..seen(json!({}))
+            ..observed(json!({}))
         })
     }
 
@@ -701,7 +703,7 @@ mod what_is_written {
                 registration: Some(RegistrationStatus::default()),
                 ..ready()
             },
-            status_of(seen(json!({}))),
+            status_of(observed(json!({}))),
         ] {
             assert!(must_write(&planned, Some(&planned), &changed));
         }
@@ -735,9 +737,9 @@ mod what_is_written {
 
     #[test]
     fn keeps_the_time_of_a_transition_that_was_applied_before_the_cache_saw_it() {
-        let mut late = view(Seen {
+        let mut late = view(ObservedOffer {
             record: registered(),
-            ..seen(json!({}))
+            ..observed(json!({}))
         });
         late.applied = Some(ready());
         late.now = Timestamp::from_second(60).unwrap();
@@ -748,8 +750,8 @@ mod what_is_written {
 mod what_is_told {
     use super::*;
 
-    fn told(before: Seen, after: Seen) -> Vec<(bool, String)> {
-        let after = View {
+    fn told(before: ObservedOffer, after: ObservedOffer) -> Vec<(bool, String)> {
+        let after = OfferView {
             applied: Some(status_of(before)),
             ..view(after)
         };
@@ -762,12 +764,12 @@ mod what_is_told {
 
     #[test]
     fn is_a_registration_once() {
-        let done = || Seen {
+        let done = || ObservedOffer {
             record: registered(),
-            ..seen(json!({}))
+            ..observed(json!({}))
         };
         assert_eq!(
-            told(seen(json!({})), done()),
+            told(observed(json!({})), done()),
             [(false, "Registered".into())]
         );
         assert_eq!(told(done(), done()), []);
@@ -781,14 +783,14 @@ mod what_is_told {
 
     #[test]
     fn is_a_stall_and_another_stall_and_not_its_end() {
-        let waiting = || seen(json!({}));
-        let drained = || Seen {
-            standing: Some(Standing::Drained),
-            ..seen(json!({}))
+        let waiting = || observed(json!({}));
+        let drained = || ObservedOffer {
+            eligibility: Some(Eligibility::Drained),
+            ..observed(json!({}))
         };
-        let barred = || Seen {
-            standing: Some(Standing::NamespaceNotAllowed),
-            ..seen(json!({}))
+        let barred = || ObservedOffer {
+            eligibility: Some(Eligibility::NamespaceNotAllowed),
+            ..observed(json!({}))
         };
         assert_eq!(told(waiting(), drained()), [(true, "Drained".into())]);
         assert_eq!(

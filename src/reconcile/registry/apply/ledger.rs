@@ -1,6 +1,6 @@
 //! Carries out what the ledger, its entries and the records need.
 //!
-//! Within a turn, records come first, then either pruning or spending: a ledger that has been pruned is newer than the records
+//! Within a pass, records come first, then either pruning or spending: a ledger that has been pruned is newer than the records
 //! at hand, and nothing may be allocated from it before they have been read again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +24,15 @@ use crate::ledger::protocol::{
 };
 use crate::ledger::{BoundNonce, ReadLedger, sender};
 use crate::metrics::{ChainReading, RegistrationOutcome};
-use crate::reconcile::findings::{Finding, OfferName};
-use crate::reconcile::registry::Rest;
-use crate::reconcile::registry::memory::Memory;
-use crate::reconcile::registry::observe::{Account, Chain, Ready, Site, View};
-use crate::reconcile::registry::plan::{self, Spend, Steps};
+use crate::reconcile::issues::{OfferIssue, OfferName};
+use crate::reconcile::registry::Requeue;
+use crate::reconcile::registry::blocked::Blocked;
+use crate::reconcile::registry::observe::{
+    ChainSnapshot, LedgerView, Ready, RegistryTarget, SignerAccount,
+};
+use crate::reconcile::registry::plan::{self, EntrySteps, SpendStep};
+use crate::reconcile::registry::state::RegistryState;
 use crate::reconcile::registry::status::Report;
-use crate::reconcile::registry::trouble::Trouble;
 use crate::reconcile::{Context, Error};
 use crate::registration::document::agent_uri;
 
@@ -39,20 +41,20 @@ const MOST_MARKERS: usize = 64;
 /// How old the numbers of a registry's status may be.
 const NUMBERS_EVERY: Duration = Duration::from_secs(60);
 
-/// What the ledger's part of a turn works with.
-pub(in crate::reconcile::registry) struct Turn<'a> {
+/// What the ledger's part of a pass works with.
+pub(in crate::reconcile::registry) struct LedgerPass<'a> {
     pub(in crate::reconcile::registry) context: &'a Context,
     pub(in crate::reconcile::registry) leading: &'a Leading,
     pub(in crate::reconcile::registry) registry: &'a IdentityRegistry,
-    pub(in crate::reconcile::registry) site: &'a Site,
-    pub(in crate::reconcile::registry) chain: &'a Chain,
+    pub(in crate::reconcile::registry) target: &'a RegistryTarget,
+    pub(in crate::reconcile::registry) chain: &'a ChainSnapshot,
     /// Keys that an offer wants registered, and who wants them.
     pub(in crate::reconcile::registry) wanted: &'a BTreeMap<Key, Vec<OfferName>>,
     /// Those of them that may get a nonce.
     pub(in crate::reconcile::registry) settled: &'a BTreeSet<Key>,
-    pub(in crate::reconcile::registry) memory: &'a mut Memory,
+    pub(in crate::reconcile::registry) state: &'a mut RegistryState,
     pub(in crate::reconcile::registry) report: &'a mut Report,
-    pub(in crate::reconcile::registry) findings: &'a mut BTreeMap<OfferName, Finding>,
+    pub(in crate::reconcile::registry) issues: &'a mut BTreeMap<OfferName, OfferIssue>,
 }
 
 /// What a registration takes at the moment.
@@ -62,16 +64,22 @@ struct Quote {
     fees: crate::chain::Fees,
 }
 
-impl Turn<'_> {
+impl LedgerPass<'_> {
     /// Does what the view asks for.
-    pub(in crate::reconcile::registry) async fn work(&mut self, view: View) -> Result<Rest, Error> {
+    pub(in crate::reconcile::registry) async fn run(
+        &mut self,
+        view: LedgerView,
+    ) -> Result<Requeue, Error> {
         match view {
-            View::Watching {
+            LedgerView::Watching {
                 records,
                 adoption_targets,
             } => {
                 let mut wrote = false;
-                for record in records.iter().filter(|record| self.site.has(&record.spec)) {
+                for record in records
+                    .iter()
+                    .filter(|record| self.target.has(&record.spec))
+                {
                     let step = pending_step(
                         None,
                         &record.spec,
@@ -82,32 +90,35 @@ impl Turn<'_> {
                     wrote |= self.settle(record, step).await?;
                 }
                 self.tell(0, None);
-                Ok(if wrote { Rest::Now } else { Rest::Idle })
+                Ok(if wrote { Requeue::Now } else { Requeue::Idle })
             }
-            View::Unready(unready) => self.prepare(*unready).await,
-            View::Ready(ready) => self.ready(*ready).await,
+            LedgerView::Unready(unready) => self.prepare(*unready).await,
+            LedgerView::Ready(ready) => self.ready(*ready).await,
         }
     }
 
     /// Does what a ledger as a whole needs.
-    async fn prepare(&mut self, unready: (LedgerStep, Option<ReadLedger>)) -> Result<Rest, Error> {
+    async fn prepare(
+        &mut self,
+        unready: (LedgerStep, Option<ReadLedger>),
+    ) -> Result<Requeue, Error> {
         let store = &self.context.store;
         match unready {
             (LedgerStep::Create(spec), _) => {
                 info!(chain = spec.chain_id, signer = %spec.signer, "creating the signer's ledger");
                 match store.create_ledger(self.leading, spec).await {
-                    Ok(_) | Err(ClusterError::Exists) => Ok(Rest::Now),
+                    Ok(_) | Err(ClusterError::Exists) => Ok(Requeue::Now),
                     Err(error) => Err(error.into()),
                 }
             }
             (LedgerStep::WriteMarker, Some(held)) => {
                 self.mark(&held).await?;
-                Ok(Rest::Now)
+                Ok(Requeue::Now)
             }
             (LedgerStep::Activate(spec), Some(held)) => {
                 info!(chain = spec.chain_id, signer = %spec.signer, next = %spec.next, "the signer's ledger is active");
                 store.replace_ledger(self.leading, held, spec).await?;
-                Ok(Rest::Now)
+                Ok(Requeue::Now)
             }
             (
                 LedgerStep::Wait
@@ -119,7 +130,7 @@ impl Turn<'_> {
                 self.report.waiting = Some(
                     "earlier transactions of the signer become final, or the chain's logs are being read",
                 );
-                Ok(Rest::Busy)
+                Ok(Requeue::Busy)
             }
         }
     }
@@ -129,7 +140,7 @@ impl Turn<'_> {
         let Some(mut registry) = self
             .context
             .reader
-            .cluster_wide::<IdentityRegistry>(&self.site.name)
+            .cluster_wide::<IdentityRegistry>(&self.target.name)
             .await?
         else {
             return Ok(());
@@ -152,18 +163,18 @@ impl Turn<'_> {
         Ok(())
     }
 
-    async fn ready(&mut self, ready: Ready) -> Result<Rest, Error> {
+    async fn ready(&mut self, ready: Ready) -> Result<Requeue, Error> {
         let snapshot = LedgerSnapshot {
             ledger: ready.held.spec(),
             index: &ready.index,
             account: &ready.account_state,
         };
-        let site = self.site;
+        let target = self.target;
         let steps = plan::entries(
             snapshot,
             &ready.records,
             &ready.evidence,
-            |record| site.has(record),
+            |record| target.has(record),
             !self.is_suspended(),
         );
         let under_way = snapshot.ledger.entries.len();
@@ -180,7 +191,7 @@ impl Turn<'_> {
                 .store
                 .replace_ledger(self.leading, ready.held, after)
                 .await?;
-            return Ok(Rest::Now);
+            return Ok(Requeue::Now);
         }
         let recorded = settled || !steps.finish.is_empty();
         let may_spend = steps.freeze.is_none() && !self.is_suspended();
@@ -189,18 +200,18 @@ impl Turn<'_> {
                 .spend(&ready.held, &steps.spend, &ready.records)
                 .await?
         {
-            return Ok(Rest::Busy);
+            return Ok(Requeue::Busy);
         }
         let bound = self.allocate(ready, pending, may_spend).await?;
         Ok(match (recorded || bound > 0, under_way + bound) {
-            (true, _) => Rest::Now,
-            (false, 0) => Rest::Idle,
-            (false, _) => Rest::Busy,
+            (true, _) => Requeue::Now,
+            (false, 0) => Requeue::Idle,
+            (false, _) => Requeue::Busy,
         })
     }
 
     /// Writes what became of entries to their records.
-    async fn record(&mut self, steps: &Steps, ready: &Ready) -> Result<(), Error> {
+    async fn record(&mut self, steps: &EntrySteps, ready: &Ready) -> Result<(), Error> {
         for (key, spec) in &steps.finish {
             let Some(record) = ready.records.get(key) else {
                 continue;
@@ -216,7 +227,7 @@ impl Turn<'_> {
                 .unwrap_or_default();
             info!(%key, agent, spent = format_native(spec.spent_wei.unwrap_or_default().0), "registered, final");
             self.count(RegistrationOutcome::Registered);
-            if let Some(since) = self.memory.first_sent.remove(key) {
+            if let Some(since) = self.state.first_sent.remove(key) {
                 self.context
                     .metrics
                     .chain
@@ -246,7 +257,7 @@ impl Turn<'_> {
         for record in ready
             .records
             .values()
-            .filter(|record| self.site.has(&record.spec))
+            .filter(|record| self.target.has(&record.spec))
         {
             let key = record.spec.key;
             let registrations = ready
@@ -302,7 +313,7 @@ impl Turn<'_> {
                 Ok(true)
             }
             PendingStep::RefuseAdoption(refused) => {
-                self.find(record.spec.key, &Finding::AdoptionRefused(refused));
+                self.find(record.spec.key, &OfferIssue::AdoptionRefused(refused));
                 Ok(false)
             }
             PendingStep::AwaitIndex => {
@@ -317,7 +328,7 @@ impl Turn<'_> {
     async fn spend(
         &mut self,
         held: &ReadLedger,
-        spends: &BTreeMap<Nonce, Spend>,
+        spends: &BTreeMap<Nonce, SpendStep>,
         records: &BTreeMap<Key, AgentRegistration>,
     ) -> Result<bool, Error> {
         for (nonce, spend) in spends {
@@ -327,13 +338,13 @@ impl Turn<'_> {
             let Some(record) = records.get(&bound.key()) else {
                 continue;
             };
-            // The switch may have been thrown since the turn began.
+            // The switch may have been thrown since the pass began.
             if self.is_suspended() {
                 return Ok(true);
             }
             let answered = match spend {
-                Spend::Send(attempt) => self.send(&bound, &record.spec, attempt).await?,
-                Spend::Sign => self.sign(&bound, record).await?,
+                SpendStep::Send(attempt) => self.send(&bound, &record.spec, attempt).await?,
+                SpendStep::Sign => self.sign(&bound, record).await?,
             };
             if !answered {
                 return Ok(false);
@@ -359,7 +370,7 @@ impl Turn<'_> {
         };
         let wants = may_spend && !pending.is_empty();
         let numbers_due = self
-            .memory
+            .state
             .told
             .is_none_or(|told| told.elapsed() >= NUMBERS_EVERY);
         if !wants && !numbers_due {
@@ -379,7 +390,7 @@ impl Turn<'_> {
             true => plan::spent(snapshot, ready.records.values(), ready.day),
             false => plan::spent(snapshot, cached.iter().map(AsRef::as_ref), ready.day),
         };
-        let limits = &self.site.limits;
+        let limits = &self.target.limits;
         let reservations = plan::reservations(snapshot, &ready.records, limits.per_registration);
         let budget = plan::budget(snapshot, account.balance, &spent, &reservations);
         self.report.spent = Some(
@@ -390,11 +401,11 @@ impl Turn<'_> {
         );
         let quote = match quote {
             Ok(quote) => quote,
-            Err(finding) => {
+            Err(issue) => {
                 pending
                     .iter()
-                    .for_each(|record| self.find(record.spec.key, &finding));
-                if let Finding::Short(shortage) = finding {
+                    .for_each(|record| self.find(record.spec.key, &issue));
+                if let OfferIssue::Shortage(shortage) = issue {
                     self.report.shortage = Some(shortage).filter(|_| wants);
                     self.report.left = Some(0);
                 }
@@ -442,7 +453,7 @@ impl Turn<'_> {
             shortages,
         } = allocation;
         for (key, shortage) in shortages {
-            self.find(key, &Finding::Short(shortage));
+            self.find(key, &OfferIssue::Shortage(shortage));
             if shortage.affects_every_namespace() {
                 self.report.shortage = Some(shortage);
             }
@@ -457,7 +468,7 @@ impl Turn<'_> {
         info!(count = allocated.len(), first, "gave out nonces");
         let spends = allocated
             .iter()
-            .map(|(nonce, _)| (*nonce, Spend::Sign))
+            .map(|(nonce, _)| (*nonce, SpendStep::Sign))
             .collect();
         self.spend(&held, &spends, records).await?;
         Ok(allocated.len())
@@ -466,12 +477,12 @@ impl Turn<'_> {
     /// What one more registration takes at the moment.
     async fn quote(
         &self,
-        account: &Account,
+        account: &SignerAccount,
         pending: &[AgentRegistration],
-    ) -> Result<Result<Quote, Finding>, RpcError> {
+    ) -> Result<Result<Quote, OfferIssue>, RpcError> {
         // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
         let key = pending.first().map_or_else(
-            || Key::derive("", 0, self.site.address, 0),
+            || Key::derive("", 0, self.target.address, 0),
             |record| record.spec.key,
         );
         self.quote_for(account, &agent_uri(self.registry, key))
@@ -480,11 +491,11 @@ impl Turn<'_> {
 
     async fn quote_for(
         &self,
-        account: &Account,
+        account: &SignerAccount,
         uri: &str,
-    ) -> Result<Result<Quote, Finding>, RpcError> {
+    ) -> Result<Result<Quote, OfferIssue>, RpcError> {
         let signer = self
-            .site
+            .target
             .signer
             .as_ref()
             .map(crate::chain::TransactionSigner::address)
@@ -492,18 +503,20 @@ impl Turn<'_> {
         let estimate = self
             .chain
             .endpoint
-            .estimate_gas(signer, self.site.address, abi::register(uri))
+            .estimate_gas(signer, self.target.address, abi::register(uri))
             .await;
         let gas = match estimate {
             // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
             Ok(gas) => gas.saturating_add(gas / 5),
             Err(RpcError::RpcRefused { message, .. }) => {
-                return Ok(Err(Finding::WouldRevert { words: message }));
+                return Ok(Err(OfferIssue::RegistrationWouldRevert { words: message }));
             }
             Err(error) => return Err(error),
         };
-        let fees = choose_fees(account.market, &self.site.limits, gas);
-        Ok(fees.map(|fees| Quote { gas, fees }).map_err(Finding::from))
+        let fees = choose_fees(account.market, &self.target.limits, gas);
+        Ok(fees
+            .map(|fees| Quote { gas, fees })
+            .map_err(OfferIssue::from))
     }
 
     /// Signs for an entry, stores what was signed, and sends it. Says whether the nonces after it are worth a try.
@@ -512,7 +525,7 @@ impl Turn<'_> {
         bound: &BoundNonce,
         record: &AgentRegistration,
     ) -> Result<bool, Error> {
-        let (Some(signer), Some(account)) = (&self.site.signer, &self.chain.account) else {
+        let (Some(signer), Some(account)) = (&self.target.signer, &self.chain.account) else {
             return Ok(true);
         };
         let frozen = record
@@ -523,9 +536,9 @@ impl Turn<'_> {
         let uri = frozen.unwrap_or_else(|| agent_uri(self.registry, bound.key()));
         let quote = match self.quote_for(account, &uri).await {
             Ok(Ok(quote)) => quote,
-            Ok(Err(finding)) => {
-                self.find(bound.key(), &finding);
-                return Ok(!matches!(finding, Finding::WouldRevert { .. }));
+            Ok(Err(issue)) => {
+                self.find(bound.key(), &issue);
+                return Ok(!matches!(issue, OfferIssue::RegistrationWouldRevert { .. }));
             }
             Err(error) => {
                 self.unanswered(error);
@@ -540,7 +553,7 @@ impl Turn<'_> {
             }
         };
         let covered = self
-            .memory
+            .state
             .index
             .as_ref()
             .and_then(|(_, index, _)| index.proven_to());
@@ -579,7 +592,7 @@ impl Turn<'_> {
                 }
             };
         let key = bound.key();
-        self.memory
+        self.state
             .first_sent
             .entry(key)
             .or_insert_with(SystemTime::now);
@@ -587,7 +600,7 @@ impl Turn<'_> {
             return Ok(false);
         }
         // Once a block is often enough, whatever the endpoint said.
-        self.memory
+        self.state
             .sent
             .insert(attempt.hash, self.chain.latest.number);
         match sent {
@@ -603,9 +616,9 @@ impl Turn<'_> {
         Ok(true)
     }
 
-    /// The endpoint has stopped answering in the middle of the turn.
+    /// The endpoint has stopped answering in the middle of the pass.
     fn unanswered(&mut self, error: RpcError) {
-        self.report.trouble = Some(Trouble::Rpc {
+        self.report.blocked = Some(Blocked::Rpc {
             endpoint: self.chain.endpoint.to_string(),
             error,
         });
@@ -614,7 +627,7 @@ impl Turn<'_> {
     /// What is stored contradicts itself: a person has to look.
     fn stop(&mut self, bound: &BoundNonce, error: &sender::Error) {
         let (key, nonce) = (bound.key(), bound.nonce());
-        self.report.trouble = Some(Trouble::Stored {
+        self.report.blocked = Some(Blocked::StoredTransactionMismatch {
             key,
             nonce,
             why: error.to_string(),
@@ -623,14 +636,14 @@ impl Turn<'_> {
 
     /// Whether the incident switch has been thrown, as far as the cache knows at this moment.
     fn is_suspended(&self) -> bool {
-        let current = self.context.cache.registry(&self.site.name);
+        let current = self.context.cache.registry(&self.target.name);
         current.map_or(self.registry.spec.suspend, |registry| registry.spec.suspend)
             != Suspend::None
     }
 
-    fn find(&mut self, key: Key, finding: &Finding) {
+    fn find(&mut self, key: Key, issue: &OfferIssue) {
         for offer in self.wanted.get(&key).into_iter().flatten() {
-            self.findings.insert(offer.clone(), finding.clone());
+            self.issues.insert(offer.clone(), issue.clone());
         }
     }
 
@@ -638,7 +651,7 @@ impl Turn<'_> {
         self.context
             .metrics
             .chain
-            .registration(self.site.chain_id, outcome);
+            .registration(self.target.chain_id, outcome);
     }
 
     /// Tells numbers: to people by the report, and to Prometheus.
@@ -646,7 +659,7 @@ impl Turn<'_> {
         let records = self.context.cache.records();
         let ours: Vec<_> = records
             .iter()
-            .filter(|record| self.site.has(&record.spec))
+            .filter(|record| self.target.has(&record.spec))
             .collect();
         let agents = ours
             .iter()
@@ -662,10 +675,10 @@ impl Turn<'_> {
             .filter(|record| record.spec.result.is_none())
             .map(|record| record.spec.key)
             .collect();
-        self.memory.first_sent.retain(|key, _| keys.contains(key));
-        let oldest = self.memory.first_sent.values().min();
+        self.state.first_sent.retain(|key, _| keys.contains(key));
+        let oldest = self.state.first_sent.values().min();
         self.context.metrics.chain.observe(
-            self.site.chain_id,
+            self.target.chain_id,
             ChainReading {
                 head_timestamp: self.chain.latest.timestamp,
                 balance: format_native(

@@ -1,4 +1,4 @@
-//! Carries out what a turn decided, in the order that a crash at any point leaves safe: a record before the entry that waits
+//! Carries out what a pass decided, in the order that a crash at any point leaves safe: a record before the entry that waits
 //! for it, stored bytes before sent ones.
 //!
 //! It decides nothing but to stop: after a conflict, everything known is old.
@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use tracing::{debug, info};
 
-pub(super) use ledger::Turn;
-pub(super) use records::{enrol, retire};
+pub(super) use ledger::LedgerPass;
+pub(super) use records::{retire, write_records};
 
-use super::memory::Memory;
+use super::state::RegistryState;
 use super::status::{self, Report};
 use crate::api::IdentityRegistry;
 use crate::api::condition::Observation;
@@ -30,10 +30,10 @@ pub(super) async fn status(
     context: &Context,
     leading: &Leading,
     registry: &IdentityRegistry,
-    memory: &mut Memory,
+    state: &mut RegistryState,
     report: Report,
 ) -> Result<(), Error> {
-    tell_freeze(context, registry, memory, &report);
+    tell_freeze(context, registry, state, &report);
     let wanted = |registry: &IdentityRegistry| {
         let before = registry.status.clone().unwrap_or_default();
         let observation = Observation {
@@ -43,7 +43,7 @@ pub(super) async fn status(
         };
         (status::status(registry, &report, &observation), before)
     };
-    let age = memory.told.map(|told| told.elapsed());
+    let age = state.told.map(|told| told.elapsed());
     let (planned, standing) = wanted(registry);
     if !status::must_write(&standing, &planned, age) {
         return Ok(());
@@ -57,7 +57,7 @@ pub(super) async fn status(
         return Ok(());
     };
     let (planned, standing) = wanted(&fresh);
-    memory.told = Some(Instant::now());
+    state.told = Some(Instant::now());
     if standing == planned {
         return Ok(());
     }
@@ -69,7 +69,7 @@ pub(super) async fn status(
         .await
     {
         Ok(_) => {}
-        // Somebody else tells the same, or the next turn does.
+        // Somebody else tells the same, or the next pass does.
         Err(ClusterError::Conflict) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
@@ -90,15 +90,15 @@ pub(super) async fn status(
 fn tell_freeze(
     context: &Context,
     registry: &IdentityRegistry,
-    memory: &mut Memory,
+    state: &mut RegistryState,
     report: &Report,
 ) {
     let reason = report.frozen.as_ref().map(crate::ledger::Freeze::reason);
-    if reason.is_some() && reason != memory.frozen {
+    if reason.is_some() && reason != state.frozen {
         context
             .metrics
             .chain
             .registration(registry.spec.chain_id, RegistrationOutcome::Frozen);
     }
-    memory.frozen = reason;
+    state.frozen = reason;
 }

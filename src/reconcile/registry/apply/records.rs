@@ -1,7 +1,6 @@
 //! Writes the records that the offers ask for, and retires those that none does any more.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -11,47 +10,48 @@ use crate::cluster::Error as ClusterError;
 use crate::leader::Leading;
 use crate::ledger::ReadLedger;
 use crate::ledger::protocol::{advance_history, retired};
-use crate::reconcile::findings::{Finding, OfferName};
-use crate::reconcile::registry::enrol::{Applicant, Roll, keys_of, may_use};
-use crate::reconcile::registry::memory::Memory;
-use crate::reconcile::registry::observe::Site;
-use crate::reconcile::{Context, Error, relic};
+use crate::reconcile::issues::{OfferIssue, OfferName};
+use crate::reconcile::registry::observe::RegistryTarget;
+use crate::reconcile::registry::records::{OfferClaim, RecordPlan, keys_of, may_use};
+use crate::reconcile::registry::state::RegistryState;
+use crate::reconcile::{Context, Error, legacy};
+use std::sync::Arc;
 
 /// How long no offer may use an agent before it is retired: an offer that is made anew within it changes nothing.
 const GRACE: Duration = Duration::from_secs(60);
 /// How long it is remembered whether another controller left traces of an offer.
-const TRACES_EVERY: Duration = Duration::from_secs(15);
+const LEGACY_CHECK_EVERY: Duration = Duration::from_secs(15);
 
 /// Writes the records that the offers ask for. Says whether it wrote any.
-pub(in crate::reconcile::registry) async fn enrol(
+pub(in crate::reconcile::registry) async fn write_records(
     context: &Context,
     leading: &Leading,
-    site: &Site,
-    roll: Roll,
-    memory: &mut Memory,
-    findings: &mut BTreeMap<OfferName, Finding>,
+    target: &RegistryTarget,
+    plan: RecordPlan,
+    state: &mut RegistryState,
+    issues: &mut BTreeMap<OfferName, OfferIssue>,
 ) -> Result<bool, Error> {
-    findings.extend(roll.findings);
+    issues.extend(plan.issues);
     let mut wrote = false;
-    for (spec, applicants) in roll.create {
-        if let Some(trace) = traces(context, site, &spec, &applicants, memory).await? {
-            let required = Finding::AdoptionRequired { trace };
-            findings.extend(
-                applicants
+    for (spec, claims) in plan.create {
+        if let Some(legacy) = find_legacy(context, target, &spec, &claims, state).await? {
+            let required = OfferIssue::AdoptionRequired { legacy };
+            issues.extend(
+                claims
                     .into_iter()
-                    .map(|applicant| (applicant.name, required.clone())),
+                    .map(|claim| (claim.name, required.clone())),
             );
             continue;
         }
         info!(key = %spec.key, identity = spec.identity, "recording a new agent");
         match context.store.create_record(leading, spec).await {
-            // A name that is taken is the test-and-set at work: the next turn sees whose it is.
+            // A name that is taken is the test-and-set at work: the next pass sees whose it is.
             Ok(_) | Err(ClusterError::Exists) => wrote = true,
             Err(error) => return Err(error.into()),
         }
     }
-    for (record, spec) in roll.amend {
-        info!(key = %spec.key, offers = spec.offers.len(), "amending the record of an agent");
+    for (record, spec) in plan.update {
+        info!(key = %spec.key, offers = spec.offers.len(), "updating the record of an agent");
         context.store.replace_record(leading, &record, spec).await?;
         wrote = true;
     }
@@ -60,53 +60,53 @@ pub(in crate::reconcile::registry) async fn enrol(
 
 /// What another controller left of the registration of any offer of an agent (rule R12); nothing if the offers say what to do
 /// about it.
-async fn traces(
+async fn find_legacy(
     context: &Context,
-    site: &Site,
+    target: &RegistryTarget,
     spec: &AgentRegistrationSpec,
-    applicants: &[Applicant],
-    memory: &mut Memory,
+    claims: &[OfferClaim],
+    state: &mut RegistryState,
 ) -> Result<Option<String>, Error> {
     if spec.adopt.is_some() || spec.edition > 1 {
         return Ok(None);
     }
-    for applicant in applicants {
-        if let Some(trace) = traces_of(context, site, applicant, memory).await? {
-            return Ok(Some(trace));
+    for claim in claims {
+        if let Some(legacy) = legacy_of(context, target, claim, state).await? {
+            return Ok(Some(legacy));
         }
     }
     Ok(None)
 }
 
 /// What another controller left of one offer's registration.
-async fn traces_of(
+async fn legacy_of(
     context: &Context,
-    site: &Site,
-    applicant: &Applicant,
-    memory: &mut Memory,
+    target: &RegistryTarget,
+    claim: &OfferClaim,
+    state: &mut RegistryState,
 ) -> Result<Option<String>, Error> {
-    if let Some(id) = &applicant.relic {
+    if let Some(id) = &claim.legacy_agent_id {
         return Ok(Some(format!(
             "status.agentId is {id} and this operator has no record of it"
         )));
     }
-    let asked = (applicant.name.clone(), applicant.generation);
-    if let Some((_, found)) = memory
-        .traces
+    let asked = (claim.name.clone(), claim.generation);
+    if let Some((_, found)) = state
+        .legacy
         .get(&asked)
-        .filter(|(when, _)| when.elapsed() < TRACES_EVERY)
+        .filter(|(when, _)| when.elapsed() < LEGACY_CHECK_EVERY)
     {
         return Ok(found.clone());
     }
-    let (namespace, name) = &applicant.name;
+    let (namespace, name) = &claim.name;
     let request = context.reader.registration_request(namespace, name).await?;
     let identity = context.reader.agent_identity().await?;
-    let here = |chain: &str| network::chain_id(chain) == Some(site.chain_id);
-    let found = relic::trace(request.as_ref(), identity.as_ref(), here);
-    memory
-        .traces
-        .retain(|_, (when, _)| when.elapsed() < TRACES_EVERY);
-    memory.traces.insert(asked, (Instant::now(), found.clone()));
+    let here = |chain: &str| network::chain_id(chain) == Some(target.chain_id);
+    let found = legacy::find(request.as_ref(), identity.as_ref(), here);
+    state
+        .legacy
+        .retain(|_, (when, _)| when.elapsed() < LEGACY_CHECK_EVERY);
+    state.legacy.insert(asked, (Instant::now(), found.clone()));
     Ok(found)
 }
 
@@ -114,12 +114,12 @@ async fn traces_of(
 pub(in crate::reconcile::registry) async fn retire(
     context: &Context,
     leading: &Leading,
-    site: &Site,
-    memory: &mut Memory,
+    target: &RegistryTarget,
+    state: &mut RegistryState,
 ) -> Result<bool, Error> {
     // Other objects for the same contract give agents other identities. None of them retires the agents of another.
     let mut registries = context.cache.registries();
-    registries.retain(|registry| site.is_of(registry));
+    registries.retain(|registry| target.is_of(registry));
     let offers = context.cache.offers();
     let alive = offers
         .iter()
@@ -127,23 +127,23 @@ pub(in crate::reconcile::registry) async fn retire(
     let used: HashSet<Key> = alive
         .flat_map(|offer| keys_of(offer, &registries))
         .collect();
-    memory.unused.retain(|key, _| !used.contains(key));
+    state.unused.retain(|key, _| !used.contains(key));
     let mut wrote = false;
     for record in context
         .cache
         .records()
         .iter()
-        .filter(|record| site.has(&record.spec))
+        .filter(|record| target.has(&record.spec))
     {
         let key = record.spec.key;
         if record.spec.tombstone.is_some() || used.contains(&key) {
             continue;
         }
-        let since = *memory.unused.entry(key).or_insert_with(Instant::now);
+        let since = *state.unused.entry(key).or_insert_with(Instant::now);
         if since.elapsed() < GRACE || is_used(context, record, &registries).await? {
             continue;
         }
-        wrote |= retire_one(context, leading, site, key).await?;
+        wrote |= retire_one(context, leading, target, key).await?;
     }
     Ok(wrote)
 }
@@ -169,14 +169,14 @@ async fn is_used(
 async fn retire_one(
     context: &Context,
     leading: &Leading,
-    site: &Site,
+    target: &RegistryTarget,
     key: Key,
 ) -> Result<bool, Error> {
-    let held = match &site.signer {
+    let held = match &target.signer {
         Some(signer) => {
             context
                 .store
-                .read_ledger(site.chain_id, signer.address())
+                .read_ledger(target.chain_id, signer.address())
                 .await?
         }
         None => None,

@@ -62,7 +62,7 @@ impl Stage {
         }
     }
 
-    fn steps(&self, may_spend: bool) -> Steps {
+    fn steps(&self, may_spend: bool) -> EntrySteps {
         entries(
             self.snapshot(),
             &self.records,
@@ -119,8 +119,8 @@ fn every_entry_gets_its_own_step() {
     assert_eq!(keys(&steps.finish), [(key('b'), Phase::Registered)]);
     assert_eq!(keys(&steps.note), [(key('c'), Phase::Included)]);
     let spend = BTreeMap::from([
-        (Nonce(8), Spend::Send(attempt(8, 8))),
-        (Nonce(9), Spend::Sign),
+        (Nonce(8), SpendStep::Send(attempt(8, 8))),
+        (Nonce(9), SpendStep::Sign),
     ]);
     assert_eq!((steps.spend, steps.freeze), (spend, None));
 }
@@ -198,21 +198,21 @@ fn entries_of_another_contract_are_sent_again_and_otherwise_left_to_its_own_regi
         |_| false,
         true,
     );
-    let spend = BTreeMap::from([(Nonce(7), Spend::Send(attempt(7, 7)))]);
+    let spend = BTreeMap::from([(Nonce(7), SpendStep::Send(attempt(7, 7)))]);
     assert_eq!(
         steps,
-        Steps {
+        EntrySteps {
             spend,
-            ..Steps::default()
+            ..EntrySteps::default()
         }
     );
 }
 
 #[test]
 fn pruned_nonces_come_with_the_blocks_that_are_known() {
-    let steps = Steps {
+    let steps = EntrySteps {
         prune: BTreeMap::from([(Nonce(5), Some(60)), (Nonce(6), None)]),
-        ..Steps::default()
+        ..EntrySteps::default()
     };
     assert_eq!(
         pruned_nonces(&steps),

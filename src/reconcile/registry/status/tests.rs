@@ -1,4 +1,4 @@
-//! What people are told of every trouble, of several at once, and of none.
+//! What people are told of every blocked, of several at once, and of none.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::*;
 use crate::api::{Key, LedgerMarker, Nonce};
 use crate::chain::RpcError;
 use crate::chain::transaction::KeyError;
-use crate::reconcile::registry::trouble::Unverified;
+use crate::reconcile::registry::blocked::Unverified;
 use crate::registration::fixtures::registry;
 
 const SIGNER: Address = Address::repeat_byte(0x51);
@@ -19,7 +19,7 @@ const ALL: [&str; 5] = [
     "Suspended",
 ];
 
-/// A turn in which everything was found in order.
+/// A pass in which everything was found in order.
 fn healthy() -> Report {
     Report {
         endpoint: Some("https://rpc.example".into()),
@@ -32,10 +32,10 @@ fn healthy() -> Report {
     }
 }
 
-/// A turn that ended before anything but this was found.
-fn troubled(trouble: impl Into<Trouble>) -> Report {
+/// A pass that ended before anything but this was found.
+fn blocked_report(blocked: impl Into<Blocked>) -> Report {
     Report {
-        trouble: Some(trouble.into()),
+        blocked: Some(blocked.into()),
         ..Report::default()
     }
 }
@@ -84,14 +84,14 @@ fn abnormal(status: &IdentityRegistryStatus) -> Vec<&str> {
         .collect()
 }
 
-fn rpc(error: RpcError) -> Trouble {
-    Trouble::Rpc {
+fn rpc(error: RpcError) -> Blocked {
+    Blocked::Rpc {
         endpoint: "https://rpc.example".into(),
         error,
     }
 }
 
-fn unreachable() -> Trouble {
+fn unreachable() -> Blocked {
     rpc(RpcError::RpcUnreachable {
         call: "eth_chainId",
         cause: "could not connect",
@@ -154,7 +154,7 @@ fn a_registry_without_signers_watches() {
 #[test]
 fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
     let address = Address::ZERO;
-    let limit = Trouble::Limit(
+    let limit = Blocked::InvalidLimit(
         crate::ledger::money::Limits::read(&crate::api::SpendingLimits {
             per_day: "x".into(),
             ..Default::default()
@@ -162,7 +162,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
         .unwrap_err(),
     );
     let key = Key::derive("", 1, address, 1);
-    let cases: [(Trouble, &str, &str, &str); 14] = [
+    let cases: [(Blocked, &str, &str, &str); 14] = [
         (unreachable(), "RpcHealthy", "RpcUnreachable", "Reconciling"),
         (
             rpc(RpcError::RpcRefused {
@@ -183,7 +183,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
             "Reconciling",
         ),
         (
-            Trouble::EndpointUnknown("no URL".into()),
+            Blocked::EndpointUnknown("no URL".into()),
             "RpcHealthy",
             "EndpointUnknown",
             "Stalled",
@@ -227,7 +227,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
             "Stalled",
         ),
         (
-            Trouble::SignerMissing {
+            Blocked::SecretMissing {
                 secret: "s".into(),
                 key: "k".into(),
             },
@@ -236,7 +236,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
             "Stalled",
         ),
         (
-            Trouble::SignerKey {
+            Blocked::KeyMismatch {
                 address: "0x1".into(),
                 error: KeyError::Malformed,
             },
@@ -245,7 +245,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
             "Stalled",
         ),
         (
-            Trouble::Stored {
+            Blocked::StoredTransactionMismatch {
                 key,
                 nonce: Nonce(5),
                 why: "y".into(),
@@ -256,15 +256,15 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
         ),
         (limit, "RegistryVerified", "InvalidLimit", "Stalled"),
         (
-            Trouble::Quorum { quorum: 2 },
+            Blocked::QuorumNotSupported { quorum: 2 },
             "RegistryVerified",
             "QuorumNotSupported",
             "Stalled",
         ),
     ];
-    for (trouble, side, reason, abnormally) in cases {
-        let status = told(&troubled(trouble.clone()));
-        let message = trouble.to_string();
+    for (blocked, side, reason, abnormally) in cases {
+        let status = told(&blocked_report(blocked.clone()));
+        let message = blocked.to_string();
         assert_eq!(
             condition(&status, side),
             (ConditionStatus::False, reason, &*message)
@@ -283,16 +283,16 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
 
 #[test]
 fn what_was_not_looked_at_for_a_trouble_is_unknown_and_what_was_is_not() {
-    let statuses = |trouble: Trouble| {
+    let statuses = |blocked: Blocked| {
         let status = told(&Report {
-            trouble: Some(trouble),
+            blocked: Some(blocked),
             ..healthy()
         });
         ["SignersReady", "RpcHealthy", "RegistryVerified"].map(|side| condition(&status, side).0)
     };
     use ConditionStatus::{False, True, Unknown};
     assert_eq!(
-        statuses(Trouble::SignerMissing {
+        statuses(Blocked::SecretMissing {
             secret: "s".into(),
             key: "k".into()
         }),
@@ -300,7 +300,7 @@ fn what_was_not_looked_at_for_a_trouble_is_unknown_and_what_was_is_not() {
     );
     assert_eq!(statuses(unreachable()), [True, False, Unknown]);
     assert_eq!(statuses(Unverified::NoFinality.into()), [True, True, False]);
-    let status = told(&troubled(unreachable()));
+    let status = told(&blocked_report(unreachable()));
     let message = "not known while RpcHealthy is False";
     assert_eq!(
         condition(&status, "RegistryVerified"),
@@ -311,7 +311,7 @@ fn what_was_not_looked_at_for_a_trouble_is_unknown_and_what_was_is_not() {
 #[test]
 fn of_all_that_keeps_a_registry_from_registering_the_weightiest_is_told() {
     let full = Report {
-        trouble: Some(unreachable()),
+        blocked: Some(unreachable()),
         frozen: Some(Freeze::LedgerLost { uid: None }),
         shortage: Some(Shortage::DailyLimitReached {
             used: 1,
@@ -322,7 +322,7 @@ fn of_all_that_keeps_a_registry_from_registering_the_weightiest_is_told() {
         ..healthy()
     };
     let unfrozen = Report {
-        trouble: None,
+        blocked: None,
         frozen: None,
         ..full.clone()
     };
@@ -337,7 +337,7 @@ fn of_all_that_keeps_a_registry_from_registering_the_weightiest_is_told() {
         (
             suspended.clone(),
             Report {
-                trouble: None,
+                blocked: None,
                 ..full
             },
             "LedgerLost",
@@ -371,7 +371,7 @@ fn the_incident_switch_is_told_whatever_else_is() {
     ] {
         let told = status_of(
             json!({ "spec": { "suspend": suspend } }),
-            &troubled(unreachable()),
+            &blocked_report(unreachable()),
         );
         assert_eq!(
             (
@@ -419,7 +419,7 @@ fn numbers_that_a_turn_did_not_find_out_stay_as_they_were() {
         "signers": [{ "address": "0x1", "balance": "0.5" }],
         "agents": 8, "pending": 2, "registrationsLeft": 4, "spentLast24h": "0.1",
     } });
-    let kept = status_of(before.clone(), &troubled(unreachable()));
+    let kept = status_of(before.clone(), &blocked_report(unreachable()));
     let stood = registry(before.clone()).status.unwrap();
     assert_eq!(
         IdentityRegistryStatus {
@@ -476,7 +476,7 @@ fn conditions_are_written_at_once_and_numbers_once_a_minute() {
         agents: Some(4),
         ..stands.clone()
     };
-    let words = told(&troubled(unreachable()));
+    let words = told(&blocked_report(unreachable()));
     let seen = IdentityRegistryStatus {
         observed_generation: Some(5),
         ..stands.clone()
@@ -507,8 +507,8 @@ fn a_number_that_becomes_known_does_not_wait() {
 
 #[test]
 fn becoming_ready_and_ceasing_to_be_is_told_once() {
-    let (ready, away) = (told(&healthy()), told(&troubled(unreachable())));
-    let refused = told(&troubled(rpc(RpcError::RpcRefused {
+    let (ready, away) = (told(&healthy()), told(&blocked_report(unreachable())));
+    let refused = told(&blocked_report(rpc(RpcError::RpcRefused {
         call: "x",
         message: "y".into(),
     })));

@@ -15,7 +15,7 @@ use crate::api::{
 use crate::chain::abi;
 use crate::cluster::MaybeDecoded;
 use crate::ledger::protocol::{revived, same_agent};
-use crate::reconcile::findings::{Finding, OfferName};
+use crate::reconcile::issues::{OfferIssue, OfferName};
 use crate::registration::identity::key_of;
 
 /// Most offers that a record lists; the schema's limit.
@@ -23,7 +23,7 @@ const MOST_OFFERS: usize = 1024;
 
 /// What all records of a registry have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ground {
+pub struct RecordDefaults {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
     /// Address of the registry contract.
@@ -36,7 +36,7 @@ pub struct Ground {
 
 /// An offer that leads to this registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applicant {
+pub struct OfferClaim {
     /// Its namespace and name.
     pub name: OfferName,
     /// Its uid.
@@ -52,15 +52,15 @@ pub struct Applicant {
     /// The agent that it wants to adopt.
     pub adopt: Option<String>,
     /// Agent id that another controller left in its status.
-    pub relic: Option<String>,
+    pub legacy_agent_id: Option<String>,
     /// Whether it may be listed.
-    pub live: bool,
+    pub eligible: bool,
     /// Whether its status names this agent. Only then is its choice of a registry made for good: a default that moves
     /// while copies lag behind can have the offer ask two registries.
     pub settled: bool,
 }
 
-impl Applicant {
+impl OfferClaim {
     fn reference(&self) -> OfferRef {
         OfferRef {
             namespace: self.name.0.clone(),
@@ -72,66 +72,68 @@ impl Applicant {
 
 /// What the records need.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Roll {
+pub struct RecordPlan {
     /// Records to create, each with the offers that ask for it.
-    pub create: Vec<(AgentRegistrationSpec, Vec<Applicant>)>,
+    pub create: Vec<(AgentRegistrationSpec, Vec<OfferClaim>)>,
     /// Records to replace.
-    pub amend: Vec<(AgentRegistration, AgentRegistrationSpec)>,
+    pub update: Vec<(AgentRegistration, AgentRegistrationSpec)>,
     /// Offers that cannot have a record.
-    pub findings: BTreeMap<OfferName, Finding>,
+    pub issues: BTreeMap<OfferName, OfferIssue>,
 }
 
 /// Decides what the records need. `record_of` answers from a copy: a write that was decided on an old copy is refused.
-pub fn roll<R: AsRef<AgentRegistration>>(
-    ground: &Ground,
-    applicants: &[Applicant],
+pub fn plan<R: AsRef<AgentRegistration>>(
+    defaults: &RecordDefaults,
+    claims: &[OfferClaim],
     record_of: impl Fn(Key) -> Option<R>,
-) -> Roll {
-    let mut by_key: BTreeMap<Key, Vec<&Applicant>> = BTreeMap::new();
-    for applicant in applicants.iter().filter(|applicant| applicant.live) {
-        by_key.entry(applicant.key).or_default().push(applicant);
+) -> RecordPlan {
+    let mut by_key: BTreeMap<Key, Vec<&OfferClaim>> = BTreeMap::new();
+    for claim in claims.iter().filter(|claim| claim.eligible) {
+        by_key.entry(claim.key).or_default().push(claim);
     }
-    let mut roll = Roll::default();
+    let mut plan = RecordPlan::default();
     for (key, group) in by_key {
         match record_of(key) {
-            None => roll.enter(ground, &group),
-            Some(record) => roll.join(ground, record.as_ref(), &group),
+            None => plan.plan_new(defaults, &group),
+            Some(record) => plan.plan_update(defaults, record.as_ref(), &group),
         }
     }
-    roll
+    plan
 }
 
-impl Roll {
+impl RecordPlan {
     /// Offers whose agent has no record.
-    fn enter(&mut self, ground: &Ground, group: &[&Applicant]) {
-        let adopt = group
-            .iter()
-            .find_map(|applicant| applicant.adopt.as_deref());
-        let fitting = self.fitting(group, adopt);
-        let Some(first) = fitting.first() else { return };
-        let applicants = fitting
-            .iter()
-            .map(|applicant| (*applicant).clone())
-            .collect();
+    fn plan_new(&mut self, defaults: &RecordDefaults, group: &[&OfferClaim]) {
+        let adopt = group.iter().find_map(|claim| claim.adopt.as_deref());
+        let compatible = self.compatible(group, adopt);
+        let Some(first) = compatible.first() else {
+            return;
+        };
+        let claims = compatible.iter().map(|claim| (*claim).clone()).collect();
         self.create
-            .push((created(ground, first, adopt, &fitting), applicants));
+            .push((new_record(defaults, first, adopt, &compatible), claims));
     }
 
     /// Offers whose agent's key has a record.
-    fn join(&mut self, ground: &Ground, record: &AgentRegistration, group: &[&Applicant]) {
+    fn plan_update(
+        &mut self,
+        defaults: &RecordDefaults,
+        record: &AgentRegistration,
+        group: &[&OfferClaim],
+    ) {
         let spec = &record.spec;
         if group
             .iter()
-            .any(|applicant| !is_record_of(spec, ground, applicant))
+            .any(|claim| !is_record_of(spec, defaults, claim))
         {
-            let finding = Finding::KeyTaken {
+            let issue = OfferIssue::KeyTaken {
                 name: spec.key.record_name(),
                 other: spec.identity.clone(),
             };
-            self.findings.extend(
+            self.issues.extend(
                 group
                     .iter()
-                    .map(|applicant| (applicant.name.clone(), finding.clone())),
+                    .map(|claim| (claim.name.clone(), issue.clone())),
             );
             return;
         }
@@ -140,34 +142,38 @@ impl Roll {
             .as_ref()
             .map(|result| result.agent_id.as_str())
             .or(spec.adopt.as_deref());
-        let fitting = self.fitting(group, agent);
-        if fitting.is_empty() {
+        let compatible = self.compatible(group, agent);
+        if compatible.is_empty() {
             return;
         }
-        let wanted = joined(ground, spec, &fitting);
+        let wanted = updated_record(defaults, spec, &compatible);
         if wanted != *spec {
-            self.amend.push((record.clone(), wanted));
+            self.update.push((record.clone(), wanted));
         }
     }
 
     /// Those of a group that may share a record which stands for this agent, or for one that is to be registered.
-    fn fitting<'a>(&mut self, group: &[&'a Applicant], agent: Option<&str>) -> Vec<&'a Applicant> {
-        let mut fitting = Vec::new();
-        for applicant in group {
-            match &applicant.adopt {
+    fn compatible<'a>(
+        &mut self,
+        group: &[&'a OfferClaim],
+        agent: Option<&str>,
+    ) -> Vec<&'a OfferClaim> {
+        let mut compatible = Vec::new();
+        for claim in group {
+            match &claim.adopt {
                 Some(wanted) if !agent.is_some_and(|agent| is_same(agent, wanted)) => {
-                    let (name, recorded) = (applicant.key.record_name(), agent.map(str::to_owned));
-                    let finding = Finding::OtherAgent {
+                    let (name, recorded) = (claim.key.record_name(), agent.map(str::to_owned));
+                    let issue = OfferIssue::OtherAgent {
                         wanted: wanted.clone(),
                         name,
                         recorded,
                     };
-                    self.findings.insert(applicant.name.clone(), finding);
+                    self.issues.insert(claim.name.clone(), issue);
                 }
-                _ => fitting.push(*applicant),
+                _ => compatible.push(*claim),
             }
         }
-        fitting
+        compatible
     }
 }
 
@@ -179,28 +185,28 @@ fn is_same(agent_id: &str, other: &str) -> bool {
 /// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want nothing.
 #[must_use]
 pub fn wanted(
-    applicants: &[Applicant],
-    refused: &BTreeMap<OfferName, Finding>,
+    claims: &[OfferClaim],
+    refused: &BTreeMap<OfferName, OfferIssue>,
 ) -> BTreeMap<Key, Vec<OfferName>> {
     let mut wanted: BTreeMap<Key, Vec<OfferName>> = BTreeMap::new();
-    for applicant in applicants
+    for claim in claims
         .iter()
-        .filter(|applicant| applicant.live && !refused.contains_key(&applicant.name))
+        .filter(|claim| claim.eligible && !refused.contains_key(&claim.name))
     {
         wanted
-            .entry(applicant.key)
+            .entry(claim.key)
             .or_default()
-            .push(applicant.name.clone());
+            .push(claim.name.clone());
     }
     wanted
 }
 
 /// Keys of which an offer's status says that they are its agent's: they may get a nonce.
 #[must_use]
-pub fn settled(applicants: &[Applicant], wanted: &BTreeMap<Key, Vec<OfferName>>) -> BTreeSet<Key> {
-    let settled = applicants.iter().filter(|applicant| applicant.settled);
+pub fn settled(claims: &[OfferClaim], wanted: &BTreeMap<Key, Vec<OfferName>>) -> BTreeSet<Key> {
+    let settled = claims.iter().filter(|claim| claim.settled);
     settled
-        .map(|applicant| applicant.key)
+        .map(|claim| claim.key)
         .filter(|key| wanted.contains_key(key))
         .collect()
 }
@@ -227,30 +233,34 @@ pub fn may_use(
     })
 }
 
-/// Whether a record is that of the applicant's agent, and not of another one whose key happens to be the same.
-fn is_record_of(record: &AgentRegistrationSpec, ground: &Ground, applicant: &Applicant) -> bool {
-    record.identity == applicant.identity
-        && record.edition == applicant.edition
-        && record.chain_id == ground.chain_id
-        && record.registry.address == ground.registry
+/// Whether a record is that of the claim's agent, and not of another one whose key happens to be the same.
+fn is_record_of(
+    record: &AgentRegistrationSpec,
+    defaults: &RecordDefaults,
+    claim: &OfferClaim,
+) -> bool {
+    record.identity == claim.identity
+        && record.edition == claim.edition
+        && record.chain_id == defaults.chain_id
+        && record.registry.address == defaults.registry
 }
 
-fn created(
-    ground: &Ground,
-    first: &Applicant,
+fn new_record(
+    defaults: &RecordDefaults,
+    first: &OfferClaim,
     adopt: Option<&str>,
-    group: &[&Applicant],
+    group: &[&OfferClaim],
 ) -> AgentRegistrationSpec {
     AgentRegistrationSpec {
         key: first.key,
         identity: first.identity.clone(),
-        chain_id: ground.chain_id,
+        chain_id: defaults.chain_id,
         registry: RegistryContract {
-            address: ground.registry,
-            code_hash: ground.code_hash,
+            address: defaults.registry,
+            code_hash: defaults.code_hash,
         },
         edition: first.edition,
-        signer: ground.signer,
+        signer: defaults.signer,
         agent_uri: None,
         calldata_hash: None,
         adopt: adopt.map(str::to_owned),
@@ -258,7 +268,7 @@ fn created(
         offers: group
             .iter()
             .take(MOST_OFFERS)
-            .map(|applicant| applicant.reference())
+            .map(|claim| claim.reference())
             .collect(),
         attempts: Vec::new(),
         update: None,
@@ -269,11 +279,11 @@ fn created(
     }
 }
 
-/// The record with every applicant on its list, alive. Offers that have gone stay on the list until the agent is retired.
-fn joined(
-    ground: &Ground,
+/// The record with every claim on its list, alive. Offers that have gone stay on the list until the agent is retired.
+fn updated_record(
+    defaults: &RecordDefaults,
     record: &AgentRegistrationSpec,
-    group: &[&Applicant],
+    group: &[&OfferClaim],
 ) -> AgentRegistrationSpec {
     let mut wanted = if record.tombstone.is_some() {
         revived(record)
@@ -282,10 +292,10 @@ fn joined(
     };
     // Made while the registry only watched. Another account than the first is a matter of rotation.
     if wanted.signer.is_none() && wanted.result.is_none() {
-        wanted.signer = ground.signer;
+        wanted.signer = defaults.signer;
     }
-    for applicant in group {
-        let reference = applicant.reference();
+    for claim in group {
+        let reference = claim.reference();
         let same = |listed: &OfferRef| {
             listed.namespace == reference.namespace && listed.name == reference.name
         };

@@ -9,9 +9,9 @@ use crate::registration::fixtures::{REGISTRY, offer, record, registry, result};
 
 const SIGNER: Address = Address::repeat_byte(0x51);
 
-fn ground() -> Ground {
+fn record_defaults() -> RecordDefaults {
     let (registry, code_hash) = (REGISTRY.parse().unwrap(), B256::repeat_byte(0x11));
-    Ground {
+    RecordDefaults {
         chain_id: 84532,
         registry,
         code_hash,
@@ -20,8 +20,8 @@ fn ground() -> Ground {
 }
 
 /// An offer of the namespace `shop` that asks for the agent of an identity.
-fn applicant(name: &str, identity: &str) -> Applicant {
-    Applicant {
+fn claim(name: &str, identity: &str) -> OfferClaim {
+    OfferClaim {
         name: ("shop".into(), name.into()),
         uid: format!("uid-{name}"),
         generation: Some(1),
@@ -29,16 +29,16 @@ fn applicant(name: &str, identity: &str) -> Applicant {
         key: Key::derive(identity, 84532, REGISTRY.parse().unwrap(), 1),
         edition: 1,
         adopt: None,
-        relic: None,
-        live: true,
+        legacy_agent_id: None,
+        eligible: true,
         settled: true,
     }
 }
 
-fn adopting(name: &str, identity: &str, agent_id: &str) -> Applicant {
-    Applicant {
+fn adopting(name: &str, identity: &str, agent_id: &str) -> OfferClaim {
+    OfferClaim {
         adopt: Some(agent_id.into()),
-        ..applicant(name, identity)
+        ..claim(name, identity)
     }
 }
 
@@ -51,7 +51,7 @@ fn chat(spec: Value) -> AgentRegistration {
     record
 }
 
-fn roll_of(applicants: &[Applicant], records: &[AgentRegistration]) -> Roll {
+fn plan_of(claims: &[OfferClaim], records: &[AgentRegistration]) -> RecordPlan {
     let record_of = |key| {
         records
             .iter()
@@ -59,13 +59,13 @@ fn roll_of(applicants: &[Applicant], records: &[AgentRegistration]) -> Roll {
             .cloned()
             .map(Arc::new)
     };
-    roll(&ground(), applicants, record_of)
+    plan(&record_defaults(), claims, record_of)
 }
 
-fn names<'a>(applicants: impl IntoIterator<Item = &'a Applicant>) -> Vec<&'a str> {
-    applicants
+fn names<'a>(claims: impl IntoIterator<Item = &'a OfferClaim>) -> Vec<&'a str> {
+    claims
         .into_iter()
-        .map(|applicant| applicant.name.1.as_str())
+        .map(|claim| claim.name.1.as_str())
         .collect()
 }
 
@@ -79,40 +79,39 @@ fn listed(record: &AgentRegistrationSpec) -> Vec<(&str, &str)> {
 
 #[test]
 fn a_first_offer_gets_a_record_that_waits_for_a_nonce() {
-    let roll = roll_of(&[applicant("chat", "shop/chat")], &[]);
-    let [(created, applicants)] = &roll.create[..] else {
-        panic!("{roll:?}")
+    let plan = plan_of(&[claim("chat", "shop/chat")], &[]);
+    let [(created, claims)] = &plan.create[..] else {
+        panic!("{plan:?}")
     };
     assert_eq!(*created, chat(json!({})).spec);
-    assert_eq!(names(applicants), ["chat"]);
-    assert!(roll.amend.is_empty() && roll.findings.is_empty());
+    assert_eq!(names(claims), ["chat"]);
+    assert!(plan.update.is_empty() && plan.issues.is_empty());
 }
 
 #[test]
 fn offers_that_share_an_identity_share_a_record_and_are_all_asked_about_traces() {
-    let offers = [
-        applicant("b", "shop"),
-        applicant("a", "shop"),
-        applicant("c", "shop/c"),
-    ];
-    let roll = roll_of(&offers, &[]);
-    let shared = roll
+    let offers = [claim("b", "shop"), claim("a", "shop"), claim("c", "shop/c")];
+    let plan = plan_of(&offers, &[]);
+    let shared = plan
         .create
         .iter()
         .find(|(record, _)| record.identity == "shop")
         .unwrap();
     assert_eq!(listed(&shared.0), [("b", "uid-b"), ("a", "uid-a")]);
     assert_eq!(names(&shared.1), ["b", "a"]);
-    assert_eq!(roll.create.len(), 2);
+    assert_eq!(plan.create.len(), 2);
 }
 
 #[test]
 fn an_offer_that_may_not_be_listed_asks_for_nothing() {
-    let idle = Applicant {
-        live: false,
-        ..applicant("chat", "shop/chat")
+    let idle = OfferClaim {
+        eligible: false,
+        ..claim("chat", "shop/chat")
     };
-    assert_eq!(roll_of(std::slice::from_ref(&idle), &[]), Roll::default());
+    assert_eq!(
+        plan_of(std::slice::from_ref(&idle), &[]),
+        RecordPlan::default()
+    );
     assert!(wanted(&[idle], &BTreeMap::new()).is_empty());
 }
 
@@ -122,27 +121,27 @@ fn an_offer_whose_record_stands_changes_nothing() {
         json!({ "result": result("3"), "phase": "Registered" }),
     )];
     assert_eq!(
-        roll_of(&[applicant("chat", "shop/chat")], &records),
-        Roll::default()
+        plan_of(&[claim("chat", "shop/chat")], &records),
+        RecordPlan::default()
     );
 }
 
 #[test]
 fn an_offer_that_is_made_anew_takes_its_place_on_the_list_and_another_is_added_to_it() {
-    let anew = Applicant {
+    let anew = OfferClaim {
         uid: "uid-anew".into(),
-        ..applicant("chat", "shop/chat")
+        ..claim("chat", "shop/chat")
     };
-    let elsewhere = Applicant {
+    let elsewhere = OfferClaim {
         name: ("other".into(), "chat".into()),
-        ..applicant("chat", "shop/chat")
+        ..claim("chat", "shop/chat")
     };
-    let roll = roll_of(
-        &[anew, applicant("bot", "shop/chat"), elsewhere],
+    let plan = plan_of(
+        &[anew, claim("bot", "shop/chat"), elsewhere],
         &[chat(json!({}))],
     );
-    let [(_, amended)] = &roll.amend[..] else {
-        panic!("{roll:?}")
+    let [(_, amended)] = &plan.update[..] else {
+        panic!("{plan:?}")
     };
     assert_eq!(
         listed(amended),
@@ -157,24 +156,21 @@ fn an_offer_that_is_made_anew_takes_its_place_on_the_list_and_another_is_added_t
 
 #[test]
 fn a_record_lists_no_more_offers_than_the_schema_admits() {
-    let many: Vec<Applicant> = (0..MOST_OFFERS + 2)
-        .map(|number| applicant(&number.to_string(), "shop/chat"))
+    let many: Vec<OfferClaim> = (0..MOST_OFFERS + 2)
+        .map(|number| claim(&number.to_string(), "shop/chat"))
         .collect();
-    let created = roll_of(&many, &[]);
+    let created = plan_of(&many, &[]);
     assert_eq!(created.create[0].0.offers.len(), MOST_OFFERS);
-    let amended = roll_of(&many, &[chat(json!({}))]);
-    assert_eq!(amended.amend[0].1.offers.len(), MOST_OFFERS);
+    let amended = plan_of(&many, &[chat(json!({}))]);
+    assert_eq!(amended.update[0].1.offers.len(), MOST_OFFERS);
 }
 
 #[test]
 fn an_agent_that_was_retired_is_revived_as_the_same_agent() {
     let dead = chat(json!({ "result": result("3"), "phase": "Tombstoned", "tombstone": true }));
-    let roll = roll_of(
-        &[applicant("chat", "shop/chat")],
-        std::slice::from_ref(&dead),
-    );
-    let [(before, revived)] = &roll.amend[..] else {
-        panic!("{roll:?}")
+    let plan = plan_of(&[claim("chat", "shop/chat")], std::slice::from_ref(&dead));
+    let [(before, revived)] = &plan.update[..] else {
+        panic!("{plan:?}")
     };
     assert_eq!(*before, dead);
     assert_eq!(
@@ -193,9 +189,9 @@ fn a_record_that_was_made_while_the_registry_only_watched_gets_the_signer() {
         },
         ..chat(json!({}))
     };
-    let offers = [applicant("chat", "shop/chat")];
+    let offers = [claim("chat", "shop/chat")];
     assert_eq!(
-        roll_of(&offers, std::slice::from_ref(&watched)).amend[0]
+        plan_of(&offers, std::slice::from_ref(&watched)).update[0]
             .1
             .signer,
         Some(SIGNER)
@@ -204,14 +200,14 @@ fn a_record_that_was_made_while_the_registry_only_watched_gets_the_signer() {
     let mut done = watched.clone();
     done.spec.result = chat(json!({ "result": result("3") })).spec.result;
     assert_eq!(
-        roll_of(&offers, &[done]),
-        Roll::default(),
+        plan_of(&offers, &[done]),
+        RecordPlan::default(),
         "what has its agent needs no signer"
     );
     let rotated = chat(json!({ "signer": Address::repeat_byte(0x99) }));
     assert_eq!(
-        roll_of(&offers, &[rotated]),
-        Roll::default(),
+        plan_of(&offers, &[rotated]),
+        RecordPlan::default(),
         "a signer is never changed for another"
     );
 }
@@ -227,26 +223,23 @@ fn a_record_of_another_agent_under_the_same_key_is_never_used() {
         json!({ "registry": other_place }),
     ] {
         let taken = chat(differs);
-        let offers = [
-            applicant("chat", "shop/chat"),
-            applicant("bot", "shop/chat"),
-        ];
-        let roll = roll_of(&offers, std::slice::from_ref(&taken));
-        assert!(roll.create.is_empty() && roll.amend.is_empty());
-        let finding = Finding::KeyTaken {
+        let offers = [claim("chat", "shop/chat"), claim("bot", "shop/chat")];
+        let plan = plan_of(&offers, std::slice::from_ref(&taken));
+        assert!(plan.create.is_empty() && plan.update.is_empty());
+        let issue = OfferIssue::KeyTaken {
             name: taken.spec.key.record_name(),
             other: taken.spec.identity.clone(),
         };
-        assert!(roll.findings.len() == 2 && roll.findings.values().all(|found| *found == finding));
-        assert!(wanted(&offers, &roll.findings).is_empty());
+        assert!(plan.issues.len() == 2 && plan.issues.values().all(|found| *found == issue));
+        assert!(wanted(&offers, &plan.issues).is_empty());
     }
 }
 
 #[test]
 fn an_offer_that_names_an_agent_gets_a_record_that_adopts_it_for_all_who_share_it() {
-    let roll = roll_of(&[applicant("a", "shop"), adopting("b", "shop", "12")], &[]);
-    let [(created, _)] = &roll.create[..] else {
-        panic!("{roll:?}")
+    let plan = plan_of(&[claim("a", "shop"), adopting("b", "shop", "12")], &[]);
+    let [(created, _)] = &plan.create[..] else {
+        panic!("{plan:?}")
     };
     assert_eq!(created.adopt.as_deref(), Some("12"));
     assert_eq!(listed(created).len(), 2);
@@ -254,18 +247,18 @@ fn an_offer_that_names_an_agent_gets_a_record_that_adopts_it_for_all_who_share_i
 
 #[test]
 fn of_offers_that_name_different_agents_the_first_decides_and_the_others_are_told() {
-    let roll = roll_of(
+    let plan = plan_of(
         &[adopting("a", "shop", "12"), adopting("b", "shop", "13")],
         &[],
     );
-    let [(created, applicants)] = &roll.create[..] else {
-        panic!("{roll:?}")
+    let [(created, claims)] = &plan.create[..] else {
+        panic!("{plan:?}")
     };
     assert_eq!(
-        (created.adopt.as_deref(), names(applicants)),
+        (created.adopt.as_deref(), names(claims)),
         (Some("12"), vec!["a"])
     );
-    let told = &roll.findings[&("shop".into(), "b".into())];
+    let told = &plan.issues[&("shop".into(), "b".into())];
     assert_eq!((told.reason(), told.needs_a_person()), ("OtherAgent", true));
     assert!(told.to_string().contains("is for agent 12"), "{told}");
 }
@@ -278,15 +271,15 @@ fn an_offer_that_names_an_agent_is_never_minted_for() {
         json!({ "adopt": "13" }),
         json!({ "result": result("3") }),
     ] {
-        let roll = roll_of(&offers, &[chat(stands.clone())]);
-        assert!(roll.amend.is_empty() && roll.create.is_empty(), "{stands}");
+        let plan = plan_of(&offers, &[chat(stands.clone())]);
+        assert!(plan.update.is_empty() && plan.create.is_empty(), "{stands}");
         assert_eq!(
-            roll.findings[&offers[0].name].reason(),
+            plan.issues[&offers[0].name].reason(),
             "OtherAgent",
             "{stands}"
         );
         assert!(
-            wanted(&offers, &roll.findings).is_empty(),
+            wanted(&offers, &plan.issues).is_empty(),
             "nobody asks for a nonce: {stands}"
         );
     }
@@ -295,23 +288,20 @@ fn an_offer_that_names_an_agent_is_never_minted_for() {
         json!({ "result": result("12") }),
         json!({ "result": result("012") }),
     ] {
-        assert_eq!(roll_of(&offers, &[chat(same)]), Roll::default());
+        assert_eq!(plan_of(&offers, &[chat(same)]), RecordPlan::default());
     }
 }
 
 #[test]
 fn whoever_shares_an_identity_still_wants_it_when_another_is_refused() {
-    let offers = [
-        applicant("a", "shop/chat"),
-        adopting("b", "shop/chat", "12"),
-    ];
-    let roll = roll_of(&offers, &[chat(json!({}))]);
+    let offers = [claim("a", "shop/chat"), adopting("b", "shop/chat", "12")];
+    let plan = plan_of(&offers, &[chat(json!({}))]);
     assert_eq!(
-        wanted(&offers, &roll.findings),
+        wanted(&offers, &plan.issues),
         BTreeMap::from([(offers[0].key, vec![offers[0].name.clone()])])
     );
     assert_eq!(
-        listed(&roll.amend[0].1),
+        listed(&plan.update[0].1),
         [("chat", "uid-chat"), ("a", "uid-a")]
     );
 }
@@ -347,30 +337,25 @@ fn an_agent_is_in_use_if_any_registry_object_for_its_contract_leads_to_it() {
 
 #[test]
 fn a_key_may_get_a_nonce_once_the_status_of_an_offer_that_wants_it_names_it() {
-    let undecided = Applicant {
+    let undecided = OfferClaim {
         settled: false,
-        ..applicant("chat", "shop/chat")
+        ..claim("chat", "shop/chat")
     };
-    let other = Applicant {
+    let other = OfferClaim {
         settled: false,
-        ..applicant("other", "shop/other")
+        ..claim("other", "shop/other")
     };
-    let both = [
-        undecided.clone(),
-        applicant("same", "shop/chat"),
-        other.clone(),
-    ];
-    let wanted_by =
-        |applicants: &[Applicant]| settled(applicants, &wanted(applicants, &BTreeMap::new()));
+    let both = [undecided.clone(), claim("same", "shop/chat"), other.clone()];
+    let wanted_by = |claims: &[OfferClaim]| settled(claims, &wanted(claims, &BTreeMap::new()));
     assert_eq!(
         wanted_by(&both),
         BTreeSet::from([undecided.key]),
         "one of those that share it is enough"
     );
     assert_eq!(wanted_by(&[undecided, other]), BTreeSet::new());
-    let gone = Applicant {
-        live: false,
-        ..applicant("chat", "shop/chat")
+    let gone = OfferClaim {
+        eligible: false,
+        ..claim("chat", "shop/chat")
     };
     assert_eq!(wanted_by(&[gone]), BTreeSet::new(), "nobody wants it");
 }

@@ -1,14 +1,14 @@
 //! What people are told about a registry. Pure.
 //!
-//! A report is filled during a turn with what was found and applied; conditions follow from it. Conditions are written when
+//! A report is filled during a pass with what was found and applied; conditions follow from it. Conditions are written when
 //! they change; the numbers beside them at most once a minute.
 
 use std::time::Duration;
 
 use alloy::primitives::Address;
 
-use super::observe::{Chain, Site};
-use super::trouble::Trouble;
+use super::blocked::Blocked;
+use super::observe::{ChainSnapshot, RegistryTarget};
 use crate::api::{
     Condition, ConditionStatus, IdentityRegistry, IdentityRegistryStatus, SignerStatus, Suspend,
     condition::{self, Observation},
@@ -20,11 +20,11 @@ use crate::ledger::money::{Shortage, format_native};
 /// How old the numbers of a status may be.
 const NUMBERS_EVERY: Duration = Duration::from_secs(60);
 
-/// Everything a turn found out that people should know.
+/// Everything a pass found out that people should know.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Why the registry cannot be used.
-    pub trouble: Option<Trouble>,
+    pub blocked: Option<Blocked>,
     /// Why nothing may be spent.
     pub frozen: Option<Freeze>,
     /// What there is too little of, for everybody.
@@ -48,14 +48,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn site(&mut self, site: &Site) {
-        self.watch_only = site.signer.is_none();
+    pub(super) fn target(&mut self, target: &RegistryTarget) {
+        self.watch_only = target.signer.is_none();
     }
 
-    pub(super) fn chain(&mut self, site: &Site, chain: &Chain) {
+    pub(super) fn chain(&mut self, target: &RegistryTarget, chain: &ChainSnapshot) {
         self.endpoint = Some(chain.endpoint.to_string());
         self.version = Some(chain.version.clone());
-        self.signer = site
+        self.signer = target
             .signer
             .as_ref()
             .zip(chain.account.as_ref())
@@ -189,13 +189,13 @@ fn blocking(
     report: &Report,
     suspended: Option<(&'static str, &'static str)>,
 ) -> Option<(&'static str, String, &'static str)> {
-    if let Some(trouble) = &report.trouble {
-        let abnormal = if trouble.may_pass() {
+    if let Some(blocked) = &report.blocked {
+        let abnormal = if blocked.is_transient() {
             "Reconciling"
         } else {
             "Stalled"
         };
-        return Some((trouble.place().1, trouble.to_string(), abnormal));
+        return Some((blocked.condition().1, blocked.to_string(), abnormal));
     }
     if let Some(freeze) = &report.frozen {
         return Some((freeze.reason(), freeze.to_string(), "Stalled"));
@@ -211,7 +211,7 @@ fn blocking(
         .map(|message| ("Settling", message.to_owned(), "Reconciling"))
 }
 
-/// One side of a registry: it fails by its own trouble, and is unknown while another trouble keeps it from being looked at.
+/// One side of a registry: it fails by its own blocked, and is unknown while another blocked keeps it from being looked at.
 fn facet(
     report: &Report,
     observation: &Observation<'_>,
@@ -219,18 +219,18 @@ fn facet(
     reason: &str,
     message: impl FnOnce() -> String,
 ) -> Condition {
-    // Sides are looked at in this order; what comes after a trouble was not looked at.
+    // Sides are looked at in this order; what comes after a blocked was not looked at.
     const ORDER: [&str; 3] = ["SignersReady", "RpcHealthy", "RegistryVerified"];
     let rank = |name: &str| ORDER.iter().position(|side| *side == name);
-    match &report.trouble {
-        Some(trouble) if trouble.place().0 == type_ => observation.condition(
+    match &report.blocked {
+        Some(blocked) if blocked.condition().0 == type_ => observation.condition(
             type_,
             ConditionStatus::False,
-            trouble.place().1,
-            trouble.to_string(),
+            blocked.condition().1,
+            blocked.to_string(),
         ),
-        Some(trouble) if rank(trouble.place().0) < rank(type_) => {
-            let (side, reason) = trouble.place();
+        Some(blocked) if rank(blocked.condition().0) < rank(type_) => {
+            let (side, reason) = blocked.condition();
             observation.condition(
                 type_,
                 ConditionStatus::Unknown,

@@ -1,6 +1,7 @@
 //! Why a registry cannot be used: what [`super::observe`] comes upon, and [`super::status`] tells.
 
 use alloy::primitives::Address;
+use strum::IntoStaticStr;
 
 use crate::api::{Key, Nonce};
 use crate::chain::RpcError;
@@ -8,8 +9,8 @@ use crate::chain::transaction::KeyError;
 use crate::ledger::money::UnreadableLimit;
 
 /// Why a registry cannot be used at all.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Trouble {
+#[derive(Clone, Debug, PartialEq, thiserror::Error, IntoStaticStr)]
+pub enum Blocked {
     /// An endpoint does not answer as it should.
     #[error("{endpoint}: {error}")]
     Rpc {
@@ -26,7 +27,7 @@ pub enum Trouble {
     Unverified(#[from] Unverified),
     /// The signer's key is not to be had.
     #[error("Secret {secret} has no key {key}: create it in the namespace of the operator")]
-    SignerMissing {
+    SecretMissing {
         /// Name of the Secret.
         secret: String,
         /// Key inside it.
@@ -34,7 +35,7 @@ pub enum Trouble {
     },
     /// The signer's key is not the signer's.
     #[error("signer {address}: {error}")]
-    SignerKey {
+    KeyMismatch {
         /// Address that the spec names.
         address: String,
         /// What is wrong with the key.
@@ -42,10 +43,10 @@ pub enum Trouble {
     },
     /// A limit cannot be read.
     #[error(transparent)]
-    Limit(#[from] UnreadableLimit),
+    InvalidLimit(#[from] UnreadableLimit),
     /// What is stored for a nonce contradicts the ledger or itself.
     #[error("nonce {nonce} of agent {key}: {why}. Restore the record from a backup")]
-    Stored {
+    StoredTransactionMismatch {
         /// The agent.
         key: Key,
         /// Its nonce.
@@ -57,14 +58,14 @@ pub enum Trouble {
     #[error(
         "quorum is {quorum}: this version asks one endpoint only, and spends nothing where more must agree. Set quorum: 1"
     )]
-    Quorum {
+    QuorumNotSupported {
         /// What the spec asks for.
         quorum: u8,
     },
 }
 
 /// Why a chain or a contract is not what the spec says.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub enum Unverified {
     /// The endpoint serves another chain.
     #[error(
@@ -105,31 +106,31 @@ pub enum Unverified {
     },
 }
 
-impl Trouble {
+impl Blocked {
     /// The condition that it concerns, and one word for it.
     #[must_use]
-    pub const fn place(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::Rpc { error, .. } => ("RpcHealthy", error.reason()),
-            Self::EndpointUnknown(_) => ("RpcHealthy", "EndpointUnknown"),
-            Self::Unverified(unverified) => match unverified {
-                Unverified::WrongChain { .. } => ("RegistryVerified", "WrongChain"),
-                Unverified::NoContract { .. } => ("RegistryVerified", "NoContract"),
-                Unverified::NotARegistry { .. } => ("RegistryVerified", "NotARegistry"),
-                Unverified::NoFinality => ("RegistryVerified", "NoFinality"),
-                Unverified::SignerHasCode { .. } => ("SignersReady", "SignerHasCode"),
-            },
-            Self::SignerMissing { .. } => ("SignersReady", "SecretMissing"),
-            Self::SignerKey { .. } => ("SignersReady", "KeyMismatch"),
-            Self::Stored { .. } => ("SignersReady", "StoredTransactionMismatch"),
-            Self::Limit(_) => ("RegistryVerified", "InvalidLimit"),
-            Self::Quorum { .. } => ("RegistryVerified", "QuorumNotSupported"),
-        }
+    pub fn condition(&self) -> (&'static str, &'static str) {
+        let type_ = match self {
+            Self::Rpc { .. } | Self::EndpointUnknown(_) => "RpcHealthy",
+            Self::SecretMissing { .. }
+            | Self::KeyMismatch { .. }
+            | Self::StoredTransactionMismatch { .. }
+            | Self::Unverified(Unverified::SignerHasCode { .. }) => "SignersReady",
+            Self::Unverified(_) | Self::InvalidLimit(_) | Self::QuorumNotSupported { .. } => {
+                "RegistryVerified"
+            }
+        };
+        let reason = match self {
+            Self::Rpc { error, .. } => error.reason(),
+            Self::Unverified(unverified) => unverified.into(),
+            own => own.into(),
+        };
+        (type_, reason)
     }
 
     /// Whether it may pass by itself.
     #[must_use]
-    pub const fn may_pass(&self) -> bool {
+    pub const fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Rpc { .. } | Self::Unverified(Unverified::NoFinality)

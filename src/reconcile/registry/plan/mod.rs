@@ -13,7 +13,7 @@ use crate::ledger::protocol::{self, EntryStep, Reservation, entry_step, payer};
 
 /// What the entries of a ledger need.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Steps {
+pub struct EntrySteps {
     /// Records to replace: the registration is final.
     pub finish: Vec<(Key, AgentRegistrationSpec)>,
     /// Records to replace: where a transaction stands has changed.
@@ -21,14 +21,14 @@ pub struct Steps {
     /// Entries to remove, and the blocks of their transactions.
     pub prune: BTreeMap<Nonce, Option<u64>>,
     /// Entries to sign and send, and stored attempts to send, in the order of their nonces.
-    pub spend: BTreeMap<Nonce, Spend>,
+    pub spend: BTreeMap<Nonce, SpendStep>,
     /// Why nothing may be spent. The first one by nonce: what comes after may be its consequence.
     pub freeze: Option<Freeze>,
 }
 
 /// What costs money if it is done.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Spend {
+pub enum SpendStep {
     /// Sign, store and send.
     Sign,
     /// Send again.
@@ -44,8 +44,8 @@ pub fn entries(
     evidence: &BTreeMap<Nonce, Evidence>,
     is_ours: impl Fn(&AgentRegistrationSpec) -> bool,
     may_spend: bool,
-) -> Steps {
-    let mut steps = Steps::default();
+) -> EntrySteps {
+    let mut steps = EntrySteps::default();
     let nothing = Evidence::default();
     for (nonce, entry) in &snapshot.ledger.entries {
         let record = entry
@@ -74,10 +74,10 @@ pub fn entries(
             Ok(EntryStep::RecordPhase(spec)) => steps.note.push((spec.key, spec)),
             Ok(EntryStep::Sign) if foreign => {}
             Ok(EntryStep::Sign) => {
-                steps.spend.insert(*nonce, Spend::Sign);
+                steps.spend.insert(*nonce, SpendStep::Sign);
             }
             Ok(EntryStep::Send(attempt)) => {
-                steps.spend.insert(*nonce, Spend::Send(attempt));
+                steps.spend.insert(*nonce, SpendStep::Send(attempt));
             }
         }
     }
@@ -89,14 +89,14 @@ pub fn entries(
 
 /// Drops what would spend, and notes which records own a nonce that nothing was signed for yet.
 fn hold_back(
-    steps: &mut Steps,
+    steps: &mut EntrySteps,
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
 ) {
     let held_back = std::mem::take(&mut steps.spend);
     let unsigned = held_back
         .iter()
-        .filter(|(_, spend)| **spend == Spend::Sign)
+        .filter(|(_, spend)| **spend == SpendStep::Sign)
         .map(|(nonce, _)| nonce);
     let keys = unsigned.filter_map(|nonce| snapshot.ledger.entries.get(nonce)?.key);
     let pending = keys
@@ -182,9 +182,9 @@ pub fn reservations(
     )
 }
 
-/// Nonces of [`Steps::prune`].
+/// Nonces of [`EntrySteps::prune`].
 #[must_use]
-pub fn pruned_nonces(steps: &Steps) -> (BTreeSet<Nonce>, Vec<u64>) {
+pub fn pruned_nonces(steps: &EntrySteps) -> (BTreeSet<Nonce>, Vec<u64>) {
     (
         steps.prune.keys().copied().collect(),
         steps.prune.values().copied().flatten().collect(),

@@ -1,4 +1,4 @@
-//! What the registry loop remembers between turns. All of it is found again by a process that remembers nothing; it saves
+//! What the registry loop remembers between passes. All of it is found again by a process that remembers nothing; it saves
 //! questions to the chain, and makes a few reports better.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,16 +10,16 @@ use alloy::primitives::{Address, B256};
 use crate::api::{Key, Nonce};
 use crate::chain::scan::ScanStep;
 use crate::ledger::index::OwnerIndex;
-use crate::reconcile::findings::OfferName;
+use crate::reconcile::issues::OfferName;
 
-/// Memories of all registries, by name.
+/// RegistryStates of all registries, by name.
 #[derive(Clone, Debug, Default)]
-pub struct Memories(Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Memory>>>>>);
+pub struct RegistryStates(Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<RegistryState>>>>>);
 
-impl Memories {
-    /// The memory of one registry.
+impl RegistryStates {
+    /// The state of one registry.
     #[must_use]
-    pub fn of(&self, registry: &str) -> Arc<tokio::sync::Mutex<Memory>> {
+    pub fn of(&self, registry: &str) -> Arc<tokio::sync::Mutex<RegistryState>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(registry.to_owned()).or_default())
     }
@@ -36,7 +36,7 @@ pub(super) struct IndexOf {
 
 /// What is remembered of one registry.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct RegistryState {
     /// The owner-log index, and the step in which it grows.
     pub(super) index: Option<(IndexOf, Arc<OwnerIndex>, ScanStep)>,
     /// Highest `next` seen of each account's ledger.
@@ -48,7 +48,7 @@ pub struct Memory {
     /// Since when no offer uses each agent.
     pub(super) unused: HashMap<Key, Instant>,
     /// What was found of another controller's registration of each offer's generation, and when.
-    pub(super) traces: HashMap<(OfferName, Option<i64>), (Instant, Option<String>)>,
+    pub(super) legacy: HashMap<(OfferName, Option<i64>), (Instant, Option<String>)>,
     /// First block of the last 24 hours, and when that was found out.
     pub(super) day: Option<(u64, Instant)>,
     /// Reason of the freeze that was last reported.
@@ -63,9 +63,12 @@ mod tests {
 
     #[tokio::test]
     async fn each_registry_has_one_memory_whoever_asks() {
-        let memories = Memories::default();
-        memories.clone().of("a").lock().await.frozen = Some("LedgerLost");
-        assert_eq!(memories.of("a").lock().await.frozen, Some("LedgerLost"));
-        assert_eq!(memories.of("b").lock().await.frozen, None);
+        let registry_states = RegistryStates::default();
+        registry_states.clone().of("a").lock().await.frozen = Some("LedgerLost");
+        assert_eq!(
+            registry_states.of("a").lock().await.frozen,
+            Some("LedgerLost")
+        );
+        assert_eq!(registry_states.of("b").lock().await.frozen, None);
     }
 }

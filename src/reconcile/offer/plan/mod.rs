@@ -14,10 +14,10 @@ use crate::api::{
     RegistrationStatus, ServiceOffer, ServiceOfferStatus, Suspend, condition,
 };
 use crate::cluster::EventDraft;
-use crate::reconcile::findings::Finding;
+use crate::reconcile::issues::OfferIssue;
 use crate::registration::document::{agent_uri, public_path, public_url};
+use crate::registration::eligibility::{self, Eligibility, Unacceptable};
 use crate::registration::identity::Unresolved;
-use crate::registration::standing::{self, Standing, Unacceptable};
 
 /// Types of the conditions that are this operator's on an offer.
 pub const CONDITIONS: [&str; 6] = [
@@ -34,22 +34,22 @@ const COVERS: &str = "covers acceptance, the upstream Service and registration; 
 
 /// Everything that decides what an offer's status says.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct OfferView {
     /// The offer, as others refer to it.
     pub object: ObjectReference,
     /// Its generation.
     pub generation: Option<i64>,
     /// The time.
     pub now: Timestamp,
-    /// What this process applied last to its status. The cache may not have seen it yet.
+    /// What this process applied last to its status. The cache may not have observed it yet.
     pub applied: Option<ServiceOfferStatus>,
     /// What it is.
-    pub subject: Subject,
+    pub subject: OfferSubject,
 }
 
 /// An offer and its circumstances.
 #[derive(Clone, Debug)]
-pub enum Subject {
+pub enum OfferSubject {
     /// It cannot be decoded: it was stored under another schema.
     Undecodable {
         /// Why.
@@ -58,12 +58,12 @@ pub enum Subject {
         record: Option<Box<AgentRegistrationSpec>>,
     },
     /// It can.
-    Offer(Box<Seen>),
+    Offer(Box<ObservedOffer>),
 }
 
-/// An offer that can be read, and what was seen of its circumstances.
+/// An offer that can be read, and what was observed of its circumstances.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ObservedOffer {
     /// The offer.
     pub offer: ServiceOffer,
     /// Its registry, if it is known.
@@ -71,30 +71,30 @@ pub struct Seen {
     /// Why its registry or its agent is not known.
     pub unresolved: Option<Unresolved>,
     /// Whether it may be listed there.
-    pub standing: Option<Standing>,
+    pub eligibility: Option<Eligibility>,
     /// The record of its agent.
     pub record: Option<AgentRegistrationSpec>,
     /// What the registry loop found out about it.
-    pub finding: Option<Finding>,
+    pub issue: Option<OfferIssue>,
     /// Whether its upstream's Service exists, if it names one.
     pub upstream_exists: bool,
 }
 
-impl Seen {
+impl ObservedOffer {
     /// Id of the offer's agent, once it is registered.
     fn agent_id(&self) -> Option<&str> {
         Some(&self.record.as_ref()?.result.as_ref()?.agent_id)
     }
 }
 
-impl View {
+impl OfferView {
     /// When time alone will change the status, if it will.
     #[must_use]
     pub fn next_change(&self) -> Option<Duration> {
-        let Subject::Offer(seen) = &self.subject else {
+        let OfferSubject::Offer(observed) = &self.subject else {
             return None;
         };
-        let end = standing::accept(&seen.offer).ok()??;
+        let end = eligibility::accept(&observed.offer).ok()??;
         let wait = end.duration_since(self.now);
         wait.is_positive()
             .then(|| wait.unsigned_abs() + Duration::from_secs(1))
@@ -105,15 +105,15 @@ impl View {
     pub fn current(&self) -> ServiceOfferStatus {
         match &self.subject {
             // What stands cannot be read either; what was applied last is the best that is known.
-            Subject::Undecodable { .. } => self.applied.clone().unwrap_or_default(),
-            Subject::Offer(seen) => seen.offer.status.clone().unwrap_or_default(),
+            OfferSubject::Undecodable { .. } => self.applied.clone().unwrap_or_default(),
+            OfferSubject::Offer(observed) => observed.offer.status.clone().unwrap_or_default(),
         }
     }
 }
 
 /// What is to be done about an offer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct OfferPlan {
     /// What is ours of its status.
     pub status: ServiceOfferStatus,
     /// Whether the old controller's finalizer has to go.
@@ -123,14 +123,14 @@ pub struct Plan {
 }
 
 /// Where an offer's registration stands: the status of `Registered`, why, and whether a person has to act.
-struct Stand {
+struct RegistrationState {
     status: ConditionStatus,
     reason: &'static str,
     message: String,
     needs_a_person: bool,
 }
 
-impl Stand {
+impl RegistrationState {
     fn done(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             status: ConditionStatus::True,
@@ -159,7 +159,7 @@ impl Stand {
 
 /// Decides what an offer's status should say.
 #[must_use]
-pub fn plan(view: &View) -> Plan {
+pub fn plan(view: &OfferView) -> OfferPlan {
     let current = view.current();
     let before = view.applied.as_ref().unwrap_or(&current);
     let observation = condition::Observation {
@@ -168,7 +168,7 @@ pub fn plan(view: &View) -> Plan {
         now: view.now,
     };
     let (status, strip_finalizer) = match &view.subject {
-        Subject::Undecodable { error, record } => {
+        OfferSubject::Undecodable { error, record } => {
             // The API server refuses a status that drops the key of an agent.
             let registration = registration(None, record.as_deref(), &current);
             (
@@ -179,13 +179,13 @@ pub fn plan(view: &View) -> Plan {
                 false,
             )
         }
-        Subject::Offer(seen) => {
-            let strip = seen
+        OfferSubject::Offer(observed) => {
+            let strip = observed
                 .offer
                 .finalizers()
                 .iter()
                 .any(|own| own == crate::api::LEGACY_FINALIZER);
-            (decoded(seen, &current, &observation), strip)
+            (decoded(observed, &current, &observation), strip)
         }
     };
     let notes = notes(before, &status);
@@ -193,7 +193,7 @@ pub fn plan(view: &View) -> Plan {
         observed_generation: view.generation,
         ..status
     };
-    Plan {
+    OfferPlan {
         status,
         strip_finalizer,
         notes,
@@ -229,18 +229,18 @@ fn undecodable(error: &str, observation: &condition::Observation<'_>) -> Service
 }
 
 fn decoded(
-    seen: &Seen,
+    observed: &ObservedOffer,
     current: &ServiceOfferStatus,
     observation: &condition::Observation<'_>,
 ) -> ServiceOfferStatus {
-    let Seen {
+    let ObservedOffer {
         offer,
         registry,
         record,
         ..
-    } = seen;
-    let accepted = standing::accept(offer);
-    let registered = stand(seen);
+    } = observed;
+    let accepted = eligibility::accept(offer);
+    let registered = registration_state(observed);
     let mut conditions = vec![
         accepted_condition(offer, accepted.as_ref().err(), observation),
         observation.condition(
@@ -254,7 +254,7 @@ fn decoded(
         .spec
         .upstream
         .as_ref()
-        .filter(|_| !seen.upstream_exists)
+        .filter(|_| !observed.upstream_exists)
         .map(|upstream| {
             format!(
                 "Service {}/{} does not exist: create it, or correct spec.upstream",
@@ -270,13 +270,13 @@ fn decoded(
         ));
     }
     let blocking = match (accepted, missing) {
-        (Err(unacceptable), _) => Some(Stand::stalled(
+        (Err(unacceptable), _) => Some(RegistrationState::stalled(
             unacceptable.reason(),
             unacceptable.to_string(),
         )),
-        (Ok(_), Some(message)) => Some(Stand::waiting("MissingService", message)),
-        (Ok(_), None) => inactive(seen)
-            .or(Some(registered).filter(|stand| stand.status != ConditionStatus::True)),
+        (Ok(_), Some(message)) => Some(RegistrationState::waiting("MissingService", message)),
+        (Ok(_), None) => inactive(observed)
+            .or(Some(registered).filter(|state| state.status != ConditionStatus::True)),
     };
     conditions.extend(summary(blocking, observation));
     let transaction = record
@@ -289,7 +289,7 @@ fn decoded(
             .as_ref()
             .map(|registry| public_url(offer, registry)),
         price: price(&offer.spec.payment.price, offer),
-        agent_id: seen.agent_id().map(str::to_owned),
+        agent_id: observed.agent_id().map(str::to_owned),
         registration_tx_hash: transaction.map(|hash| hash.to_string()),
         registration: registration(registry.as_ref(), record.as_ref(), current),
         ..ServiceOfferStatus::default()
@@ -301,7 +301,7 @@ fn accepted_condition(
     unacceptable: Option<&Unacceptable>,
     observation: &condition::Observation<'_>,
 ) -> Condition {
-    let ignored = standing::ignored_fields(&offer.spec);
+    let ignored = eligibility::ignored_fields(&offer.spec);
     let (status, reason, message) = match (unacceptable, ignored.is_empty()) {
         (Some(unacceptable), _) => (
             ConditionStatus::False,
@@ -326,11 +326,14 @@ fn accepted_condition(
 }
 
 /// `Ready`, and in the sense of kstatus `Reconciling` and `Stalled`, of which each is there only while it is True.
-fn summary(blocking: Option<Stand>, observation: &condition::Observation<'_>) -> Vec<Condition> {
-    let Some(stand) = blocking else {
+fn summary(
+    blocking: Option<RegistrationState>,
+    observation: &condition::Observation<'_>,
+) -> Vec<Condition> {
+    let Some(state) = blocking else {
         return vec![observation.condition("Ready", ConditionStatus::True, "Reconciled", COVERS)];
     };
-    let abnormal = if stand.needs_a_person {
+    let abnormal = if state.needs_a_person {
         "Stalled"
     } else {
         "Reconciling"
@@ -339,77 +342,80 @@ fn summary(blocking: Option<Stand>, observation: &condition::Observation<'_>) ->
         observation.condition(
             "Ready",
             ConditionStatus::False,
-            stand.reason,
-            stand.message.clone(),
+            state.reason,
+            state.message.clone(),
         ),
-        observation.condition(abnormal, ConditionStatus::True, stand.reason, stand.message),
+        observation.condition(abnormal, ConditionStatus::True, state.reason, state.message),
     ]
 }
 
 /// Where the offer's registration stands.
-fn stand(seen: &Seen) -> Stand {
-    let Seen {
+fn registration_state(observed: &ObservedOffer) -> RegistrationState {
+    let ObservedOffer {
         offer,
         registry,
         unresolved,
-        standing,
+        eligibility,
         record,
-        finding,
+        issue,
         ..
-    } = seen;
+    } = observed;
     if !offer
         .spec
         .registration
         .as_ref()
         .is_some_and(|own| own.enabled)
     {
-        let message = match seen.agent_id() {
+        let message = match observed.agent_id() {
             Some(id) => {
                 format!("registration is off; agent {id} keeps its id and its document is inactive")
             }
             None => "registration is off".to_owned(),
         };
-        return Stand::done("Disabled", message);
+        return RegistrationState::done("Disabled", message);
     }
     let Some(registry) = registry else {
         return match unresolved {
-            Some(unresolved) => Stand::stalled(unresolved.reason(), unresolved.to_string()),
-            None => Stand::waiting("Pending", "the registry is not known yet"),
+            Some(unresolved) => {
+                RegistrationState::stalled(unresolved.reason(), unresolved.to_string())
+            }
+            None => RegistrationState::waiting("Pending", "the registry is not known yet"),
         };
     };
     // Before what the record says, which may be another agent's than the offer means.
-    if let Some(finding) = finding.as_ref().filter(|finding| finding.needs_a_person()) {
-        return Stand::stalled(finding.reason(), finding.to_string());
+    if let Some(issue) = issue.as_ref().filter(|issue| issue.needs_a_person()) {
+        return RegistrationState::stalled(issue.reason(), issue.to_string());
     }
-    if let (Some(id), Some(record)) = (seen.agent_id(), record) {
-        return Stand::done("Registered", registered_message(id, record, registry));
+    if let (Some(id), Some(record)) = (observed.agent_id(), record) {
+        return RegistrationState::done("Registered", registered_message(id, record, registry));
     }
-    match standing {
-        Some(Standing::Unacceptable(unacceptable)) => {
-            return Stand::stalled(unacceptable.reason(), unacceptable.to_string());
+    match eligibility {
+        Some(Eligibility::Unacceptable(unacceptable)) => {
+            return RegistrationState::stalled(unacceptable.reason(), unacceptable.to_string());
         }
-        Some(Standing::NamespaceNotAllowed) => return not_allowed(offer, registry),
-        Some(Standing::UpstreamMissing) => {
-            return Stand::waiting(
+        Some(Eligibility::NamespaceNotAllowed) => return not_allowed(offer, registry),
+        Some(Eligibility::UpstreamMissing) => {
+            return RegistrationState::waiting(
                 "WaitingForUpstream",
                 "the upstream's Service does not exist",
             );
         }
-        Some(Standing::Drained) => {
-            return Stand::stalled(
+        Some(Eligibility::Drained) => {
+            return RegistrationState::stalled(
                 "Drained",
                 "the offer has been drained: it is not registered any more",
             );
         }
-        Some(Standing::Deleted) => return Stand::waiting("Pending", "the offer is being deleted"),
-        Some(Standing::Live | Standing::Disabled) | None => {}
-    }
-    match (finding, record) {
-        (Some(finding), _) => Stand::waiting(finding.reason(), finding.to_string()),
-        (None, Some(record)) => progress(record, registry),
-        (None, None) => {
-            held_up(registry).unwrap_or_else(|| Stand::waiting("Pending", "waits for its turn"))
+        Some(Eligibility::Deleted) => {
+            return RegistrationState::waiting("Pending", "the offer is being deleted");
         }
+        Some(Eligibility::Eligible | Eligibility::Disabled) | None => {}
+    }
+    match (issue, record) {
+        (Some(issue), _) => RegistrationState::waiting(issue.reason(), issue.to_string()),
+        (None, Some(record)) => progress(record, registry),
+        (None, None) => held_up(registry)
+            .unwrap_or_else(|| RegistrationState::waiting("Pending", "waits for its turn")),
     }
 }
 
@@ -434,10 +440,10 @@ fn registered_message(
 }
 
 /// How far a registration has come that is under way.
-fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> Stand {
+fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> RegistrationState {
     let last = record.attempts.last();
     match (record.phase, last) {
-        (Phase::Included, Some(attempt)) => Stand::waiting(
+        (Phase::Included, Some(attempt)) => RegistrationState::waiting(
             "AwaitingFinality",
             format!(
                 "transaction {} is in a block and waits for finality",
@@ -445,23 +451,24 @@ fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> Stan
             ),
         ),
         (Phase::Sent, Some(attempt)) => held_up(registry).unwrap_or_else(|| {
-            Stand::waiting(
+            RegistrationState::waiting(
                 "Registering",
                 format!("transaction {} has been sent", attempt.hash),
             )
         }),
-        (Phase::Reverted, _) => Stand::stalled(
+        (Phase::Reverted, _) => RegistrationState::stalled(
             "RegistrationReverted",
             "the transaction was included and reverted: raise registration.edition to ask for a new registration",
         ),
-        _ => held_up(registry).unwrap_or_else(|| Stand::waiting("Pending", "waits for a nonce")),
+        _ => held_up(registry)
+            .unwrap_or_else(|| RegistrationState::waiting("Pending", "waits for a nonce")),
     }
 }
 
 /// What keeps the registry itself from registering anything.
-fn held_up(registry: &IdentityRegistry) -> Option<Stand> {
+fn held_up(registry: &IdentityRegistry) -> Option<RegistrationState> {
     if registry.spec.suspend != Suspend::None {
-        return Some(Stand::waiting(
+        return Some(RegistrationState::waiting(
             "Suspended",
             format!("IdentityRegistry {} is suspended", registry.name_any()),
         ));
@@ -471,7 +478,7 @@ fn held_up(registry: &IdentityRegistry) -> Option<Stand> {
         return None;
     }
     let why = ready.message.as_deref().unwrap_or_default();
-    Some(Stand::waiting(
+    Some(RegistrationState::waiting(
         "RegistryNotReady",
         format!(
             "IdentityRegistry {} is not ready: {why}",
@@ -480,8 +487,8 @@ fn held_up(registry: &IdentityRegistry) -> Option<Stand> {
     ))
 }
 
-fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Stand {
-    Stand::stalled(
+fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> RegistrationState {
+    RegistrationState::stalled(
         "NamespaceNotAllowed",
         format!(
             "IdentityRegistry {} does not admit offers of namespace {}: its spec.allowedNamespaces decides",
@@ -492,19 +499,19 @@ fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Stand {
 }
 
 /// Why an offer whose agent is registered is not listed all the same.
-fn inactive(seen: &Seen) -> Option<Stand> {
-    let Seen {
+fn inactive(observed: &ObservedOffer) -> Option<RegistrationState> {
+    let ObservedOffer {
         offer,
         registry: Some(registry),
-        standing,
+        eligibility,
         ..
-    } = seen
+    } = observed
     else {
         return None;
     };
-    match standing {
-        Some(Standing::NamespaceNotAllowed) => Some(not_allowed(offer, registry)),
-        Some(Standing::Drained) => Some(Stand::stalled(
+    match eligibility {
+        Some(Eligibility::NamespaceNotAllowed) => Some(not_allowed(offer, registry)),
+        Some(Eligibility::Drained) => Some(RegistrationState::stalled(
             "Drained",
             "the offer has been drained; its document is inactive",
         )),
@@ -601,7 +608,7 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Even
 
 /// Whether a status has to be written.
 ///
-/// It has to if something planned does not stand. Something that stands and is not planned may be another controller's, and
+/// It has to if something planned does not state. Something that stands and is not planned may be another controller's, and
 /// then stands whatever is applied: so it is a reason to write only what has not been applied before.
 #[must_use]
 pub fn must_write(

@@ -6,6 +6,7 @@ use alloy::primitives::Address;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::core::{Expression, Selector as LabelSelector, SelectorExt};
+use strum::IntoStaticStr;
 
 use crate::api::{
     AllowedNamespaces, IdentityRegistry, NamespacesFrom, OfferType, Operator, Requirement,
@@ -17,7 +18,7 @@ const DRAIN_GRACE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What of the cluster an offer's standing depends on, besides the offer and its registry.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub struct EligibilityContext<'a> {
     /// Labels of the offer's namespace; `None` if there is no such namespace.
     pub namespace_labels: Option<&'a BTreeMap<String, String>>,
     /// Whether the upstream's Service exists, if the offer names one.
@@ -27,25 +28,25 @@ pub struct Surroundings<'a> {
 }
 
 /// Why an offer cannot be acted on at all: its spec contradicts itself or names what cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub enum Unacceptable {
     /// An address is mistyped: its letters' case does not fit (EIP-55).
     #[error(
         "payment.payTo {address} is mistyped: the case of its letters does not match its checksum (EIP-55). Copy it again, or write it in lower case"
     )]
-    PayToChecksum {
+    InvalidPayTo {
         /// The address.
         address: String,
     },
     /// There is nothing that could be sold.
     #[error("upstream is required when type is {type_}: name the Service that does the work")]
-    NoUpstream {
+    MissingUpstream {
         /// The type.
         type_: &'static str,
     },
     /// The Agent lives elsewhere.
     #[error("agent.ref.namespace must be {own}, the namespace of the offer")]
-    ForeignAgent {
+    AgentInOtherNamespace {
         /// Namespace of the offer.
         own: String,
     },
@@ -53,27 +54,22 @@ pub enum Unacceptable {
     #[error(
         "drainAt or drainGracePeriod cannot be read: write a time like 2030-01-31T12:00:00Z and a duration like 30m"
     )]
-    Drain,
+    InvalidDrain,
 }
 
 impl Unacceptable {
     /// One word for conditions.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::PayToChecksum { .. } => "InvalidPayTo",
-            Self::NoUpstream { .. } => "MissingUpstream",
-            Self::ForeignAgent { .. } => "AgentInOtherNamespace",
-            Self::Drain => "InvalidDrain",
-        }
+    pub fn reason(&self) -> &'static str {
+        self.into()
     }
 }
 
 /// Whether an offer may be listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Eligibility {
     /// It may.
-    Live,
+    Eligible,
     /// It does not ask to be.
     Disabled,
     /// Its object is being deleted.
@@ -90,34 +86,34 @@ pub enum Standing {
 
 /// Whether an offer may be listed on a registry.
 #[must_use]
-pub fn standing(
+pub fn eligibility(
     offer: &ServiceOffer,
     registry: &IdentityRegistry,
-    around: Surroundings<'_>,
-) -> Standing {
+    context: EligibilityContext<'_>,
+) -> Eligibility {
     if !offer
         .spec
         .registration
         .as_ref()
         .is_some_and(|registration| registration.enabled)
     {
-        return Standing::Disabled;
+        return Eligibility::Disabled;
     }
     if offer.metadata.deletion_timestamp.is_some() {
-        return Standing::Deleted;
+        return Eligibility::Deleted;
     }
     let drained = match accept(offer) {
-        Ok(ends) => ends.is_some_and(|end| end <= around.now),
-        Err(unacceptable) => return Standing::Unacceptable(unacceptable),
+        Ok(ends) => ends.is_some_and(|end| end <= context.now),
+        Err(unacceptable) => return Eligibility::Unacceptable(unacceptable),
     };
     if drained {
-        Standing::Drained
-    } else if !is_allowed(&registry.spec.allowed_namespaces, around.namespace_labels) {
-        Standing::NamespaceNotAllowed
-    } else if !around.upstream_exists {
-        Standing::UpstreamMissing
+        Eligibility::Drained
+    } else if !is_allowed(&registry.spec.allowed_namespaces, context.namespace_labels) {
+        Eligibility::NamespaceNotAllowed
+    } else if !context.upstream_exists {
+        Eligibility::UpstreamMissing
     } else {
-        Standing::Live
+        Eligibility::Eligible
     }
 }
 
@@ -132,25 +128,25 @@ pub fn accept(offer: &ServiceOffer) -> Result<Option<Timestamp>, Unacceptable> {
         .filter_map(|payment| payment.pay_to.as_ref())
         .find(|text| is_mistyped(text))
     {
-        return Err(Unacceptable::PayToChecksum {
+        return Err(Unacceptable::InvalidPayTo {
             address: address.clone(),
         });
     }
     let own = offer.namespace().unwrap_or_default();
     let agent = spec.agent.as_ref().and_then(|agent| agent.ref_.as_ref());
     if agent.is_some_and(|agent| agent.namespace != own) {
-        return Err(Unacceptable::ForeignAgent { own });
+        return Err(Unacceptable::AgentInOtherNamespace { own });
     }
     let has_service = matches!(
         spec.type_,
         OfferType::Inference | OfferType::FineTuning | OfferType::Http
     );
     if has_service && spec.upstream.is_none() {
-        return Err(Unacceptable::NoUpstream {
+        return Err(Unacceptable::MissingUpstream {
             type_: spec.type_.as_str(),
         });
     }
-    drained_at(spec).ok_or(Unacceptable::Drain)
+    drained_at(spec).ok_or(Unacceptable::InvalidDrain)
 }
 
 /// When an offer will have been drained; `None` if that cannot be read.
@@ -265,14 +261,14 @@ mod tests {
         "2026-06-01T12:00:00Z".parse().unwrap()
     }
 
-    fn of(over: Value) -> Standing {
+    fn of(over: Value) -> Eligibility {
         let labels = labels();
-        let around = Surroundings {
+        let context = EligibilityContext {
             namespace_labels: Some(&labels),
             upstream_exists: true,
             now: now(),
         };
-        standing(&offer(over), &registry(json!({})), around)
+        eligibility(&offer(over), &registry(json!({})), context)
     }
 
     fn spec(over: Value) -> Value {
@@ -281,29 +277,29 @@ mod tests {
 
     #[test]
     fn an_offer_stands_if_nothing_speaks_against_it() {
-        assert_eq!(of(json!({})), Standing::Live);
+        assert_eq!(of(json!({})), Eligibility::Eligible);
         assert_eq!(
             of(spec(json!({ "registration": { "enabled": false } }))),
-            Standing::Disabled
+            Eligibility::Disabled
         );
         assert_eq!(
             of(json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })),
-            Standing::Deleted
+            Eligibility::Deleted
         );
         let mut none = serde_json::to_value(offer(json!({}))).unwrap();
         none["spec"].as_object_mut().unwrap().remove("registration");
-        let around = Surroundings {
+        let context = EligibilityContext {
             namespace_labels: None,
             upstream_exists: true,
             now: now(),
         };
         assert_eq!(
-            standing(
+            eligibility(
                 &serde_json::from_value(none).unwrap(),
                 &registry(json!({})),
-                around
+                context
             ),
-            Standing::Disabled
+            Eligibility::Disabled
         );
     }
 
@@ -316,12 +312,12 @@ mod tests {
         ] {
             assert_eq!(
                 of(spec(json!({ "payment": { "payTo": address } }))),
-                Standing::Live,
+                Eligibility::Eligible,
                 "{address}"
             );
         }
         let mistyped = CHECKSUMMED.replace("c79C8", "c79c8");
-        let expected = Standing::Unacceptable(Unacceptable::PayToChecksum {
+        let expected = Eligibility::Unacceptable(Unacceptable::InvalidPayTo {
             address: mistyped.clone(),
         });
         assert_eq!(
@@ -343,7 +339,7 @@ mod tests {
         for type_ in ["http", "inference", "fine-tuning"] {
             assert_eq!(
                 without(type_),
-                Err(Unacceptable::NoUpstream { type_ }),
+                Err(Unacceptable::MissingUpstream { type_ }),
                 "{type_}"
             );
         }
@@ -359,10 +355,10 @@ mod tests {
                 json!({ "agent": { "ref": { "name": "a", "namespace": namespace } } }),
             ))
         };
-        assert_eq!(of("shop"), Standing::Live);
+        assert_eq!(of("shop"), Eligibility::Eligible);
         assert_eq!(
             of("bank"),
-            Standing::Unacceptable(Unacceptable::ForeignAgent { own: "shop".into() })
+            Eligibility::Unacceptable(Unacceptable::AgentInOtherNamespace { own: "shop".into() })
         );
     }
 
@@ -377,29 +373,29 @@ mod tests {
         };
         assert_eq!(
             drained("2026-06-01T11:00:00Z", None),
-            Standing::Drained,
+            Eligibility::Drained,
             "an hour, to the second"
         );
-        assert_eq!(drained("2026-06-01T11:00:01Z", None), Standing::Live);
+        assert_eq!(drained("2026-06-01T11:00:01Z", None), Eligibility::Eligible);
         assert_eq!(
             drained("2026-06-01T12:00:00Z", Some("0")),
-            Standing::Drained
+            Eligibility::Drained
         );
         assert_eq!(
             drained("2026-06-01T12:00:00Z", Some("0s")),
-            Standing::Drained
+            Eligibility::Drained
         );
         assert_eq!(
             drained("2026-06-01T10:30:00Z", Some("1h30m")),
-            Standing::Drained
+            Eligibility::Drained
         );
         assert_eq!(
             drained("2026-06-01T10:30:01Z", Some("1h30m")),
-            Standing::Live
+            Eligibility::Eligible
         );
         assert_eq!(
             drained("2026-06-01T11:59:00Z", Some("1.5h")),
-            Standing::Live
+            Eligibility::Eligible
         );
         for (at, period) in [
             ("tomorrow", None),
@@ -407,7 +403,7 @@ mod tests {
         ] {
             assert_eq!(
                 drained(at, period),
-                Standing::Unacceptable(Unacceptable::Drain)
+                Eligibility::Unacceptable(Unacceptable::InvalidDrain)
             );
         }
     }
@@ -416,12 +412,12 @@ mod tests {
     fn namespaces_are_admitted_by_their_labels() {
         let admitted = |allowed: Value, labels: Option<&BTreeMap<String, String>>| {
             let registry = registry(spec(json!({ "allowedNamespaces": allowed })));
-            let around = Surroundings {
+            let context = EligibilityContext {
                 namespace_labels: labels,
                 upstream_exists: true,
                 now: now(),
             };
-            standing(&offer(json!({})), &registry, around) == Standing::Live
+            eligibility(&offer(json!({})), &registry, context) == Eligibility::Eligible
         };
         let labels = labels();
         let selects = |selector: Value| {
@@ -468,16 +464,16 @@ mod tests {
             "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "team": "red" } } },
         })));
         let of = |labels: &BTreeMap<String, String>, upstream_exists| {
-            let around = Surroundings {
+            let context = EligibilityContext {
                 namespace_labels: Some(labels),
                 upstream_exists,
                 now: now(),
             };
-            standing(&offer(json!({})), &closed, around)
+            eligibility(&offer(json!({})), &closed, context)
         };
-        assert_eq!(of(&none, false), Standing::NamespaceNotAllowed);
-        assert_eq!(of(&labels(), false), Standing::UpstreamMissing);
-        assert_eq!(of(&labels(), true), Standing::Live);
+        assert_eq!(of(&none, false), Eligibility::NamespaceNotAllowed);
+        assert_eq!(of(&labels(), false), Eligibility::UpstreamMissing);
+        assert_eq!(of(&labels(), true), Eligibility::Eligible);
     }
 
     #[test]
@@ -519,12 +515,12 @@ mod tests {
     #[test]
     fn every_reason_is_one_word() {
         for unacceptable in [
-            Unacceptable::PayToChecksum {
+            Unacceptable::InvalidPayTo {
                 address: String::new(),
             },
-            Unacceptable::NoUpstream { type_: "http" },
-            Unacceptable::ForeignAgent { own: String::new() },
-            Unacceptable::Drain,
+            Unacceptable::MissingUpstream { type_: "http" },
+            Unacceptable::AgentInOtherNamespace { own: String::new() },
+            Unacceptable::InvalidDrain,
         ] {
             assert!(unacceptable.reason().chars().all(char::is_alphabetic));
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 ///
 /// `here` says whether the name of a chain means the chain at hand. A request that names no chain may be for any.
 #[must_use]
-pub fn trace(
+pub fn find(
     request: Option<&DynamicObject>,
     identity: Option<&DynamicObject>,
     here: impl Fn(&str) -> bool,
@@ -70,16 +70,16 @@ mod tests {
         };
         for spec in [json!({}), json!({ "chain": "base" })] {
             assert!(
-                trace(Some(&request(spec)), None, here)
+                find(Some(&request(spec)), None, here)
                     .unwrap()
                     .contains("so-a-registration")
             );
         }
         assert_eq!(
-            trace(Some(&request(json!({ "chain": "sepolia" }))), None, here),
+            find(Some(&request(json!({ "chain": "sepolia" }))), None, here),
             None
         );
-        assert_eq!(trace(None, None, here), None);
+        assert_eq!(find(None, None, here), None);
     }
 
     #[test]
@@ -92,28 +92,20 @@ mod tests {
         let listed = identity(
             json!([{ "chain": "sepolia", "agentId": "1" }, { "chain": "base", "agentId": "7" }]),
         );
-        assert!(
-            trace(None, Some(&listed), here)
-                .unwrap()
-                .contains("agent 7")
-        );
+        assert!(find(None, Some(&listed), here).unwrap().contains("agent 7"));
         let number = identity(json!([{ "chain": "base", "agentId": 7 }]));
-        assert!(
-            trace(None, Some(&number), here)
-                .unwrap()
-                .contains("agent 7")
-        );
+        assert!(find(None, Some(&number), here).unwrap().contains("agent 7"));
         assert_eq!(
-            trace(
+            find(
                 None,
                 Some(&identity(json!([{ "chain": "sepolia", "agentId": "1" }]))),
                 here
             ),
             None
         );
-        assert_eq!(trace(None, Some(&identity(json!([]))), here), None);
+        assert_eq!(find(None, Some(&identity(json!([]))), here), None);
         assert_eq!(
-            trace(
+            find(
                 None,
                 Some(&object(json!({ "metadata": { "name": "default" } }))),
                 here

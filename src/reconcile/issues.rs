@@ -1,10 +1,11 @@
 //! What the registry loop finds out about single offers, for the offer loop to tell.
 //!
-//! A finding lives in memory: it is found again within a turn by whoever leads next.
+//! A issue lives in memory: it is found again within a turn by whoever leads next.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use strum::IntoStaticStr;
 use tokio::sync::broadcast;
 
 use crate::ledger::money::Shortage;
@@ -14,15 +15,15 @@ use crate::ledger::protocol::AdoptionRefused;
 pub type OfferName = (String, String);
 
 /// Why an offer's agent is not registered yet.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Finding {
-    /// Traces of an earlier registration by another controller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
+pub enum OfferIssue {
+    /// The legacy controller may have registered the agent.
     #[error(
-        "{trace}: a registration could be a second one. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
+        "{legacy}: a registration could be a second one. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
     )]
     AdoptionRequired {
         /// What was found.
-        trace: String,
+        legacy: String,
     },
     /// The agent that is to be adopted is not.
     #[error(transparent)]
@@ -42,10 +43,10 @@ pub enum Finding {
     },
     /// There is no money for it.
     #[error(transparent)]
-    Short(#[from] Shortage),
+    Shortage(#[from] Shortage),
     /// The registry would refuse it.
     #[error("the registry would refuse the registration: {words}")]
-    WouldRevert {
+    RegistrationWouldRevert {
         /// Its own words.
         words: String,
     },
@@ -59,17 +60,13 @@ pub enum Finding {
     },
 }
 
-impl Finding {
+impl OfferIssue {
     /// One word for conditions.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
-            Self::AdoptionRequired { .. } => "AdoptionRequired",
-            Self::AdoptionRefused(_) => "AdoptionRefused",
-            Self::OtherAgent { .. } => "OtherAgent",
-            Self::Short(shortage) => shortage.reason(),
-            Self::WouldRevert { .. } => "RegistrationWouldRevert",
-            Self::KeyTaken { .. } => "KeyTaken",
+            Self::Shortage(shortage) => shortage.reason(),
+            own => own.into(),
         }
     }
 
@@ -81,19 +78,19 @@ impl Finding {
             | Self::AdoptionRefused(_)
             | Self::OtherAgent { .. }
             | Self::KeyTaken { .. } => true,
-            Self::Short(_) | Self::WouldRevert { .. } => false,
+            Self::Shortage(_) | Self::RegistrationWouldRevert { .. } => false,
         }
     }
 }
 
-/// Findings of all registries. All clones are the same.
+/// OfferIssues of all registries. All clones are the same.
 #[derive(Clone, Debug)]
-pub struct Findings {
-    by_registry: Arc<Mutex<BTreeMap<String, BTreeMap<OfferName, Finding>>>>,
+pub struct OfferIssues {
+    by_registry: Arc<Mutex<BTreeMap<String, BTreeMap<OfferName, OfferIssue>>>>,
     changes: broadcast::Sender<OfferName>,
 }
 
-impl Default for Findings {
+impl Default for OfferIssues {
     fn default() -> Self {
         Self {
             by_registry: Arc::default(),
@@ -102,9 +99,9 @@ impl Default for Findings {
     }
 }
 
-impl Findings {
+impl OfferIssues {
     /// Replaces what one registry found, and tells which offers that concerns.
-    pub fn replace(&self, registry: &str, found: BTreeMap<OfferName, Finding>) {
+    pub fn replace(&self, registry: &str, found: BTreeMap<OfferName, OfferIssue>) {
         let mut all = self
             .by_registry
             .lock()
@@ -122,7 +119,7 @@ impl Findings {
 
     /// What a registry found out about an offer.
     #[must_use]
-    pub fn get(&self, registry: &str, offer: &OfferName) -> Option<Finding> {
+    pub fn get(&self, registry: &str, offer: &OfferName) -> Option<OfferIssue> {
         let all = self
             .by_registry
             .lock()
@@ -130,7 +127,7 @@ impl Findings {
         all.get(registry)?.get(offer).cloned()
     }
 
-    /// Offers whose finding changes, from this moment on.
+    /// Offers whose issue changes, from this moment on.
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<OfferName> {
         self.changes.subscribe()
@@ -145,11 +142,11 @@ mod tests {
     fn every_finding_has_a_word_and_says_what_to_do() {
         let (name, other) = (String::from("r-x"), String::from("shop/other"));
         let all = [
-            Finding::AdoptionRequired {
-                trace: "a request exists".into(),
+            OfferIssue::AdoptionRequired {
+                legacy: "a request exists".into(),
             },
             AdoptionRefused::AgentNotFound.into(),
-            Finding::OtherAgent {
+            OfferIssue::OtherAgent {
                 wanted: "1".into(),
                 name: name.clone(),
                 recorded: None,
@@ -159,12 +156,12 @@ mod tests {
                 needed: 1,
             }
             .into(),
-            Finding::WouldRevert { words: "no".into() },
-            Finding::KeyTaken { name, other },
+            OfferIssue::RegistrationWouldRevert { words: "no".into() },
+            OfferIssue::KeyTaken { name, other },
         ];
-        let words: std::collections::BTreeSet<&str> = all.iter().map(Finding::reason).collect();
+        let words: std::collections::BTreeSet<&str> = all.iter().map(OfferIssue::reason).collect();
         assert_eq!(words.len(), all.len());
-        assert!(all.iter().all(|finding| finding.to_string().contains(':')));
+        assert!(all.iter().all(|issue| issue.to_string().contains(':')));
         assert!(
             words
                 .iter()
@@ -174,21 +171,21 @@ mod tests {
 
     #[test]
     fn only_offers_whose_finding_changes_are_told() {
-        let findings = Findings::default();
-        let mut changes = findings.changes();
+        let issues = OfferIssues::default();
+        let mut changes = issues.changes();
         let offer = |name: &str| ("shop".to_owned(), name.to_owned());
-        let short = Finding::Short(Shortage::InsufficientFunds {
+        let short = OfferIssue::Shortage(Shortage::InsufficientFunds {
             balance: 0,
             needed: 1,
         });
-        findings.replace(
+        issues.replace(
             "idr",
             [(offer("a"), short.clone()), (offer("b"), short.clone())].into(),
         );
-        findings.replace("idr", [(offer("b"), short.clone())].into());
-        assert_eq!(findings.get("idr", &offer("a")), None);
-        assert_eq!(findings.get("idr", &offer("b")), Some(short));
-        assert_eq!(findings.get("other", &offer("b")), None);
+        issues.replace("idr", [(offer("b"), short.clone())].into());
+        assert_eq!(issues.get("idr", &offer("a")), None);
+        assert_eq!(issues.get("idr", &offer("b")), Some(short));
+        assert_eq!(issues.get("other", &offer("b")), None);
         let told: Vec<OfferName> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
         assert_eq!(told, [offer("a"), offer("b"), offer("a")]);
     }
