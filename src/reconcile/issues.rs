@@ -1,6 +1,7 @@
-//! What the registry loop finds out about single offers, for the offer loop to tell.
+//! Why single offers are not registered: the registry loop finds an issue, the offer loop reports it in a condition.
 //!
-//! A issue lives in memory: it is found again within a turn by whoever leads next.
+//! Issues live in memory only: the next leader finds them again in its first pass. [`super`] lists the other channels between
+//! the loops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,67 +13,66 @@ use crate::ledger::money::Shortage;
 use crate::ledger::protocol::AdoptionRefused;
 
 /// Namespace and name of an offer.
-pub type OfferName = (String, String);
+pub(crate) type OfferName = (String, String);
 
-/// Why an offer's agent is not registered yet.
+/// Why an offer's agent is not registered yet. A variant's name is the condition's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
-pub enum OfferIssue {
-    /// The legacy controller may have registered the agent.
+pub(crate) enum OfferIssue {
+    /// The legacy controller may have registered the agent already.
     #[error(
         "{legacy}: a registration could be a second one. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
     )]
     AdoptionRequired {
-        /// What was found.
+        /// What shows it.
         legacy: String,
     },
-    /// The agent that is to be adopted is not.
+    /// The agent cannot be adopted.
     #[error(transparent)]
     AdoptionRefused(#[from] AdoptionRefused),
-    /// The record of the agent's identity stands for another agent than the offer names.
+    /// The offer names another agent than the record of its identity.
     #[error(
-        "registration.agentId is {wanted}, and record {name} of this identity {}: raise registration.edition to adopt agent {wanted} under a record of its own, or make the offer anew without registration.agentId",
+        "registration.agentId is {wanted}, and record {name} of this identity {}: raise registration.edition to adopt agent {wanted} under another record, or delete the offer and create it without registration.agentId",
         .recorded.as_ref().map_or_else(|| "is for a new agent".to_owned(), |id| format!("is for agent {id}"))
     )]
     OtherAgent {
-        /// The agent that the offer names.
         wanted: String,
         /// Name of the record.
         name: String,
-        /// The agent of the record, unless a new one is to be registered.
+        /// The agent of the record; `None` if it asks for a new one.
         recorded: Option<String>,
     },
-    /// There is no money for it.
+    /// Balance, fees or limits do not allow it.
     #[error(transparent)]
     Shortage(#[from] Shortage),
-    /// The registry would refuse it.
-    #[error("the registry would refuse the registration: {words}")]
+    /// The registry contract would revert the transaction.
+    #[error("the registry contract would revert the registration: {words}")]
     RegistrationWouldRevert {
-        /// Its own words.
+        /// The endpoint's error message.
         words: String,
     },
-    /// The record under the agent's key is another agent's.
+    /// The record with the agent's key belongs to another agent.
     #[error("record {name} belongs to identity {other:?}: two identities share one key")]
     KeyTaken {
         /// Name of the record.
         name: String,
-        /// Its identity.
+        /// Identity in the record.
         other: String,
     },
 }
 
 impl OfferIssue {
-    /// One word for conditions.
+    /// Reason of the condition.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Shortage(shortage) => shortage.reason(),
             own => own.into(),
         }
     }
 
-    /// Whether a person has to act on the offer before anything can go on.
+    /// Whether the offer's owner has to act before it can be registered.
     #[must_use]
-    pub const fn needs_a_person(&self) -> bool {
+    pub(crate) const fn needs_action(&self) -> bool {
         match self {
             Self::AdoptionRequired { .. }
             | Self::AdoptionRefused(_)
@@ -83,9 +83,9 @@ impl OfferIssue {
     }
 }
 
-/// OfferIssues of all registries. All clones are the same.
+/// Issues of all registries. Clones share them.
 #[derive(Clone, Debug)]
-pub struct OfferIssues {
+pub(crate) struct OfferIssues {
     by_registry: Arc<Mutex<BTreeMap<String, BTreeMap<OfferName, OfferIssue>>>>,
     changes: broadcast::Sender<OfferName>,
 }
@@ -100,8 +100,8 @@ impl Default for OfferIssues {
 }
 
 impl OfferIssues {
-    /// Replaces what one registry found, and tells which offers that concerns.
-    pub fn replace(&self, registry: &str, found: BTreeMap<OfferName, OfferIssue>) {
+    /// Replaces the issues of one registry, and notifies the offer loop of each offer whose issue changed.
+    pub(crate) fn replace(&self, registry: &str, found: BTreeMap<OfferName, OfferIssue>) {
         let mut all = self
             .by_registry
             .lock()
@@ -112,14 +112,14 @@ impl OfferIssues {
         drop(all);
         let changed = |offer: &&OfferName| before.get(*offer) != found.get(*offer);
         for offer in before.keys().chain(found.keys()).filter(changed) {
-            // Nobody listening is no loss: the offer loop begins by looking at every offer.
+            // Without a receiver nothing is lost: the offer loop begins with every offer.
             let _ = self.changes.send(offer.clone());
         }
     }
 
-    /// What a registry found out about an offer.
+    /// The issue that a registry found with an offer.
     #[must_use]
-    pub fn get(&self, registry: &str, offer: &OfferName) -> Option<OfferIssue> {
+    pub(crate) fn get(&self, registry: &str, offer: &OfferName) -> Option<OfferIssue> {
         let all = self
             .by_registry
             .lock()
@@ -127,9 +127,9 @@ impl OfferIssues {
         all.get(registry)?.get(offer).cloned()
     }
 
-    /// Offers whose issue changes, from this moment on.
+    /// Offers whose issue changes from now on.
     #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<OfferName> {
+    pub(crate) fn changes(&self) -> broadcast::Receiver<OfferName> {
         self.changes.subscribe()
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_finding_has_a_word_and_says_what_to_do() {
+    fn every_issue_has_its_own_reason_and_a_remedy() {
         let (name, other) = (String::from("r-x"), String::from("shop/other"));
         let all = [
             OfferIssue::AdoptionRequired {
@@ -159,18 +159,19 @@ mod tests {
             OfferIssue::RegistrationWouldRevert { words: "no".into() },
             OfferIssue::KeyTaken { name, other },
         ];
-        let words: std::collections::BTreeSet<&str> = all.iter().map(OfferIssue::reason).collect();
-        assert_eq!(words.len(), all.len());
+        let reasons: std::collections::BTreeSet<&str> =
+            all.iter().map(OfferIssue::reason).collect();
+        assert_eq!(reasons.len(), all.len());
         assert!(all.iter().all(|issue| issue.to_string().contains(':')));
         assert!(
-            words
+            reasons
                 .iter()
-                .all(|word| word.chars().all(char::is_alphabetic))
+                .all(|reason| reason.chars().all(char::is_alphabetic))
         );
     }
 
     #[test]
-    fn only_offers_whose_finding_changes_are_told() {
+    fn only_offers_whose_issue_changes_are_notified() {
         let issues = OfferIssues::default();
         let mut changes = issues.changes();
         let offer = |name: &str| ("shop".to_owned(), name.to_owned());
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(issues.get("idr", &offer("a")), None);
         assert_eq!(issues.get("idr", &offer("b")), Some(short));
         assert_eq!(issues.get("other", &offer("b")), None);
-        let told: Vec<OfferName> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
-        assert_eq!(told, [offer("a"), offer("b"), offer("a")]);
+        let notified: Vec<OfferName> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+        assert_eq!(notified, [offer("a"), offer("b"), offer("a")]);
     }
 }

@@ -1,31 +1,31 @@
-//! What the controller that this one replaces left of its registrations. Pure.
+//! Recognizes registrations of the legacy controller. Pure.
 //!
-//! A registration that it made is not in our records. Registering such an offer could be a second time, so a trace stops it
-//! until a person says which agent is meant (rule R12).
+//! They are not in the operator's records, so registering such an offer could register it twice. The offer waits until its
+//! owner says which agent is meant (rule R12). [`crate::cluster::Reader`] reads the objects that are judged here.
 
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-/// What shows that the old controller may have registered an offer on this chain, in words; `None` if nothing does.
+/// Describes why the legacy controller may have registered an offer on this chain; `None` if nothing shows it.
 ///
-/// `here` says whether the name of a chain means the chain at hand. A request that names no chain may be for any.
+/// `is_this_chain` says whether a chain's name means this chain. A request without a chain may be for any.
 #[must_use]
-pub fn find(
+pub(crate) fn find(
     request: Option<&DynamicObject>,
     identity: Option<&DynamicObject>,
-    here: impl Fn(&str) -> bool,
+    is_this_chain: impl Fn(&str) -> bool,
 ) -> Option<String> {
     let elsewhere = |request: &&DynamicObject| {
         request
             .data
             .pointer("/spec/chain")
             .and_then(Value::as_str)
-            .is_some_and(|chain| !here(chain))
+            .is_some_and(|chain| !is_this_chain(chain))
     };
     if let Some(request) = request.filter(|request| !elsewhere(request)) {
         return Some(format!(
-            "RegistrationRequest {} of the former controller exists",
+            "RegistrationRequest {} of the legacy controller exists",
             request.name_any()
         ));
     }
@@ -37,7 +37,7 @@ pub fn find(
         registration
             .get("chain")
             .and_then(Value::as_str)
-            .is_some_and(&here)
+            .is_some_and(&is_this_chain)
     };
     let found = registrations.iter().find(on_this_chain)?;
     let id = found
@@ -45,7 +45,7 @@ pub fn find(
         .map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned))
         .unwrap_or_default();
     Some(format!(
-        "AgentIdentity of the former controller names agent {id} on this chain"
+        "AgentIdentity of the legacy controller names agent {id} on this chain"
     ))
 }
 
@@ -59,31 +59,31 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn here(chain: &str) -> bool {
+    fn is_base(chain: &str) -> bool {
         chain == "base"
     }
 
     #[test]
-    fn a_request_is_a_trace_unless_it_names_another_chain() {
+    fn request_counts_unless_it_names_another_chain() {
         let request = |spec: Value| {
             object(json!({ "metadata": { "name": "so-a-registration" }, "spec": spec }))
         };
         for spec in [json!({}), json!({ "chain": "base" })] {
             assert!(
-                find(Some(&request(spec)), None, here)
+                find(Some(&request(spec)), None, is_base)
                     .unwrap()
                     .contains("so-a-registration")
             );
         }
         assert_eq!(
-            find(Some(&request(json!({ "chain": "sepolia" }))), None, here),
+            find(Some(&request(json!({ "chain": "sepolia" }))), None, is_base),
             None
         );
-        assert_eq!(find(None, None, here), None);
+        assert_eq!(find(None, None, is_base), None);
     }
 
     #[test]
-    fn an_identity_is_a_trace_if_it_lists_this_chain() {
+    fn identity_counts_if_it_lists_this_chain() {
         let identity = |registrations: Value| {
             object(
                 json!({ "metadata": { "name": "default" }, "status": { "registrations": registrations } }),
@@ -92,23 +92,31 @@ mod tests {
         let listed = identity(
             json!([{ "chain": "sepolia", "agentId": "1" }, { "chain": "base", "agentId": "7" }]),
         );
-        assert!(find(None, Some(&listed), here).unwrap().contains("agent 7"));
+        assert!(
+            find(None, Some(&listed), is_base)
+                .unwrap()
+                .contains("agent 7")
+        );
         let number = identity(json!([{ "chain": "base", "agentId": 7 }]));
-        assert!(find(None, Some(&number), here).unwrap().contains("agent 7"));
+        assert!(
+            find(None, Some(&number), is_base)
+                .unwrap()
+                .contains("agent 7")
+        );
         assert_eq!(
             find(
                 None,
                 Some(&identity(json!([{ "chain": "sepolia", "agentId": "1" }]))),
-                here
+                is_base
             ),
             None
         );
-        assert_eq!(find(None, Some(&identity(json!([]))), here), None);
+        assert_eq!(find(None, Some(&identity(json!([]))), is_base), None);
         assert_eq!(
             find(
                 None,
                 Some(&object(json!({ "metadata": { "name": "default" } }))),
-                here
+                is_base
             ),
             None
         );

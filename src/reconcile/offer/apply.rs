@@ -1,4 +1,6 @@
-//! Carries out what was planned for an offer.
+//! Applies the plan for one offer: removes the legacy finalizer, writes the status, publishes Events.
+//!
+//! It decides nothing; [`super::plan`] does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +14,12 @@ use crate::leader::Leading;
 use crate::reconcile::{Context, Error};
 use crate::telemetry::causes;
 
-/// What was last applied to each offer, by uid.
+/// The status last applied to each offer, by uid.
 ///
-/// A field that another controller owns stands whatever is applied: without this memory it would look like a difference for
-/// ever, and cause a write at every turn. And the cache may be a moment behind the last write.
+/// A field that another controller owns keeps its value whatever is applied. Without this, it would look like a difference
+/// indefinitely and cause a write in every reconcile. The cache may also lag behind the last write.
 #[derive(Clone, Debug, Default)]
-pub struct Applied(Arc<Mutex<BTreeMap<String, ServiceOfferStatus>>>);
+pub(crate) struct Applied(Arc<Mutex<BTreeMap<String, ServiceOfferStatus>>>);
 
 impl Applied {
     pub(super) fn get(&self, uid: &str) -> Option<ServiceOfferStatus> {
@@ -28,15 +30,15 @@ impl Applied {
             .cloned()
     }
 
-    /// Forgets offers that are gone.
-    pub fn retain(&self, is_alive: impl Fn(&str) -> bool) {
+    /// Drops offers that no longer exist.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| is_alive(uid));
+            .retain(|uid, _| exists(uid));
     }
 
-    fn remember(&self, uid: &str, status: ServiceOfferStatus) {
+    fn insert(&self, uid: &str, status: ServiceOfferStatus) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -44,8 +46,8 @@ impl Applied {
     }
 }
 
-/// Writes what differs, in an order in which a crash between two writes loses nothing: the finalizer first, since an offer
-/// that is being deleted may be gone after it; then the status; then what is told about it.
+/// Writes what differs, in an order in which a crash between two writes loses nothing: the finalizer first, because an offer
+/// that is being deleted may be gone after that; then the status; then its Events.
 pub(super) async fn apply(
     context: &Context,
     leading: &Leading,
@@ -55,15 +57,15 @@ pub(super) async fn apply(
     let OfferPlan {
         status,
         strip_finalizer,
-        notes,
+        events,
     } = plan;
-    if let (OfferSubject::Offer(observed), true) = (&view.subject, strip_finalizer) {
-        info!("removing the finalizer of the former controller");
+    if strip_finalizer && let OfferSubject::Offer(observed) = &view.subject {
+        info!("removing the finalizer of the legacy controller");
         context
             .writer
             .strip_finalizer(leading, &observed.offer)
             .await?;
-        // The change comes back as an event, and with it the version that a status can be applied to.
+        // The watch delivers the new resource version, which the status is then applied to.
         return Ok(());
     }
     let uid = view.object.uid.clone().unwrap_or_default();
@@ -74,16 +76,16 @@ pub(super) async fn apply(
         .writer
         .apply_offer_status(leading, &view.object, &status)
         .await?;
-    context.applied.remember(&uid, status);
-    // Events of all versions of an offer are events of one offer.
+    context.applied.insert(&uid, status);
+    // Without a resource version: Events about all versions of an offer are grouped under one offer.
     let offer = ObjectReference {
         resource_version: None,
         ..view.object.clone()
     };
-    for note in notes {
-        info!(reason = note.reason, "{}", note.message);
-        if let Err(error) = context.writer.publish(leading, &offer, &note).await {
-            debug!(error = %causes(&error), "the event was not published");
+    for event in events {
+        info!(reason = event.reason, "{}", event.message);
+        if let Err(error) = context.writer.publish(leading, &offer, &event).await {
+            debug!(error = %causes(&error), "failed to publish event");
         }
     }
     Ok(())

@@ -1,17 +1,17 @@
 //! The offer loop: keeps the status of one ServiceOffer true.
 //!
-//! Three steps: [`observe`] gathers from the cache (no request leaves the process), [`plan`] decides what the status should
-//! say (pure), [`apply`] writes what differs. It spends nothing and touches no record: that is the registry loop's business,
-//! whose issues it tells.
+//! [`observe`] gathers from the cache (no request leaves the process), [`plan`] decides what the status should say (pure), and
+//! [`apply`] writes what differs. The loop spends nothing and writes no record: that is the registry loop's job, whose issues
+//! it reports.
 
 mod apply;
 mod observe;
-pub mod plan;
+pub(crate) mod plan;
 
 use kube::runtime::controller::Action;
 
-pub use apply::Applied;
-pub use observe::eligibility_of;
+pub(crate) use apply::Applied;
+pub(crate) use observe::eligibility_of;
 
 use super::{Context, Error};
 use crate::api::ServiceOffer;
@@ -19,10 +19,7 @@ use crate::cluster::MaybeDecoded;
 use crate::leader::Leading;
 
 /// Reconciles one offer.
-///
-/// # Errors
-/// If something could not be written.
-pub async fn reconcile(
+pub(crate) async fn reconcile(
     context: &Context,
     leading: &Leading,
     offer: &MaybeDecoded<ServiceOffer>,

@@ -1,4 +1,6 @@
-//! Gathers what an offer's status depends on: all of it from the cache and from issues.
+//! Gathers what an offer's status depends on, from the cache and from issues.
+//!
+//! It sends no request and decides nothing; [`super::plan`] decides.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +10,15 @@ use kube::core::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::plan::{ObservedOffer, OfferSubject, OfferView};
-use crate::api::ServiceOffer;
+use crate::api::{IdentityRegistry, ServiceOffer};
 use crate::cluster::{Cache, MaybeDecoded};
 use crate::reconcile::Context;
-use crate::registration::eligibility::{self, EligibilityContext};
+use crate::registration::eligibility::{self, Eligibility, EligibilityContext};
 use crate::registration::identity;
 
-/// Everything that decides what an offer's status says.
 pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> OfferView {
     let now = Timestamp::now();
-    // What was looked at, and not merely of whom: whatever is decided on it is bound to this version.
+    // With the resource version: the status that is planned applies to this version only.
     let object = ObjectReference {
         resource_version: offer.resource_version(),
         ..offer.object_ref(&())
@@ -41,7 +42,7 @@ pub(super) fn view(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> Off
     }
 }
 
-/// Of an offer that cannot be decoded no registry and no identity is known; its records list it by name.
+/// An offer that cannot be decoded has no known registry or identity. Its records list it by name.
 fn undecodable(context: &Context, metadata: &ObjectMeta, error: String) -> OfferSubject {
     let name = (
         metadata.namespace.clone().unwrap_or_default(),
@@ -83,22 +84,22 @@ fn subject(context: &Context, offer: &ServiceOffer, now: Timestamp) -> OfferSubj
     }))
 }
 
-/// Whether an offer may be listed, as the cache has it.
+/// Whether an offer may be listed, according to the cache.
 #[must_use]
-pub fn eligibility_of(
+pub(crate) fn eligibility_of(
     cache: &Cache,
     offer: &ServiceOffer,
-    registry: &crate::api::IdentityRegistry,
+    registry: &IdentityRegistry,
     now: Timestamp,
-) -> eligibility::Eligibility {
+) -> Eligibility {
     let labels: Option<BTreeMap<String, String>> =
         cache.namespace_labels(&offer.namespace().unwrap_or_default());
-    let around = EligibilityContext {
+    let context = EligibilityContext {
         namespace_labels: labels.as_ref(),
         upstream_exists: upstream_exists(cache, offer),
         now,
     };
-    eligibility::eligibility(offer, registry, around)
+    eligibility::eligibility(offer, registry, context)
 }
 
 fn upstream_exists(cache: &Cache, offer: &ServiceOffer) -> bool {

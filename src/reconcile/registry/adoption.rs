@@ -1,13 +1,15 @@
-//! Whose an agent is that an offer asks to adopt. Pure.
+//! Decides whether another record already owns an agent that an offer asks to adopt. Pure.
+//!
+//! [`super::observe`] gathers the agent's URI; [`crate::ledger::protocol`] refuses an adoption of a taken agent.
 
 use alloy::primitives::U256;
 
 use crate::api::{AgentRegistration, Key};
 use crate::ledger::protocol::same_agent;
 
-/// Whose an agent is already: another record's that has it or asked for it first, or the one whose key its URI names.
+/// Key that already owns the agent: of a record that has it or asked for it earlier, or the key in the agent's URI.
 #[must_use]
-pub fn taken_by<'a>(
+pub(crate) fn taken_by<'a>(
     record: &AgentRegistration,
     agent_id: U256,
     agent_uri: &str,
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_free_if_nobody_else_has_it_or_asks_for_it() {
+    fn agent_without_another_claim_is_free() {
         let own = asking("shop/chat", "2026-01-02T00:00:00Z");
         let other = named(
             "shop/other",
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_is_the_record_s_that_has_it_or_asked_for_it_first() {
+    fn agent_belongs_to_its_holder_or_the_earliest_request() {
         let own = asking("shop/chat", "2026-01-02T00:00:00Z");
         let result =
             json!({ "agentId": "7", "block": 1, "blockHash": format!("0x{}", "0".repeat(64)) });
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_whose_uri_names_a_key_is_that_key_s() {
+    fn agent_belongs_to_the_key_in_its_uri() {
         let own = asking("shop/chat", "2026-01-02T00:00:00Z");
         let other = asking("shop/other", "2026-01-03T00:00:00Z").spec.key;
         let uri = |key: Key| format!("https://agents.example/agents/{key}.json");

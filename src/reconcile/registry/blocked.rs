@@ -10,7 +10,7 @@ use crate::ledger::money::UnreadableLimit;
 
 /// Why a registry cannot be used at all.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, IntoStaticStr)]
-pub enum Blocked {
+pub(crate) enum Blocked {
     /// An endpoint does not answer as it should.
     #[error("{endpoint}: {error}")]
     Rpc {
@@ -66,7 +66,7 @@ pub enum Blocked {
 
 /// Why a chain or a contract is not what the spec says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
-pub enum Unverified {
+pub(crate) enum Unverified {
     /// The endpoint serves another chain.
     #[error(
         "the endpoint serves chain {actual}, and spec.chainId is {expected}: correct one of them"
@@ -109,7 +109,7 @@ pub enum Unverified {
 impl Blocked {
     /// The condition that it concerns, and one word for it.
     #[must_use]
-    pub fn condition(&self) -> (&'static str, &'static str) {
+    pub(crate) fn condition(&self) -> (&'static str, &'static str) {
         let type_ = match self {
             Self::Rpc { .. } | Self::EndpointUnknown(_) => "RpcHealthy",
             Self::SecretMissing { .. }
@@ -130,7 +130,7 @@ impl Blocked {
 
     /// Whether it may pass by itself.
     #[must_use]
-    pub const fn is_transient(&self) -> bool {
+    pub(crate) const fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Rpc { .. } | Self::Unverified(Unverified::NoFinality)

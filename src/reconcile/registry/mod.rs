@@ -1,25 +1,24 @@
-//! The registry loop: one pass of one IdentityRegistry. It is the only one that writes records and ledgers, signs, and
-//! sends.
+//! The registry loop: one pass over one IdentityRegistry. Only this loop writes records and ledgers, signs, and sends.
 //!
-//! A pass is these steps, in this order, since the proof in [`crate::ledger::protocol`] rests on it:
-//! 1. [`observe::target`]: what the registry's spec stands for: address, endpoint, key, limits
-//! 2. [`observe::chain`]: the chain as it is *before* any ledger is read
-//! 3. [`records`] (pure): which records the offers ask for; [`apply::write_records`] writes them
-//! 4. [`observe::ledger`]: the ledger, *then* the records
+//! The order of the steps is part of the proof in [`crate::ledger::protocol`]:
+//! 1. [`observe::target`]: resolve the spec: address, endpoints, key, limits
+//! 2. [`observe::chain`]: read the chain *before* any ledger
+//! 3. [`records`] (pure): plan the records that offers claim; [`apply::write_records`] writes them
+//! 4. [`observe::ledger`]: read the ledger, *then* the records
 //! 5. [`plan`] (pure): what ledger, entries and records need
-//! 6. [`apply`]: carries that out. Whatever it writes makes the ledger at hand old: a pass that prunes does not allocate
-//! 7. [`status`] (pure): what people are told, from what was found and applied
+//! 6. [`apply`]: carry it out. A write makes the ledger in memory stale: a pass that prunes does not allocate
+//! 7. [`status`] (pure): conditions, numbers and Events, from what was found and applied
 //!
-//! A pass waits for nothing on a chain; it comes again.
+//! A pass never waits for the chain. It ends, and [`Requeue`] says when the next one starts.
 
-pub mod adoption;
+pub(crate) mod adoption;
 mod apply;
-pub mod blocked;
+pub(crate) mod blocked;
 mod observe;
-pub mod plan;
-pub mod records;
+pub(crate) mod plan;
+pub(crate) mod records;
 mod state;
-pub mod status;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +28,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use tracing::warn;
 
-pub use state::{RegistryState, RegistryStates};
+pub(crate) use state::{RegistryState, RegistryStates};
 
 use self::blocked::Blocked;
 use self::status::Report;
@@ -38,27 +37,24 @@ use crate::api::{IdentityRegistry, Suspend};
 use crate::cluster::MaybeDecoded;
 use crate::leader::Leading;
 
-/// Until the next pass while something is under way.
+/// Delay of the next pass while transactions are in flight or the ledger is not ready.
 const BUSY: Duration = Duration::from_secs(1);
-/// Until the next pass while nothing is. A chain that stops answering is told of within this and one question's limit.
+/// Delay of the next pass otherwise. An unreachable chain is reported within this plus one request timeout.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// What is left to do after a pass.
+/// When the next pass is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Requeue {
-    /// The ledger has just changed: look again at once.
+    /// Something was written: read again at once.
     Now,
-    /// Something is under way.
+    /// Transactions are in flight, or the ledger is not ready.
     Busy,
-    /// Nothing.
+    /// There is nothing to do.
     Idle,
 }
 
-/// Reconciles one registry.
-///
-/// # Errors
-/// If the API server does not do as asked. What a chain does or does not do is reported, and is no error.
-pub async fn reconcile(
+/// Reconciles one registry. Only failures of the API server are errors; those of a chain are reported in the status.
+pub(crate) async fn reconcile(
     context: &Context,
     leading: &Leading,
     registry: &MaybeDecoded<IdentityRegistry>,
@@ -69,7 +65,7 @@ pub async fn reconcile(
         Err(error) => {
             warn!(
                 error = error.error,
-                "the registry cannot be read: apply it again to see what admission refuses"
+                "the stored IdentityRegistry cannot be decoded; apply it again to see what admission rejects"
             );
             return Ok(Action::await_change());
         }
@@ -86,6 +82,7 @@ pub async fn reconcile(
     }))
 }
 
+/// One pass. It fills `report` step by step, so that the status also covers a pass that ends early.
 async fn pass(
     context: &Context,
     leading: &Leading,
@@ -142,7 +139,7 @@ async fn pass(
     let worked = match view {
         Ok(view) => {
             let wanted = records::wanted(&claims, &issues);
-            let settled = records::settled(&claims, &wanted);
+            let allocatable = records::allocatable(&claims, &wanted);
             let issues = &mut issues;
             let mut pass = apply::LedgerPass {
                 context,
@@ -151,7 +148,7 @@ async fn pass(
                 target: &target,
                 chain: &chain,
                 wanted: &wanted,
-                settled: &settled,
+                allocatable: &allocatable,
                 state,
                 report,
                 issues,

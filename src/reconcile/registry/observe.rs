@@ -432,7 +432,7 @@ pub(super) fn claims(
         let eligibility =
             crate::reconcile::offer::eligibility_of(&context.cache, offer, registry, now);
         let status = offer.status.as_ref();
-        let told = status.and_then(|status| status.registration.as_ref()?.key);
+        let recorded_key = status.and_then(|status| status.registration.as_ref()?.key);
         Some(OfferClaim {
             name: offer_name,
             uid: offer.uid().unwrap_or_default(),
@@ -443,10 +443,10 @@ pub(super) fn claims(
             adopt: own.agent_id.clone(),
             // An id beside a key is this operator's own mirror, and not a legacy one.
             legacy_agent_id: status
-                .filter(|_| told.is_none())
+                .filter(|_| recorded_key.is_none())
                 .and_then(|status| status.agent_id.clone()),
             eligible: eligibility == Eligibility::Eligible,
-            settled: told == Some(resolution.key),
+            key_in_status: recorded_key == Some(resolution.key),
         })
     };
     offers.iter().filter_map(|offer| claim(offer)).collect()

@@ -1,5 +1,6 @@
-//! What the registry loop remembers between passes. All of it is found again by a process that remembers nothing; it saves
-//! questions to the chain, and makes a few reports better.
+//! State kept between passes. All of it can be rebuilt: it saves RPC calls and improves a few reports.
+//!
+//! A new leader starts without it, so safety never depends on it. What must survive is in records and ledgers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,20 +13,21 @@ use crate::chain::scan::ScanStep;
 use crate::ledger::index::OwnerIndex;
 use crate::reconcile::issues::OfferName;
 
-/// RegistryStates of all registries, by name.
+/// State of all registries, by name. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct RegistryStates(Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<RegistryState>>>>>);
+pub(crate) struct RegistryStates(
+    Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<RegistryState>>>>>,
+);
 
 impl RegistryStates {
-    /// The state of one registry.
     #[must_use]
-    pub fn of(&self, registry: &str) -> Arc<tokio::sync::Mutex<RegistryState>> {
+    pub(crate) fn of(&self, registry: &str) -> Arc<tokio::sync::Mutex<RegistryState>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(registry.to_owned()).or_default())
     }
 }
 
-/// What an index is an index of. Of anything else it says nothing.
+/// What an index covers. It proves nothing about any other chain, contract or owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IndexOf {
     pub(super) chain_id: u64,
@@ -34,27 +36,26 @@ pub(super) struct IndexOf {
     pub(super) owner: Address,
 }
 
-/// What is remembered of one registry.
 #[derive(Debug, Default)]
-pub struct RegistryState {
-    /// The owner-log index, and the step in which it grows.
+pub(crate) struct RegistryState {
+    /// The owner-log index, and its current scan step.
     pub(super) index: Option<(IndexOf, Arc<OwnerIndex>, ScanStep)>,
-    /// Highest `next` seen of each account's ledger.
+    /// Highest `next` read from each account's ledger.
     pub(super) seen: HashMap<(u64, Address), Nonce>,
-    /// The latest block when each transaction was last sent.
+    /// Latest block at the time when each transaction was last sent.
     pub(super) sent: HashMap<B256, u64>,
-    /// When each key was first sent.
+    /// When the first transaction of each key was sent.
     pub(super) first_sent: HashMap<Key, SystemTime>,
-    /// Since when no offer uses each agent.
+    /// Since when each agent has been unused.
     pub(super) unused: HashMap<Key, Instant>,
-    /// What was found of another controller's registration of each offer's generation, and when.
+    /// What the legacy controller registered for each generation of an offer, and when that was checked.
     pub(super) legacy: HashMap<(OfferName, Option<i64>), (Instant, Option<String>)>,
-    /// First block of the last 24 hours, and when that was found out.
+    /// First block of the last 24 hours, and when it was searched.
     pub(super) day: Option<(u64, Instant)>,
     /// Reason of the freeze that was last reported.
     pub(super) frozen: Option<&'static str>,
     /// When the status was last written.
-    pub(super) told: Option<Instant>,
+    pub(super) status_written: Option<Instant>,
 }
 
 #[cfg(test)]
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_registry_has_one_memory_whoever_asks() {
+    async fn clones_share_one_state_per_registry() {
         let registry_states = RegistryStates::default();
         registry_states.clone().of("a").lock().await.frozen = Some("LedgerLost");
         assert_eq!(

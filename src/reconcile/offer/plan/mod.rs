@@ -1,7 +1,7 @@
-//! What an offer's status says. Pure.
+//! Decides what an offer's status says, and whether to write it. Pure.
 //!
-//! A status covers what this version does: acceptance, the upstream's Service, registration. It has no condition for what is
-//! not there yet (routes, payment gate, health), and none of another controller's is touched.
+//! A status covers what this version does: acceptance, the upstream's Service, registration. It has no conditions for what
+//! does not exist yet (routes, payment gate, health), and it never changes another controller's conditions.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::registration::document::{agent_uri, public_path, public_url};
 use crate::registration::eligibility::{self, Eligibility, Unacceptable};
 use crate::registration::identity::Unresolved;
 
-/// Types of the conditions that are this operator's on an offer.
-pub const CONDITIONS: [&str; 6] = [
+/// Types of the conditions that this operator owns on an offer.
+pub(crate) const CONDITIONS: [&str; 6] = [
     "Accepted",
     "UpstreamHealthy",
     "Registered",
@@ -29,68 +29,61 @@ pub const CONDITIONS: [&str; 6] = [
     "Stalled",
 ];
 
-/// What `Ready` stands for in this version.
+/// Message of `Ready`: what it means in this version.
 const COVERS: &str = "covers acceptance, the upstream Service and registration; routes and payment are not managed by this version";
 
-/// Everything that decides what an offer's status says.
+/// Everything that an offer's status depends on.
 #[derive(Clone, Debug)]
-pub struct OfferView {
-    /// The offer, as others refer to it.
+pub(crate) struct OfferView {
+    /// The offer, at the version that was observed.
     pub object: ObjectReference,
-    /// Its generation.
     pub generation: Option<i64>,
-    /// The time.
     pub now: Timestamp,
-    /// What this process applied last to its status. The cache may not have observed it yet.
+    /// The status that this process last applied. The cache may not show it yet.
     pub applied: Option<ServiceOfferStatus>,
-    /// What it is.
     pub subject: OfferSubject,
 }
 
-/// An offer and its circumstances.
 #[derive(Clone, Debug)]
-pub enum OfferSubject {
-    /// It cannot be decoded: it was stored under another schema.
+pub(crate) enum OfferSubject {
+    /// The object was stored under another schema and cannot be decoded.
     Undecodable {
-        /// Why.
         error: String,
         /// The latest record that lists it.
         record: Option<Box<AgentRegistrationSpec>>,
     },
-    /// It can.
     Offer(Box<ObservedOffer>),
 }
 
-/// An offer that can be read, and what was observed of its circumstances.
+/// A decoded offer, and what was observed around it.
 #[derive(Clone, Debug)]
-pub struct ObservedOffer {
-    /// The offer.
+pub(crate) struct ObservedOffer {
     pub offer: ServiceOffer,
-    /// Its registry, if it is known.
+    /// `None` if the offer does not resolve to a registry.
     pub registry: Option<IdentityRegistry>,
-    /// Why its registry or its agent is not known.
+    /// Why it does not.
     pub unresolved: Option<Unresolved>,
-    /// Whether it may be listed there.
+    /// Whether it may be listed on the registry.
     pub eligibility: Option<Eligibility>,
     /// The record of its agent.
     pub record: Option<AgentRegistrationSpec>,
-    /// What the registry loop found out about it.
+    /// Why the registry loop cannot register it.
     pub issue: Option<OfferIssue>,
-    /// Whether its upstream's Service exists, if it names one.
+    /// Whether the upstream's Service exists; true if the offer names none.
     pub upstream_exists: bool,
 }
 
 impl ObservedOffer {
-    /// Id of the offer's agent, once it is registered.
+    /// Id of the offer's agent, once its registration is final.
     fn agent_id(&self) -> Option<&str> {
         Some(&self.record.as_ref()?.result.as_ref()?.agent_id)
     }
 }
 
 impl OfferView {
-    /// When time alone will change the status, if it will.
+    /// Time until the status changes without any event: when the offer is drained.
     #[must_use]
-    pub fn next_change(&self) -> Option<Duration> {
+    pub(crate) fn next_change(&self) -> Option<Duration> {
         let OfferSubject::Offer(observed) = &self.subject else {
             return None;
         };
@@ -100,34 +93,33 @@ impl OfferView {
             .then(|| wait.unsigned_abs() + Duration::from_secs(1))
     }
 
-    /// The status that stands.
+    /// The status in the cluster, as far as it is known.
     #[must_use]
-    pub fn current(&self) -> ServiceOfferStatus {
+    pub(crate) fn current(&self) -> ServiceOfferStatus {
         match &self.subject {
-            // What stands cannot be read either; what was applied last is the best that is known.
+            // The stored status cannot be decoded either. What was last applied is the best that is known.
             OfferSubject::Undecodable { .. } => self.applied.clone().unwrap_or_default(),
             OfferSubject::Offer(observed) => observed.offer.status.clone().unwrap_or_default(),
         }
     }
 }
 
-/// What is to be done about an offer.
+/// What to write about an offer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OfferPlan {
-    /// What is ours of its status.
+pub(crate) struct OfferPlan {
+    /// The fields of the status that this operator owns.
     pub status: ServiceOfferStatus,
-    /// Whether the old controller's finalizer has to go.
+    /// Whether to remove the legacy controller's finalizer.
     pub strip_finalizer: bool,
-    /// What to tell whoever describes it.
-    pub notes: Vec<EventDraft>,
+    pub events: Vec<EventDraft>,
 }
 
-/// Where an offer's registration stands: the status of `Registered`, why, and whether a person has to act.
+/// State of an offer's registration: status, reason and message of `Registered`, and whether a person has to act.
 struct RegistrationState {
     status: ConditionStatus,
     reason: &'static str,
     message: String,
-    needs_a_person: bool,
+    needs_action: bool,
 }
 
 impl RegistrationState {
@@ -136,7 +128,7 @@ impl RegistrationState {
             status: ConditionStatus::True,
             reason,
             message: message.into(),
-            needs_a_person: false,
+            needs_action: false,
         }
     }
 
@@ -145,13 +137,13 @@ impl RegistrationState {
             status: ConditionStatus::False,
             reason,
             message: message.into(),
-            needs_a_person: false,
+            needs_action: false,
         }
     }
 
     fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
-            needs_a_person: true,
+            needs_action: true,
             ..Self::waiting(reason, message)
         }
     }
@@ -159,7 +151,7 @@ impl RegistrationState {
 
 /// Decides what an offer's status should say.
 #[must_use]
-pub fn plan(view: &OfferView) -> OfferPlan {
+pub(crate) fn plan(view: &OfferView) -> OfferPlan {
     let current = view.current();
     let before = view.applied.as_ref().unwrap_or(&current);
     let observation = condition::Observation {
@@ -169,7 +161,7 @@ pub fn plan(view: &OfferView) -> OfferPlan {
     };
     let (status, strip_finalizer) = match &view.subject {
         OfferSubject::Undecodable { error, record } => {
-            // The API server refuses a status that drops the key of an agent.
+            // The API server rejects a status that drops the key of an agent.
             let registration = registration(None, record.as_deref(), &current);
             (
                 ServiceOfferStatus {
@@ -188,7 +180,7 @@ pub fn plan(view: &OfferView) -> OfferPlan {
             (decoded(observed, &current, &observation), strip)
         }
     };
-    let notes = notes(before, &status);
+    let events = events(before, &status);
     let status = ServiceOfferStatus {
         observed_generation: view.generation,
         ..status
@@ -196,14 +188,14 @@ pub fn plan(view: &OfferView) -> OfferPlan {
     OfferPlan {
         status,
         strip_finalizer,
-        notes,
+        events,
     }
 }
 
-/// What is said of an offer that cannot be decoded: what it means is unknown, so nothing but that.
+/// Status of an offer that cannot be decoded. What it asks for is unknown, so the status says only this.
 fn undecodable(error: &str, observation: &condition::Observation<'_>) -> ServiceOfferStatus {
     let message = format!(
-        "the stored object cannot be read: {error}. Apply it again to see what admission refuses"
+        "the stored object cannot be decoded: {error}. Apply it again to see what admission rejects"
     );
     let conditions = ["Accepted", "Ready"]
         .map(|type_| {
@@ -250,17 +242,13 @@ fn decoded(
             registered.message.clone(),
         ),
     ];
-    let missing = offer
-        .spec
-        .upstream
-        .as_ref()
-        .filter(|_| !observed.upstream_exists)
-        .map(|upstream| {
-            format!(
-                "Service {}/{} does not exist: create it, or correct spec.upstream",
-                upstream.namespace, upstream.service
-            )
-        });
+    let missing = match &offer.spec.upstream {
+        Some(upstream) if !observed.upstream_exists => Some(format!(
+            "Service {}/{} does not exist: create it, or correct spec.upstream",
+            upstream.namespace, upstream.service
+        )),
+        _ => None,
+    };
     if let Some(message) = &missing {
         conditions.push(observation.condition(
             "UpstreamHealthy",
@@ -311,13 +299,13 @@ fn accepted_condition(
         (None, true) => (
             ConditionStatus::True,
             "Accepted",
-            "every field is acted on or kept".to_owned(),
+            "all fields are supported".to_owned(),
         ),
         (None, false) => (
             ConditionStatus::True,
             "PartlySupported",
             format!(
-                "kept, but not acted on by this version: {}",
+                "fields that are stored but have no effect in this version: {}",
                 ignored.join(", ")
             ),
         ),
@@ -325,7 +313,7 @@ fn accepted_condition(
     observation.condition("Accepted", status, reason, message)
 }
 
-/// `Ready`, and in the sense of kstatus `Reconciling` and `Stalled`, of which each is there only while it is True.
+/// `Ready`, and the kstatus conditions `Reconciling` or `Stalled`, which are present only while True.
 fn summary(
     blocking: Option<RegistrationState>,
     observation: &condition::Observation<'_>,
@@ -333,7 +321,7 @@ fn summary(
     let Some(state) = blocking else {
         return vec![observation.condition("Ready", ConditionStatus::True, "Reconciled", COVERS)];
     };
-    let abnormal = if state.needs_a_person {
+    let abnormal = if state.needs_action {
         "Stalled"
     } else {
         "Reconciling"
@@ -349,7 +337,6 @@ fn summary(
     ]
 }
 
-/// Where the offer's registration stands.
 fn registration_state(observed: &ObservedOffer) -> RegistrationState {
     let ObservedOffer {
         offer,
@@ -368,9 +355,11 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
     {
         let message = match observed.agent_id() {
             Some(id) => {
-                format!("registration is off; agent {id} keeps its id and its document is inactive")
+                format!(
+                    "registration is disabled; agent {id} keeps its id and its document is inactive"
+                )
             }
-            None => "registration is off".to_owned(),
+            None => "registration is disabled".to_owned(),
         };
         return RegistrationState::done("Disabled", message);
     }
@@ -379,11 +368,14 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
             Some(unresolved) => {
                 RegistrationState::stalled(unresolved.reason(), unresolved.to_string())
             }
-            None => RegistrationState::waiting("Pending", "the registry is not known yet"),
+            None => RegistrationState::waiting(
+                "Pending",
+                "waiting for the IdentityRegistry to be resolved",
+            ),
         };
     };
-    // Before what the record says, which may be another agent's than the offer means.
-    if let Some(issue) = issue.as_ref().filter(|issue| issue.needs_a_person()) {
+    // Before the record, which may belong to another agent than the one the offer names.
+    if let Some(issue) = issue.as_ref().filter(|issue| issue.needs_action()) {
         return RegistrationState::stalled(issue.reason(), issue.to_string());
     }
     if let (Some(id), Some(record)) = (observed.agent_id(), record) {
@@ -397,13 +389,13 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
         Some(Eligibility::UpstreamMissing) => {
             return RegistrationState::waiting(
                 "WaitingForUpstream",
-                "the upstream's Service does not exist",
+                "the upstream Service does not exist",
             );
         }
         Some(Eligibility::Drained) => {
             return RegistrationState::stalled(
                 "Drained",
-                "the offer has been drained: it is not registered any more",
+                "the offer has been drained: it is no longer registered",
             );
         }
         Some(Eligibility::Deleted) => {
@@ -414,8 +406,12 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
     match (issue, record) {
         (Some(issue), _) => RegistrationState::waiting(issue.reason(), issue.to_string()),
         (None, Some(record)) => progress(record, registry),
-        (None, None) => held_up(registry)
-            .unwrap_or_else(|| RegistrationState::waiting("Pending", "waits for its turn")),
+        (None, None) => registry_blocks(registry).unwrap_or_else(|| {
+            RegistrationState::waiting(
+                "Pending",
+                "waiting for the registry loop to record the agent",
+            )
+        }),
     }
 }
 
@@ -424,7 +420,7 @@ fn registered_message(
     record: &AgentRegistrationSpec,
     registry: &IdentityRegistry,
 ) -> String {
-    let place = format!(
+    let agent = format!(
         "agent {id} of registry {} on chain {}",
         record.registry.address, record.chain_id
     );
@@ -432,41 +428,41 @@ fn registered_message(
     match &record.agent_uri {
         Some(uri) if *uri != wanted && record.adopt.is_none() => {
             format!(
-                "{place}; its URI on chain is {uri} and its document is at {wanted}: changing it on chain is not part of this version"
+                "{agent}; its URI on chain is {uri} but its document is at {wanted}: this version cannot change the URI on chain"
             )
         }
-        _ => place,
+        _ => agent,
     }
 }
 
-/// How far a registration has come that is under way.
+/// Progress of a registration that is not final.
 fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> RegistrationState {
     let last = record.attempts.last();
     match (record.phase, last) {
         (Phase::Included, Some(attempt)) => RegistrationState::waiting(
             "AwaitingFinality",
             format!(
-                "transaction {} is in a block and waits for finality",
+                "transaction {} is included in a block, waiting for finality",
                 attempt.hash
             ),
         ),
-        (Phase::Sent, Some(attempt)) => held_up(registry).unwrap_or_else(|| {
+        (Phase::Sent, Some(attempt)) => registry_blocks(registry).unwrap_or_else(|| {
             RegistrationState::waiting(
                 "Registering",
-                format!("transaction {} has been sent", attempt.hash),
+                format!("transaction {} sent, waiting for a block", attempt.hash),
             )
         }),
         (Phase::Reverted, _) => RegistrationState::stalled(
             "RegistrationReverted",
             "the transaction was included and reverted: raise registration.edition to ask for a new registration",
         ),
-        _ => held_up(registry)
-            .unwrap_or_else(|| RegistrationState::waiting("Pending", "waits for a nonce")),
+        _ => registry_blocks(registry)
+            .unwrap_or_else(|| RegistrationState::waiting("Pending", "waiting for a nonce")),
     }
 }
 
-/// What keeps the registry itself from registering anything.
-fn held_up(registry: &IdentityRegistry) -> Option<RegistrationState> {
+/// Why the registry as a whole does not register anything now.
+fn registry_blocks(registry: &IdentityRegistry) -> Option<RegistrationState> {
     if registry.spec.suspend != Suspend::None {
         return Some(RegistrationState::waiting(
             "Suspended",
@@ -491,14 +487,14 @@ fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Registratio
     RegistrationState::stalled(
         "NamespaceNotAllowed",
         format!(
-            "IdentityRegistry {} does not admit offers of namespace {}: its spec.allowedNamespaces decides",
+            "IdentityRegistry {} does not admit offers of namespace {}: ask its owner to add the namespace to spec.allowedNamespaces",
             registry.name_any(),
             offer.namespace().unwrap_or_default()
         ),
     )
 }
 
-/// Why an offer whose agent is registered is not listed all the same.
+/// Why an offer is not listed although its agent is registered.
 fn inactive(observed: &ObservedOffer) -> Option<RegistrationState> {
     let ObservedOffer {
         offer,
@@ -524,7 +520,7 @@ fn registration(
     record: Option<&AgentRegistrationSpec>,
     current: &ServiceOfferStatus,
 ) -> Option<RegistrationStatus> {
-    // What was said once is never taken back: it is what freezes the identity.
+    // Never removed once written: it freezes the identity.
     let before = current.registration.clone();
     let Some(record) = record else { return before };
     let result = record.result.as_ref();
@@ -544,7 +540,7 @@ fn registration(
     })
 }
 
-/// The price as people read it: the amount, the token if it is named, and what it is for.
+/// The price for people: the amount, the token if it is named, and the unit.
 fn price(price: &PriceTable, offer: &ServiceOffer) -> Option<String> {
     let payment = &offer.spec.payment;
     let symbol = payment
@@ -565,16 +561,16 @@ fn price(price: &PriceTable, offer: &ServiceOffer) -> Option<String> {
     let (amount, unit) = units
         .into_iter()
         .find_map(|(amount, unit)| amount.as_ref().map(|amount| (amount, unit)))?;
-    let coin = symbol
+    let token = symbol
         .or(currency)
-        .map(|coin| format!(" {coin}"))
+        .map(|token| format!(" {token}"))
         .unwrap_or_default();
-    Some(format!("{amount}{coin}/{unit}"))
+    Some(format!("{amount}{token}/{unit}"))
 }
 
-/// What is worth telling: a registration that is done, and a stall that was not there before.
-fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<EventDraft> {
-    let mut notes = Vec::new();
+/// Events to publish: a registration that became final, and a new reason to be stalled.
+fn events(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<EventDraft> {
+    let mut events = Vec::new();
     let reason = |status: &ServiceOfferStatus, type_: &str| {
         condition::find(&status.conditions, type_)
             .filter(|found| found.is_true())
@@ -586,7 +582,7 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Even
             .unwrap_or_default()
     };
     if planned.agent_id.is_some() && current.agent_id != planned.agent_id {
-        notes.push(EventDraft {
+        events.push(EventDraft {
             warning: false,
             reason: "Registered".into(),
             message: message("Registered"),
@@ -596,22 +592,22 @@ fn notes(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Even
     if let Some(stalled) = reason(planned, "Stalled")
         .filter(|stalled| reason(current, "Stalled").as_ref() != Some(stalled))
     {
-        notes.push(EventDraft {
+        events.push(EventDraft {
             warning: true,
             reason: stalled,
             message: message("Stalled"),
             action: "Reconcile",
         });
     }
-    notes
+    events
 }
 
 /// Whether a status has to be written.
 ///
-/// It has to if something planned does not state. Something that stands and is not planned may be another controller's, and
-/// then stands whatever is applied: so it is a reason to write only what has not been applied before.
+/// It has to if a planned field is missing or differs. A field that is present but not planned may belong to another
+/// controller, and then stays whatever is applied: it causes a write only if this plan has not been applied before.
 #[must_use]
-pub fn must_write(
+pub(crate) fn must_write(
     current: &ServiceOfferStatus,
     applied: Option<&ServiceOfferStatus>,
     planned: &ServiceOfferStatus,
@@ -629,15 +625,15 @@ pub fn must_write(
             ..status.clone()
         }
     };
-    let stands = own(&overlay(current, planned)) == own(current);
-    !stands || (own(current) != own(planned) && applied != Some(planned))
+    let is_current = own(&overlay(current, planned)) == own(current);
+    !is_current || (own(current) != own(planned) && applied != Some(planned))
 }
 
-/// The status that stands once another has been applied over it, as far as both are ours.
+/// The status after the planned one is applied over it, as far as this operator owns the fields.
 fn overlay(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> ServiceOfferStatus {
-    let planned_too =
+    let not_planned =
         |condition: &&Condition| condition::find(&planned.conditions, &condition.type_).is_none();
-    let kept = current.conditions.iter().filter(planned_too).cloned();
+    let kept = current.conditions.iter().filter(not_planned).cloned();
     ServiceOfferStatus {
         observed_generation: planned.observed_generation.or(current.observed_generation),
         conditions: kept.chain(planned.conditions.iter().cloned()).collect(),

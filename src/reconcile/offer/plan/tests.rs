@@ -1,4 +1,4 @@
-//! What an offer's status says at every stage of its life, and when it is written.
+//! An offer's status in every phase of its registration, and when it is written.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(0).unwrap()
 }
 
-/// An offer that waits for its turn, with everything in order around it.
+/// An offer without a record, on a registry that is ready.
 fn observed(over: Value) -> ObservedOffer {
     ObservedOffer {
         offer: offer(over),
@@ -30,7 +30,7 @@ fn recorded(spec: Value) -> Option<AgentRegistrationSpec> {
     Some(record("shop/chat", 1, json!({ "spec": spec })).spec)
 }
 
-/// The record of agent 3, registered under the URI that it should have.
+/// The record of agent 3, registered under the expected URI.
 fn registered() -> Option<AgentRegistrationSpec> {
     let key = recorded(json!({})).unwrap().key;
     recorded(
@@ -75,7 +75,7 @@ fn message<'a>(status: &'a ServiceOfferStatus, type_: &str) -> &'a str {
         .unwrap()
 }
 
-/// The kstatus condition that stands, if any.
+/// The kstatus condition that is present, if any.
 fn abnormal(status: &ServiceOfferStatus) -> Option<&str> {
     let types = status
         .conditions
@@ -83,20 +83,25 @@ fn abnormal(status: &ServiceOfferStatus) -> Option<&str> {
         .map(|condition| condition.type_.as_str());
     let mut found = types.filter(|type_| ["Reconciling", "Stalled"].contains(type_));
     let first = found.next();
-    assert_eq!(found.next(), None, "both at once mean nothing");
+    assert_eq!(
+        found.next(),
+        None,
+        "Reconciling and Stalled exclude each other"
+    );
     first
 }
 
 #[test]
-fn a_registered_offer_is_ready_and_shows_its_agent() {
+fn registered_offer_is_ready_and_shows_its_agent() {
     let status = status_of(ObservedOffer {
         record: registered(),
         ..observed(json!({}))
     });
-    let told = ["Accepted", "Registered", "Ready"].map(|type_| condition(&status, type_).unwrap());
+    let conditions =
+        ["Accepted", "Registered", "Ready"].map(|type_| condition(&status, type_).unwrap());
     use ConditionStatus::True;
     assert_eq!(
-        told,
+        conditions,
         [
             (True, "Accepted"),
             (True, "Registered"),
@@ -132,10 +137,10 @@ fn a_registered_offer_is_ready_and_shows_its_agent() {
 }
 
 #[test]
-fn every_stage_of_a_registration_has_its_words() {
+fn every_phase_has_a_reason_and_a_message() {
     let suspended = || Some(registry(json!({ "spec": { "suspend": "Spending" } })));
     let unready =
-        json!([{ "type": "Ready", "status": "False", "reason": "X", "message": "no coin" }]);
+        json!([{ "type": "Ready", "status": "False", "reason": "X", "message": "no funds" }]);
     let unready = || Some(registry(json!({ "status": { "conditions": unready } })));
     let ready = json!([{ "type": "Ready", "status": "True" }]);
     let ready = || Some(registry(json!({ "status": { "conditions": ready } })));
@@ -150,13 +155,13 @@ fn every_stage_of_a_registration_has_its_words() {
         (
             at(plain(), None),
             "Pending",
-            "waits for its turn",
+            "waiting for the registry loop",
             "Reconciling",
         ),
         (
             at(ready(), None),
             "Pending",
-            "waits for its turn",
+            "waiting for the registry loop",
             "Reconciling",
         ),
         (
@@ -168,19 +173,19 @@ fn every_stage_of_a_registration_has_its_words() {
         (
             at(unready(), None),
             "RegistryNotReady",
-            "is not ready: no coin",
+            "is not ready: no funds",
             "Reconciling",
         ),
         (
             at(plain(), recorded(json!({}))),
             "Pending",
-            "waits for a nonce",
+            "waiting for a nonce",
             "Reconciling",
         ),
         (
             at(unready(), recorded(json!({ "phase": "Bound" }))),
             "RegistryNotReady",
-            "no coin",
+            "no funds",
             "Reconciling",
         ),
         (at(plain(), sent()), "Registering", "0x3333", "Reconciling"),
@@ -206,7 +211,7 @@ fn every_stage_of_a_registration_has_its_words() {
             "Stalled",
         ),
     ];
-    for (observed, reason, words, kstatus) in cases {
+    for (observed, reason, text, kstatus) in cases {
         let status = status_of(observed);
         for type_ in ["Registered", "Ready"] {
             assert_eq!(
@@ -215,7 +220,7 @@ fn every_stage_of_a_registration_has_its_words() {
             );
         }
         assert!(
-            message(&status, "Registered").contains(words),
+            message(&status, "Registered").contains(text),
             "{}",
             message(&status, "Registered")
         );
@@ -228,7 +233,7 @@ fn every_stage_of_a_registration_has_its_words() {
 }
 
 #[test]
-fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
+fn issues_are_reported_with_who_has_to_act() {
     let refused = OfferIssue::AdoptionRefused(AdoptionRefused::AgentNotFound);
     let other = OfferIssue::OtherAgent {
         wanted: "12".into(),
@@ -285,30 +290,30 @@ fn what_the_registry_loop_found_is_told_with_who_has_to_act() {
             record: registered(),
             ..observed(json!({}))
         });
-        let is_told = condition(&done, "Registered") == Some((ConditionStatus::False, reason));
+        let is_reported = condition(&done, "Registered") == Some((ConditionStatus::False, reason));
         assert_eq!(
-            is_told,
-            issue.needs_a_person(),
-            "what has its agent is not short of anything: {reason}"
+            is_reported,
+            issue.needs_action(),
+            "a registered offer reports only issues that need action: {reason}"
         );
     }
 }
 
 #[test]
-fn an_offer_that_leads_nowhere_says_why() {
-    let nowhere = |unresolved| ObservedOffer {
+fn unresolved_offer_says_why() {
+    let unresolved_offer = |unresolved| ObservedOffer {
         registry: None,
         eligibility: None,
         unresolved,
         ..observed(json!({}))
     };
-    let status = status_of(nowhere(Some(Unresolved::NoRegistry)));
+    let status = status_of(unresolved_offer(Some(Unresolved::NoRegistry)));
     assert_eq!(
         condition(&status, "Registered"),
         Some((ConditionStatus::False, "NoRegistry"))
     );
     assert_eq!((abnormal(&status), &status.url), (Some("Stalled"), &None));
-    let status = status_of(nowhere(None));
+    let status = status_of(unresolved_offer(None));
     assert_eq!(
         condition(&status, "Registered"),
         Some((ConditionStatus::False, "Pending"))
@@ -317,8 +322,8 @@ fn an_offer_that_leads_nowhere_says_why() {
 }
 
 #[test]
-fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
-    let against = |eligibility: Eligibility, record| {
+fn ineligible_offer_says_why_before_and_after_registration() {
+    let status_if = |eligibility: Eligibility, record| {
         status_of(ObservedOffer {
             eligibility: Some(eligibility),
             record,
@@ -341,7 +346,7 @@ fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
         (Eligibility::Drained, "Drained", "Stalled"),
         (Eligibility::Deleted, "Pending", "Reconciling"),
     ] {
-        let status = against(eligibility, recorded(json!({})));
+        let status = status_if(eligibility, recorded(json!({})));
         assert_eq!(
             condition(&status, "Registered"),
             Some((ConditionStatus::False, reason))
@@ -352,7 +357,7 @@ fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
         (Eligibility::NamespaceNotAllowed, "NamespaceNotAllowed"),
         (Eligibility::Drained, "Drained"),
     ] {
-        let status = against(eligibility, registered());
+        let status = status_if(eligibility, registered());
         assert_eq!(
             condition(&status, "Registered"),
             Some((ConditionStatus::True, "Registered"))
@@ -366,7 +371,7 @@ fn what_speaks_against_an_offer_is_told_before_and_after_it_has_its_agent() {
 }
 
 #[test]
-fn an_offer_that_asks_for_no_registration_is_ready_without_one() {
+fn offer_with_registration_disabled_is_ready() {
     let off = || json!({ "spec": { "registration": { "enabled": false } } });
     let disabled = |record| ObservedOffer {
         eligibility: Some(Eligibility::Disabled),
@@ -382,14 +387,14 @@ fn an_offer_that_asks_for_no_registration_is_ready_without_one() {
         condition(&status, "Ready"),
         Some((ConditionStatus::True, "Reconciled"))
     );
-    assert_eq!(message(&status, "Registered"), "registration is off");
+    assert_eq!(message(&status, "Registered"), "registration is disabled");
     let kept = status_of(disabled(registered()));
     assert!(message(&kept, "Registered").contains("agent 3 keeps its id"));
     assert_eq!(kept.agent_id.as_deref(), Some("3"));
 }
 
 #[test]
-fn an_offer_that_cannot_be_acted_on_is_not_accepted_whatever_else_is_missing() {
+fn unacceptable_offer_is_not_accepted_whatever_else_is_missing() {
     let over = json!({ "spec": { "drainAt": "soon" } });
     let status = status_of(ObservedOffer {
         upstream_exists: false,
@@ -410,7 +415,7 @@ fn an_offer_that_cannot_be_acted_on_is_not_accepted_whatever_else_is_missing() {
 }
 
 #[test]
-fn a_missing_service_is_waited_for() {
+fn missing_service_keeps_the_offer_reconciling() {
     let status = status_of(ObservedOffer {
         upstream_exists: false,
         record: registered(),
@@ -427,7 +432,7 @@ fn a_missing_service_is_waited_for() {
 }
 
 #[test]
-fn fields_that_are_kept_and_not_acted_on_are_told() {
+fn fields_without_effect_are_listed() {
     let status = status_of(observed(
         json!({ "spec": { "hostname": "chat.example.org" } }),
     ));
@@ -439,29 +444,29 @@ fn fields_that_are_kept_and_not_acted_on_are_told() {
 }
 
 #[test]
-fn an_uri_that_differs_from_the_documents_is_told_unless_the_agent_was_adopted() {
+fn uri_mismatch_is_reported_unless_the_agent_was_adopted() {
     let elsewhere = json!({ "phase": "Registered", "result": result("3"), "agentUri": "https://old.example/a.json" });
     let mut adopted = elsewhere.clone();
     merge(&mut adopted, json!({ "adopt": "3" }));
-    let told = |spec| {
+    let is_reported = |spec| {
         let status = status_of(ObservedOffer {
             record: recorded(spec),
             ..observed(json!({}))
         });
         message(&status, "Registered").contains("its URI on chain is https://old.example/a.json")
     };
-    assert!(told(elsewhere) && !told(adopted));
+    assert!(is_reported(elsewhere) && !is_reported(adopted));
 }
 
 #[test]
-fn what_was_said_of_a_registration_is_never_taken_back() {
+fn registration_status_is_never_removed() {
     let key = recorded(json!({})).unwrap().key;
     let said = json!({ "status": { "registration": { "registry": "sepolia", "key": key } } });
     let lost = status_of(observed(said.clone())).registration.unwrap();
     assert_eq!(
         (lost.key, lost.registry.as_deref()),
         (Some(key), Some("sepolia")),
-        "its record was deleted"
+        "the record was deleted"
     );
     let unresolved = Some(Unresolved::NoRegistry);
     let status = status_of(ObservedOffer {
@@ -477,12 +482,12 @@ fn what_was_said_of_a_registration_is_never_taken_back() {
     assert_eq!(
         status_of(observed(json!({}))).registration,
         None,
-        "without a record there is nothing to freeze"
+        "without a record no key is written"
     );
 }
 
 #[test]
-fn a_registration_under_way_shows_its_last_transaction() {
+fn registration_in_flight_shows_its_last_transaction() {
     let spec = json!({ "phase": "Sent", "attempts": [attempt()], "agentUri": "https://x" });
     let status = status_of(ObservedOffer {
         record: recorded(spec),
@@ -497,11 +502,14 @@ fn a_registration_under_way_shows_its_last_transaction() {
         (shown.agent_uri, shown.agent_id, shown.block),
         (None, None, None)
     );
-    assert_eq!(status.registration_tx_hash, None, "only what is final");
+    assert_eq!(
+        status.registration_tx_hash, None,
+        "only the final transaction"
+    );
 }
 
 #[test]
-fn a_price_is_shown_as_people_say_it() {
+fn price_shows_amount_token_and_unit() {
     let shown = |payment: Value| {
         let mut over = observed(json!({})).offer;
         over.spec.payment = serde_json::from_value({
@@ -537,7 +545,7 @@ fn a_price_is_shown_as_people_say_it() {
 }
 
 #[test]
-fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
+fn undecodable_offer_reports_only_that() {
     let subject = OfferSubject::Undecodable {
         error: "missing field `payment`".into(),
         record: None,
@@ -545,7 +553,7 @@ fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
     let OfferPlan {
         status,
         strip_finalizer,
-        notes,
+        events,
     } = plan(&OfferView {
         subject,
         ..view(observed(json!({})))
@@ -571,11 +579,11 @@ fn an_offer_that_cannot_be_read_says_so_and_nothing_else() {
         ..status
     };
     assert_eq!(said, ServiceOfferStatus::default());
-    assert_eq!(notes.len(), 1);
+    assert_eq!(events.len(), 1);
 }
 
 #[test]
-fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
+fn undecodable_offer_keeps_its_key() {
     let unreadable = |record: Option<AgentRegistrationSpec>, applied| {
         let subject = OfferSubject::Undecodable {
             error: String::new(),
@@ -611,7 +619,7 @@ fn an_offer_that_cannot_be_read_keeps_the_key_that_admission_wants_kept() {
 }
 
 #[test]
-fn only_the_former_controllers_finalizer_is_removed() {
+fn only_the_legacy_finalizer_is_removed() {
     let strip = |finalizers: Value| {
         plan(&view(observed(
             json!({ "metadata": { "finalizers": finalizers } }),
@@ -626,14 +634,14 @@ fn only_the_former_controllers_finalizer_is_removed() {
 }
 
 #[test]
-fn time_alone_changes_a_status_when_the_offer_will_have_been_drained() {
+fn status_changes_without_an_event_when_the_drain_ends() {
     let next = |over: Value| view(observed(json!({ "spec": over }))).next_change();
     assert_eq!(next(json!({})), None);
     let draining = json!({ "drainAt": "1970-01-01T00:00:10Z", "drainGracePeriod": "20s" });
     assert_eq!(
         next(draining),
         Some(Duration::from_secs(31)),
-        "a second after its end"
+        "one second after the drain ends"
     );
     assert_eq!(
         next(json!({ "drainAt": "1970-01-01T00:00:00Z", "drainGracePeriod": "0" })),
@@ -654,7 +662,7 @@ fn time_alone_changes_a_status_when_the_offer_will_have_been_drained() {
     );
 }
 
-mod what_is_written {
+mod writes {
     use super::*;
 
     fn ready() -> ServiceOfferStatus {
@@ -665,14 +673,14 @@ mod what_is_written {
     }
 
     #[test]
-    fn is_what_does_not_stand() {
+    fn is_true_for_every_field_that_differs() {
         let (planned, none) = (ready(), ServiceOfferStatus::default());
         assert!(must_write(&none, None, &planned));
         assert!(!must_write(&planned, None, &planned));
         assert!(!must_write(&planned, Some(&planned), &planned));
         assert!(
             must_write(&none, Some(&planned), &planned),
-            "somebody took it away"
+            "another client removed it"
         );
         for changed in [
             ServiceOfferStatus {
@@ -710,33 +718,33 @@ mod what_is_written {
     }
 
     #[test]
-    fn is_not_what_another_controller_says() {
+    fn ignores_conditions_of_other_controllers() {
         let foreign = Condition {
             type_: "RoutePublished".into(),
             ..ready().conditions[0].clone()
         };
-        let mut stands = ready();
-        stands.conditions.insert(0, foreign);
-        assert!(!must_write(&stands, None, &ready()));
+        let mut current = ready();
+        current.conditions.insert(0, foreign);
+        assert!(!must_write(&current, None, &ready()));
     }
 
     #[test]
-    fn takes_back_what_is_ours_once_and_then_leaves_it_to_whoever_keeps_it() {
-        let mut stands = ready();
+    fn removes_an_own_condition_once_and_then_leaves_it() {
+        let mut current = ready();
         let stalled = Condition {
             type_: "Stalled".into(),
-            ..stands.conditions[0].clone()
+            ..current.conditions[0].clone()
         };
-        stands.conditions.push(stalled);
-        assert!(must_write(&stands, None, &ready()));
+        current.conditions.push(stalled);
+        assert!(must_write(&current, None, &ready()));
         assert!(
-            !must_write(&stands, Some(&ready()), &ready()),
-            "it stands whatever is applied"
+            !must_write(&current, Some(&ready()), &ready()),
+            "the field stays whatever is applied"
         );
     }
 
     #[test]
-    fn keeps_the_time_of_a_transition_that_was_applied_before_the_cache_saw_it() {
+    fn keeps_the_transition_time_while_the_cache_lags() {
         let mut late = view(ObservedOffer {
             record: registered(),
             ..observed(json!({}))
@@ -747,42 +755,42 @@ mod what_is_written {
     }
 }
 
-mod what_is_told {
+mod events {
     use super::*;
 
-    fn told(before: ObservedOffer, after: ObservedOffer) -> Vec<(bool, String)> {
+    fn events_between(before: ObservedOffer, after: ObservedOffer) -> Vec<(bool, String)> {
         let after = OfferView {
             applied: Some(status_of(before)),
             ..view(after)
         };
         plan(&after)
-            .notes
+            .events
             .into_iter()
-            .map(|note| (note.warning, note.reason))
+            .map(|event| (event.warning, event.reason))
             .collect()
     }
 
     #[test]
-    fn is_a_registration_once() {
+    fn report_a_registration_once() {
         let done = || ObservedOffer {
             record: registered(),
             ..observed(json!({}))
         };
         assert_eq!(
-            told(observed(json!({})), done()),
+            events_between(observed(json!({})), done()),
             [(false, "Registered".into())]
         );
-        assert_eq!(told(done(), done()), []);
-        let note = &plan(&view(done())).notes[0];
+        assert_eq!(events_between(done(), done()), []);
+        let event = &plan(&view(done())).events[0];
         assert!(
-            note.message.contains("agent 3 of registry"),
+            event.message.contains("agent 3 of registry"),
             "{}",
-            note.message
+            event.message
         );
     }
 
     #[test]
-    fn is_a_stall_and_another_stall_and_not_its_end() {
+    fn report_each_new_stall_and_not_its_end() {
         let waiting = || observed(json!({}));
         let drained = || ObservedOffer {
             eligibility: Some(Eligibility::Drained),
@@ -792,12 +800,15 @@ mod what_is_told {
             eligibility: Some(Eligibility::NamespaceNotAllowed),
             ..observed(json!({}))
         };
-        assert_eq!(told(waiting(), drained()), [(true, "Drained".into())]);
         assert_eq!(
-            told(drained(), barred()),
+            events_between(waiting(), drained()),
+            [(true, "Drained".into())]
+        );
+        assert_eq!(
+            events_between(drained(), barred()),
             [(true, "NamespaceNotAllowed".into())]
         );
-        assert_eq!(told(drained(), drained()), []);
-        assert_eq!(told(drained(), waiting()), []);
+        assert_eq!(events_between(drained(), drained()), []);
+        assert_eq!(events_between(drained(), waiting()), []);
     }
 }

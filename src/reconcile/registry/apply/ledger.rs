@@ -51,7 +51,7 @@ pub(in crate::reconcile::registry) struct LedgerPass<'a> {
     /// Keys that an offer wants registered, and who wants them.
     pub(in crate::reconcile::registry) wanted: &'a BTreeMap<Key, Vec<OfferName>>,
     /// Those of them that may get a nonce.
-    pub(in crate::reconcile::registry) settled: &'a BTreeSet<Key>,
+    pub(in crate::reconcile::registry) allocatable: &'a BTreeSet<Key>,
     pub(in crate::reconcile::registry) state: &'a mut RegistryState,
     pub(in crate::reconcile::registry) report: &'a mut Report,
     pub(in crate::reconcile::registry) issues: &'a mut BTreeMap<OfferName, OfferIssue>,
@@ -89,7 +89,7 @@ impl LedgerPass<'_> {
                     );
                     wrote |= self.settle(record, step).await?;
                 }
-                self.tell(0, None);
+                self.report_numbers(0, None);
                 Ok(if wrote { Requeue::Now } else { Requeue::Idle })
             }
             LedgerView::Unready(unready) => self.prepare(*unready).await,
@@ -186,7 +186,7 @@ impl LedgerPass<'_> {
         if !steps.prune.is_empty() {
             let (nonces, blocks) = plan::pruned_nonces(&steps);
             let after = without_entries(snapshot.ledger, &nonces, &blocks, snapshot.account);
-            self.tell(under_way - nonces.len(), None);
+            self.report_numbers(under_way - nonces.len(), None);
             self.context
                 .store
                 .replace_ledger(self.leading, ready.held, after)
@@ -273,7 +273,7 @@ impl LedgerPass<'_> {
                 ready.adoption_targets.get(&key),
             );
             match step {
-                PendingStep::Allocate if self.settled.contains(&key) => {
+                PendingStep::Allocate if self.allocatable.contains(&key) => {
                     pending.push(record.clone())
                 }
                 step => wrote |= self.settle(record, step).await?,
@@ -313,7 +313,7 @@ impl LedgerPass<'_> {
                 Ok(true)
             }
             PendingStep::RefuseAdoption(refused) => {
-                self.find(record.spec.key, &OfferIssue::AdoptionRefused(refused));
+                self.add_issue(record.spec.key, &OfferIssue::AdoptionRefused(refused));
                 Ok(false)
             }
             PendingStep::AwaitIndex => {
@@ -371,17 +371,17 @@ impl LedgerPass<'_> {
         let wants = may_spend && !pending.is_empty();
         let numbers_due = self
             .state
-            .told
-            .is_none_or(|told| told.elapsed() >= NUMBERS_EVERY);
+            .status_written
+            .is_none_or(|written| written.elapsed() >= NUMBERS_EVERY);
         if !wants && !numbers_due {
-            self.tell(snapshot.ledger.entries.len(), None);
+            self.report_numbers(snapshot.ledger.entries.len(), None);
             return Ok(0);
         }
         let quote = match self.quote(account, &pending).await {
             Ok(quote) => quote,
             Err(error) => {
                 self.unanswered(error);
-                self.tell(snapshot.ledger.entries.len(), None);
+                self.report_numbers(snapshot.ledger.entries.len(), None);
                 return Ok(0);
             }
         };
@@ -404,19 +404,19 @@ impl LedgerPass<'_> {
             Err(issue) => {
                 pending
                     .iter()
-                    .for_each(|record| self.find(record.spec.key, &issue));
+                    .for_each(|record| self.add_issue(record.spec.key, &issue));
                 if let OfferIssue::Shortage(shortage) = issue {
                     self.report.shortage = Some(shortage).filter(|_| wants);
                     self.report.left = Some(0);
                 }
-                self.tell(snapshot.ledger.entries.len(), self.report.spent);
+                self.report_numbers(snapshot.ledger.entries.len(), self.report.spent);
                 return Ok(0);
             }
         };
         let cost = quote.fees.worst_cost(quote.gas);
         self.report.left = Some(budget.registrations_left(limits, cost));
         if !wants {
-            self.tell(snapshot.ledger.entries.len(), self.report.spent);
+            self.report_numbers(snapshot.ledger.entries.len(), self.report.spent);
             return Ok(0);
         }
         let requests: Vec<AllocationRequest<'_>> = pending
@@ -433,7 +433,7 @@ impl LedgerPass<'_> {
             budget,
         };
         let allocation = allocate(snapshot, &requests, bounds);
-        self.tell(
+        self.report_numbers(
             snapshot.ledger.entries.len() + allocation.allocated.len(),
             self.report.spent,
         );
@@ -453,7 +453,7 @@ impl LedgerPass<'_> {
             shortages,
         } = allocation;
         for (key, shortage) in shortages {
-            self.find(key, &OfferIssue::Shortage(shortage));
+            self.add_issue(key, &OfferIssue::Shortage(shortage));
             if shortage.affects_every_namespace() {
                 self.report.shortage = Some(shortage);
             }
@@ -537,7 +537,7 @@ impl LedgerPass<'_> {
         let quote = match self.quote_for(account, &uri).await {
             Ok(Ok(quote)) => quote,
             Ok(Err(issue)) => {
-                self.find(bound.key(), &issue);
+                self.add_issue(bound.key(), &issue);
                 return Ok(!matches!(issue, OfferIssue::RegistrationWouldRevert { .. }));
             }
             Err(error) => {
@@ -641,7 +641,7 @@ impl LedgerPass<'_> {
             != Suspend::None
     }
 
-    fn find(&mut self, key: Key, issue: &OfferIssue) {
+    fn add_issue(&mut self, key: Key, issue: &OfferIssue) {
         for offer in self.wanted.get(&key).into_iter().flatten() {
             self.issues.insert(offer.clone(), issue.clone());
         }
@@ -655,7 +655,7 @@ impl LedgerPass<'_> {
     }
 
     /// Tells numbers: to people by the report, and to Prometheus.
-    fn tell(&mut self, under_way: usize, spent: Option<u128>) {
+    fn report_numbers(&mut self, under_way: usize, spent: Option<u128>) {
         let records = self.context.cache.records();
         let ours: Vec<_> = records
             .iter()

@@ -33,7 +33,7 @@ pub(super) async fn status(
     state: &mut RegistryState,
     report: Report,
 ) -> Result<(), Error> {
-    tell_freeze(context, registry, state, &report);
+    count_freeze(context, registry, state, &report);
     let wanted = |registry: &IdentityRegistry| {
         let before = registry.status.clone().unwrap_or_default();
         let observation = Observation {
@@ -43,7 +43,7 @@ pub(super) async fn status(
         };
         (status::status(registry, &report, &observation), before)
     };
-    let age = state.told.map(|told| told.elapsed());
+    let age = state.status_written.map(|written| written.elapsed());
     let (planned, standing) = wanted(registry);
     if !status::must_write(&standing, &planned, age) {
         return Ok(());
@@ -57,7 +57,7 @@ pub(super) async fn status(
         return Ok(());
     };
     let (planned, standing) = wanted(&fresh);
-    state.told = Some(Instant::now());
+    state.status_written = Some(Instant::now());
     if standing == planned {
         return Ok(());
     }
@@ -87,7 +87,7 @@ pub(super) async fn status(
 }
 
 /// Counts a freeze once, when it begins.
-fn tell_freeze(
+fn count_freeze(
     context: &Context,
     registry: &IdentityRegistry,
     state: &mut RegistryState,

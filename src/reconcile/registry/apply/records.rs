@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// How long no offer may use an agent before it is retired: an offer that is made anew within it changes nothing.
 const GRACE: Duration = Duration::from_secs(60);
-/// How long it is remembered whether another controller left traces of an offer.
+/// How long it is remembered whether the legacy controller left anything of an offer.
 const LEGACY_CHECK_EVERY: Duration = Duration::from_secs(15);
 
 /// Writes the records that the offers ask for. Says whether it wrote any.
@@ -58,7 +58,7 @@ pub(in crate::reconcile::registry) async fn write_records(
     Ok(wrote)
 }
 
-/// What another controller left of the registration of any offer of an agent (rule R12); nothing if the offers say what to do
+/// What the legacy controller left of the registration of any offer of an agent (rule R12); nothing if the offers say what to do
 /// about it.
 async fn find_legacy(
     context: &Context,
@@ -78,7 +78,7 @@ async fn find_legacy(
     Ok(None)
 }
 
-/// What another controller left of one offer's registration.
+/// What the legacy controller left of one offer's registration.
 async fn legacy_of(
     context: &Context,
     target: &RegistryTarget,

@@ -13,7 +13,7 @@ use crate::ledger::protocol::{self, EntryStep, Reservation, entry_step, payer};
 
 /// What the entries of a ledger need.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct EntrySteps {
+pub(crate) struct EntrySteps {
     /// Records to replace: the registration is final.
     pub finish: Vec<(Key, AgentRegistrationSpec)>,
     /// Records to replace: where a transaction stands has changed.
@@ -28,7 +28,7 @@ pub struct EntrySteps {
 
 /// What costs money if it is done.
 #[derive(Clone, Debug, PartialEq)]
-pub enum SpendStep {
+pub(crate) enum SpendStep {
     /// Sign, store and send.
     Sign,
     /// Send again.
@@ -38,7 +38,7 @@ pub enum SpendStep {
 /// Decides what the entries of a ledger need. Entries whose record belongs to another registry contract are not judged by
 /// this one's logs; what is stored for them is sent all the same, since a nonce that stands still blocks all after it.
 #[must_use]
-pub fn entries(
+pub(crate) fn entries(
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     evidence: &BTreeMap<Nonce, Evidence>,
@@ -115,7 +115,7 @@ fn hold_back(
 
 /// What the records of an account say was spent from a block on, and who paid.
 #[must_use]
-pub fn spent<'a>(
+pub(crate) fn spent<'a>(
     snapshot: LedgerSnapshot<'_>,
     records: impl IntoIterator<Item = &'a AgentRegistration>,
     from_block: u64,
@@ -143,7 +143,7 @@ pub fn spent<'a>(
 /// What there is to spend: the balance without what unmined transactions may take, and the day without what was spent in it
 /// or is reserved.
 #[must_use]
-pub fn budget(
+pub(crate) fn budget(
     snapshot: LedgerSnapshot<'_>,
     balance: u128,
     spent: &[(Option<&str>, u128)],
@@ -170,7 +170,7 @@ pub fn budget(
 
 /// What each entry may still cost, by the records at hand.
 #[must_use]
-pub fn reservations(
+pub(crate) fn reservations(
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     per_registration: u128,
@@ -184,7 +184,7 @@ pub fn reservations(
 
 /// Nonces of [`EntrySteps::prune`].
 #[must_use]
-pub fn pruned_nonces(steps: &EntrySteps) -> (BTreeSet<Nonce>, Vec<u64>) {
+pub(crate) fn pruned_nonces(steps: &EntrySteps) -> (BTreeSet<Nonce>, Vec<u64>) {
     (
         steps.prune.keys().copied().collect(),
         steps.prune.values().copied().flatten().collect(),

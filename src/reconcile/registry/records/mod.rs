@@ -23,7 +23,7 @@ const MOST_OFFERS: usize = 1024;
 
 /// What all records of a registry have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordDefaults {
+pub(crate) struct RecordDefaults {
     /// EIP-155 id of the chain.
     pub chain_id: u64,
     /// Address of the registry contract.
@@ -36,7 +36,7 @@ pub struct RecordDefaults {
 
 /// An offer that leads to this registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OfferClaim {
+pub(crate) struct OfferClaim {
     /// Its namespace and name.
     pub name: OfferName,
     /// Its uid.
@@ -51,13 +51,13 @@ pub struct OfferClaim {
     pub edition: u32,
     /// The agent that it wants to adopt.
     pub adopt: Option<String>,
-    /// Agent id that another controller left in its status.
+    /// Agent id that the legacy controller left in its status.
     pub legacy_agent_id: Option<String>,
     /// Whether it may be listed.
     pub eligible: bool,
     /// Whether its status names this agent. Only then is its choice of a registry made for good: a default that moves
     /// while copies lag behind can have the offer ask two registries.
-    pub settled: bool,
+    pub key_in_status: bool,
 }
 
 impl OfferClaim {
@@ -72,7 +72,7 @@ impl OfferClaim {
 
 /// What the records need.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RecordPlan {
+pub(crate) struct RecordPlan {
     /// Records to create, each with the offers that ask for it.
     pub create: Vec<(AgentRegistrationSpec, Vec<OfferClaim>)>,
     /// Records to replace.
@@ -82,7 +82,7 @@ pub struct RecordPlan {
 }
 
 /// Decides what the records need. `record_of` answers from a copy: a write that was decided on an old copy is refused.
-pub fn plan<R: AsRef<AgentRegistration>>(
+pub(crate) fn plan<R: AsRef<AgentRegistration>>(
     defaults: &RecordDefaults,
     claims: &[OfferClaim],
     record_of: impl Fn(Key) -> Option<R>,
@@ -184,7 +184,7 @@ fn is_same(agent_id: &str, other: &str) -> bool {
 
 /// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want nothing.
 #[must_use]
-pub fn wanted(
+pub(crate) fn wanted(
     claims: &[OfferClaim],
     refused: &BTreeMap<OfferName, OfferIssue>,
 ) -> BTreeMap<Key, Vec<OfferName>> {
@@ -203,16 +203,19 @@ pub fn wanted(
 
 /// Keys of which an offer's status says that they are its agent's: they may get a nonce.
 #[must_use]
-pub fn settled(claims: &[OfferClaim], wanted: &BTreeMap<Key, Vec<OfferName>>) -> BTreeSet<Key> {
-    let settled = claims.iter().filter(|claim| claim.settled);
-    settled
+pub(crate) fn allocatable(
+    claims: &[OfferClaim],
+    wanted: &BTreeMap<Key, Vec<OfferName>>,
+) -> BTreeSet<Key> {
+    let named = claims.iter().filter(|claim| claim.key_in_status);
+    named
         .map(|claim| claim.key)
         .filter(|key| wanted.contains_key(key))
         .collect()
 }
 
 /// Keys of the agents that an offer leads to on these registries.
-pub fn keys_of(
+pub(crate) fn keys_of(
     offer: &ServiceOffer,
     registries: &[impl AsRef<IdentityRegistry>],
 ) -> impl Iterator<Item = Key> {
@@ -223,7 +226,7 @@ pub fn keys_of(
 
 /// Whether an offer that a record lists may still use its agent. What cannot be decoded is not judged: it keeps its agent.
 #[must_use]
-pub fn may_use(
+pub(crate) fn may_use(
     offer: &MaybeDecoded<ServiceOffer>,
     registries: &[impl AsRef<IdentityRegistry>],
     key: Key,

@@ -31,7 +31,7 @@ fn claim(name: &str, identity: &str) -> OfferClaim {
         adopt: None,
         legacy_agent_id: None,
         eligible: true,
-        settled: true,
+        key_in_status: true,
     }
 }
 
@@ -89,7 +89,7 @@ fn a_first_offer_gets_a_record_that_waits_for_a_nonce() {
 }
 
 #[test]
-fn offers_that_share_an_identity_share_a_record_and_are_all_asked_about_traces() {
+fn offers_of_one_identity_share_a_record_and_a_legacy_check() {
     let offers = [claim("b", "shop"), claim("a", "shop"), claim("c", "shop/c")];
     let plan = plan_of(&offers, &[]);
     let shared = plan
@@ -338,15 +338,15 @@ fn an_agent_is_in_use_if_any_registry_object_for_its_contract_leads_to_it() {
 #[test]
 fn a_key_may_get_a_nonce_once_the_status_of_an_offer_that_wants_it_names_it() {
     let undecided = OfferClaim {
-        settled: false,
+        key_in_status: false,
         ..claim("chat", "shop/chat")
     };
     let other = OfferClaim {
-        settled: false,
+        key_in_status: false,
         ..claim("other", "shop/other")
     };
     let both = [undecided.clone(), claim("same", "shop/chat"), other.clone()];
-    let wanted_by = |claims: &[OfferClaim]| settled(claims, &wanted(claims, &BTreeMap::new()));
+    let wanted_by = |claims: &[OfferClaim]| allocatable(claims, &wanted(claims, &BTreeMap::new()));
     assert_eq!(
         wanted_by(&both),
         BTreeSet::from([undecided.key]),

@@ -22,7 +22,7 @@ const NUMBERS_EVERY: Duration = Duration::from_secs(60);
 
 /// Everything a pass found out that people should know.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Why the registry cannot be used.
     pub blocked: Option<Blocked>,
     /// Why nothing may be spent.
@@ -70,7 +70,7 @@ impl Report {
 
 /// The status that a report stands for. The ledgers' markers are not part of it: they are written on their own.
 #[must_use]
-pub fn status(
+pub(crate) fn status(
     registry: &IdentityRegistry,
     report: &Report,
     observation: &Observation<'_>,
@@ -292,7 +292,7 @@ fn named(value: &Option<String>) -> &str {
 /// Whether a status has to be written, given how old the one that stands is. A number that was not known before is not made
 /// to wait: a registry that has just become ready would show blanks for a minute.
 #[must_use]
-pub fn must_write(
+pub(crate) fn must_write(
     current: &IdentityRegistryStatus,
     wanted: &IdentityRegistryStatus,
     age: Option<Duration>,
@@ -312,7 +312,10 @@ pub fn must_write(
 
 /// What is worth telling: that a registry has become ready, that it no longer is, or that it is not for another reason.
 #[must_use]
-pub fn notes(current: &IdentityRegistryStatus, wanted: &IdentityRegistryStatus) -> Vec<EventDraft> {
+pub(crate) fn notes(
+    current: &IdentityRegistryStatus,
+    wanted: &IdentityRegistryStatus,
+) -> Vec<EventDraft> {
     let ready = |status: &IdentityRegistryStatus| {
         condition::find(&status.conditions, "Ready")
             .map(|ready| (ready.is_true(), ready.reason.clone()))

@@ -152,7 +152,7 @@ fn a_registry_without_signers_watches() {
 }
 
 #[test]
-fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
+fn every_blocked_reason_has_a_condition_and_may_be_transient() {
     let address = Address::ZERO;
     let limit = Blocked::InvalidLimit(
         crate::ledger::money::Limits::read(&crate::api::SpendingLimits {
@@ -282,7 +282,7 @@ fn every_trouble_has_its_place_and_says_whether_it_passes_by_itself() {
 }
 
 #[test]
-fn what_was_not_looked_at_for_a_trouble_is_unknown_and_what_was_is_not() {
+fn conditions_not_checked_while_blocked_are_unknown() {
     let statuses = |blocked: Blocked| {
         let status = told(&Report {
             blocked: Some(blocked),
