@@ -1,7 +1,8 @@
-//! DocumentRegistration files (ERC-8004, "Agent URI and agent registration file"): what an agent's URI leads to.
+//! Registration files (ERC-8004, "Agent URI and agent registration file"): the JSON that an agent's URI leads to.
 //!
 //! A document is a function of stored objects alone, so every replica serves the same bytes. It has three forms: *pending*
-//! (no id yet, hence no `registrations`), *active*, and *inactive* (no offer stands: no services, the id is kept).
+//! (no id yet, hence no `registrations`), *active*, and *inactive* (no offer is eligible: no services, the id is kept).
+//! [`crate::http::documents`] serves it.
 
 use std::collections::BTreeMap;
 
@@ -14,34 +15,32 @@ use super::eligibility::Eligibility;
 use crate::api::{AgentRegistration, IdentityRegistry, IdentityScope, Key, ServiceOffer};
 
 /// Media type of every document.
-pub const MEDIA_TYPE: &str = "application/json";
-/// Path below the base URL of the picture that agents without one of their own show.
-pub const ICON_PATH: &str = "/agents/icon.svg";
+pub(crate) const MEDIA_TYPE: &str = "application/json";
+/// Path of the default image, below the base URL.
+pub(crate) const ICON_PATH: &str = "/agents/icon.svg";
 /// Path of the document that lists all agents of a domain (ERC-8004, "Endpoint domain verification").
-pub const WELL_KNOWN_PATH: &str = "/.well-known/agent-registration.json";
+pub(crate) const WELL_KNOWN_PATH: &str = "/.well-known/agent-registration.json";
 
-/// What `type` must be for a registration file of the version that the registry is for.
+/// Value of `type` in a registration file of version 1.
 const TYPE: &str = "https://eips.ethereum.org/EIPS/eip-8004#registration-v1";
-/// Version of the OASF taxonomy that skills and domains are taken from.
+/// Version of the OASF taxonomy of skills and domains.
 const OASF_VERSION: &str = "0.8";
 
-/// URI of an agent's document. It contains the key, by which the agent is found on chain.
+/// URI of an agent's document. It contains the key, which finds the agent in the chain's logs.
 #[must_use]
-pub fn agent_uri(registry: &IdentityRegistry, key: Key) -> String {
+pub(crate) fn agent_uri(registry: &IdentityRegistry, key: Key) -> String {
     format!("{}/agents/{key}.json", registry.spec.base_url)
 }
 
 /// An offer that uses an agent, and whether it may be listed.
 #[derive(Clone, Debug)]
-pub struct Listed<'a> {
-    /// The offer.
+pub(crate) struct Listed<'a> {
     pub offer: &'a ServiceOffer,
-    /// Whether it may be listed.
     pub eligibility: Eligibility,
 }
 
 impl Listed<'_> {
-    fn is_live(&self) -> bool {
+    fn is_eligible(&self) -> bool {
         self.eligibility == Eligibility::Eligible
     }
 }
@@ -49,7 +48,7 @@ impl Listed<'_> {
 /// One registration file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Document {
+pub(crate) struct Document {
     #[serde(rename = "type")]
     type_: &'static str,
     name: String,
@@ -88,11 +87,9 @@ struct DocumentRegistration {
 }
 
 impl Document {
-    /// The document's bytes, and the entity tag that stands for them (RFC 9110).
-    ///
-    /// # Errors
-    /// Never for values that came from the API server: all of their keys are strings.
-    pub fn render(&self) -> serde_json::Result<(Vec<u8>, String)> {
+    /// The document's bytes and their entity tag (RFC 9110). It cannot fail for objects from the API server: all keys are
+    /// strings.
+    pub(crate) fn render(&self) -> serde_json::Result<(Vec<u8>, String)> {
         let bytes = serde_json::to_vec(self)?;
         let tag = format!(
             "\"{:x}\"",
@@ -102,9 +99,9 @@ impl Document {
     }
 }
 
-/// The document of one agent. `offers` are those that use it; they are listed in the order in which they were created.
+/// The document of one agent. `offers` are those that use it; the oldest is listed first and describes the agent.
 #[must_use]
-pub fn agent(
+pub(crate) fn agent(
     record: &AgentRegistration,
     registry: &IdentityRegistry,
     mut offers: Vec<Listed<'_>>,
@@ -112,7 +109,7 @@ pub fn agent(
     sort(&mut offers);
     let live: Vec<&ServiceOffer> = offers
         .iter()
-        .filter(|listed| listed.is_live())
+        .filter(|listed| listed.is_eligible())
         .map(|listed| listed.offer)
         .collect();
     let active = !live.is_empty();
@@ -142,7 +139,7 @@ pub fn agent(
 
 /// The document that lists every agent below one base URL.
 #[must_use]
-pub fn well_known<'a>(
+pub(crate) fn well_known<'a>(
     registries: &[&IdentityRegistry],
     records: impl IntoIterator<Item = &'a AgentRegistration>,
     mut offers: Vec<(&IdentityRegistry, Listed<'_>)>,
@@ -150,7 +147,7 @@ pub fn well_known<'a>(
     offers.sort_by_key(|(_, listed)| age(listed.offer));
     let services: Vec<DocumentService> = offers
         .iter()
-        .filter(|(_, listed)| listed.is_live())
+        .filter(|(_, listed)| listed.is_eligible())
         .flat_map(|(registry, listed)| services(listed.offer, registry))
         .collect();
     let mut registrations: Vec<DocumentRegistration> =
@@ -194,7 +191,7 @@ pub fn well_known<'a>(
     }
 }
 
-/// Everything of a document that does not depend on who else uses the agent.
+/// The parts of a document that do not depend on other offers of the agent.
 fn describe(
     registry: &IdentityRegistry,
     subject: Option<&ServiceOffer>,
@@ -259,7 +256,7 @@ fn default_description(offer: &ServiceOffer) -> String {
     }
 }
 
-/// Services of one offer: its own route, its place in the OASF taxonomy, and what the seller adds.
+/// Services of one offer: its route, its OASF skills and domains, and what the seller adds.
 fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<DocumentService> {
     let endpoint = public_url(offer, registry);
     let plain = |name: &str, endpoint: &str| DocumentService {
@@ -290,7 +287,7 @@ fn services(offer: &ServiceOffer, registry: &IdentityRegistry) -> Vec<DocumentSe
 
 /// Public path of an offer.
 #[must_use]
-pub fn public_path(offer: &ServiceOffer) -> String {
+pub(crate) fn public_path(offer: &ServiceOffer) -> String {
     offer
         .spec
         .path
@@ -300,7 +297,7 @@ pub fn public_path(offer: &ServiceOffer) -> String {
 
 /// Public URL of an offer: below its own host name, or below the registry's base URL.
 #[must_use]
-pub fn public_url(offer: &ServiceOffer, registry: &IdentityRegistry) -> String {
+pub(crate) fn public_url(offer: &ServiceOffer, registry: &IdentityRegistry) -> String {
     let base_url = &registry.spec.base_url;
     match &offer.spec.hostname {
         Some(hostname) => format!(
@@ -314,7 +311,7 @@ pub fn public_url(offer: &ServiceOffer, registry: &IdentityRegistry) -> String {
 fn registration_of(record: &AgentRegistration) -> Option<DocumentRegistration> {
     let agent_id = &record.spec.result.as_ref()?.agent_id;
     Some(DocumentRegistration {
-        // A JSON number as long as every reader can hold it; no id on any chain is near that.
+        // A JSON number while it fits in 64 bits; a string beyond that, which no real id reaches.
         agent_id: agent_id
             .parse::<u64>()
             .map_or_else(|_| Value::from(agent_id.as_str()), Value::from),
@@ -329,7 +326,7 @@ fn sort(offers: &mut [Listed<'_>]) {
     offers.sort_by_key(|listed| age(listed.offer));
 }
 
-/// Orders offers by age, and those of one second by name.
+/// Sort key: oldest first, by name within one second.
 fn age(offer: &ServiceOffer) -> impl Ord + use<> {
     let created = offer
         .metadata
@@ -358,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uri_holds_the_key() {
+    fn uri_contains_the_key() {
         let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
         assert_eq!(
             agent_uri(&registry(json!({})), key),
@@ -367,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pending_document_is_whole_but_for_its_registrations() {
+    fn pending_document_lacks_only_registrations() {
         let offer = offer(json!({}));
         let document = agent(
             &record("shop/chat", 1, json!({})),
@@ -387,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn an_active_document_says_what_the_seller_says() {
+    fn active_document_shows_the_sellers_fields() {
         let offer = offer(json!({ "spec": {
             "type": "inference",
             "model": { "name": "llama", "runtime": "vllm" },
@@ -430,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_describes_itself_and_a_host_name_replaces_the_base_url() {
+    fn model_has_a_description_and_hostname_replaces_the_base_url() {
         let offer = offer(
             json!({ "spec": { "model": { "name": "llama", "runtime": "tgi" }, "hostname": "chat.example.org" } }),
         );
@@ -453,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inactive_document_keeps_the_id_and_offers_nothing() {
+    fn inactive_document_keeps_the_id_and_has_no_services() {
         let offer = offer(
             json!({ "spec": { "registration": { "metadata": { "k": "v" } }, "provenance": { "a": "b" } } }),
         );
@@ -477,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_that_share_an_agent_are_listed_by_age_and_the_oldest_speaks() {
+    fn oldest_offer_comes_first_and_describes_a_shared_agent() {
         let young = offer(
             json!({ "metadata": { "name": "young", "creationTimestamp": "2026-02-01T00:00:00Z" },
             "spec": { "registration": { "supportedTrust": ["reputation", "tee-attestation"] } } }),
@@ -512,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_agent_is_described_by_its_registry() {
+    fn registry_describes_an_agent_of_wider_scope() {
         let shared = registry(json!({ "spec": {
             "identityScope": "Namespace",
             "agent": { "name": "The shop", "description": "All of it.", "image": "https://img.example/s.png" },
@@ -539,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn the_well_known_document_lists_every_agent_that_is_registered() {
+    fn well_known_document_lists_every_registered_agent() {
         let (a, b) = (
             offer(json!({})),
             offer(json!({ "metadata": { "name": "b" } })),
@@ -591,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_follows_the_bytes() {
+    fn entity_tag_changes_with_the_bytes() {
         let offer = offer(json!({}));
         let (registry, record) = (registry(json!({})), record("shop/chat", 1, json!({})));
         let render = |registry: &IdentityRegistry| {
@@ -611,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_beyond_every_number_is_written_as_text() {
+    fn id_beyond_64_bits_is_a_string() {
         let huge = "9".repeat(30);
         let record = record(
             "shop/chat",

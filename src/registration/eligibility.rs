@@ -1,4 +1,6 @@
-//! Whether an offer may be listed, and why not.
+//! Decides whether an offer may be listed as an active agent, and why not.
+//!
+//! It also checks what admission cannot ([`accept`]), and names the fields that have no effect in this version.
 
 use std::collections::BTreeMap;
 
@@ -13,80 +15,75 @@ use crate::api::{
     ServiceOffer, ServiceOfferSpec,
 };
 
-/// How long an offer's route stays up after `drainAt`, unless it says otherwise.
+/// How long an offer's route stays up after `drainAt`, unless `drainGracePeriod` is set.
 const DRAIN_GRACE: SignedDuration = SignedDuration::from_hours(1);
 
-/// What of the cluster an offer's standing depends on, besides the offer and its registry.
+/// What an offer's eligibility depends on, besides the offer and its registry.
 #[derive(Clone, Copy, Debug)]
-pub struct EligibilityContext<'a> {
-    /// Labels of the offer's namespace; `None` if there is no such namespace.
+pub(crate) struct EligibilityContext<'a> {
+    /// Labels of the offer's namespace; `None` if the namespace does not exist.
     pub namespace_labels: Option<&'a BTreeMap<String, String>>,
-    /// Whether the upstream's Service exists, if the offer names one.
+    /// Whether the upstream's Service exists; true if the offer names none.
     pub upstream_exists: bool,
-    /// The time.
     pub now: Timestamp,
 }
 
-/// Why an offer cannot be acted on at all: its spec contradicts itself or names what cannot be.
+/// Why an offer cannot be accepted: its spec contradicts itself or names something impossible. A variant's name is the
+/// condition's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
-pub enum Unacceptable {
-    /// An address is mistyped: its letters' case does not fit (EIP-55).
+pub(crate) enum Unacceptable {
+    /// The address fails its checksum (EIP-55).
     #[error(
-        "payment.payTo {address} is mistyped: the case of its letters does not match its checksum (EIP-55). Copy it again, or write it in lower case"
+        "payment.payTo {address} is mistyped: its checksum (EIP-55) does not match. Copy it again, or write it in lower case"
     )]
-    InvalidPayTo {
-        /// The address.
-        address: String,
-    },
-    /// There is nothing that could be sold.
-    #[error("upstream is required when type is {type_}: name the Service that does the work")]
-    MissingUpstream {
-        /// The type.
-        type_: &'static str,
-    },
-    /// The Agent lives elsewhere.
+    InvalidPayTo { address: String },
+    /// A type that is served over HTTP needs a Service.
+    #[error(
+        "upstream is required when type is {type_}: set spec.upstream to the Service that serves the offer"
+    )]
+    MissingUpstream { type_: &'static str },
+    /// An offer may only sell an Agent of its own namespace.
     #[error("agent.ref.namespace must be {own}, the namespace of the offer")]
     AgentInOtherNamespace {
         /// Namespace of the offer.
         own: String,
     },
-    /// A time cannot be read.
+    /// A time or duration does not parse.
     #[error(
-        "drainAt or drainGracePeriod cannot be read: write a time like 2030-01-31T12:00:00Z and a duration like 30m"
+        "drainAt or drainGracePeriod is invalid: use a time like 2030-01-31T12:00:00Z and a duration like 30m"
     )]
     InvalidDrain,
 }
 
 impl Unacceptable {
-    /// One word for conditions.
+    /// Reason of the condition.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         self.into()
     }
 }
 
 /// Whether an offer may be listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Eligibility {
-    /// It may.
+pub(crate) enum Eligibility {
     Eligible,
-    /// It does not ask to be.
+    /// It has no registration, or registration.enabled is false.
     Disabled,
     /// Its object is being deleted.
     Deleted,
-    /// It cannot be acted on.
+    /// Its spec cannot be accepted.
     Unacceptable(Unacceptable),
     /// The registry does not admit its namespace.
     NamespaceNotAllowed,
     /// The upstream's Service does not exist.
     UpstreamMissing,
-    /// It has been drained.
+    /// Its drain has ended.
     Drained,
 }
 
 /// Whether an offer may be listed on a registry.
 #[must_use]
-pub fn eligibility(
+pub(crate) fn eligibility(
     offer: &ServiceOffer,
     registry: &IdentityRegistry,
     context: EligibilityContext<'_>,
@@ -103,7 +100,7 @@ pub fn eligibility(
         return Eligibility::Deleted;
     }
     let drained = match accept(offer) {
-        Ok(ends) => ends.is_some_and(|end| end <= context.now),
+        Ok(end) => end.is_some_and(|end| end <= context.now),
         Err(unacceptable) => return Eligibility::Unacceptable(unacceptable),
     };
     if drained {
@@ -117,11 +114,8 @@ pub fn eligibility(
     }
 }
 
-/// Checks what admission cannot. Says when the offer will have been drained, if it is to be.
-///
-/// # Errors
-/// Why the offer cannot be acted on.
-pub fn accept(offer: &ServiceOffer) -> Result<Option<Timestamp>, Unacceptable> {
+/// Checks what admission cannot. Returns the time at which the offer is drained, if it sets one.
+pub(crate) fn accept(offer: &ServiceOffer) -> Result<Option<Timestamp>, Unacceptable> {
     let spec = &offer.spec;
     let payments = std::iter::once(&spec.payment).chain(&spec.payments);
     if let Some(address) = payments
@@ -149,7 +143,7 @@ pub fn accept(offer: &ServiceOffer) -> Result<Option<Timestamp>, Unacceptable> {
     drained_at(spec).ok_or(Unacceptable::InvalidDrain)
 }
 
-/// When an offer will have been drained; `None` if that cannot be read.
+/// When an offer is drained, if it sets a time; the outer `None` means that it does not parse.
 fn drained_at(spec: &ServiceOfferSpec) -> Option<Option<Timestamp>> {
     let Some(from) = &spec.drain_at else {
         return Some(None);
@@ -166,7 +160,7 @@ fn drained_at(spec: &ServiceOfferSpec) -> Option<Option<Timestamp>> {
         .map(Some)
 }
 
-/// An address in mixed case carries a checksum; one in a single case carries none and is taken at its word.
+/// An address in mixed case carries a checksum (EIP-55); one in a single case carries none and is accepted.
 fn is_mistyped(address: &str) -> bool {
     let letters = || {
         address
@@ -184,7 +178,7 @@ fn is_allowed(allowed: &AllowedNamespaces, labels: Option<&BTreeMap<String, Stri
     match (allowed.from, &allowed.selector, labels) {
         (_, _, None) => false,
         (NamespacesFrom::All, _, Some(_)) => true,
-        // Admission requires a selector here; one that is missing must not mean all.
+        // Admission requires a selector here. If it is missing, it must not mean all namespaces.
         (NamespacesFrom::Selector, None, Some(_)) => false,
         (NamespacesFrom::Selector, Some(selector), Some(labels)) => {
             let equal = selector
@@ -215,9 +209,9 @@ fn expression(requirement: &Requirement) -> Expression {
     }
 }
 
-/// Fields that this version keeps and does not act on.
+/// Fields that are set but have no effect in this version.
 #[must_use]
-pub fn ignored_fields(spec: &ServiceOfferSpec) -> Vec<&'static str> {
+pub(crate) fn ignored_fields(spec: &ServiceOfferSpec) -> Vec<&'static str> {
     let fields = [
         (
             "agent",
@@ -276,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_stands_if_nothing_speaks_against_it() {
+    fn offer_is_eligible_unless_disabled_or_deleted() {
         assert_eq!(of(json!({})), Eligibility::Eligible);
         assert_eq!(
             of(spec(json!({ "registration": { "enabled": false } }))),
@@ -304,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_wallet_is_refused_and_one_without_a_checksum_is_taken() {
+    fn mistyped_wallet_is_rejected_and_one_without_checksum_accepted() {
         for address in [
             CHECKSUMMED,
             &CHECKSUMMED.to_lowercase(),
@@ -329,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_serves_over_http_needs_an_upstream() {
+    fn types_served_over_http_require_an_upstream() {
         let without = |type_: &str| {
             let mut offer = serde_json::to_value(offer(json!({}))).unwrap();
             offer["spec"].as_object_mut().unwrap().remove("upstream");
@@ -349,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_of_another_namespace_cannot_be_sold() {
+    fn agent_of_another_namespace_is_rejected() {
         let of = |namespace: &str| {
             of(spec(
                 json!({ "agent": { "ref": { "name": "a", "namespace": namespace } } }),
@@ -363,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_is_drained_when_its_grace_has_passed() {
+    fn offer_is_drained_after_its_grace_period() {
         let drained = |at: &str, period: Option<&str>| {
             let mut over = json!({ "drainAt": at });
             if let Some(period) = period {
@@ -374,7 +368,7 @@ mod tests {
         assert_eq!(
             drained("2026-06-01T11:00:00Z", None),
             Eligibility::Drained,
-            "an hour, to the second"
+            "one hour, to the second"
         );
         assert_eq!(drained("2026-06-01T11:00:01Z", None), Eligibility::Eligible);
         assert_eq!(
@@ -409,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_admitted_by_their_labels() {
+    fn namespace_is_admitted_by_its_labels() {
         let admitted = |allowed: Value, labels: Option<&BTreeMap<String, String>>| {
             let registry = registry(spec(json!({ "allowedNamespaces": allowed })));
             let context = EligibilityContext {
@@ -434,11 +428,11 @@ mod tests {
         assert!(admitted(json!({ "from": "All" }), Some(&labels)));
         assert!(
             !admitted(json!({ "from": "All" }), None),
-            "a namespace that is not there"
+            "a namespace that does not exist"
         );
         assert!(
             !admitted(json!({ "from": "Selector" }), Some(&labels)),
-            "no selector is not all"
+            "no selector does not mean all"
         );
         assert!(selects(
             json!({ "matchLabels": { "team": "red", "tier": "gold" } })
@@ -458,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_thing_that_speaks_against_an_offer_is_told() {
+    fn first_obstacle_is_reported() {
         let none = BTreeMap::new();
         let closed = registry(spec(json!({
             "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "team": "red" } } },
@@ -477,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_kept_and_not_acted_on_are_listed() {
+    fn fields_without_effect_are_listed() {
         assert!(ignored_fields(&offer(json!({})).spec).is_empty());
         let all = offer(spec(json!({
             "type": "agent",
@@ -513,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_one_word() {
+    fn every_unacceptable_reason_is_one_word() {
         for unacceptable in [
             Unacceptable::InvalidPayTo {
                 address: String::new(),

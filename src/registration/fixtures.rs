@@ -1,4 +1,4 @@
-//! Objects for unit tests, written as people write them.
+//! Objects for unit tests, in the JSON that people apply.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
 /// Address of the registry contract in every fixture.
 pub(crate) const REGISTRY: &str = "0x8004A818BFB912233c491871b3d84c89A494BD9e";
 
-/// Lays the fields of one JSON value over another.
+/// Overrides fields of `base` with those of `over`, recursively.
 pub(crate) fn merge(base: &mut Value, over: Value) {
     match (base, over) {
         (Value::Object(base), Value::Object(over)) => {
@@ -19,7 +19,7 @@ pub(crate) fn merge(base: &mut Value, over: Value) {
     }
 }
 
-/// An offer `shop/chat` that wants to be registered, with fields laid over it.
+/// An offer `shop/chat` with registration enabled; `over` overrides its fields.
 pub(crate) fn offer(over: Value) -> ServiceOffer {
     let mut offer = json!({
         "apiVersion": "obol.org/v1alpha1",
@@ -38,7 +38,7 @@ pub(crate) fn offer(over: Value) -> ServiceOffer {
     serde_json::from_value(offer).unwrap()
 }
 
-/// A registry `sepolia` on Base Sepolia that is the default and open to all, with fields laid over it.
+/// A registry `sepolia` on Base Sepolia, the default, open to all namespaces; `over` overrides its fields.
 pub(crate) fn registry(over: Value) -> IdentityRegistry {
     let mut registry = json!({
         "apiVersion": "obol.org/v1alpha1",
@@ -55,7 +55,7 @@ pub(crate) fn registry(over: Value) -> IdentityRegistry {
     serde_json::from_value(registry).unwrap()
 }
 
-/// The record of an identity on that registry, listing `shop/chat`, with fields laid over it.
+/// The record of an identity on that registry, listing `shop/chat`; `over` overrides its fields.
 pub(crate) fn record(identity: &str, edition: u32, over: Value) -> AgentRegistration {
     let key = Key::derive(identity, 84532, REGISTRY.parse().unwrap(), edition);
     let mut record = json!({
@@ -75,7 +75,7 @@ pub(crate) fn record(identity: &str, edition: u32, over: Value) -> AgentRegistra
     serde_json::from_value(record).unwrap()
 }
 
-/// What a registration looks like in a record once it is final.
+/// The final result of a registration, as a record stores it.
 pub(crate) fn result(agent_id: &str) -> Value {
     let hash = format!("0x{}", "22".repeat(32));
     json!({ "agentId": agent_id, "transaction": hash, "block": 7, "blockHash": hash })

@@ -1,4 +1,6 @@
-//! Which registry an offer uses, and whose agent it is.
+//! Resolves an offer: which registry it uses, and the identity and key of its agent.
+//!
+//! A record keeps the registry that it was created for, so moving the default registry moves no agent.
 
 use alloy::primitives::Address;
 use kube::ResourceExt;
@@ -9,76 +11,60 @@ use crate::api::{
     Registration, ServiceOffer, network,
 };
 
-/// Why it is not known whose agent an offer is.
+/// Why an offer does not resolve to an agent. A variant's name is the condition's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
-pub enum Unresolved {
-    /// No registry is named, none is in use, and none is the default.
+pub(crate) enum Unresolved {
+    /// The offer names no registry and has no record, and no registry is the default.
     #[error(
         "no IdentityRegistry is the default: set registration.registryRef.name, or annotate one with obol.org/is-default-registry=true"
     )]
     NoRegistry,
-    /// Two registries are the default.
+    /// More than one registry is the default.
     #[error(
         "{first} and {second} are both annotated as the default registry: set registration.registryRef.name, or keep one annotation"
     )]
-    TwoDefaultRegistries {
-        /// One of them.
-        first: String,
-        /// Another one.
-        second: String,
-    },
-    /// The registry does not exist.
+    TwoDefaultRegistries { first: String, second: String },
     #[error(
         "IdentityRegistry {name} does not exist: create it, or correct registration.registryRef.name"
     )]
-    RegistryNotFound {
-        /// Its name.
-        name: String,
-    },
-    /// The registry's address cannot be read.
-    #[error("IdentityRegistry {name} has no readable address for its chain: correct spec.address")]
-    RegistryAddressUnknown {
-        /// Its name.
-        name: String,
-    },
-    /// The offer has an agent already, under another key.
+    RegistryNotFound { name: String },
     #[error(
-        "this offer's agent is {recorded} (record r-{recorded}); its identity or registry now leads to {derived}: restore them, or raise registration.edition to ask for a new agent"
+        "IdentityRegistry {name}: spec.address is invalid, or missing on a chain without a known registry; set spec.address"
+    )]
+    RegistryAddressUnknown { name: String },
+    /// The offer already has an agent, under another key.
+    #[error(
+        "the key of this offer's agent is {recorded} (record r-{recorded}), but its identity and registry now resolve to {derived}: restore them, or raise registration.edition to ask for a new agent"
     )]
     IdentityChanged {
-        /// Key of the agent that it has.
+        /// Key of its agent.
         recorded: Key,
-        /// Key that its spec leads to.
+        /// Key that its spec resolves to.
         derived: Key,
     },
 }
 
 impl Unresolved {
-    /// One word for conditions.
+    /// Reason of the condition.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         self.into()
     }
 }
 
-/// Whose agent an offer is.
+/// The registry of an offer, and its agent there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Resolution<'a> {
-    /// The registry.
+pub(crate) struct Resolution<'a> {
     pub registry: &'a IdentityRegistry,
-    /// The agent's identity.
     pub identity: String,
-    /// The agent's key.
     pub key: Key,
 }
 
-/// Finds out whose agent an offer is. `records` are those that list the offer, by namespace and name.
+/// Resolves an offer. `records` are those that list it, by namespace and name.
 ///
-/// Without `registryRef` an offer stays with the registry that its record uses, so that moving the default moves no agent.
-///
-/// # Errors
-/// If there is no registry, or the offer has an agent already and its spec leads to another one.
-pub fn resolve<'a>(
+/// Without `registryRef`, an offer keeps the registry of its record, so moving the default moves no agent. An offer that has
+/// an agent and now resolves to another key is an error.
+pub(crate) fn resolve<'a>(
     offer: &ServiceOffer,
     registries: &'a [impl AsRef<IdentityRegistry>],
     records: &[impl AsRef<AgentRegistration>],
@@ -144,16 +130,20 @@ fn choose<'a, 'b>(
         return or_missing(name);
     }
     if let Some(record) = own.next() {
-        let holds = |registry: &&IdentityRegistry| {
+        let matches = |registry: &&IdentityRegistry| {
             registry.spec.chain_id == record.spec.chain_id
                 && address_of(registry) == Some(record.spec.registry.address)
         };
-        let mut holding: Vec<_> = registries.iter().map(AsRef::as_ref).filter(holds).collect();
-        // Of several objects for one contract the default comes first, then the first by name.
-        holding.sort_by_key(|registry| (!is_default(registry), registry.name_any()));
+        let mut matching: Vec<_> = registries
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(matches)
+            .collect();
+        // Several objects may configure one contract: the default comes first, then the first by name.
+        matching.sort_by_key(|registry| (!is_default(registry), registry.name_any()));
         let address = record.spec.registry.address;
         let name = || format!("of contract {address} on chain {}", record.spec.chain_id);
-        return holding
+        return matching
             .first()
             .copied()
             .ok_or_else(|| Unresolved::RegistryNotFound { name: name() });
@@ -172,9 +162,9 @@ fn choose<'a, 'b>(
     }
 }
 
-/// Key of the agent that an offer leads to on a registry; `None` if the registry's address is not known.
+/// Key of an offer's agent on a registry; `None` if the registry's address is not known.
 #[must_use]
-pub fn key_of(offer: &ServiceOffer, registry: &IdentityRegistry) -> Option<Key> {
+pub(crate) fn key_of(offer: &ServiceOffer, registry: &IdentityRegistry) -> Option<Key> {
     let edition = registration(offer).map_or(1, |registration| registration.edition);
     let identity = identity_of(offer, registry.spec.identity_scope);
     Some(Key::derive(
@@ -185,10 +175,10 @@ pub fn key_of(offer: &ServiceOffer, registry: &IdentityRegistry) -> Option<Key> 
     ))
 }
 
-/// Identity of an offer's agent. It begins with the offer's own namespace wherever it has one, so nobody can claim an agent
+/// Identity of an offer's agent. Unless it is empty, it begins with the offer's own namespace: an offer cannot claim an agent
 /// of another namespace.
 #[must_use]
-pub fn identity_of(offer: &ServiceOffer, scope: IdentityScope) -> String {
+pub(crate) fn identity_of(offer: &ServiceOffer, scope: IdentityScope) -> String {
     let namespace = offer.namespace().unwrap_or_default();
     match scope {
         IdentityScope::Registry => String::new(),
@@ -200,9 +190,9 @@ pub fn identity_of(offer: &ServiceOffer, scope: IdentityScope) -> String {
     }
 }
 
-/// Address of a registry's contract: the one that is given, or the one of its chain's class.
+/// Address of a registry's contract: `spec.address`, or the well-known one for its chain.
 #[must_use]
-pub fn address_of(registry: &IdentityRegistry) -> Option<Address> {
+pub(crate) fn address_of(registry: &IdentityRegistry) -> Option<Address> {
     match &registry.spec.address {
         Some(address) => address.parse().ok(),
         None => network::default_registry(registry.spec.chain_id),
@@ -247,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_begins_with_the_offers_own_namespace_wherever_it_has_one() {
+    fn identity_begins_with_the_offers_namespace() {
         let offer = offer(json!({}));
         for (scope, identity) in [
             (IdentityScope::Offer, "shop/chat"),
@@ -265,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_that_is_named_wins() {
+    fn named_registry_wins() {
         let offer =
             offer(json!({ "spec": { "registration": { "registryRef": { "name": "b" } } } }));
         let registries = [named("a", true), named("b", false)];
@@ -278,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_name_the_one_default_is_used() {
+    fn default_registry_is_used_if_none_is_named() {
         let offer = offer(json!({}));
         assert_eq!(
             resolved(&offer, &[named("a", false), named("b", true)], &[])
@@ -301,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_stays_with_the_registry_in_use_when_the_default_moves() {
+    fn offer_keeps_its_registry_when_the_default_moves() {
         let other = json!({ "metadata": { "name": "other" }, "spec": { "address": format!("0x{}", "ab".repeat(20)) } });
         let registries = [Arc::new(registry(other)), named("sepolia", false)];
         let known = Arc::new(record("shop/chat", 1, json!({})));
@@ -330,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_objects_for_one_contract_the_default_comes_first_then_the_first_by_name() {
+    fn default_then_name_decides_between_objects_for_one_contract() {
         let known = [Arc::new(record("shop/chat", 1, json!({})))];
         let offer = offer(json!({}));
         assert_eq!(
@@ -351,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_whose_spec_leads_to_another_key_than_its_record_is_refused() {
+    fn offer_that_resolves_to_another_key_is_rejected() {
         let known = record("shop/chat", 1, json!({}));
         let recorded = known.spec.key;
         let moved = offer(json!({ "spec": { "registration": { "identity": "other" } } }));
@@ -377,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_the_one_that_is_given_or_that_of_the_class_of_the_chain() {
+    fn address_comes_from_the_spec_or_from_the_chain() {
         let given = registry(json!({ "spec": { "address": format!("0x{}", "AB".repeat(20)) } }));
         assert_eq!(address_of(&given), Some(Address::repeat_byte(0xab)));
         assert_eq!(
@@ -396,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_one_word_and_says_what_to_do() {
+    fn every_unresolved_reason_is_one_word_with_a_remedy() {
         let key = Key::derive("", 1, Address::ZERO, 1);
         for unresolved in [
             Unresolved::NoRegistry,
