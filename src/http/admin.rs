@@ -1,4 +1,6 @@
-//! The admin port: is the process alive, is it ready, what does it count, and how much does it say.
+//! The admin port: `/livez`, `/readyz`, `/metrics`, and the log level.
+//!
+//! [`crate::health`] decides what is alive and ready; this file only answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +24,7 @@ struct Admin {
     filter: LogFilter,
 }
 
-/// The admin routes.
-pub fn router(health: Arc<Health>, metrics: Metrics, filter: LogFilter) -> Router {
+pub(crate) fn router(health: Arc<Health>, metrics: Metrics, filter: LogFilter) -> Router {
     let http = metrics.http.clone();
     counted(
         routes().with_state(Admin {
@@ -44,22 +45,24 @@ fn routes() -> Router<Admin> {
 }
 
 async fn livez(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    match admin.health.is_alive() {
-        true => (StatusCode::OK, "ok\n"),
-        false => (
+    if admin.health.is_alive() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the elector or a loop has stopped\n",
-        ),
+            "the elector or a reconcile loop has stopped\n",
+        )
     }
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    match admin.health.is_synced() {
-        true => (StatusCode::OK, "ok\n"),
-        false => (
+    if admin.health.is_synced() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the cache is being filled\n",
-        ),
+            "the cache is not synced yet\n",
+        )
     }
 }
 
@@ -74,8 +77,8 @@ async fn log_level(State(admin): State<Admin>) -> String {
     format!("{}\n", admin.filter.current())
 }
 
-/// Changes what is logged, without a restart. Only from the Pod itself, as `kubectl port-forward` is: whoever can reach the
-/// port to scrape it must not be able to flood the log.
+/// Sets the log level without a restart. Accepted only from the Pod itself, which includes `kubectl port-forward`: a client
+/// that may scrape the port must not be able to flood the log.
 async fn set_log_level(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -84,7 +87,7 @@ async fn set_log_level(
     if !peer.ip().is_loopback() {
         return (
             StatusCode::FORBIDDEN,
-            "only from the Pod itself: use kubectl port-forward\n",
+            "accepted only from the Pod itself: use kubectl port-forward\n",
         )
             .into_response();
     }
@@ -99,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_is_one_that_can_be_served() {
+    fn admin_routes_are_valid() {
         let _ = routes();
     }
 }

@@ -1,4 +1,6 @@
-//! Registration files, served by every replica from its cache: the same bytes everywhere, whoever leads.
+//! Serves registration files from the cache, on every replica and with the same bytes.
+//!
+//! [`crate::registration::document`] decides what they say.
 
 use std::sync::Arc;
 
@@ -15,15 +17,16 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::counted;
-use crate::api::{AgentRegistration, IdentityRegistry, Key};
+use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
 use crate::cluster::Cache;
 use crate::health::Health;
 use crate::metrics::{self, Label, Route};
 use crate::reconcile::eligibility_of;
 use crate::registration::document::{self, Document, ICON_PATH, Listed, MEDIA_TYPE};
+use crate::registration::eligibility::Eligibility;
 use crate::registration::identity::{address_of, key_of};
 
-/// What agents without a picture of their own show.
+/// Default image of an agent.
 const ICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="12" fill="#20303c"/><circle cx="32" cy="26" r="10" fill="#9be7c4"/><path d="M12 54c2-12 10-18 20-18s18 6 20 18z" fill="#9be7c4"/></svg>"##;
 
 #[derive(Clone)]
@@ -32,8 +35,7 @@ struct Documents {
     health: Arc<Health>,
 }
 
-/// The public routes.
-pub fn router(cache: Cache, health: Arc<Health>, metrics: metrics::HttpMetrics) -> Router {
+pub(crate) fn router(cache: Cache, health: Arc<Health>, metrics: metrics::HttpMetrics) -> Router {
     counted(routes().with_state(Documents { cache, health }), metrics)
 }
 
@@ -99,10 +101,10 @@ impl Documents {
         ))
     }
 
-    /// The registry that a record belongs to: of several objects for one contract, the first by name.
+    /// The registry of a record: the first by name, if several objects configure its contract.
     fn registry_of(&self, record: &AgentRegistration) -> Option<Arc<IdentityRegistry>> {
         let mut registries = self.cache.registries();
-        registries.retain(|registry| holds(registry, record));
+        registries.retain(|registry| has_record(registry, record));
         registries.sort_by_key(|registry| registry.name_any());
         registries.into_iter().next()
     }
@@ -121,22 +123,33 @@ impl Documents {
             .collect()
     }
 
-    /// Everything below the domain that was asked for. A name that no registry uses, like that of the Service inside the
-    /// cluster, stands for all of them.
+    /// Every agent below the requested domain. A host that no registry uses, like the Service's name inside the cluster,
+    /// means all registries.
     fn well_known(&self, host: &str) -> Document {
         let mut registries = self.cache.registries();
         registries.sort_by_key(|registry| registry.name_any());
-        let asked: Vec<_> = registries
+        let matching: Vec<_> = registries
             .iter()
             .filter(|registry| is_host_of(&registry.spec.base_url, host))
             .cloned()
             .collect();
-        let registries = if asked.is_empty() { registries } else { asked };
+        let registries = if matching.is_empty() {
+            registries
+        } else {
+            matching
+        };
         let mut records = self.cache.records();
-        records.retain(|record| registries.iter().any(|registry| holds(registry, record)));
+        records.retain(|record| {
+            registries
+                .iter()
+                .any(|registry| has_record(registry, record))
+        });
         let mut offers = Vec::new();
         for record in &records {
-            let Some(registry) = registries.iter().find(|registry| holds(registry, record)) else {
+            let Some(registry) = registries
+                .iter()
+                .find(|registry| has_record(registry, record))
+            else {
                 continue;
             };
             offers.extend(
@@ -156,8 +169,8 @@ impl Documents {
 }
 
 struct ListedOffer {
-    offer: Arc<crate::api::ServiceOffer>,
-    eligibility: crate::registration::eligibility::Eligibility,
+    offer: Arc<ServiceOffer>,
+    eligibility: Eligibility,
 }
 
 impl ListedOffer {
@@ -169,12 +182,12 @@ impl ListedOffer {
     }
 }
 
-fn holds(registry: &IdentityRegistry, record: &AgentRegistration) -> bool {
+fn has_record(registry: &IdentityRegistry, record: &AgentRegistration) -> bool {
     registry.spec.chain_id == record.spec.chain_id
         && address_of(registry) == Some(record.spec.registry.address)
 }
 
-/// Whether a base URL is on a host. Ports do not matter: they are the business of whoever exposes the Service.
+/// Whether a base URL is on a host. Ports are ignored: they depend on how the Service is exposed.
 fn is_host_of(base_url: &str, host: &str) -> bool {
     let name = |authority: &str| {
         authority
@@ -199,7 +212,7 @@ fn answer(document: &Document, headers: &HeaderMap) -> Response {
         (ETAG, tag.as_str()),
         (CACHE_CONTROL, "public, no-cache"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Explorers read documents from pages of their own.
+        // Explorers fetch documents from other origins.
         (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     ];
     let known = headers
@@ -216,7 +229,7 @@ fn answer(document: &Document, headers: &HeaderMap) -> Response {
     (common, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()
 }
 
-/// The cache is being filled: what is not known yet must not look as if it were not there.
+/// The cache is not synced yet: an agent that is not in it must not be reported as missing.
 fn unavailable() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")]).into_response()
 }
@@ -226,11 +239,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_is_one_that_can_be_served() {
+    fn document_routes_are_valid() {
         let _ = routes();
     }
 
-    fn asked(known: Option<&str>) -> Response {
+    fn get_document(known: Option<&str>) -> Response {
         let document = document::well_known(&[], [], Vec::new());
         let headers = known.map(|known| (IF_NONE_MATCH, known.parse().unwrap()));
         answer(&document, &headers.into_iter().collect())
@@ -244,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn a_document_comes_with_its_tag_for_every_page_and_never_guessed_at() {
-        let response = asked(None);
+    fn document_headers_allow_any_origin_and_forbid_sniffing() {
+        let response = get_document(None);
         assert_eq!(response.status(), StatusCode::OK);
         let headers = [
             CONTENT_TYPE,
@@ -260,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_the_document_is_not_sent_it_again() {
-        let whole = asked(None);
+    fn client_with_the_current_tag_gets_not_modified() {
+        let whole = get_document(None);
         let tag = header(&whole, &ETAG).unwrap();
         for known in [
             tag.to_owned(),
@@ -269,7 +282,7 @@ mod tests {
             format!("\"other\", {tag}"),
             "*".to_owned(),
         ] {
-            let response = asked(Some(&known));
+            let response = get_document(Some(&known));
             assert_eq!(response.status(), StatusCode::NOT_MODIFIED, "{known}");
             assert_eq!(
                 (header(&response, &ETAG), header(&response, &CONTENT_TYPE)),
@@ -277,12 +290,16 @@ mod tests {
             );
         }
         for known in ["", "\"other\"", "W/\"other\"", tag.trim_matches('"')] {
-            assert_eq!(asked(Some(known)).status(), StatusCode::OK, "{known}");
+            assert_eq!(
+                get_document(Some(known)).status(),
+                StatusCode::OK,
+                "{known}"
+            );
         }
     }
 
     #[test]
-    fn what_is_not_known_yet_is_asked_for_again() {
+    fn unsynced_cache_answers_unavailable_with_retry_after() {
         let response = unavailable();
         assert_eq!(
             (response.status(), header(&response, &RETRY_AFTER)),
@@ -291,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_compared_without_scheme_port_path_and_case() {
+    fn domain_ignores_scheme_port_path_and_case() {
         for host in ["agents.example", "AGENTS.example:8443"] {
             assert!(is_host_of("https://agents.example/base", host), "{host}");
         }

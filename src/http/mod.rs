@@ -1,12 +1,12 @@
-//! The two HTTP servers of every replica: documents for the public, and an admin port for the cluster.
+//! The two HTTP servers of every replica: public documents, and an admin port for the cluster.
 //!
-//! - [`documents`] serves registration files from the cache, whoever leads
+//! - [`documents`] serves registration files from the cache, on leader and standbys alike
 //! - [`admin`] serves `/livez`, `/readyz`, `/metrics` and the log level
 //!
-//! They share nothing but the way in which requests are counted.
+//! They share only the counting of requests. Neither reads from the API server or a chain.
 
-pub mod admin;
-pub mod documents;
+pub(crate) mod admin;
+pub(crate) mod documents;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -19,11 +19,8 @@ use tokio::net::TcpListener;
 
 use crate::metrics::{self, Label, Route};
 
-/// Serves until `end` resolves, and then finishes what is under way.
-///
-/// # Errors
-/// If the listener breaks.
-pub async fn serve(
+/// Serves until `end` resolves, then finishes open requests.
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     end: impl Future<Output = ()> + Send + 'static,
@@ -34,7 +31,7 @@ pub async fn serve(
         .await
 }
 
-/// Counts every request by its route, never by its path.
+/// Counts requests by route: a label per path would be unbounded.
 fn counted(router: Router, metrics: metrics::HttpMetrics) -> Router {
     router.layer(from_fn_with_state(metrics, count))
 }
@@ -45,7 +42,7 @@ async fn count(
     request: Request,
     next: Next,
 ) -> Response {
-    let begun = Instant::now();
+    let started = Instant::now();
     let matched = path.as_ref().map(MatchedPath::as_str).unwrap_or_default();
     let route = Route::ALL
         .iter()
@@ -53,6 +50,6 @@ async fn count(
         .find(|route| route.as_str() == matched)
         .unwrap_or(Route::Other);
     let response = next.run(request).await;
-    metrics.served(route, response.status(), begun.elapsed());
+    metrics.served(route, response.status(), started.elapsed());
     response
 }
