@@ -302,9 +302,9 @@ mod tests {
             "sepolia",
             "by its record"
         );
-        let told = offer(json!({ "status": { "registration": { "registry": "sepolia" } } }));
+        let in_status = offer(json!({ "status": { "registration": { "registry": "sepolia" } } }));
         assert_eq!(
-            resolved(&told, &registries, &[]).unwrap().0,
+            resolved(&in_status, &registries, &[]).unwrap().0,
             "sepolia",
             "by its status"
         );
@@ -350,10 +350,10 @@ mod tests {
         let changed = Err(Unresolved::IdentityChanged { recorded, derived });
         let records = [Arc::new(known)];
         assert_eq!(resolved(&moved, &registries, &records), changed);
-        let anew =
+        let raised =
             offer(json!({ "spec": { "registration": { "identity": "other", "edition": 2 } } }));
         assert!(
-            resolved(&anew, &registries, &records).is_ok(),
+            resolved(&raised, &registries, &records).is_ok(),
             "another edition is another agent"
         );
         let both = [

@@ -259,7 +259,7 @@ fn of_offers_that_name_different_agents_the_first_decides_and_the_others_are_tol
         (Some("12"), vec!["a"])
     );
     let told = &plan.issues[&("shop".into(), "b".into())];
-    assert_eq!((told.reason(), told.needs_a_person()), ("OtherAgent", true));
+    assert_eq!((told.reason(), told.needs_action()), ("OtherAgent", true));
     assert!(told.to_string().contains("is for agent 12"), "{told}");
 }
 

@@ -1,4 +1,4 @@
-//! What people are told of every blocked, of several at once, and of none.
+//! The status for each way to be blocked, for several at once, and for none.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
