@@ -18,8 +18,6 @@ use crate::api::{AgentRegistration, IdentityRegistry, IdentityScope, Key, Servic
 pub(crate) const MEDIA_TYPE: &str = "application/json";
 /// Path of the default image, below the base URL.
 pub(crate) const ICON_PATH: &str = "/agents/icon.svg";
-/// Path of the document that lists all agents of a domain (ERC-8004, "Endpoint domain verification").
-pub(crate) const WELL_KNOWN_PATH: &str = "/.well-known/agent-registration.json";
 
 /// Value of `type` in a registration file of version 1.
 const TYPE: &str = "https://eips.ethereum.org/EIPS/eip-8004#registration-v1";
@@ -137,7 +135,7 @@ pub(crate) fn agent(
     document
 }
 
-/// The document that lists every agent below one base URL.
+/// The document that lists every agent below one base URL (ERC-8004, "Endpoint domain verification").
 #[must_use]
 pub(crate) fn well_known<'a>(
     registries: &[&IdentityRegistry],
