@@ -77,8 +77,8 @@ async fn log_level(State(admin): State<Admin>) -> String {
     format!("{}\n", admin.filter.current())
 }
 
-/// Sets the log level without a restart. Accepted only from the Pod itself, which includes `kubectl port-forward`: a client
-/// that may scrape the port must not be able to flood the log.
+/// Sets the log level without a restart. Accepted only from the Pod itself, which includes
+/// `kubectl port-forward`: a client that may scrape the port must not be able to flood the log.
 async fn set_log_level(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -123,8 +123,8 @@ impl Documents {
             .collect()
     }
 
-    /// Every agent below the requested domain. A host that no registry uses, like the Service's name inside the cluster,
-    /// means all registries.
+    /// Every agent below the requested domain. A host that no registry uses, like the Service's
+    /// name inside the cluster, means all registries.
     fn well_known(&self, host: &str) -> Document {
         let mut registries = self.cache.registries();
         registries.sort_by_key(|registry| registry.name_any());

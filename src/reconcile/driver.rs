@@ -1,10 +1,11 @@
 //! Schedules the reconciles of one loop.
 //!
-//! It uses [`applier`], the scheduler inside `kube::runtime::Controller`: it queues requests, reconciles each object at most
-//! once at a time, and honors requeues. `Controller` itself does not fit. It opens watches and keeps a store of its own, but
-//! here one cache is filled on every replica (standbys serve documents from it), loops start and stop with each term, and
-//! some triggers are not watch events ([`super::issues`]). A queue that ends also gives the drain its meaning: nothing new
-//! starts, and running reconciles finish.
+//! It uses [`applier`], the scheduler inside `kube::runtime::Controller`: it queues requests,
+//! reconciles each object at most once at a time, and honors requeues. `Controller` itself does not
+//! fit. It opens watches and keeps a store of its own, but here one cache is filled on every
+//! replica (standbys serve documents from it), loops start and stop with each term, and some
+//! triggers are not watch events ([`super::issues`]). A queue that ends also gives the drain its
+//! meaning: nothing new starts, and running reconciles finish.
 //!
 //! Which objects are requested is decided in [`super::triggers`].
 
@@ -38,7 +39,8 @@ pub(super) struct LoopSettings {
     pub drain: Drain,
 }
 
-/// Reconciles every object that `triggers` names, until the drain begins and running reconciles have finished.
+/// Reconciles every object that `triggers` names, until the drain begins and running reconciles
+/// have finished.
 pub(super) async fn drive<K, R>(
     settings: LoopSettings,
     context: Arc<Context>,
@@ -70,7 +72,12 @@ pub(super) async fn drive<K, R>(
     let queue = requests.take_until(async move { drain.begun().await });
     let reconcile = move |object: Arc<MaybeDecoded<K>>, context: Arc<Context>| {
         let reconcile = reconcile.clone();
-        let span = info_span!("reconcile", kind = %K::kind(&()), namespace = object.namespace(), name = object.name_any());
+        let span = info_span!(
+            "reconcile",
+            kind = %K::kind(&()),
+            namespace = object.namespace(),
+            name = object.name_any()
+        );
         async move { reconcile_once(which, &context, &object, reconcile).await }
             .instrument(span)
             .boxed()

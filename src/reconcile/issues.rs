@@ -1,7 +1,8 @@
-//! Why single offers are not registered: the registry loop finds an issue, the offer loop reports it in a condition.
+//! Why single offers are not registered: the registry loop finds an issue, the offer loop reports
+//! it in a condition.
 //!
-//! Issues live in memory only: the next leader finds them again in its first pass. [`super`] lists the other channels between
-//! the loops.
+//! Issues live in memory only: the next leader finds them again in its first pass. [`super`] lists
+//! the other channels between the loops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +101,8 @@ impl Default for OfferIssues {
 }
 
 impl OfferIssues {
-    /// Replaces the issues of one registry, and notifies the offer loop of each offer whose issue changed.
+    /// Replaces the issues of one registry, and notifies the offer loop of each offer whose issue
+    /// changed.
     pub(crate) fn replace(&self, registry: &str, found: BTreeMap<OfferName, OfferIssue>) {
         let mut all = self
             .by_registry

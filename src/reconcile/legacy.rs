@@ -1,15 +1,18 @@
 //! Recognizes registrations of the legacy controller. Pure.
 //!
-//! They are not in the operator's records, so registering such an offer could register it twice. The offer waits until its
-//! owner says which agent is meant (rule R12). [`crate::cluster::Reader`] reads the objects that are judged here.
+//! They are not in the operator's records, so registering such an offer could register it twice.
+//! The offer waits until its owner says which agent is meant (rule R12). [`crate::cluster::Reader`]
+//! reads the objects that are judged here.
 
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-/// Describes why the legacy controller may have registered an offer on this chain; `None` if nothing shows it.
+/// Describes why the legacy controller may have registered an offer on this chain; `None` if
+/// nothing shows it.
 ///
-/// `is_this_chain` says whether a chain's name means this chain. A request without a chain may be for any.
+/// `is_this_chain` says whether a chain's name means this chain. A request without a chain may be
+/// for any.
 #[must_use]
 pub(crate) fn find(
     request: Option<&DynamicObject>,

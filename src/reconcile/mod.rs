@@ -1,30 +1,33 @@
-//! START HERE. Two loops, which run while this replica leads. Each observes one object, plans, and applies the plan.
+//! START HERE. Two loops, which run while this replica leads. Each observes one object, plans, and
+//! applies the plan.
 //!
-//! - [`registry`] works for each IdentityRegistry: it writes records and ledgers, allocates nonces, signs, and sends.
+//! - [`registry`] works for each IdentityRegistry: it writes records and ledgers, allocates nonces,
+//!   signs, and sends.
 //! - [`offer`] keeps the status of each ServiceOffer true. It spends nothing.
 //!
-//! In both, `observe` gathers, `plan` decides (pure), and `apply` carries out. [`run`] starts both loops; [`driver`] schedules
-//! them, [`triggers`] says which objects to reconcile when something changes, and [`legacy`] recognizes what the legacy
-//! controller registered (pure).
+//! In both, `observe` gathers, `plan` decides (pure), and `apply` carries out. [`run`] starts both
+//! loops; [`driver`] schedules them, [`triggers`] says which objects to reconcile when something
+//! changes, and [`legacy`] recognizes what the legacy controller registered (pure).
 //!
 //! # Channels
 //! The loops never call each other. They exchange four things, three in one direction and one back:
 //! ```text
-//! registry loop                                                            offer loop
-//!   1  AgentRegistration objects: key, phase, attempts, result         -->   status.registration, agentId
-//!   2  OfferIssues, in memory: why one offer is not registered         -->   condition Registered
-//!   3  IdentityRegistry.status, condition Ready                        -->   condition Registered (RegistryNotReady)
-//!   4  may allocate a nonce                                            <--   ServiceOffer.status.registration.key
+//! registry loop                                                 offer loop
+//!   1  AgentRegistration: key, phase, attempts, result     -->    status.registration, agentId
+//!   2  OfferIssues, in memory: why one offer must wait     -->    condition Registered
+//!   3  IdentityRegistry.status, condition Ready            -->    reason RegistryNotReady
+//!   4  claim.key_in_status: may get a nonce                <--    status.registration.key
 //! ```
-//! Channel 4 makes the status of an offer an input to money. The API server freezes the identity of an offer once its status
-//! names a key (a CEL rule); before that, a default registry that moves while caches lag could make one offer ask two
-//! registries for an agent. So a first registration takes a round trip before it gets a nonce:
+//! Channel 4 makes the status of an offer an input to money. The API server freezes the identity of
+//! an offer once its status names a key (a CEL rule). Before that, a default registry that moves
+//! while caches lag could make one offer ask two registries for an agent. So a first registration
+//! takes a round trip before it gets a nonce:
 //! ```text
-//! registry loop        API server                                          offer loop
-//!   create r-<key>  -->  AgentRegistration                     -- watch -->  reconcile the offer
-//!                        ServiceOffer.status.registration.key  <--  apply      write the key
-//!   claim.key_in_status  <-- watch --
-//!   allocate a nonce, sign, store, send
+//! registry loop             API server                           offer loop
+//!   create r-<key>    -->   AgentRegistration         --watch-->   reconcile the offer
+//!                           status.registration.key   <--apply--   write the key
+//!   allocate a nonce  <--watch--
+//!   sign, store, send
 //! ```
 
 mod driver;
@@ -94,7 +97,8 @@ impl Error {
     }
 }
 
-/// Runs both loops until the drain begins and running reconciles have finished. Dropping the future stops them at once.
+/// Runs both loops until the drain begins and running reconciles have finished. Dropping the future
+/// stops them at once.
 pub(crate) async fn run(context: Arc<Context>, drain: &Drain) {
     let mut loops = JoinSet::new();
     let registries = context.cache.registry_store();
@@ -111,7 +115,8 @@ pub(crate) async fn run(context: Arc<Context>, drain: &Drain) {
         |context, leading, offer| offer::reconcile(context, leading, offer).boxed(),
     ));
     loops.spawn(drive(
-        // Registries do not wait for each other: a chain that does not answer must not delay another.
+        // Registries do not wait for each other: a chain that does not answer must not delay
+        // another.
         LoopSettings {
             which: Loop::Registry,
             concurrency: u16::MAX,

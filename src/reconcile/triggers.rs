@@ -1,8 +1,9 @@
 //! Which objects to reconcile when something changes.
 //!
-//! Every stream begins with all objects, since a new leader cannot know what its predecessor finished. It repeats all of them
-//! every [`RESYNC`], and when changes were lost because the receiver lagged. In between, each change triggers only the
-//! objects that depend on it. [`super::driver`] deduplicates and schedules them.
+//! Every stream begins with all objects, since a new leader cannot know what its predecessor
+//! finished. It repeats all of them every [`RESYNC`], and when changes were lost because the
+//! receiver lagged. In between, each change triggers only the objects that depend on it.
+//! [`super::driver`] deduplicates and schedules them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,8 +88,8 @@ fn offers_of_service(
         .collect()
 }
 
-/// Triggers of the registry loop: a change of anything but a registry triggers all registries. There are few, and a pass
-/// without work is cheap.
+/// Triggers of the registry loop: a change of anything but a registry triggers all registries.
+/// There are few, and a pass without work is cheap.
 pub(super) fn registries(
     context: &Arc<Context>,
     store: Store<MaybeDecoded<IdentityRegistry>>,
@@ -110,7 +111,8 @@ pub(super) fn registries(
     batches(context.cache.changes(), all, dependents)
 }
 
-/// All objects at first, at each resync, and after lost changes; otherwise the dependents of each change.
+/// All objects at first, at each resync, and after lost changes; otherwise the dependents of each
+/// change.
 fn batches<T, O>(
     changes: broadcast::Receiver<T>,
     all: impl Fn() -> Vec<O> + Send + 'static,

@@ -1,8 +1,9 @@
-//! Registration files (ERC-8004, "Agent URI and agent registration file"): the JSON that an agent's URI leads to.
+//! Registration files (ERC-8004, "Agent URI and agent registration file"): the JSON that an agent's
+//! URI leads to.
 //!
-//! A document is a function of stored objects alone, so every replica serves the same bytes. It has three forms: *pending*
-//! (no id yet, hence no `registrations`), *active*, and *inactive* (no offer is eligible: no services, the id is kept).
-//! [`crate::http::documents`] serves it.
+//! A document is a function of stored objects alone, so every replica serves the same bytes. It has
+//! three forms: *pending* (no id yet, hence no `registrations`), *active*, and *inactive* (no offer
+//! is eligible: no services, the id is kept). [`crate::http::documents`] serves it.
 
 use std::collections::BTreeMap;
 
@@ -85,8 +86,8 @@ struct DocumentRegistration {
 }
 
 impl Document {
-    /// The document's bytes and their entity tag (RFC 9110). It cannot fail for objects from the API server: all keys are
-    /// strings.
+    /// The document's bytes and their entity tag (RFC 9110). It cannot fail for objects from the
+    /// API server: all keys are strings.
     pub(crate) fn render(&self) -> serde_json::Result<(Vec<u8>, String)> {
         let bytes = serde_json::to_vec(self)?;
         let tag = format!(
@@ -97,7 +98,8 @@ impl Document {
     }
 }
 
-/// The document of one agent. `offers` are those that use it; the oldest is listed first and describes the agent.
+/// The document of one agent. `offers` are those that use it; the oldest is listed first and
+/// describes the agent.
 #[must_use]
 pub(crate) fn agent(
     record: &AgentRegistration,
@@ -135,7 +137,8 @@ pub(crate) fn agent(
     document
 }
 
-/// The document that lists every agent below one base URL (ERC-8004, "Endpoint domain verification").
+/// The document that lists every agent below one base URL (ERC-8004, "Endpoint domain
+/// verification").
 #[must_use]
 pub(crate) fn well_known<'a>(
     registries: &[&IdentityRegistry],

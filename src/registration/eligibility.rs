@@ -1,6 +1,7 @@
 //! Decides whether an offer may be listed as an active agent, and why not.
 //!
-//! It also checks what admission cannot ([`accept`]), and names the fields that have no effect in this version.
+//! It also checks what admission cannot ([`accept`]), and names the fields that have no effect in
+//! this version.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,8 @@ pub(crate) struct EligibilityContext<'a> {
     pub now: Timestamp,
 }
 
-/// Why an offer cannot be accepted: its spec contradicts itself or names something impossible. A variant's name is the
-/// condition's reason.
+/// Why an offer cannot be accepted: its spec contradicts itself or names something impossible. A
+/// variant's name is the condition's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Unacceptable {
     /// The address fails its checksum (EIP-55).
@@ -160,7 +161,8 @@ fn drained_at(spec: &ServiceOfferSpec) -> Option<Option<Timestamp>> {
         .map(Some)
 }
 
-/// An address in mixed case carries a checksum (EIP-55); one in a single case carries none and is accepted.
+/// An address in mixed case carries a checksum (EIP-55); one in a single case carries none and is
+/// accepted.
 fn is_mistyped(address: &str) -> bool {
     let letters = || {
         address

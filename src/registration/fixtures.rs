@@ -38,7 +38,8 @@ pub(crate) fn offer(over: Value) -> ServiceOffer {
     serde_json::from_value(offer).unwrap()
 }
 
-/// A registry `sepolia` on Base Sepolia, the default, open to all namespaces; `over` overrides its fields.
+/// A registry `sepolia` on Base Sepolia, the default, open to all namespaces; `over` overrides its
+/// fields.
 pub(crate) fn registry(over: Value) -> IdentityRegistry {
     let mut registry = json!({
         "apiVersion": "obol.org/v1alpha1",

@@ -1,6 +1,7 @@
 //! Resolves an offer: which registry it uses, and the identity and key of its agent.
 //!
-//! A record keeps the registry that it was created for, so moving the default registry moves no agent.
+//! A record keeps the registry that it was created for, so moving the default registry moves no
+//! agent.
 
 use alloy::primitives::Address;
 use kube::ResourceExt;
@@ -62,8 +63,8 @@ pub(crate) struct Resolution<'a> {
 
 /// Resolves an offer. `records` are those that list it, by namespace and name.
 ///
-/// Without `registryRef`, an offer keeps the registry of its record, so moving the default moves no agent. An offer that has
-/// an agent and now resolves to another key is an error.
+/// Without `registryRef`, an offer keeps the registry of its record, so moving the default moves no
+/// agent. An offer that has an agent and now resolves to another key is an error.
 pub(crate) fn resolve<'a>(
     offer: &ServiceOffer,
     registries: &'a [impl AsRef<IdentityRegistry>],
@@ -139,7 +140,8 @@ fn choose<'a, 'b>(
             .map(AsRef::as_ref)
             .filter(matches)
             .collect();
-        // Several objects may configure one contract: the default comes first, then the first by name.
+        // Several objects may configure one contract: the default comes first, then the first by
+        // name.
         matching.sort_by_key(|registry| (!is_default(registry), registry.name_any()));
         let address = record.spec.registry.address;
         let name = || format!("of contract {address} on chain {}", record.spec.chain_id);
@@ -175,8 +177,8 @@ pub(crate) fn key_of(offer: &ServiceOffer, registry: &IdentityRegistry) -> Optio
     ))
 }
 
-/// Identity of an offer's agent. Unless it is empty, it begins with the offer's own namespace: an offer cannot claim an agent
-/// of another namespace.
+/// Identity of an offer's agent. Unless it is empty, it begins with the offer's own namespace: an
+/// offer cannot claim an agent of another namespace.
 #[must_use]
 pub(crate) fn identity_of(offer: &ServiceOffer, scope: IdentityScope) -> String {
     let namespace = offer.namespace().unwrap_or_default();

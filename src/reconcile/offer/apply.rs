@@ -1,4 +1,5 @@
-//! Applies the plan for one offer: removes the legacy finalizer, writes the status, publishes Events.
+//! Applies the plan for one offer: removes the legacy finalizer, writes the status, publishes
+//! Events.
 //!
 //! It decides nothing; [`super::plan`] does.
 
@@ -16,8 +17,9 @@ use crate::telemetry::causes;
 
 /// The status last applied to each offer, by uid.
 ///
-/// A field that another controller owns keeps its value whatever is applied. Without this, it would look like a difference
-/// indefinitely and cause a write in every reconcile. The cache may also lag behind the last write.
+/// A field that another controller owns keeps its value whatever is applied. Without this, it would
+/// look like a difference indefinitely and cause a write in every reconcile. The cache may also lag
+/// behind the last write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied(Arc<Mutex<BTreeMap<String, ServiceOfferStatus>>>);
 
@@ -46,8 +48,9 @@ impl Applied {
     }
 }
 
-/// Writes what differs, in an order in which a crash between two writes loses nothing: the finalizer first, because an offer
-/// that is being deleted may be gone after that; then the status; then its Events.
+/// Writes what differs, in an order in which a crash between two writes loses nothing: the
+/// finalizer first, because an offer that is being deleted may be gone after that; then the status;
+/// then its Events.
 pub(super) async fn apply(
     context: &Context,
     leading: &Leading,
@@ -77,7 +80,8 @@ pub(super) async fn apply(
         .apply_offer_status(leading, &view.object, &status)
         .await?;
     context.applied.insert(&uid, status);
-    // Without a resource version: Events about all versions of an offer are grouped under one offer.
+    // Without a resource version: Events about all versions of an offer are grouped under one
+    // offer.
     let offer = ObjectReference {
         resource_version: None,
         ..view.object.clone()

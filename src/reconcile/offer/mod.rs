@@ -1,8 +1,8 @@
 //! The offer loop: keeps the status of one ServiceOffer true.
 //!
-//! [`observe`] gathers from the cache (no request leaves the process), [`plan`] decides what the status should say (pure), and
-//! [`apply`] writes what differs. The loop spends nothing and writes no record: that is the registry loop's job, whose issues
-//! it reports.
+//! [`observe`] gathers from the cache (no request leaves the process), [`plan`] decides what the
+//! status should say (pure), and [`apply`] writes what differs. The loop spends nothing and writes
+//! no record: that is the registry loop's job, whose issues it reports.
 
 mod apply;
 mod observe;

@@ -1,13 +1,15 @@
 //! Decides whether another record already owns an agent that an offer asks to adopt. Pure.
 //!
-//! [`super::observe`] gathers the agent's URI; [`crate::ledger::protocol`] refuses an adoption of a taken agent.
+//! [`super::observe`] gathers the agent's URI; [`crate::ledger::protocol`] refuses an adoption of a
+//! taken agent.
 
 use alloy::primitives::U256;
 
 use crate::api::{AgentRegistration, Key};
 use crate::ledger::protocol::same_agent;
 
-/// Key that already owns the agent: of a record that has it or asked for it earlier, or the key in the agent's URI.
+/// Key that already owns the agent: of a record that has it or asked for it earlier, or the key in
+/// the agent's URI.
 #[must_use]
 pub(crate) fn taken_by<'a>(
     record: &AgentRegistration,

@@ -1,4 +1,5 @@
-//! The registry loop: one pass over one IdentityRegistry. Only this loop writes records and ledgers, signs, and sends.
+//! The registry loop: one pass over one IdentityRegistry. Only this loop writes records and
+//! ledgers, signs, and sends.
 //!
 //! The order of the steps is part of the proof in [`crate::ledger::protocol`]:
 //! 1. [`observe::target`]: resolve the spec: address, endpoints, key, limits
@@ -6,7 +7,8 @@
 //! 3. [`records`] (pure): plan the records that offers claim; [`apply::write_records`] writes them
 //! 4. [`observe::ledger`]: read the ledger, *then* the records
 //! 5. [`plan`] (pure): what ledger, entries and records need
-//! 6. [`apply`]: carry it out. A write makes the ledger in memory stale: a pass that prunes does not allocate
+//! 6. [`apply`]: carry it out. A write makes the ledger in memory stale: a pass that prunes does
+//!    not allocate
 //! 7. [`status`] (pure): conditions, numbers and Events, from what was found and applied
 //!
 //! A pass never waits for the chain. It ends, and [`Requeue`] says when the next one starts.
@@ -39,7 +41,8 @@ use crate::leader::Leading;
 
 /// Delay of the next pass while transactions are in flight or the ledger is not ready.
 const BUSY: Duration = Duration::from_secs(1);
-/// Delay of the next pass otherwise. An unreachable chain is reported within this plus one request timeout.
+/// Delay of the next pass otherwise. An unreachable chain is reported within this plus one request
+/// timeout.
 const IDLE: Duration = Duration::from_secs(8);
 
 /// When the next pass is due.
@@ -53,7 +56,8 @@ enum Requeue {
     Idle,
 }
 
-/// Reconciles one registry. Only failures of the API server are errors; those of a chain are reported in the status.
+/// Reconciles one registry. Only failures of the API server are errors; those of a chain are
+/// reported in the status.
 pub(crate) async fn reconcile(
     context: &Context,
     leading: &Leading,

@@ -1,6 +1,8 @@
-//! State kept between passes. All of it can be rebuilt: it saves RPC calls and improves a few reports.
+//! State kept between passes. All of it can be rebuilt: it saves RPC calls and improves a few
+//! reports.
 //!
-//! A new leader starts without it, so safety never depends on it. What must survive is in records and ledgers.
+//! A new leader starts without it, so safety never depends on it. What must survive is in records
+//! and ledgers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +50,8 @@ pub(crate) struct RegistryState {
     pub(super) first_sent: HashMap<Key, SystemTime>,
     /// Since when each agent has been unused.
     pub(super) unused: HashMap<Key, Instant>,
-    /// What the legacy controller registered for each generation of an offer, and when that was checked.
+    /// What the legacy controller registered for each generation of an offer, and when that was
+    /// checked.
     pub(super) legacy: HashMap<(OfferName, Option<i64>), (Instant, Option<String>)>,
     /// First block of the last 24 hours, and when it was searched.
     pub(super) day: Option<(u64, Instant)>,

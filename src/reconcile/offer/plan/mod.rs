@@ -1,7 +1,8 @@
 //! Decides what an offer's status says, and whether to write it. Pure.
 //!
-//! A status covers what this version does: acceptance, the upstream's Service, registration. It has no conditions for what
-//! does not exist yet (routes, payment gate, health), and it never changes another controller's conditions.
+//! A status covers what this version does: acceptance, the upstream's Service, registration. It has
+//! no conditions for what does not exist yet (routes, payment gate, health), and it never changes
+//! another controller's conditions.
 
 use std::time::Duration;
 
@@ -97,7 +98,8 @@ impl OfferView {
     #[must_use]
     pub(crate) fn current(&self) -> ServiceOfferStatus {
         match &self.subject {
-            // The stored status cannot be decoded either. What was last applied is the best that is known.
+            // The stored status cannot be decoded either. What was last applied is the best that is
+            // known.
             OfferSubject::Undecodable { .. } => self.applied.clone().unwrap_or_default(),
             OfferSubject::Offer(observed) => observed.offer.status.clone().unwrap_or_default(),
         }
@@ -114,7 +116,8 @@ pub(crate) struct OfferPlan {
     pub events: Vec<EventDraft>,
 }
 
-/// State of an offer's registration: status, reason and message of `Registered`, and whether a person has to act.
+/// State of an offer's registration: status, reason and message of `Registered`, and whether a
+/// person has to act.
 struct RegistrationState {
     status: ConditionStatus,
     reason: &'static str,
@@ -192,7 +195,8 @@ pub(crate) fn plan(view: &OfferView) -> OfferPlan {
     }
 }
 
-/// Status of an offer that cannot be decoded. What it asks for is unknown, so the status says only this.
+/// Status of an offer that cannot be decoded. What it asks for is unknown, so the status says only
+/// this.
 fn undecodable(error: &str, observation: &condition::Observation<'_>) -> ServiceOfferStatus {
     let message = format!(
         "the stored object cannot be decoded: {error}. Apply it again to see what admission rejects"
@@ -313,7 +317,8 @@ fn accepted_condition(
     observation.condition("Accepted", status, reason, message)
 }
 
-/// `Ready`, and the kstatus conditions `Reconciling` or `Stalled`, which are present only while True.
+/// `Ready`, and the kstatus conditions `Reconciling` or `Stalled`, which are present only while
+/// True.
 fn summary(
     blocking: Option<RegistrationState>,
     observation: &condition::Observation<'_>,
@@ -604,8 +609,9 @@ fn events(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> Vec<Eve
 
 /// Whether a status has to be written.
 ///
-/// It has to if a planned field is missing or differs. A field that is present but not planned may belong to another
-/// controller, and then stays whatever is applied: it causes a write only if this plan has not been applied before.
+/// It has to if a planned field is missing or differs. A field that is present but not planned may
+/// belong to another controller, and then stays whatever is applied: it causes a write only if this
+/// plan has not been applied before.
 #[must_use]
 pub(crate) fn must_write(
     current: &ServiceOfferStatus,
