@@ -170,8 +170,8 @@ fn holders(audit: &mut Audit, first: &str) -> Vec<String> {
     let writes = entries
         .iter()
         .filter(|entry| entry.resource == "leases" && (200..300).contains(&entry.code));
-    let own = writes.filter(|entry| entry.answered["metadata"]["name"] == LEASE);
-    let holders = own.filter_map(|entry| entry.answered["spec"]["holderIdentity"].as_str());
+    let own = writes.filter(|entry| entry.response_object["metadata"]["name"] == LEASE);
+    let holders = own.filter_map(|entry| entry.response_object["spec"]["holderIdentity"].as_str());
     let named = holders
         .filter(|holder| !holder.is_empty())
         .map(str::to_owned);

@@ -115,8 +115,8 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
             received: entry.received,
             answered: entry.time,
         },
-        found: version(&entry.sent),
-        made: done.then(|| version(&entry.answered)),
+        found: version(&entry.request_object),
+        made: done.then(|| version(&entry.response_object)),
     })
 }
 
@@ -159,8 +159,8 @@ mod tests {
             code,
             received: Timestamp::constant(1, 0),
             time: Timestamp::constant(2, 0),
-            sent: json!({ "metadata": { "resourceVersion": "7" } }),
-            answered: json!({ "metadata": { "resourceVersion": "8" } }),
+            request_object: json!({ "metadata": { "resourceVersion": "7" } }),
+            response_object: json!({ "metadata": { "resourceVersion": "8" } }),
         }
     }
 

@@ -36,7 +36,7 @@ const FIRST_PORT: u16 = 20_000;
 #[derive(Debug)]
 pub struct ElectionNamespace {
     cluster: Cluster,
-    namespace: testbed::Namespace,
+    namespace: testbed::TestNamespace,
     directory: PathBuf,
     /// Of this process alone: candidates listen on it, and no outgoing connection uses its ports.
     address: Ipv4Addr,

@@ -53,9 +53,9 @@ pub struct AuditEntry {
     /// When this stage was reached.
     pub time: Timestamp,
     /// The request body. Null unless the request writes a Lease or one of the operator's kinds.
-    pub sent: Value,
-    /// The object in the response. Null where `sent` is null.
-    pub answered: Value,
+    pub request_object: Value,
+    /// The object in the response. Null where `request_object` is null.
+    pub response_object: Value,
 }
 
 impl Audit {
@@ -111,8 +111,8 @@ fn parse(line: &str) -> Result<AuditEntry> {
         code: event.response_status.map_or(0, |status| status.code),
         received: event.request_received_timestamp,
         time: event.stage_timestamp,
-        sent: event.request_object,
-        answered: event.response_object,
+        request_object: event.request_object,
+        response_object: event.response_object,
     })
 }
 
@@ -200,9 +200,9 @@ mod tests {
     fn entry_has_bodies_if_the_audit_policy_logs_them() -> Result<()> {
         let bodies = r#""requestObject":{"metadata":{"resourceVersion":"7"}},"responseObject":{"kind":"Lease"},"verb""#;
         let entry = parse(&LINE.replace(r#""verb""#, bodies))?;
-        assert_eq!(entry.sent["metadata"]["resourceVersion"], "7");
-        assert_eq!(entry.answered["kind"], "Lease");
-        assert!(parse(LINE)?.sent.is_null());
+        assert_eq!(entry.request_object["metadata"]["resourceVersion"], "7");
+        assert_eq!(entry.response_object["kind"], "Lease");
+        assert!(parse(LINE)?.request_object.is_null());
         Ok(())
     }
 

@@ -19,13 +19,13 @@ use crate::cache::Cache;
 use crate::cgroup;
 use crate::component::Component;
 use crate::name::Name;
-use crate::namespace::Namespace;
 use crate::namespaces::NodeNamespaces;
 use crate::node::{self, RunningNode};
 use crate::probe;
 use crate::process::Process;
 use crate::settings::NODE_IP;
 use crate::state::State;
+use crate::test_namespace::TestNamespace;
 use crate::testbed::{self, PROXIES};
 use crate::tools;
 
@@ -143,7 +143,7 @@ impl Cluster {
     ///
     /// # Panics
     /// If the API server does not create it.
-    pub async fn namespace(&self, prefix: &str) -> Namespace {
+    pub async fn namespace(&self, prefix: &str) -> TestNamespace {
         self.namespace_with_labels(prefix, &[]).await
     }
 
@@ -151,9 +151,13 @@ impl Cluster {
     ///
     /// # Panics
     /// If the API server does not create it.
-    pub async fn namespace_with_labels(&self, prefix: &str, labels: &[(&str, &str)]) -> Namespace {
+    pub async fn namespace_with_labels(
+        &self,
+        prefix: &str,
+        labels: &[(&str, &str)],
+    ) -> TestNamespace {
         unwrap_or_panic(
-            Namespace::create(self, prefix, labels)
+            TestNamespace::create(self, prefix, labels)
                 .await
                 .with_context(|| format!("creating a namespace {prefix}-*")),
         )

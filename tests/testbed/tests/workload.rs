@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
-use testbed::{Cluster, Namespace, Signal, image, tools};
+use testbed::{Cluster, Signal, TestNamespace, image, tools};
 use tokio::time::{Instant, sleep};
 
 const SHELL: &str = "localhost/testbed-shell:1";
@@ -53,7 +53,7 @@ fn pod(name: &str, command: &[&str]) -> Pod {
     .unwrap()
 }
 
-async fn create(cluster: &Cluster, namespace: &Namespace, pod: Pod) {
+async fn create(cluster: &Cluster, namespace: &TestNamespace, pod: Pod) {
     let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
     pods.create(&PostParams::default(), &pod).await.unwrap();
     let name = pod.metadata.name.unwrap();

@@ -155,8 +155,8 @@ mod tests {
             code: 200,
             received: Timestamp::UNIX_EPOCH,
             time: Timestamp::UNIX_EPOCH,
-            sent: serde_json::Value::Null,
-            answered: serde_json::Value::Null,
+            request_object: serde_json::Value::Null,
+            response_object: serde_json::Value::Null,
         }
     }
 

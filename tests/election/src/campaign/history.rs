@@ -60,8 +60,8 @@ impl AuditHistory {
         for entry in own.collect::<Vec<_>>() {
             let done = (200..300).contains(&entry.code);
             if entry.resource == "leases" {
-                if done && entry.answered["metadata"]["name"] == self.lease.as_str() {
-                    let holder = entry.answered["spec"]["holderIdentity"]
+                if done && entry.response_object["metadata"]["name"] == self.lease.as_str() {
+                    let holder = entry.response_object["spec"]["holderIdentity"]
                         .as_str()
                         .unwrap_or_default();
                     let holds = !holder.is_empty();
@@ -78,12 +78,12 @@ impl AuditHistory {
             }
             if done {
                 // What stands there stands there since the write that was not answered, if there was one.
-                for hash in signed(&entry.answered).into_iter().map(keccak256) {
+                for hash in signed(&entry.response_object).into_iter().map(keccak256) {
                     let since = self.doubtful.get(&hash).copied().unwrap_or(entry.time);
                     self.stored.entry(hash).or_insert(since);
                 }
             } else if !(400..500).contains(&entry.code) {
-                for hash in signed(&entry.sent).into_iter().map(keccak256) {
+                for hash in signed(&entry.request_object).into_iter().map(keccak256) {
                     self.doubtful.entry(hash).or_insert(entry.received);
                 }
             }
@@ -142,7 +142,9 @@ fn object(entry: &AuditEntry) -> String {
         ..
     } = entry;
     let name = if name.is_empty() {
-        entry.sent["metadata"]["name"].as_str().unwrap_or_default()
+        entry.request_object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
     } else {
         name
     };
@@ -157,9 +159,9 @@ fn object(entry: &AuditEntry) -> String {
 }
 
 fn precondition(entry: &AuditEntry) -> Precondition {
-    let version = entry.sent["metadata"]["resourceVersion"]
+    let version = entry.request_object["metadata"]["resourceVersion"]
         .as_str()
-        .or(entry.sent["preconditions"]["resourceVersion"].as_str());
+        .or(entry.request_object["preconditions"]["resourceVersion"].as_str());
     match (entry.verb.as_str(), version) {
         ("create", _) => Precondition::Name,
         ("update" | "patch" | "delete", Some(version)) if !version.is_empty() => {
@@ -198,8 +200,8 @@ mod tests {
         user: &str,
         verb: &str,
         resource: &str,
-        sent: Value,
-        answered: Value,
+        request_object: Value,
+        response_object: Value,
     ) -> AuditEntry {
         let received = Timestamp::from_second(at).unwrap();
         AuditEntry {
@@ -217,15 +219,15 @@ mod tests {
             code: 200,
             received,
             time: received,
-            sent,
-            answered,
+            request_object,
+            response_object,
         }
     }
 
     fn lease(at: i64, user: &str, holder: &str) -> AuditEntry {
-        let answered =
+        let response_object =
             json!({ "metadata": { "name": "lease" }, "spec": { "holderIdentity": holder } });
-        entry(at, user, "update", "leases", Value::Null, answered)
+        entry(at, user, "update", "leases", Value::Null, response_object)
     }
 
     fn history(entries: &[AuditEntry]) -> AuditHistory {
@@ -374,14 +376,14 @@ mod tests {
     #[test]
     fn what_a_write_without_an_answer_stored_is_known_once_it_is_shown() {
         let record = |raw: &str| json!({ "spec": { "attempts": [{ "nonce": 0, "raw": raw }] } });
-        let write = |at, code, raw, answered| {
+        let write = |at, code, raw, response_object| {
             let entry = entry(
                 at,
                 "a",
                 "update",
                 "agentregistrations",
                 record(raw),
-                answered,
+                response_object,
             );
             AuditEntry { code, ..entry }
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Object, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::{DeleteParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
@@ -14,12 +14,12 @@ use crate::cluster::Cluster;
 
 /// A namespace, deleted when this is dropped. Kubernetes deletes its objects in the background.
 #[derive(Debug)]
-pub struct Namespace {
+pub struct TestNamespace {
     name: String,
     cluster: Cluster,
 }
 
-impl Namespace {
+impl TestNamespace {
     pub(crate) async fn create(
         cluster: &Cluster,
         prefix: &str,
@@ -28,15 +28,15 @@ impl Namespace {
         let labels = labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let object = Object {
+        let object = Namespace {
             metadata: ObjectMeta {
                 generate_name: Some(format!("{prefix}-")),
                 labels: Some(labels.collect::<BTreeMap<_, _>>()),
                 ..ObjectMeta::default()
             },
-            ..Object::default()
+            ..Namespace::default()
         };
-        let created = Api::<Object>::all(cluster.client())
+        let created = Api::<Namespace>::all(cluster.client())
             .create(&PostParams::default(), &object)
             .await?;
         let name = created.metadata.name.context("the namespace has no name")?;
@@ -58,7 +58,7 @@ impl Namespace {
     /// # Errors
     /// If it is not gone within two minutes.
     pub async fn delete(self) -> Result<()> {
-        let api: Api<Object> = Api::all(self.cluster.client());
+        let api: Api<Namespace> = Api::all(self.cluster.client());
         api.delete(&self.name, &DeleteParams::default()).await?;
         let deadline = Instant::now() + Duration::from_secs(120);
         while api.get_opt(&self.name).await?.is_some() {
@@ -97,7 +97,7 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Drop for TestNamespace {
     /// Uses kubectl, because the test's async runtime may be shutting down. Deleting it twice is
     /// harmless.
     fn drop(&mut self) {
