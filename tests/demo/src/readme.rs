@@ -280,7 +280,7 @@ mod tests {
         let page = include_str!("../../../docs/operations.md");
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
         let mut reasons = BTreeSet::new();
-        for room in ["ledger", "reconcile", "registration"] {
+        for room in ["chain", "ledger", "reconcile", "registration"] {
             for path in sources(&root.join(room)) {
                 let source = std::fs::read_to_string(&path).unwrap();
                 reasons.extend(reasons_in(&source));
