@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// elect takes part as client-go's documentation shows it, until asked to end or until leadership is lost.
+// elect runs client-go's leader election as its documentation shows it, until SIGTERM or until leadership is lost.
 func elect(ctx context.Context, config *rest.Config, s settings) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -28,9 +28,9 @@ func elect(ctx context.Context, config *rest.Config, s settings) error {
 		RetryPeriod:     s.retryPeriod,
 		ReleaseOnCancel: s.releaseOnCancel,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(context.Context) { s.say("started-leading", s.identity) },
-			OnStoppedLeading: func() { s.say("stopped-leading", "") },
-			OnNewLeader:      func(leader string) { s.say("new-leader", leader) },
+			OnStartedLeading: func(context.Context) { s.report("started-leading", s.identity) },
+			OnStoppedLeading: func() { s.report("stopped-leading", "") },
+			OnNewLeader:      func(leader string) { s.report("new-leader", leader) },
 		},
 	})
 	if err != nil {

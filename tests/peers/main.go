@@ -1,4 +1,4 @@
-// Peers is what the operator's elector is compared with, and has to get along with: client-go's leader election as a plain
+// Peers are candidates that the operator's elector competes and is compared with: client-go's leader election as a plain
 // program uses it, and controller-runtime's manager.
 //
 // Each event is one line of JSON on standard output, with the wall clock in microseconds. Logs go to standard error.
@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// settings are what both kinds of candidate are started with.
+// settings are the options of both kinds of candidates.
 type settings struct {
 	identity        string
 	namespace       string
@@ -30,7 +30,7 @@ type settings struct {
 	releaseOnCancel bool
 }
 
-// event is something that a candidate believes from this moment on.
+// event is what a candidate believes from then on.
 type event struct {
 	Time     int64  `json:"time"`
 	Event    string `json:"event"`
@@ -40,7 +40,7 @@ type event struct {
 
 var output sync.Mutex
 
-func (s settings) say(what, leader string) {
+func (s settings) report(what, leader string) {
 	line, err := json.Marshal(event{Time: time.Now().UnixMicro(), Event: what, Identity: s.identity, Leader: leader})
 	if err != nil {
 		fail(err)
@@ -52,17 +52,17 @@ func (s settings) say(what, leader string) {
 
 func main() {
 	var s settings
-	// Not the package's own set: controller-runtime has put a flag of its own there.
+	// Not the default flag set: controller-runtime registers a flag there.
 	flags := flag.NewFlagSet(os.Args[0], flag.ExitOnError)
 	kind := flags.String("kind", "client-go", "client-go or controller-runtime")
 	kubeconfig := flags.String("kubeconfig", "", "path of a kubeconfig; inside a Pod, its service account if empty")
 	flags.StringVar(&s.identity, "identity", "", "name of this candidate")
 	flags.StringVar(&s.namespace, "namespace", "default", "namespace of the Lease")
 	flags.StringVar(&s.lease, "lease", "peers", "name of the Lease")
-	flags.DurationVar(&s.leaseDuration, "lease-duration", 30*time.Second, "how long others wait after the last renewal")
+	flags.DurationVar(&s.leaseDuration, "lease-duration", 30*time.Second, "how long standbys wait after the last renewal")
 	flags.DurationVar(&s.renewDeadline, "renew-deadline", 20*time.Second, "how long a leader tries to renew")
-	flags.DurationVar(&s.retryPeriod, "retry-period", 5*time.Second, "between two tries")
-	flags.BoolVar(&s.releaseOnCancel, "release-on-cancel", false, "release the Lease when asked to end")
+	flags.DurationVar(&s.retryPeriod, "retry-period", 5*time.Second, "time between two attempts")
+	flags.BoolVar(&s.releaseOnCancel, "release-on-cancel", false, "release the Lease on SIGTERM")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		fail(err)
 	}
@@ -79,7 +79,7 @@ func main() {
 	case "controller-runtime":
 		err = manage(ctx, config, s)
 	default:
-		err = fmt.Errorf("no such kind: %s", *kind)
+		err = fmt.Errorf("unknown kind %q", *kind)
 	}
 	if err != nil {
 		fail(err)

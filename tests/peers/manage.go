@@ -17,10 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// offers is the group of the operator's own kinds.
+// offers is the API group of the operator's CRDs.
 var offers = schema.GroupVersion{Group: "obol.org", Version: "v1alpha1"}
 
-// watched are the kinds that the operator caches on every replica: its own whole, the others by their metadata.
+// watched are the kinds that the operator caches on every replica: its own in full, the others by metadata only.
 func watched() []client.Object {
 	var kinds []client.Object
 	for _, kind := range []string{"ServiceOffer", "AgentRegistration", "IdentityRegistry"} {
@@ -36,7 +36,7 @@ func watched() []client.Object {
 	return kinds
 }
 
-// manage runs a manager with one controller per kind, each with a warm cache on standbys as well.
+// manage runs a manager with one controller per kind. Caches are warm on standbys too.
 func manage(ctx context.Context, config *rest.Config, s settings) error {
 	ctrl.SetLogger(klog.Background())
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
@@ -61,9 +61,9 @@ func manage(ctx context.Context, config *rest.Config, s settings) error {
 		return err
 	}
 	err = mgr.Start(ctx)
-	s.say("stopped-leading", "")
+	s.report("stopped-leading", "")
 	if ctx.Err() != nil {
-		// A manager that was asked to end reports its lease as lost.
+		// After SIGTERM the manager reports its lease as lost.
 		return nil
 	}
 	return err
@@ -81,7 +81,7 @@ func control(mgr ctrl.Manager, object client.Object) error {
 		Complete(nothing)
 }
 
-// announcement runs while this replica leads.
+// announcement reports when this replica starts leading.
 type announcement struct{ settings settings }
 
 var _ manager.LeaderElectionRunnable = announcement{}
@@ -89,7 +89,7 @@ var _ manager.LeaderElectionRunnable = announcement{}
 func (a announcement) NeedLeaderElection() bool { return true }
 
 func (a announcement) Start(ctx context.Context) error {
-	a.settings.say("started-leading", a.settings.identity)
+	a.settings.report("started-leading", a.settings.identity)
 	<-ctx.Done()
 	return nil
 }

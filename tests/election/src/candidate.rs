@@ -1,7 +1,7 @@
-//! One candidate as a bare process: started, signalled, waited for, and listened to.
+//! One candidate as a bare process: start it, signal it, wait for it, and follow its events.
 //!
-//! A candidate is ours (the operator's real binary) or a peer (the program in `tests/peers`). It ends with this process at
-//! the latest. Everything that it prints is kept in a file, which explains; what it said of the election is an [`Event`].
+//! A candidate is the operator's real binary or a peer (the program in `tests/peers`). The kernel kills it when this process
+//! ends. Its output is kept in a log file; the lines about the election become an [`Event`] each.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -22,15 +22,15 @@ use tokio::time::{sleep, timeout};
 use crate::event::{Event, EventKind};
 use crate::namespace::{Account, ElectionNamespace};
 
-/// Names the operator's binary, if it is not the one that `make build` builds.
+/// Variable that names another operator binary than the one of `make build`.
 pub const BINARY: &str = "SERVICEOFFER_CONTROLLER";
 /// Where `make build` leaves the operator's binary.
 const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/serviceoffer-controller";
 
-/// Between two questions to a server.
+/// Time between two polls.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a candidate is.
+/// Implementation of leader election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Implementation {
     /// The operator.
@@ -42,24 +42,24 @@ pub enum Implementation {
 }
 
 impl Implementation {
-    /// As people call it.
+    /// Display name, and `--kind` of a peer.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Operator => "ours",
+            Self::Operator => "operator",
             Self::ClientGo => "client-go",
             Self::ControllerRuntime => "controller-runtime",
         }
     }
 }
 
-/// The three times that an elector works with.
+/// Lease duration, renew deadline and retry period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timing {
-    /// How long others wait after the last renewal.
+    /// How long standbys wait after the last renewal.
     pub lease: Duration,
     /// How long a leader tries to renew.
     pub deadline: Duration,
-    /// How often it renews, and how often client-go's candidates look.
+    /// How often a leader renews, and client-go's standbys poll.
     pub period: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Timing {
     pub const LONG: Self = Self::of(30, 20, 5);
     /// 15/10/2: the defaults of controller-runtime, and of most Go programs.
     pub const SHORT: Self = Self::of(15, 10, 2);
-    /// 6/4/1: for tests that wait for many leases to run out.
+    /// 6/4/1: for tests that wait for many leases to expire.
     pub const QUICK: Self = Self::of(6, 4, 1);
 
     /// From whole seconds.
@@ -80,12 +80,12 @@ impl Timing {
         }
     }
 
-    /// The margin that the operator's leader keeps between the end of its fence and the end of its lease.
+    /// Time between the end of the operator's fence and the expiry of its lease.
     pub fn guard(self) -> Duration {
         (self.lease / 10).max(Duration::from_secs(1))
     }
 
-    /// The longest time between two looks of a client-go candidate: its period, stretched by up to 1.2 periods by chance.
+    /// Longest time between two polls of a client-go candidate: its period plus jitter of up to 1.2 periods.
     pub fn longest_poll(self) -> Duration {
         self.period * 22 / 10
     }
@@ -108,25 +108,25 @@ impl std::fmt::Display for Timing {
     }
 }
 
-/// What a candidate is started with, apart from its name.
+/// Options of a candidate, apart from its identity.
 #[derive(Clone, Debug)]
 pub struct CandidateOptions {
-    /// What it is.
+    /// Its implementation.
     pub kind: Implementation,
-    /// Its times.
+    /// Its timing.
     pub timing: Timing,
-    /// Whether a peer releases the Lease when it is asked to end. The operator always does.
+    /// Whether a peer releases the Lease on SIGTERM. The operator always does.
     pub release: bool,
-    /// Arguments beyond those that every candidate of its kind gets.
+    /// Additional arguments.
     pub arguments: Vec<String>,
-    /// Variables; a candidate gets no other ones.
+    /// Environment variables. Nothing is inherited.
     pub environment: Vec<(String, String)>,
-    /// A kubeconfig other than that of the candidate's own account.
+    /// Overrides the kubeconfig of the candidate's own account.
     pub kubeconfig: Option<PathBuf>,
 }
 
 impl CandidateOptions {
-    /// A candidate of that kind, which releases its Lease.
+    /// Options of a candidate that releases its Lease.
     pub fn new(kind: Implementation, timing: Timing) -> Self {
         Self {
             kind,
@@ -138,7 +138,7 @@ impl CandidateOptions {
         }
     }
 
-    /// The same, but it leaves its Lease to run out.
+    /// Does not release the Lease.
     #[must_use]
     pub fn without_release(self) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl CandidateOptions {
         }
     }
 
-    /// The same with one more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn with_argument(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
@@ -216,10 +216,10 @@ pub fn operator() -> Result<PathBuf> {
     };
     let path = std::env::var_os(BINARY).map_or_else(built, PathBuf::from);
     path.canonicalize()
-        .with_context(|| format!("there is no {}: run `make build`", path.display()))
+        .with_context(|| format!("{} does not exist; run `make build`", path.display()))
 }
 
-/// A candidate that has been started.
+/// A started candidate.
 #[derive(Debug)]
 pub struct Candidate {
     identity: String,
@@ -237,7 +237,7 @@ impl Candidate {
     /// Starts a candidate for a Lease. Its identity in the election is the name of its account.
     ///
     /// # Errors
-    /// If it cannot be started; not, if it ends right after.
+    /// If it cannot be started. Not if it exits right after.
     pub async fn start(
         namespace: &ElectionNamespace,
         lease: &str,
@@ -247,7 +247,7 @@ impl Candidate {
         let account = namespace.account(identity).await?;
         let kubeconfig = spec.kubeconfig.as_deref().unwrap_or(&account.kubeconfig);
         let arguments = spec.command_line(namespace, lease, identity, kubeconfig);
-        // Ended by the kernel if this process dies before it can end it.
+        // The kernel kills it if this process dies first.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -292,12 +292,12 @@ impl Candidate {
         })
     }
 
-    /// Its name in the election, and of its account. A controller-runtime manager chooses another one for the Lease.
+    /// Its identity, and the name of its account. A controller-runtime manager writes another identity into the Lease.
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Its name in the audit log.
+    /// Its user in the audit log.
     pub fn user(&self) -> &str {
         &self.account.user
     }
@@ -307,7 +307,7 @@ impl Candidate {
         &self.spec
     }
 
-    /// What it is.
+    /// Its implementation.
     pub fn kind(&self) -> Implementation {
         self.spec.kind
     }
@@ -317,12 +317,12 @@ impl Candidate {
         self.started
     }
 
-    /// Its pid on the host, even after its end.
+    /// Its pid on the host, also after it has exited.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The file with everything that it printed.
+    /// File with its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -336,16 +336,16 @@ impl Candidate {
         values.next_back()
     }
 
-    /// Sends a signal, and answers with the moment before.
+    /// Sends a signal, and returns the time just before.
     ///
     /// # Errors
-    /// If it has ended.
+    /// If it has exited.
     pub fn signal(&self, signal: Signal) -> Result<Timestamp> {
         // A process that has not been waited for keeps its pid.
         let pid = self
             .child
             .id()
-            .with_context(|| format!("{} has ended", self.identity))?;
+            .with_context(|| format!("{} has exited", self.identity))?;
         let before = Timestamp::now();
         signal::kill(
             Pid::from_raw(i32::try_from(pid)?),
@@ -355,32 +355,32 @@ impl Candidate {
         Ok(before)
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel does not report it.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     ///
     /// # Errors
-    /// If it does not end in time.
+    /// If it does not exit in time.
     pub async fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let ended = timeout(limit, self.child.wait()).await;
         Ok(ended.with_context(|| format!("{} still runs after {limit:?}", self.identity))??)
     }
 
-    /// Everything that it has said so far, oldest first.
+    /// Its events so far, oldest first.
     pub fn events(&self) -> Vec<Event> {
         self.events.borrow().clone()
     }
 
-    /// Waits until it says something, or has said it.
+    /// Waits for an event, past ones included.
     ///
     /// # Errors
-    /// If it does not in time, or ends before.
+    /// If that takes too long, or it exits first.
     pub async fn until(&self, limit: Duration, what: impl Fn(&Event) -> bool) -> Result<Event> {
         let mut events = self.events.clone();
         let found = timeout(limit, events.wait_for(|events| events.iter().any(&what))).await;
@@ -390,24 +390,24 @@ impl Candidate {
                 .iter()
                 .find(|event| what(event))
                 .cloned()
-                .context("what was said is gone"),
+                .context("the event is gone"),
             Ok(Err(_)) => bail!(
-                "{} ended; it said {:?}, see {log}",
+                "{} exited after the events {:?}; see {log}",
                 self.identity,
                 self.events()
             ),
             Err(_) => bail!(
-                "{} did not say it in {limit:?}, but {:?}, see {log}",
+                "{} did not report the event within {limit:?}, only {:?}; see {log}",
                 self.identity,
                 self.events()
             ),
         }
     }
 
-    /// Waits until it begins to lead at or after that moment.
+    /// Waits until it starts leading, at or after `since`.
     ///
     /// # Errors
-    /// If it does not in time, or ends before.
+    /// If that takes too long, or it exits first.
     pub async fn leads(&self, since: Timestamp, limit: Duration) -> Result<Timestamp> {
         let event = self
             .until(limit, |event| {
@@ -417,20 +417,20 @@ impl Candidate {
         Ok(event.at)
     }
 
-    /// Waits until it takes part: it knows a leader, leads, or says that it begins to ask for the Lease.
+    /// Waits until it takes part: it leads, knows a leader, or tries to acquire the Lease.
     ///
     /// # Errors
-    /// If it does not in time, or ends before.
+    /// If that takes too long, or it exits first.
     pub async fn joined(&self, limit: Duration) -> Result<()> {
         self.until(limit, |event| event.kind != EventKind::StoppedLeading)
             .await
             .map(drop)
     }
 
-    /// Waits until it could take over and begin to work: it takes part, and the operator's caches are filled.
+    /// Waits until it could take over and start working: it takes part, and the operator's caches are synced.
     ///
     /// # Errors
-    /// If it is not in time, or ends before.
+    /// If that takes too long, or it exits first.
     pub async fn ready(&self, limit: Duration) -> Result<()> {
         self.joined(limit).await?;
         let Some(admin) = self.argument("--admin-bind") else {
@@ -446,10 +446,10 @@ impl Candidate {
             .with_context(|| format!("{} is not ready after {limit:?}", self.identity))
     }
 
-    /// Waits until it names this candidate as the leader. A manager of controller-runtime names nobody.
+    /// Waits until it reports this candidate as the leader. A controller-runtime manager never reports a leader.
     ///
     /// # Errors
-    /// If it does not in time, or ends before.
+    /// If that takes too long, or it exits first.
     pub async fn names(
         &self,
         leader: &str,
@@ -458,7 +458,7 @@ impl Candidate {
     ) -> Result<Timestamp> {
         ensure!(
             self.kind() != Implementation::ControllerRuntime,
-            "{} names nobody",
+            "{} never reports a leader",
             self.identity
         );
         let named = |event: &Event| {
@@ -467,15 +467,15 @@ impl Candidate {
         Ok(self.until(limit, named).await?.at)
     }
 
-    /// Since when it leads, as far as it has said.
+    /// Since when it leads, by its last event.
     pub fn leading_since(&self) -> Option<Timestamp> {
         leading_since(&self.events.borrow())
     }
 
-    /// Waits until it leads, and says since when.
+    /// Waits until it leads, and returns since when.
     ///
     /// # Errors
-    /// If it does not in time, or ends before.
+    /// If that takes too long, or it exits first.
     pub async fn leading(&self, limit: Duration) -> Result<Timestamp> {
         let mut events = self.events.clone();
         let leading = timeout(
@@ -490,7 +490,7 @@ impl Candidate {
     }
 }
 
-/// Since when somebody who said this leads.
+/// Since when a candidate with these events leads.
 fn leading_since(events: &[Event]) -> Option<Timestamp> {
     let last = events.iter().rev().find(|event| {
         matches!(
@@ -512,7 +512,7 @@ async fn answers(address: &str, path: &str) -> Result<bool> {
     Ok(answer.split_ascii_whitespace().nth(1) == Some("200"))
 }
 
-/// Passes every line on.
+/// Forwards every line with its time.
 async fn read(pipe: impl AsyncRead + Unpin, lines: mpsc::UnboundedSender<(Timestamp, String)>) {
     let mut input = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = input.next_line().await {
@@ -522,7 +522,7 @@ async fn read(pipe: impl AsyncRead + Unpin, lines: mpsc::UnboundedSender<(Timest
     }
 }
 
-/// Keeps every line, and tells the events among them. The events end with the process.
+/// Writes every line to the log, and publishes the events. The channel closes when the process exits.
 async fn listen(
     kind: Implementation,
     mut lines: mpsc::UnboundedReceiver<(Timestamp, String)>,
@@ -539,7 +539,7 @@ async fn listen(
         if let Some(event) = event {
             events.send_modify(|events| events.push(event));
         }
-        // A log that cannot be written explains less, and is no reason to fail.
+        // A log that cannot be written is no reason to fail.
         let _ = log.write_all(format!("{line}\n").as_bytes()).await;
     }
     let _ = log.flush().await;
@@ -550,7 +550,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn somebody_leads_from_saying_so_until_saying_otherwise() {
+    fn candidate_leads_from_started_until_stopped_leading() {
         let at = |second, kind| Event {
             at: Timestamp::constant(second, 0),
             kind,
@@ -568,18 +568,18 @@ mod tests {
     }
 
     #[test]
-    fn a_timing_is_written_as_people_say_it() {
+    fn timing_displays_as_three_numbers() {
         assert_eq!(Timing::LONG.to_string(), "30/20/5");
     }
 
     #[test]
-    fn the_guard_is_a_tenth_of_the_lease_and_a_second_at_least() {
+    fn guard_is_a_tenth_of_the_lease_and_at_least_a_second() {
         assert_eq!(Timing::LONG.guard(), Duration::from_secs(3));
         assert_eq!(Timing::QUICK.guard(), Duration::from_secs(1));
     }
 
     #[test]
-    fn client_go_looks_every_5_to_11_seconds_at_a_period_of_5() {
+    fn client_go_polls_at_most_11_seconds_apart_at_a_period_of_5() {
         assert_eq!(Timing::LONG.longest_poll(), Duration::from_secs(11));
     }
 }

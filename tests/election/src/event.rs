@@ -1,11 +1,11 @@
-//! What a candidate says about the election, read from the lines that it prints.
+//! Election events of a candidate, parsed from the lines that it prints.
 //!
-//! Text in, values out. Every kind of candidate prints other lines; each line that says nothing of the election is none.
+//! Text in, values out. Each implementation prints different lines; lines about anything else are no events.
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// Something that a candidate said, by the wall clock of the machine.
+/// An event, by the wall clock of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When.
@@ -14,21 +14,21 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What a candidate believes from this moment on.
+/// What a candidate believes from then on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// It takes part. Not every kind says so.
+    /// It takes part. Not every implementation reports it.
     Joined,
-    /// It leads, and begins to work.
+    /// It leads and starts working.
     StartedLeading,
-    /// It does not lead any more, whether it had led before or not.
+    /// It no longer leads, or exits without having led.
     StoppedLeading,
-    /// This is the leader; empty for nobody.
+    /// The leader that it sees; empty if there is none.
     NewLeader(String),
 }
 
 impl Event {
-    /// Reads a line of the operator's log in JSON.
+    /// Parses a line of the operator's JSON log.
     #[must_use]
     pub fn of_operator(line: &str) -> Option<Self> {
         let Line {
@@ -51,10 +51,10 @@ impl Event {
         })
     }
 
-    /// Reads a line of the program in `tests/peers`, which came at `now`.
+    /// Parses a line that the program in `tests/peers` printed at `now`.
     #[must_use]
     pub fn of_peer(line: &str, now: Timestamp) -> Option<Self> {
-        // client-go says this in its log, once, when it begins to ask for the Lease.
+        // client-go logs this once, when it starts to acquire the Lease.
         if line
             .to_ascii_lowercase()
             .contains("attempting to acquire leader lease")
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_log_says_who_leads_and_since_when() {
+    fn operator_log_reports_the_leader_and_since_when() {
         assert_eq!(
             operator(r#""message":"became leader","term":3"#),
             Some(EventKind::StartedLeading)
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_log_says_when_it_no_longer_leads() {
+    fn operator_log_reports_when_it_stops_leading() {
         for message in [
             "lost the lease",
             "left the election",
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_of_the_operator_say_nothing_of_the_election() {
+    fn other_operator_lines_are_no_events() {
         assert_eq!(operator(r#""message":"serving","identity":"a-1""#), None);
         assert_eq!(
             operator(r#""message":"something of a leader","leader":"a-1""#),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peers_events_are_read_with_their_microseconds() {
+    fn peer_events_keep_their_microseconds() {
         let leads = Event {
             at: TIME.parse().unwrap_or_default(),
             kind: EventKind::StartedLeading,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_joins_when_it_begins_to_ask_for_the_lease() {
+    fn peer_joins_when_it_starts_to_acquire_the_lease() {
         for line in [
             r#"I0601 10:00:00.1 7 leaderelection.go:257] "Attempting to acquire leader lease..." lock="a/b""#,
             "I0601 10:00:00.1 7 leaderelection.go:257] attempting to acquire leader lease a/b...",

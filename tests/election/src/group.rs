@@ -1,4 +1,4 @@
-//! The candidates of one Lease, and those that replace the dead.
+//! The candidates of one Lease, and the replacements of those that exit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use testbed::Signal;
 use crate::candidate::{Candidate, CandidateOptions, Implementation};
 use crate::namespace::ElectionNamespace;
 
-/// How long a process may take to be part of the election.
+/// How long a process may take to join the election.
 const START: Duration = Duration::from_secs(60);
-/// How long a process that was killed may take to be gone.
+/// How long a killed process may take to exit.
 const END: Duration = Duration::from_secs(10);
 
 /// Candidates that compete for one Lease.
@@ -25,19 +25,19 @@ pub struct CandidateGroup {
     next_id: usize,
 }
 
-/// Who began to lead, and when.
+/// A candidate that leads, and since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewLeader {
     /// Its index in the group.
     pub member: usize,
     /// Its identity.
     pub identity: String,
-    /// When it said that it leads.
+    /// When it reported that it leads.
     pub at: Timestamp,
 }
 
 impl CandidateGroup {
-    /// Starts one candidate per spec, and waits until all of them take part. The Lease's name begins the candidates'.
+    /// Starts one candidate per element of `specs`, and waits until all take part. Identities start with the Lease's name.
     ///
     /// # Errors
     /// If one of them does not start.
@@ -81,12 +81,12 @@ impl CandidateGroup {
         &self.lease
     }
 
-    /// Where it is.
+    /// Namespace of the candidates.
     pub fn namespace(&self) -> &Arc<ElectionNamespace> {
         &self.namespace
     }
 
-    /// All candidates, the dead ones included that nobody has replaced.
+    /// All candidates, including those that exited and were not replaced.
     pub fn members(&self) -> &[Candidate] {
         &self.members
     }
@@ -99,19 +99,19 @@ impl CandidateGroup {
         &mut self.members[member]
     }
 
-    /// Waits for the first member that says that it leads at or after `since`.
+    /// Waits for the first member that starts leading at or after `since`.
     ///
     /// # Errors
-    /// If nobody does in time.
+    /// If none does in time.
     pub async fn successor(&self, since: Timestamp, limit: Duration) -> Result<NewLeader> {
         self.first(async |candidate| candidate.leads(since, limit).await)
             .await
     }
 
-    /// Waits for somebody who leads, and says who: the first that is found.
+    /// Waits until a member leads, and returns the first that is found.
     ///
     /// # Errors
-    /// If nobody does in time.
+    /// If none does in time.
     pub async fn leader(&self, limit: Duration) -> Result<NewLeader> {
         self.first(async |candidate| candidate.leading(limit).await)
             .await
@@ -134,11 +134,11 @@ impl CandidateGroup {
         });
         let (successor, _) = select_ok(waits)
             .await
-            .with_context(|| format!("nobody leads {} in time", self.lease))?;
+            .with_context(|| format!("no candidate leads {} in time", self.lease))?;
         Ok(successor)
     }
 
-    /// Waits until every member that runs, and can, names this leader.
+    /// Waits until every running member that reports leaders reports this one.
     ///
     /// # Errors
     /// If one of them does not in time.
@@ -158,8 +158,8 @@ impl CandidateGroup {
         Ok(())
     }
 
-    /// Puts another candidate of the same spec, under another identity, in the place of a member. The member is killed if it
-    /// still runs. The candidate may not take part yet, see [`Candidate::joined`].
+    /// Replaces a member with a candidate of the same options and another identity. Kills the member if it still runs. The new
+    /// candidate may not take part yet, see [`Candidate::joined`].
     ///
     /// # Errors
     /// If it does not start.

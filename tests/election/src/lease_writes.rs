@@ -1,7 +1,7 @@
-//! Who wrote a Lease, and when, as the API server's audit log has it.
+//! Who wrote a Lease, and when, according to the API server's audit log.
 //!
-//! Whether a write renewed, took over or released the Lease follows from who wrote before and after. One that was answered to
-//! nobody, because its process was killed meanwhile, may have been carried out: the next one shows by the version that it found.
+//! Whether a write renewed, took over or released the Lease follows from who wrote before and after. A write whose process was
+//! killed before the answer may have been committed: the version that the next write replaced shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 use testbed::{Audit, AuditEntry};
 
-/// One write that the API server carried out. It was committed between the two moments.
+/// A committed write. It was committed between `received` and `answered`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseWrite {
-    /// Whose request it was.
+    /// User that sent it.
     pub user: String,
     /// When the request arrived.
     pub received: Timestamp,
@@ -21,13 +21,13 @@ pub struct LeaseWrite {
     pub answered: Timestamp,
 }
 
-/// A write as the log has it.
+/// A write in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     write: LeaseWrite,
-    /// The version that it was to replace; empty if it was to make the Lease.
+    /// Version that it replaces; empty for a create.
     found: String,
-    /// The version that it made, if it is known to have made one.
+    /// Version that it created, if known.
     made: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct LeaseWrites {
 }
 
 impl LeaseWrites {
-    /// Those from this moment on.
+    /// Writes from now on.
     ///
     /// # Errors
     /// If there is no audit log.
@@ -56,7 +56,7 @@ impl LeaseWrites {
         })
     }
 
-    /// Reads what has come since the last time.
+    /// Reads the log since the last call.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -97,7 +97,7 @@ impl LeaseWrites {
     }
 }
 
-/// A write that was not refused.
+/// Parses a write that was not refused.
 fn write_of(entry: &AuditEntry) -> Option<Entry> {
     let writes = matches!(entry.verb.as_str(), "create" | "update" | "patch");
     let lease = entry.resource == "leases" && entry.subresource.is_empty();
@@ -120,7 +120,7 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
     })
 }
 
-/// Those that made a version: they say so, or the next one found a version that no other made.
+/// Writes that created a version: the answer says so, or the next write replaced a version that no other write created.
 fn carried_out(entries: &[Entry]) -> Vec<LeaseWrite> {
     let made: BTreeSet<_> = entries
         .iter()
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_one_that_was_carried_out_on_a_lease() {
+    fn write_is_committed_and_to_a_lease() {
         let (received, answered) = (Timestamp::constant(1, 0), Timestamp::constant(2, 0));
         let write = LeaseWrite {
             user: "a".to_owned(),
@@ -181,14 +181,14 @@ mod tests {
         assert_eq!(
             done("update", "leases", 504),
             [],
-            "nobody shows that it was"
+            "no later write proves it"
         );
         assert_eq!(done("get", "leases", 200), []);
         assert_eq!(done("patch", "events", 200), []);
     }
 
     #[test]
-    fn a_write_that_was_answered_to_nobody_counts_if_the_next_one_found_its_version() {
+    fn unanswered_write_counts_if_the_next_replaced_its_version() {
         let write = |user: &str, found: &str, made: Option<&str>| Entry {
             write: LeaseWrite {
                 user: user.into(),
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(
             writers(write("c", "", Some("3"))),
             ["a", "c"],
-            "a Lease that was made anew shows nothing"
+            "a recreated Lease proves nothing"
         );
         assert_eq!(writers(write("c", "3", None)), ["a"]);
     }

@@ -1,11 +1,11 @@
-//! The operator's elector among others, as real processes on a real API server.
+//! The operator's elector and its peers (client-go, controller-runtime) as real processes on a real API server.
 //!
-//! From bottom to top: [`event`] is what a candidate says, [`namespace`] where candidates compete and as whom, [`candidate`] one
-//! process, [`group`] the candidates of one Lease. [`writes`] is what the API server knows of them, [`term`] what follows for
-//! who led when. What is shown with all this is in the tests of this package. Apart from them, [`campaign`] judges what
-//! candidates did while faults were injected.
+//! From bottom to top: [`event`] parses what a candidate logs, [`namespace`] holds their namespace and accounts,
+//! [`candidate`] is one process, [`group`] the candidates of one Lease. [`lease_writes`] reads the audit log, [`term`] finds
+//! terms that overlap. The tests of this package use these; [`bench`] measures with them. [`campaign`] judges what candidates
+//! did while faults were injected.
 //!
-//! Nothing here starts a testbed: everything runs in the network of one that is up, see `testbed::enter`.
+//! Nothing here starts a testbed: everything runs in the network of a running one, see `testbed::enter`.
 
 pub mod bench;
 pub mod campaign;

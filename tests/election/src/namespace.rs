@@ -1,7 +1,7 @@
-//! Where candidates compete: a namespace of their own, in which each of them is a Kubernetes user of its own.
+//! A namespace for the candidates of one test, with a separate Kubernetes user for each candidate.
 //!
-//! The user is what tells the candidates apart in the API server's audit log: whose request it was is what its token says,
-//! not what it calls itself.
+//! The user identifies a candidate in the API server's audit log: it follows from the token, not from the identity that the
+//! candidate chooses.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use testbed::Cluster;
 
-/// The operator's own kinds. A candidate caches them, and leads only once it has.
+/// The operator's CRDs. A candidate leads only once its caches of these kinds are synced.
 const DEFINITIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../charts/serviceoffer-controller/files/crds"
@@ -38,7 +38,7 @@ pub struct ElectionNamespace {
     cluster: Cluster,
     namespace: testbed::TestNamespace,
     directory: PathBuf,
-    /// Of this process alone: candidates listen on it, and no outgoing connection uses its ports.
+    /// Loopback address of this process, for the candidates to listen on. Outgoing connections do not use its ports.
     address: Ipv4Addr,
     next_port: AtomicU16,
 }
@@ -46,29 +46,27 @@ pub struct ElectionNamespace {
 /// A candidate's user.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// As the audit log names it.
+    /// Name in the audit log.
     pub user: String,
-    /// The file by which a process becomes that user.
+    /// Its kubeconfig.
     pub kubeconfig: PathBuf,
 }
 
 impl ElectionNamespace {
-    /// A new namespace, whose candidates may do everything in the cluster.
+    /// Creates a namespace whose candidates are cluster admins.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// If the API server refuses.
     pub async fn new(cluster: &Cluster, prefix: &str) -> Result<Self> {
         Self::with_role(cluster, prefix, "cluster-admin").await
     }
 
-    /// A new namespace, whose candidates have a ClusterRole, everywhere in the cluster.
+    /// Creates a namespace whose candidates have a ClusterRole, cluster-wide.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// If the API server refuses.
     pub async fn with_role(cluster: &Cluster, prefix: &str, role: &str) -> Result<Self> {
-        define(cluster)
-            .await
-            .context("installing the operator's kinds")?;
+        define(cluster).await.context("installing the CRDs")?;
         let namespace = cluster.namespace(prefix).await;
         let directory = cluster.scratch(&format!("election/{}", namespace.name()))?;
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -84,11 +82,11 @@ impl ElectionNamespace {
         namespace
             .bind(role)
             .await
-            .with_context(|| format!("giving candidates the role {role}"))?;
+            .with_context(|| format!("binding candidates to the role {role}"))?;
         Ok(namespace)
     }
 
-    /// Gives all service accounts of the namespace the role, for as long as the namespace is there.
+    /// Binds all service accounts of the namespace to the role. The binding is deleted with the namespace.
     async fn bind(&self, role: &str) -> Result<()> {
         let client = self.cluster.client();
         let namespace = Api::<Namespace>::all(client.clone())
@@ -135,12 +133,12 @@ impl ElectionNamespace {
         self.namespace.name()
     }
 
-    /// Where candidates leave what they print.
+    /// Directory of the candidates' logs.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The Leases that are competed for.
+    /// The Leases of the namespace.
     pub fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.cluster.client(), self.name())
     }
@@ -153,10 +151,10 @@ impl ElectionNamespace {
         )
     }
 
-    /// Makes the user of a candidate. One name may be asked for again: it is the same user.
+    /// Creates the account of a candidate, or a new token for an existing one.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// If the API server refuses.
     pub async fn account(&self, identity: &str) -> Result<Account> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), self.name());
         let object = ServiceAccount {
@@ -184,7 +182,7 @@ impl ElectionNamespace {
             .await?;
         let token = answer
             .status
-            .context("a request for a token without an answer")?
+            .context("a token request without a token")?
             .token;
         let kubeconfig = self.directory.join(format!("{identity}.kubeconfig"));
         let admin: Value = serde_json::from_slice(&fs::read(self.cluster.kubeconfig())?)?;
@@ -198,7 +196,7 @@ impl ElectionNamespace {
     }
 }
 
-/// Makes the API server know the operator's kinds. They stay when the namespace goes away.
+/// Installs the CRDs. They stay when the namespace is deleted.
 async fn define(cluster: &Cluster) -> Result<()> {
     let apply = [
         "apply",
@@ -216,11 +214,9 @@ async fn define(cluster: &Cluster) -> Result<()> {
         "--filename",
         DEFINITIONS,
     ];
-    until(
-        "the operator's kinds are established",
-        ESTABLISHED,
-        async || kubectl(cluster, &wait).await,
-    )
+    until("the CRDs are established", ESTABLISHED, async || {
+        kubectl(cluster, &wait).await
+    })
     .await
 }
 
@@ -254,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_candidates_kubeconfig_leads_to_the_same_cluster_as_another_user() {
+    fn candidate_kubeconfig_has_the_same_cluster_and_another_user() {
         let admin = json!({
             "clusters": [{ "name": "testbed", "cluster": { "server": "https://127.0.0.1:6443" } }],
             "users": [{ "name": "admin", "user": { "client-key-data": "secret" } }],

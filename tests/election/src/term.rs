@@ -1,30 +1,30 @@
-//! Terms of leadership as intervals of time, and whether two of them overlap.
+//! Leadership terms as time intervals, and which of them overlap.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// One candidate's term: from the first moment at which it may have believed that it leads to the last one.
+/// One candidate's term: from the first to the last moment at which it may have believed that it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BelievedTerm {
-    /// Who.
+    /// The candidate.
     pub leader: String,
-    /// From.
+    /// Start.
     pub begun: Timestamp,
-    /// To.
+    /// End.
     pub ended: Timestamp,
 }
 
-/// Two leaders at the same time.
+/// Two candidates that believed at the same time that they lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConcurrentTerms {
-    /// Whose term had begun before.
+    /// The one whose term began first.
     pub earlier: String,
-    /// Whose term began while the other one lasted.
+    /// The one whose term began during the other's.
     pub later: String,
-    /// For how long both believed that they lead.
+    /// Duration of the overlap.
     pub duration: SignedDuration,
 }
 
-/// Every pair of terms of different leaders that overlap, in the order in which the later one begins.
+/// Every pair of overlapping terms of different candidates, ordered by the start of the later one.
 #[must_use]
 pub fn overlaps(terms: &[BelievedTerm]) -> Vec<ConcurrentTerms> {
     let mut sorted: Vec<&BelievedTerm> = terms.iter().collect();
@@ -78,14 +78,14 @@ mod tests {
     }
 
     #[test]
-    fn an_overlap_is_found_in_any_order_and_lasts_until_the_first_end() {
+    fn overlap_is_found_in_any_order_and_lasts_until_the_first_end() {
         let expected = [("a".to_owned(), "b".to_owned(), 2)];
         assert_eq!(found(&[term("b", 3, 9), term("a", 0, 5)]), expected);
         assert_eq!(found(&[term("a", 0, 50), term("b", 3, 5)]), expected);
     }
 
     #[test]
-    fn a_term_that_reaches_over_its_successor_overlaps_with_the_one_after_as_well() {
+    fn long_term_overlaps_with_both_later_terms() {
         assert_eq!(
             found(&[term("a", 0, 9), term("b", 3, 5), term("c", 5, 8)]).len(),
             2
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_does_not_overlap_with_itself() {
+    fn terms_of_one_leader_do_not_overlap() {
         assert_eq!(found(&[term("a", 0, 9), term("a", 3, 5)]), []);
     }
 }

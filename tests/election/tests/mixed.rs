@@ -1,5 +1,5 @@
-//! Ours and client-go's candidates on the same Lease, as while one replaces the other: each takes over from each, and nobody
-//! leads while another one does.
+//! Candidates of the operator and of client-go on the same Lease, as during a migration: each takes over from the other, and
+//! no two lead at the same time.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,14 +29,14 @@ use tokio::task::JoinHandle;
 
 const TIMING: Timing = Timing::QUICK;
 const DEATHS: usize = 30;
-/// What a takeover may take beyond the moment at which it is allowed.
+/// Allowance for a takeover beyond the time at which it is allowed.
 const SLACK: Duration = Duration::from_millis(300);
-/// How long a process may take for what takes no time.
+/// Timeout for what should happen at once.
 const LIMIT: Duration = Duration::from_secs(20);
 const LEASE: &str = "mixed";
 
 #[test]
-fn ours_and_client_go_take_over_from_each_other_in_time_and_never_lead_both() {
+fn operator_and_client_go_take_over_and_never_lead_together() {
     testbed::test(async |cluster| {
         let seed = std::env::var("SEED").map_or_else(
             |_| rand::random(),
@@ -51,13 +51,13 @@ fn ours_and_client_go_take_over_from_each_other_in_time_and_never_lead_both() {
     });
 }
 
-/// A death of a leader, and who came after.
+/// The end of a leader, and its successor.
 #[derive(Debug)]
 struct Death {
     leader: Leader,
     signal: Signal,
     at: Timestamp,
-    /// Whether one of ours was there to take over.
+    /// Whether an operator candidate was there to take over.
     watched: bool,
     next: NewLeader,
 }
@@ -67,7 +67,7 @@ struct Leader {
     identity: String,
     user: String,
     kind: Implementation,
-    /// When it said that it stopped to lead; not if it was killed.
+    /// When it reported that it stopped leading; none if it was killed.
     stopped: Option<Timestamp>,
 }
 
@@ -103,11 +103,11 @@ impl Trial {
         }
     }
 
-    /// Ends the leader, and with it those of one kind or of none, so that the next one is of either kind.
+    /// Ends the leader, and sometimes all operator candidates with it, so that either implementation takes over.
     async fn end_leader(&mut self, death: usize) {
         let leader = self.group.leader(LIMIT).await.unwrap();
-        // Each has seen the leader renew: a candidate counts from what it has seen, and one that came after the last renewal
-        // would count from later on.
+        // Wait until each has seen the leader renew: a candidate counts from its own observation, and one that started after
+        // the last renewal would count from later.
         tokio::time::sleep(
             TIMING.period * 2 + TIMING.period.mul_f64(self.random.random_range(0.0..2.0)),
         )
@@ -125,7 +125,7 @@ impl Trial {
         let mut victims = vec![leader.member];
         for member in 0..self.group.members().len() {
             if member != leader.member && Some(self.group.members()[member].kind()) == others {
-                // Gone before the leader is, or it would be the next one.
+                // Killed before the leader, or it could become the next one.
                 self.group.member(member).signal(Signal::Kill).unwrap();
                 self.group.member(member).wait(LIMIT).await.unwrap();
                 victims.push(member);
@@ -143,12 +143,7 @@ impl Trial {
             .unwrap();
         let status = self.group.member(leader.member).wait(LIMIT).await.unwrap();
         if signal == Signal::Term {
-            assert_eq!(
-                status.code(),
-                Some(0),
-                "{} ended in good order",
-                leader.identity
-            );
+            assert_eq!(status.code(), Some(0), "{} exited cleanly", leader.identity);
         }
         let stopped = self.stopped(&leader, signal).await;
         let candidate = &self.group.members()[leader.member];
@@ -215,7 +210,7 @@ impl Trial {
             let polls = match (death.watched, death.signal) {
                 (true, _) => Duration::ZERO,
                 (false, Signal::Term) => TIMING.longest_poll(),
-                // It may see the last renewal only at its next look, and its end only at the one after.
+                // It may see the last renewal only at its next poll, and the expiry only at the one after.
                 (false, _) => TIMING.longest_poll() * 2,
             };
             let latest = allowed + polls + SLACK;
@@ -225,10 +220,10 @@ impl Trial {
                 ));
             }
             let early = allowed.duration_since(next.at);
-            // The answer to a release leaves after others have seen it.
+            // Standbys may see a release before its answer is sent.
             assert!(
                 early < SignedDuration::from_millis(50),
-                "{death:?} was allowed at {allowed} only"
+                "{death:?} was allowed only at {allowed}"
             );
             let begun = self
                 .writes
@@ -255,12 +250,12 @@ impl Trial {
         self.judge_overlaps(&terms);
         let count = self.records.judge();
         self.judge_variety();
-        println!("{count} records, each as both kinds read them");
+        println!("{count} records, all valid for both implementations");
     }
 
-    /// client-go tells its work to end only after it has released the Lease; nothing else may overlap.
+    /// client-go stops its work only after it has released the Lease. No other overlap is allowed.
     fn judge_overlaps(&self, terms: &[BelievedTerm]) {
-        let hole = |overlap: &&election::term::ConcurrentTerms| {
+        let is_known = |overlap: &&election::term::ConcurrentTerms| {
             let death = self
                 .deaths
                 .iter()
@@ -270,7 +265,7 @@ impl Trial {
             })
         };
         let all = overlaps(terms);
-        let (known, unknown): (Vec<_>, Vec<_>) = all.iter().partition(hole);
+        let (known, unknown): (Vec<_>, Vec<_>) = all.iter().partition(is_known);
         assert!(unknown.is_empty(), "two leaders: {unknown:#?}");
         let longest = known
             .iter()
@@ -283,11 +278,11 @@ impl Trial {
         );
         assert!(
             longest < SignedDuration::from_secs(1),
-            "client-go takes that long to tell its work? {known:#?}"
+            "client-go took too long to stop its work: {known:#?}"
         );
     }
 
-    /// Chance may not have left one kind out.
+    /// Random choices must have covered both implementations.
     fn judge_variety(&self) {
         let kind = |identity: &str| {
             if identity.contains("-o") {
@@ -302,7 +297,7 @@ impl Trial {
                 .iter()
                 .filter(|death| kind(&death.next.identity) == next)
                 .count();
-            assert!(took >= 3, "{} took over {took} times only", next.name());
+            assert!(took >= 3, "{} took over only {took} times", next.name());
         }
         for signal in [Signal::Kill, Signal::Term] {
             for from in [Implementation::Operator, Implementation::ClientGo] {
@@ -324,7 +319,7 @@ impl Trial {
     }
 }
 
-/// Every record that was stored.
+/// Every stored record of the Lease.
 struct Records {
     seen: Arc<Mutex<Vec<LeaseSpec>>>,
     watch: JoinHandle<()>,
@@ -357,7 +352,7 @@ impl Records {
 
     /// Waits until the watch has shown the leader after the last death.
     async fn caught_up(&self) {
-        eventually("the watch has shown every leader", LIMIT, async || {
+        eventually("the watch has delivered every leader", LIMIT, async || {
             let seen = self.seen.lock().unwrap();
             let transitions = seen.last().and_then(|record| record.lease_transitions);
             let deaths = i32::try_from(DEATHS).unwrap();
@@ -369,7 +364,7 @@ impl Records {
         .await;
     }
 
-    /// Each change of holder counts one transition, a release and a renewal none; and every field is there.
+    /// A change of holder counts one transition, a release or renewal none. Every field is set.
     fn judge(&self) -> usize {
         let seen = self.seen.lock().unwrap();
         let mut holder = String::new();
@@ -401,7 +396,7 @@ impl Records {
         assert_eq!(
             transitions,
             Some(i32::try_from(DEATHS).unwrap()),
-            "each death made one other leader"
+            "each death made one new leader"
         );
         seen.len()
     }

@@ -1,4 +1,4 @@
-//! Leaders in Pods whose container's process is killed on the node, where the kubelet sees it.
+//! Kills the leader's container process on the node, where the kubelet reports it, and measures the takeover.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,14 +27,14 @@ const CHART: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../charts/serviceoffer-controller"
 );
-/// Name of the release and of its namespace: a release has objects outside of any namespace, so there can be one only.
+/// Name of the release and of its namespace. The chart has cluster-scoped objects, so it is installed once.
 const RELEASE: &str = "election-bench";
 /// Name of the Lease in the chart.
 const LEASE: &str = "serviceoffer-controller";
 const PAUSE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Deployed of one kind in Pods.
+/// Replicas of one implementation, in Pods.
 pub struct Deployed {
     cluster: Cluster,
     kind: Implementation,
@@ -45,10 +45,10 @@ pub struct Deployed {
 }
 
 impl Deployed {
-    /// The operator, as the chart installs it with its defaults, apart from the number of replicas.
+    /// The operator, installed by the chart with default values except for the number of replicas.
     ///
     /// # Errors
-    /// If Helm does not install it.
+    /// If Helm fails.
     pub async fn ours(cluster: &Cluster) -> Result<Self> {
         let program = "/bin/serviceoffer-controller";
         load(
@@ -72,7 +72,7 @@ impl Deployed {
             "image.repository=localhost/election-bench/ours".to_owned(),
             "image.tag=built".to_owned(),
             format!("replicaCount={CANDIDATES}"),
-            // They are there already, for the candidates outside of Pods.
+            // Already installed for the candidates outside of Pods.
             "crds.enabled=false".to_owned(),
         ];
         let values = values.iter().flat_map(|value| ["--set", value]);
@@ -87,10 +87,10 @@ impl Deployed {
         })
     }
 
-    /// client-go's leader election with the Pod's name as its identity, as the chart of a Go operator would have it.
+    /// client-go's leader election with the Pod's name as identity, as in a typical Go operator.
     ///
     /// # Errors
-    /// If the API server does not do as asked.
+    /// If the API server refuses.
     pub async fn client_go(namespace: &ElectionNamespace) -> Result<Self> {
         let cluster = namespace.cluster();
         load(
@@ -149,10 +149,10 @@ impl Deployed {
         })
     }
 
-    /// Kills the leader's process that many times.
+    /// Kills the leader's container process `times` times.
     ///
     /// # Errors
-    /// If nobody follows, or the dead are not replaced.
+    /// If no replica takes over, or a Pod is not replaced.
     pub async fn run(&self, times: usize, track: &ProgressTrack) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for _ in 0..times {
@@ -178,22 +178,22 @@ impl Deployed {
                 seconds,
                 since_renewal: None,
             });
-            // A container that dies again and again is restarted later and later; a new Pod has not died yet.
+            // Restarts of the same Pod are delayed by CrashLoopBackOff; a new Pod starts without delay.
             let gone = DeleteParams::default();
             self.pods().delete(&leader, &gone).await?;
             let begun = Instant::now();
             while self.pods().get_opt(&leader).await?.is_some() {
-                ensure!(begun.elapsed() < LIMIT, "{leader} does not go away");
+                ensure!(begun.elapsed() < LIMIT, "{leader} is not deleted in time");
                 sleep(PAUSE).await;
             }
         }
         Ok(samples)
     }
 
-    /// Removes them.
+    /// Uninstalls the replicas.
     ///
     /// # Errors
-    /// If Helm, or the API server, does not do as asked.
+    /// If Helm fails or the API server refuses.
     pub async fn remove(self) -> Result<()> {
         match self.kind {
             Implementation::Operator => uninstall(&self.cluster).await,
@@ -212,7 +212,7 @@ impl Deployed {
         Api::namespaced(self.cluster.client(), &self.namespace)
     }
 
-    /// Waits until all replicas are ready, and none is on its way out.
+    /// Waits until all replicas are ready and none is terminating.
     async fn ready(&self) -> Result<Vec<String>> {
         let begun = Instant::now();
         loop {
@@ -232,7 +232,7 @@ impl Deployed {
         }
     }
 
-    /// Waits until one of the Pods holds the Lease and says that it leads.
+    /// Waits until one of the Pods holds the Lease and reports that it leads.
     async fn leader(&self, pods: &[String]) -> Result<String> {
         let begun = Instant::now();
         loop {
@@ -245,28 +245,25 @@ impl Deployed {
         }
     }
 
-    /// Waits for a Pod that leads after the death of another one, or of its own container before this one.
+    /// Waits until another Pod, or the next container of the same Pod, leads.
     async fn successor(&self, dead: &str, transitions: i32, since: Timestamp) -> Result<Timestamp> {
         let begun = Instant::now();
         loop {
             let record = self.record().await?;
-            // client-go's next container goes on with the Lease of the one before, and counts no transition.
+            // With client-go the next container continues the Lease of the same identity and counts no transition.
             let is_other =
                 record != (dead.to_owned(), transitions) || self.kind == Implementation::ClientGo;
             if is_other && let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
                 return Ok(at);
             }
-            ensure!(
-                begun.elapsed() < LIMIT,
-                "nobody leads after the death of {dead}"
-            );
+            ensure!(begun.elapsed() < LIMIT, "no replica took over from {dead}");
             sleep(PAUSE).await;
         }
     }
 
-    /// When the container of a Pod that runs at this moment last began to lead.
+    /// When the running container of a Pod last started leading.
     async fn begins(&self, pod: &str) -> Result<Option<Timestamp>> {
-        // Between two containers there is no log.
+        // There is no log between two containers.
         let Ok(log) = self.pods().logs(pod, &LogParams::default()).await else {
             return Ok(None);
         };
@@ -305,9 +302,9 @@ fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Puts a program on the node as an image.
+/// Loads a program onto the node as an image.
 async fn load(cluster: &Cluster, program: &Path, inside: &str, tag: &str) -> Result<()> {
-    // A program that is linked to nothing needs nothing beside it.
+    // A statically linked program needs no libraries.
     let libraries = image::shared_libraries(program).unwrap_or_default();
     let libraries: Vec<_> = libraries
         .iter()

@@ -1,4 +1,4 @@
-//! A set of measured times, and what is said of it. Values only.
+//! A set of measured times and its statistics. Values only.
 
 /// Seconds, sorted.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +17,7 @@ impl Distribution {
         self.0.len()
     }
 
-    /// The smallest sample that is not smaller than this share of all of them (nearest rank); none without samples.
+    /// Quantile by nearest rank; none without samples.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         #[allow(
             clippy::cast_precision_loss,
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_one_of_the_samples() {
+    fn quantile_is_one_of_the_samples() {
         let hundred = Distribution::of((1..=100).rev().map(f64::from));
         assert_eq!(
             [0.5, 0.9, 0.99, 1.0].map(|share| hundred.quantile(share)),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_and_the_mean_are_those_of_all_samples() {
+    fn min_max_and_mean_cover_all_samples() {
         let some = Distribution::of([4.0, 1.0, 1.0]);
         assert_eq!(
             (some.count(), some.min(), some.mean(), some.max()),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_no_samples() {
+    fn empty_distribution_has_no_statistics() {
         let none = Distribution::default();
         assert_eq!(
             (none.quantile(0.5), none.min(), none.mean(), none.max()),

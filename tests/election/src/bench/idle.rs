@@ -1,4 +1,4 @@
-//! What candidates cost while nothing happens: requests, processor time and memory.
+//! Usage of idle candidates: requests, processor time and memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,9 +14,9 @@ use crate::candidate::Candidate;
 use crate::group::CandidateGroup;
 use crate::namespace::ElectionNamespace;
 
-/// Clock ticks of `/proc/PID/stat` per second: the same on every Linux that the testbed runs on.
+/// Clock ticks per second in `/proc/PID/stat`: 100 on every Linux that the testbed supports.
 const TICKS: f64 = 100.0;
-/// Between two signs of life.
+/// Time between two progress steps.
 const STEP: Duration = Duration::from_secs(5);
 
 /// Requests of one user.
@@ -28,7 +28,7 @@ struct Requests {
     watches: u32,
 }
 
-/// Leaves groups alone, and measures each of their candidates.
+/// Measures every candidate of idle groups.
 ///
 /// # Errors
 /// If a candidate ends, or the audit log cannot be read.
@@ -90,7 +90,7 @@ fn count(entries: &[AuditEntry]) -> BTreeMap<String, Requests> {
         let requests = users.entry(entry.user.clone()).or_default();
         let lease = entry.resource == "leases";
         let counter = match (entry.verb.as_str(), entry.stage.as_str()) {
-            // A watch is in the log when it begins, and again when it ends.
+            // A watch is logged when it starts and again when it ends.
             ("watch", "ResponseStarted") => &mut requests.watches,
             ("watch", _) | (_, "ResponseStarted") => continue,
             ("get" | "list", _) if lease => &mut requests.lease_reads,
@@ -102,14 +102,14 @@ fn count(entries: &[AuditEntry]) -> BTreeMap<String, Requests> {
     users
 }
 
-/// Seconds of processor time that it has used.
+/// Processor time used so far, in seconds.
 fn processor_time(candidate: &Candidate) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", candidate.pid()))?;
     let ticks = ticks(&stat).with_context(|| format!("statistics of {}", candidate.identity()))?;
     Ok(f64::from(ticks) / TICKS)
 }
 
-/// User and system time. The command name may hold anything, so the fields are counted from its last bracket.
+/// User and system time. The command name may contain anything, so fields are counted from its last bracket.
 fn ticks(stat: &str) -> Option<u32> {
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..]
         .split_ascii_whitespace()
@@ -117,7 +117,7 @@ fn ticks(stat: &str) -> Option<u32> {
     Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
 }
 
-/// Megabytes of resident memory.
+/// Resident memory in megabytes.
 fn resident(candidate: &Candidate) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", candidate.pid()))?;
     let bytes =
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_is_counted_once_and_apart_from_what_is_asked_again_and_again() {
+    fn watch_is_counted_once_and_apart_from_other_requests() {
         let entries = [
             entry("watch", "leases", "ResponseStarted"),
             entry("watch", "leases", "ResponseComplete"),

@@ -1,8 +1,8 @@
-//! The bench: the operator's elector side by side with client-go's and with controller-runtime's manager.
+//! The bench: compares the operator's elector with client-go's and with controller-runtime's manager.
 //!
-//! One API server, three candidates per group, each candidate a process of its own. Groups whose leader dies without a word
-//! wait for their leases all at the same time; what is a matter of milliseconds is measured while all others are idle.
-//! [`takeover`] and [`container`] end leaders, [`idle`] looks at those that do nothing, [`report`] says what came of it.
+//! One API server, three candidates per group, one process per candidate. Groups whose leader crashes wait for lease expiry
+//! at the same time; handovers that take milliseconds are measured while all other groups are idle. [`takeover`] and
+//! [`container`] end leaders, [`idle`] measures idle candidates, [`report`] compares the results with their targets.
 
 mod container;
 mod distribution;
@@ -55,16 +55,16 @@ const MANAGER: BenchCase = BenchCase {
     kind: Implementation::ControllerRuntime,
     ..OPERATOR
 };
-/// The manager's defaults.
+/// controller-runtime's defaults.
 const MANAGER_SHORT: BenchCase = BenchCase {
     kind: Implementation::ControllerRuntime,
     timing: Timing::SHORT,
     release: false,
 };
 
-/// Those that are looked at while they do nothing, and whose graceful handover is measured.
+/// Cases whose idle usage and graceful handover are measured.
 const IDLE: [BenchCase; 4] = [OPERATOR, CLIENT_GO, MANAGER, MANAGER_SHORT];
-/// Those whose crash is measured.
+/// Cases whose crash takeover is measured.
 const CRASHING: [BenchCase; 6] = [
     OPERATOR,
     OPERATOR_SHORT,
@@ -73,30 +73,30 @@ const CRASHING: [BenchCase; 6] = [
     MANAGER,
     MANAGER_SHORT,
 ];
-/// Groups of one case that wait for their leases at the same time.
+/// Groups per case, which wait for lease expiry at the same time.
 const GROUPS: usize = 10;
-/// Processes that start at the same time would keep each other from starting.
+/// Groups that start at the same time. More would slow each other down.
 const CONCURRENT_STARTS: usize = 3;
-/// Until a group that has just started does nothing but renew.
+/// Time after which a new group only renews.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Length of one of the steps in which idle candidates are looked at.
+/// Progress steps per minute of the idle measurement.
 const STEPS_PER_MINUTE: usize = 12;
 
-/// How much is measured.
+/// Number of samples per case.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchPlan {
     /// Graceful handovers of each case.
     pub graceful: usize,
-    /// Crashes of each.
+    /// Crashes of each case.
     pub crashes: usize,
-    /// Killed containers of each.
+    /// Killed containers of each case.
     pub containers: usize,
-    /// Minutes in which nothing happens.
+    /// Minutes of the idle measurement.
     pub minutes: usize,
 }
 
 impl BenchPlan {
-    /// What the figures in the documentation come from.
+    /// The plan behind the figures in the documentation.
     pub const FULL: Self = Self {
         graceful: 100,
         crashes: 30,
@@ -104,7 +104,7 @@ impl BenchPlan {
         minutes: 2,
     };
 
-    /// Whether at least as much is measured as for the documentation.
+    /// Whether it measures at least as much as [`Self::FULL`].
     const fn is_full(self) -> bool {
         let Self {
             graceful,
@@ -119,10 +119,10 @@ impl BenchPlan {
     }
 }
 
-/// Runs the bench, prints what came of it, and writes it to `target/bench`. A full run draws `docs/election.svg` anew.
+/// Runs the bench, prints the report, and writes it to `target/bench`. A full run also redraws `docs/election.svg`.
 ///
 /// # Errors
-/// If something could not be measured. A bar that was missed is no error.
+/// If something could not be measured. A missed target is not an error.
 pub async fn run(cluster: Cluster, plan: BenchPlan) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let begun = (Timestamp::now(), Instant::now());
@@ -135,7 +135,7 @@ pub async fn run(cluster: Cluster, plan: BenchPlan) -> Result<()> {
     };
     let (mut series, usage) = bench.measure_quiet().await?;
     series.extend(bench.measure_waiting().await?);
-    // The last part must not cost what the others have found.
+    // A failure here must not discard the results of the other parts.
     let containers = bench.measure_containers(&mut series).await;
     series.retain(|one| !one.samples.is_empty());
     series.sort_by_key(|one| {
@@ -162,9 +162,9 @@ pub async fn run(cluster: Cluster, plan: BenchPlan) -> Result<()> {
     let plot = output.join("election.svg");
     plot::draw(&plot, &report.series)?;
     println!("{}", report.text());
-    let containers = containers.context("containers could not be measured");
+    let containers = containers.context("measuring containers");
     println!(
-        "{:.0} s. target/bench/election.json has every sample, election.svg beside it shows them.",
+        "Took {:.0} s. All samples: target/bench/election.json; plot: target/bench/election.svg.",
         report.seconds
     );
     containers?;
@@ -181,7 +181,7 @@ struct Bench {
     plan: BenchPlan,
 }
 
-/// A group and what is measured on it.
+/// A group and its number of samples.
 struct Job {
     case: BenchCase,
     lease: String,
@@ -190,9 +190,9 @@ struct Job {
 }
 
 impl Bench {
-    /// What needs quiet: the costs of doing nothing, and our graceful handover.
+    /// Measures on an otherwise idle machine: idle usage, and the operator's graceful handover.
     async fn measure_quiet(&self) -> Result<(Vec<Series>, Vec<report::IdleUsage>)> {
-        self.progress.say("starting one group of each kind");
+        self.progress.say("starting one group per case");
         let mut groups = Vec::new();
         for (number, case) in IDLE.into_iter().enumerate() {
             let group = takeover::start(
@@ -235,7 +235,7 @@ impl Bench {
         ))
     }
 
-    /// What mostly waits, many groups at the same time: crashes of all, and then graceful handovers of the others.
+    /// Measures many waiting groups at once: crashes of all cases, then graceful handovers of the peers.
     async fn measure_waiting(&self) -> Result<Vec<Series>> {
         let mut writes = LeaseWrites::from_now(&self.namespace)?;
         let BenchPlan {
@@ -272,20 +272,20 @@ impl Bench {
         };
         let groups = try_join_all(jobs.into_iter().map(start)).await?;
         let (groups, takeovers) = self
-            .takeover(groups, Signal::Kill, |job| job.crashes)
+            .end_leaders(groups, Signal::Kill, |job| job.crashes)
             .await?;
         writes.read()?;
         let mut series = collect(Measure::Crash, takeovers, Some(&writes));
         let (groups, takeovers) = self
-            .takeover(groups, Signal::Term, |job| job.graceful)
+            .end_leaders(groups, Signal::Term, |job| job.graceful)
             .await?;
         series.extend(collect(Measure::Graceful, takeovers, None));
         try_join_all(groups.into_iter().map(|(_, group)| group.end())).await?;
         Ok(series)
     }
 
-    /// Ends the leaders of all groups, each as often as its job says.
-    async fn takeover(
+    /// Ends the leader of every group as often as its job asks for.
+    async fn end_leaders(
         &self,
         groups: Vec<(Job, CandidateGroup)>,
         signal: Signal,
@@ -331,7 +331,7 @@ impl Bench {
         Ok((groups, takeovers))
     }
 
-    /// What needs a kubelet.
+    /// Measures takeovers that need a kubelet.
     async fn measure_containers(&self, series: &mut Vec<Series>) -> Result<()> {
         if self.plan.containers == 0 {
             return Ok(());
@@ -356,7 +356,7 @@ impl Bench {
     }
 }
 
-/// What one of the groups has to do of a whole.
+/// One group's share of the samples of a case.
 fn share(whole: usize, group: usize) -> usize {
     whole / GROUPS + usize::from(group < whole % GROUPS)
 }
@@ -400,7 +400,7 @@ async fn environment(cluster: &Cluster, root: &Path) -> Result<Environment> {
     let commit = git
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default();
-    // A path below the checkout is the same for everybody.
+    // Reported relative to the checkout, which makes it the same on every machine.
     let binary = candidate::operator()?;
     let root = root.canonicalize().context("the checkout")?;
     let binary = binary.strip_prefix(&root).unwrap_or(&binary);
@@ -422,7 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shares_of_all_groups_are_the_whole() {
+    fn shares_of_all_groups_add_up() {
         for whole in [0, 3, 30, 101] {
             assert_eq!(
                 (0..GROUPS).map(|group| share(whole, group)).sum::<usize>(),

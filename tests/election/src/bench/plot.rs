@@ -1,4 +1,4 @@
-//! Draws the distributions: one picture, one row per series, one dot per sample.
+//! Plots the distributions: one row per series, one dot per sample.
 
 use std::path::Path;
 
@@ -30,12 +30,12 @@ const TOP: i32 = 60;
 const ROW: i32 = 26;
 const GAP: i32 = 16;
 
-/// Writes the picture.
+/// Writes the plot as SVG.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn draw(file: &Path, series: &[Series]) -> Result<()> {
-    let rows = place(series);
+    let rows = rows(series);
     let bottom = rows.last().map_or(TOP, |(_, y)| y + ROW);
     let size = (u32::try_from(WIDTH)?, u32::try_from(bottom + 50)?);
     let area = SVGBackend::new(file, size).into_drawing_area();
@@ -47,8 +47,7 @@ pub fn draw(file: &Path, series: &[Series]) -> Result<()> {
     let right = Pos::new(HPos::Right, VPos::Center);
     let middle = Pos::new(HPos::Center, VPos::Center);
     area.fill(&WHITE).map_err(error)?;
-    let title =
-        "From the end of a leader to the next one's begin (a dot is a sample, a bar the median)";
+    let title = "Time from the end of a leader to the start of the next (dot: sample, bar: median)";
     area.draw(&Text::new(title, (16, 24), text(15, &BLACK, left)))
         .map_err(error)?;
     for (seconds, label) in MARKS {
@@ -89,8 +88,8 @@ pub fn draw(file: &Path, series: &[Series]) -> Result<()> {
     Ok(())
 }
 
-/// Each series and the height of its row, with a gap where another measure or another timing begins.
-fn place(series: &[Series]) -> Vec<(&Series, i32)> {
+/// Each series and the y coordinate of its row, with a gap between measures.
+fn rows(series: &[Series]) -> Vec<(&Series, i32)> {
     let mut y = TOP;
     let mut last: Option<Measure> = None;
     let mut rows = Vec::new();
@@ -105,16 +104,16 @@ fn place(series: &[Series]) -> Vec<(&Series, i32)> {
     rows
 }
 
-/// Where a time stands on the axis, which is logarithmic.
+/// X coordinate of a time on the logarithmic axis.
 fn across(seconds: f64) -> i32 {
     let (first, last) = AXIS;
     let share = (seconds.clamp(first, last) / first).ln() / (last / first).ln();
-    #[allow(clippy::cast_possible_truncation, reason = "a place in the picture")]
+    #[allow(clippy::cast_possible_truncation, reason = "a coordinate in the plot")]
     let offset = (share * f64::from(RIGHT - LEFT)).round() as i32;
     LEFT + offset
 }
 
-/// Keeps dots of the same time apart.
+/// Vertical offset that separates dots of similar times.
 fn spread(at: usize) -> i32 {
     [0, -6, 6, -3, 3, -8, 8][at % 7]
 }
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_axis_is_logarithmic_and_nothing_is_drawn_outside_of_it() {
+    fn axis_is_logarithmic_and_clamps_values() {
         assert_eq!((across(AXIS.0), across(AXIS.1)), (LEFT, RIGHT));
         assert_eq!((across(0.0), across(1000.0)), (LEFT, RIGHT));
         let steps = [across(0.1) - across(0.01), across(10.0) - across(1.0)];

@@ -1,4 +1,4 @@
-//! What the person at the terminal sees while the bench runs: one bar per series; elsewhere a line for every quarter.
+//! Progress output: on a terminal one bar per series, elsewhere one line per quarter.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Shows what goes on.
+/// The progress output.
 #[derive(Debug)]
 pub struct Progress {
     bars: Option<MultiProgress>,
 }
 
-/// Counts the steps of one thing.
+/// The progress of one series.
 #[derive(Debug)]
 pub struct ProgressTrack {
     name: String,
@@ -22,23 +22,23 @@ pub struct ProgressTrack {
 }
 
 impl Progress {
-    /// On the terminal, if there is one.
+    /// Bars if stderr is a terminal, lines otherwise.
     pub fn new() -> Self {
         Self {
             bars: stderr().is_terminal().then(MultiProgress::new),
         }
     }
 
-    /// A line of its own.
+    /// Prints a line.
     pub fn say(&self, line: &str) {
         match &self.bars {
-            // Without a terminal to draw on there is nobody to tell it to.
+            // An error means that there is no terminal any more.
             Some(bars) => drop(bars.println(line)),
             None => eprintln!("{line}"),
         }
     }
 
-    /// Something of that many steps.
+    /// Starts a series of `total` steps.
     pub fn track(&self, name: impl Into<String>, total: usize) -> ProgressTrack {
         let name = name.into();
         let bar = self.bars.as_ref().map(|bars| {
@@ -68,7 +68,7 @@ impl Default for Progress {
 }
 
 impl ProgressTrack {
-    /// One more step is done, with this outcome.
+    /// Reports a finished step and its outcome.
     pub fn step(&self, outcome: &str) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         match &self.bar {

@@ -1,4 +1,4 @@
-//! What a run of the bench found, and whether it is what was target. Values and text only.
+//! The results of a bench run, compared with their targets. Values and text only.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -6,24 +6,29 @@ use serde::Serialize;
 use super::distribution::Distribution;
 use crate::candidate::{Implementation, Timing};
 
-/// How long another may take beyond the lease of a leader that died.
+/// Allowance in seconds beyond the lease duration for a takeover after a crash.
 pub const SLACK: f64 = 0.3;
 
-/// Whose time is measured.
+/// An implementation and its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BenchCase {
-    /// What it is.
+    /// Implementation and settings.
     pub kind: Implementation,
-    /// Its times.
+    /// Lease duration, renew deadline and retry period.
     pub timing: Timing,
-    /// Whether it releases its Lease when it is asked to end.
+    /// Whether it releases its Lease on SIGTERM.
     pub release: bool,
 }
 
 impl std::fmt::Display for BenchCase {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kept = if self.release { "" } else { ", no release" };
-        write!(formatter, "{} {}{kept}", self.kind.name(), self.timing)
+        let no_release = if self.release { "" } else { ", no release" };
+        write!(
+            formatter,
+            "{} {}{no_release}",
+            self.kind.name(),
+            self.timing
+        )
     }
 }
 
@@ -33,20 +38,20 @@ impl Serialize for BenchCase {
     }
 }
 
-/// What is done to a leader.
+/// How a leader is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Measure {
-    /// It is asked to end.
+    /// By SIGTERM.
     Graceful,
-    /// Its process is killed.
+    /// By SIGKILL.
     Crash,
-    /// Its container's process is killed on the node, where the kubelet sees it.
+    /// By SIGKILL to its container's process on the node, where the kubelet reports it.
     Container,
 }
 
 impl Measure {
-    /// As people call it.
+    /// Display name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Graceful => "graceful handover",
@@ -56,40 +61,40 @@ impl Measure {
     }
 }
 
-/// One leader's end.
+/// One takeover.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sample {
-    /// From the signal to the next begin of leading.
+    /// From the signal until the next leader starts leading.
     pub seconds: f64,
-    /// From the arrival of the dead leader's last renewal to the next begin of leading.
+    /// From the arrival of the former leader's last renewal until the next leader starts leading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since_renewal: Option<f64>,
 }
 
-/// All samples of one kind.
+/// All samples of one measure and case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Series {
-    /// What was done.
+    /// How leaders were ended.
     pub measure: Measure,
-    /// To whom.
+    /// Implementation and settings.
     pub case: BenchCase,
-    /// How long it took, in the order of the run.
+    /// Samples in the order of the run.
     pub samples: Vec<Sample>,
 }
 
 impl Series {
-    /// From the signal to the next begin of leading.
+    /// Distribution of the time from the signal until the next leader starts leading.
     pub fn distribution(&self) -> Distribution {
         Distribution::of(self.samples.iter().map(|sample| sample.seconds))
     }
 }
 
-/// What one candidate costs while nothing happens.
+/// Resource usage of one idle candidate.
 #[derive(Clone, Debug, Serialize)]
 pub struct IdleUsage {
-    /// What it is.
+    /// Implementation and settings.
     pub case: BenchCase,
-    /// Its name.
+    /// Identity of the candidate.
     pub identity: String,
     /// Whether it leads.
     pub leads: bool,
@@ -114,40 +119,40 @@ impl IdleUsage {
     }
 }
 
-/// Something that was target.
+/// A target value and its measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Target {
-    /// Of what.
+    /// What is measured.
     pub measure: &'static str,
-    /// What was target.
+    /// The target.
     pub target: String,
-    /// What was seen; none if it was not measured.
-    pub seen: Option<String>,
-    /// Whether it was kept; not, if it was not measured.
+    /// The measured value; none if it was not measured.
+    pub measured: Option<String>,
+    /// Whether the target was met. False if it was not measured.
     pub met: bool,
 }
 
-/// Everything that a run found.
+/// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// When it began.
+    /// Start time.
     pub begun: Timestamp,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
-    /// What was measured, and on what.
+    /// What was measured, and on which machine.
     pub environment: Environment,
-    /// How long takeovers took.
+    /// Takeover times.
     pub series: Vec<Series>,
-    /// What candidates cost.
+    /// Usage of idle candidates.
     pub usage: Vec<IdleUsage>,
-    /// What was target.
+    /// The target.
     pub targets: Vec<Target>,
 }
 
-/// What was measured, and on what.
+/// What was measured, and on which machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Environment {
-    /// The commit of this checkout, and whether files differ from it.
+    /// Commit of this checkout, marked if there are local changes.
     pub commit: String,
     /// The operator's binary.
     pub binary: String,
@@ -155,7 +160,7 @@ pub struct Environment {
     pub kubernetes: String,
     /// The processor.
     pub processor: String,
-    /// How many of them.
+    /// Number of processors.
     pub processors: usize,
     /// Memory in megabytes.
     pub memory: u64,
@@ -163,7 +168,7 @@ pub struct Environment {
     pub kernel: String,
 }
 
-/// Compares what was found with what was target.
+/// Compares the measurements with their targets.
 pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     let of = |measure, kind, timing| {
         let found = series.iter().find(|one| {
@@ -188,9 +193,9 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     ];
     let ratio = graceful.and_then(|ours| Some(peer?.mean()? / ours.mean()?));
     targets.push(Target {
-        measure: "graceful handover, mean of client-go / ours",
+        measure: "graceful handover, mean of client-go / operator",
         target: ">= 20".to_owned(),
-        seen: ratio.map(|ratio| format!("{ratio:.0}")),
+        measured: ratio.map(|ratio| format!("{ratio:.0}")),
         met: ratio.is_some_and(|ratio| ratio >= 20.0),
     });
     for (timing, latest, earliest) in [
@@ -262,7 +267,7 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
         .reduce(f64::min);
     if let Some(half) = half {
         targets.push(at_most(
-            "the same, half of controller-runtime's",
+            "idle standby's memory, half of controller-runtime's",
             half,
             "MB",
             resident,
@@ -271,46 +276,46 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     targets
 }
 
-fn at_most(measure: &'static str, most: f64, unit: &str, seen: Option<f64>) -> Target {
-    bar(
+fn at_most(measure: &'static str, most: f64, unit: &str, measured: Option<f64>) -> Target {
+    target(
         measure,
         "<=",
         most,
         unit,
-        seen,
-        seen.is_some_and(|seen| seen <= most),
+        measured,
+        measured.is_some_and(|measured| measured <= most),
     )
 }
 
-fn at_least(measure: &'static str, least: f64, unit: &str, seen: Option<f64>) -> Target {
-    bar(
+fn at_least(measure: &'static str, least: f64, unit: &str, measured: Option<f64>) -> Target {
+    target(
         measure,
         ">=",
         least,
         unit,
-        seen,
-        seen.is_some_and(|seen| seen >= least),
+        measured,
+        measured.is_some_and(|measured| measured >= least),
     )
 }
 
-fn bar(
+fn target(
     measure: &'static str,
     relation: &str,
     bound: f64,
     unit: &str,
-    seen: Option<f64>,
+    measured: Option<f64>,
     met: bool,
 ) -> Target {
     let text = |value: f64| format!("{} {unit}", number(value)).trim_end().to_owned();
     Target {
         measure,
         target: format!("{relation} {}", text(bound)),
-        seen: seen.map(text),
+        measured: measured.map(text),
         met,
     }
 }
 
-/// Three digits after the point for what is small, fewer for what is large.
+/// Three decimals for small values, fewer for large ones.
 fn number(value: f64) -> String {
     match value {
         value if value.abs() < 10.0 && value.fract() != 0.0 => format!("{value:.3}"),
@@ -320,7 +325,7 @@ fn number(value: f64) -> String {
 }
 
 impl Report {
-    /// Everything as text, for a person.
+    /// The report as text tables.
     pub fn text(&self) -> String {
         let mut times = vec![
             [
@@ -397,16 +402,16 @@ impl Report {
                 resident,
             ]);
         }
-        let mut targets = vec![["BAR", "PROMISED", "SEEN", ""].map(str::to_owned)];
-        for bar in &self.targets {
-            let (seen, met) = match &bar.seen {
+        let mut targets = vec![["MEASURE", "TARGET", "MEASURED", ""].map(str::to_owned)];
+        for target in &self.targets {
+            let (measured, met) = match &target.measured {
                 None => ("not measured", "-"),
-                Some(seen) => (seen.as_str(), if bar.met { "met" } else { "MISSED" }),
+                Some(measured) => (measured.as_str(), if target.met { "met" } else { "MISSED" }),
             };
             targets.push([
-                bar.measure.to_owned(),
-                bar.target.clone(),
-                seen.to_owned(),
+                target.measure.to_owned(),
+                target.target.clone(),
+                measured.to_owned(),
                 met.to_owned(),
             ]);
         }
@@ -414,7 +419,7 @@ impl Report {
     }
 }
 
-/// Columns as wide as their widest cell: the first two to the left, because they are words, the others to the right.
+/// Aligned columns: the first two hold words and are left-aligned, the others are right-aligned.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> = (0..N)
         .map(|column| {
@@ -480,20 +485,25 @@ mod tests {
     }
 
     fn find<'a>(targets: &'a [Target], measure: &str) -> &'a Target {
-        targets.iter().find(|bar| bar.measure == measure).unwrap()
+        targets
+            .iter()
+            .find(|target| target.measure == measure)
+            .unwrap()
     }
 
     #[test]
-    fn nothing_that_was_not_measured_counts_as_met() {
+    fn target_without_a_measurement_is_not_met() {
         let targets = targets(&[], &[]);
         assert!(
-            targets.iter().all(|bar| !bar.met && bar.seen.is_none()),
+            targets
+                .iter()
+                .all(|target| !target.met && target.measured.is_none()),
             "{targets:?}"
         );
     }
 
     #[test]
-    fn a_handover_is_compared_with_the_bars_and_with_client_go() {
+    fn handover_is_compared_with_targets_and_with_client_go() {
         let ours = series(
             Measure::Graceful,
             Implementation::Operator,
@@ -509,13 +519,13 @@ mod tests {
         let targets = targets(&[ours, peer], &[]);
         assert!(find(&targets, "graceful handover p50").met);
         let p99 = find(&targets, "graceful handover p99");
-        assert_eq!((p99.met, p99.seen.as_deref()), (false, Some("0.300 s")));
-        let ratio = find(&targets, "graceful handover, mean of client-go / ours");
-        assert_eq!((ratio.met, ratio.seen.as_deref()), (false, Some("17")));
+        assert_eq!((p99.met, p99.measured.as_deref()), (false, Some("0.300 s")));
+        let ratio = find(&targets, "graceful handover, mean of client-go / operator");
+        assert_eq!((ratio.met, ratio.measured.as_deref()), (false, Some("17")));
     }
 
     #[test]
-    fn a_crash_is_counted_from_the_last_renewal_and_may_be_neither_late_nor_early() {
+    fn crash_takeover_may_be_neither_late_nor_early() {
         let verdict = |seconds: &[f64]| {
             let targets = targets(
                 &[series(
@@ -538,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_standby_counts_and_watches_and_leaders_do_not() {
+    fn worst_standby_counts_without_watches_and_leaders() {
         let all = [
             usage(Implementation::Operator, true, 12.0, 50.0),
             usage(Implementation::Operator, false, 0.0, 12.0),
@@ -548,15 +558,21 @@ mod tests {
         let targets = targets(&[], &all);
         let requests = find(&targets, "standby's requests per minute besides watches");
         assert_eq!(
-            (requests.met, requests.seen.as_deref()),
+            (requests.met, requests.measured.as_deref()),
             (false, Some("0.500"))
         );
         assert!(find(&targets, "idle standby's resident memory").met);
-        assert!(!find(&targets, "the same, half of controller-runtime's").met);
+        assert!(
+            !find(
+                &targets,
+                "idle standby's memory, half of controller-runtime's"
+            )
+            .met
+        );
     }
 
     #[test]
-    fn a_table_has_straight_columns() {
+    fn table_columns_are_aligned() {
         let rows = [["a", "bb", "1"], ["aaa", "b", "22"]].map(|row| row.map(str::to_owned));
         assert_eq!(table(&rows), "a    bb   1\naaa  b   22\n");
     }

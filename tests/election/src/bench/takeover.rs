@@ -1,4 +1,4 @@
-//! Ends leaders of groups of bare processes, and measures how long it takes until the next one leads.
+//! Ends the leader of a group of bare processes, and measures the time until the next one leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::group::CandidateGroup;
 use crate::lease_writes::LeaseWrites;
 use crate::namespace::ElectionNamespace;
 
-/// How many candidates each group has.
+/// Candidates per group.
 pub const CANDIDATES: usize = 3;
-/// How long a process may take for what takes no time.
+/// Timeout for what should happen at once.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The end of one leader.
+/// One leader's end and the next leader's start.
 #[derive(Clone, Debug)]
 pub struct Takeover {
     lease: String,
@@ -32,7 +32,7 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// What it measured; with the leader's last renewal if it is known.
+    /// The sample; includes the time since the last renewal if the writes are known.
     pub fn sample(&self, writes: Option<&LeaseWrites>) -> Sample {
         let last = writes.and_then(|writes| writes.last_before(&self.lease, &self.user, self.next));
         Sample {
@@ -42,7 +42,7 @@ impl Takeover {
     }
 }
 
-/// Starts a group, when it is its turn.
+/// Starts a group once a permit is free, and waits until all candidates are ready.
 ///
 /// # Errors
 /// If a candidate does not start, or none leads.
@@ -65,10 +65,10 @@ pub async fn start(
     Ok(group)
 }
 
-/// Ends the leader of a group that many times.
+/// Ends the leader of a group `times` times.
 ///
 /// # Errors
-/// If nobody follows, or nobody replaces the dead.
+/// If no candidate takes over, or a replacement does not start.
 pub async fn run(
     group: &mut CandidateGroup,
     signal: Signal,
@@ -80,7 +80,7 @@ pub async fn run(
         let leader = group.leader(LIMIT).await?;
         let spec = group.members()[leader.member].spec();
         let timing = spec.timing;
-        sleep(rest(spec.kind, timing, signal)).await;
+        sleep(settle_time(spec.kind, timing, signal)).await;
         let user = group.members()[leader.member].user().to_owned();
         let at = group.member(leader.member).signal(signal)?;
         let longest = timing.lease + timing.longest_poll() * 2 + LIMIT;
@@ -102,18 +102,18 @@ pub async fn run(
     Ok(takeovers)
 }
 
-/// How long a group is left alone before its leader ends: long enough for the youngest candidate to have seen a renewal, and
-/// then any part of what repeats, so that no moment of it is preferred.
-fn rest(kind: Implementation, timing: Timing, signal: Signal) -> Duration {
+/// How long to wait before the leader is ended: until the newest candidate has seen a renewal, plus a random part of the
+/// repeating period, so that samples are spread over it.
+fn settle_time(kind: Implementation, timing: Timing, signal: Signal) -> Duration {
     let repeats = match kind {
         Implementation::Operator => timing.period,
         Implementation::ClientGo | Implementation::ControllerRuntime => timing.longest_poll(),
     };
-    let chance = rand::rng().random_range(0.0..1.0);
+    let jitter = rand::rng().random_range(0.0..1.0);
     match (kind, signal) {
-        // A release is seen at once, whenever it comes.
-        (Implementation::Operator, Signal::Term) => Duration::from_millis(100).mul_f64(chance),
-        (_, Signal::Term) => repeats.mul_f64(chance),
-        _ => timing.period + repeats + timing.period.mul_f64(chance),
+        // Standbys see a release at once, at any time.
+        (Implementation::Operator, Signal::Term) => Duration::from_millis(100).mul_f64(jitter),
+        (_, Signal::Term) => repeats.mul_f64(jitter),
+        _ => timing.period + repeats + timing.period.mul_f64(jitter),
     }
 }

@@ -1,11 +1,11 @@
-//! `make bench-election`: measures the operator's elector against others, on the testbed that is up.
+//! `make bench-election`: compares the operator's elector with others, on the running testbed.
 
 use anyhow::Result;
 use clap::Parser;
 use election::bench::{self, BenchPlan};
 use testbed::Name;
 
-/// Measures the operator's elector side by side with client-go's and with controller-runtime's manager.
+/// Compares the operator's elector with client-go's and with controller-runtime's manager.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Graceful handovers of each kind
@@ -17,10 +17,10 @@ struct Arguments {
     /// Killed containers of each kind
     #[arg(long, default_value_t = BenchPlan::FULL.containers)]
     containers: usize,
-    /// Minutes in which idle candidates are looked at
+    /// Minutes of the idle measurement
     #[arg(long, default_value_t = BenchPlan::FULL.minutes)]
     minutes: usize,
-    /// The most samples of anything, for a short run
+    /// Upper limit of samples per series, for a short run
     #[arg(long, env = "SAMPLES")]
     samples: Option<usize>,
 }

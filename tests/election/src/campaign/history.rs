@@ -1,7 +1,7 @@
-//! From an audit log, and from what a chain was sent, to the values that are judged.
+//! Turns an audit log and recorded transactions into the values to judge.
 //!
-//! It knows how a request says on what condition it was sent, and which requests are the election's own and not work. Pure:
-//! [`super::recorder`] listens to the chain, `testbed` reads the log.
+//! It knows how a request carries its precondition, and which requests belong to the election and are not a leader's work.
+//! Pure: [`super::recorder`] records transactions, `testbed` reads the log.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,29 @@ use testbed::AuditEntry;
 use super::recorder::SentTransaction;
 use super::verdict::{CandidateEffect, LeaseChange, Precondition};
 
-/// Verbs that change something.
+/// Verbs of writes.
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
-/// What the election itself writes, besides its Lease, and what tells people of it: none of it is a leader's work.
+/// Resources that the election itself writes besides its Lease. None of this is a leader's work.
 const OWN: [(&str, &str); 3] = [("", "pods"), ("", "events"), ("events.k8s.io", "events")];
 
-/// What is judged, gathered as it happens.
+/// The Lease changes and effects of all candidates so far.
 #[derive(Clone, Debug)]
 pub struct AuditHistory {
-    /// What the API server's name of every candidate's user begins with.
+    /// Prefix of every candidate's user name.
     candidates: String,
     lease: String,
     /// Writes of candidates that changed the Lease.
     pub changes: Vec<LeaseChange>,
-    /// What candidates did to the world.
+    /// Side effects of candidates.
     pub effects: Vec<CandidateEffect>,
-    /// When each transaction first stood in a record, by its hash.
+    /// When each transaction was first stored in a record, by hash.
     stored: BTreeMap<TxHash, Timestamp>,
-    /// When a write that would store it arrived, and was answered by nobody: it may have been carried out all the same.
+    /// When an unanswered write that contains the transaction arrived. It may have been committed.
     doubtful: BTreeMap<TxHash, Timestamp>,
 }
 
 impl AuditHistory {
-    /// The history of those who compete for a Lease, and whose users' names begin alike.
+    /// The history of the candidates of a Lease whose user names have this prefix.
     #[must_use]
     pub fn of(candidates: &str, lease: &str) -> Self {
         let (changes, effects, stored, doubtful) = Default::default();
@@ -49,7 +49,7 @@ impl AuditHistory {
         }
     }
 
-    /// Goes on with what an audit log says.
+    /// Adds entries of an audit log.
     pub fn read(&mut self, entries: &[AuditEntry]) {
         let writes = entries
             .iter()
@@ -77,7 +77,7 @@ impl AuditHistory {
                 continue;
             }
             if done {
-                // What stands there stands there since the write that was not answered, if there was one.
+                // If an unanswered write contained it before, that write stored it.
                 for hash in signed(&entry.response_object).into_iter().map(keccak256) {
                     let since = self.doubtful.get(&hash).copied().unwrap_or(entry.time);
                     self.stored.entry(hash).or_insert(since);
@@ -97,7 +97,7 @@ impl AuditHistory {
         }
     }
 
-    /// Who leads as far as it is told: the candidate whose write holds the Lease, and when it last did that.
+    /// The last Lease change, if it holds the Lease: the current leader.
     #[must_use]
     pub fn leader(&self) -> Option<&LeaseChange> {
         self.changes
@@ -106,7 +106,7 @@ impl AuditHistory {
             .filter(|change| change.holds)
     }
 
-    /// Everything that candidates did, with what a chain was sent.
+    /// All effects, including recorded transactions.
     #[must_use]
     pub fn effects_with(&self, transactions: &[SentTransaction]) -> Vec<CandidateEffect> {
         let effect = |SentTransaction { at, writer, raw }: &SentTransaction| {
@@ -148,12 +148,12 @@ fn object(entry: &AuditEntry) -> String {
     } else {
         name
     };
-    let place = [resource, subresource, namespace, name]
+    let path = [resource, subresource, namespace, name]
         .into_iter()
         .filter(|part| !part.is_empty());
     format!(
         "{verb} {} ({})",
-        place.collect::<Vec<_>>().join("/"),
+        path.collect::<Vec<_>>().join("/"),
         entry.code
     )
 }
@@ -171,7 +171,7 @@ fn precondition(entry: &AuditEntry) -> Precondition {
     }
 }
 
-/// Every signed transaction that stands anywhere in an object.
+/// Every signed transaction anywhere in an object.
 fn signed(object: &Value) -> Vec<Bytes> {
     match object {
         Value::Array(items) => items.iter().flat_map(signed).collect(),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_held_by_whoever_wrote_a_holder_into_it_and_given_up_by_whoever_wrote_none() {
+    fn writing_a_holder_holds_the_lease_and_erasing_it_releases() {
         let other = json!({ "metadata": { "name": "other" }, "spec": { "holderIdentity": "a" } });
         let refused = AuditEntry {
             code: 409,
@@ -263,20 +263,20 @@ mod tests {
             },
         ];
         let history = history(&entries);
-        let told: Vec<_> = history
+        let found: Vec<_> = history
             .changes
             .iter()
             .map(|change| (change.writer.as_str(), change.holds))
             .collect();
         assert_eq!(
-            told,
+            found,
             [("test:a", true), ("test:a", false), ("test:b", true)]
         );
         assert_eq!(history.leader(), history.changes.last());
     }
 
     #[test]
-    fn a_request_says_on_what_condition_it_was_sent() {
+    fn precondition_is_read_from_the_request() {
         let version = json!({ "metadata": { "resourceVersion": "7" } });
         let none = json!({ "metadata": { "uid": "u" } });
         let empty = json!({ "metadata": { "resourceVersion": "" } });
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_people_and_the_elections_own_writes_are_no_effects() {
+    fn reads_other_users_and_election_writes_are_no_effects() {
         let event = AuditEntry {
             group: "events.k8s.io".into(),
             ..entry(1, "a", "create", "events", Value::Null, Value::Null)
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_is_safe_to_send_late_only_if_its_bytes_were_stored_before() {
+    fn late_transaction_is_safe_only_if_stored_before() {
         let record = json!({ "spec": { "attempts": [{ "nonce": 0, "raw": "0x0102" }] } });
         let entries = [
             lease(1, "a", "a"),
@@ -369,12 +369,12 @@ mod tests {
         assert_eq!(
             early.last().unwrap().precondition,
             Precondition::None,
-            "it was stored only afterwards"
+            "it was stored only later"
         );
     }
 
     #[test]
-    fn what_a_write_without_an_answer_stored_is_known_once_it_is_shown() {
+    fn unanswered_write_counts_as_stored_once_it_is_read_back() {
         let record = |raw: &str| json!({ "spec": { "attempts": [{ "nonce": 0, "raw": raw }] } });
         let write = |at, code, raw, response_object| {
             let entry = entry(
@@ -410,13 +410,13 @@ mod tests {
         assert_eq!(
             sent(&[timeout.clone(), other]),
             Precondition::None,
-            "it never stood anywhere"
+            "it was never stored"
         );
         assert_eq!(sent(&[timeout]), Precondition::None);
         assert_eq!(
             sent(&[conflict, shown]),
             Precondition::None,
-            "it was refused at first, and stored only afterwards"
+            "it was refused first and stored only later"
         );
     }
 }

@@ -1,9 +1,8 @@
-//! What a campaign of faults is judged by: real processes, a real API server, a real chain, and nothing that they say of
-//! themselves.
+//! Judges a fault campaign by what the API server and the chain received, not by what candidates log about themselves.
 //!
-//! - [`verdict`] is the judgement, over who held the Lease and what arrived when (pure)
-//! - [`history`] reads these values off an audit log and off what a chain was sent (pure)
-//! - [`recorder`] stands before the chain and notes who sends what
+//! - [`verdict`] judges who held the Lease and what arrived when (pure)
+//! - [`history`] extracts that from an audit log and from the recorded transactions (pure)
+//! - [`recorder`] is a proxy before the chain that records who sends what
 //!
 //! The faults themselves are flows: `tests/flows/faults`.
 

@@ -1,7 +1,7 @@
-//! Stands before a chain and notes which candidate sends it which transaction, and when.
+//! A proxy before a chain that records which candidate sends which transaction, and when.
 //!
-//! Candidates share one endpoint, because a registry object names it for all of them. Who sends is therefore asked of the
-//! kernel: whose open socket the request came through. It must not change what passes.
+//! All candidates use the endpoint that the registry object names. The sender is therefore found in the kernel's tables: the
+//! process that owns the socket of the request. The proxy must not change what it forwards.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,15 +20,15 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// How often it is asked whose a connection is.
+/// How often the owner of a connection is looked up.
 const LOOKS: usize = 8;
 
-/// One signed transaction that one candidate sent.
+/// A signed transaction that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentTransaction {
     /// When it arrived.
     pub at: Timestamp,
-    /// The candidate; empty if it was none.
+    /// The candidate; empty if unknown.
     pub writer: String,
     /// The signed bytes.
     pub raw: Bytes,
@@ -38,7 +38,7 @@ pub struct SentTransaction {
 #[derive(Debug)]
 pub struct TransactionRecorder {
     address: SocketAddr,
-    notes: Arc<RecorderState>,
+    state: Arc<RecorderState>,
     server: JoinHandle<()>,
 }
 
@@ -48,29 +48,31 @@ struct RecorderState {
     chain: String,
     /// Candidates by pid.
     candidates: Mutex<Vec<(u32, String)>>,
-    /// Whose a connection is, by where it comes from: one whose process has died can still be told.
+    /// Owner of each connection by its source address, kept for processes that have exited.
     connections: Mutex<HashMap<SocketAddr, String>>,
     transactions: Mutex<Vec<SentTransaction>>,
 }
 
 impl TransactionRecorder {
-    /// Listens at a free port and passes everything on to a chain.
+    /// Listens on a free port and forwards everything to a chain.
     ///
     /// # Errors
     /// If it cannot listen.
     pub async fn start(chain: String) -> Result<Self> {
         let listener = TcpListener::bind("0.0.0.0:0")
             .await
-            .context("the recorder cannot listen")?;
+            .context("the recorder failed to listen")?;
         let address = listener.local_addr()?;
-        let notes = Arc::new(RecorderState {
+        let state = Arc::new(RecorderState {
             client: reqwest::Client::builder().no_proxy().build()?,
             chain,
             candidates: Mutex::default(),
             connections: Mutex::default(),
             transactions: Mutex::default(),
         });
-        let router = Router::new().fallback(pass).with_state(Arc::clone(&notes));
+        let router = Router::new()
+            .fallback(forward)
+            .with_state(Arc::clone(&state));
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move {
             // It ends only when it is aborted.
@@ -78,7 +80,7 @@ impl TransactionRecorder {
         });
         Ok(Self {
             address,
-            notes,
+            state,
             server,
         })
     }
@@ -89,15 +91,15 @@ impl TransactionRecorder {
         self.address.port()
     }
 
-    /// Lets it know a candidate.
+    /// Registers a candidate's process.
     pub fn add_candidate(&self, pid: u32, user: &str) {
-        lock(&self.notes.candidates).push((pid, user.to_owned()));
+        lock(&self.state.candidates).push((pid, user.to_owned()));
     }
 
-    /// Every transaction that was sent so far, in order.
+    /// Every transaction so far, in order of arrival.
     #[must_use]
     pub fn transactions(&self) -> Vec<SentTransaction> {
-        lock(&self.notes.transactions).clone()
+        lock(&self.state.transactions).clone()
     }
 }
 
@@ -107,23 +109,23 @@ impl Drop for TransactionRecorder {
     }
 }
 
-async fn pass(
-    State(notes): State<Arc<RecorderState>>,
+async fn forward(
+    State(state): State<Arc<RecorderState>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: body::Bytes,
 ) -> Response {
     let at = Timestamp::now();
-    let sender = notes.sender(peer);
+    let sender = state.sender(peer);
     for raw in transactions(&body) {
-        lock(&notes.transactions).push(SentTransaction {
+        lock(&state.transactions).push(SentTransaction {
             at,
             writer: sender.clone(),
             raw,
         });
     }
-    let request = notes
+    let request = state
         .client
-        .post(&notes.chain)
+        .post(&state.chain)
         .header(header::CONTENT_TYPE, "application/json")
         .body(body);
     let answer = async { request.send().await?.bytes().await }.await;
@@ -136,7 +138,7 @@ async fn pass(
 impl RecorderState {
     fn sender(&self, peer: SocketAddr) -> String {
         let mut connections = lock(&self.connections);
-        // The kernel's table may lack a line when others come and go while it is read.
+        // The kernel's table may miss a line if sockets open or close while it is read.
         let owner = (0..LOOKS).find_map(|_| inode(peer).and_then(|inode| self.owner(inode)));
         if let Some(owner) = owner {
             connections.insert(peer, owner);
@@ -164,7 +166,7 @@ impl RecorderState {
     }
 }
 
-/// Inode of the socket of this network namespace that is bound to an address and connected.
+/// Inode of the connected socket with a local address, in this network namespace.
 fn inode(address: SocketAddr) -> Option<u64> {
     // Of this thread: the main thread may be in another network namespace.
     let table = fs::read_to_string("/proc/thread-self/net/tcp").ok()?;
@@ -174,7 +176,7 @@ fn inode(address: SocketAddr) -> Option<u64> {
         .find_map(|line| connected(line, address))
 }
 
-/// Inode in a line of `/proc/net/tcp`, if it is a socket bound to an address and connected. The port alone would not do:
+/// Inode in a line of `/proc/net/tcp`, if it is a connected socket with this local address. The port alone is ambiguous:
 /// sockets of two addresses may share it.
 fn connected(line: &str, address: SocketAddr) -> Option<u64> {
     const ESTABLISHED: &str = "01";
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_is_found_alone_and_in_a_batch() {
+    fn transaction_is_found_alone_and_in_a_batch() {
         let send = r#"{"id":1,"method":"eth_sendRawTransaction","params":["0x0102"]}"#;
         let read = r#"{"id":2,"method":"eth_chainId","params":[]}"#;
         let raw = vec![Bytes::from_static(&[1, 2])];
@@ -225,16 +227,16 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_known_by_its_address_while_it_is_connected() {
+    fn socket_is_found_by_its_address_while_connected() {
         let line = "   0: 0100007F:9C40 0101017F:192B 01 00000000:00000000 00:00000000 00000000     0        0 4242 1";
         let inode = |line: &str, address: &str| connected(line, address.parse().unwrap());
         assert_eq!(inode(line, "127.0.0.1:40000"), Some(4242));
         assert_eq!(
             inode(line, "127.0.0.2:40000"),
             None,
-            "that is another socket with the same port"
+            "another address with the same port"
         );
-        assert_eq!(inode(line, "127.1.1.1:6443"), None, "that is the other end");
+        assert_eq!(inode(line, "127.1.1.1:6443"), None, "the remote end");
         assert_eq!(
             inode(&line.replace(" 01 ", " 06 "), "127.0.0.1:40000"),
             None,

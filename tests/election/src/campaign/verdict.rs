@@ -1,94 +1,93 @@
-//! The judgement: whether anybody acted who did not lead. Values in, values out.
+//! The verdict: whether a candidate acted without leading. Values in, values out.
 //!
-//! It owns the rule and nothing else: terms are read off the writes that changed the Lease, and every effect is held against
-//! them by the moment at which it *arrived*, on the clock of whoever took it in. What a process believed does not count.
-//! Where the values come from is in [`super::history`].
+//! Terms follow from the writes that changed the Lease. Every effect is compared with them by the time at which it *arrived*,
+//! on the receiver's clock. What a process believed does not count. [`super::history`] provides the values.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
 
-/// A write of a candidate that changed the Lease. Writes of anybody else begin and end no term: a person who edits the Lease
-/// cannot be waited for, and only another candidate can act in the old leader's place.
+/// A candidate's write that changed the Lease. Writes of other users begin and end no term: candidates cannot wait for a
+/// person's edit, and only another candidate can act in place of the old leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseChange {
     /// When the request arrived.
     pub at: Timestamp,
-    /// The candidate that sent it. One process each, whatever name it writes into the Lease.
+    /// The candidate that sent it: one process, independent of the identity that it writes.
     pub writer: String,
-    /// Whether the record that it wrote names a holder. One that does not is a release.
+    /// Whether the written record names a holder. Without one it is a release.
     pub holds: bool,
 }
 
-/// What keeps an effect from harm if it comes late.
+/// What makes a late effect harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// It is refused unless the object still has the version that was read.
+    /// The write is refused unless the object has the version that was read.
     Version,
-    /// It is refused unless the name is free.
+    /// The create is refused unless the name is free.
     Name,
-    /// It is a transaction whose bytes stood in a record before: whoever sends it, and how often, it is the same one.
+    /// A transaction whose bytes were stored in a record before: sending it again is idempotent.
     StoredBytes,
     /// Nothing.
     None,
 }
 
-/// Something that a candidate did to the world.
+/// A side effect of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CandidateEffect {
     /// When it arrived.
     pub at: Timestamp,
     /// The candidate that sent it.
     pub writer: String,
-    /// What it was done to, for people.
+    /// Request and object, for messages.
     pub object: String,
-    /// What keeps it from harm.
+    /// What makes it harmless if it is late.
     pub precondition: Precondition,
-    /// Whether it was carried out, and not refused.
+    /// Whether it was carried out rather than refused.
     pub done: bool,
 }
 
-/// The time from a candidate's first write that holds the Lease to the first that ends this.
+/// From a candidate's first write that holds the Lease to the first that ends the term.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
     /// The candidate.
     pub leader: String,
     /// When the write that began it arrived.
     pub began: Timestamp,
-    /// When the write that ended it arrived, unless it lasts.
+    /// When the write that ended it arrived; none while it lasts.
     pub ended: Option<Timestamp>,
 }
 
-/// How many requests of a leader may arrive after its term. All of them must be such that they cannot overwrite what is newer.
+/// How many requests of a leader may arrive after its term. None of them may overwrite newer state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
-    /// One to the API server, and one sending of stored bytes to the chain: what was leaving the process when it was stopped.
-    /// All others that left had arrived.
+    /// One to the API server, and one transaction with stored bytes to the chain: what was leaving the process when it was
+    /// paused. All earlier ones had arrived.
     OneEach,
-    /// Any number: what had left was held up on its way, or where it should have been answered, and nobody can call it back.
+    /// Any number: requests were delayed in the network or in the server and cannot be recalled.
     Delayed,
 }
 
-/// Why an effect is an overlap.
+/// Why an effect counts as an overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Breach {
-    /// Its sender had never led.
+    /// The sender had never led.
     NeverLed,
-    /// It came after the term, and another effect of its kind had come after that term before it.
+    /// It arrived after the term, as the second one of its kind.
     SecondLate,
-    /// It came after the term, and nothing would have kept it from overwriting what is newer.
+    /// It arrived after the term without a precondition, and could have overwritten newer state.
     Unconditional,
 }
 
-/// An effect that should not have been.
+/// A forbidden effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap {
     /// The effect.
     pub effect: CandidateEffect,
     /// Why.
     pub breach: Breach,
-    /// How long after the end of its sender's last term it came, in microseconds.
+    /// Time since the end of the sender's last term, in microseconds.
     pub late_by: i128,
 }
 
@@ -111,21 +110,21 @@ impl fmt::Display for Overlap {
     }
 }
 
-/// What came of a history.
+/// The result for a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Every term, in the order of their beginnings.
+    /// Every term, ordered by start.
     pub terms: Vec<Term>,
-    /// How many effects came within their sender's term.
+    /// Number of effects within the sender's term.
     pub within: usize,
-    /// Effects that came after their sender's term, and were allowed to.
+    /// Allowed effects after the sender's term.
     pub late: Vec<CandidateEffect>,
-    /// Effects that should not have been.
+    /// Forbidden effects.
     pub overlaps: Vec<Overlap>,
 }
 
 impl Verdict {
-    /// How often another candidate than the last leader began a term.
+    /// How often leadership changed to another candidate.
     #[must_use]
     pub fn takeovers(&self) -> usize {
         self.terms
@@ -135,7 +134,7 @@ impl Verdict {
     }
 }
 
-/// Judges a history. Neither list need be sorted.
+/// Judges a history. The lists need not be sorted.
 #[must_use]
 pub fn judge(
     mut changes: Vec<LeaseChange>,
@@ -190,7 +189,7 @@ pub fn judge(
     verdict
 }
 
-/// The terms in a history of the Lease that is in order.
+/// The terms of sorted Lease changes.
 fn terms(changes: &[LeaseChange]) -> Vec<Term> {
     let mut terms: Vec<Term> = Vec::new();
     for change in changes {
@@ -261,7 +260,7 @@ mod tests {
         assert_eq!(
             verdict.within + verdict.late.len() + verdict.overlaps.len(),
             effects.len(),
-            "none is left out"
+            "every effect is judged"
         );
         verdict
             .overlaps
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_may_write_from_the_write_that_made_it_one_until_the_write_of_another() {
+    fn leader_may_write_until_another_candidate_takes_over() {
         let changes = [
             holds("a", 0),
             holds("a", 1000),
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn one_conditional_request_may_come_after_each_term_whether_it_is_refused_or_not() {
+    fn one_conditional_request_may_arrive_after_each_term() {
         let changes = [
             holds("a", 0),
             holds("b", 5000),
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_request_after_the_same_term_is_an_overlap() {
+    fn second_late_request_of_a_term_is_an_overlap() {
         let changes = [holds("a", 0), holds("b", 5000)];
         let refused = CandidateEffect {
             done: false,
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_were_held_up_may_all_come_late_but_none_without_a_precondition() {
+    fn delayed_requests_may_be_late_but_not_unconditional() {
         let changes = [holds("a", 0), holds("b", 5000)];
         let effects = vec![
             writes("a", 5001),
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_precondition_after_the_term_is_an_overlap() {
+    fn late_unconditional_request_is_an_overlap() {
         let changes = [holds("a", 0), holds("b", 5000)];
         let verdict = judged(&changes, &[blindly("a", 5250)]);
         let [overlap] = verdict.overlaps.as_slice() else {
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn two_leaders_that_write_in_turns_are_found() {
+    fn alternating_writes_of_two_leaders_are_found() {
         let changes = [holds("a", 0), holds("b", 5000)];
         let effects = [
             writes("a", 5100),
@@ -389,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_before_the_writers_term_or_without_any_is_an_overlap() {
+    fn write_before_or_without_a_term_is_an_overlap() {
         let changes = [holds("a", 0), holds("b", 5000)];
         assert_eq!(
             breaches(&changes, &[writes("b", 4999), writes("c", 6000)]),
@@ -398,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_ends_the_term_also_while_nobody_else_leads() {
+    fn release_ends_the_term_before_the_next_one_begins() {
         let changes = [holds("a", 0), releases("a", 5000), holds("b", 5040)];
         assert_eq!(breaches(&changes, &[writes("a", 4999)]), []);
         assert_eq!(
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_takes_the_lease_back_begins_a_term_of_its_own() {
+    fn reacquired_lease_begins_a_new_term() {
         let changes = [
             holds("a", 0),
             holds("b", 5000),
@@ -427,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_in_which_a_history_is_told_does_not_matter() {
+    fn order_of_the_history_does_not_matter() {
         let changes = [holds("b", 5000), holds("a", 0)];
         assert_eq!(
             breaches(&changes, &[blindly("a", 5300), writes("a", 5100)]),
