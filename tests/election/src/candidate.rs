@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::wait::until;
 use jiff::Timestamp;
 use nix::sys::signal;
 use nix::unistd::Pid;
@@ -15,9 +16,9 @@ use testbed::Signal;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::event::{Event, EventKind};
 use crate::namespace::{Account, ElectionNamespace};
@@ -26,9 +27,6 @@ use crate::namespace::{Account, ElectionNamespace};
 pub const BINARY: &str = "SERVICEOFFER_CONTROLLER";
 /// Where `make build` leaves the operator's binary.
 const BUILT: &str = "target/x86_64-unknown-linux-gnu/release/serviceoffer-controller";
-
-/// Time between two polls.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Implementation of leader election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -247,22 +245,16 @@ impl Candidate {
         let account = namespace.account(identity).await?;
         let kubeconfig = spec.kubeconfig.as_deref().unwrap_or(&account.kubeconfig);
         let arguments = spec.command_line(namespace, lease, identity, kubeconfig);
-        // The kernel kills it if this process dies first.
-        let mut command = Command::new("setpriv");
+        let mut command = harness::candidate::command(spec.program()?);
         command
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(spec.program()?)
-            .args(&arguments);
-        command
-            .env_clear()
+            .args(&arguments)
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("KUBECONFIG", kubeconfig);
         command.envs(spec.environment.iter().map(|(name, value)| (name, value)));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
         let started = Timestamp::now();
         let mut child = command
             .spawn()
@@ -436,14 +428,12 @@ impl Candidate {
         let Some(admin) = self.argument("--admin-bind") else {
             return Ok(());
         };
-        let asked = timeout(limit, async {
-            while !matches!(answers(admin, "/readyz").await, Ok(true)) {
-                sleep(PAUSE).await;
-            }
-        });
-        asked
-            .await
-            .with_context(|| format!("{} is not ready after {limit:?}", self.identity))
+        until(&format!("{} is ready", self.identity), limit, async || {
+            let is_ready = answers(admin, "/readyz").await?;
+            ensure!(is_ready, "/readyz does not answer 200");
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until it reports this candidate as the leader. A controller-runtime manager never reports a leader.

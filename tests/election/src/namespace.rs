@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::candidate;
 use harness::wait::until;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testbed::Cluster;
 
 /// The operator's CRDs. A candidate leads only once its caches of these kinds are synced.
@@ -156,41 +156,14 @@ impl ElectionNamespace {
     /// # Errors
     /// If the API server refuses.
     pub async fn account(&self, identity: &str) -> Result<Account> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.cluster.client(), self.name());
-        let object = ServiceAccount {
-            metadata: ObjectMeta {
-                name: Some(identity.to_owned()),
-                ..ObjectMeta::default()
-            },
-            automount_service_account_token: Some(false),
-            ..ServiceAccount::default()
-        };
-        match accounts.create(&PostParams::default(), &object).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-            created => drop(created.with_context(|| format!("creating the account {identity}"))?),
-        }
-        let hours = TokenRequestSpec {
-            expiration_seconds: Some(12 * 3600),
-            ..TokenRequestSpec::default()
-        };
-        let request = TokenRequest {
-            spec: hours,
-            ..TokenRequest::default()
-        };
-        let answer = accounts
-            .create_token_request(identity, &PostParams::default(), &request)
-            .await?;
-        let token = answer
-            .status
-            .context("a token request without a token")?
-            .token;
+        let token = candidate::token(self.cluster.client(), self.name(), identity).await?;
         let kubeconfig = self.directory.join(format!("{identity}.kubeconfig"));
         let admin: Value = serde_json::from_slice(&fs::read(self.cluster.kubeconfig())?)?;
-        let content = kubeconfig_of(&admin, self.name(), identity, &token);
+        let content = candidate::kubeconfig(&admin, self.name(), identity, &token, None);
         fs::write(&kubeconfig, content.to_string())
             .with_context(|| format!("writing {}", kubeconfig.display()))?;
         Ok(Account {
-            user: format!("system:serviceaccount:{}:{identity}", self.name()),
+            user: candidate::user(self.name(), identity),
             kubeconfig,
         })
     }
@@ -228,42 +201,4 @@ async fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
-}
-
-/// The administrator's kubeconfig with another user and a default namespace.
-fn kubeconfig_of(admin: &Value, namespace: &str, user: &str, token: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": user,
-        "clusters": admin["clusters"],
-        "contexts": [{
-            "name": user,
-            "context": { "cluster": admin["clusters"][0]["name"], "namespace": namespace, "user": user },
-        }],
-        "users": [{ "name": user, "user": { "token": token } }],
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn candidate_kubeconfig_has_the_same_cluster_and_another_user() {
-        let admin = json!({
-            "clusters": [{ "name": "testbed", "cluster": { "server": "https://127.0.0.1:6443" } }],
-            "users": [{ "name": "admin", "user": { "client-key-data": "secret" } }],
-        });
-        let own = kubeconfig_of(&admin, "namespace", "a-1", "token");
-        assert_eq!(own["clusters"], admin["clusters"]);
-        assert_eq!(
-            own["contexts"][0]["context"],
-            json!({ "cluster": "testbed", "namespace": "namespace", "user": "a-1" })
-        );
-        assert_eq!(
-            own["users"],
-            json!([{ "name": "a-1", "user": { "token": "token" } }])
-        );
-    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::wait::until;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -13,7 +14,7 @@ use kube::{Api, ResourceExt};
 use rand::RngExt as _;
 use serde_json::json;
 use testbed::{Cluster, Signal, image, tools};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::progress::ProgressTrack;
 use super::report::Sample;
@@ -31,7 +32,6 @@ const CHART: &str = concat!(
 const RELEASE: &str = "election-bench";
 /// Name of the Lease in the chart.
 const LEASE: &str = "serviceoffer-controller";
-const PAUSE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Replicas of one implementation, in Pods.
@@ -181,11 +181,12 @@ impl Deployed {
             // Restarts of the same Pod are delayed by CrashLoopBackOff; a new Pod starts without delay.
             let gone = DeleteParams::default();
             self.pods().delete(&leader, &gone).await?;
-            let begun = Instant::now();
-            while self.pods().get_opt(&leader).await?.is_some() {
-                ensure!(begun.elapsed() < LIMIT, "{leader} is not deleted in time");
-                sleep(PAUSE).await;
-            }
+            until(&format!("{leader} is deleted"), LIMIT, async || {
+                let pod = self.pods().get_opt(&leader).await?;
+                ensure!(pod.is_none(), "it still exists");
+                Ok(())
+            })
+            .await?;
         }
         Ok(samples)
     }
@@ -214,51 +215,49 @@ impl Deployed {
 
     /// Waits until all replicas are ready and none is terminating.
     async fn ready(&self) -> Result<Vec<String>> {
-        let begun = Instant::now();
-        loop {
+        until("all replicas are ready", LIMIT, async || {
             let pods = self
                 .pods()
                 .list(&ListParams::default().labels(self.selector))
                 .await?
                 .items;
-            if pods.len() == CANDIDATES && pods.iter().all(is_ready) {
-                return Ok(pods.iter().map(ResourceExt::name_any).collect());
-            }
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
             ensure!(
-                begun.elapsed() < LIMIT,
-                "{CANDIDATES} replicas are not ready"
+                pods.len() == CANDIDATES && ready == CANDIDATES,
+                "{ready} of {} Pods are ready",
+                pods.len()
             );
-            sleep(PAUSE).await;
-        }
+            Ok(pods.iter().map(ResourceExt::name_any).collect())
+        })
+        .await
     }
 
     /// Waits until one of the Pods holds the Lease and reports that it leads.
     async fn leader(&self, pods: &[String]) -> Result<String> {
-        let begun = Instant::now();
-        loop {
+        until("a replica leads", LIMIT, async || {
             let (holder, _) = self.record().await?;
-            if pods.contains(&holder) && self.begins(&holder).await?.is_some() {
-                return Ok(holder);
-            }
-            ensure!(begun.elapsed() < LIMIT, "no replica leads");
-            sleep(PAUSE).await;
-        }
+            let leads = pods.contains(&holder) && self.begins(&holder).await?.is_some();
+            ensure!(leads, "the Lease names {holder:?}");
+            Ok(holder)
+        })
+        .await
     }
 
     /// Waits until another Pod, or the next container of the same Pod, leads.
     async fn successor(&self, dead: &str, transitions: i32, since: Timestamp) -> Result<Timestamp> {
-        let begun = Instant::now();
-        loop {
+        let what = format!("a replica takes over from {dead}");
+        until(&what, LIMIT, async || {
             let record = self.record().await?;
             // With client-go the next container continues the Lease of the same identity and counts no transition.
             let is_other =
                 record != (dead.to_owned(), transitions) || self.kind == Implementation::ClientGo;
-            if is_other && let Some(at) = self.begins(&record.0).await?.filter(|at| *at >= since) {
-                return Ok(at);
-            }
-            ensure!(begun.elapsed() < LIMIT, "no replica took over from {dead}");
-            sleep(PAUSE).await;
-        }
+            ensure!(is_other, "the Lease is unchanged");
+            self.begins(&record.0)
+                .await?
+                .filter(|at| *at >= since)
+                .with_context(|| format!("{} does not lead yet", record.0))
+        })
+        .await
     }
 
     /// When the running container of a Pod last started leading.
