@@ -183,7 +183,7 @@ fn exists(name: &str, sources: &[Source]) -> bool {
     if let Some((file, item)) = name.split_once(".rs:") {
         let path = root.join("src").join(format!("{file}.rs"));
         let text = fs::read_to_string(path).unwrap_or_default();
-        return contains_word(&text, item);
+        return text.contains(&format!("fn {item}(")) || text.contains(&format!("fn {item}<"));
     }
     if name.contains('/') || name.ends_with(".rs") {
         let folders = ["", "src", "tests"].map(|folder| root.join(folder));
@@ -224,9 +224,7 @@ fn is_source_name(text: &str) -> bool {
 
 #[test]
 fn names_in_architecture_exist() {
-    let Ok(page) = fs::read_to_string(repository().join("docs/architecture.md")) else {
-        return;
-    };
+    let page = fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
     let sources = sources();
     let (mut checked, mut missing) = (0, Vec::new());
     let mut is_block = false;
