@@ -1,7 +1,9 @@
-//! Writes the CRDs that are derived from the Rust types into the chart, or checks that the chart contains them.
+//! Writes the CRDs that are derived from the Rust types into the chart, or checks that the chart
+//! contains them.
 //!
-//! The output depends only on the types: keys are sorted and whole numbers are printed as integers, so that a byte
-//! comparison finds real drift only. [`soundness`] checks each definition. Nothing else in this project writes YAML.
+//! The output depends only on the types: keys are sorted and whole numbers are printed as integers,
+//! so that a byte comparison finds real drift only. [`soundness`] checks each definition. Nothing
+//! else in this project writes YAML.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +62,8 @@ fn render() -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// Sorts keys, and turns whole numbers into integers: the API server stores them so, and a diff tool would report drift.
+/// Sorts keys, and turns whole numbers into integers: the API server stores them so, and a diff
+/// tool would report drift.
 fn normalize(value: &mut Value) {
     match value {
         Value::Number(number) => {

@@ -1,8 +1,8 @@
 //! Checks that a CRD states what the API server does not ask for, but users need.
 //!
-//! The API server accepts much that causes trouble later. A rule of unbounded cost blocks writes of a large object. A rule
-//! without a message answers with its own source. A list without a type is merged in an unexpected way. A property
-//! without a description leaves `kubectl explain` empty.
+//! The API server accepts much that causes trouble later. A rule of unbounded cost blocks writes of
+//! a large object. A rule without a message answers with its own source. A list without a type is
+//! merged in an unexpected way. A property without a description leaves `kubectl explain` empty.
 
 use serde_json::Value;
 
@@ -47,8 +47,8 @@ fn fields(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema["properties"].as_object().into_iter().flatten()
 }
 
-/// A schema must be structural and complete: the API server prunes what it does not declare, and merges an undeclared
-/// list type as a whole.
+/// A schema must be structural and complete: the API server prunes what it does not declare, and
+/// merges an undeclared list type as a whole.
 fn structure_faults(schema: &Value) -> Vec<String> {
     let has = |keyword: &str| schema.get(keyword).is_some();
     let mut faults = Vec::new();
@@ -80,8 +80,8 @@ fn structure_faults(schema: &Value) -> Vec<String> {
     faults
 }
 
-/// Everything that can grow needs a bound: the API server estimates the cost of CEL rules from it, and etcd stores
-/// whatever passes admission.
+/// Everything that can grow needs a bound: the API server estimates the cost of CEL rules from it,
+/// and etcd stores whatever passes admission.
 fn bound_faults(schema: &Value) -> Vec<String> {
     let needed: &[&str] = match schema["type"].as_str() {
         Some("string") if schema.get("enum").is_none() => &["maxLength"],

@@ -1,8 +1,8 @@
 //! AgentRegistration: the durable record of one agent. Only the operator writes it.
 //!
-//! Its state is in `spec`, because backup tools drop `status`. It is cluster-scoped, which makes its name a cluster-wide
-//! test-and-set. It has no owner reference, so that it outlives the offer and its namespace.
-//! [`crate::ledger::protocol`] decides what is written here.
+//! Its state is in `spec`, because backup tools drop `status`. It is cluster-scoped, which makes
+//! its name a cluster-wide test-and-set. It has no owner reference, so that it outlives the offer
+//! and its namespace. [`crate::ledger::protocol`] decides what is written here.
 
 use alloy::primitives::{Address, B256, Bytes};
 use kube::{CustomResource, KubeSchema};
@@ -47,11 +47,13 @@ use super::{Key, Nonce, Wei, schema};
         .message("result is written once")
 )]
 pub struct AgentRegistrationSpec {
-    /// Key of the agent: 80 bits of a hash over identity, chainId, registry address and edition, encoded in base32.
+    /// Key of the agent: 80 bits of a hash over identity, chainId, registry address and edition,
+    /// encoded in base32.
     #[schemars(with = "String", length(max = 16), regex(pattern = schema::KEY))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("key is immutable"))]
     pub key: Key,
-    /// Identity of the agent: <namespace>/<name>, <namespace> or empty, depending on the registry's identityScope.
+    /// Identity of the agent: <namespace>/<name>, <namespace> or empty, depending on the registry's
+    /// identityScope.
     #[schemars(
         length(max = 317),
         regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?)?$")
@@ -85,7 +87,8 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 78), regex(pattern = schema::UNSIGNED))]
     pub adopt: Option<String>,
-    /// Progress of the registration: Pending, Bound, Sent, Included, Registered, Reverted or Tombstoned.
+    /// Progress of the registration: Pending, Bound, Sent, Included, Registered, Reverted or
+    /// Tombstoned.
     #[serde(default)]
     pub phase: Phase,
     /// Offers that use the agent.
@@ -121,7 +124,8 @@ pub struct AgentRegistrationSpec {
 }
 
 impl AgentRegistrationSpec {
-    /// Whether this account registers the agent on this chain. An account has a separate ledger on each chain.
+    /// Whether this account registers the agent on this chain. An account has a separate ledger on
+    /// each chain.
     pub(crate) fn is_of(&self, chain_id: u64, signer: Address) -> bool {
         self.chain_id == chain_id && self.signer == Some(signer)
     }
@@ -239,7 +243,8 @@ pub struct RegistrationResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub transaction: Option<B256>,
-    /// Number of the block that includes the transaction; for an adopted agent, of the final block that proved its existence.
+    /// Number of the block that includes the transaction; for an adopted agent, of the final block
+    /// that proved its existence.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub block: u64,
     /// Hash of that block.

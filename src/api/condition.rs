@@ -1,7 +1,8 @@
 //! Conditions: one observation per type, in the form that all Kubernetes tools read.
 //!
-//! Types and reasons of a ServiceOffer are those of the legacy controller. `Reconciling` and `Stalled` are kstatus
-//! conditions: they are present only while True. The plans in [`crate::reconcile`] decide which conditions an object has.
+//! Types and reasons of a ServiceOffer are those of the legacy controller. `Reconciling` and
+//! `Stalled` are kstatus conditions: they are present only while True. The plans in
+//! [`crate::reconcile`] decide which conditions an object has.
 
 use std::fmt;
 
@@ -38,7 +39,8 @@ impl fmt::Display for ConditionStatus {
     }
 }
 
-/// One observation about the object. Only type and status are required, so that conditions of other writers stay valid.
+/// One observation about the object. Only type and status are required, so that conditions of other
+/// writers stay valid.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
@@ -85,8 +87,8 @@ pub struct Observation<'a> {
 }
 
 impl Observation<'_> {
-    /// Builds a condition. It keeps the previous transition time while the status is the same, so that an unchanged
-    /// observation is an unchanged value and causes no write.
+    /// Builds a condition. It keeps the previous transition time while the status is the same, so
+    /// that an unchanged observation is an unchanged value and causes no write.
     #[must_use]
     pub fn condition(
         &self,

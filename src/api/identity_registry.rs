@@ -1,8 +1,9 @@
-//! IdentityRegistry: how one chain's ERC-8004 identity registry is used. Admins write it; the operator writes its
-//! status.
+//! IdentityRegistry: how one chain's ERC-8004 identity registry is used. Admins write it; the
+//! operator writes its status.
 //!
-//! Everything that affects money or identity is configured here and not in Helm values, because `helm upgrade --set`
-//! forgets values that were given earlier. [`crate::reconcile::registry`] acts on it.
+//! Everything that affects money or identity is configured here and not in Helm values, because
+//! `helm upgrade --set` forgets values that were given earlier. [`crate::reconcile::registry`] acts
+//! on it.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +74,8 @@ pub struct IdentityRegistrySpec {
     #[schemars(range(min = 1, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("chainId is immutable: create another IdentityRegistry"))]
     pub chain_id: u64,
-    /// Address of the registry contract. Defaults to the reference deployment of the chain. Immutable.
+    /// Address of the registry contract. Defaults to the reference deployment of the chain.
+    /// Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::ADDRESS))]
     pub address: Option<String>,
@@ -88,8 +90,9 @@ pub struct IdentityRegistrySpec {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 8), extend("format" = "int32"))]
     pub quorum: u8,
-    /// Accounts that own agents. The first one registers new agents; the others keep serving the agents they own. Without
-    /// signers the registry is watch-only: it adopts agents and never sends a transaction.
+    /// Accounts that own agents. The first one registers new agents; the others keep serving the
+    /// agents they own. Without signers the registry is watch-only: it adopts agents and never
+    /// sends a transaction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(
@@ -98,33 +101,35 @@ pub struct IdentityRegistrySpec {
             .message("a signer is listed twice")
     )]
     pub signers: Vec<Signer>,
-    /// Public base URL of the agents' documents: absolute, without query or trailing slash, and https on a mainnet chain.
-    /// The first transaction of an agent freezes it into the agent's URI.
+    /// Public base URL of the agents' documents: absolute, without query or trailing slash, and
+    /// https on a mainnet chain. The first transaction of an agent freezes it into the agent's URI.
     #[schemars(
         length(max = 512),
         regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#]*[^\s/?#])?$")
     )]
     pub base_url: String,
-    /// Which offers share one agent: Offer (none, each has its own), Namespace (all offers of a namespace) or Registry (all
-    /// offers). Immutable.
+    /// Which offers share one agent: Offer (none, each has its own), Namespace (all offers of a
+    /// namespace) or Registry (all offers). Immutable.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("identityScope is immutable: create another IdentityRegistry"))]
     pub identity_scope: IdentityScope,
-    /// Shared agent, and subject of the well-known document. Required unless identityScope is Offer.
+    /// Shared agent, and subject of the well-known document. Required unless identityScope is
+    /// Offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SharedAgent")]
     pub agent: Option<SharedAgent>,
-    /// Namespaces whose offers may use this registry. If access is revoked later, agents keep their ids, their documents
-    /// become inactive, and nothing is spent.
+    /// Namespaces whose offers may use this registry. If access is revoked later, agents keep their
+    /// ids, their documents become inactive, and nothing is spent.
     pub allowed_namespaces: AllowedNamespaces,
-    /// Spending limits. The worst case of each transaction is checked against them before a nonce is allocated.
+    /// Spending limits. The worst case of each transaction is checked against them before a nonce
+    /// is allocated.
     #[serde(default)]
     pub limits: SpendingLimits,
     /// What happens when an agent's URI changes: Manual reports it, Automatic sends setAgentURI.
     #[serde(default)]
     pub uri_updates: UriUpdates,
-    /// Incident switch. Spending: the operator signs and sends nothing, not even re-sends; documents stay up. All: it also
-    /// stops writing status and records.
+    /// Incident switch. Spending: the operator signs and sends nothing, not even re-sends;
+    /// documents stay up. All: it also stops writing status and records.
     #[serde(default)]
     pub suspend: Suspend,
     /// Permission to use a signer that has already sent transactions.
@@ -146,7 +151,8 @@ fn one() -> u8 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.url) != has(self.urlFrom)").message("exactly one of url and urlFrom is required"))]
 pub struct Endpoint {
-    /// URL without credentials: no user, no query. Keep a URL that contains a credential in a Secret, see urlFrom.
+    /// URL without credentials: no user, no query. Keep a URL that contains a credential in a
+    /// Secret, see urlFrom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -295,15 +301,16 @@ pub struct SpendingLimits {
     #[schemars(length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     #[x_kube(validation = Rule::new(schema::NATIVE_AMOUNT).message(schema::NATIVE_AMOUNT_MESSAGE))]
     pub per_day: String,
-    /// Maximum amount spent in 24 hours for the offers of one namespace, in the chain's native token. If unset, namespaces
-    /// share perDay.
+    /// Maximum amount spent in 24 hours for the offers of one namespace, in the chain's native
+    /// token. If unset, namespaces share perDay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     #[x_kube(validation = Rule::new(schema::NATIVE_AMOUNT).message(schema::NATIVE_AMOUNT_MESSAGE))]
     pub per_namespace_per_day: Option<String>,
 }
 
-/// A registration with a 98-byte URI uses about 210,000 gas: 0.005 allows 24 gwei, far above the price of an L2.
+/// A registration with a 98-byte URI uses about 210,000 gas: 0.005 allows 24 gwei, far above the
+/// price of an L2.
 fn per_registration() -> String {
     "0.005".into()
 }
@@ -350,8 +357,8 @@ pub enum Suspend {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
-    /// Transaction count of the signer. It takes effect only while no transaction of the signer is pending and there is no
-    /// sign of an earlier ledger.
+    /// Transaction count of the signer. It takes effect only while no transaction of the signer is
+    /// pending and there is no sign of an earlier ledger.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub at_nonce: u64,
 }

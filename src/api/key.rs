@@ -1,6 +1,7 @@
 //! The key of an agent, which names its record.
 //!
-//! A record is cluster-scoped and its name is derived from the key, so that creating it is a cluster-wide test-and-set.
+//! A record is cluster-scoped and its name is derived from the key, so that creating it is a
+//! cluster-wide test-and-set.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,11 +14,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Number of base32 characters of a [`Key`]: 80 bits at 5 bits each.
 const LENGTH: usize = 16;
 
-/// First 80 bits of `keccak256(abi.encode(identity, chainId, registry, edition))` in lower-case RFC 4648 base32.
+/// First 80 bits of `keccak256(abi.encode(identity, chainId, registry, edition))` in lower-case RFC
+/// 4648 base32.
 ///
-/// It depends only on the agent's identity, and on nothing that changes when an offer is deleted and recreated (no uid),
-/// so the same offer always finds the same record. It is short because it is part of the agentURI, whose length costs
-/// gas. At 80 bits an accidental collision needs about 2^40 agents, and the fields of a record are compared as well.
+/// It depends only on the agent's identity, and on nothing that changes when an offer is deleted
+/// and recreated (no uid), so the same offer always finds the same record. It is short because it
+/// is part of the agentURI, whose length costs gas. At 80 bits an accidental collision needs about
+/// 2^40 agents, and the fields of a record are compared as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key([u8; LENGTH]);
 

@@ -1,11 +1,14 @@
-//! The API: four kinds of group `obol.org`, version `v1alpha1`. It is a contract with users and with the API server.
+//! The API: four kinds of group `obol.org`, version `v1alpha1`. It is a contract with users and
+//! with the API server.
 //!
-//! The CRD schemas are derived from these types (`crdgen` writes them into the chart), so each rule is stated once, here.
-//! A schema must be at least as strict as serde: an object that passes admission but does not decode blocks no other
-//! object (watches skip it), but nothing is done for it either.
+//! The CRD schemas are derived from these types (`crdgen` writes them into the chart), so each rule
+//! is stated once, here. A schema must be at least as strict as serde: an object that passes
+//! admission but does not decode blocks no other object (watches skip it), but nothing is done for
+//! it either.
 //!
-//! This room holds values. It must not depend on another room, and it decides nothing: [`crate::registration`] and
-//! [`crate::reconcile`] decide what an offer means, [`crate::ledger::protocol`] what a ledger may do.
+//! This room holds values. It must not depend on another room, and it decides nothing:
+//! [`crate::registration`] and [`crate::reconcile`] decide what an offer means,
+//! [`crate::ledger::protocol`] what a ledger may do.
 #![allow(
     rustdoc::invalid_html_tags,
     reason = "`kubectl explain` prints descriptions verbatim"

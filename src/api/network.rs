@@ -1,17 +1,19 @@
 //! Known chains: their class, their identity registry, and their aliases.
 //!
-//! Admission (its CEL rules are generated from this table), the operator and the documents all use this one table.
-//! Sources: the deployment list of the ERC-8004 reference contracts; aliases as the x402 verifier normalizes them.
+//! Admission (its CEL rules are generated from this table), the operator and the documents all use
+//! this one table. Sources: the deployment list of the ERC-8004 reference contracts; aliases as the
+//! x402 verifier normalizes them.
 
 use alloy::primitives::{Address, address};
 
-/// Whether tokens on a chain have value. The registry's address follows from it: CREATE2 gives one address on all
-/// mainnets and one on all testnets.
+/// Whether tokens on a chain have value. The registry's address follows from it: CREATE2 gives one
+/// address on all mainnets and one on all testnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Tokens have value, and the registry is deployed at [`MAINNET_REGISTRY`].
     Mainnet,
-    /// Tokens have value, but the reference list has no deployment: an IdentityRegistry must set the address.
+    /// Tokens have value, but the reference list has no deployment: an IdentityRegistry must set
+    /// the address.
     UnlistedMainnet,
     /// Tokens have no value, and the registry is deployed at [`TESTNET_REGISTRY`].
     Testnet,
@@ -116,7 +118,8 @@ pub(crate) fn default_registry(chain_id: u64) -> Option<Address> {
     }
 }
 
-/// The EIP-155 id of an alias, or of a CAIP-2 id in the `eip155` namespace. Case is ignored, as the x402 verifier does.
+/// The EIP-155 id of an alias, or of a CAIP-2 id in the `eip155` namespace. Case is ignored, as the
+/// x402 verifier does.
 pub(crate) fn chain_id(network: &str) -> Option<u64> {
     let network = network.to_ascii_lowercase();
     match network.strip_prefix("eip155:") {

@@ -1,14 +1,16 @@
-//! Numbers that are encoded as strings, because JSON numbers lose digits above 2^53 and map keys are strings anyway.
+//! Numbers that are encoded as strings, because JSON numbers lose digits above 2^53 and map keys
+//! are strings anyway.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An account nonce (EIP-2681 bounds it to 2^64 - 2; the schema to 16 digits, exact in every JSON reader).
+/// An account nonce (EIP-2681 bounds it to 2^64 - 2; the schema to 16 digits, exact in every JSON
+/// reader).
 ///
-/// As a map key it is a decimal string. `"30"` and `"030"` would be two owners of one nonce, so only the canonical
-/// form decodes.
+/// As a map key it is a decimal string. `"30"` and `"030"` would be two owners of one nonce, so
+/// only the canonical form decodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nonce(pub u64);
 
@@ -74,8 +76,8 @@ pub(super) mod nonce_as_number {
     }
 }
 
-/// An amount of the chain's native token in its smallest unit, 10^-18 of the token. Encoded as a decimal string; the
-/// schema allows 38 digits, which fit into 128 bits.
+/// An amount of the chain's native token in its smallest unit, 10^-18 of the token. Encoded as a
+/// decimal string; the schema allows 38 digits, which fit into 128 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wei(pub u128);
 

@@ -1,8 +1,10 @@
-//! Patterns and CEL rules that several fields share, or that are too long to write beside the field.
+//! Patterns and CEL rules that several fields share, or that are too long to write beside the
+//! field.
 //!
-//! Rules on whole objects compare what a field *means*, so that writing out a default later is allowed. Testing
-//! `hasValue()` and then comparing plain paths keeps the schema's length bounds in the API server's cost estimate.
-//! Comparing optionals loses them, and the API server rejects the CRD as too expensive.
+//! Rules on whole objects compare what a field *means*, so that writing out a default later is
+//! allowed. Testing `hasValue()` and then comparing plain paths keeps the schema's length bounds in
+//! the API server's cost estimate. Comparing optionals loses them, and the API server rejects the
+//! CRD as too expensive.
 
 use super::network::{self, Class};
 
@@ -10,7 +12,8 @@ use super::network::{self, Class};
 pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^0$";
 /// A positive decimal number without exponent, sign or leading zeros.
 pub(super) const POSITIVE_DECIMAL: &str = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$";
-/// CEL in addition to [`POSITIVE_DECIMAL`]: an amount of a native token, whose smallest unit is 10^-18.
+/// CEL in addition to [`POSITIVE_DECIMAL`]: an amount of a native token, whose smallest unit is
+/// 10^-18.
 pub(super) const NATIVE_AMOUNT: &str = "self.matches('^[0-9]{1,17}([.][0-9]{1,18})?$')";
 pub(super) const NATIVE_AMOUNT_MESSAGE: &str =
     "an amount has at most 17 digits before and 18 after the decimal point";
@@ -46,7 +49,8 @@ pub(super) fn identity_frozen() -> String {
 pub(super) fn registry_frozen() -> String {
     let named = |side: &str| format!("{side}.spec.?registration.?registryRef.hasValue()");
     let used = "oldSelf.status.registration.registry";
-    // Unset means the registry in use, so only a reference to that registry may be added or removed.
+    // Unset means the registry in use, so only a reference to that registry may be added or
+    // removed.
     let names_used = |side: &str| {
         format!(
             "(!{} || (has({used}) && {side}.spec.registration.registryRef.name == {used}))",

@@ -1,9 +1,10 @@
 //! SignerLedger: allocates the nonces of one account on one chain. Only the operator writes it.
 //!
-//! The API server enforces its invariants, whatever a writer does wrong: a nonce has one owner because it is a map key,
-//! and CEL rules give a key at most one Register entry. All rules are linear in the number of entries: a quadratic rule
-//! passes the cost estimate of the CRD and then rejects every write at a thousand entries.
-//! [`crate::ledger::protocol`] decides what is written here.
+//! The API server enforces its invariants, whatever a writer does wrong: a nonce has one owner
+//! because it is a map key, and CEL rules give a key at most one Register entry. All rules are
+//! linear in the number of entries: a quadratic rule passes the cost estimate of the CRD and then
+//! rejects every write at a thousand entries. [`crate::ledger::protocol`] decides what is written
+//! here.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +73,8 @@ pub struct SignerLedgerSpec {
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("signer is immutable"))]
     pub signer: Address,
-    /// Uid of the kube-system namespace of the ledger's cluster; it reveals a copy in another cluster.
+    /// Uid of the kube-system namespace of the ledger's cluster; it reveals a copy in another
+    /// cluster.
     #[schemars(length(max = 64))]
     pub cluster_uid: String,
     /// State of the ledger: Active, or Quarantine (no nonce is allocated).

@@ -1,7 +1,8 @@
 //! The clocks of this process, read in one place.
 //!
-//! Moments count all time that passes: `CLOCK_MONOTONIC` stops while a machine is suspended, `CLOCK_BOOTTIME` does not. The
-//! wall clock is read as well, because it is the only one that is corrected after a virtual machine was frozen.
+//! Moments count all time that passes: `CLOCK_MONOTONIC` stops while a machine is suspended,
+//! `CLOCK_BOOTTIME` does not. The wall clock is read as well, because it is the only one that is
+//! corrected after a virtual machine was frozen.
 
 use std::time::Duration;
 

@@ -1,13 +1,15 @@
-//! The Lease as candidates know it: its record, the object around it, and the epoch of a leadership.
+//! The Lease as candidates know it: its record, the object around it, and the epoch of a
+//! leadership.
 //!
-//! Values only. [`super::candidate`] decides what they mean for a candidate; [`super::elector`] knows which field of the
-//! Kubernetes object holds what.
+//! Values only. [`super::candidate`] decides what they mean for a candidate; [`super::elector`]
+//! knows which field of the Kubernetes object holds what.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// `metadata.resourceVersion` of an object: a decimal integer that grows with every write (KEP-5504).
+/// `metadata.resourceVersion` of an object: a decimal integer that grows with every write
+/// (KEP-5504).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResourceVersion(pub String);
 
@@ -19,7 +21,8 @@ impl ResourceVersion {
     }
 }
 
-/// The fields of a Lease that all electors share (coordination.k8s.io/v1 LeaseSpec, client-go `LeaderElectionRecord`).
+/// The fields of a Lease that all electors share (coordination.k8s.io/v1 LeaseSpec, client-go
+/// `LeaderElectionRecord`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LeaseRecord {
     /// Identity of the leader; empty once released.
@@ -38,7 +41,8 @@ impl LeaseRecord {
     /// Lease duration of a released Lease, as client-go writes it.
     pub const RELEASED: Duration = Duration::from_secs(1);
 
-    /// Whether the holder released the Lease. A holder whose name another client erased has not: it may still act.
+    /// Whether the holder released the Lease. A holder whose name another client erased has not: it
+    /// may still act.
     #[must_use]
     pub fn is_released(&self) -> bool {
         self.holder.is_empty() && self.duration <= Self::RELEASED
@@ -54,10 +58,11 @@ pub struct Lease {
     pub pod_uid: Option<String>,
     /// Token of the container that wrote the record, if it runs this operator.
     pub instance: Option<String>,
-    /// The holder is asked to step down: for the candidate of this name, or for any candidate if it is empty.
+    /// The holder is asked to step down: for the candidate of this name, or for any candidate if it
+    /// is empty.
     pub successor: Option<String>,
-    /// Whether the API server chooses the holder (coordinated leader election, KEP-4355). Then no candidate takes the Lease
-    /// without being chosen.
+    /// Whether the API server chooses the holder (coordinated leader election, KEP-4355). Then no
+    /// candidate takes the Lease without being chosen.
     pub coordinated: bool,
     /// Uid of the object. A Lease that was deleted and created again has another one.
     pub uid: String,
@@ -80,8 +85,8 @@ pub enum TakeoverCause {
     Reclaim,
 }
 
-/// One term of leadership. The resource version of the write that began it grows across transitions, restarts and deletions
-/// of the Lease. The Lease's transition counter does not.
+/// One term of leadership. The resource version of the write that began it grows across
+/// transitions, restarts and deletions of the Lease. The Lease's transition counter does not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch {
     /// Uid of the Lease.

@@ -1,4 +1,5 @@
-//! Time as the election core takes it in: moments of the monotonic clock, and the instant of one step.
+//! Time as the election core takes it in: moments of the monotonic clock, and the instant of one
+//! step.
 //!
 //! Values only. [`super::clock`] reads the clocks; [`super::candidate`] decides by them.
 
@@ -6,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A moment of the process's monotonic clock, as time since an origin that all moments of one process share.
+/// A moment of the process's monotonic clock, as time since an origin that all moments of one
+/// process share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Duration);
 
@@ -26,7 +28,8 @@ impl std::ops::Add<Duration> for Moment {
     }
 }
 
-/// A random fraction, uniform over all values. It spreads candidates that would otherwise act at the same time.
+/// A random fraction, uniform over all values. It spreads candidates that would otherwise act at
+/// the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Jitter(pub u32);
 
@@ -43,8 +46,8 @@ impl Jitter {
 pub struct Now {
     /// Monotonic time. All decisions are made by it.
     pub moment: Moment,
-    /// Wall-clock time in whole microseconds. It is written into the Lease for people to read, and it can close a fence
-    /// early. It never shortens a wait.
+    /// Wall-clock time in whole microseconds. It is written into the Lease for people to read, and
+    /// it can close a fence early. It never shortens a wait.
     pub wall: Timestamp,
     /// Spreads the candidates in time.
     pub jitter: Jitter,

@@ -1,8 +1,9 @@
-//! Generates one module tree per core in `$OUT_DIR/cores.rs`: the shipped one word for word, and each variant with its edits.
+//! Generates one module tree per core in `$OUT_DIR/cores.rs`: the shipped one word for word, and
+//! each variant with its edits.
 //!
-//! It owns how the operator's sources become modules of this package, so that they need no hook for it. It must not change a
-//! word of the shipped core. All trees share the shipped `lease`, `time` and [`SHARED`], so that one world can drive each of
-//! them.
+//! It owns how the operator's sources become modules of this package, so that they need no hook for
+//! it. It must not change a word of the shipped core. All trees share the shipped `lease`, `time`
+//! and [`SHARED`], so that one world can drive each of them.
 
 #[allow(dead_code, reason = "only the edits are needed here")]
 #[path = "src/variants.rs"]
@@ -79,7 +80,8 @@ struct Core {
 }
 
 impl Core {
-    /// Reads a folder. Each of its files must be declared in `mod.rs`, and each declaration must have its file.
+    /// Reads a folder. Each of its files must be declared in `mod.rs`, and each declaration must
+    /// have its file.
     fn read(folder: &Path) -> Result<Self> {
         // The folder's own time stamp changes when a file is added or removed.
         println!("cargo::rerun-if-changed={}", folder.display());
@@ -103,7 +105,8 @@ impl Core {
         Ok(Self { root, modules })
     }
 
-    /// The same core with a variant's edits, and with the shipped core's [`SHARED`] modules in place of its own.
+    /// The same core with a variant's edits, and with the shipped core's [`SHARED`] modules in
+    /// place of its own.
     fn edited(&self, variant: &Variant) -> Result<Self> {
         let mut core = self.clone();
         for edit in variant.edits {

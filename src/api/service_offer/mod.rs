@@ -1,8 +1,8 @@
 //! ServiceOffer: what a seller offers. People write it; the operator writes only its status.
 //!
-//! It has the fields of every version of the legacy controller, so that existing objects apply unchanged and lose
-//! nothing. Condition `Accepted` lists the fields that this version does not act on.
-//! [`crate::registration`] decides what an offer means.
+//! It has the fields of every version of the legacy controller, so that existing objects apply
+//! unchanged and lose nothing. Condition `Accepted` lists the fields that this version does not act
+//! on. [`crate::registration`] decides what an offer means.
 
 mod delivery;
 mod payment;

@@ -11,17 +11,17 @@ use crate::api::{Reference, schema};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Registration {
-    /// Whether to register the offer. If this is disabled later, the agent keeps its id and its document becomes inactive;
-    /// no transaction is sent.
+    /// Whether to register the offer. If this is disabled later, the agent keeps its id and its
+    /// document becomes inactive; no transaction is sent.
     #[serde(default)]
     pub enabled: bool,
-    /// IdentityRegistry to use. Defaults to the one that the agent's record uses, or else to the one with the annotation
-    /// obol.org/is-default-registry.
+    /// IdentityRegistry to use. Defaults to the one that the agent's record uses, or else to the
+    /// one with the annotation obol.org/is-default-registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Reference")]
     pub registry_ref: Option<Reference>,
-    /// Name part of the agent's identity. Defaults to the offer's name. Offers in one namespace with the same identity
-    /// share one agent.
+    /// Name part of the agent's identity. Defaults to the offer's name. Offers in one namespace
+    /// with the same identity share one agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -33,7 +33,8 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 78), regex(pattern = schema::UNSIGNED))]
     pub agent_id: Option<String>,
-    /// Edition of the agent. Raise it to get a new agent, which costs a new registration. It can only be raised.
+    /// Edition of the agent. Raise it to get a new agent, which costs a new registration. It can
+    /// only be raised.
     #[serde(default = "first_edition")]
     #[schemars(range(min = 1, max = 2_147_483_647), extend("format" = "int64"))]
     pub edition: u32,

@@ -1,7 +1,7 @@
 //! Status of an offer, for people and for the x402 verifier.
 //!
-//! Nothing that decides about money relies on it, with one exception: the key in `registration` freezes the offer's
-//! identity, so the registry loop waits for it before it allocates a nonce.
+//! Nothing that decides about money relies on it, with one exception: the key in `registration`
+//! freezes the offer's identity, so the registry loop waits for it before it allocates a nonce.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};

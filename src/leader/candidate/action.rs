@@ -20,8 +20,9 @@ pub enum Action {
     Create(WriteId, LeaseRecord),
     /// Update the Lease if it still has this version.
     Update(WriteId, ResourceVersion, LeaseRecord),
-    /// Mark the Pod of this candidate as the leader of the Lease with this uid, then look for other marked Pods, and report
-    /// [`super::Input::Marked`]. Of two candidates that do so in this order, at least one sees the other.
+    /// Mark the Pod of this candidate as the leader of the Lease with this uid, then look for other
+    /// marked Pods, and report [`super::Input::Marked`]. Of two candidates that do so in this
+    /// order, at least one sees the other.
     MarkPod(String),
     /// A term begins: its fence opens for the first time.
     BeginTerm {

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct ElectionConfig {
     /// Name in the Lease; the Pod's name inside a cluster. Never empty.
     pub identity: String,
-    /// Uid of this Pod, if the process runs in one. It distinguishes the next container of this Pod from another Pod of the
-    /// same name.
+    /// Uid of this Pod, if the process runs in one. It distinguishes the next container of this Pod
+    /// from another Pod of the same name.
     pub pod_uid: Option<String>,
     /// Token of this container, if the kubelet reports it once the container has terminated.
     pub instance: Option<String>,
@@ -23,8 +23,8 @@ pub struct ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// Time between the end of a leader's fence and the first moment at which another candidate may take over. It covers a
-    /// pause between checking the fence and a request leaving the process.
+    /// Time between the end of a leader's fence and the first moment at which another candidate may
+    /// take over. It covers a pause between checking the fence and a request leaving the process.
     #[must_use]
     pub fn guard(&self) -> Duration {
         (self.lease_duration / 10).max(Duration::from_secs(1))

@@ -1,8 +1,10 @@
-//! The election core: the state machine of one candidate. Values in, values out, time passed in. Pure.
+//! The election core: the state machine of one candidate. Values in, values out, time passed in.
+//! Pure.
 //!
-//! It decides when to take over, renew, drain and release (compare client-go `tools/leaderelection`, whose Lease record it
-//! shares), and it must not know a clock, a network or a task. [`super::elector`] gathers its inputs and carries out its
-//! actions; [`super::fence`] is what [`Action::OpenFence`] opens.
+//! It decides when to take over, renew, drain and release (compare client-go
+//! `tools/leaderelection`, whose Lease record it shares), and it must not know a clock, a network
+//! or a task. [`super::elector`] gathers its inputs and carries out its actions; [`super::fence`]
+//! is what [`Action::OpenFence`] opens.
 //!
 //! - `input` and `action` are its interface; `config` is identity and timing
 //! - `observation` is what is known of the Lease, and when the Lease is free
@@ -11,9 +13,11 @@
 //! - `schedule` is what time alone brings about
 //!
 //! What keeps two leaders apart, most trusted first:
-//! 1. Every write to the Lease is conditional on the version that was read, so at most one candidate's write succeeds.
-//! 2. A leader counts its time from the moment it *sent* the last write that succeeded, a follower from the moment it
-//!    *received* the last change. So a leader's clock starts no later than the commit, and a follower's no earlier.
+//! 1. Every write to the Lease is conditional on the version that was read, so at most one
+//!    candidate's write succeeds.
+//! 2. A leader counts its time from the moment it *sent* the last write that succeeded, a follower
+//!    from the moment it *received* the last change. So a leader's clock starts no later than the
+//!    commit, and a follower's no earlier.
 //! 3. A leader's fence ends [`ElectionConfig::guard`] before the Lease may be taken over.
 //!
 //! `tests/model` compiles this folder word for word; paths within it are relative for that reason.
@@ -46,13 +50,16 @@ pub struct Candidate {
     config: ElectionConfig,
     role: Role,
     observed: Observed,
-    /// Earliest time the last observed holder can have stopped, even if its record has since been overwritten.
+    /// Earliest time the last observed holder can have stopped, even if its record has since been
+    /// overwritten.
     holder_expiry: Moment,
     /// The same for the holders of Leases that were deleted.
     deleted_holder_expiry: Moment,
-    /// When the present Lease, by its uid, was first seen. No leader of an earlier Lease has renewed since.
+    /// When the present Lease, by its uid, was first seen. No leader of an earlier Lease has
+    /// renewed since.
     first_seen: Moment,
-    /// Uid of the Lease seen before this one, and when it was first known to be gone. Its leader has not renewed since.
+    /// Uid of the Lease seen before this one, and when it was first known to be gone. Its leader
+    /// has not renewed since.
     deleted_lease: Option<(String, Moment)>,
     /// Token of the last container that is known to have terminated.
     terminated_instance: Option<String>,
@@ -72,7 +79,8 @@ pub struct Candidate {
     failures: u32,
     /// Nothing is read or written before this moment.
     not_before: Moment,
-    /// A write conflicted, and no change has been seen since: another conflict would be a repeated one.
+    /// A write conflicted, and no change has been seen since: another conflict would be a repeated
+    /// one.
     conflict_repeated: bool,
     /// A read is in flight.
     reading: bool,

@@ -1,8 +1,10 @@
-//! What a candidate knows of the Lease: which answers are news, and when the Lease is free to be taken over.
+//! What a candidate knows of the Lease: which answers are news, and when the Lease is free to be
+//! taken over.
 //!
-//! Remote timestamps are never compared with a local clock: only that they change shows that the holder is alive. A wait
-//! ends early only on proof that the holder has ended: its own release, or the kubelet's report that its container
-//! terminated. A holder whose record another client erased, shortened or deleted is waited out as it was last seen.
+//! Remote timestamps are never compared with a local clock: only that they change shows that the
+//! holder is alive. A wait ends early only on proof that the holder has ended: its own release, or
+//! the kubelet's report that its container terminated. A holder whose record another client erased,
+//! shortened or deleted is waited out as it was last seen.
 
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ pub(super) enum Observed {
     Unknown,
     /// The Lease as last seen, and since when its record has not changed.
     Present { lease: Lease, since: Moment },
-    /// There is no Lease as of this version or a later one. If there was one: its last record, and since when that had not
-    /// changed.
+    /// There is no Lease as of this version or a later one. If there was one: its last record, and
+    /// since when that had not changed.
     Absent {
         version: ResourceVersion,
         last: Option<(LeaseRecord, Moment)>,
@@ -39,7 +41,8 @@ impl Observed {
         }
     }
 
-    /// Whether this Lease is older than what is known. A lagging watch carries no news, however often it delivers.
+    /// Whether this Lease is older than what is known. A lagging watch carries no news, however
+    /// often it delivers.
     fn is_stale(&self, lease: &Lease) -> bool {
         match self {
             Self::Unknown => false,
@@ -67,7 +70,8 @@ impl Candidate {
     ) {
         self.reading = false;
         if self.observed.is_stale(&lease) && asked > self.last_heard {
-            // The API server's store was rolled back, so versions prove nothing. The last holder seen is waited out.
+            // The API server's store was rolled back, so versions prove nothing. The last holder
+            // seen is waited out.
             self.observed = Observed::Unknown;
         }
         self.on_lease(lease, now, actions);
@@ -82,7 +86,8 @@ impl Candidate {
 
     /// Handles [`super::Input::ContainerTerminated`].
     pub(super) fn on_container_terminated(&mut self, instance: String, now: Now) {
-        // Once the holder's own container has terminated, a report of an earlier one must not replace that.
+        // Once the holder's own container has terminated, a report of an earlier one must not
+        // replace that.
         if !self.has_holder_terminated() {
             self.terminated_instance = Some(instance);
             self.last_news = now.moment;
@@ -101,7 +106,8 @@ impl Candidate {
             self.first_seen = now.moment;
         }
         let since = match &self.observed {
-            // Only a change of the record proves that its holder is alive: not a new label, not a new version.
+            // Only a change of the record proves that its holder is alive: not a new label, not a
+            // new version.
             Observed::Present {
                 lease: known,
                 since,
@@ -113,7 +119,8 @@ impl Candidate {
                 self.conflict_repeated = false;
                 self.holder_expiry = match &lease.record {
                     record if record.is_released() => Moment::default(),
-                    // An erased holder is waited out as it was last seen; one that never was, from this moment on.
+                    // An erased holder is waited out as it was last seen; one that never was, from
+                    // this moment on.
                     record if record.holder.is_empty() && is_known => self.holder_expiry,
                     record => self.holder_expiry.max(now.moment + record.duration),
                 };
@@ -136,7 +143,8 @@ impl Candidate {
         if let Observed::Present { lease, .. } = &self.observed {
             match as_of {
                 AsOf::Version(version) if version.precedes(&lease.version) => return,
-                // The answer may be older than the Lease that was seen in between: only another read can tell.
+                // The answer may be older than the Lease that was seen in between: only another
+                // read can tell.
                 AsOf::Asked(moment) if *moment <= self.last_seen => {
                     self.must_read = true;
                     return;
@@ -148,7 +156,8 @@ impl Candidate {
         if !matches!(self.observed, Observed::Absent { .. }) {
             self.last_news = now.moment;
             self.note_deletion(now);
-            // The Lease that a takeover was to update is gone, and with it any takeover that was committed.
+            // The Lease that a takeover was to update is gone, and with it any takeover that was
+            // committed.
             self.abandon_takeover(actions);
         }
         let heard = match as_of {
@@ -169,7 +178,8 @@ impl Candidate {
             last,
         };
         match &self.role {
-            // Other candidates wait out the term that they saw, and so does this one: a Lease created again is a new term.
+            // Other candidates wait out the term that they saw, and so does this one: a Lease
+            // created again is a new term.
             Role::Leading(_) | Role::Suspended(_) => {
                 actions.push(Action::CloseFence);
                 self.role = Role::Following;
@@ -199,15 +209,16 @@ impl Candidate {
         }
     }
 
-    /// Abandons a takeover as soon as the Lease is not free any more: a hedge of a write based on what was seen then must not
-    /// be sent based on what is seen now.
+    /// Abandons a takeover as soon as the Lease is not free any more: a hedge of a write based on
+    /// what was seen then must not be sent based on what is seen now.
     fn abandon_takeover_unless_free(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.free_at().is_none_or(|(free, _)| free > now.moment) {
             self.abandon_takeover(actions);
         }
     }
 
-    /// Abandons a takeover in flight, if any. A late reply to its writes is news of the Lease and begins no term.
+    /// Abandons a takeover in flight, if any. A late reply to its writes is news of the Lease and
+    /// begins no term.
     fn abandon_takeover(&mut self, actions: &mut Vec<Action>) {
         let Role::Acquiring { stop_by, .. } = self.role else {
             return;
@@ -267,8 +278,9 @@ impl Candidate {
         }
     }
 
-    /// Whether a record under this candidate's name was written by it, or by an earlier container of its Pod. Containers of
-    /// one Pod run one after another, so no other process can act on that record.
+    /// Whether a record under this candidate's name was written by it, or by an earlier container
+    /// of its Pod. Containers of one Pod run one after another, so no other process can act on that
+    /// record.
     fn is_own(&self, lease: &Lease) -> bool {
         let same_pod = self.config.pod_uid.is_some() && lease.pod_uid == self.config.pod_uid;
         let claimed = self.claimed_acquire_time.is_some()
@@ -276,8 +288,8 @@ impl Candidate {
         lease.record.holder == self.config.identity && (same_pod || claimed)
     }
 
-    /// The Lease, if its record is still the one that a term wrote. A record whose duration was shortened is not: other
-    /// candidates may take it over before the fence ends.
+    /// The Lease, if its record is still the one that a term wrote. A record whose duration was
+    /// shortened is not: other candidates may take it over before the fence ends.
     pub(super) fn lease_of_term(&self, acquired: Option<Timestamp>) -> Option<&Lease> {
         match &self.observed {
             Observed::Present { lease, .. }

@@ -1,4 +1,5 @@
-//! The role of a candidate, and how it passes from one to the next: a term begins, is suspended, drains, is released, ends.
+//! The role of a candidate, and how it passes from one to the next: a term begins, is suspended,
+//! drains, is released, ends.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,8 +18,8 @@ const RELEASE_BUDGET: Duration = Duration::from_secs(3);
 pub(super) enum Role {
     /// There is no leader, or another candidate leads, or nothing is known yet.
     Following,
-    /// A write that would take the Lease over is in flight. If the candidate was asked to stop, it waits for that write until
-    /// `stop_by`.
+    /// A write that would take the Lease over is in flight. If the candidate was asked to stop, it
+    /// waits for that write until `stop_by`.
     Acquiring {
         record: LeaseRecord,
         stop_by: Option<Moment>,
@@ -27,7 +28,8 @@ pub(super) enum Role {
     },
     /// The fence is open.
     Leading(Term),
-    /// The fence is closed, because it has not been opened yet or because renewals failed. No other leader was seen.
+    /// The fence is closed, because it has not been opened yet or because renewals failed. No other
+    /// leader was seen.
     Suspended(Term),
     /// The fence is open until the work has drained.
     Draining(Term),
@@ -71,8 +73,8 @@ impl FirstOpening {
 }
 
 impl Candidate {
-    /// Looks at the Lease from the current role: a term whose record is gone is lost, one that another candidate asks for
-    /// drains.
+    /// Looks at the Lease from the current role: a term whose record is gone is lost, one that
+    /// another candidate asks for drains.
     pub(super) fn check_term(&mut self, actions: &mut Vec<Action>) {
         match &self.role {
             Role::Leading(term) | Role::Draining(term) | Role::Suspended(term) => {
@@ -105,7 +107,8 @@ impl Candidate {
         self.role = Role::Suspended(term);
     }
 
-    /// Handles [`super::Input::Marked`]: the fence opens once every leader of a deleted Lease has expired.
+    /// Handles [`super::Input::Marked`]: the fence opens once every leader of a deleted Lease has
+    /// expired.
     pub(super) fn on_marked(
         &mut self,
         rivals: &BTreeSet<String>,
@@ -128,7 +131,8 @@ impl Candidate {
         }
     }
 
-    /// Opens the fence, or moves its end, as far as the last renewal reaches. A reply that came too late opens nothing.
+    /// Opens the fence, or moves its end, as far as the last renewal reaches. A reply that came too
+    /// late opens nothing.
     pub(super) fn open_fence(&mut self, now: Now, actions: &mut Vec<Action>) {
         let reach = self.config.reach();
         let (Role::Leading(term) | Role::Draining(term) | Role::Suspended(term)) = &mut self.role
@@ -168,7 +172,8 @@ impl Candidate {
         term.renewed.moment + self.config.reach()
     }
 
-    /// Closes a fence that has reached its end. A leader may still renew and resume; a drain has run out of time.
+    /// Closes a fence that has reached its end. A leader may still renew and resume; a drain has
+    /// run out of time.
     pub(super) fn on_fence_end(&mut self, actions: &mut Vec<Action>) {
         actions.push(Action::CloseFence);
         match std::mem::replace(&mut self.role, Role::Ended) {
@@ -213,7 +218,8 @@ impl Candidate {
         }
     }
 
-    /// Handles [`super::Input::DrainTimedOut`]: a Lease under which work may still be in flight is not released.
+    /// Handles [`super::Input::DrainTimedOut`]: a Lease under which work may still be in flight is
+    /// not released.
     pub(super) fn on_drain_timed_out(&mut self, actions: &mut Vec<Action>) {
         if matches!(self.role, Role::Draining(_)) {
             actions.push(Action::CloseFence);

@@ -1,14 +1,16 @@
-//! What time alone brings about: when the Lease must be read or written next, when the fence ends, and the backoff between
-//! failures.
+//! What time alone brings about: when the Lease must be read or written next, when the fence ends,
+//! and the backoff between failures.
 
 use std::time::Duration;
 
 use super::super::time::{Jitter, Moment, Now};
 use super::{Action, Candidate, Role};
 
-/// Unanswered writes in flight at once: a second connection outlives a dead first one, a third a dead second.
+/// Unanswered writes in flight at once: a second connection outlives a dead first one, a third a
+/// dead second.
 const MAX_IN_FLIGHT: usize = 3;
-/// A write that stays unanswered for so long is hedged on another connection. The first one may still succeed.
+/// A write that stays unanswered for so long is hedged on another connection. The first one may
+/// still succeed.
 const HEDGE_AFTER: Duration = Duration::from_secs(3);
 /// Delays after failures: doubling from the first to the second, then jittered down.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
@@ -35,7 +37,8 @@ impl Candidate {
         self.due_steps().into_iter().map(|(at, _)| at).min()
     }
 
-    /// Takes every step that is due, the most urgent first whatever its moment: the fence ends before any write.
+    /// Takes every step that is due, the most urgent first whatever its moment: the fence ends
+    /// before any write.
     pub(super) fn take_due_steps(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some((_, due)) = self
             .due_steps()
@@ -55,7 +58,8 @@ impl Candidate {
         }
     }
 
-    /// Every step that time alone will bring about, with its moment. One whose moment has passed is due at once.
+    /// Every step that time alone will bring about, with its moment. One whose moment has passed is
+    /// due at once.
     fn due_steps(&self) -> Vec<(Moment, DueStep)> {
         let mut steps = Vec::new();
         if !self.reading && self.role != Role::Ended {
@@ -84,7 +88,8 @@ impl Candidate {
             Role::Suspended(term) => {
                 let lost_at = term.renewed.moment + 2 * self.config.lease_duration;
                 steps.push((lost_at, DueStep::GiveUp));
-                // The fence opens with a renewal, so one is sent at the first moment at which that is safe.
+                // The fence opens with a renewal, so one is sent at the first moment at which that
+                // is safe.
                 match term
                     .first_opening
                     .as_ref()

@@ -21,8 +21,8 @@ impl Candidate {
     /// Sends the write that the role asks for, based on the Lease last seen.
     pub(super) fn send_write(&mut self, now: Now, actions: &mut Vec<Action>) {
         let record = match &self.role {
-            // The first of these writes was seen to succeed. A hedge that repeated it would not show others that this
-            // candidate is alive, and yet count as a renewal.
+            // The first of these writes was seen to succeed. A hedge that repeated it would not
+            // show others that this candidate is alive, and yet count as a renewal.
             Role::Acquiring { record, .. } if self.lease_of_term(record.acquired).is_some() => {
                 self.renewal_record(now)
             }
@@ -78,7 +78,8 @@ impl Candidate {
 
     fn renewal_record(&self, now: Now) -> LeaseRecord {
         let known = self.last_record();
-        // client-go compares whole seconds: it would not see a renewal within the second of the last one.
+        // client-go compares whole seconds: it would not see a renewal within the second of the
+        // last one.
         let earliest = known
             .renewed
             .and_then(|last| last.checked_add(Duration::from_secs(1)).ok());
@@ -106,7 +107,8 @@ impl Candidate {
             .unwrap_or_default()
     }
 
-    /// Handles [`super::Input::Written`]. The reply to a write that is no longer awaited is only news of the Lease.
+    /// Handles [`super::Input::Written`]. The reply to a write that is no longer awaited is only
+    /// news of the Lease.
     pub(super) fn on_written(
         &mut self,
         id: WriteId,
@@ -128,8 +130,8 @@ impl Candidate {
     pub(super) fn on_conflict(&mut self, id: WriteId, now: Now, actions: &mut Vec<Action>) {
         if self.in_flight.remove(&id).is_some() {
             self.must_read = true;
-            // The first conflict proves that the API server is answering: re-read at once, whatever failed before. A second
-            // one without a visible change backs off.
+            // The first conflict proves that the API server is answering: re-read at once, whatever
+            // failed before. A second one without a visible change backs off.
             if std::mem::replace(&mut self.conflict_repeated, true) {
                 self.back_off(now.moment, now.jitter);
             } else {
@@ -153,7 +155,8 @@ impl Candidate {
 
     /// A write sent at `sent` was committed as `lease`: a term is renewed, begins, or is released.
     fn write_succeeded(&mut self, sent: SentAt, lease: Lease, now: Now, actions: &mut Vec<Action>) {
-        // Every write in flight carries the version that this one has just replaced: none of them can succeed any more.
+        // Every write in flight carries the version that this one has just replaced: none of them
+        // can succeed any more.
         self.in_flight.clear();
         let period = self.config.retry_period;
         let renew_at = sent.moment + period * 9 / 10 + now.jitter.of(period / 5);

@@ -1,7 +1,8 @@
-//! Maps the Lease object to the candidate's values and back, field by field as client-go reads and writes them. Pure.
+//! Maps the Lease object to the candidate's values and back, field by field as client-go reads and
+//! writes them. Pure.
 //!
-//! What client-go has no field for is kept in annotations. client-go keeps unknown annotations when it takes a Lease over,
-//! so ours name the term they belong to and are ignored in any other.
+//! What client-go has no field for is kept in annotations. client-go keeps unknown annotations when
+//! it takes a Lease over, so ours name the term they belong to and are ignored in any other.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The elector: carries out on the Lease of a real API server what [`super::candidate`] decides.
 //!
-//! It runs on its own thread and connection pool, so that nothing a reconciler does can delay a renewal. It must not
-//! decide: every event becomes one input of the candidate, every action one effect. It does not know what the fence
-//! protects. Its own writes, to the Lease and to the labels of Pods, are the only ones that need no proof of leadership:
-//! they establish it.
+//! It runs on its own thread and connection pool, so that nothing a reconciler does can delay a
+//! renewal. It must not decide: every event becomes one input of the candidate, every action one
+//! effect. It does not know what the fence protects. Its own writes, to the Lease and to the labels
+//! of Pods, are the only ones that need no proof of leadership: they establish it.
 //!
 //! - [`lease_object`] maps the Lease object to the candidate's values (pure)
 //! - [`read`], [`mod@watch`] and [`write`] talk to the API server about the Lease
@@ -47,8 +47,8 @@ use crate::metrics::{ElectionMetrics, Takeover};
 
 pub use self::pods::write_termination_log;
 
-/// Longest time between two rounds of the elector, in which it reports its heartbeat and checks that the work makes
-/// progress.
+/// Longest time between two rounds of the elector, in which it reports its heartbeat and checks
+/// that the work makes progress.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// One candidate's configuration, and what it controls and reports to.
@@ -86,10 +86,11 @@ pub struct ElectorExit {
 }
 
 impl Elector {
-    /// Runs until the process should exit, and returns why. `leave` resolves when the process is asked to exit.
+    /// Runs until the process should exit, and returns why. `leave` resolves when the process is
+    /// asked to exit.
     ///
-    /// `client` must have no retry layer: the elector counts a term from the moment it sent a write, and does not know
-    /// that moment if the client repeats the write.
+    /// `client` must have no retry layer: the elector counts a term from the moment it sent a
+    /// write, and does not know that moment if the client repeats the write.
     pub async fn run(self, client: Client, leave: impl Future<Output = ()>) -> ElectorExit {
         let (sender, events) = mpsc::channel(16);
         let (watched_holder, holder) = tokio::sync::watch::channel(None);
@@ -180,11 +181,12 @@ struct ElectorContext {
     pods: Pods,
     publisher: EventPublisher,
     clock: Clock,
-    /// The newest object received, and when. Every write starts from it, so that fields owned by others are kept.
+    /// The newest object received, and when. Every write starts from it, so that fields owned by
+    /// others are kept.
     latest: Option<(LeaseObject, Moment)>,
     replies: FuturesUnordered<BoxFuture<'static, ElectorEvent>>,
-    /// Removes the leader label that an earlier container of this Pod may have left. Has to finish before the Pod is
-    /// marked again.
+    /// Removes the leader label that an earlier container of this Pod may have left. Has to finish
+    /// before the Pod is marked again.
     unmarking: Option<JoinHandle<()>>,
     /// Marks the Pod of this replica for the last term that asked for it, then looks for rivals.
     marking: Option<BoxFuture<'static, BTreeSet<String>>>,
@@ -211,7 +213,8 @@ impl ElectorContext {
             Candidate::new(self.elector.config.clone(), self.clock.now());
         let leave = leave.fuse();
         tokio::pin!(leave);
-        // Ticks regardless of other events: a leader that renews more often than this has to check the work as well.
+        // Ticks regardless of other events: a leader that renews more often than this has to check
+        // the work as well.
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -230,7 +233,8 @@ impl ElectorContext {
                 rivals = finished(&mut self.marking) => ElectorEvent::Input(Input::Marked { rivals }),
                 Some(event) = events.recv() => event,
                 Some(ended) = self.background.join_next() => {
-                    // An elector whose watch panicked receives nothing any more and must not look alive.
+                    // An elector whose watch panicked receives nothing any more and must not look
+                    // alive.
                     if let Err(error) = ended && error.is_panic() {
                         std::panic::resume_unwind(error.into_panic());
                     }
@@ -247,7 +251,8 @@ impl ElectorContext {
         }
     }
 
-    /// Steps down if work is waiting and the reconcile loops make no progress, so that another replica can do it.
+    /// Steps down if work is waiting and the reconcile loops make no progress, so that another
+    /// replica can do it.
     fn check_progress(&mut self) -> Input {
         match self.elector.health.stalled_for() {
             Some(stalled_for) if !self.stalled => {
@@ -289,8 +294,9 @@ impl ElectorContext {
         }
     }
 
-    /// Keeps an object unless it is older than the one already kept. An object with a lower version that was requested
-    /// after the kept one had arrived is not older: the API server's storage was restored.
+    /// Keeps an object unless it is older than the one already kept. An object with a lower version
+    /// that was requested after the kept one had arrived is not older: the API server's storage was
+    /// restored.
     fn keep_latest(&mut self, object: LeaseObject, asked: Option<Moment>) {
         let is_older = self.latest.as_ref().is_some_and(|(latest, since)| {
             lease_object::resource_version(&object)
@@ -380,7 +386,8 @@ impl ElectorContext {
                 let object = self.lease_object(Some(latest), record);
                 self.writer.update_lease(write_id, object)
             }
-            // The object changed after the candidate decided: the API server would answer with a conflict as well.
+            // The object changed after the candidate decided: the API server would answer with a
+            // conflict as well.
             _ => std::future::ready(ElectorEvent::Input(Input::Conflict(write_id))).boxed(),
         };
         self.replies.push(reply);

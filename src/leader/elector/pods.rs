@@ -1,8 +1,10 @@
-//! The elector's view of Pods: it labels the leader's Pod, and learns from the kubelet that a container has terminated.
+//! The elector's view of Pods: it labels the leader's Pod, and learns from the kubelet that a
+//! container has terminated.
 //!
-//! Each container draws a random token at startup and writes it into its termination log. The kubelet copies that text into
-//! the Pod's status once this very container has terminated, never before. So no clocks and no container ids have to be
-//! compared. A Pod that was deleted, or that was set to `Failed` by the node controller, proves nothing.
+//! Each container draws a random token at startup and writes it into its termination log. The
+//! kubelet copies that text into the Pod's status once this very container has terminated, never
+//! before. So no clocks and no container ids have to be compared. A Pod that was deleted, or that
+//! was set to `Failed` by the node controller, proves nothing.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -38,7 +40,8 @@ const DELETION_COST: &str = "100";
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Prefix of the termination message, before the token.
 const MESSAGE_PREFIX: &str = "serviceoffer-controller container ";
-/// After how long without an answer another patch is sent, on another connection. The first may still succeed.
+/// After how long without an answer another patch is sent, on another connection. The first may
+/// still succeed.
 const MARK_HEDGE: Duration = Duration::from_millis(500);
 /// How long one patch may take: the longest timeout of an admission webhook.
 const MARK_BUDGET: Duration = Duration::from_secs(30);
@@ -46,7 +49,8 @@ const MARK_BUDGET: Duration = Duration::from_secs(30);
 const MARKS_IN_FLIGHT: usize = 3;
 /// Delay before repeating a request that failed.
 const MARK_PAUSE: Duration = Duration::from_millis(100);
-/// How long any other request may take. Also how long a busy API server is asked again before giving up on a mark.
+/// How long any other request may take. Also how long a busy API server is asked again before
+/// giving up on a mark.
 const BUDGET: Duration = Duration::from_secs(3);
 /// Seconds after which the API server ends a watch.
 const WATCH_SECONDS: u32 = 60;
@@ -55,7 +59,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Longest delay before the next watch where RBAC does not allow one.
 const RETRY_FORBIDDEN: Duration = Duration::from_secs(60);
 
-/// Draws the token of this container and writes it into its termination log. `None` outside a container.
+/// Draws the token of this container and writes it into its termination log. `None` outside a
+/// container.
 #[must_use]
 pub fn write_termination_log() -> Option<String> {
     let token = format!("{:032x}", rand::random::<u128>());
@@ -83,9 +88,10 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    /// Marks the Pod of this replica as the leader's. Returns once the API server has answered: a candidate that finds no
-    /// Lease looks for marked Pods, and must not miss a leader whose fence is open. A refusal is logged and, if the API
-    /// server keeps refusing, not waited out: a leader without a mark is better than no leader.
+    /// Marks the Pod of this replica as the leader's. Returns once the API server has answered: a
+    /// candidate that finds no Lease looks for marked Pods, and must not miss a leader whose fence
+    /// is open. A refusal is logged and, if the API server keeps refusing, not waited out: a leader
+    /// without a mark is better than no leader.
     pub(super) async fn mark(&self, lease_uid: &str) {
         let metadata = json!({
             "labels": { ROLE_LABEL: LEADER },
@@ -126,7 +132,8 @@ impl Pods {
     /// Removes the mark from every Pod for which `outdated` returns true.
     pub(super) async fn unmark(&self, outdated: impl Fn(&str) -> bool) {
         let unmarked = async {
-            // A Pod that changed since the list may have been marked again, so after a conflict it is read again.
+            // A Pod that changed since the list may have been marked again, so after a conflict it
+            // is read again.
             while let Some(pod) = self
                 .marked()
                 .await?
@@ -158,8 +165,9 @@ impl Pods {
         }
     }
 
-    /// Uids of other Leases for which other Pods are marked as the leader's, unless all containers of the Pod have
-    /// terminated. An empty uid stands for any Lease: the mark names none, or the Pods could not be listed.
+    /// Uids of other Leases for which other Pods are marked as the leader's, unless all containers
+    /// of the Pod have terminated. An empty uid stands for any Lease: the mark names none, or the
+    /// Pods could not be listed.
     pub(super) async fn rivals(&self, lease_uid: &str) -> BTreeSet<String> {
         let marked_for = |pod: &Pod| {
             pod.annotations()

@@ -1,7 +1,8 @@
 //! The watch of the Lease: reports every change to the elector. It must not decide.
 //!
-//! A watch that ends or fails resumes at the version it had reached, so that a standby in steady state sends nothing but
-//! watch requests. Where RBAC does not allow a watch, the Lease is polled in jittered periods instead.
+//! A watch that ends or fails resumes at the version it had reached, so that a standby in steady
+//! state sends nothing but watch requests. Where RBAC does not allow a watch, the Lease is polled
+//! in jittered periods instead.
 
 use std::time::Duration;
 
@@ -58,7 +59,8 @@ impl LeaseWatch {
                     continue;
                 }
                 Err(error) => {
-                    // The version was compacted (410), or is not reached yet (504): the storage was restored to before it.
+                    // The version was compacted (410), or is not reached yet (504): the storage was
+                    // restored to before it.
                     if matches!(&error, kube::Error::Api(status) if matches!(status.code, 410 | 504))
                     {
                         version = None;

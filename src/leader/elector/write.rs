@@ -1,7 +1,7 @@
 //! One write to the Lease, and what its answer means to the candidate.
 //!
-//! It does not decide what to write: [`super::lease_object`] builds the object. It never repeats a write: the candidate
-//! hedges and retries, because it has to know when each write was sent.
+//! It does not decide what to write: [`super::lease_object`] builds the object. It never repeats a
+//! write: the candidate hedges and retries, because it has to know when each write was sent.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use crate::telemetry::causes;
 /// Writes one Lease.
 pub(super) struct LeaseWriter {
     pub(super) api: Api<LeaseObject>,
-    /// How long a write may stay unanswered. A slow write may still succeed, so it is kept that long: the candidate has
-    /// sent a second one on another connection long before.
+    /// How long a write may stay unanswered. A slow write may still succeed, so it is kept that
+    /// long: the candidate has sent a second one on another connection long before.
     pub(super) budget: Duration,
     pub(super) metrics: ElectionMetrics,
 }
@@ -39,7 +39,8 @@ impl LeaseWriter {
         self.send(write_id, &[409], write)
     }
 
-    /// Replaces the Lease if it still has the version of the object. Here a 404 means that it was deleted.
+    /// Replaces the Lease if it still has the version of the object. Here a 404 means that it was
+    /// deleted.
     pub(super) fn update_lease(
         &self,
         write_id: WriteId,
@@ -53,7 +54,8 @@ impl LeaseWriter {
         self.send(write_id, &[409, 404], write)
     }
 
-    /// `conflicts` are the status codes that prove that the Lease is not what the candidate believes: it must read it.
+    /// `conflicts` are the status codes that prove that the Lease is not what the candidate
+    /// believes: it must read it.
     fn send(
         &self,
         write_id: WriteId,

@@ -1,8 +1,9 @@
-//! Runs the connections of a client that writes: no connection makes progress while the fence is closed.
+//! Runs the connections of a client that writes: no connection makes progress while the fence is
+//! closed.
 //!
-//! [`super::layer`] rejects new requests. From there to the socket a request passes through queues and tasks, and the
-//! process can be paused at any of them; this executor stops requests that were admitted before. [`Fence`] alone decides
-//! what is admitted.
+//! [`super::layer`] rejects new requests. From there to the socket a request passes through queues
+//! and tasks, and the process can be paused at any of them; this executor stops requests that were
+//! admitted before. [`Fence`] alone decides what is admitted.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,8 +16,8 @@ use super::Fence;
 /// The future that drives one connection of a client.
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A hyper executor that polls every connection through the fence. A connection that is polled while the fence is closed is
-/// dropped, with everything in flight on it.
+/// A hyper executor that polls every connection through the fence. A connection that is polled
+/// while the fence is closed is dropped, with everything in flight on it.
 #[derive(Clone, Debug)]
 pub struct FencedExecutor {
     fence: Fence,
@@ -58,7 +59,8 @@ mod tests {
     use super::*;
     use crate::leader::clock::Clock;
 
-    /// A connection that never finishes. It counts its steps, and how many others were in the middle of one.
+    /// A connection that never finishes. It counts its steps, and how many others were in the
+    /// middle of one.
     fn endless_connection(
         steps: &Arc<AtomicUsize>,
         running: &Arc<AtomicUsize>,
@@ -100,7 +102,8 @@ mod tests {
         assert_eq!(together.load(Ordering::SeqCst), 0);
     }
 
-    /// The server side of a client's single connection. The test decides when it is read and answered.
+    /// The server side of a client's single connection. The test decides when it is read and
+    /// answered.
     struct ServerEnd {
         listener: TcpListener,
         stream: Option<TcpStream>,
@@ -171,7 +174,8 @@ mod tests {
         .await;
     }
 
-    /// A write passes through queues and tasks before it reaches the socket; the fence may close at any of them.
+    /// A write passes through queues and tasks before it reaches the socket; the fence may close at
+    /// any of them.
     #[test]
     fn write_not_yet_on_the_socket_never_leaves_a_closed_fence() {
         let one_at_a_time = tokio::runtime::Builder::new_current_thread()

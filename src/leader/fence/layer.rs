@@ -1,6 +1,8 @@
-//! The fence as a tower layer of a Kubernetes client: rejects every request but a read while the fence is closed.
+//! The fence as a tower layer of a Kubernetes client: rejects every request but a read while the
+//! fence is closed.
 //!
-//! It does not stop requests that were admitted before; [`super::executor`] does. [`Fence`] alone decides what is admitted.
+//! It does not stop requests that were admitted before; [`super::executor`] does. [`Fence`] alone
+//! decides what is admitted.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,15 +1,17 @@
 //! The fence: gates every side effect on a live leadership term.
 //!
-//! The elector opens it for a term and moves its end with every renewal. It closes on its own once that end has passed,
-//! even if the elector no longer runs. It is enforced three times: by the type system (a write takes a `&Leading`), around
-//! every effect ([`Leading::guard`]), and under the Kubernetes client ([`layer`], [`executor`]).
+//! The elector opens it for a term and moves its end with every renewal. It closes on its own once
+//! that end has passed, even if the elector no longer runs. It is enforced three times: by the type
+//! system (a write takes a `&Leading`), around every effect ([`Leading::guard`]), and under the
+//! Kubernetes client ([`layer`], [`executor`]).
 //!
-//! It is closed as soon as any clock shows that the term has ended: the boot-time clock, which counts a machine's sleep, or
-//! the wall clock, which is corrected after a virtual machine was paused. A wall clock that jumps costs time, never safety.
+//! It is closed as soon as any clock shows that the term has ended: the boot-time clock, which
+//! counts a machine's sleep, or the wall clock, which is corrected after a virtual machine was
+//! paused. A wall clock that jumps costs time, never safety.
 //!
-//! What a former leader can still do is limited to what was leaving the process when it was paused: one request to the API
-//! server, and one to each chain. The fence alone cannot prevent those. The precondition that each of them carries (a
-//! resource version, a nonce) makes them harmless.
+//! What a former leader can still do is limited to what was leaving the process when it was paused:
+//! one request to the API server, and one to each chain. The fence alone cannot prevent those. The
+//! precondition that each of them carries (a resource version, a nonce) makes them harmless.
 
 mod executor;
 mod layer;
@@ -154,8 +156,9 @@ impl Fence {
         self.state.send_replace(FenceState::Closed);
     }
 
-    /// Runs one step that may send bytes, if the fence is open. Steps run one at a time: wherever this process is paused,
-    /// at most one step has been admitted and not finished. A step must not block.
+    /// Runs one step that may send bytes, if the fence is open. Steps run one at a time: wherever
+    /// this process is paused, at most one step has been admitted and not finished. A step must not
+    /// block.
     pub(super) fn pass<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
         let _turn = self
             .turnstile
@@ -186,7 +189,8 @@ impl Fence {
         })
     }
 
-    /// Time left of the term: zero while the fence is closed, [`Duration::MAX`] without leader election.
+    /// Time left of the term: zero while the fence is closed, [`Duration::MAX`] without leader
+    /// election.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         match &*self.state.borrow() {
@@ -258,7 +262,8 @@ impl Leading {
         }
     }
 
-    /// Runs an effect if its term still lasts, for at most as long as the term and the effect's budget last.
+    /// Runs an effect if its term still lasts, for at most as long as the term and the effect's
+    /// budget last.
     ///
     /// # Errors
     /// If it was not started, or [`NotLeading::Unanswered`] if it may or may not have happened.
@@ -269,7 +274,8 @@ impl Leading {
     ) -> Result<T, NotLeading> {
         let left = self.remaining(effect)?.min(effect.budget());
         let mut work = pin!(work);
-        // A process that was paused in between resumes here, so each poll checks that the term still lasts.
+        // A process that was paused in between resumes here, so each poll checks that the term
+        // still lasts.
         let stepwise = poll_fn(|context| match self.remaining(Effect::Kubernetes) {
             Err(_) => Poll::Ready(Err(NotLeading::Unanswered)),
             Ok(_) => work.as_mut().poll(context).map(Ok),

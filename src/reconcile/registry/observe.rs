@@ -1,6 +1,7 @@
 //! Gathers what a pass decides on. It writes nothing and sends nothing.
 //!
-//! The order of its questions is part of the protocol: the chain before the ledger, the ledger before the records.
+//! The order of its questions is part of the protocol: the chain before the ledger, the ledger
+//! before the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -379,8 +380,8 @@ async fn empty_index(
     }
 }
 
-/// First block in which the account can have done anything: it sends nothing while its count is zero. An endpoint that has
-/// forgotten old states cannot tell; then everything is read.
+/// First block in which the account can have done anything: it sends nothing while its count is
+/// zero. An endpoint that has forgotten old states cannot tell; then everything is read.
 async fn first_use(endpoint: &RpcEndpoint, account: Address, finalized: &Block) -> u64 {
     let (mut unused, mut used) = (0, finalized.number + 1);
     while unused + 1 < used {
@@ -506,7 +507,8 @@ pub(super) async fn ledger(
     let address = signer.address();
     let held = context.store.read_ledger(target.chain_id, address).await?;
     let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&target.name).await?;
-    // Money is spent by the spec that stands, not by a copy that may be older: it may have been taken back since.
+    // Money is spent by the spec that stands, not by a copy that may be older: it may have been
+    // taken back since.
     if registry
         .as_ref()
         .is_none_or(|registry| registry.metadata.generation != target.generation)

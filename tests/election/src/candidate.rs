@@ -1,7 +1,8 @@
 //! One candidate as a bare process: start it, signal it, wait for it, and follow its events.
 //!
-//! A candidate is the operator's real binary or a peer (the program in `tests/peers`). The kernel kills it when this process
-//! ends. Its output is kept in a log file; the lines about the election become an [`Event`] each.
+//! A candidate is the operator's real binary or a peer (the program in `tests/peers`). The kernel
+//! kills it when this process ends. Its output is kept in a log file; the lines about the election
+//! become an [`Event`] each.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -83,7 +84,8 @@ impl Timing {
         (self.lease / 10).max(Duration::from_secs(1))
     }
 
-    /// Longest time between two polls of a client-go candidate: its period plus jitter of up to 1.2 periods.
+    /// Longest time between two polls of a client-go candidate: its period plus jitter of up to 1.2
+    /// periods.
     pub fn longest_poll(self) -> Duration {
         self.period * 22 / 10
     }
@@ -284,7 +286,8 @@ impl Candidate {
         })
     }
 
-    /// Its identity, and the name of its account. A controller-runtime manager writes another identity into the Lease.
+    /// Its identity, and the name of its account. A controller-runtime manager writes another
+    /// identity into the Lease.
     pub fn identity(&self) -> &str {
         &self.identity
     }
@@ -419,7 +422,8 @@ impl Candidate {
             .map(drop)
     }
 
-    /// Waits until it could take over and start working: it takes part, and the operator's caches are synced.
+    /// Waits until it could take over and start working: it takes part, and the operator's caches
+    /// are synced.
     ///
     /// # Errors
     /// If that takes too long, or it exits first.
@@ -436,7 +440,8 @@ impl Candidate {
         .await
     }
 
-    /// Waits until it reports this candidate as the leader. A controller-runtime manager never reports a leader.
+    /// Waits until it reports this candidate as the leader. A controller-runtime manager never
+    /// reports a leader.
     ///
     /// # Errors
     /// If that takes too long, or it exits first.
@@ -512,7 +517,8 @@ async fn read(pipe: impl AsyncRead + Unpin, lines: mpsc::UnboundedSender<(Timest
     }
 }
 
-/// Writes every line to the log, and publishes the events. The channel closes when the process exits.
+/// Writes every line to the log, and publishes the events. The channel closes when the process
+/// exits.
 async fn listen(
     kind: Implementation,
     mut lines: mpsc::UnboundedReceiver<(Timestamp, String)>,

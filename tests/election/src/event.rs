@@ -1,6 +1,7 @@
 //! Election events of a candidate, parsed from the lines that it prints.
 //!
-//! Text in, values out. Each implementation prints different lines; lines about anything else are no events.
+//! Text in, values out. Each implementation prints different lines; lines about anything else are
+//! no events.
 
 use jiff::Timestamp;
 use serde::Deserialize;

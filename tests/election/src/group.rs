@@ -37,7 +37,8 @@ pub struct NewLeader {
 }
 
 impl CandidateGroup {
-    /// Starts one candidate per element of `specs`, and waits until all take part. Identities start with the Lease's name.
+    /// Starts one candidate per element of `specs`, and waits until all take part. Identities start
+    /// with the Lease's name.
     ///
     /// # Errors
     /// If one of them does not start.
@@ -158,8 +159,8 @@ impl CandidateGroup {
         Ok(())
     }
 
-    /// Replaces a member with a candidate of the same options and another identity. Kills the member if it still runs. The new
-    /// candidate may not take part yet, see [`Candidate::joined`].
+    /// Replaces a member with a candidate of the same options and another identity. Kills the
+    /// member if it still runs. The new candidate may not take part yet, see [`Candidate::joined`].
     ///
     /// # Errors
     /// If it does not start.

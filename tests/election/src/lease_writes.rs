@@ -1,7 +1,8 @@
 //! Who wrote a Lease, and when, according to the API server's audit log.
 //!
-//! Whether a write renewed, took over or released the Lease follows from who wrote before and after. A write whose process was
-//! killed before the answer may have been committed: the version that the next write replaced shows it.
+//! Whether a write renewed, took over or released the Lease follows from who wrote before and
+//! after. A write whose process was killed before the answer may have been committed: the version
+//! that the next write replaced shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,7 +121,8 @@ fn write_of(entry: &AuditEntry) -> Option<Entry> {
     })
 }
 
-/// Writes that created a version: the answer says so, or the next write replaced a version that no other write created.
+/// Writes that created a version: the answer says so, or the next write replaced a version that no
+/// other write created.
 fn carried_out(entries: &[Entry]) -> Vec<LeaseWrite> {
     let made: BTreeSet<_> = entries
         .iter()

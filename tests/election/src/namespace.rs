@@ -1,7 +1,7 @@
 //! A namespace for the candidates of one test, with a separate Kubernetes user for each candidate.
 //!
-//! The user identifies a candidate in the API server's audit log: it follows from the token, not from the identity that the
-//! candidate chooses.
+//! The user identifies a candidate in the API server's audit log: it follows from the token, not
+//! from the identity that the candidate chooses.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -38,7 +38,8 @@ pub struct ElectionNamespace {
     cluster: Cluster,
     namespace: testbed::TestNamespace,
     directory: PathBuf,
-    /// Loopback address of this process, for the candidates to listen on. Outgoing connections do not use its ports.
+    /// Loopback address of this process, for the candidates to listen on. Outgoing connections do
+    /// not use its ports.
     address: Ipv4Addr,
     next_port: AtomicU16,
 }
@@ -86,7 +87,8 @@ impl ElectionNamespace {
         Ok(namespace)
     }
 
-    /// Binds all service accounts of the namespace to the role. The binding is deleted with the namespace.
+    /// Binds all service accounts of the namespace to the role. The binding is deleted with the
+    /// namespace.
     async fn bind(&self, role: &str) -> Result<()> {
         let client = self.cluster.client();
         let namespace = Api::<Namespace>::all(client.clone())

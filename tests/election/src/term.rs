@@ -2,7 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// One candidate's term: from the first to the last moment at which it may have believed that it leads.
+/// One candidate's term: from the first to the last moment at which it may have believed that it
+/// leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BelievedTerm {
     /// The candidate.

@@ -1,5 +1,5 @@
-//! Candidates of the operator and of client-go on the same Lease, as during a migration: each takes over from the other, and
-//! no two lead at the same time.
+//! Candidates of the operator and of client-go on the same Lease, as during a migration: each takes
+//! over from the other, and no two lead at the same time.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -103,11 +103,12 @@ impl Trial {
         }
     }
 
-    /// Ends the leader, and sometimes all operator candidates with it, so that either implementation takes over.
+    /// Ends the leader, and sometimes all operator candidates with it, so that either
+    /// implementation takes over.
     async fn end_leader(&mut self, death: usize) {
         let leader = self.group.leader(LIMIT).await.unwrap();
-        // Wait until each has seen the leader renew: a candidate counts from its own observation, and one that started after
-        // the last renewal would count from later.
+        // Wait until each has seen the leader renew: a candidate counts from its own observation,
+        // and one that started after the last renewal would count from later.
         tokio::time::sleep(
             TIMING.period * 2 + TIMING.period.mul_f64(self.random.random_range(0.0..2.0)),
         )
@@ -210,7 +211,8 @@ impl Trial {
             let polls = match (death.watched, death.signal) {
                 (true, _) => Duration::ZERO,
                 (false, Signal::Term) => TIMING.longest_poll(),
-                // It may see the last renewal only at its next poll, and the expiry only at the one after.
+                // It may see the last renewal only at its next poll, and the expiry only at the one
+                // after.
                 (false, _) => TIMING.longest_poll() * 2,
             };
             let latest = allowed + polls + SLACK;

@@ -27,7 +27,8 @@ pub enum Fault {
     Pause,
     /// Kill a process.
     Crash,
-    /// Start a process that is down. The kubelet does so: it is limited, but does not count as a fault.
+    /// Start a process that is down. The kubelet does so: it is limited, but does not count as a
+    /// fault.
     Restart,
     /// Ask a process to stop.
     Stop,
@@ -117,7 +118,8 @@ pub struct Bounds {
     pub starts: &'static [Start],
     /// How long the adversary acts, in microseconds.
     pub horizon: u64,
-    /// Extra instants at which the adversary may act between two events, as a period in microseconds; 0 for none.
+    /// Extra instants at which the adversary may act between two events, as a period in
+    /// microseconds; 0 for none.
     pub stride: u64,
     /// How often each fault may occur.
     pub limits: FaultCounts,
@@ -155,8 +157,8 @@ impl Bounds {
         }
     }
 
-    /// How long it may take until a candidate leads once the adversary stops: the Lease expires by the slowest clock and is
-    /// taken over.
+    /// How long it may take until a candidate leads once the adversary stops: the Lease expires by
+    /// the slowest clock and is taken over.
     #[must_use]
     pub fn recovery_time(&self) -> u64 {
         let longest = self

@@ -69,7 +69,8 @@ impl Model for World {
 }
 
 impl World {
-    /// I3, or I5 with `labels`. It holds trivially for states for which the bounds check no recovery.
+    /// I3, or I5 with `labels`. It holds trivially for states for which the bounds check no
+    /// recovery.
     fn recovers_if_followed(&self, state: &State, labels: bool) -> bool {
         let followed = match self.bounds.recovery {
             RecoveryCheck::Never => false,
@@ -101,8 +102,8 @@ pub struct Outcome {
     pub missing: Vec<Event>,
 }
 
-/// Searches every schedule within the bounds. For a core that is known to break an invariant, it stops at the first
-/// counterexample, shortest schedules first.
+/// Searches every schedule within the bounds. For a core that is known to break an invariant, it
+/// stops at the first counterexample, shortest schedules first.
 #[must_use]
 pub fn search(factory: CoreFactory, bounds: Bounds, breaks: Option<&'static str>) -> Outcome {
     let begun = Instant::now();

@@ -1,7 +1,8 @@
-//! `make model`: runs every search, many random schedules and every broken variant, and prints the results.
+//! `make model`: runs every search, many random schedules and every broken variant, and prints the
+//! results.
 //!
-//! Arguments select bounds or variants by name, or `random`. It fails if the shipped core violates an invariant, if an
-//! expected event never occurred, or if a variant is not refuted.
+//! Arguments select bounds or variants by name, or `random`. It fails if the shipped core violates
+//! an invariant, if an expected event never occurred, or if a variant is not refuted.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,8 +1,8 @@
-//! Random schedules: longer than a search can explore, with any number of faults, clocks up to 5 % off, stepped wall clocks
-//! and any jitter.
+//! Random schedules: longer than a search can explore, with any number of faults, clocks up to 5 %
+//! off, stepped wall clocks and any jitter.
 //!
-//! It owns how one schedule is derived from one seed, so that a failure is reproducible. What may happen and what must hold
-//! is the world's ([`crate::world`]).
+//! It owns how one schedule is derived from one seed, so that a failure is reproducible. What may
+//! happen and what must hold is the world's ([`crate::world`]).
 
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -131,7 +131,8 @@ impl Run {
         })
     }
 
-    /// Chooses the next step: usually what is due, sometimes a fault, and time may advance only part of the way.
+    /// Chooses the next step: usually what is due, sometimes a fault, and time may advance only
+    /// part of the way.
     fn choose(&mut self, state: &State, steps: &[Step]) -> Option<Step> {
         let (faults, others): (Vec<&Step>, Vec<&Step>) =
             steps.iter().partition(|step| step.is_fault());

@@ -1,6 +1,7 @@
 //! Broken variants of the core: each has one known flaw, and each must be refuted.
 //!
-//! Data only. An edit that no longer matches the core fails the build, so that no variant silently equals the shipped core.
+//! Data only. An edit that no longer matches the core fails the build, so that no variant silently
+//! equals the shipped core.
 
 /// One flawed core.
 #[derive(Clone, Copy, Debug)]

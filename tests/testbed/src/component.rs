@@ -1,7 +1,7 @@
 //! The parts of the node: their command lines, and how one tells that a part works.
 //!
-//! No process is started here. The files that the command lines name are written by [`crate::settings`] and
-//! [`crate::pki`]; [`crate::node`] starts the parts in the right order.
+//! No process is started here. The files that the command lines name are written by
+//! [`crate::settings`] and [`crate::pki`]; [`crate::node`] starts the parts in the right order.
 
 use std::path::{Path, PathBuf};
 

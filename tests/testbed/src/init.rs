@@ -1,7 +1,8 @@
 //! The first process of a node's namespaces: prepares their mounts and network, then only reaps.
 //!
-//! Killing it makes the kernel kill everything else in its pid namespace and drop the mounts and the network, which is all
-//! that `down` relies on. It knows nothing of Kubernetes. The other side of the pipes is in [`crate::namespaces`].
+//! Killing it makes the kernel kill everything else in its pid namespace and drop the mounts and
+//! the network, which is all that `down` relies on. It knows nothing of Kubernetes. The other side
+//! of the pipes is in [`crate::namespaces`].
 
 use std::convert::Infallible;
 use std::fs;
@@ -35,8 +36,8 @@ const KUBELET_SETTINGS: [(&str, &str); 6] = [
 
 /// Runs until it is killed.
 pub(crate) fn run(state: &State, cache: &Path) -> Result<Infallible> {
-    // Without the word the starter died. It may have been cleaned up after already, and this process be overlooked because it was
-    // not this program yet.
+    // Without the word the starter died. It may have been cleaned up after already, and this
+    // process be overlooked because it was not this program yet.
     let mut word = String::new();
     io::stdin().read_line(&mut word)?;
     ensure!(word.trim() == GO, "the starter is gone");
@@ -48,7 +49,8 @@ pub(crate) fn run(state: &State, cache: &Path) -> Result<Infallible> {
     reap()
 }
 
-/// Hides what the node would write to or read from the host. Everything stays in this mount namespace.
+/// Hides what the node would write to or read from the host. Everything stays in this mount
+/// namespace.
 fn prepare_mounts(state: &State, cache: &Path) -> Result<()> {
     bind(cache, &state.cache_mount(), MsFlags::empty())?;
     for (name, value) in KUBELET_SETTINGS {
@@ -57,7 +59,8 @@ fn prepare_mounts(state: &State, cache: &Path) -> Result<()> {
     }
     hide("/run", &["lock", "netns"])?;
     hide("/var/log", &["containers", "pods"])?;
-    // The state directory is below the directory that is hidden, so it is moved out of the way and back.
+    // The state directory is below the directory that is hidden, so it is moved out of the way and
+    // back.
     let aside = Path::new("/run/state");
     bind(state.root(), aside, MsFlags::MS_REC)?;
     hide("/var/lib", &[])?;
@@ -120,7 +123,8 @@ fn prepare_network() -> Result<()> {
 fn reap() -> Result<Infallible> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
-    // Blocked before the first look, so that a child that ends between the look and the wait is not missed.
+    // Blocked before the first look, so that a child that ends between the look and the wait is not
+    // missed.
     children.thread_block()?;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {

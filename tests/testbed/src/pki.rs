@@ -1,7 +1,8 @@
 //! The certificates of one testbed and the kubeconfigs made from them.
 //!
-//! They are made anew at every start and are gone after `down`, so nothing renews or revokes them. Who may do what
-//! follows from the subjects alone: Kubernetes' built-in roles know these users and groups.
+//! They are made anew at every start and are gone after `down`, so nothing renews or revokes them.
+//! Who may do what follows from the subjects alone: Kubernetes' built-in roles know these users and
+//! groups.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,7 +1,8 @@
 //! Every choice about the cluster: addresses, and the configuration files of its components.
 //!
-//! Values only, written below the state directory; the command lines that use them are in [`crate::component`]. The
-//! node sees the same paths as the host, because the state directory is the one thing of the host that it keeps.
+//! Values only, written below the state directory; the command lines that use them are in
+//! [`crate::component`]. The node sees the same paths as the host, because the state directory is
+//! the one thing of the host that it keeps.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -47,9 +48,9 @@ pub(crate) fn write(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Who did what to which object; `RequestReceived` would only say the same thing earlier. Of writes to Leases and to the
-/// operator's own kinds also what was sent and answered: by it a test tells who held a Lease, and on what condition a write was
-/// sent.
+/// Who did what to which object; `RequestReceived` would only say the same thing earlier. Of writes
+/// to Leases and to the operator's own kinds also what was sent and answered: by it a test tells
+/// who held a Lease, and on what condition a write was sent.
 fn audit_policy() -> Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",
@@ -69,8 +70,9 @@ fn audit_policy() -> Value {
 fn containerd(state: &State) -> String {
     let root = state.path("containerd");
     let root = root.display();
-    // restrict_oom_score_adj: without CAP_SYS_RESOURCE the kernel refuses to lower it, and every sandbox would die.
-    // disable_apparmor: containerd would load a profile into the host's kernel, and leave it there.
+    // restrict_oom_score_adj: without CAP_SYS_RESOURCE the kernel refuses to lower it, and every
+    // sandbox would die. disable_apparmor: containerd would load a profile into the host's kernel,
+    // and leave it there.
     format!(
         r#"version = 2
 root = "{root}/root"
@@ -145,7 +147,8 @@ fn kubelet(state: &State) -> Value {
         "maxPods": 110,
         "containerLogMaxSize": "100Mi",
         "nodeStatusUpdateFrequency": "2s",
-        // Tests count on images that stay and on pods that are not evicted because the host's disk is nearly full.
+        // Tests count on images that stay and on pods that are not evicted because the host's disk
+        // is nearly full.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {},
     })

@@ -156,7 +156,8 @@ fn fence_opens_once_the_rival_has_ended() {
 
 #[test]
 fn rival_wait_counts_from_the_first_sight_of_the_lease() {
-    // Between two reads of an absent Lease, another candidate may have created one, led under it, and lost it.
+    // Between two reads of an absent Lease, another candidate may have created one, led under it,
+    // and lost it.
     let mut fixture = Fixture::with(|config| config.marks = true);
     let (write, _) = expect_create(fixture.at(1.0).step(absent()));
     assert_eq!(

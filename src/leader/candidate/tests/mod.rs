@@ -33,8 +33,8 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A candidate with a lease duration of 30 s, a renew deadline of 20 s and a retry period of 5 s that has requested its
-    /// first read.
+    /// A candidate with a lease duration of 30 s, a renew deadline of 20 s and a retry period of 5
+    /// s that has requested its first read.
     fn new() -> Self {
         Self::with(|_| {})
     }
@@ -113,7 +113,8 @@ impl Fixture {
         actions
     }
 
-    /// Advances to the next action, and returns its time. Reads because of a silent watch find the Lease unchanged.
+    /// Advances to the next action, and returns its time. Reads because of a silent watch find the
+    /// Lease unchanged.
     fn wait(&mut self) -> (f64, Vec<Action>) {
         loop {
             let (woken, actions) = self.wake();
@@ -251,7 +252,8 @@ fn opens(version: u64, transitions: i32, renewed: f64) -> Action {
     }
 }
 
-/// Answers all renewals up to and including the first one at or after that second, and returns the other actions.
+/// Answers all renewals up to and including the first one at or after that second, and returns the
+/// other actions.
 fn renew_until(fixture: &mut Fixture, end: f64) -> Vec<Action> {
     let mut others = Vec::new();
     loop {

@@ -75,7 +75,8 @@ fn hedged_takeover_asks_for_the_same_term() {
     let (at, actions) = fixture.wait();
     let (second, version, again) = expect_update(&actions);
     assert_eq!((at, version.as_str(), &again), (3.0, "9", &record));
-    // The first write was committed, so the second conflicts. The late reply to the first is only news.
+    // The first write was committed, so the second conflicts. The late reply to the first is only
+    // news.
     assert_eq!(
         fixture.at(4.0).step(Input::Conflict(second)),
         [Action::Read]

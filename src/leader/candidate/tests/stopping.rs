@@ -123,7 +123,8 @@ fn drain_timeout_closes_the_fence_without_a_release() {
     );
 }
 
-/// A leader that has closed its fence and sent the release, with that write and its last record before.
+/// A leader that has closed its fence and sent the release, with that write and its last record
+/// before.
 fn releasing() -> (Fixture, WriteId, LeaseRecord) {
     let mut fixture = Fixture::leading();
     let Observed::Present { lease, .. } = &fixture.candidate.observed else {

@@ -366,7 +366,8 @@ async fn new_candidate_takes_a_released_lease_at_once_and_waits_else() {
     assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
     next.crash();
     sleep(600 * SECOND).await;
-    // Only another machine's clock says that it was renewed long ago, so the full duration is waited.
+    // Only another machine's clock says that it was renewed long ago, so the full duration is
+    // waited.
     let begun = Instant::now();
     let last = Replica::start(&server, "pod-c");
     last.becomes_leader().await;

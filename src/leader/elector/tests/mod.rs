@@ -1,7 +1,8 @@
-//! The elector against an in-memory API server, on paused time that advances only when every task is idle.
+//! The elector against an in-memory API server, on paused time that advances only when every task
+//! is idle.
 //!
-//! Lease duration 30 s, renew deadline 20 s, retry period 5 s, so a fence lasts 27 s after a renewal. Each test states one
-//! guarantee to operators, or one fault that must not break it:
+//! Lease duration 30 s, renew deadline 20 s, retry period 5 s, so a fence lasts 27 s after a
+//! renewal. Each test states one guarantee to operators, or one fault that must not break it:
 //! - [`renewals`]: leadership is kept
 //! - [`handovers`]: leadership is handed over or lost
 //! - [`observations`]: how a standby learns of changes, and at what cost
@@ -32,7 +33,8 @@ use crate::metrics::Metrics;
 
 const LEASE: &str = "controller";
 const SECOND: Duration = Duration::from_secs(1);
-/// Allowance for the boot-time clock, which cannot be paused, and for the latency of a few requests.
+/// Allowance for the boot-time clock, which cannot be paused, and for the latency of a few
+/// requests.
 const SLACK: Duration = Duration::from_millis(200);
 
 /// One replica and its connection to the API server.

@@ -1,4 +1,5 @@
-//! How a standby learns of the Lease: by a watch, through every way a watch can fail, and at what cost in requests.
+//! How a standby learns of the Lease: by a watch, through every way a watch can fail, and at what
+//! cost in requests.
 
 use std::io::Write;
 use std::sync::Mutex;

@@ -64,7 +64,8 @@ async fn candidate_survives_every_error_status_while_acquiring() {
                 link.fail_times(2, call, Fault::Status(code))
             });
             let lead = timeout(5 * SECOND, replica.becomes_leader()).await;
-            // It is unknown whether another replica leads by a deleted Lease, so one lease duration is waited.
+            // It is unknown whether another replica leads by a deleted Lease, so one lease duration
+            // is waited.
             let unsure = call == "list pods" && code != 403;
             assert!(lead.is_ok() || unsure, "{code} {call}");
             replica.becomes_leader().await;

@@ -1,7 +1,8 @@
 //! Carries out what the ledger, its entries and the records need.
 //!
-//! Within a pass, records come first, then either pruning or spending: a ledger that has been pruned is newer than the records
-//! at hand, and nothing may be allocated from it before they have been read again.
+//! Within a pass, records come first, then either pruning or spending: a ledger that has been
+//! pruned is newer than the records at hand, and nothing may be allocated from it before they have
+//! been read again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -246,8 +247,8 @@ impl LedgerPass<'_> {
         Ok(())
     }
 
-    /// Settles every record of this registry that has neither result nor entry. Answers with those that may get a nonce, the
-    /// oldest first, and whether anything was written.
+    /// Settles every record of this registry that has neither result nor entry. Answers with those
+    /// that may get a nonce, the oldest first, and whether anything was written.
     async fn settle_all(
         &mut self,
         snapshot: LedgerSnapshot<'_>,
@@ -324,7 +325,8 @@ impl LedgerPass<'_> {
         }
     }
 
-    /// Signs and sends what entries need, in the order of their nonces. Says whether the endpoint kept answering.
+    /// Signs and sends what entries need, in the order of their nonces. Says whether the endpoint
+    /// kept answering.
     async fn spend(
         &mut self,
         held: &ReadLedger,
@@ -480,7 +482,8 @@ impl LedgerPass<'_> {
         account: &SignerAccount,
         pending: &[AgentRegistration],
     ) -> Result<Result<Quote, OfferIssue>, RpcError> {
-        // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
+        // Keys are of one length, and gas follows from the length of the URI: one estimate serves
+        // all.
         let key = pending.first().map_or_else(
             || Key::derive("", 0, self.target.address, 0),
             |record| record.spec.key,
@@ -506,7 +509,8 @@ impl LedgerPass<'_> {
             .estimate_gas(signer, self.target.address, abi::register(uri))
             .await;
         let gas = match estimate {
-            // Room for what changes between the estimate and the block: a transaction that runs out of gas costs all of it.
+            // Room for what changes between the estimate and the block: a transaction that runs out
+            // of gas costs all of it.
             Ok(gas) => gas.saturating_add(gas / 5),
             Err(RpcError::RpcRefused { message, .. }) => {
                 return Ok(Err(OfferIssue::RegistrationWouldRevert { words: message }));
@@ -519,7 +523,8 @@ impl LedgerPass<'_> {
             .map_err(OfferIssue::from))
     }
 
-    /// Signs for an entry, stores what was signed, and sends it. Says whether the nonces after it are worth a try.
+    /// Signs for an entry, stores what was signed, and sends it. Says whether the nonces after it
+    /// are worth a try.
     async fn sign(
         &mut self,
         bound: &BoundNonce,

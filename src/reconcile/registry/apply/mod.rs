@@ -1,5 +1,5 @@
-//! Carries out what a pass decided, in the order that a crash at any point leaves safe: a record before the entry that waits
-//! for it, stored bytes before sent ones.
+//! Carries out what a pass decided, in the order that a crash at any point leaves safe: a record
+//! before the entry that waits for it, stored bytes before sent ones.
 //!
 //! It decides nothing but to stop: after a conflict, everything known is old.
 

@@ -17,7 +17,8 @@ use crate::reconcile::registry::state::RegistryState;
 use crate::reconcile::{Context, Error, legacy};
 use std::sync::Arc;
 
-/// How long no offer may use an agent before it is retired: an offer that is made anew within it changes nothing.
+/// How long no offer may use an agent before it is retired: an offer that is made anew within it
+/// changes nothing.
 const GRACE: Duration = Duration::from_secs(60);
 /// How long it is remembered whether the legacy controller left anything of an offer.
 const LEGACY_CHECK_EVERY: Duration = Duration::from_secs(15);
@@ -58,8 +59,8 @@ pub(in crate::reconcile::registry) async fn write_records(
     Ok(wrote)
 }
 
-/// What the legacy controller left of the registration of any offer of an agent (rule R12); nothing if the offers say what to do
-/// about it.
+/// What the legacy controller left of the registration of any offer of an agent (rule R12); nothing
+/// if the offers say what to do about it.
 async fn find_legacy(
     context: &Context,
     target: &RegistryTarget,
@@ -117,7 +118,8 @@ pub(in crate::reconcile::registry) async fn retire(
     target: &RegistryTarget,
     state: &mut RegistryState,
 ) -> Result<bool, Error> {
-    // Other objects for the same contract give agents other identities. None of them retires the agents of another.
+    // Other objects for the same contract give agents other identities. None of them retires the
+    // agents of another.
     let mut registries = context.cache.registries();
     registries.retain(|registry| target.is_of(registry));
     let offers = context.cache.offers();
@@ -191,7 +193,8 @@ async fn retire_one(
     let unregistered = spec.result.is_none();
     context.store.replace_record(leading, &record, spec).await?;
     if let Some(held) = held.filter(|_| unregistered) {
-        // Whoever is about to give the key a nonce has read the record before: this makes that write fail.
+        // Whoever is about to give the key a nonce has read the record before: this makes that
+        // write fail.
         let after = advance_history(held.spec().clone());
         context.store.replace_ledger(leading, held, after).await?;
     }

@@ -1,7 +1,8 @@
 //! What the entries of a ledger need, and what there is to spend. Pure.
 //!
-//! It applies [`protocol`] to everything that was gathered and sorts the outcome by what may be done in which order. A freeze
-//! or a suspension drops what would spend, and nothing else: evidence is recorded whatever happens.
+//! It applies [`protocol`] to everything that was gathered and sorts the outcome by what may be
+//! done in which order. A freeze or a suspension drops what would spend, and nothing else: evidence
+//! is recorded whatever happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,8 +36,9 @@ pub(crate) enum SpendStep {
     Send(Attempt),
 }
 
-/// Decides what the entries of a ledger need. Entries whose record belongs to another registry contract are not judged by
-/// this one's logs; what is stored for them is sent all the same, since a nonce that stands still blocks all after it.
+/// Decides what the entries of a ledger need. Entries whose record belongs to another registry
+/// contract are not judged by this one's logs; what is stored for them is sent all the same, since
+/// a nonce that stands still blocks all after it.
 #[must_use]
 pub(crate) fn entries(
     snapshot: LedgerSnapshot<'_>,
@@ -140,8 +142,8 @@ pub(crate) fn spent<'a>(
         .collect()
 }
 
-/// What there is to spend: the balance without what unmined transactions may take, and the day without what was spent in it
-/// or is reserved.
+/// What there is to spend: the balance without what unmined transactions may take, and the day
+/// without what was spent in it or is reserved.
 #[must_use]
 pub(crate) fn budget(
     snapshot: LedgerSnapshot<'_>,

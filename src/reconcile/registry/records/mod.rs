@@ -1,8 +1,8 @@
 //! Which records the offers ask for. Pure.
 //!
-//! A record is made for an identity, not for an object: offers that share an identity share a record, and an offer that is
-//! made anew finds the one it had. An offer that names an agent by its id never leads to another one: it joins a record that
-//! stands for that agent, or none.
+//! A record is made for an identity, not for an object: offers that share an identity share a
+//! record, and an offer that is made anew finds the one it had. An offer that names an agent by its
+//! id never leads to another one: it joins a record that stands for that agent, or none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +55,8 @@ pub(crate) struct OfferClaim {
     pub legacy_agent_id: Option<String>,
     /// Whether it may be listed.
     pub eligible: bool,
-    /// Whether its status names this agent. Only then is its choice of a registry made for good: a default that moves
-    /// while copies lag behind can have the offer ask two registries.
+    /// Whether its status names this agent. Only then is its choice of a registry made for good: a
+    /// default that moves while copies lag behind can have the offer ask two registries.
     pub key_in_status: bool,
 }
 
@@ -81,7 +81,8 @@ pub(crate) struct RecordPlan {
     pub issues: BTreeMap<OfferName, OfferIssue>,
 }
 
-/// Decides what the records need. `record_of` answers from a copy: a write that was decided on an old copy is refused.
+/// Decides what the records need. `record_of` answers from a copy: a write that was decided on an
+/// old copy is refused.
 pub(crate) fn plan<R: AsRef<AgentRegistration>>(
     defaults: &RecordDefaults,
     claims: &[OfferClaim],
@@ -152,7 +153,8 @@ impl RecordPlan {
         }
     }
 
-    /// Those of a group that may share a record which stands for this agent, or for one that is to be registered.
+    /// Those of a group that may share a record which stands for this agent, or for one that is to
+    /// be registered.
     fn compatible<'a>(
         &mut self,
         group: &[&'a OfferClaim],
@@ -182,7 +184,8 @@ fn is_same(agent_id: &str, other: &str) -> bool {
     abi::agent_id(other).is_some_and(|other| same_agent(agent_id, other))
 }
 
-/// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want nothing.
+/// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want
+/// nothing.
 #[must_use]
 pub(crate) fn wanted(
     claims: &[OfferClaim],
@@ -224,7 +227,8 @@ pub(crate) fn keys_of(
         .filter_map(|registry| key_of(offer, registry.as_ref()))
 }
 
-/// Whether an offer that a record lists may still use its agent. What cannot be decoded is not judged: it keeps its agent.
+/// Whether an offer that a record lists may still use its agent. What cannot be decoded is not
+/// judged: it keeps its agent.
 #[must_use]
 pub(crate) fn may_use(
     offer: &MaybeDecoded<ServiceOffer>,
@@ -236,7 +240,8 @@ pub(crate) fn may_use(
     })
 }
 
-/// Whether a record is that of the claim's agent, and not of another one whose key happens to be the same.
+/// Whether a record is that of the claim's agent, and not of another one whose key happens to be
+/// the same.
 fn is_record_of(
     record: &AgentRegistrationSpec,
     defaults: &RecordDefaults,
@@ -282,7 +287,8 @@ fn new_record(
     }
 }
 
-/// The record with every claim on its list, alive. Offers that have gone stay on the list until the agent is retired.
+/// The record with every claim on its list, alive. Offers that have gone stay on the list until the
+/// agent is retired.
 fn updated_record(
     defaults: &RecordDefaults,
     record: &AgentRegistrationSpec,

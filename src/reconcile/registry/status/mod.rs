@@ -1,7 +1,7 @@
 //! What people are told about a registry. Pure.
 //!
-//! A report is filled during a pass with what was found and applied; conditions follow from it. Conditions are written when
-//! they change; the numbers beside them at most once a minute.
+//! A report is filled during a pass with what was found and applied; conditions follow from it.
+//! Conditions are written when they change; the numbers beside them at most once a minute.
 
 use std::time::Duration;
 
@@ -68,7 +68,8 @@ impl Report {
     }
 }
 
-/// The status that a report stands for. The ledgers' markers are not part of it: they are written on their own.
+/// The status that a report stands for. The ledgers' markers are not part of it: they are written
+/// on their own.
 #[must_use]
 pub(crate) fn status(
     registry: &IdentityRegistry,
@@ -184,7 +185,8 @@ fn conditions(
     conditions
 }
 
-/// What keeps the registry from registering, the weightiest first: reason, message, and the kstatus condition it is.
+/// What keeps the registry from registering, the weightiest first: reason, message, and the kstatus
+/// condition it is.
 fn blocking(
     report: &Report,
     suspended: Option<(&'static str, &'static str)>,
@@ -211,7 +213,8 @@ fn blocking(
         .map(|message| ("Settling", message.to_owned(), "Reconciling"))
 }
 
-/// One side of a registry: it fails by its own blocked, and is unknown while another blocked keeps it from being looked at.
+/// One side of a registry: it fails by its own blocked, and is unknown while another blocked keeps
+/// it from being looked at.
 fn facet(
     report: &Report,
     observation: &Observation<'_>,
@@ -262,7 +265,8 @@ fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
             "InsufficientFunds",
             format!("signer {address} holds nothing: send it some coin"),
         ),
-        // Balances are numbers of the status, and not repeated here: a message that changes is a write.
+        // Balances are numbers of the status, and not repeated here: a message that changes is a
+        // write.
         (_, Some(_), _) => observation.condition(
             "Funded",
             ConditionStatus::True,
@@ -289,8 +293,9 @@ fn named(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or_default()
 }
 
-/// Whether a status has to be written, given how old the one that stands is. A number that was not known before is not made
-/// to wait: a registry that has just become ready would show blanks for a minute.
+/// Whether a status has to be written, given how old the one that stands is. A number that was not
+/// known before is not made to wait: a registry that has just become ready would show blanks for a
+/// minute.
 #[must_use]
 pub(crate) fn must_write(
     current: &IdentityRegistryStatus,
@@ -310,7 +315,8 @@ pub(crate) fn must_write(
     said(current) != said(wanted) || known(current) != known(wanted) || (old && current != wanted)
 }
 
-/// What is worth telling: that a registry has become ready, that it no longer is, or that it is not for another reason.
+/// What is worth telling: that a registry has become ready, that it no longer is, or that it is not
+/// for another reason.
 #[must_use]
 pub(crate) fn notes(
     current: &IdentityRegistryStatus,

@@ -1,4 +1,5 @@
-//! Kills the leader's container process on the node, where the kubelet reports it, and measures the takeover.
+//! Kills the leader's container process on the node, where the kubelet reports it, and measures the
+//! takeover.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +29,8 @@ const CHART: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../charts/serviceoffer-controller"
 );
-/// Name of the release and of its namespace. The chart has cluster-scoped objects, so it is installed once.
+/// Name of the release and of its namespace. The chart has cluster-scoped objects, so it is
+/// installed once.
 const RELEASE: &str = "election-bench";
 /// Name of the Lease in the chart.
 const LEASE: &str = "serviceoffer-controller";
@@ -178,7 +180,8 @@ impl Deployed {
                 seconds,
                 since_renewal: None,
             });
-            // Restarts of the same Pod are delayed by CrashLoopBackOff; a new Pod starts without delay.
+            // Restarts of the same Pod are delayed by CrashLoopBackOff; a new Pod starts without
+            // delay.
             let gone = DeleteParams::default();
             self.pods().delete(&leader, &gone).await?;
             until(&format!("{leader} is deleted"), LIMIT, async || {
@@ -248,7 +251,8 @@ impl Deployed {
         let what = format!("a replica takes over from {dead}");
         until(&what, LIMIT, async || {
             let record = self.record().await?;
-            // With client-go the next container continues the Lease of the same identity and counts no transition.
+            // With client-go the next container continues the Lease of the same identity and counts
+            // no transition.
             let is_other =
                 record != (dead.to_owned(), transitions) || self.kind == Implementation::ClientGo;
             ensure!(is_other, "the Lease is unchanged");

@@ -109,7 +109,8 @@ fn processor_time(candidate: &Candidate) -> Result<f64> {
     Ok(f64::from(ticks) / TICKS)
 }
 
-/// User and system time. The command name may contain anything, so fields are counted from its last bracket.
+/// User and system time. The command name may contain anything, so fields are counted from its last
+/// bracket.
 fn ticks(stat: &str) -> Option<u32> {
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..]
         .split_ascii_whitespace()

@@ -1,8 +1,10 @@
-//! The bench: compares the operator's elector with client-go's and with controller-runtime's manager.
+//! The bench: compares the operator's elector with client-go's and with controller-runtime's
+//! manager.
 //!
-//! One API server, three candidates per group, one process per candidate. Groups whose leader crashes wait for lease expiry
-//! at the same time; handovers that take milliseconds are measured while all other groups are idle. [`takeover`] and
-//! [`container`] end leaders, [`idle`] measures idle candidates, [`report`] compares the results with their targets.
+//! One API server, three candidates per group, one process per candidate. Groups whose leader
+//! crashes wait for lease expiry at the same time; handovers that take milliseconds are measured
+//! while all other groups are idle. [`takeover`] and [`container`] end leaders, [`idle`] measures
+//! idle candidates, [`report`] compares the results with their targets.
 
 mod container;
 mod distribution;
@@ -119,7 +121,8 @@ impl BenchPlan {
     }
 }
 
-/// Runs the bench, prints the report, and writes it to `target/bench`. A full run also redraws `docs/election.svg`.
+/// Runs the bench, prints the report, and writes it to `target/bench`. A full run also redraws
+/// `docs/election.svg`.
 ///
 /// # Errors
 /// If something could not be measured. A missed target is not an error.
@@ -235,7 +238,8 @@ impl Bench {
         ))
     }
 
-    /// Measures many waiting groups at once: crashes of all cases, then graceful handovers of the peers.
+    /// Measures many waiting groups at once: crashes of all cases, then graceful handovers of the
+    /// peers.
     async fn measure_waiting(&self) -> Result<Vec<Series>> {
         let mut writes = LeaseWrites::from_now(&self.namespace)?;
         let BenchPlan {

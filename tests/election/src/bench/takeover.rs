@@ -102,8 +102,8 @@ pub async fn run(
     Ok(takeovers)
 }
 
-/// How long to wait before the leader is ended: until the newest candidate has seen a renewal, plus a random part of the
-/// repeating period, so that samples are spread over it.
+/// How long to wait before the leader is ended: until the newest candidate has seen a renewal, plus
+/// a random part of the repeating period, so that samples are spread over it.
 fn settle_time(kind: Implementation, timing: Timing, signal: Signal) -> Duration {
     let repeats = match kind {
         Implementation::Operator => timing.period,

@@ -1,7 +1,8 @@
 //! Turns an audit log and recorded transactions into the values to judge.
 //!
-//! It knows how a request carries its precondition, and which requests belong to the election and are not a leader's work.
-//! Pure: [`super::recorder`] records transactions, `testbed` reads the log.
+//! It knows how a request carries its precondition, and which requests belong to the election and
+//! are not a leader's work. Pure: [`super::recorder`] records transactions, `testbed` reads the
+//! log.
 
 use std::collections::BTreeMap;
 

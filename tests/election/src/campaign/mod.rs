@@ -1,4 +1,5 @@
-//! Judges a fault campaign by what the API server and the chain received, not by what candidates log about themselves.
+//! Judges a fault campaign by what the API server and the chain received, not by what candidates
+//! log about themselves.
 //!
 //! - [`verdict`] judges who held the Lease and what arrived when (pure)
 //! - [`history`] extracts that from an audit log and from the recorded transactions (pure)

@@ -1,7 +1,8 @@
 //! A proxy before a chain that records which candidate sends which transaction, and when.
 //!
-//! All candidates use the endpoint that the registry object names. The sender is therefore found in the kernel's tables: the
-//! process that owns the socket of the request. The proxy must not change what it forwards.
+//! All candidates use the endpoint that the registry object names. The sender is therefore found in
+//! the kernel's tables: the process that owns the socket of the request. The proxy must not change
+//! what it forwards.
 
 use std::collections::HashMap;
 use std::fs;
@@ -176,8 +177,8 @@ fn inode(address: SocketAddr) -> Option<u64> {
         .find_map(|line| connected(line, address))
 }
 
-/// Inode in a line of `/proc/net/tcp`, if it is a connected socket with this local address. The port alone is ambiguous:
-/// sockets of two addresses may share it.
+/// Inode in a line of `/proc/net/tcp`, if it is a connected socket with this local address. The
+/// port alone is ambiguous: sockets of two addresses may share it.
 fn connected(line: &str, address: SocketAddr) -> Option<u64> {
     const ESTABLISHED: &str = "01";
     let IpAddr::V4(ip) = address.ip() else {

@@ -1,15 +1,17 @@
 //! The verdict: whether a candidate acted without leading. Values in, values out.
 //!
-//! Terms follow from the writes that changed the Lease. Every effect is compared with them by the time at which it *arrived*,
-//! on the receiver's clock. What a process believed does not count. [`super::history`] provides the values.
+//! Terms follow from the writes that changed the Lease. Every effect is compared with them by the
+//! time at which it *arrived*, on the receiver's clock. What a process believed does not count.
+//! [`super::history`] provides the values.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
 
-/// A candidate's write that changed the Lease. Writes of other users begin and end no term: candidates cannot wait for a
-/// person's edit, and only another candidate can act in place of the old leader.
+/// A candidate's write that changed the Lease. Writes of other users begin and end no term:
+/// candidates cannot wait for a person's edit, and only another candidate can act in place of the
+/// old leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseChange {
     /// When the request arrived.
@@ -62,8 +64,8 @@ pub struct Term {
 /// How many requests of a leader may arrive after its term. None of them may overwrite newer state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
-    /// One to the API server, and one transaction with stored bytes to the chain: what was leaving the process when it was
-    /// paused. All earlier ones had arrived.
+    /// One to the API server, and one transaction with stored bytes to the chain: what was leaving
+    /// the process when it was paused. All earlier ones had arrived.
     OneEach,
     /// Any number: requests were delayed in the network or in the server and cannot be recalled.
     Delayed,

@@ -63,7 +63,8 @@ impl World {
             > 1
     }
 
-    /// Whether an invariant holds in a state. I3 and I5 concern its future: see [`World::recovers`].
+    /// Whether an invariant holds in a state. I3 and I5 concern its future: see
+    /// [`World::recovers`].
     #[must_use]
     pub fn holds(&self, state: &State, invariant: Invariant) -> bool {
         match invariant {
@@ -90,8 +91,8 @@ impl World {
         !self.due(state, &mut Vec::new())
     }
 
-    /// Whether a candidate leads once the adversary has stopped for as long as a Lease takes to expire and to be taken over.
-    /// With `labels`, another client keeps changing labels.
+    /// Whether a candidate leads once the adversary has stopped for as long as a Lease takes to
+    /// expire and to be taken over. With `labels`, another client keeps changing labels.
     #[must_use]
     pub fn recovers(&self, state: &State, within: u64, labels: bool) -> bool {
         let mut state = state.clone();
@@ -105,7 +106,8 @@ impl World {
                 *is_slow = false;
             }
         }
-        // Dead processes stay dead, so that a dead leader must be waited out, unless all of them are.
+        // Dead processes stay dead, so that a dead leader must be waited out, unless all of them
+        // are.
         if state
             .processes
             .iter()

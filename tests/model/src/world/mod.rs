@@ -1,21 +1,24 @@
-//! The simulated world of the candidates: one Lease, a network, processes, clocks, and an adversary that interferes with
-//! all of them.
+//! The simulated world of the candidates: one Lease, a network, processes, clocks, and an adversary
+//! that interferes with all of them.
 //!
-//! It owns what may happen next in a state and what follows from it. It must not know how schedules are chosen: the checker
-//! tries all of them ([`crate::check`]), the simulation some at random ([`crate::simulation`]).
+//! It owns what may happen next in a state and what follows from it. It must not know how schedules
+//! are chosen: the checker tries all of them ([`crate::check`]), the simulation some at random
+//! ([`crate::simulation`]).
 //!
 //! - `state` is what is so at one instant; `step` is what may happen next
 //! - `process`, `network`, `server` and `clock` are the parts of the world
-//! - `invariants` is what must hold; `event` counts what happened; `describe` puts schedules into words
+//! - `invariants` is what must hold; `event` counts what happened; `describe` puts schedules into
+//!   words
 //!
-//! Whatever the adversary does not touch happens at once and in a fixed order: a message arrives, a timer fires. Only races
-//! for the Lease, and between the inputs of one process, are left open. Every deviation is a fault, and faults are counted
-//! ([`Bounds::limits`]). Time advances from event to event, exactly: clocks run at rates of their own, and no moment is
-//! rounded to a grid.
+//! Whatever the adversary does not touch happens at once and in a fixed order: a message arrives, a
+//! timer fires. Only races for the Lease, and between the inputs of one process, are left open.
+//! Every deviation is a fault, and faults are counted ([`Bounds::limits`]). Time advances from
+//! event to event, exactly: clocks run at rates of their own, and no moment is rounded to a grid.
 //!
-//! Assumptions about effects: a process may write at every instant at which its fence is open, and a write that passed the
-//! fence may leave the process up to [`Bounds::effect_delay`] later, because the process was paused in between. The guard
-//! interval covers that. A write of a killed process has left or never will, and the terms of one process do not overlap.
+//! Assumptions about effects: a process may write at every instant at which its fence is open, and
+//! a write that passed the fence may leave the process up to [`Bounds::effect_delay`] later,
+//! because the process was paused in between. The guard interval covers that. A write of a killed
+//! process has left or never will, and the terms of one process do not overlap.
 
 mod clock;
 mod describe;

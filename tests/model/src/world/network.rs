@@ -36,8 +36,8 @@ pub(super) enum Request {
     Read,
     Create(WriteId, Arc<LeaseRecord>),
     Update(WriteId, ResourceVersion, Arc<LeaseRecord>),
-    /// Mark the Pod as the leader of a Lease, and look for other marked Pods. The elector retries until it has an answer, so
-    /// this request is late at worst.
+    /// Mark the Pod as the leader of a Lease, and look for other marked Pods. The elector retries
+    /// until it has an answer, so this request is late at worst.
     Mark(String),
 }
 

@@ -34,7 +34,8 @@ pub struct State {
     /// For each Pod, the uid of the Lease as whose leader it is marked.
     pub(super) pod_marks: [Option<String>; CANDIDATES],
     pub(super) faults_spent: FaultCounts,
-    /// The highest epoch that has opened a fence, and the process and incarnation that it belongs to.
+    /// The highest epoch that has opened a fence, and the process and incarnation that it belongs
+    /// to.
     pub(super) highest_epoch: (u64, usize, u8),
     /// Invariants that a step has violated, as bits of [`super::Invariant`].
     pub(super) violated: u8,

@@ -64,7 +64,8 @@ impl World {
         }
     }
 
-    /// Adds what is due at this instant and the faults that may interfere; returns whether anything is.
+    /// Adds what is due at this instant and the faults that may interfere; returns whether anything
+    /// is.
     pub(super) fn due(&self, state: &State, steps: &mut Vec<Step>) -> bool {
         for (id, process) in state
             .processes

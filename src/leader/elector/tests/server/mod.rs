@@ -1,8 +1,9 @@
 //! An in-memory API server with fault injection.
 //!
-//! It serves what the elector uses of Leases, Pods and Events to a real client: in memory ([`Link::client`]), where time may
-//! be paused, or on a local port ([`Link::listen`]). Each candidate has its own [`Link`], which injects faults and counts
-//! requests for that candidate alone.
+//! It serves what the elector uses of Leases, Pods and Events to a real client: in memory
+//! ([`Link::client`]), where time may be paused, or on a local port ([`Link::listen`]). Each
+//! candidate has its own [`Link`], which injects faults and counts requests for that candidate
+//! alone.
 
 mod watch_stream;
 
@@ -84,7 +85,8 @@ struct LinkState {
     /// Faults by request, and how many more requests they apply to.
     faults: HashMap<String, (Fault, usize)>,
     calls: Vec<(Instant, String)>,
-    /// Number of watches opened so far. The first `silent` of them deliver nothing; the first `ended` have ended.
+    /// Number of watches opened so far. The first `silent` of them deliver nothing; the first
+    /// `ended` have ended.
     watches: usize,
     silent: usize,
     ended: usize,
