@@ -79,9 +79,8 @@ pub struct Candidate {
     failures: u32,
     /// Nothing is read or written before this moment.
     not_before: Moment,
-    /// A write conflicted, and no change has been seen since: another conflict would be a repeated
-    /// one.
-    conflict_repeated: bool,
+    /// A write conflicted and no change has been seen since: a second conflict backs off.
+    unexplained_conflict: bool,
     /// A read is in flight.
     reading: bool,
     /// What is known of the Lease is outdated: it must be read before it is written.
@@ -111,7 +110,7 @@ impl Candidate {
             claimed_acquire_time: None,
             failures: 0,
             not_before: now.moment,
-            conflict_repeated: false,
+            unexplained_conflict: false,
             reading: false,
             must_read: true,
             expiry_jitter: now.jitter,

@@ -116,7 +116,7 @@ impl Candidate {
                 self.expiry_jitter = now.jitter;
                 self.last_news = now.moment;
                 self.failures = 0;
-                self.conflict_repeated = false;
+                self.unexplained_conflict = false;
                 self.holder_expiry = match &lease.record {
                     record if record.is_released() => Moment::default(),
                     // An erased holder is waited out as it was last seen; one that never was, from

@@ -120,7 +120,7 @@ impl Candidate {
         self.observe(lease.clone(), now, actions);
         if let Some(sent) = sent {
             self.failures = 0;
-            self.conflict_repeated = false;
+            self.unexplained_conflict = false;
             self.write_succeeded(sent, lease, now, actions);
         }
         self.check_term(actions);
@@ -132,7 +132,7 @@ impl Candidate {
             self.must_read = true;
             // The first conflict proves that the API server is answering: re-read at once, whatever
             // failed before. A second one without a visible change backs off.
-            if std::mem::replace(&mut self.conflict_repeated, true) {
+            if std::mem::replace(&mut self.unexplained_conflict, true) {
                 self.back_off(now.moment, now.jitter);
             } else {
                 self.failures = 0;
