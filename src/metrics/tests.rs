@@ -4,7 +4,7 @@
 use super::*;
 
 #[test]
-fn every_series_exists_from_the_start_and_their_number_is_bounded() {
+fn every_series_exists_at_start_and_their_number_is_bounded() {
     let metrics = Metrics::new("lease").unwrap();
     metrics.chain.track(84532);
     let text = metrics.render().unwrap();

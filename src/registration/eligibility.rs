@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn mistyped_wallet_is_rejected_and_one_without_checksum_accepted() {
+    fn mistyped_wallet_is_rejected_and_unchecksummed_one_accepted() {
         for address in [
             CHECKSUMMED,
             &CHECKSUMMED.to_lowercase(),

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cache_has_caught_up_once_it_holds_every_listed_version_and_no_deleted_object() {
+    fn cache_catches_up_with_listed_versions_and_deletions() {
         let key = |name: &str| (Some("shop".to_owned()), name.to_owned());
         let version = |number: u64| ResourceVersion(number.to_string());
         let objects = |objects: &[(&str, u64)]| -> Vec<_> {

@@ -9,7 +9,7 @@ use crate::ledger::fixtures::*;
 use crate::ledger::index::OwnerIndex;
 
 /// Evidence, records and a ledger that gave nonces 5, 6 and so on to 'a', 'b' and so on.
-struct Stage {
+struct PassFixture {
     ledger: SignerLedgerSpec,
     index: OwnerIndex,
     account: AccountState,
@@ -17,7 +17,7 @@ struct Stage {
     evidence: BTreeMap<Nonce, Evidence>,
 }
 
-impl Stage {
+impl PassFixture {
     fn new(account: AccountState, records: Vec<AgentRegistrationSpec>) -> Self {
         let entries = |record: (usize, &AgentRegistrationSpec)| {
             let entry = Entry {
@@ -111,10 +111,10 @@ fn every_entry_gets_its_own_step() {
         sent_at('d', 8),
         record('e'),
     ];
-    let stage = Stage::new(account(7, 8), records)
+    let fixture = PassFixture::new(account(7, 8), records)
         .showing(6, evidence(&[final_registration('b', 6)]))
         .showing(7, included(7, true));
-    let steps = stage.steps(true);
+    let steps = fixture.steps(true);
     assert_eq!(steps.prune, BTreeMap::from([(Nonce(5), Some(60))]));
     assert_eq!(keys(&steps.finish), [(key('b'), Phase::Registered)]);
     assert_eq!(keys(&steps.note), [(key('c'), Phase::Included)]);
@@ -133,9 +133,9 @@ fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
         sent_at('c', 7),
         record('d'),
     ];
-    let stage =
-        Stage::new(account(7, 7), records).showing(6, evidence(&[final_registration('b', 6)]));
-    let steps = stage.steps(true);
+    let fixture = PassFixture::new(account(7, 7), records)
+        .showing(6, evidence(&[final_registration('b', 6)]));
+    let steps = fixture.steps(true);
     assert_eq!(
         steps.freeze,
         Some(Freeze::KeyUsedElsewhere {
@@ -154,10 +154,10 @@ fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
 
 #[test]
 fn of_several_freezes_the_first_by_nonce_is_told() {
-    let mut stage = Stage::new(account(5, 5), vec![record('a'), record('b')]);
-    stage.records.clear();
+    let mut fixture = PassFixture::new(account(5, 5), vec![record('a'), record('b')]);
+    fixture.records.clear();
     assert_eq!(
-        stage.steps(true).freeze,
+        fixture.steps(true).freeze,
         Some(Freeze::RecordMissing {
             key: key('a'),
             nonce: Nonce(5)
@@ -172,7 +172,7 @@ fn a_suspension_keeps_what_would_spend_and_is_no_freeze() {
         ..record('c')
     };
     let records = vec![sent_at('a', 5), record('b'), bound];
-    let steps = Stage::new(account(5, 5), records).steps(false);
+    let steps = PassFixture::new(account(5, 5), records).steps(false);
     assert!(steps.spend.is_empty() && steps.freeze.is_none());
     assert_eq!(
         keys(&steps.note),
@@ -182,19 +182,19 @@ fn a_suspension_keeps_what_would_spend_and_is_no_freeze() {
 }
 
 #[test]
-fn entries_of_another_contract_are_sent_again_and_otherwise_left_to_its_own_registry() {
+fn entries_of_another_contract_are_only_sent_again() {
     let records = vec![
         sent_at('a', 5),
         sent_at('b', 6),
         sent_at('c', 7),
         record('d'),
     ];
-    let stage =
-        Stage::new(account(6, 7), records).showing(5, evidence(&[final_registration('a', 5)]));
+    let fixture = PassFixture::new(account(6, 7), records)
+        .showing(5, evidence(&[final_registration('a', 5)]));
     let steps = entries(
-        stage.snapshot(),
-        &stage.records,
-        &stage.evidence,
+        fixture.snapshot(),
+        &fixture.records,
+        &fixture.evidence,
         |_| false,
         true,
     );
@@ -237,7 +237,7 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
     let mut adopted = spent_by('e', 16);
     adopted.spec.spent_wei = None;
     let pending = stored(sent_at('f', 6));
-    let stage = Stage::new(account(5, 5), vec![]);
+    let fixture = PassFixture::new(account(5, 5), vec![]);
     let records = [
         spent_by('a', 1),
         elsewhere,
@@ -246,7 +246,7 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
         adopted,
         pending,
     ];
-    let counted = |from| spent(stage.snapshot(), &records, from);
+    let counted = |from| spent(fixture.snapshot(), &records, from);
     assert_eq!(
         counted(60),
         [(Some("shop"), 1), (None, 8), (Some("shop"), 0)]
@@ -255,12 +255,12 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
 }
 
 #[test]
-fn a_purse_holds_what_unmined_transactions_leave_and_the_day_what_is_spent_or_reserved() {
-    let stage = Stage::new(
+fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
+    let fixture = PassFixture::new(
         account(5, 6),
         vec![sent_at('a', 5), sent_at('b', 6), record('c')],
     );
-    let reservations = reservations(stage.snapshot(), &stage.records, 1_000);
+    let reservations = reservations(fixture.snapshot(), &fixture.records, 1_000);
     let amounts: Vec<u128> = reservations
         .iter()
         .map(|reservation| reservation.amount)
@@ -271,7 +271,7 @@ fn a_purse_holds_what_unmined_transactions_leave_and_the_day_what_is_spent_or_re
         "ten wei for each of thirty gas, and the most where nothing is signed"
     );
     let spent = [(Some("shop"), 50), (None, 7)];
-    let budget_of = |balance| budget(stage.snapshot(), balance, &spent, &reservations);
+    let budget_of = |balance| budget(fixture.snapshot(), balance, &spent, &reservations);
     let full = budget_of(5_000);
     assert_eq!(full.balance, 3_700, "what is mined has been paid");
     assert_eq!(full.used, 1_657);

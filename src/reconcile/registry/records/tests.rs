@@ -127,7 +127,7 @@ fn an_offer_whose_record_stands_changes_nothing() {
 }
 
 #[test]
-fn an_offer_that_is_made_anew_takes_its_place_on_the_list_and_another_is_added_to_it() {
+fn recreated_offer_replaces_itself_and_a_second_one_is_added() {
     let anew = OfferClaim {
         uid: "uid-anew".into(),
         ..claim("chat", "shop/chat")
@@ -181,7 +181,7 @@ fn an_agent_that_was_retired_is_revived_as_the_same_agent() {
 }
 
 #[test]
-fn a_record_that_was_made_while_the_registry_only_watched_gets_the_signer() {
+fn record_created_while_watch_only_gets_the_signer() {
     let watched = AgentRegistration {
         spec: AgentRegistrationSpec {
             signer: None,
@@ -236,7 +236,7 @@ fn a_record_of_another_agent_under_the_same_key_is_never_used() {
 }
 
 #[test]
-fn an_offer_that_names_an_agent_gets_a_record_that_adopts_it_for_all_who_share_it() {
+fn named_agent_is_adopted_for_all_offers_that_share_it() {
     let plan = plan_of(&[claim("a", "shop"), adopting("b", "shop", "12")], &[]);
     let [(created, _)] = &plan.create[..] else {
         panic!("{plan:?}")
@@ -246,7 +246,7 @@ fn an_offer_that_names_an_agent_gets_a_record_that_adopts_it_for_all_who_share_i
 }
 
 #[test]
-fn of_offers_that_name_different_agents_the_first_decides_and_the_others_are_told() {
+fn first_of_several_agent_ids_decides_and_others_get_an_issue() {
     let plan = plan_of(
         &[adopting("a", "shop", "12"), adopting("b", "shop", "13")],
         &[],
@@ -293,7 +293,7 @@ fn an_offer_that_names_an_agent_is_never_minted_for() {
 }
 
 #[test]
-fn whoever_shares_an_identity_still_wants_it_when_another_is_refused() {
+fn shared_identity_is_still_wanted_when_one_offer_is_refused() {
     let offers = [claim("a", "shop/chat"), adopting("b", "shop/chat", "12")];
     let plan = plan_of(&offers, &[chat(json!({}))]);
     assert_eq!(
@@ -311,7 +311,7 @@ fn guarded(offer: Value) -> MaybeDecoded<ServiceOffer> {
 }
 
 #[test]
-fn an_offer_that_cannot_be_read_keeps_its_agent_and_stalls_nobody() {
+fn undecodable_offer_keeps_its_agent_and_blocks_no_other() {
     let (registries, key) = ([Arc::new(registry(json!({})))], chat(json!({})).spec.key);
     let readable = serde_json::to_value(offer(json!({}))).unwrap();
     assert!(may_use(&guarded(readable.clone()), &registries, key));
@@ -326,7 +326,7 @@ fn an_offer_that_cannot_be_read_keeps_its_agent_and_stalls_nobody() {
 }
 
 #[test]
-fn an_agent_is_in_use_if_any_registry_object_for_its_contract_leads_to_it() {
+fn agent_is_in_use_if_any_registry_of_its_contract_leads_to_it() {
     let scoped = |scope: &str| Arc::new(registry(json!({ "spec": { "identityScope": scope } })));
     let (by_offer, by_namespace) = (scoped("Offer"), scoped("Namespace"));
     let offer = guarded(serde_json::to_value(offer(json!({}))).unwrap());
@@ -336,7 +336,7 @@ fn an_agent_is_in_use_if_any_registry_object_for_its_contract_leads_to_it() {
 }
 
 #[test]
-fn a_key_may_get_a_nonce_once_the_status_of_an_offer_that_wants_it_names_it() {
+fn key_is_allocatable_once_the_status_of_its_offer_names_it() {
     let undecided = OfferClaim {
         key_in_status: false,
         ..claim("chat", "shop/chat")

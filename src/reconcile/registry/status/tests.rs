@@ -309,7 +309,7 @@ fn conditions_not_checked_while_blocked_are_unknown() {
 }
 
 #[test]
-fn of_all_that_keeps_a_registry_from_registering_the_weightiest_is_told() {
+fn most_urgent_obstacle_of_a_registry_is_reported() {
     let full = Report {
         blocked: Some(unreachable()),
         frozen: Some(Freeze::LedgerLost { uid: None }),
@@ -458,7 +458,7 @@ fn numbers_that_a_turn_did_not_find_out_stay_as_they_were() {
 }
 
 #[test]
-fn a_count_that_the_schema_cannot_hold_is_told_as_the_most_that_it_can() {
+fn count_beyond_the_schema_is_reported_as_its_maximum() {
     let status = told(&Report {
         agents: Some((usize::MAX, i32::MAX as usize + 1)),
         ..healthy()
