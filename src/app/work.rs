@@ -117,7 +117,7 @@ async fn drained(drain: &Drain) {
     std::future::pending().await
 }
 
-/// Uid of the namespace kube-system, which tells this cluster from a copy of it.
+/// Uid of the namespace kube-system, which distinguishes this cluster from a copy of it.
 async fn cluster_uid(reader: &Reader) -> String {
     loop {
         match reader.cluster_wide::<Namespace>("kube-system").await {

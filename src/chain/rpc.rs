@@ -32,8 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum characters of an endpoint's own message that are repeated.
 const MESSAGE_LENGTH: usize = 200;
 
-/// Why a request failed. Except for [`Self::NotLeading`], the name of a variant is the reason of
-/// the condition.
+/// Why a request failed. The name of a variant is the reason of the condition.
 #[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
 #[strum(const_into_str)]
 pub enum RpcError {

@@ -2,7 +2,7 @@
 //! once.
 //!
 //! - [`protocol`] decides (pure): START HERE for why no agent is registered twice
-//! - [`freeze`] lists the evidence that stops spending until an operator acts
+//! - [`freeze`] lists the evidence that stops spending for a registry
 //! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs

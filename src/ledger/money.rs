@@ -119,7 +119,8 @@ pub enum Shortage {
     },
     /// The signer's balance is too low.
     #[error(
-        "signer balance {} is below the {} (native token) required: fund the signer",
+        "available signer balance {} is below the {} (native token) that the registration may cost: \
+         fund the signer",
         format_native(*balance),
         format_native(*needed)
     )]
@@ -132,7 +133,7 @@ pub enum Shortage {
     /// The daily limit is reached.
     #[error(
         "{} of limits.perDay = {} is spent or reserved and the next registration may cost {} \
-         (native token); registration resumes as earlier spending becomes older than 24 hours or \
+         (native token); registration resumes when enough of that is older than 24 hours, or \
          limits.perDay is raised",
         format_native(*used),
         format_native(*limit),
@@ -149,8 +150,8 @@ pub enum Shortage {
     /// The daily limit of the namespace is reached.
     #[error(
         "this namespace has spent or reserved {} of limits.perNamespacePerDay = {} and its next \
-         registration may cost {} (native token); registration resumes as earlier spending \
-         becomes older than 24 hours or limits.perNamespacePerDay is raised",
+         registration may cost {} (native token); registration resumes when enough of that \
+         is older than 24 hours, or limits.perNamespacePerDay is raised",
         format_native(*used),
         format_native(*limit),
         format_native(*needed)
@@ -172,7 +173,7 @@ impl Shortage {
         self.into_str()
     }
 
-    /// Whether no namespace can register, rather than only one.
+    /// Whether it affects all namespaces, and not just one.
     #[must_use]
     pub const fn affects_every_namespace(self) -> bool {
         !matches!(self, Self::NamespaceLimitReached { .. })
@@ -517,7 +518,8 @@ mod tests {
                     balance: TOKEN / 250,
                     needed: TOKEN / 200,
                 },
-                "signer balance 0.004 is below the 0.005 (native token) required: fund the signer",
+                "available signer balance 0.004 is below the 0.005 (native token) that the \
+                 registration may cost: fund the signer",
             ),
             (
                 Shortage::DailyLimitReached {
@@ -526,8 +528,8 @@ mod tests {
                     needed,
                 },
                 "0.5 of limits.perDay = 1 is spent or reserved and the next registration may cost \
-                 0.500000000000000001 (native token); registration resumes as earlier spending \
-                 becomes older than 24 hours or limits.perDay is raised",
+                 0.500000000000000001 (native token); registration resumes when enough of that \
+                 is older than 24 hours, or limits.perDay is raised",
             ),
             (
                 Shortage::NamespaceLimitReached {
@@ -537,7 +539,7 @@ mod tests {
                 },
                 "this namespace has spent or reserved 0.5 of limits.perNamespacePerDay = 1 and \
                  its next registration may cost 0.500000000000000001 (native token); registration \
-                 resumes as earlier spending becomes older than 24 hours or \
+                 resumes when enough of that is older than 24 hours, or \
                  limits.perNamespacePerDay is raised",
             ),
         ] {

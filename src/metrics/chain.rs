@@ -158,7 +158,7 @@ impl ChainMetrics {
         self.registrations.increment(chain_id, outcome);
     }
 
-    /// A registration became final, so long after its first send.
+    /// A registration became final. `duration` is the time since its first send.
     pub fn confirmed(&self, duration: Duration) {
         self.confirmation.observe((), duration);
     }

@@ -130,7 +130,7 @@ impl ElectionMetrics {
         self.transitions.inc();
     }
 
-    /// This replica became leader, so long after it observed that the Lease was free.
+    /// This replica became leader. `after` is the time since it observed that the Lease was free.
     pub fn acquired(&self, by: Takeover, after: Duration) {
         self.acquisition.observe(by, after);
     }

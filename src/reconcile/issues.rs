@@ -21,7 +21,7 @@ pub(crate) type OfferName = (String, String);
 pub(crate) enum OfferIssue {
     /// The legacy controller may have registered the agent already.
     #[error(
-        "{legacy}: a registration could be a second one. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
+        "{legacy}: registering could create a second agent. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
     )]
     AdoptionRequired {
         /// What shows it.
@@ -33,7 +33,7 @@ pub(crate) enum OfferIssue {
     /// The offer names another agent than the record of its identity.
     #[error(
         "registration.agentId is {wanted}, and record {name} of this identity {}: raise registration.edition to adopt agent {wanted} under another record, or delete the offer and create it without registration.agentId",
-        .recorded.as_ref().map_or_else(|| "is for a new agent".to_owned(), |id| format!("is for agent {id}"))
+        .recorded.as_ref().map_or_else(|| "asks for a new agent".to_owned(), |id| format!("is for agent {id}"))
     )]
     OtherAgent {
         wanted: String,

@@ -29,7 +29,7 @@ pub(crate) struct EligibilityContext<'a> {
     pub now: Timestamp,
 }
 
-/// Why an offer cannot be accepted: its spec contradicts itself or names something impossible. A
+/// Why an offer cannot be accepted: its spec contradicts itself or asks for something impossible. A
 /// variant's name is the condition's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Unacceptable {

@@ -16,7 +16,7 @@ pub struct ElectionConfig {
     pub marks: bool,
     /// How long other candidates wait after the last change before they take over. Whole seconds.
     pub lease_duration: Duration,
-    /// How long after its last successful renewal a leader starts new work.
+    /// A leader starts no new work once this long has passed since its last successful renewal.
     pub renew_deadline: Duration,
     /// How often the Lease is renewed.
     pub retry_period: Duration,

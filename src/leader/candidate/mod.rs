@@ -55,7 +55,7 @@ pub struct Candidate {
     holder_expiry: Moment,
     /// The same for the holders of Leases that were deleted.
     deleted_holder_expiry: Moment,
-    /// When the present Lease, by its uid, was first seen. No leader of an earlier Lease has
+    /// When the current Lease, by its uid, was first seen. No leader of an earlier Lease has
     /// renewed since.
     first_seen: Moment,
     /// Uid of the Lease seen before this one, and when it was first known to be gone. Its leader

@@ -201,7 +201,7 @@ impl Candidate {
         }
     }
 
-    /// Since when a Lease other than the present one has certainly been gone.
+    /// Since when a Lease other than the current one has certainly been gone.
     pub(super) fn deleted_since(&self, lease: &str) -> Moment {
         match &self.deleted_lease {
             Some((deleted, since)) if deleted == lease => *since,
@@ -268,7 +268,7 @@ impl Candidate {
         Some((free.max(self.deleted_holder_expiry), cause))
     }
 
-    /// Whether the container that wrote the present record is known to have terminated.
+    /// Whether the container that wrote the current record is known to have terminated.
     fn has_holder_terminated(&self) -> bool {
         match &self.observed {
             Observed::Present { lease, .. } => {

@@ -9,7 +9,7 @@ use super::{Action, Candidate, Role};
 /// Unanswered writes in flight at once: a second connection outlives a dead first one, a third a
 /// dead second.
 const MAX_IN_FLIGHT: usize = 3;
-/// A write that stays unanswered for so long is hedged on another connection. The first one may
+/// A write without an answer after this time is hedged on another connection. The first one may
 /// still succeed.
 const HEDGE_AFTER: Duration = Duration::from_secs(3);
 /// Delays after failures: doubling from the first to the second, then jittered down.
@@ -37,8 +37,8 @@ impl Candidate {
         self.due_steps().into_iter().map(|(at, _)| at).min()
     }
 
-    /// Takes every step that is due, the most urgent first whatever its moment: the fence ends
-    /// before any write.
+    /// Takes every step that is due, by urgency and not by due time: the fence ends before
+    /// any write.
     pub(super) fn take_due_steps(&mut self, now: Now, actions: &mut Vec<Action>) {
         while let Some((_, due)) = self
             .due_steps()

@@ -66,11 +66,11 @@ pub struct Elector {
     pub early_takeover: bool,
     /// Opened while this replica leads.
     pub fence: Fence,
-    /// Begun when this replica has to stop leading in good order.
+    /// Started when this replica must step down gracefully.
     pub drain: Drain,
     /// How long a drain may take.
     pub drain_budget: Duration,
-    /// ElectionMetrics metrics.
+    /// Metrics of the election.
     pub metrics: ElectionMetrics,
     /// Receives the elector's heartbeat, and reports whether the work makes progress.
     pub health: Arc<Health>,
@@ -426,7 +426,7 @@ impl ElectorContext {
 
     /// Reports a new term, and unmarks the Pods of earlier leaders.
     fn begin_term(&mut self, cause: TakeoverCause, waited: Duration) {
-        info!(?cause, milliseconds = waited.as_millis(), "acquired lease");
+        info!(?cause, milliseconds = waited.as_millis(), "started leading");
         self.elector.metrics.acquired(takeover(cause), waited);
         self.has_led = true;
         let publish = self
@@ -447,7 +447,9 @@ impl ElectorContext {
         match exit {
             Exit::Clean => info!("left the election"),
             Exit::Unreleased => {
-                warn!("left the election without releasing the lease; it expires on its own")
+                warn!(
+                    "left the election without releasing the lease; a lease that it holds expires on its own"
+                )
             }
             Exit::Lost => warn!("lost the lease"),
         }

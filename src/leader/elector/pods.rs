@@ -73,7 +73,7 @@ pub fn write_termination_log() -> Option<String> {
     match written {
         Ok(()) => Some(token),
         Err(error) => {
-            debug!(%error, "no termination log: standbys cannot take over before the lease of this replica expires");
+            debug!(%error, "no termination log: early takeover after a crash of this replica is disabled");
             None
         }
     }
@@ -166,7 +166,7 @@ impl Pods {
     }
 
     /// Uids of other Leases for which other Pods are marked as the leader's, unless all containers
-    /// of the Pod have terminated. An empty uid stands for any Lease: the mark names none, or the
+    /// of the Pod have terminated. An empty uid matches any Lease: the mark names none, or the
     /// Pods could not be listed.
     pub(super) async fn rivals(&self, lease_uid: &str) -> BTreeSet<String> {
         let marked_for = |pod: &Pod| {

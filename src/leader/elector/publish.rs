@@ -1,6 +1,6 @@
 //! Kubernetes Events on the Lease: the same reason and words as client-go's leader election.
 //!
-//! An Event is a courtesy: publishing one has a short budget and never fails the elector.
+//! Events are best effort: publishing one has a short budget and never fails the elector.
 
 use std::time::Duration;
 

@@ -76,14 +76,14 @@ impl LeaseWriter {
                         kube::Error::Api(_) => RenewError::Refused,
                         _ => RenewError::Unreachable,
                     });
-                    warn!(error = %causes(&error), "failed to update lease");
+                    warn!(error = %causes(&error), "failed to write lease");
                     ElectorEvent::Input(Input::OutcomeUnknown(write_id))
                 }
                 Err(_) => {
                     metrics.renewal_failed(RenewError::Timeout);
                     warn!(
                         seconds = budget.as_secs(),
-                        "failed to update lease: the API server did not answer in time"
+                        "failed to write lease: the API server did not answer in time"
                     );
                     ElectorEvent::Input(Input::OutcomeUnknown(write_id))
                 }

@@ -108,7 +108,7 @@ enum FenceState {
 pub struct Fence {
     state: watch::Sender<FenceState>,
     clock: Clock,
-    /// Held during each step through the fence, and while it is closed.
+    /// Held during each step through the fence, and while the fence is being closed.
     turnstile: Arc<Mutex<()>>,
 }
 

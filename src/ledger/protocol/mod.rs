@@ -5,8 +5,8 @@
 //! a task. [`super::store`] reads and writes the objects, [`crate::reconcile::registry`] carries
 //! out the steps.
 //!
-//! Why at most one registration of a key is ever included (each line holds for any leader and any
-//! clock):
+//! Why at most one registration of a key is ever included (each line holds whichever replica
+//! leads, and however its clock runs):
 //! 1. Every write that allocates increases `next`, and writes are compare-and-swap: a nonce is
 //!    allocated to one key only.
 //! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the

@@ -35,7 +35,7 @@ pub enum Error {
     #[error("the {0} is not the one that the nonce was allocated to")]
     OtherOwner(&'static str),
     /// An earlier attempt was signed for other calldata.
-    #[error("the calldata differs from an earlier attempt, which fixed it")]
+    #[error("the calldata differs from that of an earlier attempt, and must not change")]
     CalldataChanged,
 }
 

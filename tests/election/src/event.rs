@@ -141,7 +141,7 @@ mod tests {
         for message in [
             "lost the lease",
             "left the election",
-            "left the election without releasing the lease; it expires on its own",
+            "left the election without releasing the lease; a lease that it holds expires on its own",
             "leadership term ended; dropping in-flight work",
         ] {
             assert_eq!(

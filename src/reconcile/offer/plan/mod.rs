@@ -303,7 +303,7 @@ fn accepted_condition(
         (None, true) => (
             ConditionStatus::True,
             "Accepted",
-            "all fields are supported".to_owned(),
+            "the spec is valid, and no field of it is ignored".to_owned(),
         ),
         (None, false) => (
             ConditionStatus::True,
@@ -400,7 +400,7 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
         Some(Eligibility::Drained) => {
             return RegistrationState::stalled(
                 "Drained",
-                "the offer has been drained: it is no longer registered",
+                "the offer has been drained: it will not be registered",
             );
         }
         Some(Eligibility::Deleted) => {
@@ -414,7 +414,7 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
         (None, None) => registry_blocks(registry).unwrap_or_else(|| {
             RegistrationState::waiting(
                 "Pending",
-                "waiting for the registry loop to record the agent",
+                "waiting for the operator to create the record of the agent",
             )
         }),
     }
@@ -492,7 +492,7 @@ fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Registratio
     RegistrationState::stalled(
         "NamespaceNotAllowed",
         format!(
-            "IdentityRegistry {} does not admit offers of namespace {}: ask its owner to add the namespace to spec.allowedNamespaces",
+            "IdentityRegistry {} does not admit offers of namespace {}: its spec.allowedNamespaces must select the namespace",
             registry.name_any(),
             offer.namespace().unwrap_or_default()
         ),

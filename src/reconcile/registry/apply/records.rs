@@ -1,6 +1,7 @@
 //! Writes the records that the offers ask for, and retires those that none does any more.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -15,7 +16,6 @@ use crate::reconcile::registry::observe::RegistryTarget;
 use crate::reconcile::registry::records::{OfferClaim, RecordPlan, keys_of, may_use};
 use crate::reconcile::registry::state::RegistryState;
 use crate::reconcile::{Context, Error, legacy};
-use std::sync::Arc;
 
 /// How long no offer may use an agent before it is retired: an offer that is made anew within it
 /// changes nothing.

@@ -213,7 +213,7 @@ fn blocking(
         .map(|message| ("Settling", message.to_owned(), "Reconciling"))
 }
 
-/// One side of a registry: it fails by its own blocked, and is unknown while another blocked keeps
+/// One side of a registry: it fails by its own obstacle, and is unknown while another one keeps
 /// it from being looked at.
 fn facet(
     report: &Report,
@@ -222,7 +222,7 @@ fn facet(
     reason: &str,
     message: impl FnOnce() -> String,
 ) -> Condition {
-    // Sides are looked at in this order; what comes after a blocked was not looked at.
+    // Sides are looked at in this order; what comes after an obstacle was not looked at.
     const ORDER: [&str; 3] = ["SignersReady", "RpcHealthy", "RegistryVerified"];
     let rank = |name: &str| ORDER.iter().position(|side| *side == name);
     match &report.blocked {
@@ -263,7 +263,7 @@ fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
             "Funded",
             ConditionStatus::False,
             "InsufficientFunds",
-            format!("signer {address} holds nothing: send it some coin"),
+            format!("signer {address} has no balance: fund it"),
         ),
         // Balances are numbers of the status, and not repeated here: a message that changes is a
         // write.
