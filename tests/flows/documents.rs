@@ -47,10 +47,11 @@ fn on_chain_uri_serves_the_same_document_on_every_replica() {
             let (served, document) = eventually(&what, LIMIT, async || -> Result<_> {
                 let served = release.served_alike(&service, &uri, &pods).await?;
                 let document: Value = serde_json::from_slice(&served.bytes)?;
-                ensure!(document["registrations"] == expected, "{document}");
+                ensure!(document["registrations"].is_array(), "{document}");
                 Ok((served, document))
             })
             .await;
+            assert_eq!(document["registrations"], expected);
             assert_eq!(served.headers[CONTENT_TYPE], "application/json");
             assert_eq!(served.headers["x-content-type-options"], "nosniff");
             schema.assert_valid(&document);
@@ -73,10 +74,12 @@ fn on_chain_uri_serves_the_same_document_on_every_replica() {
         let all: Value = eventually(what, LIMIT, async || -> Result<_> {
             let served = release.served_alike(&service, &url, &pods).await?;
             let all: Value = serde_json::from_slice(&served.bytes)?;
-            ensure!(all["registrations"] == listed, "{all}");
+            let count = all["registrations"].as_array().map_or(0, Vec::len);
+            ensure!(count >= registrations.len(), "{count} are listed: {all}");
             Ok(all)
         })
         .await;
+        assert_eq!(all["registrations"], listed);
         schema.assert_valid(&all);
         let unknown = format!("http://{HOST}/agents/aaaaaaaaaaaaaaaa.json");
         let missing = service.get(unknown).send().await.unwrap();

@@ -15,6 +15,8 @@ use serviceoffer::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer, 
 
 /// How long the API server may take to do what it is asked.
 const SOON: Duration = Duration::from_secs(30);
+/// How long an offer may outlive its deletion.
+const GONE: Duration = Duration::from_secs(10);
 
 /// A manifest of an offer: one HTTP service for sale, to be registered.
 pub fn offer(namespace: &str, name: &str) -> Value {
@@ -121,7 +123,7 @@ impl Objects {
 
     pub async fn wait_offer_gone(&self, namespace: &str, name: &str) {
         let what = format!("offer {namespace}/{name} is gone");
-        eventually(&what, SOON, async || {
+        eventually(&what, GONE, async || {
             let offer = self.offers(namespace).get_opt(name).await?;
             ensure!(offer.is_none(), "{offer:?}");
             Ok(())

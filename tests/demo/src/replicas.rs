@@ -219,16 +219,21 @@ impl Replicas {
     pub async fn check_document(&self, uri: &str, agent: &str, pods: &[Pod]) -> Result<()> {
         ensure!(uri.starts_with(BASE_URL), "{uri} is not below {BASE_URL}");
         let what = format!("the document of agent {agent} is served everywhere");
-        until(&what, SOON, async || {
+        let document = until(&what, SOON, async || {
             let served = self.release.served_alike(&self.service, uri, pods).await?;
             let document: Value = serde_json::from_slice(&served.bytes)?;
-            let named = document["registrations"][0]["agentId"].to_string();
             ensure!(
-                named == agent && document["active"] == true,
-                "{uri} names agent {named} instead of {agent}, or is not active"
+                document["registrations"].is_array(),
+                "{uri} names no agent yet"
             );
-            Ok(())
+            anyhow::Ok(document)
         })
-        .await
+        .await?;
+        let named = document["registrations"][0]["agentId"].to_string();
+        ensure!(
+            named == agent && document["active"] == true,
+            "{uri} names agent {named} instead of {agent}, or is not active"
+        );
+        Ok(())
     }
 }

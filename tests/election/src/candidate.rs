@@ -433,7 +433,7 @@ impl Candidate {
             return Ok(());
         };
         until(&format!("{} is ready", self.identity), limit, async || {
-            let is_ready = answers(admin, "/readyz").await?;
+            let is_ready = timeout(limit, answers(admin, "/readyz")).await??;
             ensure!(is_ready, "/readyz does not answer 200");
             Ok(())
         })

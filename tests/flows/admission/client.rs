@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use harness::objects::is_transient;
+use harness::objects::{is_not_served, is_transient};
 use harness::wait::eventually;
 use kube::{Client, Resource};
 use serde_json::Value;
@@ -142,7 +142,7 @@ impl AdmissionClient {
                 Err(kube::Error::Api(status)) if status.code == 422 => {
                     Ok(Outcome::Rejected(causes(*status)))
                 }
-                Err(error) if is_transient(&error) => Err(error),
+                Err(error) if is_transient(&error) || is_not_served(&error) => Err(error),
                 Err(error) => panic!("{method} {path} {object}: {error}"),
             }
         })

@@ -38,7 +38,10 @@ where
             created => created,
         };
         sent = true;
-        unless_transient(created)
+        match created {
+            Err(error) if is_not_served(&error) => Err(error),
+            created => unless_transient(created),
+        }
     })
     .await?
     .map_err(Into::into)
@@ -60,7 +63,7 @@ where
     .map_err(Into::into)
 }
 
-/// Deletes an object, unless it is gone already. It may still be there when this returns.
+/// Deletes an object. It may still be there when this returns.
 ///
 /// # Errors
 /// If the API server refuses, or does not answer in time.
@@ -68,11 +71,15 @@ pub async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
 where
     K: Clone + Debug + DeserializeOwned,
 {
+    let mut sent = false;
     until(&format!("{name} is deleted"), SOON, async || {
-        match api.delete(name, &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Ok(())),
-            deleted => unless_transient(deleted.map(drop)),
-        }
+        let deleted = match api.delete(name, &DeleteParams::default()).await {
+            // An earlier request was carried out, and its answer was lost.
+            Err(kube::Error::Api(status)) if status.is_not_found() && sent => Ok(()),
+            deleted => deleted.map(drop),
+        };
+        sent = true;
+        unless_transient(deleted)
     })
     .await?
     .map_err(Into::into)
@@ -86,17 +93,22 @@ fn unless_transient<T>(answer: kube::Result<T>) -> Result<kube::Result<T>, kube:
     }
 }
 
-/// Whether the API server may answer otherwise a moment later: it is starting or busy, or does not
-/// serve a new kind yet.
+/// Whether the API server may answer otherwise a moment later: it is starting or busy.
 pub fn is_transient(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => {
-            matches!(status.code, 404 | 429 | 500..)
+            matches!(status.code, 429 | 500..)
                 || status.message.contains("not yet ready to handle request")
         }
         kube::Error::HyperError(_) | kube::Error::Service(_) => true,
         _ => false,
     }
+}
+
+/// Whether the API server answered that it does not serve the kind, as it does until a new CRD is
+/// established.
+pub fn is_not_served(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// Namespace and name of an offer.

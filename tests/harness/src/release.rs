@@ -22,7 +22,7 @@ pub const LEASE: &str = "serviceoffer-controller";
 pub const LEADS: &str = r#"leader_election_master_status{name="serviceoffer-controller"}"#;
 /// Name of the container in each Pod.
 const CONTAINER: &str = "controller";
-/// How long Helm may wait for Pods.
+/// How long Helm may wait for Pods. A busy machine needs a minute and more; no test asserts it.
 const HELM_TIMEOUT: &str = "120s";
 /// How long a running replica may take to answer one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
