@@ -7,7 +7,7 @@
 //!
 //! The cache lags behind the API server. It decides what to reconcile and what to report; decisions
 //! that can spend money read from the API server again. An object that cannot be decoded stays in
-//! the cache as a [`MaybeDecoded`](super::MaybeDecoded), so that it does not block the others.
+//! the cache as a [`MaybeDecoded`], so that it does not block the others.
 
 mod catch_up;
 mod changes;

@@ -6,7 +6,7 @@
 //! of Pods, are the only ones that need no proof of leadership: they establish it.
 //!
 //! - [`lease_object`] maps the Lease object to the candidate's values (pure)
-//! - [`read`], [`mod@watch`] and [`write`] talk to the API server about the Lease
+//! - [`read`], [`mod@watch`] and [`mod@write`] talk to the API server about the Lease
 //! - [`pods`] marks the leader's Pod and reports containers that terminated
 //! - [`publish`] records Kubernetes Events on the Lease
 

@@ -35,7 +35,7 @@ impl EventPublisher {
         }
     }
 
-    /// Publishes "<identity> <what>". The recorder counts Events of the same action as repetitions
+    /// Publishes `<identity> <what>`. The recorder counts Events of the same action as repetitions
     /// of the first, so each kind has its own.
     pub(super) fn publish(
         &self,

@@ -4,8 +4,8 @@
 //! From bottom to top: [`event`] parses what a candidate logs, [`namespace`] holds their namespace
 //! and accounts, [`candidate`] is one process, [`group`] the candidates of one Lease.
 //! [`lease_writes`] reads the audit log, [`term`] finds terms that overlap. The tests of this
-//! package use these; [`bench`] measures with them. [`campaign`] judges what candidates did while
-//! faults were injected.
+//! package use these; [`mod@bench`] measures with them. [`campaign`] judges what candidates did
+//! while faults were injected.
 //!
 //! Nothing here starts a testbed: everything runs in the network of a running one, see
 //! `testbed::enter`.
