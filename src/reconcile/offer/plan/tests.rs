@@ -155,13 +155,13 @@ fn every_phase_has_a_reason_and_a_message() {
         (
             at(plain(), None),
             "Pending",
-            "waiting for the registry loop",
+            "waiting for the operator",
             "Reconciling",
         ),
         (
             at(ready(), None),
             "Pending",
-            "waiting for the registry loop",
+            "waiting for the operator",
             "Reconciling",
         ),
         (
