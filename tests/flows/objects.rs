@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use harness::chain::Chain;
-use harness::objects::{agent_of, condition_of, create, delete, key_of, patch, read_condition};
+use harness::objects::{
+    agent_of, condition_of, create, delete, delete_if_exists, key_of, patch, read_condition,
+};
 use harness::release::Release;
 use harness::wait::eventually;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
@@ -176,7 +178,7 @@ impl Objects {
         let manifest = json!({ "metadata": { "name": name }, "stringData": { key: value } });
         let secret: Secret = serde_json::from_value(manifest).expect("a manifest");
         let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        delete(&secrets, name).await.unwrap();
+        delete_if_exists(&secrets, name).await.unwrap();
         create(&secrets, &secret).await.unwrap();
     }
 

@@ -12,7 +12,7 @@ use election::campaign::history::AuditHistory;
 use election::campaign::recorder::TransactionRecorder;
 use election::campaign::verdict::{Allowance, Precondition, Verdict, judge};
 use harness::chain::LocalChain;
-use harness::objects::{create, delete};
+use harness::objects::{create, delete_if_exists};
 use harness::release::Release;
 use harness::wait::eventually;
 use jiff::Timestamp;
@@ -439,7 +439,9 @@ async fn grant_permissions(env: &TestEnv, release: &Release, permissions: LeaseP
             .expect("the manifest deserializes");
     // A binding that an earlier campaign left has the same subjects, if its namespace has the same
     // name.
-    delete(&cluster_role_bindings, "campaign").await.unwrap();
+    delete_if_exists(&cluster_role_bindings, "campaign")
+        .await
+        .unwrap();
     create(&cluster_role_bindings, &cluster_role_binding)
         .await
         .unwrap();

@@ -66,19 +66,36 @@ where
 /// Deletes an object. It may still be there when this returns.
 ///
 /// # Errors
-/// If the API server refuses, or does not answer in time.
+/// If there is none, or the API server refuses or does not answer in time.
 pub async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    let mut sent = false;
+    delete_unless(false, api, name).await
+}
+
+/// Deletes an object if there is one. It may still be there when this returns.
+///
+/// # Errors
+/// If the API server refuses, or does not answer in time.
+pub async fn delete_if_exists<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    delete_unless(true, api, name).await
+}
+
+async fn delete_unless<K>(mut may_be_gone: bool, api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
     until(&format!("{name} is deleted"), SOON, async || {
         let deleted = match api.delete(name, &DeleteParams::default()).await {
-            // An earlier request was carried out, and its answer was lost.
-            Err(kube::Error::Api(status)) if status.is_not_found() && sent => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() && may_be_gone => Ok(()),
             deleted => deleted.map(drop),
         };
-        sent = true;
+        // An earlier request may have been carried out, and its answer lost.
+        may_be_gone = true;
         unless_transient(deleted)
     })
     .await?
