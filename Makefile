@@ -62,7 +62,7 @@ test: deps lint image ## Run all checks and all tests, on a real cluster
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --lib --bins --test architecture --test language
+	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --package rpc-proxy --lib --bins --test architecture --test faults --test language
 
 .PHONY: model
 model: ## Model-check the election core within bounds, and refute its broken variants
