@@ -170,6 +170,22 @@ impl Campaign {
         .await
     }
 
+    /// Waits until a running candidate holds the Lease and has renewed it. A renewal shows that the
+    /// candidate knows that it leads: one that is stopped before the answer to its acquisition
+    /// arrives may hold the Lease and never lead.
+    pub async fn wait_for_renewing_leader(&self) -> String {
+        eventually("a leader renews its lease", LIMIT, async || {
+            let leader = self.current_leader().ok_or("no leader")?;
+            let renewed = self.history(|history| history.leader_has_renewed());
+            if renewed {
+                Ok(leader)
+            } else {
+                Err("acquired and not yet renewed")
+            }
+        })
+        .await
+    }
+
     /// Waits until the Lease was acquired or renewed after `since`, and returns the candidate that
     /// did so last.
     pub async fn wait_for_leader_since(&self, since: Timestamp) -> String {

@@ -126,7 +126,7 @@ fn leader_steps_down_when_its_lease_record_is_edited() {
         SHORT_LEASE,
         async |campaign| {
             for edit in edits.iter().cycle().take(2 * edits.len()) {
-                let leader = campaign.wait_for_leader().await;
+                let leader = campaign.wait_for_renewing_leader().await;
                 campaign.sleep_up_to(Duration::from_millis(1500)).await;
                 let edited = campaign.record_fault();
                 edit_lease(campaign, json!({ "spec": edit })).await;

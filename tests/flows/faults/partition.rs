@@ -20,7 +20,7 @@ fn partitioned_leader_stops_acting_before_another_leads() {
         async |campaign| {
             campaign.allowance = Allowance::Delayed;
             for _ in 0..TIMES {
-                let leader = campaign.wait_for_leader().await;
+                let leader = campaign.wait_for_renewing_leader().await;
                 campaign.wait_under_load().await;
                 let cut = campaign.record_fault();
                 let blackhole = campaign

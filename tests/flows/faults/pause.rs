@@ -35,7 +35,7 @@ fn leader_paused_past_its_lease_does_nothing_when_it_resumes() {
 /// Pauses the leader until another candidate leads, and resumes it. Returns the seconds from its
 /// last renewal to the takeover.
 pub async fn pause(campaign: &mut Campaign) -> f64 {
-    let leader = campaign.wait_for_leader().await;
+    let leader = campaign.wait_for_renewing_leader().await;
     let stopped = campaign.record_fault();
     campaign.group.kill(&leader, Signal::Stop);
     let (_, taken) = campaign.wait_for_successor(&leader, stopped).await;

@@ -27,7 +27,7 @@ fn pod_reported_failed_or_deleted_does_not_shorten_the_wait() {
         options,
         async |campaign| {
             for round in 0..2 * ROUNDS {
-                let leader = campaign.wait_for_leader().await;
+                let leader = campaign.wait_for_renewing_leader().await;
                 campaign.sleep_up_to(Duration::from_millis(1500)).await;
                 let pods =
                     Api::<Pod>::namespaced(campaign.env.cluster.client(), campaign.namespace());

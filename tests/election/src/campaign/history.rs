@@ -107,6 +107,20 @@ impl AuditHistory {
             .filter(|change| change.holds)
     }
 
+    /// Whether the last two writes to the Lease are by its holder: the second one is conditional on
+    /// the answer to the first.
+    #[must_use]
+    pub fn leader_has_renewed(&self) -> bool {
+        let mut changes: Vec<&LeaseChange> = self.changes.iter().collect();
+        changes.sort_by_key(|change| change.at);
+        match changes.as_slice() {
+            [.., acquired, renewed] => {
+                acquired.holds && renewed.holds && acquired.writer == renewed.writer
+            }
+            _ => false,
+        }
+    }
+
     /// All effects, including recorded transactions.
     #[must_use]
     pub fn effects_with(&self, transactions: &[SentTransaction]) -> Vec<CandidateEffect> {
@@ -274,6 +288,23 @@ mod tests {
             [("test:a", true), ("test:a", false), ("test:b", true)]
         );
         assert_eq!(history.leader(), history.changes.last());
+    }
+
+    #[test]
+    fn leader_has_renewed_after_its_second_write() {
+        let renewed = |entries: &[AuditEntry]| history(entries).leader_has_renewed();
+        let acquired = [lease(1, "b", "b"), lease(2, "a", "a")];
+        assert!(!renewed(&acquired[1..]));
+        assert!(
+            !renewed(&acquired),
+            "the write before is another candidate's"
+        );
+        let [earlier, acquired] = acquired;
+        assert!(renewed(&[earlier, acquired.clone(), lease(3, "a", "a")]));
+        assert!(
+            !renewed(&[acquired, lease(3, "a", "")]),
+            "it released the Lease"
+        );
     }
 
     #[test]
