@@ -3,18 +3,32 @@
 //! - [`abi`] declares the registry's calls and events and encodes calldata (pure)
 //! - [`transaction`] signs transactions and checks signed bytes (pure): the only file that holds a
 //!   private key
-//! - [`rpc`] sends requests and transactions: the only file that uses the network
+//! - [`rpc`] asks an endpoint the questions of the registry loop, and sends transactions
+//! - [`transport`] carries calls over HTTP: the only file that uses the network
+//! - [`envelope`] reads JSON-RPC, [`decode`] reads results, and [`refusal`] reads refusals, all of
+//!   them leniently (pure)
+//! - [`error`] names why a question has no answer, without credentials (pure)
+//! - [`health`] decides whether an endpoint is good enough to decide on (pure)
 //! - [`scan`] decides how many blocks one request for logs covers (pure)
 //!
 //! It does not decide whether a transaction should exist: [`crate::ledger`] does.
 //! [`crate::api::network`] lists the known networks.
 
 pub(crate) mod abi;
+mod decode;
+mod envelope;
+mod error;
+pub(crate) mod health;
+pub(crate) mod refusal;
 pub(crate) mod rpc;
 pub(crate) mod scan;
 pub(crate) mod transaction;
+mod transport;
 
-use alloy::primitives::{B256, U256};
+#[cfg(test)]
+mod tests;
+
+use alloy::primitives::{Address, B256, U256};
 
 pub(crate) use rpc::{RpcEndpoint, RpcError};
 pub(crate) use transaction::TransactionSigner;
@@ -30,8 +44,54 @@ pub struct Block {
     pub hash: B256,
     /// In Unix seconds.
     pub timestamp: u64,
-    /// In wei per gas (EIP-1559); zero on a chain without a base fee.
-    pub base_fee: u128,
+    /// In wei per gas (EIP-1559); `None` on a chain without a base fee.
+    pub base_fee: Option<u128>,
+}
+
+/// The end of the chain, as one endpoint shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The latest block.
+    pub latest: Block,
+    /// The last finalized block; `None` if the endpoint does not know finality.
+    pub finalized: Option<Block>,
+}
+
+/// What stays the same at a chain and a contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainIdentity {
+    /// EIP-155 id of the chain.
+    pub chain_id: u64,
+    /// Hash of the first block; `None` if the endpoint does not have it.
+    pub genesis: Option<B256>,
+    /// Keccak-256 of the contract's code; `None` if there is no code.
+    pub code_hash: Option<B256>,
+    /// Contract behind the proxy (ERC-1967); `None` if it is no such proxy.
+    pub implementation: Option<Address>,
+    /// Version of the contract; `None` if it does not answer like a registry.
+    pub version: Option<String>,
+}
+
+/// What one batch shows of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountReading {
+    /// Transaction counts.
+    pub counts: TransactionCounts,
+    /// Balance in the latest block, in wei.
+    pub balance: u128,
+    /// Whether the account has code (an EIP-7702 delegation).
+    pub has_code: bool,
+}
+
+/// An agent in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnChainAgent {
+    /// Owner of the agent.
+    pub owner: Address,
+    /// URI of the agent, cut after 64 KiB; empty if it is not text.
+    pub uri: String,
+    /// Keccak-256 of the whole URI as the registry has it.
+    pub uri_hash: B256,
 }
 
 /// Transaction counts of an account, which are its next nonces, at three depths of the chain.
@@ -78,7 +138,9 @@ pub struct Receipt {
     pub succeeded: bool,
     /// Number of its block.
     pub block: u64,
-    /// Cost in wei, including the L1 data fee of a rollup.
+    /// Hash of its block.
+    pub block_hash: Option<B256>,
+    /// Cost in wei, including the L1 data fee and the operator fee of a rollup.
     pub cost: u128,
 }
 
@@ -106,7 +168,9 @@ pub struct LogPage {
     pub to: u64,
     /// `Registered` events of the owner, in chain order.
     pub registrations: Vec<RegisteredEvent>,
-    /// Number of agents that the owner received, mints included (ERC-721 `Transfer` to it).
+    /// Agents that were minted to the owner (ERC-721 `Transfer` from the zero address).
+    pub mints: Vec<U256>,
+    /// Number of agents that other accounts transferred to the owner.
     pub received: u64,
     /// Number of agents that the owner transferred away.
     pub given: u64,

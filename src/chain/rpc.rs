@@ -1,82 +1,43 @@
-//! One JSON-RPC endpoint of a chain: the only file that sends requests or transactions to a chain.
+//! One JSON-RPC endpoint of a chain: what the operator asks it, and what it says.
 //!
-//! Every request has a time limit and is counted. Errors never contain a URL: any part of a URL may
-//! be a credential, and endpoints often repeat it in their messages. Sending takes a [`Leading`];
-//! all other requests only read.
+//! Each method is one question of the registry loop and one batch of calls. Errors never contain a
+//! URL: any part of a URL may be a credential, and endpoints often repeat it in their messages.
+//! Sending takes a [`Leading`]; all other questions only read. The answers decide nothing here,
+//! except about the endpoint's own [`EndpointHealth`].
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use alloy::consensus::Transaction as _;
-use alloy::eips::{BlockId, BlockNumberOrTag};
-use alloy::network::{AnyNetwork, ReceiptResponse, TransactionBuilder, TransactionResponse};
-use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
-use alloy::providers::{Provider, ProviderBuilder, RootProvider};
-use alloy::rpc::types::{Filter, TransactionRequest};
-use alloy::serde::WithOtherFields;
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, B256, Bytes, U256, b256};
 use alloy::sol_types::{SolCall, SolEvent};
-use alloy::transports::{RpcError as AlloyError, TransportError, TransportErrorKind};
+use serde_json::{Value, json};
 
-use super::{Block, FeeMarket, LogPage, Receipt, RegisteredEvent, TransactionCounts, abi};
+use super::decode::{self, Missing, OwnerEvent};
+use super::envelope::{CallFailure, RpcCall};
+use super::error::Redaction;
+use super::health::EndpointHealth;
+use super::refusal::{Refusal, classify};
+use super::transport::Transport;
+use super::{
+    AccountReading, Block, ChainIdentity, FeeMarket, Head, LogPage, OnChainAgent, Receipt,
+    TransactionCounts, abi,
+};
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
 use crate::leader::{Leading, NotLeading};
-use crate::metrics::{ChainMetrics, RpcMethod, RpcResult};
+use crate::metrics::{ChainMetrics, Label as _, RpcMethod};
 
-/// Time limit of one request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// Time limit of a request for logs.
-const LOGS_TIMEOUT: Duration = Duration::from_secs(12);
-/// Time limit for opening a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Maximum characters of an endpoint's own message that are repeated.
-const MESSAGE_LENGTH: usize = 200;
+pub use super::error::RpcError;
+pub use super::transport::UrlError;
 
-/// Why a request failed. The name of a variant is the reason of the condition.
-#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
-#[strum(const_into_str)]
-pub enum RpcError {
-    /// The node answered with an error.
-    #[error("{call} was refused: {message}")]
-    RpcRefused {
-        /// JSON-RPC method.
-        call: &'static str,
-        /// Message of the node, without credentials.
-        message: String,
-    },
-    /// The node did not answer in JSON-RPC, or not at all.
-    #[error("{call} failed: {cause}")]
-    RpcUnreachable {
-        /// JSON-RPC method.
-        call: &'static str,
-        /// Cause of the failure.
-        cause: &'static str,
-    },
-    /// The answer lacks a part that every node has.
-    #[error("{call} returned no {missing}")]
-    RpcIncomplete {
-        /// JSON-RPC method.
-        call: &'static str,
-        /// Missing part of the answer.
-        missing: &'static str,
-    },
-    /// This replica is not the leader.
-    #[error(transparent)]
-    NotLeading(#[from] NotLeading),
-}
-
-impl RpcError {
-    /// Reason for conditions.
-    #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        self.into_str()
-    }
-}
-
-/// The text is not a URL. The error does not repeat it, since it may contain a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the URL is not an absolute http or https URL")]
-pub struct UrlError;
+/// Storage slot of a proxy's implementation (ERC-1967).
+const IMPLEMENTATION_SLOT: B256 =
+    b256!("360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
+/// Blocks whose rewards are looked at, and the percentile of the rewards in each.
+const FEE_HISTORY_BLOCKS: &str = "0xa";
+const FEE_HISTORY_PERCENTILE: u64 = 20;
 
 /// How an endpoint answered a sent transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,31 +47,39 @@ pub enum SendOutcome {
     /// Nonce too low: the chain's evidence decides what used it. Never a reason to allocate another
     /// nonce.
     NonceUsed,
-    /// The endpoint refuses the transaction for now, with this message. It may still be included.
-    Refused(String),
-    /// There was no answer: the endpoint may or may not have the transaction.
-    Unknown,
+    /// The endpoint refuses the transaction for now. It may still be included.
+    Refused {
+        /// Meaning of the message.
+        refusal: Refusal,
+        /// Message of the endpoint, without credentials.
+        message: String,
+    },
+    /// There was no answer, or only a rate limit: the endpoint may or may not have the transaction.
+    Unanswered(RpcError),
 }
 
+/// One JSON-RPC endpoint. Clones share connections and health.
 #[derive(Clone)]
-pub struct RpcEndpoint {
-    provider: RootProvider<AnyNetwork>,
+pub struct RpcEndpoint(Arc<Shared>);
+
+struct Shared {
+    transport: Transport,
     /// Scheme, host and port: the only parts of the URL that are shown.
     name: String,
-    /// Parts of the URL that must never be shown.
-    secrets: Vec<String>,
-    metrics: ChainMetrics,
+    redaction: Redaction,
+    created: Instant,
+    health: Mutex<EndpointHealth>,
 }
 
 impl fmt::Debug for RpcEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RpcEndpoint").field(&self.name).finish()
+        f.debug_tuple("RpcEndpoint").field(&self.0.name).finish()
     }
 }
 
 impl fmt::Display for RpcEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(&self.0.name)
     }
 }
 
@@ -120,254 +89,229 @@ impl RpcEndpoint {
     /// # Errors
     /// If the text is not an absolute http or https URL.
     pub fn new(url: &str, metrics: ChainMetrics) -> Result<Self, UrlError> {
-        let url: reqwest::Url = url.trim().parse().map_err(|_| UrlError)?;
-        let host = url
-            .host_str()
-            .filter(|_| matches!(url.scheme(), "http" | "https"))
-            .ok_or(UrlError)?;
-        let port = url
-            .port()
-            .map(|port| format!(":{port}"))
-            .unwrap_or_default();
-        let name = format!("{}://{host}{port}", url.scheme());
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(LOGS_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|_| UrlError)?;
-        let secrets = secrets(&url);
-        // No fillers: the ledger decides nonce, gas and fees, and a filler would replace them.
-        let provider = ProviderBuilder::<_, _, AnyNetwork>::default().connect_reqwest(client, url);
-        Ok(Self {
-            provider,
-            name,
-            secrets,
-            metrics,
-        })
+        let transport = Transport::new(url, metrics)?;
+        Ok(Self(Arc::new(Shared {
+            name: transport.name(),
+            redaction: transport.redaction(),
+            transport,
+            created: Instant::now(),
+            health: Mutex::default(),
+        })))
     }
 
-    /// Sends a request with a time limit, and counts the answer.
-    async fn request<T>(
-        &self,
-        call: RpcMethod,
-        answer: impl Future<Output = Result<T, TransportError>>,
-    ) -> Result<T, RpcError> {
-        let begun = Instant::now();
-        let limit = if call == RpcMethod::Logs {
-            LOGS_TIMEOUT
-        } else {
-            REQUEST_TIMEOUT
-        };
-        let name = crate::metrics::Label::as_str(call);
-        let answer = match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer.map_err(|error| self.read_error(name, &error)),
-            Err(_) => Err(RpcError::RpcUnreachable {
-                call: name,
-                cause: "timed out",
-            }),
-        };
-        let kind = match &answer {
-            Ok(_) => RpcResult::Ok,
-            Err(RpcError::RpcRefused { .. }) => RpcResult::Refused,
-            Err(_) => RpcResult::Unreachable,
-        };
-        self.metrics.requested(call, kind, begun.elapsed());
-        answer
+    /// Health of the endpoint, from all answers so far.
+    #[must_use]
+    pub fn health(&self) -> EndpointHealth {
+        self.lock_health().clone()
     }
 
-    fn read_error(&self, call: &'static str, error: &TransportError) -> RpcError {
-        match error {
-            AlloyError::ErrorResp(payload) => RpcError::RpcRefused {
-                call,
-                message: self.redact(&payload.message),
-            },
-            AlloyError::NullResp => RpcError::RpcIncomplete {
-                call,
-                missing: "result",
-            },
-            AlloyError::Transport(TransportErrorKind::HttpError(error)) => {
-                RpcError::RpcUnreachable {
-                    call,
-                    cause: match error.status {
-                        401 | 403 => "the endpoint rejects the credentials (HTTP 401 or 403)",
-                        404 => "the endpoint has no such path (HTTP 404)",
-                        429 => "the endpoint limits the request rate (HTTP 429)",
-                        500.. => "the endpoint reports a server error (HTTP 5xx)",
-                        _ => "the endpoint does not serve JSON-RPC at this URL",
-                    },
-                }
-            }
-            AlloyError::Transport(TransportErrorKind::Custom(error)) => RpcError::RpcUnreachable {
-                call,
-                cause: match error.downcast_ref::<reqwest::Error>() {
-                    Some(error) if error.is_timeout() => "timed out",
-                    Some(error) if error.is_connect() => "could not connect",
-                    _ => "the connection was lost",
-                },
-            },
-            _ => RpcError::RpcUnreachable {
-                call,
-                cause: "the answer is not JSON-RPC",
-            },
-        }
+    /// Judges the endpoint by the chain that it serves.
+    pub fn check_chain(&self, expected: u64, actual: u64) {
+        self.lock_health()
+            .chain_checked(expected, actual, self.age());
     }
 
-    /// Message of an endpoint, shortened, without any part of its URL that may be a credential.
-    fn redact(&self, message: &str) -> String {
-        let clean = self
-            .secrets
+    /// Judges the endpoint by its latest block and the best latest block of the other endpoints.
+    pub fn check_head(&self, head: u64, best_of_others: u64) {
+        self.lock_health()
+            .head_checked(head, best_of_others, self.age());
+    }
+
+    fn lock_health(&self) -> MutexGuard<'_, EndpointHealth> {
+        self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn age(&self) -> Duration {
+        self.0.created.elapsed()
+    }
+
+    /// Sends calls, and returns their answers in the same order.
+    async fn ask(&self, calls: &[RpcCall]) -> Vec<Result<Value, RpcError>> {
+        let answers = self.0.transport.request(calls).await;
+        calls
             .iter()
-            .fold(message.to_owned(), |text, secret| {
-                text.replace(secret, "***")
-            });
-        clean
-            .chars()
-            .filter(|letter| !letter.is_control())
-            .take(MESSAGE_LENGTH)
+            .zip(answers)
+            .map(|(call, answer)| answer.map_err(|failure| self.read_failure(call.method, failure)))
             .collect()
     }
 
-    /// EIP-155 id of the chain.
-    pub async fn chain_id(&self) -> Result<u64, RpcError> {
-        self.request(RpcMethod::ChainId, self.provider.get_chain_id())
-            .await
+    /// Sends one call.
+    async fn ask_one(&self, method: RpcMethod, params: Value) -> Result<Value, RpcError> {
+        let mut answers = self.ask(&[RpcCall::new(method, params)]).await;
+        answers
+            .pop()
+            .unwrap_or(Err(incomplete(method, Missing("result"))))
+    }
+
+    fn read_failure(&self, method: RpcMethod, failure: CallFailure) -> RpcError {
+        match failure {
+            CallFailure::Unreachable(cause) => RpcError::unreachable(method, cause),
+            CallFailure::Incomplete(missing) => incomplete(method, Missing(missing)),
+            CallFailure::Refused(refused) => {
+                let refusal = classify(
+                    method,
+                    refused.http_status,
+                    refused.code,
+                    &refused.message,
+                    refused.data.as_ref(),
+                );
+                let mut message = self.0.redaction.redact(&refused.message);
+                if message.is_empty() {
+                    message = refused
+                        .code
+                        .map_or("no message".to_owned(), |code| format!("error {code}"));
+                }
+                RpcError::refused(method, refusal, refused.retry_after, message)
+            }
+        }
+    }
+
+    /// Records in the health how a question was answered.
+    fn judge<T>(&self, question: &'static str, answer: Result<T, RpcError>) -> Result<T, RpcError> {
+        let mut health = self.lock_health();
+        match &answer {
+            Err(error) if error.is_endpoint_fault() => health.failed(question, error.to_string()),
+            _ => health.answered(question, self.age()),
+        }
+        drop(health);
+        answer
+    }
+
+    /// Records the health after questions about many items: one that failed is a matter of its
+    /// item, and only if all failed the endpoint is to blame.
+    fn judge_items<T>(&self, question: &'static str, answers: &[Result<T, RpcError>]) {
+        let is_fault = |answer: &&Result<T, RpcError>| matches!(answer, Err(error) if error.is_endpoint_fault());
+        let worst = answers.iter().find(is_fault);
+        match worst {
+            Some(Err(error)) if answers.iter().all(|answer| is_fault(&answer)) => {
+                self.lock_health().failed(question, error.to_string());
+            }
+            _ if answers.is_empty() => {}
+            _ => self.lock_health().answered(question, self.age()),
+        }
+    }
+
+    /// The latest and the last finalized block.
+    pub async fn head(&self) -> Result<Head, RpcError> {
+        let head = self.read_head().await;
+        self.judge("head", head)
+    }
+
+    async fn read_head(&self) -> Result<Head, RpcError> {
+        let calls = [BlockNumberOrTag::Latest, BlockNumberOrTag::Finalized]
+            .map(|at| RpcCall::new(RpcMethod::Block, json!([at, false])));
+        let [latest, finalized] = take(self.ask(&calls).await)?;
+        let read = |block: Value| decode::block(&block).map_err(of(RpcMethod::Block));
+        let latest =
+            read(latest?)?.ok_or_else(|| incomplete(RpcMethod::Block, Missing("latest block")))?;
+        let finalized = match finalized {
+            Ok(block) => read(block)?,
+            // Chains and nodes without finality refuse the tag, each with its own error.
+            Err(error) if is_definite(&error) => None,
+            Err(error) => return Err(error),
+        };
+        // Behind a load balancer, the second answer may be from a node that is ahead.
+        let latest = finalized
+            .filter(|finalized| finalized.number > latest.number)
+            .unwrap_or(latest);
+        Ok(Head { latest, finalized })
     }
 
     /// A block by number or tag; `None` if it does not exist yet.
     pub async fn block(&self, at: BlockNumberOrTag) -> Result<Option<Block>, RpcError> {
-        let block = self
-            .request(
+        let answer = self.ask_one(RpcMethod::Block, json!([at, false])).await;
+        let block = answer.and_then(|block| decode::block(&block).map_err(of(RpcMethod::Block)));
+        self.judge("block", block)
+    }
+
+    /// The chain that the endpoint serves, and the contract at the registry's address.
+    pub async fn identity(&self, contract: Address) -> Result<ChainIdentity, RpcError> {
+        let identity = self.read_identity(contract).await;
+        self.judge("identity", identity)
+    }
+
+    async fn read_identity(&self, contract: Address) -> Result<ChainIdentity, RpcError> {
+        let calls = [
+            RpcCall::new(RpcMethod::ChainId, json!([])),
+            RpcCall::new(
                 RpcMethod::Block,
-                self.provider.get_block_by_number(at).into_future(),
-            )
-            .await?;
-        Ok(block.map(|block| Block {
-            number: block.header.number,
-            hash: block.header.hash,
-            timestamp: block.header.timestamp,
-            base_fee: block.header.base_fee_per_gas.unwrap_or_default().into(),
-        }))
-    }
-
-    /// Keccak-256 of the code at an address; `None` if there is no code.
-    pub async fn code_hash(&self, address: Address) -> Result<Option<B256>, RpcError> {
-        let code = self
-            .request(
-                RpcMethod::Code,
-                self.provider.get_code_at(address).into_future(),
-            )
-            .await?;
-        Ok((!code.is_empty()).then(|| keccak256(code)))
-    }
-
-    /// Version of the registry contract; `None` if the contract does not answer like a registry.
-    pub async fn version(&self, registry: Address) -> Result<Option<String>, RpcError> {
-        self.view(registry, &abi::getVersionCall {}, BlockId::latest())
-            .await
-    }
-
-    /// Owner of an agent at a block; `None` if the registry does not know it.
-    pub async fn owner_of(
-        &self,
-        registry: Address,
-        agent_id: U256,
-        block: u64,
-    ) -> Result<Option<Address>, RpcError> {
-        self.view(
-            registry,
-            &abi::ownerOfCall { tokenId: agent_id },
-            BlockId::number(block),
-        )
-        .await
-    }
-
-    /// URI of an agent at a block; `None` if the registry does not know it.
-    pub async fn token_uri(
-        &self,
-        registry: Address,
-        agent_id: U256,
-        block: u64,
-    ) -> Result<Option<String>, RpcError> {
-        self.view(
-            registry,
-            &abi::tokenURICall { tokenId: agent_id },
-            BlockId::number(block),
-        )
-        .await
-    }
-
-    /// Number of agents that an owner holds at a block.
-    pub async fn balance_of(
-        &self,
-        registry: Address,
-        owner: Address,
-        block: u64,
-    ) -> Result<U256, RpcError> {
-        let balance = self
-            .view(
-                registry,
-                &abi::balanceOfCall { owner },
-                BlockId::number(block),
-            )
-            .await?;
-        balance.ok_or(RpcError::RpcIncomplete {
-            call: "eth_call",
-            missing: "balance",
+                json!([BlockNumberOrTag::Number(0), false]),
+            ),
+            RpcCall::new(RpcMethod::Code, json!([contract, "latest"])),
+            RpcCall::new(
+                RpcMethod::Storage,
+                json!([contract, IMPLEMENTATION_SLOT, "latest"]),
+            ),
+            view(contract, &abi::getVersionCall {}, BlockNumberOrTag::Latest),
+        ];
+        let [chain_id, genesis, code, slot, version] = take(self.ask(&calls).await)?;
+        let chain_id = decode::number(&chain_id?)
+            .ok_or_else(|| incomplete(RpcMethod::ChainId, Missing("chain id")))?;
+        // A node that keeps no old blocks has no first one either.
+        let genesis = match tolerate(genesis)? {
+            Some(block) => decode::block(&block).map_err(of(RpcMethod::Block))?,
+            None => None,
+        };
+        let implementation = match tolerate(slot)? {
+            Some(slot) => decode::address_in_slot(&slot).map_err(of(RpcMethod::Storage))?,
+            None => None,
+        };
+        let version = tolerate(version)?.and_then(|version| {
+            decode::returns::<abi::getVersionCall>(&version, "contract version").ok()
+        });
+        Ok(ChainIdentity {
+            chain_id,
+            genesis: genesis.map(|block| block.hash),
+            code_hash: decode::code_hash(&code?).map_err(of(RpcMethod::Code))?,
+            implementation,
+            version,
         })
     }
 
-    /// Calls a view function; `None` if it reverts or returns something else.
-    async fn view<C: SolCall>(
-        &self,
-        to: Address,
-        call: &C,
-        block: BlockId,
-    ) -> Result<Option<C::Return>, RpcError> {
-        let request = TransactionRequest::default()
-            .with_to(to)
-            .with_input(call.abi_encode());
-        let call = self
-            .provider
-            .call(WithOtherFields::new(request))
-            .block(block);
-        let answer = async {
-            match call.await {
-                Ok(bytes) => Ok(Some(bytes)),
-                // Only an error with revert data comes from the contract; any other comes from the
-                // endpoint.
-                Err(error)
-                    if error
-                        .as_error_resp()
-                        .is_some_and(|payload| payload.as_revert_data().is_some()) =>
-                {
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            }
-        };
-        let bytes = self.request(RpcMethod::Call, answer).await?;
-        Ok(bytes.and_then(|bytes| C::abi_decode_returns(&bytes).ok()))
-    }
-
-    /// Transaction counts of an account at a finalized block, at the latest block and including its
-    /// pending transactions.
-    pub async fn transaction_counts(
+    /// Transaction counts, balance and code of an account.
+    pub async fn account(
         &self,
         account: Address,
-        finalized: u64,
-    ) -> Result<TransactionCounts, RpcError> {
-        Ok(TransactionCounts {
-            finalized: self
-                .transaction_count_at(account, BlockNumberOrTag::Number(finalized))
-                .await?,
-            latest: self
-                .transaction_count_at(account, BlockNumberOrTag::Latest)
-                .await?,
-            pending: self
-                .transaction_count_at(account, BlockNumberOrTag::Pending)
-                .await?,
+        finalized_block: u64,
+    ) -> Result<AccountReading, RpcError> {
+        let reading = self.read_account(account, finalized_block).await;
+        self.judge("account", reading)
+    }
+
+    async fn read_account(
+        &self,
+        account: Address,
+        finalized_block: u64,
+    ) -> Result<AccountReading, RpcError> {
+        let count =
+            |at: BlockNumberOrTag| RpcCall::new(RpcMethod::TransactionCount, json!([account, at]));
+        let calls = [
+            count(BlockNumberOrTag::Number(finalized_block)),
+            count(BlockNumberOrTag::Latest),
+            count(BlockNumberOrTag::Pending),
+            RpcCall::new(RpcMethod::Balance, json!([account, "latest"])),
+            RpcCall::new(RpcMethod::Code, json!([account, "latest"])),
+        ];
+        let [finalized, latest, pending, balance, code] = take(self.ask(&calls).await)?;
+        Ok(AccountReading {
+            counts: TransactionCounts {
+                finalized: read_count(finalized)?,
+                latest: read_count(latest)?,
+                pending: read_count(pending)?,
+            },
+            balance: read_balance(balance)?,
+            has_code: decode::code_hash(&code?)
+                .map_err(of(RpcMethod::Code))?
+                .is_some(),
         })
+    }
+
+    /// Balance of an account, in wei.
+    pub async fn balance(&self, account: Address) -> Result<u128, RpcError> {
+        let answer = self
+            .ask_one(RpcMethod::Balance, json!([account, "latest"]))
+            .await;
+        self.judge("balance", read_balance(answer))
     }
 
     /// Transaction count of an account at a block.
@@ -380,62 +324,86 @@ impl RpcEndpoint {
         at: BlockNumberOrTag,
     ) -> Result<Nonce, RpcError> {
         let answer = self
-            .provider
-            .get_transaction_count(account)
-            .block_id(at.into())
-            .into_future();
-        self.request(RpcMethod::TransactionCount, answer)
-            .await
-            .map(Nonce)
+            .ask_one(RpcMethod::TransactionCount, json!([account, at]))
+            .await;
+        self.judge("transaction_count", read_count(answer))
     }
 
-    /// Balance of an account, in wei.
-    pub async fn balance(&self, account: Address) -> Result<u128, RpcError> {
-        let balance = self
-            .request(
-                RpcMethod::Balance,
-                self.provider.get_balance(account).into_future(),
-            )
-            .await?;
-        Ok(balance.saturating_to())
+    /// Current fees; `None` if the chain has no base fee (EIP-1559).
+    pub async fn fee_market(&self, latest: &Block) -> Result<Option<FeeMarket>, RpcError> {
+        let Some(base_fee) = latest.base_fee else {
+            return Ok(None);
+        };
+        let tip = self.read_tip().await;
+        let tip = self.judge("fee_market", tip)?;
+        Ok(Some(FeeMarket { base_fee, tip }))
     }
 
-    /// Current fees.
-    pub async fn fee_market(&self, latest: &Block) -> Result<FeeMarket, RpcError> {
-        let estimate = self
-            .request(RpcMethod::FeeHistory, self.provider.estimate_eip1559_fees())
-            .await?;
-        Ok(FeeMarket {
-            base_fee: latest.base_fee,
-            tip: estimate.max_priority_fee_per_gas,
-        })
+    /// What recent transactions paid, but at least what the node suggests: on a quiet chain recent
+    /// blocks are empty, and a node may include nothing below its own minimum.
+    async fn read_tip(&self) -> Result<u128, RpcError> {
+        let calls = [
+            RpcCall::new(
+                RpcMethod::FeeHistory,
+                json!([FEE_HISTORY_BLOCKS, "latest", [FEE_HISTORY_PERCENTILE]]),
+            ),
+            RpcCall::new(RpcMethod::PriorityFee, json!([])),
+        ];
+        let [history, suggestion] = take(self.ask(&calls).await)?;
+        if let (Err(error), Err(_)) = (&history, &suggestion) {
+            return Err(error.clone());
+        }
+        let paid = tolerate(history)?.and_then(|history| decode::median_reward(&history));
+        let suggested = tolerate(suggestion)?.and_then(|fee| decode::amount(&fee));
+        Ok(paid
+            .unwrap_or_default()
+            .max(suggested.unwrap_or_default())
+            .max(1))
     }
 
     /// Estimates the gas of a call.
     ///
     /// # Errors
-    /// [`RpcError::RpcRefused`] also if the call would revert.
+    /// [`Refusal::Reverted`] if the call would revert, and [`Refusal::InsufficientFunds`] if the
+    /// account cannot pay for it.
     pub async fn estimate_gas(
         &self,
         from: Address,
         to: Address,
         calldata: Bytes,
     ) -> Result<u64, RpcError> {
-        let request = TransactionRequest::default()
-            .with_from(from)
-            .with_to(to)
-            .with_input(calldata);
-        let answer = self
-            .provider
-            .estimate_gas(WithOtherFields::new(request))
-            .into_future();
-        self.request(RpcMethod::EstimateGas, answer).await
+        let call = json!([{ "from": from, "to": to, "data": calldata }]);
+        let answer = self.ask_one(RpcMethod::EstimateGas, call).await;
+        let gas = answer.and_then(|gas| {
+            decode::number(&gas).ok_or_else(|| incomplete(RpcMethod::EstimateGas, Missing("gas")))
+        });
+        self.judge("estimate_gas", gas)
+    }
+
+    /// Number of agents that an owner holds at a block.
+    pub async fn balance_of(
+        &self,
+        registry: Address,
+        owner: Address,
+        block: u64,
+    ) -> Result<U256, RpcError> {
+        let call = view(
+            registry,
+            &abi::balanceOfCall { owner },
+            BlockNumberOrTag::Number(block),
+        );
+        let answer = self.ask_one(call.method, call.params).await;
+        let balance = answer.and_then(|balance| {
+            decode::returns::<abi::balanceOfCall>(&balance, "balance").map_err(of(RpcMethod::Call))
+        });
+        self.judge("balance_of", balance)
     }
 
     /// Logs of an owner in a range of blocks.
     ///
     /// # Errors
-    /// Also if a log lacks its block or transaction.
+    /// Also if a log lacks its block or transaction. [`RpcError::narrows_range`] says whether fewer
+    /// blocks may succeed.
     pub async fn log_page(
         &self,
         registry: Address,
@@ -443,86 +411,126 @@ impl RpcEndpoint {
         from: u64,
         to: u64,
     ) -> Result<LogPage, RpcError> {
-        let range = Filter::new()
-            .address(registry)
-            .from_block(from)
-            .to_block(to);
-        let topic = B256::left_padding_from(owner.as_slice());
-        let registered = range
-            .clone()
-            .event_signature(abi::Registered::SIGNATURE_HASH)
-            .topic2(topic);
-        let received = range
-            .clone()
-            .event_signature(abi::Transfer::SIGNATURE_HASH)
-            .topic2(topic);
-        let given = range
-            .event_signature(abi::Transfer::SIGNATURE_HASH)
-            .topic1(topic);
-        let logs = self
-            .request(RpcMethod::Logs, self.provider.get_logs(&registered))
-            .await?;
-        let received = self
-            .request(RpcMethod::Logs, self.provider.get_logs(&received))
-            .await?
-            .len() as u64;
-        let given = self
-            .request(RpcMethod::Logs, self.provider.get_logs(&given))
-            .await?
-            .len() as u64;
-        let registrations = logs
-            .iter()
-            .map(read_registration)
-            .collect::<Option<Vec<_>>>();
-        let registrations = registrations.ok_or(RpcError::RpcIncomplete {
-            call: "eth_getLogs",
-            missing: "block or transaction of a log",
-        })?;
-        Ok(LogPage {
+        let page = self.read_log_page(registry, owner, from, to).await;
+        match page {
+            // The range is to blame, until it cannot be smaller.
+            Err(error) if error.narrows_range() && from < to => Err(error),
+            page => self.judge("log_page", page),
+        }
+    }
+
+    async fn read_log_page(
+        &self,
+        registry: Address,
+        owner: Address,
+        from: u64,
+        to: u64,
+    ) -> Result<LogPage, RpcError> {
+        let owner_topic = B256::left_padding_from(owner.as_slice());
+        let transfer = abi::Transfer::SIGNATURE_HASH;
+        let filter = |topics: Value| {
+            let filter = json!([{
+                "address": registry,
+                "fromBlock": BlockNumberOrTag::Number(from),
+                "toBlock": BlockNumberOrTag::Number(to),
+                "topics": topics,
+            }]);
+            RpcCall::new(RpcMethod::Logs, filter)
+        };
+        // `Registered` and `Transfer` have the owner in the same topic. One filter for both comes
+        // from one node, so that each mint can be matched with its registration.
+        let calls = [
+            filter(json!([
+                [abi::Registered::SIGNATURE_HASH, transfer],
+                null,
+                owner_topic
+            ])),
+            filter(json!([transfer, owner_topic])),
+        ];
+        let [incoming, outgoing] = take(self.ask(&calls).await)?;
+        let (incoming, outgoing) = (incoming?, outgoing?);
+        let range = (from, to);
+        let events =
+            decode::incoming(&incoming, registry, owner, range).map_err(of(RpcMethod::Logs))?;
+        let mut page = LogPage {
             from,
             to,
-            registrations,
-            received,
-            given,
-        })
+            given: decode::outgoing(&outgoing, registry, owner, range)
+                .map_err(of(RpcMethod::Logs))?,
+            ..LogPage::default()
+        };
+        for event in events {
+            match event {
+                OwnerEvent::Registered(registration) => page.registrations.push(registration),
+                OwnerEvent::Minted(agent_id) => page.mints.push(agent_id),
+                OwnerEvent::Received => page.received += 1,
+            }
+        }
+        Ok(page)
     }
 
-    /// Sender and nonce of a transaction; `None` if the endpoint does not know it.
-    pub async fn transaction(&self, hash: B256) -> Result<Option<(Address, Nonce)>, RpcError> {
-        let transaction = self
-            .request(
-                RpcMethod::Transaction,
-                self.provider.get_transaction_by_hash(hash),
-            )
-            .await?;
-        Ok(transaction.map(|transaction| (transaction.from(), Nonce(transaction.nonce()))))
+    /// Receipts of transactions; `None` for one that no block contains.
+    pub async fn receipts(&self, hashes: &[B256]) -> Vec<Result<Option<Receipt>, RpcError>> {
+        let receipts = self
+            .ask_each(RpcMethod::Receipt, hashes, decode::receipt)
+            .await;
+        self.judge_items("receipts", &receipts);
+        receipts
     }
 
-    /// Receipt of a transaction; `None` if no block contains it.
-    pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, RpcError> {
-        let receipt = self
-            .request(
-                RpcMethod::Receipt,
-                self.provider.get_transaction_receipt(hash),
-            )
-            .await?;
-        Ok(receipt.and_then(|receipt| {
-            // OP Stack rollups charge an L1 data fee besides gas, in a separate field.
-            let data_fee = receipt
-                .other
-                .get_deserialized::<U256>("l1Fee")
-                .and_then(Result::ok)
-                .unwrap_or_default();
-            let gas_fee = receipt
-                .effective_gas_price()
-                .saturating_mul(receipt.gas_used().into());
-            let cost = gas_fee.saturating_add(data_fee.saturating_to());
-            Some(Receipt {
-                succeeded: receipt.status(),
-                block: receipt.block_number()?,
-                cost,
+    /// Senders and nonces of transactions; `None` for one that the endpoint does not know.
+    pub async fn transactions(
+        &self,
+        hashes: &[B256],
+    ) -> Vec<Result<Option<(Address, Nonce)>, RpcError>> {
+        let transactions = self
+            .ask_each(RpcMethod::Transaction, hashes, decode::transaction)
+            .await;
+        self.judge_items("transactions", &transactions);
+        transactions
+    }
+
+    async fn ask_each<T>(
+        &self,
+        method: RpcMethod,
+        hashes: &[B256],
+        read: impl Fn(&Value) -> Result<T, Missing>,
+    ) -> Vec<Result<T, RpcError>> {
+        let calls: Vec<RpcCall> = hashes
+            .iter()
+            .map(|hash| RpcCall::new(method, json!([hash])))
+            .collect();
+        let answers = self.ask(&calls).await;
+        answers
+            .into_iter()
+            .map(|answer| read(&answer?).map_err(of(method)))
+            .collect()
+    }
+
+    /// Agents by id at a block; `None` for one that the contract does not know.
+    pub async fn agents(
+        &self,
+        contract: Address,
+        ids: &[U256],
+        block: u64,
+    ) -> Vec<Result<Option<OnChainAgent>, RpcError>> {
+        let at = BlockNumberOrTag::Number(block);
+        let calls: Vec<RpcCall> = ids
+            .iter()
+            .flat_map(|id| {
+                [
+                    view(contract, &abi::ownerOfCall { tokenId: *id }, at),
+                    view(contract, &abi::tokenURICall { tokenId: *id }, at),
+                ]
             })
-        }))
+            .collect();
+        let mut answers = self.ask(&calls).await.into_iter();
+        let mut agents = Vec::with_capacity(ids.len());
+        while let (Some(owner), Some(uri)) = (answers.next(), answers.next()) {
+            agents.push(read_agent(owner, uri));
+        }
+        self.judge_items("agents", &agents);
+        agents
     }
 
     /// Sends the stored bytes of a signed transaction.
@@ -531,181 +539,110 @@ impl RpcEndpoint {
     /// Only if this replica is not the leader. Any answer of the endpoint is an outcome, since a
     /// transaction that was sent may be included whatever the endpoint answered.
     pub async fn send(&self, leading: &Leading, raw: &Bytes) -> Result<SendOutcome, NotLeading> {
-        let answer = async {
-            let sent = self.provider.send_raw_transaction(raw).await;
-            sent.map(|_| ())
-        };
         let answer = leading
-            .guard(Effect::Chain, self.request(RpcMethod::Send, answer))
+            .guard(Effect::Chain, self.ask_one(RpcMethod::Send, json!([raw])))
             .await?;
-        Ok(match answer {
-            Ok(()) => SendOutcome::Accepted,
-            Err(RpcError::RpcRefused { message, .. }) => read_refusal(message),
-            Err(_) => SendOutcome::Unknown,
+        Ok(match self.judge("send", answer) {
+            Ok(_) => SendOutcome::Accepted,
+            Err(RpcError::RpcRefused {
+                refusal: Refusal::AlreadyKnown,
+                ..
+            }) => SendOutcome::Accepted,
+            Err(RpcError::RpcRefused {
+                refusal: Refusal::NonceTooLow,
+                ..
+            }) => SendOutcome::NonceUsed,
+            Err(RpcError::RpcRefused {
+                refusal, message, ..
+            }) => SendOutcome::Refused { refusal, message },
+            Err(RpcError::RpcMethodMissing { message, .. }) => SendOutcome::Refused {
+                refusal: Refusal::MethodMissing,
+                message,
+            },
+            Err(RpcError::RpcHistoryMissing { message, .. }) => SendOutcome::Refused {
+                refusal: Refusal::HistoryMissing,
+                message,
+            },
+            Err(error) => SendOutcome::Unanswered(error),
         })
     }
 }
 
-/// Interprets the message of a refused send. Clients agree on neither error codes nor messages, so
-/// known phrases decide.
-fn read_refusal(message: String) -> SendOutcome {
-    let lower = message.to_lowercase();
-    let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
-    if has(&[
-        "already known",
-        "already imported",
-        "already in mempool",
-        "known transaction",
-        "alreadyknown",
-    ]) {
-        SendOutcome::Accepted
-    } else if has(&["nonce too low", "nonce is too low", "old nonce", "oldnonce"]) {
-        SendOutcome::NonceUsed
-    } else {
-        SendOutcome::Refused(message)
-    }
-}
-
-fn read_registration(log: &alloy::rpc::types::Log) -> Option<RegisteredEvent> {
-    let event = abi::Registered::decode_log(&log.inner).ok()?;
-    Some(RegisteredEvent {
-        agent_id: event.agentId,
-        agent_uri: event.agentURI.clone(),
-        transaction: log.transaction_hash?,
-        block: log.block_number?,
-        block_hash: log.block_hash?,
+/// The answers to a fixed number of calls.
+fn take<const N: usize>(
+    answers: Vec<Result<Value, RpcError>>,
+) -> Result<[Result<Value, RpcError>; N], RpcError> {
+    answers.try_into().map_err(|_| RpcError::RpcIncomplete {
+        call: "batch",
+        missing: "answer to each call",
     })
 }
 
-/// Every part of a URL that may be a credential: user, password, path and query, as a whole and
-/// each segment or value.
-fn secrets(url: &reqwest::Url) -> Vec<String> {
-    let pieces = url.path_segments().into_iter().flatten().map(str::to_owned);
-    let values = url
-        .query_pairs()
-        .map(|(_, value)| value.into_owned())
-        .collect::<Vec<_>>();
-    let whole = [
-        url.as_str(),
-        url.path(),
-        url.query().unwrap_or_default(),
-        url.username(),
-        url.password().unwrap_or_default(),
-    ];
-    let mut secrets: Vec<String> = whole
-        .into_iter()
-        .map(str::to_owned)
-        .chain(pieces)
-        .chain(values)
-        .filter(|secret| secret.len() > 3)
-        .collect();
-    // Longest first: replacing a shorter secret first could leave the rest of a longer one
-    // readable.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets
+fn incomplete(method: RpcMethod, Missing(missing): Missing) -> RpcError {
+    RpcError::RpcIncomplete {
+        call: method.as_str(),
+        missing,
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn of(method: RpcMethod) -> impl Fn(Missing) -> RpcError {
+    move |missing| incomplete(method, missing)
+}
 
-    fn endpoint(url: &str) -> RpcEndpoint {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        RpcEndpoint::new(url, crate::metrics::Metrics::new("lease").unwrap().chain).unwrap()
-    }
+/// Whether the endpoint would refuse the same call again: it is not a matter of load or connection.
+fn is_definite(error: &RpcError) -> bool {
+    matches!(
+        error,
+        RpcError::RpcRangeLimited { .. }
+            | RpcError::RpcHistoryMissing { .. }
+            | RpcError::RpcMethodMissing { .. }
+            | RpcError::RpcRefused { .. }
+    )
+}
 
-    #[tokio::test]
-    async fn only_scheme_host_and_port_of_a_url_are_shown() {
-        let endpoint =
-            endpoint("https://user:hunter22@rpc.example:8443/v3/0123456789abcdef?key=sesame");
-        assert_eq!(endpoint.to_string(), "https://rpc.example:8443");
-        assert_eq!(
-            format!("{endpoint:?}"),
-            "RpcEndpoint(\"https://rpc.example:8443\")"
-        );
-        let message =
-            "bad project 0123456789abcdef (key=sesame) of user:hunter22 at /v3/0123456789abcdef";
-        let clean = endpoint.redact(message);
-        for secret in ["0123456789abcdef", "sesame", "hunter22", "user"] {
-            assert!(!clean.contains(secret), "{clean}");
-        }
-        assert!(endpoint.redact(&"x".repeat(1000)).len() <= MESSAGE_LENGTH);
+/// An answer that not every endpoint has: `None` if this one definitely refuses it, or has none.
+fn tolerate(answer: Result<Value, RpcError>) -> Result<Option<Value>, RpcError> {
+    match answer {
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_null())),
+        Err(error) if is_definite(&error) => Ok(None),
+        Err(error) => Err(error),
     }
+}
 
-    #[tokio::test]
-    async fn error_names_the_cause_but_not_the_url() {
-        let endpoint = endpoint("http://127.0.0.1:1/v3/0123456789abcdef");
-        let error = endpoint.chain_id().await.unwrap_err();
-        assert_eq!(
-            error,
-            RpcError::RpcUnreachable {
-                call: "eth_chainId",
-                cause: "could not connect"
-            }
-        );
-        assert!(!error.to_string().contains("0123456789abcdef"));
-    }
+/// Call of a view function.
+fn view<C: SolCall>(to: Address, call: &C, at: BlockNumberOrTag) -> RpcCall {
+    let data = Bytes::from(call.abi_encode());
+    RpcCall::new(RpcMethod::Call, json!([{ "to": to, "data": data }, at]))
+}
 
-    #[test]
-    fn only_absolute_http_urls_are_accepted() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let metrics = crate::metrics::Metrics::new("lease").unwrap().chain;
-        for url in [
-            "",
-            "rpc.example",
-            "ftp://rpc.example",
-            "file:///etc/passwd",
-            "http://",
-        ] {
-            assert_eq!(
-                RpcEndpoint::new(url, metrics.clone()).unwrap_err(),
-                UrlError,
-                "{url}"
-            );
-        }
-        assert!(
-            RpcEndpoint::new(" http://rpc.example\n", metrics).is_ok(),
-            "a Secret often ends with a newline"
-        );
-    }
+fn read_count(answer: Result<Value, RpcError>) -> Result<Nonce, RpcError> {
+    decode::number(&answer?)
+        .map(Nonce)
+        .ok_or_else(|| incomplete(RpcMethod::TransactionCount, Missing("transaction count")))
+}
 
-    #[test]
-    fn refused_sends_are_read_by_phrase_for_every_client() {
-        for message in [
-            "already known",
-            "transaction already imported",
-            "Known transaction: 0x1",
-            "AlreadyKnown",
-        ] {
-            assert_eq!(
-                read_refusal(message.into()),
-                SendOutcome::Accepted,
-                "{message}"
-            );
+fn read_balance(answer: Result<Value, RpcError>) -> Result<u128, RpcError> {
+    decode::amount(&answer?).ok_or_else(|| incomplete(RpcMethod::Balance, Missing("balance")))
+}
+
+fn read_agent(
+    owner: Result<Value, RpcError>,
+    uri: Result<Value, RpcError>,
+) -> Result<Option<OnChainAgent>, RpcError> {
+    let owner = match owner {
+        Ok(owner) => {
+            decode::returns::<abi::ownerOfCall>(&owner, "owner").map_err(of(RpcMethod::Call))?
         }
-        for message in [
-            "nonce too low",
-            "Nonce is too low: next 5",
-            "OldNonce",
-            "nonce too low: address 0x, tx: 1 state: 2",
-        ] {
-            assert_eq!(
-                read_refusal(message.into()),
-                SendOutcome::NonceUsed,
-                "{message}"
-            );
-        }
-        for message in [
-            "replacement transaction underpriced",
-            "Insufficient funds for gas * price + value",
-            "max fee per gas less than block base fee",
-            "txpool is full",
-        ] {
-            assert_eq!(
-                read_refusal(message.into()),
-                SendOutcome::Refused(message.into()),
-                "{message}"
-            );
-        }
+        Err(error) if error.is_revert() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if owner.is_zero() {
+        return Ok(None);
     }
+    let uri = match uri {
+        Ok(uri) => Some(uri),
+        Err(error) if error.is_revert() => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Some(decode::agent(owner, uri.as_ref())))
 }

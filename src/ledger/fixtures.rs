@@ -147,7 +147,7 @@ pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
             to: covered,
             registrations,
             received,
-            given: 0,
+            ..LogPage::default()
         })
         .unwrap();
     assert!(index.verify_balance(U256::from(received)));

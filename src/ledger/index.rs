@@ -84,7 +84,8 @@ impl OwnerIndex {
         // An owner cannot transfer more agents than it received: if the logs say so, some are
         // missing permanently.
         self.held = self.held.and_then(|held| {
-            (held + U256::from(page.received)).checked_sub(U256::from(page.given))
+            let received = U256::from(page.mints.len()) + U256::from(page.received);
+            (held + received).checked_sub(U256::from(page.given))
         });
         self.next_block = page.to + 1;
         self.proven_to = None;
@@ -150,7 +151,7 @@ mod tests {
             to,
             registrations,
             received,
-            given: 0,
+            ..LogPage::default()
         }
     }
 

@@ -21,6 +21,8 @@ label!(
         TransactionCount = "eth_getTransactionCount",
         Balance = "eth_getBalance",
         FeeHistory = "eth_feeHistory",
+        PriorityFee = "eth_maxPriorityFeePerGas",
+        Storage = "eth_getStorageAt",
         EstimateGas = "eth_estimateGas",
         Logs = "eth_getLogs",
         Transaction = "eth_getTransactionByHash",

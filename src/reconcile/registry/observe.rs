@@ -20,8 +20,11 @@ use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Endpoint as EndpointSpec, IdentityRegistry, Key,
     Nonce,
 };
-use crate::chain::scan::ScanStep;
-use crate::chain::{Block, FeeMarket, RpcEndpoint, RpcError, TransactionSigner, abi};
+use crate::chain::scan::{ScanStep, hinted_limit};
+use crate::chain::{
+    AccountReading, Block, FeeMarket, OnChainAgent, Receipt, RpcEndpoint, RpcError,
+    TransactionSigner, abi,
+};
 use crate::cluster;
 use crate::ledger::evidence::{
     AccountState, AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerHistory,
@@ -215,51 +218,54 @@ pub(super) async fn chain(
     target: &RegistryTarget,
     state: &mut RegistryState,
 ) -> Result<Result<ChainSnapshot, Unverified>, RpcError> {
-    let mut chain_id = target.endpoint.chain_id().await;
+    let (address, chain_id) = (target.address, target.chain_id);
+    let mut identity = target.endpoint.identity(address).await;
     let mut endpoint = &target.endpoint;
     for other in &target.others {
-        if chain_id.is_ok() {
+        if identity.is_ok() {
             break;
         }
-        let answer = other.chain_id().await;
+        let answer = other.identity(address).await;
         if answer.is_ok() {
-            (chain_id, endpoint) = (answer, other);
+            (identity, endpoint) = (answer, other);
         }
     }
-    let actual = chain_id?;
-    if actual != target.chain_id {
+    let identity = identity?;
+    if identity.chain_id != chain_id {
         return Ok(Err(Unverified::WrongChain {
-            expected: target.chain_id,
-            actual,
+            expected: chain_id,
+            actual: identity.chain_id,
         }));
     }
-    let Some(genesis) = endpoint.block(BlockNumberOrTag::Number(0)).await? else {
+    let Some(genesis_hash) = identity.genesis else {
         return Ok(Err(Unverified::NoFinality));
     };
-    let (address, chain_id) = (target.address, target.chain_id);
-    let Some(code_hash) = endpoint.code_hash(address).await? else {
+    let Some(code_hash) = identity.code_hash else {
         return Ok(Err(Unverified::NoContract { address, chain_id }));
     };
-    let Some(version) = endpoint.version(address).await? else {
+    let Some(version) = identity.version else {
         return Ok(Err(Unverified::NotARegistry { address }));
     };
-    let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
-    let finalized = endpoint.block(BlockNumberOrTag::Finalized).await?;
-    let (Some(latest), Some(finalized)) = (latest, finalized) else {
+    let head = endpoint.head().await?;
+    let latest = head.latest;
+    let Some(finalized) = head.finalized else {
         return Ok(Err(Unverified::NoFinality));
     };
     let account = match &target.signer {
         None => None,
         Some(signer) => {
             let address = signer.address();
-            if endpoint.code_hash(address).await?.is_some() {
+            let reading = endpoint.account(address, finalized.number).await?;
+            if reading.has_code {
                 return Ok(Err(Unverified::SignerHasCode { address }));
             }
-            let account_state = account_state(endpoint, address, &latest, &finalized).await?;
-            let (balance, market) = (
-                endpoint.balance(address).await?,
-                endpoint.fee_market(&latest).await?,
-            );
+            let account_state = account_state(reading, &latest, &finalized);
+            let balance = reading.balance;
+            let market = endpoint.fee_market(&latest).await?;
+            let market = market.ok_or(RpcError::RpcIncomplete {
+                call: "eth_getBlockByNumber",
+                missing: "base fee of a block",
+            })?;
             Some(SignerAccount {
                 account_state,
                 balance,
@@ -267,7 +273,6 @@ pub(super) async fn chain(
             })
         }
     };
-    let genesis_hash = genesis.hash;
     let chain = ChainSnapshot {
         endpoint: endpoint.clone(),
         genesis_hash,
@@ -283,20 +288,12 @@ pub(super) async fn chain(
     Ok(Ok(chain))
 }
 
-async fn account_state(
-    endpoint: &RpcEndpoint,
-    account: Address,
-    latest: &Block,
-    finalized: &Block,
-) -> Result<AccountState, RpcError> {
-    let counts = endpoint
-        .transaction_counts(account, finalized.number)
-        .await?;
-    Ok(AccountState {
-        counts,
+fn account_state(reading: AccountReading, latest: &Block, finalized: &Block) -> AccountState {
+    AccountState {
+        counts: reading.counts,
         finalized_block: finalized.number,
-        base_fee: latest.base_fee,
-    })
+        base_fee: latest.base_fee.unwrap_or_default(),
+    }
 }
 
 /// Reads logs until the index reaches the final block, or the time for it is up.
@@ -335,7 +332,10 @@ async fn index(
                 // A page is asked for from where the index ends, so it cannot leave a gap.
                 let _ = index.extend(page);
             }
-            Err(error @ RpcError::RpcRefused { .. }) => *step = step.halved().ok_or(error)?,
+            Err(error) if error.narrows_range() => {
+                let limit = hinted_limit(&error.to_string());
+                *step = step.refused((from, to), limit).ok_or(error)?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -375,7 +375,9 @@ async fn empty_index(
         // There was no registry yet.
         Err(RpcError::RpcIncomplete { .. }) => Ok(OwnerIndex::new(owner, first, U256::ZERO)),
         // The state of that block is forgotten: everything is read.
-        Err(RpcError::RpcRefused { .. }) => Ok(OwnerIndex::new(owner, 0, U256::ZERO)),
+        Err(RpcError::RpcRefused { .. } | RpcError::RpcHistoryMissing { .. }) => {
+            Ok(OwnerIndex::new(owner, 0, U256::ZERO))
+        }
         Err(error) => Err(error),
     }
 }
@@ -530,7 +532,11 @@ pub(super) async fn ledger(
     let account_state = if active {
         account.account_state
     } else {
-        account_state(&chain.endpoint, address, &chain.latest, &chain.finalized).await?
+        let reading = chain
+            .endpoint
+            .account(address, chain.finalized.number)
+            .await?;
+        account_state(reading, &chain.latest, &chain.finalized)
     };
     let identity = LedgerIdentity {
         chain_id: target.chain_id,
@@ -697,7 +703,7 @@ async fn evidence(
         }
         if *nonce < counts.latest && evidence.registrations.is_empty() {
             for attempt in attempts() {
-                if let Some(receipt) = chain.endpoint.receipt(attempt.hash).await? {
+                if let Some(receipt) = receipt(chain, attempt.hash).await? {
                     evidence.included = Some(Inclusion {
                         transaction: attempt.hash,
                         succeeded: receipt.succeeded,
@@ -722,8 +728,9 @@ async fn final_registrations_of(
 ) -> Result<Vec<FinalRegistration>, RpcError> {
     let mut registrations = Vec::new();
     for event in index.registrations(key) {
-        let transaction = chain.endpoint.transaction(event.transaction).await?;
-        let receipt = chain.endpoint.receipt(event.transaction).await?;
+        let mut transactions = chain.endpoint.transactions(&[event.transaction]).await;
+        let transaction = transactions.pop().transpose()?.flatten();
+        let receipt = receipt(chain, event.transaction).await?;
         let (Some((sender, nonce)), Some(receipt)) = (transaction, receipt) else {
             let missing = "transaction of a log that it returned";
             return Err(RpcError::RpcIncomplete {
@@ -731,10 +738,7 @@ async fn final_registrations_of(
                 missing,
             });
         };
-        let owner = chain
-            .endpoint
-            .owner_of(target.address, event.agent_id, chain.finalized.number)
-            .await?;
+        let owner = agent(target, chain, event.agent_id).await?;
         registrations.push(FinalRegistration {
             event: event.clone(),
             sender,
@@ -744,6 +748,24 @@ async fn final_registrations_of(
         });
     }
     Ok(registrations)
+}
+
+async fn receipt(chain: &ChainSnapshot, hash: B256) -> Result<Option<Receipt>, RpcError> {
+    let mut receipts = chain.endpoint.receipts(&[hash]).await;
+    Ok(receipts.pop().transpose()?.flatten())
+}
+
+async fn agent(
+    target: &RegistryTarget,
+    chain: &ChainSnapshot,
+    agent_id: U256,
+) -> Result<Option<OnChainAgent>, RpcError> {
+    let block = chain.finalized.number;
+    let mut agents = chain
+        .endpoint
+        .agents(target.address, &[agent_id], block)
+        .await;
+    Ok(agents.pop().transpose()?.flatten())
 }
 
 /// What is known of agents that are to be adopted.
@@ -764,22 +786,10 @@ async fn adoption_targets<'a>(
             continue;
         };
         let block = chain.finalized.number;
-        let known = chain
-            .endpoint
-            .owner_of(target.address, agent_id, block)
-            .await?
-            .is_some();
-        let uri = if known {
-            chain
-                .endpoint
-                .token_uri(target.address, agent_id, block)
-                .await?
-        } else {
-            None
-        };
-        let agent_uri = uri.unwrap_or_default();
+        let known = agent(target, chain, agent_id).await?;
+        let exists_at = known.is_some().then_some((block, chain.finalized.hash));
+        let agent_uri = known.map(|agent| agent.uri).unwrap_or_default();
         let taken_by = taken_by(record, agent_id, &agent_uri, ours());
-        let exists_at = known.then_some((block, chain.finalized.hash));
         adoption_targets.insert(
             record.spec.key,
             AdoptionTarget {

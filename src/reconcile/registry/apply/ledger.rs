@@ -601,7 +601,7 @@ impl LedgerPass<'_> {
             .first_sent
             .entry(key)
             .or_insert_with(SystemTime::now);
-        if sent == SendOutcome::Unknown {
+        if matches!(sent, SendOutcome::Unanswered(_)) {
             return Ok(false);
         }
         // Once a block is often enough, whatever the endpoint said.
@@ -613,10 +613,10 @@ impl LedgerPass<'_> {
                 info!(%key, nonce = %bound.nonce(), transaction = %attempt.hash, "sent");
                 self.count(RegistrationOutcome::Sent);
             }
-            SendOutcome::Refused(words) => {
-                warn!(%key, nonce = %bound.nonce(), words, "the endpoint does not take the transaction yet")
+            SendOutcome::Refused { message, .. } => {
+                warn!(%key, nonce = %bound.nonce(), words = message, "the endpoint does not take the transaction yet")
             }
-            SendOutcome::NonceUsed | SendOutcome::Unknown => {}
+            SendOutcome::NonceUsed | SendOutcome::Unanswered(_) => {}
         }
         Ok(true)
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{Key, LedgerMarker, Nonce};
 use crate::chain::RpcError;
+use crate::chain::refusal::Refusal;
 use crate::chain::transaction::KeyError;
 use crate::reconcile::registry::blocked::Unverified;
 use crate::registration::fixtures::registry;
@@ -166,6 +167,7 @@ fn every_blocked_reason_has_a_condition_and_may_be_transient() {
         (unreachable(), "RpcHealthy", "RpcUnreachable", "Reconciling"),
         (
             rpc(RpcError::RpcRefused {
+                refusal: Refusal::Other,
                 call: "x",
                 message: "y".into(),
             }),
@@ -509,6 +511,7 @@ fn a_number_that_becomes_known_does_not_wait() {
 fn becoming_ready_and_ceasing_to_be_is_told_once() {
     let (ready, away) = (told(&healthy()), told(&blocked_report(unreachable())));
     let refused = told(&blocked_report(rpc(RpcError::RpcRefused {
+        refusal: Refusal::Other,
         call: "x",
         message: "y".into(),
     })));

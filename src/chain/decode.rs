@@ -1,0 +1,557 @@
+//! Reads results of calls. Pure.
+//!
+//! Only the fields that a decision needs are read, each in every form that real nodes use. Unknown
+//! fields are ignored, and a field that is needed and missing is an error, never a default: a
+//! default could look like an answer.
+
+use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy::sol_types::{SolCall, SolEvent, SolValue};
+use serde_json::Value;
+
+use super::{Block, OnChainAgent, Receipt, RegisteredEvent, abi};
+use crate::api::Nonce;
+
+/// Maximum bytes of an agent's URI that are kept.
+const URI_LENGTH: usize = 64 * 1024;
+/// Factor of the operator fee scalar (OP Stack, Isthmus).
+const OPERATOR_FEE_SCALE: u128 = 1_000_000;
+
+/// The part of a result that is missing or unreadable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Missing(pub(super) &'static str);
+
+type Read<T> = Result<T, Missing>;
+
+/// An unsigned number: a hex string, with or without leading zeros, or a decimal number.
+pub(super) fn quantity(value: &Value) -> Option<U256> {
+    match value {
+        Value::String(text) => {
+            let text = text.trim();
+            match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+                Some("") => Some(U256::ZERO),
+                Some(hex) => U256::from_str_radix(hex, 16).ok(),
+                None if text.is_empty() => None,
+                None => U256::from_str_radix(text, 10).ok(),
+            }
+        }
+        Value::Number(number) => match number.as_u64() {
+            Some(number) => Some(U256::from(number)),
+            None => number
+                .as_f64()
+                .filter(|number| number.fract() == 0.0 && (0.0..9.0e15).contains(number))
+                .map(|number| U256::from(number as u64)),
+        },
+        _ => None,
+    }
+}
+
+/// A number of at most 64 bits.
+pub(super) fn number(value: &Value) -> Option<u64> {
+    quantity(value)?.try_into().ok()
+}
+
+/// An amount in wei; one that is larger than 128 bits counts as the largest.
+pub(super) fn amount(value: &Value) -> Option<u128> {
+    Some(quantity(value)?.saturating_to())
+}
+
+/// Bytes in hex, with or without a prefix.
+pub(super) fn bytes(value: &Value) -> Option<Bytes> {
+    let text = value.as_str()?.trim();
+    let hex = text.strip_prefix("0X").unwrap_or(text);
+    alloy::hex::decode(hex).ok().map(Bytes::from)
+}
+
+fn hash(value: &Value) -> Option<B256> {
+    B256::try_from(bytes(value)?.as_ref()).ok()
+}
+
+fn address(value: &Value) -> Option<Address> {
+    Address::try_from(bytes(value)?.as_ref()).ok()
+}
+
+/// A field that is there and not null.
+fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    object.get(name).filter(|value| !value.is_null())
+}
+
+/// A field that every node returns.
+fn required<T>(
+    object: &Value,
+    name: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+    missing: &'static str,
+) -> Read<T> {
+    field(object, name).and_then(read).ok_or(Missing(missing))
+}
+
+/// A field that not every chain has. One that is there must be readable.
+fn optional<T>(
+    object: &Value,
+    name: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+    missing: &'static str,
+) -> Read<Option<T>> {
+    field(object, name)
+        .map(|value| read(value).ok_or(Missing(missing)))
+        .transpose()
+}
+
+/// A block; `None` if it does not exist.
+pub(super) fn block(result: &Value) -> Read<Option<Block>> {
+    if result.is_null() {
+        return Ok(None);
+    }
+    Ok(Some(Block {
+        number: required(result, "number", number, "number of a block")?,
+        hash: required(result, "hash", hash, "hash of a block")?,
+        timestamp: required(result, "timestamp", number, "timestamp of a block")?,
+        base_fee: optional(result, "baseFeePerGas", amount, "base fee of a block")?,
+    }))
+}
+
+/// A receipt; `None` if no block contains the transaction.
+pub(super) fn receipt(result: &Value) -> Read<Option<Receipt>> {
+    // Some nodes return a receipt for a pending transaction, without a block.
+    let Some(block) = field(result, "blockNumber") else {
+        return match result {
+            Value::Null => Ok(None),
+            Value::Object(fields) if fields.contains_key("blockNumber") => Ok(None),
+            _ => Err(Missing("block of a receipt")),
+        };
+    };
+    let gas_used = required(result, "gasUsed", amount, "gas used of a receipt")?;
+    let paid = optional(
+        result,
+        "effectiveGasPrice",
+        amount,
+        "gas price of a receipt",
+    )?;
+    let offered = optional(result, "gasPrice", amount, "gas price of a receipt")?;
+    let gas_price = paid.or(offered).ok_or(Missing("gas price of a receipt"))?;
+    // Fees that OP Stack rollups charge besides gas, in fields of their own.
+    let data_fee = optional(result, "l1Fee", amount, "L1 fee of a receipt")?.unwrap_or_default();
+    let operator_fee = operator_fee(result, gas_used)?;
+    Ok(Some(Receipt {
+        succeeded: required(result, "status", status, "status of a receipt")?,
+        block: number(block).ok_or(Missing("block of a receipt"))?,
+        block_hash: optional(result, "blockHash", hash, "block hash of a receipt")?,
+        cost: gas_price
+            .saturating_mul(gas_used)
+            .saturating_add(data_fee)
+            .saturating_add(operator_fee),
+    }))
+}
+
+/// Fee of the operator of an OP Stack rollup since its upgrade Isthmus.
+fn operator_fee(receipt: &Value, gas_used: u128) -> Read<u128> {
+    let part = |name| optional(receipt, name, amount, "operator fee of a receipt");
+    let scalar = part("operatorFeeScalar")?.unwrap_or_default();
+    let constant = part("operatorFeeConstant")?.unwrap_or_default();
+    Ok((gas_used.saturating_mul(scalar) / OPERATOR_FEE_SCALE).saturating_add(constant))
+}
+
+/// Status of a receipt: a number, or a truth value at some nodes.
+fn status(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(succeeded) => Some(*succeeded),
+        value => match number(value)? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        },
+    }
+}
+
+/// Sender and nonce of a transaction; `None` if the endpoint does not know it.
+pub(super) fn transaction(result: &Value) -> Read<Option<(Address, Nonce)>> {
+    if result.is_null() {
+        return Ok(None);
+    }
+    let sender = required(result, "from", address, "sender of a transaction")?;
+    let nonce = required(result, "nonce", number, "nonce of a transaction")?;
+    Ok(Some((sender, Nonce(nonce))))
+}
+
+/// Keccak-256 of code; `None` if there is no code.
+pub(super) fn code_hash(result: &Value) -> Read<Option<B256>> {
+    let code = match result {
+        Value::Null => Bytes::new(),
+        result => bytes(result).ok_or(Missing("code"))?,
+    };
+    Ok((!code.is_empty()).then(|| keccak256(code)))
+}
+
+/// An address in a storage slot; `None` if the slot is empty.
+pub(super) fn address_in_slot(result: &Value) -> Read<Option<Address>> {
+    let slot = quantity(result).ok_or(Missing("storage slot"))?;
+    let address = Address::from_word(slot.into());
+    Ok((!address.is_zero()).then_some(address))
+}
+
+/// Median of the rewards of recent blocks that are not zero; `None` if all are.
+pub(super) fn median_reward(fee_history: &Value) -> Option<u128> {
+    let rewards = field(fee_history, "reward")?.as_array()?;
+    let mut rewards: Vec<u128> = rewards
+        .iter()
+        .filter_map(|block| amount(block.as_array()?.first()?))
+        .filter(|reward| *reward > 0)
+        .collect();
+    rewards.sort_unstable();
+    let middle = rewards.len() / 2;
+    let upper = *rewards.get(middle)?;
+    match (rewards.len() % 2, middle.checked_sub(1)) {
+        (0, Some(below)) => {
+            let lower = *rewards.get(below)?;
+            Some(lower + (upper - lower) / 2)
+        }
+        _ => Some(upper),
+    }
+}
+
+/// What a call of a view function returned.
+pub(super) fn returns<C: SolCall>(result: &Value, missing: &'static str) -> Read<C::Return> {
+    let data = bytes(result).ok_or(Missing(missing))?;
+    C::abi_decode_returns(&data).map_err(|_| Missing(missing))
+}
+
+/// An agent by its owner and the result of `tokenURI`, whose text anyone may have written: a URI
+/// that is not text is kept as an empty one, and a huge one is cut.
+pub(super) fn agent(owner: Address, token_uri: Option<&Value>) -> OnChainAgent {
+    let data = token_uri.and_then(bytes).unwrap_or_default();
+    let uri = Bytes::abi_decode(&data).unwrap_or_default();
+    let text = std::str::from_utf8(&uri).unwrap_or_default();
+    OnChainAgent {
+        owner,
+        uri: text[..text.floor_char_boundary(URI_LENGTH)].to_owned(),
+        uri_hash: keccak256(&uri),
+    }
+}
+
+/// One event of an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OwnerEvent {
+    /// An agent was registered for the owner.
+    Registered(RegisteredEvent),
+    /// An agent was minted to the owner.
+    Minted(U256),
+    /// Another account transferred an agent to the owner.
+    Received,
+}
+
+/// Agents that came to an owner between two blocks.
+pub(super) fn incoming(
+    result: &Value,
+    registry: Address,
+    owner: Address,
+    range: (u64, u64),
+) -> Read<Vec<OwnerEvent>> {
+    let mut events = Vec::new();
+    for log in logs(result, registry, range)? {
+        let word = |index: usize| log.topics.get(index).copied();
+        let is_owners = word(2) == Some(B256::left_padding_from(owner.as_slice()));
+        if !is_owners {
+            continue;
+        }
+        let signature = word(0);
+        if signature == Some(abi::Registered::SIGNATURE_HASH) {
+            events.push(OwnerEvent::Registered(registered(log)?));
+        } else if signature == Some(abi::Transfer::SIGNATURE_HASH) {
+            let agent_id = word(3).ok_or(Missing("topics of a log"))?;
+            events.push(match word(1) {
+                Some(B256::ZERO) => OwnerEvent::Minted(agent_id.into()),
+                _ => OwnerEvent::Received,
+            });
+        }
+    }
+    Ok(events)
+}
+
+/// Number of agents that an owner transferred away between two blocks.
+pub(super) fn outgoing(
+    result: &Value,
+    registry: Address,
+    owner: Address,
+    range: (u64, u64),
+) -> Read<u64> {
+    let wanted = [
+        abi::Transfer::SIGNATURE_HASH,
+        B256::left_padding_from(owner.as_slice()),
+    ];
+    let logs = logs(result, registry, range)?;
+    Ok(logs
+        .iter()
+        .filter(|log| log.topics.starts_with(&wanted))
+        .count() as u64)
+}
+
+struct Log {
+    topics: Vec<B256>,
+    data: Bytes,
+    block: u64,
+    block_hash: B256,
+    transaction: B256,
+}
+
+/// Logs of a contract between two blocks. A node may return more than the filter asks for, which is
+/// left out.
+fn logs(result: &Value, contract: Address, (from, to): (u64, u64)) -> Read<Vec<Log>> {
+    let logs = match result {
+        // Some nodes return null instead of an empty list. It is not taken for one: a log that is
+        // overlooked is a registration that looks absent.
+        Value::Array(logs) => logs,
+        _ => return Err(Missing("list of logs")),
+    };
+    let mut found = Vec::with_capacity(logs.len());
+    for log in logs {
+        if log.get("removed").and_then(Value::as_bool) == Some(true)
+            || required(log, "address", address, "address of a log")? != contract
+        {
+            continue;
+        }
+        let block = required(log, "blockNumber", number, "block of a log")?;
+        if !(from..=to).contains(&block) {
+            continue;
+        }
+        let topics = required(log, "topics", topics, "topics of a log")?;
+        found.push(Log {
+            topics,
+            data: required(log, "data", bytes, "data of a log")?,
+            block,
+            block_hash: required(log, "blockHash", hash, "block hash of a log")?,
+            transaction: required(log, "transactionHash", hash, "transaction of a log")?,
+        });
+    }
+    Ok(found)
+}
+
+fn topics(value: &Value) -> Option<Vec<B256>> {
+    value.as_array()?.iter().map(hash).collect()
+}
+
+fn registered(log: Log) -> Read<RegisteredEvent> {
+    let agent_id = log.topics.get(1).ok_or(Missing("topics of a log"))?;
+    let uri = Bytes::abi_decode(&log.data).map_err(|_| Missing("URI of a registration"))?;
+    Ok(RegisteredEvent {
+        agent_id: (*agent_id).into(),
+        agent_uri: String::from_utf8_lossy(&uri).into_owned(),
+        transaction: log.transaction,
+        block: log.block,
+        block_hash: log.block_hash,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
+
+    /// An object without one of its fields.
+    fn without(object: &Value, name: &str) -> Value {
+        let mut object = object.clone();
+        object.as_object_mut().unwrap().remove(name);
+        object
+    }
+
+    #[test]
+    fn quantity_is_read_in_every_notation() {
+        for value in [
+            json!("0x1f"),
+            json!("0X1F"),
+            json!("0x001f"),
+            json!("31"),
+            json!(" 0x1f "),
+            json!(31),
+            json!(31.0),
+        ] {
+            assert_eq!(number(&value), Some(31), "{value}");
+        }
+        assert_eq!(number(&json!("0x")), Some(0));
+        for value in [
+            json!(""),
+            json!("0xzz"),
+            json!("-1"),
+            json!(-1),
+            json!(1.5),
+            json!(null),
+            json!([]),
+            json!(true),
+            json!("0x10000000000000000"),
+        ] {
+            assert_eq!(number(&value), None, "{value}");
+        }
+        let huge = json!(format!("0x{}", "f".repeat(64)));
+        assert_eq!(quantity(&huge), Some(U256::MAX));
+        assert_eq!(amount(&huge), Some(u128::MAX));
+        assert_eq!(quantity(&json!(format!("0x{}", "f".repeat(65)))), None);
+    }
+
+    #[test]
+    fn block_needs_its_number_hash_and_timestamp() {
+        let whole = json!({
+            "number": "0x5", "hash": HASH, "timestamp": 7, "baseFeePerGas": "0x9", "extra": {},
+        });
+        let expected = Block {
+            number: 5,
+            hash: B256::repeat_byte(0x11),
+            timestamp: 7,
+            base_fee: Some(9),
+        };
+        assert_eq!(block(&whole), Ok(Some(expected)));
+        assert_eq!(block(&Value::Null), Ok(None));
+        let legacy = without(&whole, "baseFeePerGas");
+        assert_eq!(block(&legacy).unwrap().unwrap().base_fee, None);
+        for name in ["number", "hash", "timestamp"] {
+            assert!(block(&without(&whole, name)).is_err(), "{name}");
+        }
+        let mut odd = whole.clone();
+        odd["baseFeePerGas"] = json!("many");
+        assert!(
+            block(&odd).is_err(),
+            "an unreadable fee is not a missing one"
+        );
+        for other in [json!({}), json!([]), json!("0x5")] {
+            assert!(block(&other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn receipt_cost_includes_every_fee_of_a_rollup() {
+        let whole = json!({
+            "status": "0x1", "blockNumber": "0x5", "blockHash": HASH, "gasUsed": "0x64",
+            "effectiveGasPrice": "0x2", "gasPrice": "0x9",
+        });
+        let expected = Receipt {
+            succeeded: true,
+            block: 5,
+            block_hash: Some(B256::repeat_byte(0x11)),
+            cost: 200,
+        };
+        assert_eq!(receipt(&whole), Ok(Some(expected)));
+        let cost = |extra: Value| {
+            let mut receipt = whole.clone();
+            for (name, value) in extra.as_object().unwrap() {
+                receipt[name] = value.clone();
+            }
+            super::receipt(&receipt).map(|receipt| receipt.unwrap().cost)
+        };
+        assert_eq!(
+            cost(json!({ "l1Fee": "0x2386f26fc10000" })),
+            Ok(10_000_000_000_000_200)
+        );
+        assert_eq!(cost(json!({ "l1Fee": null })), Ok(200));
+        assert_eq!(
+            cost(json!({ "operatorFeeScalar": "0x1e8480", "operatorFeeConstant": "0x7" })),
+            Ok(200 + 200 + 7),
+            "100 gas at a scalar of 2000000 millionths, and a constant"
+        );
+        assert_eq!(cost(json!({ "effectiveGasPrice": null })), Ok(900));
+        assert_eq!(
+            cost(json!({ "effectiveGasPrice": null, "gasPrice": null })),
+            Err(Missing("gas price of a receipt"))
+        );
+        assert!(cost(json!({ "l1Fee": "many" })).is_err());
+        let huge = json!(format!("0x{}", "f".repeat(64)));
+        assert_eq!(
+            cost(json!({ "gasUsed": huge, "l1Fee": huge })),
+            Ok(u128::MAX)
+        );
+    }
+
+    #[test]
+    fn receipt_without_status_or_block_is_no_receipt() {
+        let whole = json!({
+            "status": "0x0", "blockNumber": 5, "gasUsed": 1, "effectiveGasPrice": 1,
+        });
+        let read = receipt(&whole).unwrap().unwrap();
+        assert_eq!((read.succeeded, read.block_hash), (false, None));
+        for name in ["status", "blockNumber", "gasUsed", "effectiveGasPrice"] {
+            assert!(receipt(&without(&whole, name)).is_err(), "{name}");
+        }
+        assert_eq!(receipt(&Value::Null), Ok(None));
+        assert_eq!(receipt(&json!({ "blockNumber": null })), Ok(None));
+        for (status, succeeded) in [
+            (json!(true), Some(true)),
+            (json!(false), Some(false)),
+            (json!(1), Some(true)),
+            (json!("0x2"), None),
+            (json!("ok"), None),
+        ] {
+            let mut receipt = whole.clone();
+            receipt["status"] = status;
+            let read = super::receipt(&receipt).ok().flatten();
+            assert_eq!(read.map(|read| read.succeeded), succeeded);
+        }
+    }
+
+    #[test]
+    fn transaction_needs_its_sender_and_nonce() {
+        let whole = json!({ "from": format!("{:#x}", Address::ZERO), "nonce": "0x5" });
+        assert_eq!(transaction(&whole), Ok(Some((Address::ZERO, Nonce(5)))));
+        assert_eq!(transaction(&Value::Null), Ok(None));
+        for name in ["from", "nonce"] {
+            assert!(transaction(&without(&whole, name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn code_and_slot_may_be_empty() {
+        assert_eq!(code_hash(&json!("0x")), Ok(None));
+        assert_eq!(code_hash(&Value::Null), Ok(None));
+        assert_eq!(code_hash(&json!("0x60")), Ok(Some(keccak256([0x60]))));
+        assert!(code_hash(&json!("nonsense")).is_err());
+        assert_eq!(address_in_slot(&json!("0x0")), Ok(None));
+        assert_eq!(
+            address_in_slot(&json!("0x5")),
+            Ok(Some(Address::with_last_byte(5)))
+        );
+        assert!(address_in_slot(&Value::Null).is_err());
+    }
+
+    #[test]
+    fn median_reward_leaves_out_empty_blocks() {
+        let median = |rewards: &[u128]| {
+            let rewards: Vec<Value> = rewards
+                .iter()
+                .map(|reward| json!([format!("{reward:#x}")]))
+                .collect();
+            median_reward(&json!({ "reward": rewards }))
+        };
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[0, 0]), None);
+        assert_eq!(median(&[0, 5]), Some(5));
+        assert_eq!(median(&[9, 1, 5]), Some(5));
+        assert_eq!(median(&[4, 0, 8]), Some(6));
+        assert_eq!(median(&[u128::MAX, u128::MAX]), Some(u128::MAX));
+        for odd in [
+            json!({}),
+            json!({ "reward": [] }),
+            json!({ "reward": [[], null, "x", ["y"]] }),
+        ] {
+            assert_eq!(median_reward(&odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn agent_uri_is_cut_between_characters_and_never_guessed() {
+        let agent = |uri: &[u8]| {
+            let data = Bytes::from(Bytes::copy_from_slice(uri).abi_encode());
+            super::agent(Address::ZERO, Some(&json!(data)))
+        };
+        assert_eq!(agent(b"data:x").uri, "data:x");
+        assert_eq!(agent(b"").uri, "");
+        assert_eq!(agent(b"a\xffb").uri, "");
+        let long = format!("a{}", "é".repeat(URI_LENGTH));
+        let cut = agent(long.as_bytes());
+        assert_eq!(cut.uri.len(), URI_LENGTH - 1);
+        assert_eq!(cut.uri_hash, keccak256(&long));
+        for odd in [json!("0x"), json!("0x20"), json!(5), json!("x")] {
+            assert_eq!(super::agent(Address::ZERO, Some(&odd)).uri, "", "{odd}");
+        }
+        let hostile = format!("0x{:064x}{:064x}", 0x20, u64::MAX);
+        assert_eq!(super::agent(Address::ZERO, Some(&json!(hostile))).uri, "");
+    }
+}
