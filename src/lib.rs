@@ -7,7 +7,7 @@
 //! | [`reconcile`] | START HERE: the two loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
 //! | [`ledger`] | exactly-once registration: nonces, attempts, evidence, freezes, budget | `store`, `sender` |
 //! | [`leader`] | who may write: election, fence, drain | `elector` |
-//! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc` |
+//! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc`, `transport` |
 //! | [`cluster`] | the Kubernetes API: clients, cache, reads, writes with proof of leadership | all |
 //! | [`registration`] | what an offer asks for: identity, eligibility, document | none |
 //! | [`http`] | public documents, and the admin port | all |

@@ -2,7 +2,7 @@
 //!
 //! Endpoints limit the blocks or logs of one request, each with its own limit and error message, and
 //! slow ones just do not answer. So the step adapts: a request that fails halves it, or takes the
-//! limit that the message names, and an answered one doubles it, but never up to a size that failed.
+//! limit that the message names, and an answered one grows it, but never up to a size that failed.
 //! [`super::error`] says which failures are a matter of size.
 
 /// Blocks of the first request.
@@ -34,12 +34,24 @@ impl ScanStep {
         (next <= last).then(|| (next, last.min(next.saturating_add(self.blocks - 1))))
     }
 
-    /// The step after an answered request: twice the blocks, below the smallest size that failed.
+    /// The step after an answered request: twice the blocks, or half of the way to the smallest size
+    /// that failed. Close to that size it stays: a request that fails costs more than a few blocks
+    /// gain.
     #[must_use]
     pub fn grown(self) -> Self {
-        let ceiling = self.failed.map_or(MAX, |failed| (failed - 1).clamp(1, MAX));
+        let blocks = match self.failed {
+            None => (self.blocks * 2).min(MAX),
+            Some(failed) => {
+                let room = failed.saturating_sub(self.blocks);
+                if room > self.blocks / 4 {
+                    self.blocks + room / 2
+                } else {
+                    self.blocks
+                }
+            }
+        };
         Self {
-            blocks: (self.blocks * 2).min(ceiling),
+            blocks: blocks.min(MAX),
             ..self
         }
     }
@@ -225,7 +237,7 @@ mod tests {
     fn short_range_at_the_end_that_fails_narrows_the_step_too() {
         let narrowed = step(10_000).refused((90, 99), None).unwrap();
         assert_eq!(narrowed.range(90, 99), Some((90, 94)));
-        assert_eq!(narrowed.grown().grown().blocks, 9);
+        assert_eq!(narrowed.grown().grown().grown().blocks, 8);
         assert_eq!(step(10_000).refused((99, 99), None), None);
     }
 
@@ -235,7 +247,7 @@ mod tests {
         assert_eq!((narrowed.blocks, narrowed.grown().blocks), (10, 10));
         let again = narrowed.refused((0, 9), Some(10)).unwrap();
         assert_eq!(again.blocks, 5, "the hint was wrong: 10 blocks fail too");
-        assert_eq!(again.grown().blocks, 9);
+        assert_eq!(again.grown().blocks, 7);
         for useless in [0, 10_000, u64::MAX] {
             let halved = step(10_000).refused((0, 9_999), Some(useless)).unwrap();
             assert_eq!(halved.blocks, 5_000, "{useless}");

@@ -231,7 +231,7 @@ async fn words_of_the_endpoint_are_repeated_without_credentials() {
         RpcError::RpcRefused {
             call: "eth_getBalance",
             refusal: Refusal::Other,
-            message: "no project ***(key=***) at ***?***".to_owned(),
+            message: "no project ***(***) at ***?***".to_owned(),
         }
     );
     let health = format!("{:?}", server.endpoint.health());
