@@ -9,7 +9,7 @@
 //! | [`leader`] | who may write: election, fence, drain | `elector` |
 //! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc`, `transport` |
 //! | [`cluster`] | the Kubernetes API: clients, cache, reads, writes with proof of leadership | all |
-//! | [`registration`] | what an offer asks for: identity, eligibility, document | none |
+//! | [`registration`] | what an offer asks for: one view of it, identity, eligibility, document | none |
 //! | [`http`] | public documents, and the admin port | all |
 //! | [`api`] | the four kinds and their validation rules | none |
 //! | [`health`], [`metrics`], [`telemetry`] | probes, Prometheus metrics, logs | |
@@ -28,7 +28,7 @@
 //! # Rules
 //! Code that decides is pure: it takes values, including the time, and returns values. Code that
 //! awaits only gathers them or carries them out. No write compiles without a [`leader::Leading`].
-//! Dependencies point down the list `app`, `http`, `reconcile`, `ledger`, `registration`,
+//! Dependencies point down the list `app`, `reconcile`, `ledger`, `http`, `registration`,
 //! `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`.
 //! `tests/architecture.rs` enforces all of this, and `tests/language.rs` the words.
 

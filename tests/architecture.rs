@@ -16,7 +16,7 @@ use std::fs;
 use sources::{Source, files, is_word, repository, sources};
 
 /// Code that decides: files, and folders with all files in them.
-const PURE: [&str; 26] = [
+const PURE: [&str; 32] = [
     "api",
     "chain/abi.rs",
     "chain/decode.rs",
@@ -35,13 +35,19 @@ const PURE: [&str; 26] = [
     "ledger/index.rs",
     "ledger/money.rs",
     "ledger/protocol",
+    "ledger/unreadable.rs",
     "reconcile/legacy.rs",
     "reconcile/offer/plan",
     "reconcile/registry/adoption.rs",
     "reconcile/registry/blocked.rs",
-    "reconcile/registry/plan",
-    "reconcile/registry/records",
+    "reconcile/registry/ledger/plan",
+    "reconcile/registry/ledger/questions",
+    "reconcile/registry/outcome.rs",
+    "reconcile/registry/records/claims.rs",
+    "reconcile/registry/records/mod.rs",
+    "reconcile/registry/schedule.rs",
     "reconcile/registry/status",
+    "reconcile/triggers/matter.rs",
     "registration",
 ];
 

@@ -44,7 +44,14 @@ use super::{Key, Nonce, Wei, schema};
     validation = Rule::new("!has(oldSelf.attempts) || oldSelf.attempts.size() == 0 || (has(self.attempts) && self.attempts.size() > 0)")
         .message("attempts cannot be emptied"),
     validation = Rule::new("!has(oldSelf.result) || (has(self.result) && self.result == oldSelf.result)")
-        .message("result is written once")
+        .message("result is written once"),
+    // An older version drops the field when it writes the record, so it may be removed.
+    validation = Rule::new("!has(oldSelf.reverted) || !has(self.reverted) || self.reverted == oldSelf.reverted")
+        .message("reverted can be removed, not changed"),
+    validation = Rule::new("!has(self.reverted) || self.phase == 'Reverted' || has(self.result)")
+        .message("reverted needs phase Reverted or a result"),
+    validation = Rule::new("oldSelf.phase != 'Reverted' || self.phase == 'Reverted' || has(self.result)")
+        .message("phase Reverted is final unless a result is found")
 )]
 pub struct AgentRegistrationSpec {
     /// Key of the agent: 80 bits of a hash over identity, chainId, registry address and edition,
@@ -79,6 +86,11 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 2048))]
     pub agent_uri: Option<String>,
+    /// Keccak-256 of the agent's URI on chain, for a URI that agentUri cannot hold: one that is too
+    /// long or contains control characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
+    pub agent_uri_hash: Option<B256>,
     /// Keccak-256 of the registration's calldata; frozen by the first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
@@ -109,6 +121,11 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RegistrationResult")]
     pub result: Option<RegistrationResult>,
+    /// Transaction that was included and reverted, set once that is final. The agent is then not
+    /// registered again under this key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RevertedRegistration")]
+    pub reverted: Option<RevertedRegistration>,
     /// Proof that the chain holds no registration of this key, up to a block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ProvenAbsent")]
@@ -128,6 +145,19 @@ impl AgentRegistrationSpec {
     /// each chain.
     pub(crate) fn is_of(&self, chain_id: u64, signer: Address) -> bool {
         self.chain_id == chain_id && self.signer == Some(signer)
+    }
+
+    /// Whether the registration has no final outcome yet: neither a result nor a revert.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.result.is_none() && self.reverted.is_none() && self.phase != Phase::Reverted
+    }
+
+    /// Block of the transaction that ended the registration, whether it succeeded or reverted.
+    #[must_use]
+    pub fn final_block(&self) -> Option<u64> {
+        let reverted = self.reverted.as_ref().map(|reverted| reverted.block);
+        self.result.as_ref().map(|result| result.block).or(reverted)
     }
 }
 
@@ -210,6 +240,10 @@ pub struct Attempt {
     /// Hash of the transaction.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub hash: B256,
+    /// When the transaction was signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 64), extend("format" = "date-time"))]
+    pub signed_at: Option<String>,
     /// Signed bytes of the transaction, in hex; kept for the last 8 attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -250,6 +284,17 @@ pub struct RegistrationResult {
     /// Hash of that block.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub block_hash: B256,
+}
+
+/// Registration that was included and reverted.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct RevertedRegistration {
+    /// Hash of the transaction.
+    #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
+    pub transaction: B256,
+    /// Number of the block that includes it.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub block: u64,
 }
 
 /// Proof that a key is not registered.

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use alloy::primitives::B256;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, SecretKey, schema};
+use super::{AgentCount, Condition, SecretKey, schema};
 
 /// Configuration of one identity registry.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -140,6 +141,11 @@ pub struct IdentityRegistrySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Recovery")]
     pub recovery: Option<Recovery>,
+    /// Which namespace may adopt an agent that offers of several namespaces claim.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["agentId".into()]))]
+    pub adoptions: Vec<Adoption>,
 }
 
 fn one() -> u8 {
@@ -356,11 +362,31 @@ pub enum Suspend {
 /// Permission to use a signer that has already sent transactions.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.atNonce < 1 || has(self.fromBlock)")
+    .message("fromBlock is required when atNonce is above 0: set a block before the signer's first transaction"))]
 pub struct Bootstrap {
     /// Transaction count of the signer. It takes effect only while no transaction of the signer is
     /// pending and there is no sign of an earlier ledger.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub at_nonce: u64,
+    /// Block at which the signer had sent no transaction and held no agent. The operator reads logs
+    /// from this block on and adopts the agents that it finds. A lower block can be set later, to
+    /// read earlier logs. Required when atNonce is above 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub from_block: Option<u64>,
+}
+
+/// Namespace that may adopt an agent.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Adoption {
+    /// Id of the agent; "0" is a valid id.
+    #[schemars(length(max = 78), regex(pattern = schema::UNSIGNED))]
+    pub agent_id: String,
+    /// Namespace whose offers may adopt the agent.
+    #[schemars(length(max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: String,
 }
 
 /// Permission to recover a ledger. Recovery uses up nonces by sending up to 256 empty transactions.
@@ -390,6 +416,11 @@ pub struct IdentityRegistryStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["signer".into()]))]
     pub ledgers: Vec<LedgerMarker>,
+    /// How far the logs of each signer were read, so that another replica can continue there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["signer".into()]))]
+    pub indexes: Vec<IndexPosition>,
     /// Signers and their balances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
@@ -426,6 +457,30 @@ pub struct LedgerMarker {
     /// Uid of the signer's SignerLedger.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
+}
+
+/// How far the logs of one signer were read.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexPosition {
+    /// Address of the signer, in lower-case hex.
+    #[schemars(length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
+    pub signer: String,
+    /// First block that was read.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub from_block: u64,
+    /// First block that was not read.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub block: u64,
+    /// Number of agents that the signer holds before that block, by the logs.
+    #[schemars(with = "String", length(max = 77), regex(pattern = schema::UNSIGNED))]
+    pub held: AgentCount,
+    /// Number of keys that the logs show to be registered.
+    #[schemars(range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
+    pub keys: u32,
+    /// Keccak-256 of these keys.
+    #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
+    pub keys_hash: B256,
 }
 
 /// Signer and its balance.

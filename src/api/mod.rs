@@ -33,7 +33,7 @@ pub use condition::{Condition, ConditionStatus};
 pub use identity_registry::*;
 pub use key::Key;
 pub use reference::{Reference, SecretKey};
-pub use scalar::{Nonce, Wei};
+pub use scalar::{AgentCount, Nonce, Wei};
 pub use service_offer::*;
 pub use signer_ledger::*;
 

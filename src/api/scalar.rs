@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use alloy::primitives::U256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An account nonce (EIP-2681 bounds it to 2^64 - 2; the schema to 16 digits, exact in every JSON
@@ -100,6 +101,32 @@ impl<'de> Deserialize<'de> for Wei {
     }
 }
 
+/// How many agents an account holds in a registry (ERC-721 `balanceOf`). Encoded as a decimal
+/// string; the schema allows 77 digits, which fit into 256 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentCount(pub U256);
+
+impl fmt::Display for AgentCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for AgentCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AgentCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        U256::from_str_radix(&text, 10)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -130,5 +157,13 @@ mod tests {
         let wei: Wei = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&wei).unwrap(), text);
         assert!(serde_json::from_str::<Wei>("\"0x10\"").is_err());
+    }
+
+    #[test]
+    fn agent_count_holds_every_number_that_the_schema_allows() {
+        let text = format!("\"{}\"", "9".repeat(77));
+        let count: AgentCount = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&count).unwrap(), text);
+        assert!(serde_json::from_str::<AgentCount>("\"0x10\"").is_err());
     }
 }

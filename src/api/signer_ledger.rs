@@ -13,7 +13,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Nonce, Operation, schema};
+use super::{AgentCount, Key, Nonce, Operation, schema};
 
 /// Nonces of one signer and their owners.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
@@ -58,7 +58,21 @@ use super::{Key, Nonce, Operation, schema};
         .message("quarantine must be set if and only if state is Quarantine"),
     validation = Rule::new("!oldSelf.draining || self.draining").message("draining is permanent"),
     validation = Rule::new("self.clusterUid == oldSelf.clusterUid || oldSelf.state == 'Quarantine'")
-        .message("clusterUid can change only in Quarantine")
+        .message("clusterUid can change only in Quarantine"),
+    // An older version drops these fields when it writes the ledger, so all of them may be removed.
+    validation = Rule::new(
+        "!has(self.fromBlock) || (has(oldSelf.fromBlock) ? self.fromBlock <= oldSelf.fromBlock : oldSelf.?quarantine.?reason.orValue('') == 'New')"
+    ).message("fromBlock is set while the ledger is new; later it can be lowered or removed"),
+    validation = Rule::new("has(self.fromBlock) == has(self.fromBalance)")
+        .message("fromBlock and fromBalance must be set together"),
+    validation = Rule::new(
+        "!has(self.fromBlock) || !has(self.fromBalance) || !has(oldSelf.fromBlock) || !has(oldSelf.fromBalance) || (self.fromBlock < oldSelf.fromBlock ? self.fromBalance == '0' : self.fromBalance == oldSelf.fromBalance)"
+    ).message("fromBalance changes only when fromBlock is lowered, to 0"),
+    validation = Rule::new("!has(self.fromRegistry) || (has(self.fromBlock) && self.fromBlock == oldSelf.?fromBlock.orValue(self.fromBlock))")
+        .message("fromRegistry needs fromBlock, and is removed when fromBlock is lowered"),
+    validation = Rule::new(
+        "!has(self.fromRegistry) || (has(oldSelf.fromRegistry) ? self.fromRegistry == oldSelf.fromRegistry : oldSelf.?quarantine.?reason.orValue('') == 'New')"
+    ).message("fromRegistry is set while the ledger is new; later it can be removed")
 )]
 pub struct SignerLedgerSpec {
     /// EIP-155 id of the chain.
@@ -106,6 +120,22 @@ pub struct SignerLedgerSpec {
         extend("maxProperties" = 1024, "additionalProperties" = {"type": "string", "maxLength": 16, "pattern": schema::UNSIGNED})
     )]
     pub registering: BTreeMap<Key, Nonce>,
+    /// Final block at which the signer had sent no transaction, so that no earlier log shows a
+    /// registration by it. If it is unset, logs are read from bootstrap.fromBlock of the
+    /// IdentityRegistry, or from block 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub from_block: Option<u64>,
+    /// Number of agents that the signer held in fromRegistry at fromBlock, all of them received from
+    /// other accounts; 0 if fromBlock was configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 77), regex(pattern = schema::UNSIGNED))]
+    pub from_balance: Option<AgentCount>,
+    /// Address of the registry contract from which fromBalance was read, in lower-case hex; unset
+    /// if fromBlock was configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
+    pub from_registry: Option<Address>,
     /// Number of quarantines so far.
     #[schemars(range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub epoch: u32,

@@ -89,6 +89,7 @@ impl Worker {
             store: Store::new(reader.clone(), writer.clone()),
             cluster_uid,
             issues: Default::default(),
+            adopted_owners: Default::default(),
             registry_states: Default::default(),
             applied: Default::default(),
             cache,

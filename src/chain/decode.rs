@@ -198,15 +198,10 @@ pub(super) fn median_reward(fee_history: &Value) -> Option<u128> {
         .filter(|reward| *reward > 0)
         .collect();
     rewards.sort_unstable();
-    let middle = rewards.len() / 2;
-    let upper = *rewards.get(middle)?;
-    match (rewards.len() % 2, middle.checked_sub(1)) {
-        (0, Some(below)) => {
-            let lower = *rewards.get(below)?;
-            Some(lower + (upper - lower) / 2)
-        }
-        _ => Some(upper),
-    }
+    let upper = *rewards.get(rewards.len() / 2)?;
+    // The same one if their number is odd.
+    let lower = rewards[(rewards.len() - 1) / 2];
+    Some(lower + (upper - lower) / 2)
 }
 
 /// What a call of a view function returned.
@@ -246,20 +241,21 @@ pub(super) fn incoming(
     owner: Address,
     range: (u64, u64),
 ) -> Read<Vec<OwnerEvent>> {
+    let owner = B256::left_padding_from(owner.as_slice());
     let mut events = Vec::new();
     for log in logs(result, registry, range)? {
-        let word = |index: usize| log.topics.get(index).copied();
-        let is_owners = word(2) == Some(B256::left_padding_from(owner.as_slice()));
-        if !is_owners {
+        let [signature, second, third, rest @ ..] = &log.topics[..] else {
+            continue;
+        };
+        if *third != owner {
             continue;
         }
-        let signature = word(0);
-        if signature == Some(abi::Registered::SIGNATURE_HASH) {
-            events.push(OwnerEvent::Registered(registered(log)?));
-        } else if signature == Some(abi::Transfer::SIGNATURE_HASH) {
-            let agent_id = word(3).ok_or(Missing("topics of a log"))?;
-            events.push(match word(1) {
-                Some(B256::ZERO) => OwnerEvent::Minted(agent_id.into()),
+        if *signature == abi::Registered::SIGNATURE_HASH {
+            events.push(OwnerEvent::Registered(registered(&log, *second)?));
+        } else if *signature == abi::Transfer::SIGNATURE_HASH {
+            let agent_id = *rest.first().ok_or(Missing("topics of a log"))?;
+            events.push(match *second {
+                B256::ZERO => OwnerEvent::Minted(agent_id.into()),
                 _ => OwnerEvent::Received,
             });
         }
@@ -329,11 +325,10 @@ fn topics(value: &Value) -> Option<Vec<B256>> {
     value.as_array()?.iter().map(hash).collect()
 }
 
-fn registered(log: Log) -> Read<RegisteredEvent> {
-    let agent_id = log.topics.get(1).ok_or(Missing("topics of a log"))?;
+fn registered(log: &Log, agent_id: B256) -> Read<RegisteredEvent> {
     let uri = Bytes::abi_decode(&log.data).map_err(|_| Missing("URI of a registration"))?;
     Ok(RegisteredEvent {
-        agent_id: (*agent_id).into(),
+        agent_id: agent_id.into(),
         agent_uri: String::from_utf8_lossy(&uri).into_owned(),
         transaction: log.transaction,
         block: log.block,
@@ -348,11 +343,22 @@ mod tests {
     use super::*;
 
     const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
+    const OWNER: Address = Address::repeat_byte(0x51);
+    const CONTRACT: Address = Address::repeat_byte(0x80);
+    /// Blocks whose logs are asked for.
+    const RANGE: (u64, u64) = (5, 9);
 
     /// An object without one of its fields.
     fn without(object: &Value, name: &str) -> Value {
         let mut object = object.clone();
         object.as_object_mut().unwrap().remove(name);
+        object
+    }
+
+    /// An object with one of its fields replaced.
+    fn with(object: &Value, name: &str, value: Value) -> Value {
+        let mut object = object.clone();
+        object[name] = value;
         object
     }
 
@@ -407,12 +413,10 @@ mod tests {
         for name in ["number", "hash", "timestamp"] {
             assert!(block(&without(&whole, name)).is_err(), "{name}");
         }
-        let mut odd = whole.clone();
-        odd["baseFeePerGas"] = json!("many");
-        assert!(
-            block(&odd).is_err(),
-            "an unreadable fee is not a missing one"
-        );
+        for name in ["number", "hash", "timestamp", "baseFeePerGas"] {
+            let odd = block(&with(&whole, name, json!("many")));
+            assert!(odd.is_err(), "an unreadable {name} is not a missing one");
+        }
         for other in [json!({}), json!([]), json!("0x5")] {
             assert!(block(&other).is_err(), "{other}");
         }
@@ -453,7 +457,15 @@ mod tests {
             cost(json!({ "effectiveGasPrice": null, "gasPrice": null })),
             Err(Missing("gas price of a receipt"))
         );
-        assert!(cost(json!({ "l1Fee": "many" })).is_err());
+        for fee in [
+            "effectiveGasPrice",
+            "gasPrice",
+            "l1Fee",
+            "operatorFeeScalar",
+            "operatorFeeConstant",
+        ] {
+            assert!(cost(json!({ fee: "many" })).is_err(), "{fee}");
+        }
         let huge = json!(format!("0x{}", "f".repeat(64)));
         assert_eq!(
             cost(json!({ "gasUsed": huge, "l1Fee": huge })),
@@ -470,6 +482,10 @@ mod tests {
         assert_eq!((read.succeeded, read.block_hash), (false, None));
         for name in ["status", "blockNumber", "gasUsed", "effectiveGasPrice"] {
             assert!(receipt(&without(&whole, name)).is_err(), "{name}");
+        }
+        for name in ["blockNumber", "blockHash"] {
+            let odd = with(&whole, name, json!("many"));
+            assert!(receipt(&odd).is_err(), "{name}");
         }
         assert_eq!(receipt(&Value::Null), Ok(None));
         assert_eq!(receipt(&json!({ "blockNumber": null })), Ok(None));
@@ -494,6 +510,8 @@ mod tests {
         assert_eq!(transaction(&Value::Null), Ok(None));
         for name in ["from", "nonce"] {
             assert!(transaction(&without(&whole, name)).is_err(), "{name}");
+            let odd = with(&whole, name, json!("many"));
+            assert!(transaction(&odd).is_err(), "{name}");
         }
     }
 
@@ -529,10 +547,119 @@ mod tests {
         for odd in [
             json!({}),
             json!({ "reward": [] }),
+            json!({ "reward": "0x5" }),
             json!({ "reward": [[], null, "x", ["y"]] }),
         ] {
             assert_eq!(median_reward(&odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn owner_of_an_agent_is_read_or_an_error() {
+        let owner = |result: Value| returns::<abi::ownerOfCall>(&result, "owner");
+        assert_eq!(owner(json!(owner_word())), Ok(OWNER));
+        for odd in [json!("0x"), json!("many"), Value::Null] {
+            assert_eq!(owner(odd.clone()), Err(Missing("owner")), "{odd}");
+        }
+    }
+
+    fn word(number: u8) -> B256 {
+        B256::with_last_byte(number)
+    }
+
+    fn owner_word() -> B256 {
+        B256::left_padding_from(OWNER.as_slice())
+    }
+
+    /// A log of the contract in block 7.
+    fn log(topics: &[B256]) -> Value {
+        let uri = Bytes::from_static(b"data:x").abi_encode();
+        json!({
+            "address": CONTRACT, "topics": topics, "data": Bytes::from(uri),
+            "blockNumber": "0x7", "blockHash": HASH, "transactionHash": HASH,
+        })
+    }
+
+    fn registration() -> Value {
+        log(&[abi::Registered::SIGNATURE_HASH, word(3), owner_word()])
+    }
+
+    fn transfer(from: B256, to: B256) -> Value {
+        log(&[abi::Transfer::SIGNATURE_HASH, from, to, word(3)])
+    }
+
+    fn incoming(logs: Value) -> Read<Vec<OwnerEvent>> {
+        super::incoming(&logs, CONTRACT, OWNER, RANGE)
+    }
+
+    #[test]
+    fn agents_that_come_to_the_owner_are_read_from_the_logs() {
+        let registered = OwnerEvent::Registered(RegisteredEvent {
+            agent_id: U256::from(3),
+            agent_uri: "data:x".into(),
+            transaction: B256::repeat_byte(0x11),
+            block: 7,
+            block_hash: B256::repeat_byte(0x11),
+        });
+        let logs = json!([
+            registration(),
+            transfer(B256::ZERO, owner_word()),
+            transfer(word(1), owner_word()),
+        ]);
+        let minted = OwnerEvent::Minted(U256::from(3));
+        let expected = vec![registered, minted, OwnerEvent::Received];
+        assert_eq!(incoming(logs), Ok(expected));
+    }
+
+    #[test]
+    fn logs_that_do_not_concern_the_owner_are_left_out() {
+        for other in [
+            log(&[abi::Registered::SIGNATURE_HASH, word(3)]),
+            log(&[B256::ZERO, word(1), owner_word(), word(3)]),
+            transfer(B256::ZERO, word(1)),
+            with(&registration(), "removed", json!(true)),
+            with(&registration(), "address", json!(OWNER)),
+            with(&registration(), "blockNumber", json!("0x4")),
+            with(&registration(), "blockNumber", json!("0xa")),
+        ] {
+            assert_eq!(incoming(json!([other])), Ok(vec![]), "{other}");
+        }
+    }
+
+    #[test]
+    fn log_without_a_readable_field_is_an_error() {
+        for name in [
+            "address",
+            "topics",
+            "data",
+            "blockNumber",
+            "blockHash",
+            "transactionHash",
+        ] {
+            for odd in [
+                without(&registration(), name),
+                with(&registration(), name, json!("many")),
+            ] {
+                assert!(incoming(json!([odd])).is_err(), "{odd}");
+            }
+        }
+        let no_uri = with(&registration(), "data", json!("0x20"));
+        let no_agent = log(&[abi::Transfer::SIGNATURE_HASH, B256::ZERO, owner_word()]);
+        for odd in [json!([no_uri]), json!([no_agent]), Value::Null] {
+            assert!(incoming(odd.clone()).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn only_transfers_by_the_owner_are_outgoing() {
+        let outgoing = |logs: Value| super::outgoing(&logs, CONTRACT, OWNER, RANGE);
+        let logs = json!([
+            transfer(owner_word(), word(1)),
+            transfer(word(1), owner_word()),
+            registration(),
+        ]);
+        assert_eq!(outgoing(logs), Ok(1));
+        assert_eq!(outgoing(Value::Null), Err(Missing("list of logs")));
     }
 
     #[test]

@@ -210,8 +210,8 @@ fn code(code: &Value) -> Option<i64> {
     match code {
         Value::String(text) => text.trim().parse().ok(),
         Value::Number(number) => number.as_i64().or_else(|| {
-            let number = number.as_f64()?;
-            (number.abs() < 1e9).then_some(number as i64)
+            let number = number.as_f64().filter(|number| number.abs() < 1e9);
+            number.map(|number| number as i64)
         }),
         _ => None,
     }
@@ -281,11 +281,16 @@ mod tests {
         }
     }
 
-    fn one(body: &str) -> Result<Value, CallFailure> {
-        match read_response(1, response(200, body)) {
-            Response::Answered(mut results) => results.remove(0),
-            Response::Unreadable(failure) | Response::Failed(failure) => Err(failure),
-        }
+    fn one(body: &str) -> Response {
+        read_response(1, response(200, body))
+    }
+
+    fn answered(result: Value) -> Response {
+        Response::Answered(vec![Ok(result)])
+    }
+
+    fn failed(failure: CallFailure) -> Response {
+        Response::Answered(vec![Err(failure)])
     }
 
     fn two(status: u16, body: &str) -> Response {
@@ -324,12 +329,12 @@ mod tests {
             r#"[{"id":7,"result":"0x1"}]"#,
             "\n {\"result\":\"0x1\"} \n",
         ] {
-            assert_eq!(one(body), Ok(json!("0x1")), "{body}");
+            assert_eq!(one(body), answered(json!("0x1")), "{body}");
         }
-        assert_eq!(one(r#"{"id":1,"result":null}"#), Ok(Value::Null));
+        assert_eq!(one(r#"{"id":1,"result":null}"#), answered(Value::Null));
         assert_eq!(
             one(r#"{"jsonrpc":"2.0","id":1}"#),
-            Err(CallFailure::Incomplete("result"))
+            failed(CallFailure::Incomplete("result"))
         );
     }
 
@@ -358,23 +363,28 @@ mod tests {
                 r#"{"error":{"code":{},"message":{"reason":"no"}}}"#,
                 refused(None, r#"{"reason":"no"}"#),
             ),
+            (
+                r#"{"error":{"code":1e300,"message":"no"}}"#,
+                refused(None, "no"),
+            ),
             (r#"{"error":"no"}"#, refused(None, "no")),
             (r#"{"error":true}"#, refused(None, "true")),
             (r#"{"error":{}}"#, refused(None, "")),
         ];
         for (body, expected) in cases {
-            assert_eq!(one(body), Err(CallFailure::Refused(expected)), "{body}");
+            assert_eq!(one(body), failed(CallFailure::Refused(expected)), "{body}");
         }
         let with_data = one(r#"{"error":{"code":3,"message":"m","data":{"a":[1]}}}"#);
         let expected = RefusedCall {
             data: Some(json!({ "a": [1] })),
             ..refused(Some(3), "m")
         };
-        assert_eq!(with_data, Err(CallFailure::Refused(expected)));
+        assert_eq!(with_data, failed(CallFailure::Refused(expected)));
     }
 
     #[test]
     fn body_that_is_not_json_rpc_is_unreachable() {
+        let unreadable = Response::Unreadable(CallFailure::Unreachable(NOT_JSON_RPC));
         for body in [
             "",
             "<html>",
@@ -386,20 +396,13 @@ mod tests {
             "{\"a\":1}",
             "\u{fffd}",
         ] {
-            assert_eq!(
-                one(body),
-                Err(CallFailure::Unreachable(NOT_JSON_RPC)),
-                "{body}"
-            );
+            assert_eq!(one(body), unreadable, "{body}");
         }
         let invalid = HttpResponse {
             body: b"{\"result\":\"\xff\"}",
             ..response(200, "")
         };
-        assert_eq!(
-            read_response(1, invalid),
-            Response::Unreadable(CallFailure::Unreachable(NOT_JSON_RPC))
-        );
+        assert_eq!(read_response(1, invalid), unreadable);
     }
 
     #[test]
@@ -455,17 +458,29 @@ mod tests {
                 "{body}"
             );
         }
+        let failure = |status| status_failure(response(status, "no"));
         for status in [400, 405, 413, 415, 500, 501] {
-            assert!(
-                matches!(two(status, "no"), Response::Unreadable(_)),
-                "{status}"
-            );
+            let unreadable = Response::Unreadable(failure(status));
+            assert_eq!(two(status, "no"), unreadable, "{status}");
         }
         for status in [401, 403, 404, 408, 429, 502, 503, 504, 524] {
-            assert!(matches!(two(status, "no"), Response::Failed(_)), "{status}");
+            let failed = Response::Failed(failure(status));
+            assert_eq!(two(status, "no"), failed, "{status}");
         }
-        let limited = r#"{"error":{"code":-32000,"message":"slow down"}}"#;
-        assert!(matches!(two(429, limited), Response::Failed(_)));
+    }
+
+    #[test]
+    fn batch_beyond_a_rate_limit_fails_as_a_whole() {
+        let limited = Response::Failed(CallFailure::Refused(RefusedCall {
+            http_status: Some(429),
+            ..refused(Some(-32000), "slow down")
+        }));
+        for body in [
+            r#"{"error":{"code":-32000,"message":"slow down"}}"#,
+            r#"[{"id":null,"error":{"code":-32000,"message":"slow down"}}]"#,
+        ] {
+            assert_eq!(two(429, body), limited, "{body}");
+        }
     }
 
     #[test]
@@ -488,30 +503,43 @@ mod tests {
 
     #[test]
     fn http_error_without_json_rpc_is_read_by_its_status() {
-        let cause = |status| match status_failure(response(status, "<html>")) {
-            CallFailure::Unreachable(cause) => cause,
-            CallFailure::Refused(refused) => {
-                assert!(!refused.is_json_rpc);
-                "rate limited"
-            }
-            CallFailure::Incomplete(missing) => missing,
-        };
-        assert!(cause(403).contains("credentials"));
-        assert!(cause(404).contains("path"));
-        assert_eq!(cause(413), TOO_LARGE);
-        assert_eq!(cause(429), "rate limited");
-        assert_eq!(cause(502), SERVER_ERROR);
-        assert!(cause(503).contains("503"));
-        assert_eq!(cause(504), GATEWAY_TIMED_OUT);
-        assert!(cause(302).contains("URL"));
-        let later = HttpResponse {
-            retry_after: Some(Duration::from_secs(7)),
-            ..response(503, "")
-        };
-        let CallFailure::Refused(refused) = status_failure(later) else {
-            panic!("503 with Retry-After asks to wait");
-        };
-        assert_eq!(refused.retry_after, Some(Duration::from_secs(7)));
+        for (status, cause) in [
+            (302, "the endpoint does not serve JSON-RPC at this URL"),
+            (
+                403,
+                "the endpoint rejects the credentials (HTTP 401 or 403)",
+            ),
+            (404, "the endpoint has no such path (HTTP 404)"),
+            (413, TOO_LARGE),
+            (502, SERVER_ERROR),
+            (503, "the endpoint is not available (HTTP 503)"),
+            (504, GATEWAY_TIMED_OUT),
+        ] {
+            let failure = status_failure(response(status, "<html>"));
+            assert_eq!(failure, CallFailure::Unreachable(cause), "{status}");
+        }
+    }
+
+    #[test]
+    fn status_that_asks_to_wait_is_a_rate_limit() {
+        let wait = Duration::from_secs(7);
+        for (status, retry_after, message) in [
+            (429, None, "HTTP 429"),
+            (429, Some(wait), "HTTP 429"),
+            (503, Some(wait), "HTTP 503"),
+        ] {
+            let later = HttpResponse {
+                retry_after,
+                ..response(status, "<html>")
+            };
+            let limited = RefusedCall {
+                http_status: Some(429),
+                message: message.into(),
+                retry_after,
+                ..RefusedCall::default()
+            };
+            assert_eq!(status_failure(later), CallFailure::Refused(limited));
+        }
     }
 
     #[test]
@@ -524,6 +552,7 @@ mod tests {
             ("999999999999", Some(3600)),
             ("Wed, 21 Oct 2015 07:28:00 GMT", Some(80)),
             ("Wed, 21 Oct 2015 07:20:00 GMT", Some(0)),
+            ("Thu, 21 Oct 1965 07:28:00 GMT", None),
             ("-1", None),
             ("NaN", None),
             ("soon", None),

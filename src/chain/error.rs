@@ -53,7 +53,10 @@ pub enum RpcError {
         message: String,
     },
     /// The endpoint does not have the state or the block that was asked for.
-    #[error("{call} needs a block whose state the endpoint does not have: {message}")]
+    #[error(
+        "{call} needs a block whose state the endpoint does not have ({message}): use an archive \
+         node, or an endpoint that keeps the states of more blocks"
+    )]
     RpcHistoryMissing {
         /// JSON-RPC method.
         call: &'static str,

@@ -31,8 +31,6 @@ pub struct EndpointHealth {
     /// Failures in a row of each question: an endpoint that answers one question and never another
     /// is of no use either.
     failures_by_question: BTreeMap<&'static str, u32>,
-    /// Words of the last failure.
-    last_failure: Option<String>,
     problem: Option<HealthProblem>,
     /// Good answers since the problem was last seen, and when the first of them came.
     good_answers: u32,
@@ -44,9 +42,6 @@ impl EndpointHealth {
     pub fn answered(&mut self, question: &'static str, now: Duration) {
         self.failures = 0;
         self.failures_by_question.remove(question);
-        if self.failures_by_question.is_empty() {
-            self.last_failure = None;
-        }
         // An answer says nothing about the chain that it is from, nor about its head.
         if matches!(self.problem, Some(HealthProblem::Failing(_))) {
             self.improved(now);
@@ -59,7 +54,6 @@ impl EndpointHealth {
         *of_question = of_question.saturating_add(1);
         let of_question = *of_question;
         self.failures = self.failures.saturating_add(1);
-        self.last_failure = Some(cause.clone());
         let is_failing = self.failures.max(of_question) >= FAILURES;
         match &self.problem {
             None if is_failing => self.worsened(HealthProblem::Failing(cause)),
@@ -111,12 +105,6 @@ impl EndpointHealth {
         })
     }
 
-    /// Words of the last failure that no answer has followed, also while the endpoint is healthy.
-    #[must_use]
-    pub fn last_failure(&self) -> Option<&str> {
-        self.last_failure.as_deref()
-    }
-
     fn worsened(&mut self, problem: HealthProblem) {
         self.problem = Some(problem);
         self.restart_proof();
@@ -158,12 +146,8 @@ mod tests {
         assert!(health.is_healthy());
         health.failed("head", "timed out".to_owned());
         assert!(health.is_healthy());
-        assert_eq!(
-            (health.cause(), health.last_failure()),
-            (None, Some("timed out"))
-        );
+        assert_eq!(health.cause(), None);
         health.answered("head", at(1));
-        assert_eq!(health.last_failure(), None);
         health.failed("head", "timed out".to_owned());
         assert!(health.is_healthy(), "an answer came in between");
         health.failed("account", "HTTP 503".to_owned());
@@ -232,6 +216,15 @@ mod tests {
         assert!(!health.is_healthy());
         health.chain_checked(1, 1, at(75));
         assert!(health.is_healthy());
+    }
+
+    #[test]
+    fn right_chain_does_not_excuse_failures() {
+        let mut health = failing();
+        for second in [0, 10, 20] {
+            health.chain_checked(1, 1, at(second));
+        }
+        assert_eq!(health.cause().as_deref(), Some("HTTP 503"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod tests;
 
 use alloy::primitives::{Address, B256, U256};
 
-pub(crate) use rpc::{RpcEndpoint, RpcError};
+pub(crate) use rpc::{RpcEndpoint, RpcError, UrlError};
 pub(crate) use transaction::TransactionSigner;
 
 use crate::api::Nonce;

@@ -38,6 +38,8 @@ const IMPLEMENTATION_SLOT: B256 =
 /// Blocks whose rewards are looked at, and the percentile of the rewards in each.
 const FEE_HISTORY_BLOCKS: &str = "0xa";
 const FEE_HISTORY_PERCENTILE: u64 = 20;
+/// How often a call is sent again whose block the endpoint did not have.
+const RETRIES: usize = 2;
 
 /// How an endpoint answered a sent transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +128,27 @@ impl RpcEndpoint {
     }
 
     /// Sends calls, and returns their answers in the same order.
+    ///
+    /// Behind a load balancer, a node that is a few blocks behind answers that it does not have a
+    /// block which another one has just served: such calls are sent again.
     async fn ask(&self, calls: &[RpcCall]) -> Vec<Result<Value, RpcError>> {
+        let mut answers = self.request(calls).await;
+        for _ in 0..RETRIES {
+            let missing: Vec<usize> = (0..calls.len())
+                .filter(|at| matches!(answers[*at], Err(RpcError::RpcHistoryMissing { .. })))
+                .collect();
+            if missing.is_empty() {
+                break;
+            }
+            let again: Vec<RpcCall> = missing.iter().map(|at| calls[*at].clone()).collect();
+            for (at, answer) in missing.into_iter().zip(self.request(&again).await) {
+                answers[at] = answer;
+            }
+        }
+        answers
+    }
+
+    async fn request(&self, calls: &[RpcCall]) -> Vec<Result<Value, RpcError>> {
         let answers = self.0.transport.request(calls).await;
         calls
             .iter()
@@ -304,14 +326,6 @@ impl RpcEndpoint {
                 .map_err(of(RpcMethod::Code))?
                 .is_some(),
         })
-    }
-
-    /// Balance of an account, in wei.
-    pub async fn balance(&self, account: Address) -> Result<u128, RpcError> {
-        let answer = self
-            .ask_one(RpcMethod::Balance, json!([account, "latest"]))
-            .await;
-        self.judge("balance", read_balance(answer))
     }
 
     /// Transaction count of an account at a block.

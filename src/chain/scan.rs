@@ -297,6 +297,12 @@ mod tests {
             ("Block range limit exceeded.", None),
             ("[5, 3]", None),
             ("[0xzz, 0x1]", None),
+            ("[0x1, 0xzz]", None),
+            ("[0x1]", None),
+            ("[0x1, 0x2", None),
+            ("retry with the range 5930000", None),
+            ("retry with the range x-5949999", None),
+            ("retry with the range 5930000-x", None),
             ("limit 99999999999999999999999", None),
             ("", None),
         ];

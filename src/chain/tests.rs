@@ -225,11 +225,15 @@ async fn words_of_the_endpoint_are_repeated_without_credentials() {
         Reply::Body(each(request, &|_, _| error(-32000, message)))
     })
     .await;
-    let error = server.endpoint.balance(OWNER).await.unwrap_err();
+    let error = server
+        .endpoint
+        .transaction_count_at(OWNER, BlockNumberOrTag::Latest)
+        .await
+        .unwrap_err();
     assert_eq!(
         error,
         RpcError::RpcRefused {
-            call: "eth_getBalance",
+            call: "eth_getTransactionCount",
             refusal: Refusal::Other,
             message: "no project ***(***) at ***?***".to_owned(),
         }
@@ -246,11 +250,14 @@ async fn error_names_the_cause_but_not_the_url() {
     let metrics = Metrics::new("lease").unwrap().chain;
     let url = "http://127.0.0.1:1/v3/0123456789abcdef";
     let endpoint = RpcEndpoint::new(url, metrics).unwrap();
-    let error = endpoint.balance(OWNER).await.unwrap_err();
+    let error = endpoint
+        .transaction_count_at(OWNER, BlockNumberOrTag::Latest)
+        .await
+        .unwrap_err();
     assert_eq!(
         error,
         RpcError::RpcUnreachable {
-            call: "eth_getBalance",
+            call: "eth_getTransactionCount",
             cause: "could not connect"
         }
     );
@@ -450,14 +457,22 @@ async fn gateway_errors_for_logs_ask_for_a_narrower_range() {
 #[tokio::test]
 async fn endpoint_that_hangs_up_or_hangs_is_unreachable() {
     let closing = Server::start(|_| Reply::Close).await;
-    let error = closing.endpoint.balance(OWNER).await.unwrap_err();
+    let error = closing
+        .endpoint
+        .transaction_count_at(OWNER, BlockNumberOrTag::Latest)
+        .await
+        .unwrap_err();
     let expected = |cause| RpcError::RpcUnreachable {
-        call: "eth_getBalance",
+        call: "eth_getTransactionCount",
         cause,
     };
     assert_eq!(error, expected("the connection was lost"));
     let hanging = Server::start(|_| Reply::Hang).await;
-    let error = hanging.endpoint.balance(OWNER).await.unwrap_err();
+    let error = hanging
+        .endpoint
+        .transaction_count_at(OWNER, BlockNumberOrTag::Latest)
+        .await
+        .unwrap_err();
     assert_eq!(error, expected("timed out"));
     assert!(error.narrows_range());
 }
@@ -467,7 +482,11 @@ async fn answer_without_end_is_cut_off() {
     let server = Server::start(|_| Reply::Bytes(17 * 1024 * 1024)).await;
     let error = server.endpoint.log_page(REGISTRY, OWNER, 1, 9).await;
     assert_eq!(error.unwrap_err().reason(), "RpcRangeLimited");
-    let error = server.endpoint.balance(OWNER).await.unwrap_err();
+    let error = server
+        .endpoint
+        .transaction_count_at(OWNER, BlockNumberOrTag::Latest)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("16 MiB"), "{error}");
     assert!(!error.is_endpoint_fault());
 }

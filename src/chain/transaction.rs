@@ -90,6 +90,7 @@ impl TransactionSigner {
             max_priority_fee_per_gas: Wei(fees.tip),
             gas: *gas,
             hash: *envelope.tx_hash(),
+            signed_at: None,
             raw: Some(envelope.encoded_2718().into()),
         })
     }

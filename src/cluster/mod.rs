@@ -17,8 +17,8 @@ pub(crate) mod read;
 mod write;
 
 pub(crate) use cache::{Cache, CacheChange};
-pub(crate) use decode::MaybeDecoded;
-pub(crate) use read::Reader;
+pub(crate) use decode::{Lenient, MaybeDecoded};
+pub(crate) use read::{LegacyRead, Reader, SecretRead};
 pub use write::{EventDraft, Writer};
 
 use crate::leader::NotLeading;
@@ -41,6 +41,32 @@ pub enum Error {
 }
 
 impl Error {
+    /// What went wrong, in the words of the API server if it answered.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Kubernetes(error) => match &**error {
+                kube::Error::Api(status) => status.message.clone(),
+                error => crate::telemetry::causes(error).to_string(),
+            },
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether the API server looked at the request and rejected this object: by its schema, an
+    /// admission policy or webhook, or a quota. Other objects may be accepted.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        match self {
+            Self::Kubernetes(error) => matches!(
+                &**error,
+                kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 413 | 422)
+                    || status.message.contains("webhook")
+            ),
+            Self::Conflict | Self::Exists | Self::NotLeading(_) => false,
+        }
+    }
+
     /// Label for metrics.
     #[must_use]
     pub const fn reason(&self) -> crate::metrics::FailureReason {

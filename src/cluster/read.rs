@@ -11,7 +11,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::{Error, MaybeDecoded};
+use super::{Error, Lenient, MaybeDecoded};
 use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
 use crate::leader::lease::ResourceVersion;
 
@@ -29,6 +29,19 @@ pub(super) struct ObjectVersions {
     /// Version of the list itself.
     pub(super) version: ResourceVersion,
     pub(super) objects: HashMap<ObjectKey, ResourceVersion>,
+}
+
+/// A Secret, if it changed.
+#[derive(PartialEq, Eq)]
+pub enum SecretRead {
+    /// It has the resource version that the caller knows.
+    Unchanged,
+    Read {
+        /// `None` if the Secret does not exist.
+        version: Option<String>,
+        /// `None` if the Secret or its key does not exist, or is no text.
+        text: Option<String>,
+    },
 }
 
 /// Reads objects; it cannot write.
@@ -60,12 +73,12 @@ impl Reader {
     }
 
     /// A SignerLedger.
-    pub async fn ledger(&self, name: &str) -> Result<Option<SignerLedger>, Error> {
+    pub async fn ledger(&self, name: &str) -> Result<Option<Lenient<SignerLedger>>, Error> {
         self.cluster_wide(name).await
     }
 
     /// An AgentRegistration.
-    pub async fn record(&self, name: &str) -> Result<Option<AgentRegistration>, Error> {
+    pub async fn record(&self, name: &str) -> Result<Option<Lenient<AgentRegistration>>, Error> {
         self.cluster_wide(name).await
     }
 
@@ -105,25 +118,57 @@ impl Reader {
     }
 
     /// Every AgentRegistration, from one consistent list.
-    pub async fn records(&self) -> Result<Vec<AgentRegistration>, Error> {
-        let api = Api::<AgentRegistration>::all(self.client.clone());
-        let (mut records, mut parameters) = (Vec::new(), ListParams::default().limit(PAGE));
+    pub async fn records(&self) -> Result<Vec<Lenient<AgentRegistration>>, Error> {
+        self.all().await
+    }
+
+    /// Every SignerLedger, from one consistent list.
+    pub async fn ledgers(&self) -> Result<Vec<Lenient<SignerLedger>>, Error> {
+        self.all().await
+    }
+
+    /// Every object of a cluster-scoped kind. One that cannot be decoded does not fail the list.
+    async fn all<K>(&self) -> Result<Vec<Lenient<K>>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let api = Api::<Lenient<K>>::all(self.client.clone());
+        let (mut objects, mut parameters) = (Vec::new(), ListParams::default().limit(PAGE));
         loop {
             let page = api.list(&parameters).await?;
-            records.extend(page.items);
+            objects.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
-                None => return Ok(records),
+                None => return Ok(objects),
             }
         }
     }
 
-    /// The text under one key of a Secret; `None` if the Secret or the key does not exist.
-    pub async fn secret(&self, key: &SecretKey) -> Result<Option<String>, Error> {
+    /// The text under one key of a Secret. Only the metadata is read if the Secret still has the
+    /// resource version that the caller knows.
+    pub async fn secret(&self, key: &SecretKey, known: Option<&str>) -> Result<SecretRead, Error> {
         let api = Api::<Secret>::namespaced(self.client.clone(), &self.release_namespace);
-        let secret = api.get_opt(&key.name).await?;
-        let bytes = secret.and_then(|secret| secret.data?.remove(&key.key));
-        Ok(bytes.and_then(|bytes| String::from_utf8(bytes.0).ok()))
+        if let Some(known) = known {
+            let metadata = api.get_metadata_opt(&key.name).await?;
+            let version = metadata.and_then(|secret| secret.metadata.resource_version);
+            if version.as_deref() == Some(known) {
+                return Ok(SecretRead::Unchanged);
+            }
+        }
+        let Some(mut secret) = api.get_opt(&key.name).await? else {
+            return Ok(SecretRead::Read {
+                version: None,
+                text: None,
+            });
+        };
+        let bytes = secret.data.as_mut().and_then(|data| data.remove(&key.key));
+        Ok(SecretRead::Read {
+            version: secret.metadata.resource_version,
+            text: bytes.and_then(|bytes| String::from_utf8(bytes.0).ok()),
+        })
     }
 
     /// The RegistrationRequest that the legacy controller left for an offer.
@@ -131,7 +176,7 @@ impl Reader {
         &self,
         namespace: &str,
         offer: &str,
-    ) -> Result<Option<DynamicObject>, Error> {
+    ) -> Result<LegacyRead, Error> {
         self.legacy(
             "RegistrationRequest",
             "registrationrequests",
@@ -142,7 +187,7 @@ impl Reader {
     }
 
     /// The AgentIdentity that the legacy controller left.
-    pub async fn agent_identity(&self) -> Result<Option<DynamicObject>, Error> {
+    pub async fn agent_identity(&self) -> Result<LegacyRead, Error> {
         let (namespace, name) = AGENT_IDENTITY;
         self.legacy("AgentIdentity", "agentidentities", namespace, name)
             .await
@@ -155,16 +200,49 @@ impl Reader {
         plural: &str,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<DynamicObject>, Error> {
+    ) -> Result<LegacyRead, Error> {
         let resource =
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, kind), plural);
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         match api.get(name).await {
-            Ok(object) => Ok(Some(object)),
+            Ok(object) => Ok(LegacyRead::Found(Box::new(object))),
             // The response for an unknown kind has no Status body, only the code.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                Ok(if status.reason == "NotFound" {
+                    LegacyRead::Missing
+                } else {
+                    LegacyRead::NotServed
+                })
+            }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What the API server answers about an object of the legacy controller.
+#[derive(Clone, Debug)]
+pub enum LegacyRead {
+    Found(Box<DynamicObject>),
+    /// There is no such object.
+    Missing,
+    /// There is no such kind.
+    NotServed,
+}
+
+impl LegacyRead {
+    /// The object, if it exists.
+    #[must_use]
+    pub fn object(&self) -> Option<&DynamicObject> {
+        match self {
+            Self::Found(object) => Some(object),
+            Self::Missing | Self::NotServed => None,
+        }
+    }
+
+    /// Whether the API server serves the kind.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        !matches!(self, Self::NotServed)
     }
 }
 

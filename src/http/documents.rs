@@ -1,10 +1,15 @@
 //! Serves registration files from the cache, on every replica and with the same bytes.
 //!
-//! [`crate::registration::document`] decides what they say.
+//! [`crate::registration::document`] decides what they say. The document of one agent is made for
+//! each request. The listing of all agents is kept until something changes: it grows with the
+//! number of offers.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH,
@@ -17,14 +22,18 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::counted;
-use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
+use crate::api::{AgentRegistrationSpec, IdentityRegistry, Key};
 use crate::cluster::Cache;
 use crate::health::Health;
 use crate::metrics::{self, Label, Route};
-use crate::reconcile::eligibility_of;
+use crate::registration::contract::{Contract, registry_of};
 use crate::registration::document::{self, Document, ICON_PATH, Listed, MEDIA_TYPE};
-use crate::registration::eligibility::Eligibility;
-use crate::registration::identity::{address_of, key_of};
+use crate::registration::view::OfferView;
+
+/// How long a listing is served after it was last known to be current, while the next one is built.
+const MOST_STALE: Duration = Duration::from_secs(2);
+/// How often a listing is built at least while it is asked for.
+const REBUILD_EVERY: Duration = Duration::from_secs(5);
 
 /// Default image of an agent.
 const ICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><rect width="64" height="64" rx="12" fill="#20303c"/><circle cx="32" cy="26" r="10" fill="#9be7c4"/><path d="M12 54c2-12 10-18 20-18s18 6 20 18z" fill="#9be7c4"/></svg>"##;
@@ -33,10 +42,16 @@ const ICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 6
 struct Documents {
     cache: Cache,
     health: Arc<Health>,
+    listings: Listings,
 }
 
 pub(crate) fn router(cache: Cache, health: Arc<Health>, metrics: metrics::HttpMetrics) -> Router {
-    counted(routes().with_state(Documents { cache, health }), metrics)
+    let documents = Documents {
+        cache,
+        health,
+        listings: Listings::default(),
+    };
+    counted(routes().with_state(documents), metrics)
 }
 
 fn routes() -> Router<Documents> {
@@ -61,7 +76,7 @@ async fn agent(
     let found = key.and_then(|key| documents.agent(key));
     found.map_or_else(
         || StatusCode::NOT_FOUND.into_response(),
-        |document| answer(&document, &headers),
+        |document| answer(Rendered::new(&document).as_ref(), &headers),
     )
 }
 
@@ -73,7 +88,7 @@ async fn well_known(State(documents): State<Documents>, headers: HeaderMap) -> R
         .get(HOST)
         .and_then(|host| host.to_str().ok())
         .unwrap_or_default();
-    answer(&documents.well_known(host), &headers)
+    answer(documents.listing(host).await.as_deref(), &headers)
 }
 
 async fn icon() -> impl IntoResponse {
@@ -90,101 +105,188 @@ async fn icon() -> impl IntoResponse {
 impl Documents {
     fn agent(&self, key: Key) -> Option<Document> {
         let record = self.cache.record(key)?;
-        let registry = self.registry_of(&record)?;
-        Some(document::agent(
-            &record,
-            &registry,
-            self.listed(&record, &registry)
-                .iter()
-                .map(ListedOffer::listed)
-                .collect(),
-        ))
+        let registries = self.cache.registries();
+        let registry = registry_of(Contract::of_record(&record), &registries)?;
+        let offers = self.using(&record, &registries);
+        Some(document::agent(&record, registry, listed(&offers)))
     }
 
-    /// The registry of a record: the first by name, if several objects configure its contract.
-    fn registry_of(&self, record: &AgentRegistration) -> Option<Arc<IdentityRegistry>> {
-        let mut registries = self.cache.registries();
-        registries.retain(|registry| has_record(registry, record));
-        registries.sort_by_key(|registry| registry.name_any());
-        registries.into_iter().next()
-    }
-
-    /// Offers that use the agent of a record, and whether they may be listed.
-    fn listed(&self, record: &AgentRegistration, registry: &IdentityRegistry) -> Vec<ListedOffer> {
+    /// Views of the offers that use the agent of a record.
+    fn using(
+        &self,
+        record: &AgentRegistrationSpec,
+        registries: &[Arc<IdentityRegistry>],
+    ) -> Vec<OfferView> {
         let now = Timestamp::now();
-        let names = record.spec.offers.iter();
+        let names = record.offers.iter();
         let offers = names.filter_map(|offer| self.cache.offer(&offer.namespace, &offer.name));
-        let using = offers.filter(|offer| key_of(offer, registry) == Some(record.spec.key));
-        using
-            .map(|offer| ListedOffer {
-                eligibility: eligibility_of(&self.cache, &offer, registry, now),
-                offer,
-            })
+        offers
+            .map(|offer| OfferView::among(registries, &self.cache, &offer, now))
+            .filter(|view| view.agent().is_some_and(|agent| agent.key == record.key))
             .collect()
+    }
+
+    /// The listing for a host. It is built when something changed, by one request; the others get
+    /// the last one until then.
+    async fn listing(&self, host: &str) -> Option<Arc<Rendered>> {
+        let registries = self.cache.registries();
+        let is_known = |registry: &Arc<IdentityRegistry>| is_host_of(&registry.spec.base_url, host);
+        let host = if registries.iter().any(is_known) {
+            host.to_ascii_lowercase()
+        } else {
+            String::new()
+        };
+        let choice = self
+            .listings
+            .choose(&host, self.cache.version(), Instant::now());
+        match choice {
+            Choice::Serve(kept) => Some(kept),
+            Choice::ServeAndBuild(kept) => {
+                let documents = self.clone();
+                tokio::task::spawn_blocking(move || documents.build(host));
+                Some(kept)
+            }
+            Choice::Build => {
+                let documents = self.clone();
+                let built = tokio::task::spawn_blocking(move || documents.build(host)).await;
+                built.ok().flatten()
+            }
+        }
+    }
+
+    fn build(&self, host: String) -> Option<Arc<Rendered>> {
+        // Read first: a change while the listing is built makes it old.
+        let version = self.cache.version();
+        let rendered = Rendered::new(&self.well_known(&host)).map(Arc::new);
+        self.listings
+            .built(host, version, rendered.clone(), Instant::now());
+        rendered
     }
 
     /// Every agent below the requested domain. A host that no registry uses, like the Service's
     /// name inside the cluster, means all registries.
     fn well_known(&self, host: &str) -> Document {
-        let mut registries = self.cache.registries();
+        let all = self.cache.registries();
+        let mut registries = all.clone();
         registries.sort_by_key(|registry| registry.name_any());
-        let matching: Vec<_> = registries
-            .iter()
-            .filter(|registry| is_host_of(&registry.spec.base_url, host))
-            .cloned()
-            .collect();
+        let is_asked = |registry: &&Arc<IdentityRegistry>| {
+            host.is_empty() || is_host_of(&registry.spec.base_url, host)
+        };
+        let matching: Vec<_> = registries.iter().filter(is_asked).cloned().collect();
         let registries = if matching.is_empty() {
             registries
         } else {
             matching
         };
-        let mut records = self.cache.records();
-        records.retain(|record| {
-            registries
-                .iter()
-                .any(|registry| has_record(registry, record))
-        });
-        let mut offers = Vec::new();
-        for record in &records {
-            let Some(registry) = registries
-                .iter()
-                .find(|registry| has_record(registry, record))
-            else {
-                continue;
-            };
-            offers.extend(
-                self.listed(record, registry)
-                    .into_iter()
-                    .map(|offer| (registry.clone(), offer)),
-            );
+        let (mut records, mut offers) = (Vec::new(), Vec::new());
+        for record in self.cache.records() {
+            if let Some(registry) = registry_of(Contract::of_record(&record), &registries) {
+                offers.extend(self.using(&record, &all));
+                records.push((record, Arc::clone(registry)));
+            }
         }
-        let listed = offers
+        let shown: Vec<&IdentityRegistry> = registries.iter().map(AsRef::as_ref).collect();
+        let records = records
             .iter()
-            .map(|(registry, offer)| (&**registry, offer.listed()))
-            .collect();
-        let registries: Vec<&IdentityRegistry> =
-            registries.iter().map(|registry| &**registry).collect();
-        document::well_known(&registries, records.iter().map(|record| &**record), listed)
+            .map(|(record, registry)| (&**record, &**registry));
+        document::well_known(&shown, records, listed(&offers))
     }
 }
 
-struct ListedOffer {
-    offer: Arc<ServiceOffer>,
-    eligibility: Eligibility,
+fn listed(views: &[OfferView]) -> Vec<Listed<'_>> {
+    views
+        .iter()
+        .filter_map(|view| {
+            let agent = view.agent()?;
+            Some(Listed {
+                offer: &view.offer,
+                registry: &agent.registry,
+                eligibility: agent.eligibility.clone(),
+            })
+        })
+        .collect()
 }
 
-impl ListedOffer {
-    fn listed(&self) -> Listed<'_> {
-        Listed {
-            offer: &self.offer,
-            eligibility: self.eligibility.clone(),
+/// A document as it is sent.
+#[derive(Debug, PartialEq)]
+struct Rendered {
+    body: Bytes,
+    /// Its entity tag.
+    tag: String,
+}
+
+impl Rendered {
+    fn new(document: &Document) -> Option<Self> {
+        let (body, tag) = document.render().ok()?;
+        let body = body.into();
+        Some(Self { body, tag })
+    }
+}
+
+/// Listings by host. Clones share them.
+#[derive(Clone, Debug, Default)]
+struct Listings(Arc<Mutex<HashMap<String, Kept>>>);
+
+/// A listing, and how old it is.
+#[derive(Debug)]
+struct Kept {
+    rendered: Arc<Rendered>,
+    /// Version of the cache that it was built from.
+    version: u64,
+    built: Instant,
+    /// When it was last known to be current.
+    current: Instant,
+    is_building: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum Choice {
+    Serve(Arc<Rendered>),
+    /// Serve the last listing and build the next one.
+    ServeAndBuild(Arc<Rendered>),
+    /// There is no listing that may be served.
+    Build,
+}
+
+impl Listings {
+    /// Which listing to serve while the cache has this version.
+    fn choose(&self, host: &str, version: u64, now: Instant) -> Choice {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = all.get_mut(host) else {
+            return Choice::Build;
+        };
+        let rendered = Arc::clone(&kept.rendered);
+        // An offer is drained without any change.
+        if kept.version == version && now.duration_since(kept.built) < REBUILD_EVERY {
+            kept.current = now;
+            return Choice::Serve(rendered);
         }
+        if now.duration_since(kept.current) >= MOST_STALE {
+            return Choice::Build;
+        }
+        if kept.is_building {
+            return Choice::Serve(rendered);
+        }
+        kept.is_building = true;
+        Choice::ServeAndBuild(rendered)
     }
-}
 
-fn has_record(registry: &IdentityRegistry, record: &AgentRegistration) -> bool {
-    registry.spec.chain_id == record.spec.chain_id
-        && address_of(registry) == Some(record.spec.registry.address)
+    /// Keeps a listing that was built from this version of the cache.
+    fn built(&self, host: String, version: u64, rendered: Option<Arc<Rendered>>, now: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(rendered) = rendered else {
+            all.remove(&host);
+            return;
+        };
+        let kept = Kept {
+            rendered,
+            version,
+            built: now,
+            current: now,
+            is_building: false,
+        };
+        all.insert(host, kept);
+    }
 }
 
 /// Whether a base URL is on a host. Ports are ignored: they depend on how the Service is exposed.
@@ -204,8 +306,8 @@ fn is_host_of(base_url: &str, host: &str) -> bool {
     name(authority) == name(host)
 }
 
-fn answer(document: &Document, headers: &HeaderMap) -> Response {
-    let Ok((body, tag)) = document.render() else {
+fn answer(rendered: Option<&Rendered>, headers: &HeaderMap) -> Response {
+    let Some(Rendered { body, tag }) = rendered else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let common = [
@@ -219,14 +321,14 @@ fn answer(document: &Document, headers: &HeaderMap) -> Response {
         .get(IF_NONE_MATCH)
         .and_then(|known| known.to_str().ok())
         .unwrap_or_default();
-    let weak = |known: &str| known.trim().trim_start_matches("W/") == tag;
+    let weak = |known: &str| known.trim().trim_start_matches("W/") == *tag;
     if known
         .split(',')
         .any(|known| known.trim() == "*" || weak(known))
     {
         return (StatusCode::NOT_MODIFIED, common).into_response();
     }
-    (common, [(CONTENT_TYPE, MEDIA_TYPE)], body).into_response()
+    (common, [(CONTENT_TYPE, MEDIA_TYPE)], body.clone()).into_response()
 }
 
 /// The cache is not synced yet: an agent that is not in it must not be reported as missing.
@@ -246,7 +348,46 @@ mod tests {
     fn get_document(known: Option<&str>) -> Response {
         let document = document::well_known(&[], [], Vec::new());
         let headers = known.map(|known| (IF_NONE_MATCH, known.parse().unwrap()));
-        answer(&document, &headers.into_iter().collect())
+        let rendered = Rendered::new(&document);
+        answer(rendered.as_ref(), &headers.into_iter().collect())
+    }
+
+    fn rendered(body: &'static str) -> Arc<Rendered> {
+        let body = Bytes::from_static(body.as_bytes());
+        let tag = String::new();
+        Arc::new(Rendered { body, tag })
+    }
+
+    #[test]
+    fn listing_is_served_until_something_changes() {
+        let (listings, start) = (Listings::default(), Instant::now());
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        assert_eq!(listings.choose("a", 1, at(0)), Choice::Build);
+        let first = rendered("first");
+        listings.built("a".into(), 1, Some(first.clone()), at(0));
+        assert_eq!(listings.choose("a", 1, at(4000)), Choice::Serve(first));
+        assert_eq!(listings.choose("b", 1, at(0)), Choice::Build);
+    }
+
+    #[test]
+    fn changed_listing_is_built_once_while_the_last_is_served() {
+        let (listings, start) = (Listings::default(), Instant::now());
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let first = rendered("first");
+        listings.built("a".into(), 1, Some(first.clone()), at(0));
+        let choice = listings.choose("a", 2, at(10));
+        assert_eq!(choice, Choice::ServeAndBuild(first.clone()));
+        assert_eq!(listings.choose("a", 2, at(20)), Choice::Serve(first));
+        let second = rendered("second");
+        listings.built("a".into(), 2, Some(second.clone()), at(30));
+        assert_eq!(
+            listings.choose("a", 2, at(40)),
+            Choice::Serve(second.clone())
+        );
+        let drained = listings.choose("a", 2, at(5030));
+        assert_eq!(drained, Choice::Build, "it was not asked for in 5 seconds");
+        listings.built("a".into(), 2, None, at(5040));
+        assert_eq!(listings.choose("a", 2, at(5050)), Choice::Build);
     }
 
     fn header<'a>(response: &'a Response, name: &axum::http::HeaderName) -> Option<&'a str> {

@@ -4,7 +4,7 @@
 //! It holds values and decides nothing: [`crate::reconcile::registry`] gathers them,
 //! [`super::protocol`] judges them.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 
 use super::index::OwnerIndex;
 use crate::api::{AgentRegistrationSpec, Key, Nonce, RegistrationResult, SignerLedgerSpec};
@@ -19,6 +19,17 @@ pub struct AccountState {
     pub finalized_block: u64,
     /// Base fee of the latest block, in wei per gas.
     pub base_fee: u128,
+    /// How many agents the account holds at the last finalized block. Read only for a ledger that
+    /// is to become active.
+    pub balance_of_owner: Option<OwnerBalance>,
+}
+
+/// How many agents an account holds in one registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerBalance {
+    /// Address of the registry contract.
+    pub registry: Address,
+    pub held: U256,
 }
 
 /// The account, chain and cluster that a ledger belongs to.
@@ -61,26 +72,34 @@ pub struct LedgerHistory {
     pub marker: Option<String>,
     /// Whether any record has an attempt by this account on this chain.
     pub has_attempts: bool,
+    /// Name of a record that cannot be read. It may have an attempt.
+    pub unreadable_record: Option<String>,
     /// Transaction count at which a used wallet may start.
     pub bootstrap_nonce: Option<Nonce>,
+    /// Block from which logs are read for a used wallet.
+    pub bootstrap_from_block: Option<u64>,
     /// Highest `next` that this process has read.
     pub highest_next: Nonce,
 }
 
-/// A registration in a finalized block, with the proof of which account made it at which nonce.
+/// A registration in a finalized block, with what the endpoint knows of its transaction.
+///
+/// The final log alone proves whose agent it is: it names the owner and the URI. Sender and nonce
+/// are needed to finish a ledger entry; an endpoint whose transaction index does not reach back to
+/// the block does not know them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinalRegistration {
     /// The `Registered` event.
     pub event: RegisteredEvent,
-    /// Sender of the transaction.
-    pub sender: Address,
-    /// Nonce of the transaction.
-    pub nonce: Nonce,
-    /// Whether the transaction succeeded and the registry knows the agent at the last finalized
-    /// block.
+    /// Sender of the transaction, if the endpoint knows the transaction.
+    pub sender: Option<Address>,
+    /// Nonce of the transaction, if the endpoint knows the transaction.
+    pub nonce: Option<Nonce>,
+    /// Whether the registry knows the agent at the last finalized block, and no receipt says that
+    /// the transaction failed.
     pub confirmed: bool,
-    /// Cost of the transaction, in wei.
-    pub cost: u128,
+    /// Cost of the transaction, in wei, if the endpoint has its receipt.
+    pub cost: Option<u128>,
 }
 
 impl FinalRegistration {
@@ -106,7 +125,7 @@ impl FinalRegistration {
 pub struct Evidence {
     /// Final registrations whose URI contains the entry's key.
     pub registrations: Vec<FinalRegistration>,
-    /// The record's attempt at this nonce that is in a block.
+    /// The record's attempt at this nonce that is in a block, by its receipt.
     pub included: Option<Inclusion>,
     /// Whether the last attempt was sent so recently that it need not be sent again.
     pub sent_recently: bool,
@@ -117,6 +136,57 @@ pub struct Evidence {
 pub struct Inclusion {
     pub transaction: B256,
     pub succeeded: bool,
+    /// Number of the block. The inclusion is final once the last finalized block has this number
+    /// or a higher one.
+    pub block: u64,
+    /// Cost of the transaction, in wei.
+    pub cost: u128,
+}
+
+/// What must be known before a new nonce is allocated. What is unknown stops new nonces, and
+/// nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Premises {
+    pub unknown: Vec<UnknownPremise>,
+}
+
+/// Something that must be known before a new nonce is allocated. The name of a variant is the
+/// reason of the condition that reports it.
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
+#[strum(const_into_str)]
+pub enum UnknownPremise {
+    /// A SignerLedger cannot be read, not even the keys that it registers.
+    #[error(
+        "SignerLedger {name} cannot be read, so a key may be in flight there: restore it from a \
+         backup, or run the version that wrote it"
+    )]
+    LedgerUnreadable { name: String },
+    /// A record cannot be read, so the signer may have been used.
+    #[error(
+        "AgentRegistration {name} cannot be read, so the signer may have been used before: restore \
+         it from a backup, or run the version that wrote it"
+    )]
+    RecordUnreadable { name: String },
+    /// The logs are not proven complete up to the ledger's last finalized block.
+    #[error(
+        "the chain's logs are not proven complete up to the last finalized block: wait until they \
+         are read"
+    )]
+    IndexNotProven,
+    /// Entries whose nonce is used in a finalized block were not checked.
+    #[error(
+        "{count} finalized ledger entries could not be checked: check the endpoint; the operator \
+         retries automatically"
+    )]
+    EntriesUnchecked { count: usize },
+}
+
+impl UnknownPremise {
+    /// Reason for conditions: the name of the variant.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        self.into_str()
+    }
 }
 
 /// An existing agent that a record asks to adopt by its id.
@@ -125,8 +195,30 @@ pub struct AdoptionTarget {
     /// Number and hash of the finalized block at which the registry knows the agent; `None` if it
     /// does not.
     pub exists_at: Option<(u64, B256)>,
+    /// Owner of the agent at that block.
+    pub owner: Option<Address>,
     /// URI of the agent on chain at that block.
     pub agent_uri: String,
     /// Key of another record that already has the agent.
     pub taken_by: Option<Key>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unknown_premise_has_a_reason_and_a_remedy() {
+        let name = String::from("31337-0x51");
+        let all = [
+            UnknownPremise::LedgerUnreadable { name: name.clone() },
+            UnknownPremise::RecordUnreadable { name },
+            UnknownPremise::IndexNotProven,
+            UnknownPremise::EntriesUnchecked { count: 3 },
+        ];
+        let reasons: std::collections::BTreeSet<_> =
+            all.iter().map(UnknownPremise::reason).collect();
+        assert_eq!(reasons.len(), all.len());
+        assert!(all.iter().all(|premise| premise.to_string().contains(": ")));
+    }
 }

@@ -7,8 +7,8 @@ use alloy::primitives::{Address, B256, U256};
 use super::evidence::{AccountState, Evidence, FinalRegistration, Inclusion, LedgerIdentity};
 use super::index::OwnerIndex;
 use crate::api::{
-    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef, Operation, Phase,
-    RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
+    AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef,
+    Operation, Phase, RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
 };
 use crate::chain::{LogPage, RegisteredEvent, TransactionCounts};
 
@@ -49,6 +49,9 @@ pub(crate) fn ledger() -> SignerLedgerSpec {
         finalized_block: 50,
         entries: BTreeMap::from([(Nonce(5), register('a')), (Nonce(6), register('b'))]),
         registering: BTreeMap::from([(key('a'), Nonce(5)), (key('b'), Nonce(6))]),
+        from_block: Some(0),
+        from_balance: Some(AgentCount::default()),
+        from_registry: Some(Address::ZERO),
         epoch: 0,
         history_hash: B256::ZERO,
     }
@@ -73,6 +76,7 @@ pub(crate) fn record(letter: char) -> AgentRegistrationSpec {
         edition: 1,
         signer: Some(SIGNER),
         agent_uri: None,
+        agent_uri_hash: None,
         calldata_hash: None,
         adopt: None,
         phase: Phase::Pending,
@@ -84,6 +88,7 @@ pub(crate) fn record(letter: char) -> AgentRegistrationSpec {
         attempts: vec![],
         update: None,
         result: None,
+        reverted: None,
         proven_absent: None,
         tombstone: None,
         spent_wei: None,
@@ -98,6 +103,7 @@ pub(crate) fn attempt(nonce: u64, number: u8) -> Attempt {
         max_priority_fee_per_gas: Wei(1),
         gas: 30,
         hash: hash(number),
+        signed_at: None,
         raw: Some(vec![number].into()),
     }
 }
@@ -130,6 +136,7 @@ pub(crate) fn account(finalized: u64, latest: u64) -> AccountState {
         counts,
         finalized_block: 60,
         base_fee: 10,
+        balance_of_owner: None,
     }
 }
 
@@ -140,18 +147,22 @@ pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
         .iter()
         .map(|letter| registered_event(*letter))
         .collect();
-    let received = registrations.len() as u64;
+    let held = U256::from(registrations.len());
+    index.extend(log_page(0, covered, registrations)).unwrap();
+    assert!(index.verify_balance(held));
     index
-        .extend(LogPage {
-            from: 0,
-            to: covered,
-            registrations,
-            received,
-            ..LogPage::default()
-        })
-        .unwrap();
-    assert!(index.verify_balance(U256::from(received)));
-    index
+}
+
+/// Logs in which each registration has its mint.
+pub(crate) fn log_page(from: u64, to: u64, registrations: Vec<RegisteredEvent>) -> LogPage {
+    let mints = registrations.iter().map(|event| event.agent_id).collect();
+    LogPage {
+        from,
+        to,
+        registrations,
+        mints,
+        ..LogPage::default()
+    }
 }
 
 pub(crate) fn registered_event(letter: char) -> RegisteredEvent {
@@ -167,10 +178,10 @@ pub(crate) fn registered_event(letter: char) -> RegisteredEvent {
 pub(crate) fn final_registration(letter: char, nonce: u64) -> FinalRegistration {
     FinalRegistration {
         event: registered_event(letter),
-        sender: SIGNER,
-        nonce: Nonce(nonce),
+        sender: Some(SIGNER),
+        nonce: Some(Nonce(nonce)),
         confirmed: true,
-        cost: 250,
+        cost: Some(250),
     }
 }
 
@@ -186,6 +197,8 @@ pub(crate) fn included(transaction: u8, succeeded: bool) -> Evidence {
         included: Some(Inclusion {
             transaction: hash(transaction),
             succeeded,
+            block: 60,
+            cost: 250,
         }),
         ..Evidence::default()
     }

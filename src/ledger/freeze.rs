@@ -28,7 +28,8 @@ pub enum Freeze {
     /// The wallet was used before it had a ledger.
     #[error(
         "the signer has already sent {count} transactions and has no SignerLedger: if nothing \
-         else uses this account, set spec.bootstrap.atNonce to {count}; otherwise give the \
+         else uses this account, set spec.bootstrap.atNonce to {count} and \
+         spec.bootstrap.fromBlock to a block before its first transaction; otherwise give the \
          registry a dedicated signer"
     )]
     WalletUsed { count: Nonce },
@@ -82,12 +83,6 @@ pub enum Freeze {
          key is used elsewhere"
     )]
     KeyUsedElsewhere { nonce: Nonce, key: Key },
-    /// A registration was included and reverted.
-    #[error(
-        "the registration of agent {key} was included and reverted (transaction {transaction}): \
-         raise registration.edition to request a new one"
-    )]
-    RegistrationReverted { key: Key, transaction: B256 },
     /// A key is registered by another transaction than its entry allows.
     #[error(
         "agent {key} is registered, but not at its allocated nonce {nonce}: \
@@ -118,6 +113,12 @@ pub enum Freeze {
          recreate its offer"
     )]
     RecordMissing { key: Key, nonce: Nonce },
+    /// A record has a transaction that its ledger does not know.
+    #[error(
+        "agent {key} has a transaction that was signed for nonce {nonce}, and the ledger has no \
+         entry for it: the ledger was restored from a backup; restore the newest state"
+    )]
+    EntryMissing { key: Key, nonce: Nonce },
     /// The ledger holds an operation that this version never writes.
     #[error(
         "nonce {nonce} is allocated to an operation that this version does not know: run the \
@@ -196,10 +197,6 @@ mod tests {
                 next: nonce,
             },
             Freeze::KeyUsedElsewhere { nonce, key },
-            Freeze::RegistrationReverted {
-                key,
-                transaction: hash,
-            },
             Freeze::RegistrationMisplaced { key, nonce },
             Freeze::FeeBelowMarket {
                 key,
@@ -207,6 +204,7 @@ mod tests {
                 base_fee: 1,
             },
             Freeze::RecordMissing { key, nonce },
+            Freeze::EntryMissing { key, nonce },
             Freeze::UnknownOperation { nonce },
         ];
         let reasons: std::collections::BTreeSet<&str> = all.iter().map(Freeze::reason).collect();

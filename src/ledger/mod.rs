@@ -5,6 +5,7 @@
 //! - [`freeze`] lists the evidence that stops spending for a registry
 //! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
+//! - [`unreadable`] finds the keys of stored ledgers that cannot be decoded (pure)
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs
 //! - [`sender`] signs for allocated nonces and sends stored transactions
 //!
@@ -19,6 +20,7 @@ pub(crate) mod money;
 pub(crate) mod protocol;
 pub(crate) mod sender;
 pub(crate) mod store;
+pub(crate) mod unreadable;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

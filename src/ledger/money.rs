@@ -314,16 +314,35 @@ mod tests {
 
     #[test]
     fn unreadable_limit_is_named() {
-        for value in ["a lot", "", "0", "-5", "1e3", "99999999999999999999999"] {
-            let stated = SpendingLimits {
-                per_day: value.into(),
-                ..SpendingLimits::default()
+        let huge = "9".repeat(32);
+        for value in ["a lot", "", "0", "-5", "1e3", &huge] {
+            let stated = |change: fn(&mut SpendingLimits, String)| {
+                let mut limits = SpendingLimits::default();
+                change(&mut limits, value.into());
+                limits
             };
-            let error = Limits::read(&stated).unwrap_err().to_string();
-            assert!(
-                error.contains("limits.perDay") && error.contains(&format!("{value:?}")),
-                "{error}"
-            );
+            for (field, stated) in [
+                (
+                    "maxFeePerGasGwei",
+                    stated(|limits, value| limits.max_fee_per_gas_gwei = Some(value)),
+                ),
+                (
+                    "perRegistration",
+                    stated(|limits, value| limits.per_registration = value),
+                ),
+                ("perDay", stated(|limits, value| limits.per_day = value)),
+                (
+                    "perNamespacePerDay",
+                    stated(|limits, value| limits.per_namespace_per_day = Some(value)),
+                ),
+            ] {
+                let error = Limits::read(&stated).unwrap_err();
+                let value = value.to_owned();
+                assert_eq!(error, UnreadableLimit { field, value });
+                let said = error.to_string();
+                assert!(said.contains(&format!("limits.{field}")), "{said}");
+                assert!(said.contains(&format!("{:?}", error.value)), "{said}");
+            }
         }
     }
 

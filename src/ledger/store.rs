@@ -8,11 +8,12 @@
 use alloy::primitives::Address;
 use kube::api::ObjectMeta;
 
+use super::unreadable::OtherLedgers;
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger,
     SignerLedgerSpec,
 };
-use crate::cluster::{Error, Reader, Writer};
+use crate::cluster::{Error, Lenient, Reader, Writer};
 use crate::leader::Leading;
 
 /// A ledger as the API server stores it: returned by a quorum read or by a successful write of this
@@ -99,6 +100,27 @@ impl BoundNonce {
     }
 }
 
+/// All records, read after a ledger.
+#[derive(Clone, Debug, Default)]
+pub struct ReadRecords {
+    pub records: Vec<AgentRegistration>,
+    /// Names of records that cannot be decoded.
+    pub unreadable: Vec<String>,
+}
+
+impl FromIterator<Lenient<AgentRegistration>> for ReadRecords {
+    fn from_iter<T: IntoIterator<Item = Lenient<AgentRegistration>>>(records: T) -> Self {
+        let mut all = Self::default();
+        for record in records {
+            match record {
+                Lenient::Decoded(record) => all.records.push(record),
+                Lenient::Undecodable(record) => all.unreadable.push(record.name().to_owned()),
+            }
+        }
+        all
+    }
+}
+
 /// Reads and writes ledgers and records.
 #[derive(Clone)]
 pub struct Store {
@@ -113,35 +135,41 @@ impl Store {
         Self { reader, writer }
     }
 
-    /// Reads the ledger of an account on a chain, at quorum.
+    /// Reads the ledger of an account on a chain, at quorum. It may not be decodable.
     pub async fn read_ledger(
         &self,
         chain_id: u64,
         signer: Address,
-    ) -> Result<Option<ReadLedger>, Error> {
-        let ledger = self
-            .reader
-            .ledger(&SignerLedger::name_of(chain_id, signer))
-            .await?;
-        Ok(ledger.map(|ledger| ReadLedger { ledger }))
+    ) -> Result<Option<Lenient<ReadLedger>>, Error> {
+        let name = SignerLedger::name_of(chain_id, signer);
+        Ok(self.reader.ledger(&name).await?.map(|read| match read {
+            Lenient::Decoded(ledger) => Lenient::Decoded(ReadLedger { ledger }),
+            Lenient::Undecodable(ledger) => Lenient::Undecodable(ledger),
+        }))
     }
 
-    /// Reads the record of a key, after the ledger.
+    /// Reads what all other ledgers of a chain register, after the ledger: a key that is in flight
+    /// there must not get a nonce here.
+    pub async fn other_ledgers_after(&self, ledger: &ReadLedger) -> Result<OtherLedgers, Error> {
+        let spec = ledger.spec();
+        let own_name = SignerLedger::name_of(spec.chain_id, spec.signer);
+        let ledgers = self.reader.ledgers().await?;
+        Ok(OtherLedgers::of(spec.chain_id, &own_name, &ledgers))
+    }
+
+    /// Reads the record of a key, after the ledger. It may not be decodable.
     pub async fn record_after(
         &self,
         _ledger: &ReadLedger,
         key: Key,
-    ) -> Result<Option<AgentRegistration>, Error> {
+    ) -> Result<Option<Lenient<AgentRegistration>>, Error> {
         self.reader.record(&key.record_name()).await
     }
 
     /// Reads all records, after the ledger. `None` means that the ledger was read and does not
     /// exist.
-    pub async fn records_after(
-        &self,
-        _ledger: Option<&ReadLedger>,
-    ) -> Result<Vec<AgentRegistration>, Error> {
-        self.reader.records().await
+    pub async fn records_after(&self, _ledger: Option<&ReadLedger>) -> Result<ReadRecords, Error> {
+        Ok(self.reader.records().await?.into_iter().collect())
     }
 
     /// Creates a ledger.
@@ -227,6 +255,20 @@ impl Store {
 mod tests {
     use super::*;
     use crate::ledger::fixtures;
+
+    #[test]
+    fn undecodable_record_does_not_fail_the_list() {
+        let record = AgentRegistration::new("r-a", fixtures::record('a'));
+        let mut changed = serde_json::to_value(&record).unwrap();
+        changed["spec"]["phase"] = "Recovering".into();
+        let stored = [serde_json::to_value(&record).unwrap(), changed];
+        let read: ReadRecords = stored
+            .into_iter()
+            .map(|stored| serde_json::from_value(stored).unwrap())
+            .collect();
+        assert_eq!(read.records, [record]);
+        assert_eq!(read.unreadable, ["r-a"]);
+    }
 
     #[test]
     fn only_a_register_entry_read_back_binds_a_nonce() {

@@ -1,35 +1,84 @@
-//! Why single offers are not registered: the registry loop finds an issue, the offer loop reports
-//! it in a condition.
+//! What the registry loop reports about single offers: why one is not registered, and whose agent
+//! it adopted. The offer loop shows it in a condition.
 //!
-//! Issues live in memory only: the next leader finds them again in its first pass. [`super`] lists
+//! Both live in memory only: the next leader finds them again in its first pass. [`super`] lists
 //! the other channels between the loops.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use alloy::primitives::Address;
 use strum::IntoStaticStr;
 use tokio::sync::broadcast;
 
+use crate::api::{Key, Nonce};
 use crate::ledger::money::Shortage;
 use crate::ledger::protocol::AdoptionRefused;
+pub(crate) use crate::registration::view::OfferName;
 
-/// Namespace and name of an offer.
-pub(crate) type OfferName = (String, String);
+/// Two claims on one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AdoptionConflict {
+    pub agent_id: String,
+    /// The offer that may not adopt the agent.
+    pub own: String,
+    /// The offer that claims it too, or the namespace that an admin gave it to.
+    pub other: String,
+    /// Identity to share, if both are in one namespace.
+    pub identity: Option<String>,
+    /// Name of the IdentityRegistry.
+    pub registry: String,
+}
 
-/// Why an offer's agent is not registered yet. A variant's name is the condition's reason.
+impl fmt::Display for AdoptionConflict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            agent_id,
+            own,
+            other,
+            identity,
+            registry,
+        } = self;
+        let remedy = match identity {
+            Some(identity) => {
+                format!("to share it, set registration.identity of both offers to {identity}")
+            }
+            None => format!(
+                "an admin decides with spec.adoptions of IdentityRegistry {registry}, which gives \
+                 the agent to one namespace"
+            ),
+        };
+        write!(
+            formatter,
+            "{own} asks for agent {agent_id}, which {other} claims: {remedy}"
+        )
+    }
+}
+
+/// Why an offer's agent is not registered yet, or not as the offer asks. A variant's name is the
+/// condition's reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum OfferIssue {
     /// The legacy controller may have registered the agent already.
     #[error(
-        "{legacy}: registering could create a second agent. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one"
+        "{legacy}: registering could create a second agent. Set registration.agentId to adopt that agent, or registration.edition to 2 to ask for a new one; an offer that cannot set registration.agentId any more has to be created again with it"
     )]
     AdoptionRequired {
         /// What shows it.
         legacy: String,
     },
+    /// Objects of the legacy controller may still arrive.
+    #[error(
+        "this cluster has CustomResourceDefinitions of the legacy controller: the operator waits until the offer is {seconds} seconds old, so that imported RegistrationRequests are seen first"
+    )]
+    AwaitingLegacy { seconds: u64 },
     /// The agent cannot be adopted.
     #[error(transparent)]
     AdoptionRefused(#[from] AdoptionRefused),
+    /// Someone else claims the agent that the offer names.
+    #[error("{0}")]
+    AdoptionConflict(Box<AdoptionConflict>),
     /// The offer names another agent than the record of its identity.
     #[error(
         "registration.agentId is {wanted}, and record {name} of this identity {}: raise registration.edition to adopt agent {wanted} under another record, or delete the offer and create it without registration.agentId",
@@ -51,6 +100,77 @@ pub(crate) enum OfferIssue {
         /// The endpoint's error message.
         words: String,
     },
+    /// The transaction was included and reverted.
+    #[error(
+        "the transaction was included and reverted: raise registration.edition to ask for a new registration"
+    )]
+    RegistrationReverted,
+    /// The endpoint refused the transaction.
+    #[error(
+        "the endpoint refused the transaction: {words}. The operator sends it again; if this lasts, check the fees, or use another endpoint"
+    )]
+    SendRefused {
+        /// The endpoint's error message.
+        words: String,
+    },
+    /// The endpoint refused the transaction, because the signer cannot pay for it.
+    #[error("the endpoint refused the transaction: {words}. Fund the signer")]
+    InsufficientFunds {
+        /// The endpoint's error message.
+        words: String,
+    },
+    /// The endpoint did not answer when the transaction was sent.
+    #[error(
+        "the endpoint did not say whether it accepted the transaction: {words}. The operator sends it again; check the endpoint if this lasts"
+    )]
+    SendUnanswered {
+        /// What happened.
+        words: String,
+    },
+    /// The transaction was accepted and is in no block.
+    #[error(
+        "the transaction was sent {blocks} blocks ago and is in no block: the operator sends it again; it is included when gas prices fall below its maximum fee"
+    )]
+    NotIncluded { blocks: u64 },
+    /// The API server rejects the record of the agent.
+    #[error(
+        "the API server rejected the record of the agent: {why}. Correct the offer, or the admission webhook or policy that rejects it"
+    )]
+    RecordRefused { why: String },
+    /// The record of the agent cannot be decoded.
+    #[error(
+        "record {name} of the agent exists and cannot be decoded: upgrade the operator if a newer version wrote it, or restore it from a backup"
+    )]
+    RecordUndecodable {
+        /// Name of the record.
+        name: String,
+    },
+    /// The namespace has too many records that never got a nonce.
+    #[error(
+        "namespace {namespace} has {limit} agents that were never registered: wait until they are, or ask an admin to delete AgentRegistrations of the namespace with phase Tombstoned and no attempts"
+    )]
+    TooManyUnregistered { namespace: String, limit: usize },
+    /// The signer belongs to another IdentityRegistry.
+    #[error(
+        "the signer of this IdentityRegistry is held by the older IdentityRegistry {holder}: give this one its own signer, or delete the other one"
+    )]
+    SignerInUse {
+        /// Name of the IdentityRegistry that holds it.
+        holder: String,
+    },
+    /// The registration was given to an account that the registry does not use any more.
+    #[error(
+        "the registration was given to signer {signer}, which is not the first signer of the IdentityRegistry: put it first until the registration is final"
+    )]
+    SignerChanged { signer: Address },
+    /// A question about this agent was not answered.
+    #[error(
+        "the endpoint did not answer a question about this agent: {why}. The operator asks again"
+    )]
+    RpcFailed { why: String },
+    /// What is stored for a nonce contradicts the ledger or itself.
+    #[error("nonce {nonce} of the agent: {why}. Restore the record from a backup")]
+    StoredTransactionMismatch { nonce: Nonce, why: String },
     /// The record with the agent's key belongs to another agent.
     #[error("record {name} belongs to identity {other:?}: two identities share one key")]
     KeyTaken {
@@ -71,16 +191,44 @@ impl OfferIssue {
         }
     }
 
-    /// Whether the offer's owner has to act before it can be registered.
+    /// Whether a person has to act before the offer can be registered.
     #[must_use]
     pub(crate) const fn needs_action(&self) -> bool {
         match self {
             Self::AdoptionRequired { .. }
             | Self::AdoptionRefused(_)
+            | Self::AdoptionConflict(_)
             | Self::OtherAgent { .. }
+            | Self::RegistrationReverted
+            | Self::RecordRefused { .. }
+            | Self::RecordUndecodable { .. }
+            | Self::SignerInUse { .. }
+            | Self::SignerChanged { .. }
+            | Self::StoredTransactionMismatch { .. }
             | Self::KeyTaken { .. } => true,
-            Self::Shortage(_) | Self::RegistrationWouldRevert { .. } => false,
+            Self::AwaitingLegacy { .. }
+            | Self::Shortage(_)
+            | Self::RegistrationWouldRevert { .. }
+            | Self::SendRefused { .. }
+            | Self::InsufficientFunds { .. }
+            | Self::SendUnanswered { .. }
+            | Self::NotIncluded { .. }
+            | Self::TooManyUnregistered { .. }
+            | Self::RpcFailed { .. } => false,
         }
+    }
+
+    /// Whether it contradicts what the offer asks for even after its agent is registered.
+    #[must_use]
+    pub(crate) const fn outlasts_registration(&self) -> bool {
+        matches!(
+            self,
+            Self::AdoptionRequired { .. }
+                | Self::AdoptionRefused(_)
+                | Self::AdoptionConflict(_)
+                | Self::OtherAgent { .. }
+                | Self::KeyTaken { .. }
+        )
     }
 }
 
@@ -136,9 +284,74 @@ impl OfferIssues {
     }
 }
 
+/// Owners of agents at the time when they were adopted, by key. The registry loop learns them, the
+/// offer loop writes them to the status of the offers, which keep them. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AdoptedOwners(Arc<Mutex<BTreeMap<Key, Address>>>);
+
+impl AdoptedOwners {
+    /// Keeps the owner of an agent that is about to be adopted.
+    pub(crate) fn insert(&self, key: Key, owner: Address) {
+        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.insert(key, owner);
+    }
+
+    #[must_use]
+    pub(crate) fn get(&self, key: Key) -> Option<Address> {
+        let owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(&key).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn conflict(identity: Option<&str>) -> AdoptionConflict {
+        AdoptionConflict {
+            agent_id: "7".into(),
+            own: "offer shop/b".into(),
+            other: "offer shop/a".into(),
+            identity: identity.map(str::to_owned),
+            registry: "idr".into(),
+        }
+    }
+
+    #[test]
+    fn conflict_names_both_offers_and_the_remedy() {
+        let shared = conflict(Some("a")).to_string();
+        let decided = conflict(None).to_string();
+        for message in [&shared, &decided] {
+            assert!(message.contains("offer shop/a") && message.contains("offer shop/b"));
+        }
+        assert!(
+            shared.ends_with("set registration.identity of both offers to a"),
+            "{shared}"
+        );
+        assert!(
+            decided.contains("spec.adoptions of IdentityRegistry idr"),
+            "{decided}"
+        );
+    }
+
+    #[test]
+    fn issue_that_outlasts_registration_needs_action() {
+        let conflict = OfferIssue::AdoptionConflict(Box::new(conflict(None)));
+        let refused = OfferIssue::SendRefused { words: "no".into() };
+        for (issue, expected) in [(conflict, true), (refused, false)] {
+            assert_eq!(issue.needs_action(), expected);
+            assert_eq!(issue.outlasts_registration(), expected);
+        }
+    }
+
+    #[test]
+    fn owner_is_kept_by_key() {
+        let owners = AdoptedOwners::default();
+        let key = Key::derive("", 1, Address::ZERO, 1);
+        assert_eq!(owners.get(key), None);
+        owners.clone().insert(key, Address::repeat_byte(1));
+        assert_eq!(owners.get(key), Some(Address::repeat_byte(1)));
+    }
 
     #[test]
     fn every_issue_has_its_own_reason_and_a_remedy() {
@@ -147,7 +360,7 @@ mod tests {
             OfferIssue::AdoptionRequired {
                 legacy: "a request exists".into(),
             },
-            AdoptionRefused::AgentNotFound.into(),
+            AdoptionRefused::AgentNotFound { id: "9".into() }.into(),
             OfferIssue::OtherAgent {
                 wanted: "1".into(),
                 name: name.clone(),
@@ -160,6 +373,29 @@ mod tests {
             .into(),
             OfferIssue::RegistrationWouldRevert { words: "no".into() },
             OfferIssue::KeyTaken { name, other },
+            OfferIssue::AwaitingLegacy { seconds: 60 },
+            OfferIssue::AdoptionConflict(Box::new(conflict(None))),
+            OfferIssue::RegistrationReverted,
+            OfferIssue::SendRefused { words: "no".into() },
+            OfferIssue::SendUnanswered { words: "no".into() },
+            OfferIssue::NotIncluded { blocks: 9 },
+            OfferIssue::RecordRefused { why: "no".into() },
+            OfferIssue::RecordUndecodable { name: "r-x".into() },
+            OfferIssue::TooManyUnregistered {
+                namespace: "shop".into(),
+                limit: 64,
+            },
+            OfferIssue::SignerInUse {
+                holder: "idr".into(),
+            },
+            OfferIssue::SignerChanged {
+                signer: Address::ZERO,
+            },
+            OfferIssue::RpcFailed { why: "no".into() },
+            OfferIssue::StoredTransactionMismatch {
+                nonce: Nonce(1),
+                why: "no".into(),
+            },
         ];
         let reasons: std::collections::BTreeSet<&str> =
             all.iter().map(OfferIssue::reason).collect();

@@ -1,12 +1,25 @@
 //! Recognizes registrations of the legacy controller. Pure.
 //!
 //! They are not in the operator's records, so registering such an offer could register it twice.
-//! The offer waits until its owner says which agent is meant (rule R12). [`crate::cluster::Reader`]
-//! reads the objects that are judged here.
+//! The offer waits until its owner says which agent is meant (rule R12). Where the legacy
+//! controller's kinds exist, an import may apply an offer before the request that belongs to it, so
+//! an offer has to reach [`MINIMUM_AGE`] first. [`crate::cluster::Reader`] reads the objects that
+//! are judged here.
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value;
+
+/// How old an offer has to be before it is registered where legacy kinds exist.
+pub(crate) const MINIMUM_AGE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Whether an offer was created so recently that its legacy objects may still be missing. An
+/// unknown time of creation counts as recent.
+#[must_use]
+pub(crate) fn too_young(created: Option<Timestamp>, now: Timestamp) -> bool {
+    created.is_none_or(|created| now.duration_since(created) < MINIMUM_AGE)
+}
 
 /// Describes why the legacy controller may have registered an offer on this chain; `None` if
 /// nothing shows it.
@@ -48,7 +61,8 @@ pub(crate) fn find(
         .map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned))
         .unwrap_or_default();
     Some(format!(
-        "AgentIdentity of the legacy controller names agent {id} on this chain"
+        "AgentIdentity of the legacy controller names agent {id} on this chain; delete it once every \
+         offer of the legacy controller has its agent"
     ))
 }
 
@@ -60,6 +74,16 @@ mod tests {
 
     fn object(value: Value) -> DynamicObject {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn offer_is_too_young_for_a_minute() {
+        let created = Timestamp::from_second(1000).unwrap();
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        assert!(too_young(Some(created), at(1059)));
+        assert!(!too_young(Some(created), at(1060)));
+        assert!(too_young(Some(created), at(900)), "the clocks differ");
+        assert!(too_young(None, at(5000)));
     }
 
     fn is_base(chain: &str) -> bool {

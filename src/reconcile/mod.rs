@@ -10,15 +10,18 @@
 //! changes, and [`legacy`] recognizes what the legacy controller registered (pure).
 //!
 //! # Channels
-//! The loops never call each other. They exchange four things, three in one direction and one back:
+//! The loops never call each other. They exchange five things, four in one direction and one back:
 //! ```text
 //! registry loop                                                 offer loop
 //!   1  AgentRegistration: key, phase, attempts, result     -->    status.registration, agentId
 //!   2  OfferIssues, in memory: why one offer must wait     -->    condition Registered
 //!   3  IdentityRegistry.status, condition Ready            -->    reason RegistryNotReady
-//!   4  claim.key_in_status: may get a nonce                <--    status.registration.key
+//!   4  AdoptedOwners, in memory: owner of an adopted agent -->    status.registration.owner
+//!   5  claim.key_in_status: may get a nonce                <--    status.registration.key
 //! ```
-//! Channel 4 makes the status of an offer an input to money. The API server freezes the identity of
+//! Both look at an offer through one [`crate::registration::view::OfferView`].
+//!
+//! Channel 5 makes the status of an offer an input to money. The API server freezes the identity of
 //! an offer once its status names a key (a CEL rule). Before that, a default registry that moves
 //! while caches lag could make one offer ask two registries for an agent. So a first registration
 //! takes a round trip before it gets a nonce:
@@ -44,8 +47,7 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use self::driver::{LoopSettings, drive};
-use self::issues::OfferIssues;
-pub(crate) use self::offer::eligibility_of;
+use self::issues::{AdoptedOwners, OfferIssues};
 use crate::cluster::{self, Cache, Reader, Writer};
 use crate::health::Health;
 use crate::leader::{Drain, Fence};
@@ -77,6 +79,8 @@ pub(crate) struct Context {
     pub health: Arc<Health>,
     /// What the registry loop reports to the offer loop.
     pub issues: OfferIssues,
+    /// Whose agents the registry loop adopted.
+    pub adopted_owners: AdoptedOwners,
     /// What the registry loop keeps between passes.
     pub registry_states: registry::RegistryStates,
     /// What the offer loop last applied.

@@ -12,8 +12,9 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::adoption::is_given_away;
 use super::eligibility::Eligibility;
-use crate::api::{AgentRegistration, IdentityRegistry, IdentityScope, Key, ServiceOffer};
+use crate::api::{AgentRegistrationSpec, IdentityRegistry, IdentityScope, Key, ServiceOffer};
 
 /// Media type of every document.
 pub(crate) const MEDIA_TYPE: &str = "application/json";
@@ -24,6 +25,9 @@ pub(crate) const ICON_PATH: &str = "/agents/icon.svg";
 const TYPE: &str = "https://eips.ethereum.org/EIPS/eip-8004#registration-v1";
 /// Version of the OASF taxonomy of skills and domains.
 const OASF_VERSION: &str = "0.8";
+/// The largest integer that every JSON reader holds, since many read numbers as doubles (RFC 8259,
+/// section 6). Larger ids are strings.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// URI of an agent's document. It contains the key, which finds the agent in the chain's logs.
 #[must_use]
@@ -35,6 +39,8 @@ pub(crate) fn agent_uri(registry: &IdentityRegistry, key: Key) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Listed<'a> {
     pub offer: &'a ServiceOffer,
+    /// The registry that it resolves to.
+    pub registry: &'a IdentityRegistry,
     pub eligibility: Eligibility,
 }
 
@@ -89,45 +95,45 @@ impl Document {
     /// The document's bytes and their entity tag (RFC 9110). It cannot fail for objects from the
     /// API server: all keys are strings.
     pub(crate) fn render(&self) -> serde_json::Result<(Vec<u8>, String)> {
-        let bytes = serde_json::to_vec(self)?;
-        let tag = format!(
-            "\"{:x}\"",
-            alloy::primitives::FixedBytes::<16>::from_slice(&keccak256(&bytes)[..16])
-        );
-        Ok((bytes, tag))
+        serde_json::to_vec(self).map(|bytes| {
+            let tag = format!(
+                "\"{:x}\"",
+                alloy::primitives::FixedBytes::<16>::from_slice(&keccak256(&bytes)[..16])
+            );
+            (bytes, tag)
+        })
     }
 }
 
 /// The document of one agent. `offers` are those that use it; the oldest is listed first and
-/// describes the agent.
+/// describes the agent, on the registry that it resolves to. Without one, `registry` speaks for the
+/// contract.
 #[must_use]
 pub(crate) fn agent(
-    record: &AgentRegistration,
+    record: &AgentRegistrationSpec,
     registry: &IdentityRegistry,
     mut offers: Vec<Listed<'_>>,
 ) -> Document {
     sort(&mut offers);
-    let live: Vec<&ServiceOffer> = offers
+    let live: Vec<&Listed<'_>> = offers
         .iter()
         .filter(|listed| listed.is_eligible())
-        .map(|listed| listed.offer)
         .collect();
     let active = !live.is_empty();
-    let subject = live
-        .first()
-        .copied()
-        .or_else(|| offers.first().map(|listed| listed.offer));
+    let first = live.first().copied().or_else(|| offers.first());
+    let subject = first.map(|listed| listed.offer);
+    let registry = first.map_or(registry, |listed| listed.registry);
     let mut document = Document {
         services: live
             .iter()
-            .flat_map(|offer| services(offer, registry))
+            .flat_map(|listed| services(listed.offer, listed.registry))
             .collect(),
-        registrations: registration_of(record).into_iter().collect(),
-        ..describe(registry, subject, &record.spec.identity, active)
+        registrations: registration_of(record, registry).into_iter().collect(),
+        ..describe(registry, subject, &record.identity, active)
     };
     for trust in live
         .iter()
-        .filter_map(|offer| offer.spec.registration.as_ref())
+        .filter_map(|listed| listed.offer.spec.registration.as_ref())
         .flat_map(|own| &own.supported_trust)
     {
         if !document.supported_trust.contains(trust) {
@@ -142,17 +148,19 @@ pub(crate) fn agent(
 #[must_use]
 pub(crate) fn well_known<'a>(
     registries: &[&IdentityRegistry],
-    records: impl IntoIterator<Item = &'a AgentRegistration>,
-    mut offers: Vec<(&IdentityRegistry, Listed<'_>)>,
+    records: impl IntoIterator<Item = (&'a AgentRegistrationSpec, &'a IdentityRegistry)>,
+    mut offers: Vec<Listed<'_>>,
 ) -> Document {
-    offers.sort_by_key(|(_, listed)| age(listed.offer));
+    sort(&mut offers);
     let services: Vec<DocumentService> = offers
         .iter()
-        .filter(|(_, listed)| listed.is_eligible())
-        .flat_map(|(registry, listed)| services(listed.offer, registry))
+        .filter(|listed| listed.is_eligible())
+        .flat_map(|listed| services(listed.offer, listed.registry))
         .collect();
-    let mut registrations: Vec<DocumentRegistration> =
-        records.into_iter().filter_map(registration_of).collect();
+    let mut registrations: Vec<DocumentRegistration> = records
+        .into_iter()
+        .filter_map(|(record, registry)| registration_of(record, registry))
+        .collect();
     registrations.sort_by_key(|own| {
         (
             own.agent_registry.clone(),
@@ -309,17 +317,22 @@ pub(crate) fn public_url(offer: &ServiceOffer, registry: &IdentityRegistry) -> S
     }
 }
 
-fn registration_of(record: &AgentRegistration) -> Option<DocumentRegistration> {
-    let agent_id = &record.spec.result.as_ref()?.agent_id;
+/// The registration of a record that has a result. An agent that an admin gave to another namespace
+/// is not listed for this one.
+fn registration_of(
+    record: &AgentRegistrationSpec,
+    registry: &IdentityRegistry,
+) -> Option<DocumentRegistration> {
+    if is_given_away(record, registry) {
+        return None;
+    }
+    let agent_id = &record.result.as_ref()?.agent_id;
     Some(DocumentRegistration {
-        // A JSON number while it fits in 64 bits; a string beyond that, which no real id reaches.
-        agent_id: agent_id
-            .parse::<u64>()
-            .map_or_else(|_| Value::from(agent_id.as_str()), Value::from),
-        agent_registry: format!(
-            "eip155:{}:{}",
-            record.spec.chain_id, record.spec.registry.address
-        ),
+        agent_id: match agent_id.parse::<u64>() {
+            Ok(number) if number <= MAX_SAFE_INTEGER => Value::from(number),
+            _ => Value::from(agent_id.as_str()),
+        },
+        agent_registry: format!("eip155:{}:{}", record.chain_id, record.registry.address),
     })
 }
 
@@ -342,13 +355,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::AgentRegistration;
     use crate::registration::fixtures::{offer, record, registry, result};
 
-    fn live(offer: &ServiceOffer) -> Listed<'_> {
+    fn live<'a>(offer: &'a ServiceOffer, registry: &'a IdentityRegistry) -> Listed<'a> {
         Listed {
             offer,
+            registry,
             eligibility: Eligibility::Eligible,
         }
+    }
+
+    /// The document of an agent on a registry, to which all its offers resolve.
+    fn agent_of(
+        record: &AgentRegistration,
+        registry: &IdentityRegistry,
+        offers: &[&ServiceOffer],
+    ) -> Document {
+        let listed = offers.iter().map(|offer| live(offer, registry));
+        agent(&record.spec, registry, listed.collect())
     }
 
     fn json_of(document: &Document) -> Value {
@@ -367,10 +392,10 @@ mod tests {
     #[test]
     fn pending_document_lacks_only_registrations() {
         let offer = offer(json!({}));
-        let document = agent(
+        let document = agent_of(
             &record("shop/chat", 1, json!({})),
             &registry(json!({})),
-            vec![live(&offer)],
+            &[&offer],
         );
         let expected = json!({
             "type": "https://eips.ethereum.org/EIPS/eip-8004#registration-v1",
@@ -402,7 +427,7 @@ mod tests {
             1,
             json!({ "spec": { "result": result("12") } }),
         );
-        let document = json_of(&agent(&record, &registry(json!({})), vec![live(&offer)]));
+        let document = json_of(&agent_of(&record, &registry(json!({})), &[&offer]));
         let endpoint = "https://agents.example/llama";
         assert_eq!(document["name"], "Llama");
         assert_eq!(document["description"], "A model.");
@@ -432,10 +457,10 @@ mod tests {
         let offer = offer(
             json!({ "spec": { "model": { "name": "llama", "runtime": "tgi" }, "hostname": "chat.example.org" } }),
         );
-        let document = json_of(&agent(
+        let document = json_of(&agent_of(
             &record("shop/chat", 1, json!({})),
             &registry(json!({})),
-            vec![live(&offer)],
+            &[&offer],
         ));
         assert_eq!(
             document["description"],
@@ -451,17 +476,26 @@ mod tests {
     }
 
     #[test]
+    fn offer_without_registration_offers_its_route_alone() {
+        let plain = offer(json!({ "spec": { "registration": null } }));
+        let services = services(&plain, &registry(json!({})));
+        let named = services.iter().map(|service| service.name.as_str());
+        assert_eq!(named.collect::<Vec<_>>(), ["web"]);
+    }
+
+    #[test]
     fn inactive_document_keeps_the_id_and_has_no_services() {
         let offer = offer(
             json!({ "spec": { "registration": { "metadata": { "k": "v" } }, "provenance": { "a": "b" } } }),
         );
         let record = record("shop/chat", 1, json!({ "spec": { "result": result("0") } }));
+        let registry = registry(json!({}));
         let disabled = Listed {
-            offer: &offer,
             eligibility: Eligibility::Disabled,
+            ..live(&offer, &registry)
         };
         for offers in [vec![disabled], vec![]] {
-            let document = json_of(&agent(&record, &registry(json!({})), offers));
+            let document = json_of(&agent(&record.spec, &registry, offers));
             assert_eq!(document["name"], "chat");
             assert_eq!(document["description"], "Agent chat (deactivated)");
             assert_eq!(
@@ -483,10 +517,10 @@ mod tests {
         let old = offer(
             json!({ "metadata": { "name": "old" }, "spec": { "registration": { "supportedTrust": ["reputation"] } } }),
         );
-        let document = json_of(&agent(
+        let document = json_of(&agent_of(
             &record("shop/chat", 1, json!({})),
             &registry(json!({})),
-            vec![live(&young), live(&old)],
+            &[&young, &old],
         ));
         assert_eq!(document["name"], "old");
         let endpoints: Vec<&Value> = document["services"]
@@ -516,19 +550,15 @@ mod tests {
             "agent": { "name": "The shop", "description": "All of it.", "image": "https://img.example/s.png" },
         } }));
         let offer = offer(json!({ "spec": { "registration": { "name": "ignored" } } }));
-        let document = json_of(&agent(
-            &record("shop", 1, json!({})),
-            &shared,
-            vec![live(&offer)],
-        ));
+        let document = json_of(&agent_of(&record("shop", 1, json!({})), &shared, &[&offer]));
         assert_eq!(document["name"], "The shop");
         assert_eq!(document["description"], "All of it.");
         assert_eq!(document["image"], "https://img.example/s.png");
         let own = registry(json!({ "spec": { "agent": { "name": "The shop" } } }));
-        let document = json_of(&agent(
+        let document = json_of(&agent_of(
             &record("shop/chat", 1, json!({})),
             &own,
-            vec![live(&offer)],
+            &[&offer],
         ));
         assert_eq!(
             document["name"], "ignored",
@@ -554,16 +584,14 @@ mod tests {
         let registry =
             registry(json!({ "spec": { "agent": { "name": "Us", "description": "We." } } }));
         let offers = vec![
-            (&registry, live(&b)),
-            (
-                &registry,
-                Listed {
-                    offer: &a,
-                    eligibility: Eligibility::Disabled,
-                },
-            ),
+            live(&b, &registry),
+            Listed {
+                eligibility: Eligibility::Disabled,
+                ..live(&a, &registry)
+            },
         ];
-        let document = json_of(&well_known(&[&registry], &records, offers));
+        let listed = records.iter().map(|record| (&record.spec, &registry));
+        let document = json_of(&well_known(&[&registry], listed, offers));
         assert_eq!(
             (&document["name"], &document["description"]),
             (&json!("Us"), &json!("We."))
@@ -581,7 +609,7 @@ mod tests {
         );
         assert_eq!(document["active"], true);
 
-        let empty = json_of(&well_known(&[], &[], vec![]));
+        let empty = json_of(&well_known(&[], [], vec![]));
         assert_eq!(
             (&empty["active"], &empty["name"]),
             (&json!(false), &json!("Agents of this domain"))
@@ -592,11 +620,8 @@ mod tests {
     fn entity_tag_changes_with_the_bytes() {
         let offer = offer(json!({}));
         let (registry, record) = (registry(json!({})), record("shop/chat", 1, json!({})));
-        let render = |registry: &IdentityRegistry| {
-            agent(&record, registry, vec![live(&offer)])
-                .render()
-                .unwrap()
-        };
+        let render =
+            |registry: &IdentityRegistry| agent_of(&record, registry, &[&offer]).render().unwrap();
         assert_eq!(render(&registry), render(&registry));
         let moved = crate::registration::fixtures::registry(
             json!({ "spec": { "baseUrl": "https://new.example" } }),
@@ -609,14 +634,43 @@ mod tests {
     }
 
     #[test]
-    fn id_beyond_64_bits_is_a_string() {
-        let huge = "9".repeat(30);
-        let record = record(
-            "shop/chat",
-            1,
-            json!({ "spec": { "result": result(&huge) } }),
-        );
-        let document = json_of(&agent(&record, &registry(json!({})), vec![]));
-        assert_eq!(document["registrations"][0]["agentId"], json!(huge));
+    fn id_that_a_double_does_not_hold_is_a_string() {
+        let listed = |id: &str| {
+            let record = record("shop/chat", 1, json!({ "spec": { "result": result(id) } }));
+            let document = json_of(&agent_of(&record, &registry(json!({})), &[]));
+            document["registrations"][0]["agentId"].clone()
+        };
+        assert_eq!(listed("9007199254740991"), json!(9_007_199_254_740_991_u64));
+        for beyond in ["9007199254740993", &"9".repeat(30)] {
+            assert_eq!(listed(beyond), json!(beyond));
+        }
+    }
+
+    #[test]
+    fn offer_is_described_by_the_registry_that_it_resolves_to() {
+        let offer = offer(json!({}));
+        let record = record("shop/chat", 1, json!({}));
+        let other = registry(json!({ "spec": { "baseUrl": "https://other.example" } }));
+        let speaks = registry(json!({}));
+        let document = json_of(&agent(&record.spec, &speaks, vec![live(&offer, &other)]));
+        let endpoint = &document["services"][0]["endpoint"];
+        assert_eq!(endpoint, "https://other.example/services/chat");
+        assert_eq!(document["image"], "https://other.example/agents/icon.svg");
+        let without = json_of(&agent(&record.spec, &speaks, vec![]));
+        assert_eq!(without["image"], "https://agents.example/agents/icon.svg");
+    }
+
+    #[test]
+    fn agent_that_an_admin_gave_away_is_not_listed() {
+        let adopted = json!({ "spec": { "adopt": "7", "result": result("7") } });
+        let record = record("shop/chat", 1, adopted);
+        let listed = |namespace: &str| {
+            let adoptions = json!([{ "agentId": "7", "namespace": namespace }]);
+            let registry = registry(json!({ "spec": { "adoptions": adoptions } }));
+            json_of(&agent_of(&record, &registry, &[]))
+                .get("registrations")
+                .is_some()
+        };
+        assert!(listed("shop") && !listed("bank"));
     }
 }

@@ -1,15 +1,17 @@
 //! Resolves an offer: which registry it uses, and the identity and key of its agent.
 //!
 //! A record keeps the registry that it was created for, so moving the default registry moves no
-//! agent.
+//! agent. [`super::contract`] says which object speaks for a record's contract, and
+//! [`super::view`] resolves the offers of the cache.
 
-use alloy::primitives::Address;
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use strum::IntoStaticStr;
 
+use super::contract::{Contract, is_default, registry_of};
 use crate::api::{
-    AgentRegistration, DEFAULT_REGISTRY_ANNOTATION, IdentityRegistry, IdentityScope, Key,
-    Registration, ServiceOffer, network,
+    AgentRegistrationSpec, IdentityRegistry, IdentityScope, Key, Registration, ServiceOffer,
 };
 
 /// Why an offer does not resolve to an agent. A variant's name is the condition's reason.
@@ -56,7 +58,9 @@ impl Unresolved {
 /// The registry of an offer, and its agent there.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Resolution<'a> {
-    pub registry: &'a IdentityRegistry,
+    pub registry: &'a Arc<IdentityRegistry>,
+    /// The contract that the registry configures.
+    pub contract: Contract,
     pub identity: String,
     pub key: Key,
 }
@@ -64,31 +68,34 @@ pub(crate) struct Resolution<'a> {
 /// Resolves an offer. `records` are those that list it, by namespace and name.
 ///
 /// Without `registryRef`, an offer keeps the registry of its record, so moving the default moves no
-/// agent. An offer that has an agent and now resolves to another key is an error.
+/// agent. If the registry that it uses is gone, another object for the contract of its record takes
+/// over: a registry that is created again under another name loses no agent. An offer that has an
+/// agent and now resolves to another key is an error.
 pub(crate) fn resolve<'a>(
     offer: &ServiceOffer,
-    registries: &'a [impl AsRef<IdentityRegistry>],
-    records: &[impl AsRef<AgentRegistration>],
+    registries: &'a [Arc<IdentityRegistry>],
+    records: &[impl AsRef<AgentRegistrationSpec>],
 ) -> Result<Resolution<'a>, Unresolved> {
     let edition = registration(offer).map_or(1, |registration| registration.edition);
     let own = || {
         records
             .iter()
             .map(AsRef::as_ref)
-            .filter(|record| record.spec.edition == edition)
+            .filter(|record| record.edition == edition)
     };
-    let registry = choose(offer, registries, own())?;
+    let registry = choose(offer, registries, own().next())?;
     let identity = identity_of(offer, registry.spec.identity_scope);
-    let Some(key) = key_of(offer, registry) else {
+    let Some(contract) = Contract::of(registry) else {
         return Err(Unresolved::RegistryAddressUnknown {
             name: registry.name_any(),
         });
     };
+    let key = Key::derive(&identity, contract.chain_id, contract.address, edition);
     match own()
-        .map(|record| record.spec.key)
+        .map(|record| record.key)
         .find(|recorded| *recorded != key)
     {
-        Some(recorded) if own().all(|record| record.spec.key != key) => {
+        Some(recorded) if own().all(|record| record.key != key) => {
             Err(Unresolved::IdentityChanged {
                 recorded,
                 derived: key,
@@ -96,64 +103,40 @@ pub(crate) fn resolve<'a>(
         }
         _ => Ok(Resolution {
             registry,
+            contract,
             identity,
             key,
         }),
     }
 }
 
-fn choose<'a, 'b>(
+fn choose<'a>(
     offer: &ServiceOffer,
-    registries: &'a [impl AsRef<IdentityRegistry>],
-    mut own: impl Iterator<Item = &'b AgentRegistration>,
-) -> Result<&'a IdentityRegistry, Unresolved> {
-    let named = |name: &str| {
-        registries
+    registries: &'a [Arc<IdentityRegistry>],
+    own: Option<&AgentRegistrationSpec>,
+) -> Result<&'a Arc<IdentityRegistry>, Unresolved> {
+    let of_record = || registry_of(Contract::of_record(own?), registries);
+    let named = registration(offer)
+        .and_then(|registration| Some(&registration.registry_ref.as_ref()?.name))
+        .or_else(|| {
+            let status = offer.status.as_ref()?;
+            status.registration.as_ref()?.registry.as_ref()
+        });
+    if let Some(name) = named {
+        return registries
             .iter()
-            .map(AsRef::as_ref)
-            .find(|registry| registry.name_any() == name)
-    };
-    let or_missing = |name: &str| {
-        named(name).ok_or_else(|| Unresolved::RegistryNotFound {
-            name: name.to_owned(),
-        })
-    };
-    if let Some(reference) =
-        registration(offer).and_then(|registration| registration.registry_ref.as_ref())
-    {
-        return or_missing(&reference.name);
+            .find(|registry| registry.name_any() == *name)
+            .or_else(of_record)
+            .ok_or_else(|| Unresolved::RegistryNotFound { name: name.clone() });
     }
-    let in_use = offer
-        .status
-        .as_ref()
-        .and_then(|status| status.registration.as_ref()?.registry.as_deref());
-    if let Some(name) = in_use {
-        return or_missing(name);
+    if let Some(record) = own {
+        return of_record().ok_or_else(|| {
+            let Contract { chain_id, address } = Contract::of_record(record);
+            let name = format!("of contract {address} on chain {chain_id}");
+            Unresolved::RegistryNotFound { name }
+        });
     }
-    if let Some(record) = own.next() {
-        let matches = |registry: &&IdentityRegistry| {
-            registry.spec.chain_id == record.spec.chain_id
-                && address_of(registry) == Some(record.spec.registry.address)
-        };
-        let mut matching: Vec<_> = registries
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(matches)
-            .collect();
-        // Several objects may configure one contract: the default comes first, then the first by
-        // name.
-        matching.sort_by_key(|registry| (!is_default(registry), registry.name_any()));
-        let address = record.spec.registry.address;
-        let name = || format!("of contract {address} on chain {}", record.spec.chain_id);
-        return matching
-            .first()
-            .copied()
-            .ok_or_else(|| Unresolved::RegistryNotFound { name: name() });
-    }
-    let mut defaults = registries
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|registry| is_default(registry));
+    let mut defaults = registries.iter().filter(|registry| is_default(registry));
     match (defaults.next(), defaults.next()) {
         (Some(registry), None) => Ok(registry),
         (Some(first), Some(second)) => Err(Unresolved::TwoDefaultRegistries {
@@ -169,12 +152,8 @@ fn choose<'a, 'b>(
 pub(crate) fn key_of(offer: &ServiceOffer, registry: &IdentityRegistry) -> Option<Key> {
     let edition = registration(offer).map_or(1, |registration| registration.edition);
     let identity = identity_of(offer, registry.spec.identity_scope);
-    Some(Key::derive(
-        &identity,
-        registry.spec.chain_id,
-        address_of(registry)?,
-        edition,
-    ))
+    let Contract { chain_id, address } = Contract::of(registry)?;
+    Some(Key::derive(&identity, chain_id, address, edition))
 }
 
 /// Identity of an offer's agent. Unless it is empty, it begins with the offer's own namespace: an
@@ -192,39 +171,23 @@ pub(crate) fn identity_of(offer: &ServiceOffer, scope: IdentityScope) -> String 
     }
 }
 
-/// Address of a registry's contract: `spec.address`, or the well-known one for its chain.
-#[must_use]
-pub(crate) fn address_of(registry: &IdentityRegistry) -> Option<Address> {
-    match &registry.spec.address {
-        Some(address) => address.parse().ok(),
-        None => network::default_registry(registry.spec.chain_id),
-    }
-}
-
-fn is_default(registry: &IdentityRegistry) -> bool {
-    registry
-        .annotations()
-        .get(DEFAULT_REGISTRY_ANNOTATION)
-        .is_some_and(|value| value == "true")
-}
-
 fn registration(offer: &ServiceOffer) -> Option<&Registration> {
     offer.spec.registration.as_ref()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
+    use alloy::primitives::Address;
+
     use super::*;
-    use crate::registration::fixtures::{REGISTRY, offer, record, registry};
+    use crate::registration::fixtures::{offer, record, registry};
 
     fn resolved(
         offer: &ServiceOffer,
         registries: &[Arc<IdentityRegistry>],
-        records: &[Arc<AgentRegistration>],
+        records: &[Arc<AgentRegistrationSpec>],
     ) -> Result<(String, String), Unresolved> {
         let resolution = resolve(offer, registries, records)?;
         assert_eq!(resolution.key, key_of(offer, resolution.registry).unwrap());
@@ -254,6 +217,12 @@ mod tests {
             identity_of(&renamed, IdentityScope::Offer),
             "shop/assistant"
         );
+    }
+
+    #[test]
+    fn key_needs_the_address_of_the_contract() {
+        let unknown = registry(json!({ "spec": { "chainId": 31337 } }));
+        assert_eq!(key_of(&offer(json!({})), &unknown), None);
     }
 
     #[test]
@@ -296,11 +265,9 @@ mod tests {
     fn offer_keeps_its_registry_when_the_default_moves() {
         let other = json!({ "metadata": { "name": "other" }, "spec": { "address": format!("0x{}", "ab".repeat(20)) } });
         let registries = [Arc::new(registry(other)), named("sepolia", false)];
-        let known = Arc::new(record("shop/chat", 1, json!({})));
+        let known = [Arc::new(record("shop/chat", 1, json!({})).spec)];
         assert_eq!(
-            resolved(&offer(json!({})), &registries, &[known])
-                .unwrap()
-                .0,
+            resolved(&offer(json!({})), &registries, &known).unwrap().0,
             "sepolia",
             "by its record"
         );
@@ -322,8 +289,29 @@ mod tests {
     }
 
     #[test]
+    fn object_for_the_same_contract_takes_over_from_a_deleted_one() {
+        let known = [Arc::new(record("shop/chat", 1, json!({})).spec)];
+        let in_use = json!({ "status": { "registration": { "registry": "gone" } } });
+        let named_in_spec =
+            json!({ "spec": { "registration": { "registryRef": { "name": "gone" } } } });
+        for over in [in_use, named_in_spec] {
+            let offer = offer(over);
+            let renamed = [named("renamed", false)];
+            let found = resolve(&offer, &renamed, &known).unwrap();
+            assert_eq!(found.registry.name_any(), "renamed");
+            assert_eq!(found.key, known[0].key, "the agent is the same");
+            let scope = json!({ "spec": { "identityScope": "Namespace" } });
+            let error = resolve(&offer, &[Arc::new(registry(scope))], &known).unwrap_err();
+            assert_eq!(error.reason(), "IdentityChanged");
+            let elsewhere = json!({ "spec": { "chainId": 8453 } });
+            let error = resolve(&offer, &[Arc::new(registry(elsewhere))], &known).unwrap_err();
+            assert_eq!(error.reason(), "RegistryNotFound");
+        }
+    }
+
+    #[test]
     fn default_then_name_decides_between_objects_for_one_contract() {
-        let known = [Arc::new(record("shop/chat", 1, json!({})))];
+        let known = [Arc::new(record("shop/chat", 1, json!({})).spec)];
         let offer = offer(json!({}));
         assert_eq!(
             resolved(&offer, &[named("c", false), named("b", false)], &known)
@@ -344,8 +332,8 @@ mod tests {
 
     #[test]
     fn offer_that_resolves_to_another_key_is_rejected() {
-        let known = record("shop/chat", 1, json!({}));
-        let recorded = known.spec.key;
+        let known = record("shop/chat", 1, json!({})).spec;
+        let recorded = known.key;
         let moved = offer(json!({ "spec": { "registration": { "identity": "other" } } }));
         let registries = [named("sepolia", true)];
         let derived = key_of(&moved, &registries[0]).unwrap();
@@ -360,7 +348,7 @@ mod tests {
         );
         let both = [
             Arc::clone(&records[0]),
-            Arc::new(record("shop/other", 1, json!({}))),
+            Arc::new(record("shop/other", 1, json!({})).spec),
         ];
         assert!(
             resolved(&moved, &registries, &both).is_ok(),
@@ -369,21 +357,10 @@ mod tests {
     }
 
     #[test]
-    fn address_comes_from_the_spec_or_from_the_chain() {
-        let given = registry(json!({ "spec": { "address": format!("0x{}", "AB".repeat(20)) } }));
-        assert_eq!(address_of(&given), Some(Address::repeat_byte(0xab)));
-        assert_eq!(
-            address_of(&registry(json!({}))),
-            Some(REGISTRY.parse().unwrap())
-        );
+    fn registry_without_a_known_address_is_reported() {
         let unknown = registry(json!({ "spec": { "chainId": 31337 } }));
-        assert_eq!(address_of(&unknown), None);
-        let error = resolve(
-            &offer(json!({})),
-            &[Arc::new(unknown)],
-            &[] as &[Arc<AgentRegistration>],
-        )
-        .unwrap_err();
+        let none: &[Arc<AgentRegistrationSpec>] = &[];
+        let error = resolve(&offer(json!({})), &[Arc::new(unknown)], none).unwrap_err();
         assert_eq!(error.reason(), "RegistryAddressUnknown");
     }
 

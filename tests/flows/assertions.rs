@@ -61,6 +61,16 @@ impl Objects {
         let entries = ledgers.iter().map(|ledger| ledger.spec.entries.len());
         Ok(entries.sum())
     }
+
+    /// Waits until nonces are in flight, and returns how many.
+    pub async fn wait_in_flight(&self, limit: Duration) -> usize {
+        eventually("registrations are in flight", limit, async || {
+            let in_flight = self.in_flight().await?;
+            ensure!(in_flight > 0, "none");
+            Ok(in_flight)
+        })
+        .await
+    }
 }
 
 /// Asserts that chain, records and status name the same agent for every offer, and no other agent.

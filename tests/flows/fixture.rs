@@ -36,6 +36,14 @@ pub struct TestEnv {
 impl TestEnv {
     /// Runs a flow on a clean cluster. No other flow is on it: see `.config/nextest.toml`.
     pub fn run(flow: impl AsyncFnOnce(TestEnv) + Send) {
+        Self::run_uncleared(async |env| {
+            env.clear().await;
+            flow(env).await;
+        });
+    }
+
+    /// Runs a flow on the cluster as the last flow left it.
+    pub fn run_uncleared(flow: impl AsyncFnOnce(TestEnv) + Send) {
         // Clients of the API server and of Pods share one TLS library.
         let _ = rustls::crypto::ring::default_provider().install_default();
         testbed::test_on(&lane(), async |cluster| {
@@ -44,7 +52,6 @@ impl TestEnv {
                 objects: Objects { client },
                 cluster,
             };
-            env.clear().await;
             flow(env).await;
         });
     }
@@ -90,7 +97,7 @@ impl TestEnv {
     }
 
     /// Removes everything that an earlier flow left.
-    async fn clear(&self) {
+    pub async fn clear(&self) {
         for namespace in self.releases().await {
             self.release(&namespace).uninstall().await.unwrap();
         }

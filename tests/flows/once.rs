@@ -233,7 +233,7 @@ fn agent_of_the_legacy_controller_is_adopted_not_minted() {
         .await;
 
         let mut manifest = registry("local", &chain, "http://agents.example");
-        manifest["spec"]["bootstrap"] = json!({ "atNonce": 1 });
+        manifest["spec"]["bootstrap"] = json!({ "atNonce": 1, "fromBlock": 0 });
         objects.create_registry(manifest).await;
         let (_, message) = objects
             .wait_offer_reason("shop", "chat", "Registered", "AdoptionRequired", LIMIT)

@@ -22,7 +22,7 @@ fn hanging_chain_is_reported_and_loses_no_registration() {
         let (chain, release) = env.deploy(&["controller.maxInFlight=2"]).await;
         objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], OFFERS).await;
-        wait_in_flight(&env).await;
+        env.objects.wait_in_flight(LIMIT).await;
 
         let start = Instant::now();
         chain.anvil.pause().unwrap();
@@ -69,7 +69,7 @@ fn hanging_api_server_fences_the_leader_and_loses_nothing() {
         let (chain, release) = env.deploy(&values).await;
         env.objects.create_namespace("shop", &[]).await;
         env.objects.create_offers(&["shop"], OFFERS).await;
-        wait_in_flight(&env).await;
+        env.objects.wait_in_flight(LIMIT).await;
         let pods = release.wait_ready(2, LIMIT).await.unwrap();
         let leader = release.wait_leader(None, LIMIT).await.unwrap();
 
@@ -107,13 +107,4 @@ fn hanging_api_server_fences_the_leader_and_loses_nothing() {
         let mined = chain.mined_transactions().await.unwrap();
         assert_eq!(mined, OFFERS as u64, "nothing else must be sent");
     });
-}
-
-async fn wait_in_flight(env: &TestEnv) {
-    eventually("registrations are in flight", LIMIT, async || {
-        let in_flight = env.objects.in_flight().await?;
-        ensure!(in_flight > 0, "none");
-        Ok(())
-    })
-    .await;
 }

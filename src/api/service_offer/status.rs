@@ -93,6 +93,10 @@ pub struct RegistrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 2048))]
     pub agent_uri: Option<String>,
+    /// Owner of the agent on chain when it was adopted; unset for an agent that was registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 42))]
+    pub owner: Option<String>,
     /// Hash of the transaction that registered the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 66))]

@@ -21,7 +21,24 @@ use crate::telemetry::causes;
 const LIST_LIFETIME: Duration = Duration::from_secs(1);
 const POLL_PERIOD: Duration = Duration::from_millis(5);
 
-pub(super) async fn catch_up<K>(store: &Store<K>, reader: &Reader)
+/// The objects that a store of the cache holds, and in which versions.
+pub(super) trait Versions {
+    fn versions(&self) -> Vec<(ObjectKey, ResourceVersion)>;
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Versions for Store<K> {
+    fn versions(&self) -> Vec<(ObjectKey, ResourceVersion)> {
+        let objects = self.state();
+        objects
+            .iter()
+            .map(|object| (object_key(&**object), object_version(&**object)))
+            .collect()
+    }
+}
+
+/// Waits until a store holds all objects of kind `K` that the API server stored when this was
+/// called.
+pub(super) async fn catch_up<K>(store: &impl Versions, reader: &Reader)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -30,11 +47,7 @@ where
             Ok(target) => {
                 let begun = Instant::now();
                 while begun.elapsed() < LIST_LIFETIME {
-                    let cached = store.state();
-                    let cached = cached
-                        .iter()
-                        .map(|object| (object_key(&**object), object_version(&**object)));
-                    if has_reached(cached, &target) {
+                    if has_reached(store.versions().into_iter(), &target) {
                         return;
                     }
                     sleep(POLL_PERIOD).await;

@@ -2,15 +2,21 @@
 //! replica.
 //!
 //! - [`watch`] fills the stores and reports a [`CacheChange`] for every object that changed
+//! - [`table`] keeps one small value of each record, namespace and Service
 //! - [`users`] finds the records that list an offer
 //! - [`catch_up`] waits until the stores are as new as the API server was
 //!
 //! The cache lags behind the API server. It decides what to reconcile and what to report; decisions
-//! that can spend money read from the API server again. An object that cannot be decoded stays in
-//! the cache as a [`MaybeDecoded`], so that it does not block the others.
+//! that can spend money read from the API server again. An object is trimmed to what is read from
+//! it, so nothing that is written comes from here: a record has no metadata, and the bytes of its
+//! transactions are missing. An object that cannot be decoded stays in the cache as a
+//! [`MaybeDecoded`], so that it does not block the others.
 
 mod catch_up;
 mod changes;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod table;
 mod users;
 mod watch;
 
@@ -20,74 +26,97 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 pub use self::changes::CacheChange;
+use self::changes::Changes;
+use self::table::Table;
 use self::users::OfferUsers;
 use self::watch::Watches;
 use super::{MaybeDecoded, Reader};
 use crate::api::{
-    AgentRegistration, ConditionStatus, IdentityRegistry, Key, ServiceOffer, condition,
+    AgentRegistration, AgentRegistrationSpec, ConditionStatus, DEFAULT_REGISTRY_ANNOTATION,
+    IdentityRegistry, Key, ServiceOffer, condition,
 };
 use crate::metrics::{Label, Metrics, OfferCondition, OfferCounts, WatchedKind};
 
-/// Changes that a listener may lag behind; one that lags further looks at every object instead.
-const BACKLOG: usize = 4096;
+/// A record without the bytes of its transactions; `None` if it cannot be decoded.
+type CachedRecord = Option<Arc<AgentRegistrationSpec>>;
+
+/// Labels of a namespace; `None` while it is being deleted.
+type Labels = Option<Arc<BTreeMap<String, String>>>;
 
 /// One store per kind. All clones are the same cache.
 #[derive(Clone)]
 pub struct Cache {
     offers: Store<MaybeDecoded<ServiceOffer>>,
     registries: Store<MaybeDecoded<IdentityRegistry>>,
-    records: Store<MaybeDecoded<AgentRegistration>>,
-    namespaces: Store<PartialObjectMeta<Namespace>>,
-    services: Store<PartialObjectMeta<Service>>,
+    records: Table<CachedRecord>,
+    namespaces: Table<Labels>,
+    services: Table<()>,
     users: OfferUsers,
-    changes: broadcast::Sender<CacheChange>,
+    changes: Changes,
 }
 
 impl Cache {
     /// A cache, and the watches that fill it. A watch ends only if it panics.
     #[must_use]
     pub fn start(client: &Client, metrics: &Metrics) -> (Self, JoinSet<()>) {
-        let (changes, _) = broadcast::channel(BACKLOG);
+        let changes = Changes::default();
         let mut watches = Watches {
             client,
             metrics,
-            changes: &changes,
+            changes: changes.clone(),
             tasks: JoinSet::new(),
         };
         let users = OfferUsers::default();
-        let offers = watches.watch(WatchedKind::ServiceOffer, is_invalid, CacheChange::offer);
-        let registries = watches.watch(WatchedKind::IdentityRegistry, is_invalid, {
-            let chains = metrics.chain.clone();
-            move |registry: &MaybeDecoded<IdentityRegistry>| {
-                if let Some(registry) = registry.decoded() {
-                    chains.track(registry.spec.chain_id);
-                }
-                CacheChange::Registry(registry.name_any())
-            }
-        });
-        let records = watches.watch(WatchedKind::AgentRegistration, is_invalid, {
-            let users = users.clone();
-            move |record: &MaybeDecoded<AgentRegistration>| {
-                let name = record.name_any();
-                let offers = record
-                    .decoded()
-                    .map(|record| changes::listed_offers(record));
-                let offers = offers.unwrap_or_default();
-                users.insert(&name, &offers);
-                CacheChange::Record { name, offers }
-            }
-        });
-        let namespaces = watches.watch(
-            WatchedKind::Namespace,
-            never_invalid,
-            |namespace: &PartialObjectMeta<Namespace>| CacheChange::Namespace(namespace.name_any()),
+        let offers = watches.watch(
+            WatchedKind::ServiceOffer,
+            trim_offer,
+            is_undecodable,
+            CacheChange::offer,
         );
-        let services = watches.watch(WatchedKind::Service, never_invalid, CacheChange::service);
+        let registries = watches.watch(
+            WatchedKind::IdentityRegistry,
+            trim_registry,
+            is_undecodable,
+            {
+                let chains = metrics.chain.clone();
+                move |registry: &MaybeDecoded<IdentityRegistry>| {
+                    if let Some(registry) = registry.decoded() {
+                        chains.track(registry.spec.chain_id);
+                    }
+                    CacheChange::Registry(registry.name_any())
+                }
+            },
+        );
+        let records = watches.table(
+            WatchedKind::AgentRegistration,
+            {
+                let users = users.clone();
+                move |record: &MaybeDecoded<AgentRegistration>| {
+                    let spec = trimmed_record(&record.decoded()?.spec);
+                    users.insert(&record.name_any(), &changes::listed_offers(&spec));
+                    Some(Arc::new(spec))
+                }
+            },
+            Option::is_none,
+            |_, record| CacheChange::record(record.as_deref()),
+        );
+        let namespaces = watches.table(
+            WatchedKind::Namespace,
+            labels_of,
+            |_| false,
+            |namespace, _| CacheChange::namespace(namespace),
+        );
+        let services = watches.table(
+            WatchedKind::Service,
+            |_: &PartialObjectMeta<Service>| (),
+            |()| false,
+            |service, ()| CacheChange::service(service),
+        );
         let tasks = watches.tasks;
         (
             Self {
@@ -108,9 +137,9 @@ impl Cache {
         let all = futures::future::join5(
             self.offers.wait_until_ready(),
             self.registries.wait_until_ready(),
-            self.records.wait_until_ready(),
-            self.namespaces.wait_until_ready(),
-            self.services.wait_until_ready(),
+            self.records.listed(),
+            self.namespaces.listed(),
+            self.services.listed(),
         );
         // A store fails only if its watch is gone. The process exits then, and the result does not
         // matter.
@@ -120,11 +149,11 @@ impl Cache {
     /// Waits until every store holds all that the API server stored when this was called.
     pub async fn catch_up(&self, reader: &Reader) {
         futures::join!(
-            catch_up::catch_up(&self.offers, reader),
-            catch_up::catch_up(&self.registries, reader),
-            catch_up::catch_up(&self.records, reader),
-            catch_up::catch_up(&self.namespaces, reader),
-            catch_up::catch_up(&self.services, reader),
+            catch_up::catch_up::<ServiceOffer>(&self.offers, reader),
+            catch_up::catch_up::<IdentityRegistry>(&self.registries, reader),
+            catch_up::catch_up::<AgentRegistration>(&self.records, reader),
+            catch_up::catch_up::<Namespace>(&self.namespaces, reader),
+            catch_up::catch_up::<Service>(&self.services, reader),
         );
     }
 
@@ -132,6 +161,12 @@ impl Cache {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<CacheChange> {
         self.changes.subscribe()
+    }
+
+    /// Grows with every change.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.changes.count()
     }
 
     /// The store of offers, for a reconcile loop.
@@ -172,49 +207,48 @@ impl Cache {
         registry.decoded().cloned()
     }
 
-    /// Every record that can be decoded.
+    /// Every record that can be decoded, without the bytes of its transactions.
     #[must_use]
-    pub fn records(&self) -> Vec<Arc<AgentRegistration>> {
-        decoded(&self.records)
+    pub fn records(&self) -> Vec<Arc<AgentRegistrationSpec>> {
+        self.records.values().into_iter().flatten().collect()
     }
 
-    /// The record of a key, if it can be decoded.
+    /// The record of a key, if it can be decoded, without the bytes of its transactions.
     #[must_use]
-    pub fn record(&self, key: Key) -> Option<Arc<AgentRegistration>> {
-        self.record_named(&key.record_name())
+    pub fn record(&self, key: Key) -> Option<Arc<AgentRegistrationSpec>> {
+        self.records.get(None, &key.record_name())?
+    }
+
+    /// Whether the record of a key exists and cannot be decoded.
+    #[must_use]
+    pub fn record_is_undecodable(&self, key: Key) -> bool {
+        self.records.get(None, &key.record_name()) == Some(None)
     }
 
     /// Records that list an offer, if they can be decoded.
     #[must_use]
-    pub fn records_of(&self, offer: &(String, String)) -> Vec<Arc<AgentRegistration>> {
+    pub fn records_of(&self, offer: &(String, String)) -> Vec<Arc<AgentRegistrationSpec>> {
         let names = self.users.records_of(offer);
-        let records = names.iter().filter_map(|name| self.record_named(name));
-        let lists_offer = |record: &Arc<AgentRegistration>| {
-            let mut offers = record.spec.offers.iter();
+        let records = names
+            .iter()
+            .filter_map(|name| self.records.get(None, name)?);
+        let lists_offer = |record: &Arc<AgentRegistrationSpec>| {
+            let mut offers = record.offers.iter();
             offers.any(|listed| listed.namespace == offer.0 && listed.name == offer.1)
         };
         records.filter(lists_offer).collect()
     }
 
-    fn record_named(&self, name: &str) -> Option<Arc<AgentRegistration>> {
-        self.records.get(&ObjectRef::new(name))?.decoded().cloned()
-    }
-
     /// Labels of a namespace; `None` if it does not exist or is being deleted.
     #[must_use]
-    pub fn namespace_labels(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        let namespace = self.namespaces.get(&ObjectRef::new(name))?;
-        if namespace.metadata.deletion_timestamp.is_some() {
-            return None;
-        }
-        Some(namespace.labels().clone())
+    pub fn namespace_labels(&self, name: &str) -> Option<Arc<BTreeMap<String, String>>> {
+        self.namespaces.get(None, name)?
     }
 
     /// Whether a Service exists.
     #[must_use]
     pub fn service_exists(&self, namespace: &str, name: &str) -> bool {
-        let service = self.services.get(&ObjectRef::new(name).within(namespace));
-        service.is_some()
+        self.services.get(Some(namespace), name).is_some()
     }
 
     /// Number of offers by condition and status. An offer that cannot be decoded counts as Unknown.
@@ -249,11 +283,80 @@ where
         .collect()
 }
 
-fn is_invalid<K>(object: &MaybeDecoded<K>) -> bool {
+fn is_undecodable<K>(object: &MaybeDecoded<K>) -> bool {
     object.0.is_err()
 }
 
-/// Metadata can always be decoded.
-fn never_invalid<K>(_: &K) -> bool {
-    false
+/// Drops the metadata of an offer that is not read.
+fn trim_offer(offer: &mut MaybeDecoded<ServiceOffer>) {
+    let metadata = offer.meta_mut();
+    metadata.annotations = None;
+    metadata.labels = None;
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+}
+
+/// Drops the metadata of a registry that is not read: all but the annotation of the default.
+fn trim_registry(registry: &mut MaybeDecoded<IdentityRegistry>) {
+    let metadata = registry.meta_mut();
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|name, _| name == DEFAULT_REGISTRY_ANNOTATION);
+    }
+    metadata.labels = None;
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+}
+
+/// A record without the bytes of its transactions: before they are sent, the record is read.
+fn trimmed_record(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
+    let mut trimmed = record.clone();
+    for attempt in &mut trimmed.attempts {
+        attempt.raw = None;
+    }
+    trimmed
+}
+
+fn labels_of(namespace: &PartialObjectMeta<Namespace>) -> Labels {
+    if namespace.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some(Arc::new(namespace.labels().clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn trimmed_objects_keep_what_is_read_from_them() {
+        let annotations = json!({ "obol.org/is-default-registry": "true", "other": "x" });
+        let metadata = json!({
+            "name": "idr", "generation": 3, "annotations": annotations,
+            "labels": { "a": "b" }, "managedFields": [{}],
+        });
+        let spec = json!({
+            "chainId": 1, "rpc": [], "baseUrl": "https://x", "allowedNamespaces": { "from": "All" },
+        });
+        let registry = json!({ "metadata": metadata, "spec": spec });
+        let mut registry = serde_json::from_value(registry).unwrap();
+        trim_registry(&mut registry);
+        let metadata = registry.meta();
+        assert_eq!(metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
+        assert_eq!((&metadata.labels, &metadata.managed_fields), (&None, &None));
+        assert_eq!(metadata.generation, Some(3));
+    }
+
+    #[test]
+    fn namespace_that_is_being_deleted_has_no_labels() {
+        let namespace = |metadata: serde_json::Value| {
+            let namespace = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+            labels_of(&namespace)
+        };
+        let labels = namespace(json!({ "labels": { "team": "red" } })).unwrap();
+        assert_eq!(labels["team"], "red");
+        let deleted = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        assert_eq!(namespace(deleted), None);
+    }
 }

@@ -1,19 +1,24 @@
-//! One watch per kind, which keeps a store up to date, counts its failures and reports every
-//! change.
+//! One watch per kind, which keeps a store up to date, counts its failures and reports changes.
+//!
+//! A watch drops what is not read from an object before it is stored: of some kinds metadata, of
+//! others nearly everything ([`super::table`]).
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::CacheChange;
-use crate::metrics::{Metrics, WatchedKind};
+use super::changes::Changes;
+use super::table::Table;
+use crate::cluster::read::{ObjectKey, object_key, object_version};
+use crate::metrics::{Metrics, WatchMetrics, WatchedKind};
 use crate::telemetry::causes;
 
 /// Seconds after which a watch is restarted, so that one whose connection died unnoticed does not
@@ -24,15 +29,17 @@ const WATCH_SECONDS: u32 = 60;
 pub(super) struct Watches<'a> {
     pub(super) client: &'a Client,
     pub(super) metrics: &'a Metrics,
-    pub(super) changes: &'a broadcast::Sender<CacheChange>,
+    pub(super) changes: Changes,
     pub(super) tasks: JoinSet<()>,
 }
 
 impl Watches<'_> {
-    /// Watches one kind and returns the store that the watch fills.
+    /// Watches one kind and returns the store that the watch fills. `trim` drops what is not read
+    /// from an object.
     pub(super) fn watch<K>(
         &mut self,
         kind: WatchedKind,
+        trim: impl Fn(&mut K) + Send + 'static,
         is_invalid: impl Fn(&K) -> bool + Send + 'static,
         change: impl Fn(&K) -> CacheChange + Send + 'static,
     ) -> Store<K>
@@ -40,57 +47,136 @@ impl Watches<'_> {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
-        let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let stream = watcher(Api::<K>::all(self.client.clone()), config)
-            .default_backoff()
-            .modify(trim)
-            .reflect(writer);
+        let stream = self.events::<K>().modify(trim).reflect(writer);
         let metrics = self.metrics.watch.clone();
         let changes = self.changes.clone();
-        let watched = store.clone();
-        self.tasks.spawn(async move {
-            let mut stream = std::pin::pin!(stream);
-            loop {
-                let event = match stream.try_next().await {
-                    Ok(Some(event)) => event,
-                    Ok(None) => return,
-                    Err(error) => {
-                        metrics.failed(kind, is_missing(&error));
-                        warn!(?kind, error = %causes(&error), "watch failed, will restart");
-                        continue;
+        let mut invalid = HashSet::new();
+        let handle = move |metrics: &WatchMetrics, event: watcher::Event<K>| {
+            match &event {
+                watcher::Event::Init => invalid.clear(),
+                watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                    if is_invalid(object) {
+                        invalid.insert(object_key(object));
+                    } else {
+                        invalid.remove(&object_key(object));
                     }
-                };
-                if matches!(event, watcher::Event::InitDone) {
-                    metrics.synced(kind);
                 }
-                // While a list is being read, the store still holds the last one.
-                if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
-                    let objects = watched.state();
-                    let invalid = objects.iter().filter(|object| is_invalid(object)).count();
-                    metrics.invalid(kind, invalid);
+                watcher::Event::Delete(object) => {
+                    invalid.remove(&object_key(object));
                 }
-                match event {
-                    watcher::Event::Apply(object)
-                    | watcher::Event::Delete(object)
-                    | watcher::Event::InitApply(object) => {
-                        // Sending fails if no loop listens. A loop that starts to listen looks at
-                        // every object first.
-                        drop(changes.send(change(&object)));
+                watcher::Event::InitDone => {}
+            }
+            if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
+                metrics.invalid(kind, invalid.len());
+            }
+            if let watcher::Event::Apply(object)
+            | watcher::Event::Delete(object)
+            | watcher::Event::InitApply(object) = event
+            {
+                changes.report(change(&object));
+            }
+        };
+        self.tasks.spawn(follow(kind, stream, metrics, handle));
+        store
+    }
+
+    /// Watches one kind and returns a table of the values that `value_of` makes of its objects.
+    pub(super) fn table<K, V>(
+        &mut self,
+        kind: WatchedKind,
+        value_of: impl Fn(&K) -> V + Send + 'static,
+        is_invalid: impl Fn(&V) -> bool + Send + 'static,
+        change: impl Fn(&ObjectKey, &V) -> CacheChange + Send + 'static,
+    ) -> Table<V>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        V: Clone + PartialEq + Send + Sync + 'static,
+    {
+        let table = Table::default();
+        let stream = self.events::<K>();
+        let metrics = self.metrics.watch.clone();
+        let changes = self.changes.clone();
+        let filled = table.clone();
+        let mut invalid = HashSet::new();
+        let handle = move |metrics: &WatchMetrics, event: watcher::Event<K>| {
+            let mut row_of = |object: &K| {
+                let (key, value) = (object_key(object), value_of(object));
+                if is_invalid(&value) {
+                    invalid.insert(key.clone());
+                } else {
+                    invalid.remove(&key);
+                }
+                (key, object_version(object), value)
+            };
+            match event {
+                watcher::Event::Init => {
+                    invalid.clear();
+                    filled.begin_list();
+                    return;
+                }
+                watcher::Event::InitApply(object) => {
+                    let (key, version, value) = row_of(&object);
+                    filled.list(key, version, value);
+                    return;
+                }
+                watcher::Event::InitDone => {
+                    for (key, value) in filled.end_list() {
+                        changes.report(change(&key, &value));
                     }
-                    watcher::Event::Init | watcher::Event::InitDone => {}
+                }
+                watcher::Event::Apply(object) => {
+                    let (key, version, value) = row_of(&object);
+                    if filled.apply(key.clone(), version, value.clone()) {
+                        changes.report(change(&key, &value));
+                    }
+                }
+                watcher::Event::Delete(object) => {
+                    let key = object_key(&object);
+                    invalid.remove(&key);
+                    if let Some(value) = filled.remove(&key) {
+                        changes.report(change(&key, &value));
+                    }
                 }
             }
-        });
-        store
+            metrics.invalid(kind, invalid.len());
+        };
+        self.tasks.spawn(follow(kind, stream, metrics, handle));
+        table
+    }
+
+    fn events<K>(
+        &self,
+    ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        watcher(Api::<K>::all(self.client.clone()), config).default_backoff()
     }
 }
 
-/// Drops metadata that this operator does not read and that is often the larger part of an object.
-fn trim<K: Resource>(object: &mut K) {
-    let metadata = object.meta_mut();
-    metadata.managed_fields = None;
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+/// Handles every event of a watch, and counts what fails.
+async fn follow<K>(
+    kind: WatchedKind,
+    stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
+    metrics: WatchMetrics,
+    mut handle: impl FnMut(&WatchMetrics, watcher::Event<K>),
+) {
+    let mut stream = std::pin::pin!(stream);
+    loop {
+        match stream.try_next().await {
+            Ok(Some(event)) => {
+                if matches!(event, watcher::Event::InitDone) {
+                    metrics.synced(kind);
+                }
+                handle(&metrics, event);
+            }
+            Ok(None) => return,
+            Err(error) => {
+                metrics.failed(kind, is_missing(&error));
+                warn!(?kind, error = %causes(&error), "watch failed, will restart");
+            }
+        }
     }
 }
 

@@ -11,12 +11,15 @@
 //!    allocated to one key only.
 //! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the
 //!    ledger, has no result.
-//! 3. An entry is removed only after the record has a result ([`EntryStep::RecordResult`] precedes
-//!    [`EntryStep::Prune`]).
+//! 3. An entry is removed only after the record has a result or is terminally reverted
+//!    ([`EntryStep::RecordResult`] or [`EntryStep::RecordReverted`] precedes [`EntryStep::Prune`]).
+//!    A reverted record never gets another nonce.
 //! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce
 //!    once.
 //! 5. A key gets a nonce only after the chain's final logs are proven not to contain it: deleting a
 //!    record or a ledger cannot cause a second registration.
+//! 6. A key gets no nonce while any other ledger of the chain registers it, and none while a premise
+//!    is unknown ([`Premises`]).
 //!
 //! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates,
 //! signs and sends nothing until the evidence changes. A freeze is derived again at each reconcile
@@ -28,20 +31,23 @@ use alloy::primitives::{B256, U256, keccak256};
 
 use super::evidence::{
     AccountState, AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerHistory,
-    LedgerIdentity, LedgerSnapshot,
+    LedgerIdentity, LedgerSnapshot, Premises, UnknownPremise,
 };
 use super::freeze::Freeze;
 use super::index::OwnerIndex;
 use super::money::{Budget, Limits, Shortage};
 use crate::api::{
-    AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase, ProvenAbsent,
-    Quarantine, QuarantineReason, RegistrationResult, SignerLedgerSpec, Wei,
+    AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase,
+    ProvenAbsent, Quarantine, QuarantineReason, RegistrationResult, RevertedRegistration,
+    SignerLedgerSpec, Wei,
 };
 use crate::chain::TransactionCounts;
 
 /// Maximum number of allocated nonces that are not final. A constant of the protocol: recovery of a
 /// lost ledger consumes as many nonces as any ledger can have had in flight.
 pub const MAX_UNFINAL: u64 = 256;
+/// Maximum characters of an agent's URI that a record keeps; the limit of the schema.
+const AGENT_URI_LENGTH: usize = 2048;
 /// Number of attempts of one record that keep their signed bytes.
 const RAW_ATTEMPTS_KEPT: usize = 8;
 
@@ -54,8 +60,12 @@ pub enum LedgerStep {
     WriteMarker,
     /// Replace the ledger by its first active version.
     Activate(SignerLedgerSpec),
+    /// Replace the ledger by one whose logs are read from an earlier block.
+    LowerFromBlock(SignerLedgerSpec),
     /// Wait until the account has no transaction in flight.
     Wait,
+    /// Wait until it is known whether the account had a ledger.
+    AwaitPremise(UnknownPremise),
     /// Use the ledger.
     Ready,
 }
@@ -77,13 +87,14 @@ pub fn ledger_step(
     let Some((ledger, uid)) = ledger else {
         let lost =
             history.marker.is_some() || history.has_attempts || history.highest_next > Nonce(0);
-        return if lost {
-            Err(Freeze::LedgerLost {
+        if lost {
+            return Err(Freeze::LedgerLost {
                 uid: history.marker.clone(),
-            })
-        } else {
-            Ok(LedgerStep::Create(new_ledger(identity)))
-        };
+            });
+        }
+        return Ok(
+            unreadable_record(history).unwrap_or_else(|| LedgerStep::Create(new_ledger(identity)))
+        );
     };
     if ledger.cluster_uid != identity.cluster_uid {
         return Err(Freeze::LedgerCloned {
@@ -129,9 +140,35 @@ pub fn ledger_step(
                     next: ledger.next,
                 });
             }
-            Ok(LedgerStep::Ready)
+            Ok(with_earlier_start(ledger, history.bootstrap_from_block)
+                .map_or(LedgerStep::Ready, LedgerStep::LowerFromBlock))
         }
     }
+}
+
+/// A record that cannot be read may have an attempt: then a ledger must have existed, and another
+/// one must not be born.
+fn unreadable_record(history: &LedgerHistory) -> Option<LedgerStep> {
+    let name = history.unreadable_record.clone()?;
+    Some(LedgerStep::AwaitPremise(UnknownPremise::RecordUnreadable {
+        name,
+    }))
+}
+
+/// The ledger with logs read from a configured block, if that is earlier than the recorded one.
+/// Written, because the configuration may be removed and the logs between the two blocks must not
+/// be left out after that.
+fn with_earlier_start(
+    ledger: &SignerLedgerSpec,
+    configured: Option<u64>,
+) -> Option<SignerLedgerSpec> {
+    let lower = configured.filter(|block| ledger.from_block.is_some_and(|from| *block < from))?;
+    Some(advance_history(SignerLedgerSpec {
+        from_block: Some(lower),
+        from_balance: Some(AgentCount::default()),
+        from_registry: None,
+        ..ledger.clone()
+    }))
 }
 
 /// A new ledger, in quarantine: nothing can be allocated from it.
@@ -152,6 +189,9 @@ fn new_ledger(identity: &LedgerIdentity) -> SignerLedgerSpec {
         finalized_block: 0,
         entries: BTreeMap::new(),
         registering: BTreeMap::new(),
+        from_block: None,
+        from_balance: None,
+        from_registry: None,
         epoch: 0,
         history_hash: B256::ZERO,
     };
@@ -167,6 +207,9 @@ fn activate_new(
     if history.has_attempts {
         return Err(Freeze::LedgerLost { uid: None });
     }
+    if let Some(step) = unreadable_record(history) {
+        return Ok(step);
+    }
     let TransactionCounts {
         finalized,
         latest,
@@ -178,14 +221,33 @@ fn activate_new(
     if finalized != Nonce(0) && history.bootstrap_nonce != Some(finalized) {
         return Err(Freeze::WalletUsed { count: finalized });
     }
-    Ok(LedgerStep::Activate(advance_history(SignerLedgerSpec {
+    let active = SignerLedgerSpec {
         state: LedgerState::Active,
         quarantine: None,
         next: finalized,
         finalized_nonce: finalized,
         finalized_block: account.finalized_block,
         ..ledger.clone()
-    })))
+    };
+    // An account without a final transaction has registered nothing up to that block. A used one
+    // has, and only configuration says since when. Never the current block.
+    let unused = account.balance_of_owner.filter(|_| finalized == Nonce(0));
+    let active = match (unused, history.bootstrap_from_block) {
+        (Some(balance), _) => SignerLedgerSpec {
+            from_block: Some(account.finalized_block),
+            from_balance: Some(AgentCount(balance.held)),
+            from_registry: Some(balance.registry),
+            ..active
+        },
+        (None, Some(block)) => SignerLedgerSpec {
+            from_block: Some(block),
+            from_balance: Some(AgentCount::default()),
+            from_registry: None,
+            ..active
+        },
+        (None, None) => active,
+    };
+    Ok(LedgerStep::Activate(advance_history(active)))
 }
 
 /// The next step of one entry of a ledger.
@@ -199,7 +261,9 @@ pub enum EntryStep {
     RecordPhase(AgentRegistrationSpec),
     /// Write the result to the record: the registration is final.
     RecordResult(AgentRegistrationSpec),
-    /// Remove the entry: its record has a result and its nonce is final.
+    /// Write to the record that its registration was included and reverted: that is final.
+    RecordReverted(AgentRegistrationSpec),
+    /// Remove the entry: its record has a result or is terminally reverted, and its nonce is final.
     Prune,
     /// Do nothing.
     Wait,
@@ -225,20 +289,36 @@ pub fn entry_step(
     };
     let record = record.ok_or(Freeze::RecordMissing { key: *key, nonce })?;
     let counts = snapshot.account.counts;
+    let is_final = nonce < counts.finalized;
+    let signed_here = |transaction: Option<B256>| {
+        let mut attempts = record.attempts.iter();
+        attempts.any(|attempt| attempt.nonce == nonce && Some(attempt.hash) == transaction)
+    };
     if let Some(result) = &record.result {
-        let is_here =
-            |attempt: &Attempt| attempt.nonce == nonce && Some(attempt.hash) == result.transaction;
-        return match (
-            nonce < counts.finalized,
-            record.attempts.iter().any(is_here),
-        ) {
+        return match (is_final, signed_here(result.transaction)) {
             (true, _) => Ok(EntryStep::Prune),
             // This endpoint lags behind the one that showed the result.
             (false, true) => Ok(EntryStep::Wait),
             (false, false) => Err(Freeze::RegistrationMisplaced { key: *key, nonce }),
         };
     }
-    if nonce < counts.finalized {
+    if record.phase == Phase::Reverted {
+        let reverted = record
+            .reverted
+            .as_ref()
+            .map(|reverted| reverted.transaction);
+        match (is_final, reverted.map(|hash| signed_here(Some(hash)))) {
+            (true, Some(true)) => return Ok(EntryStep::Prune),
+            // This endpoint lags behind the one that showed the receipt.
+            (false, Some(true) | None) => return Ok(EntryStep::Wait),
+            (false, Some(false)) => {
+                return Err(Freeze::RegistrationMisplaced { key: *key, nonce });
+            }
+            // An older version dropped the transaction, or another one used this nonce.
+            (true, Some(false) | None) => {}
+        }
+    }
+    if is_final {
         finalized_step(snapshot, nonce, record, evidence)
     } else if nonce < counts.latest {
         let ours = evidence
@@ -262,32 +342,92 @@ fn finalized_step(
     evidence: &Evidence,
 ) -> Result<EntryStep, Freeze> {
     let key = record.key;
-    let is_here = |registration: &&FinalRegistration| {
-        registration.confirmed
-            && registration.nonce == nonce
-            && registration.sender == snapshot.ledger.signer
+    let attempts = || {
+        let attempts = record.attempts.iter();
+        attempts.filter(|attempt| attempt.nonce == nonce)
     };
-    if let Some(registration) = evidence.registrations.iter().find(is_here) {
+    let place_of = |registration: &FinalRegistration| {
+        let signed_here = attempts().any(|attempt| attempt.hash == registration.event.transaction);
+        match (registration.sender, registration.nonce) {
+            _ if !registration.confirmed => Place::Elsewhere,
+            (Some(sender), Some(at)) if sender == snapshot.ledger.signer && at == nonce => {
+                Place::Here
+            }
+            (Some(_), Some(_)) => Place::Elsewhere,
+            // The endpoint does not know the transaction, but the record does.
+            _ if signed_here => Place::Here,
+            _ => Place::Unknown,
+        }
+    };
+    let places: Vec<Place> = evidence.registrations.iter().map(place_of).collect();
+    let here = places.iter().position(|place| *place == Place::Here);
+    if let Some(registration) = here.and_then(|here| evidence.registrations.get(here)) {
         return Ok(EntryStep::RecordResult(with_result(record, registration)));
     }
-    if !evidence.registrations.is_empty() {
+    if places.contains(&Place::Elsewhere) {
         return Err(Freeze::RegistrationMisplaced { key, nonce });
     }
-    // Logs that the index does not contain yet prove nothing.
-    if snapshot
-        .index
-        .proven_to()
-        .is_none_or(|block| block < snapshot.account.finalized_block)
-    {
+    // The rest are transactions that the endpoint does not know.
+    if !evidence.registrations.is_empty() {
         return Ok(EntryStep::Wait);
     }
+    // Logs that the index does not contain yet prove nothing, and an index that contains the key
+    // proves the opposite, even if its registration could not be looked at.
+    let proven_to = snapshot
+        .index
+        .proven_to()
+        .filter(|block| *block >= snapshot.account.finalized_block);
+    let Some(proven_to) = proven_to.filter(|_| !snapshot.index.contains(key)) else {
+        return Ok(EntryStep::Wait);
+    };
     match evidence.included {
-        Some(Inclusion {
-            transaction,
-            succeeded: false,
-        }) => Err(Freeze::RegistrationReverted { key, transaction }),
+        Some(inclusion) if !inclusion.succeeded => {
+            let ours = attempts().any(|attempt| attempt.hash == inclusion.transaction);
+            // A receipt of a block that is not final, or of a transaction that the record does not
+            // store, proves nothing.
+            let is_final = inclusion.block <= snapshot.account.finalized_block.min(proven_to);
+            Ok(if ours && is_final {
+                EntryStep::RecordReverted(with_reverted(record, &inclusion))
+            } else {
+                EntryStep::Wait
+            })
+        }
         _ => Err(Freeze::KeyUsedElsewhere { nonce, key }),
     }
+}
+
+/// Where a final registration was made, seen from one entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At the nonce of the entry, by its signer.
+    Here,
+    /// At another nonce or by another account, or the registry does not know its agent.
+    Elsewhere,
+    /// The endpoint does not know the transaction.
+    Unknown,
+}
+
+/// The record of a registration that was included and reverted. A record that was reverted before
+/// has counted the cost.
+fn with_reverted(record: &AgentRegistrationSpec, inclusion: &Inclusion) -> AgentRegistrationSpec {
+    let cost = if record.phase == Phase::Reverted {
+        0
+    } else {
+        inclusion.cost
+    };
+    AgentRegistrationSpec {
+        phase: Phase::Reverted,
+        reverted: Some(RevertedRegistration {
+            transaction: inclusion.transaction,
+            block: inclusion.block,
+        }),
+        spent_wei: Some(with_cost(record, cost)),
+        ..record.clone()
+    }
+}
+
+fn with_cost(record: &AgentRegistrationSpec, cost: u128) -> Wei {
+    Wei(record.spent_wei.unwrap_or_default().0.saturating_add(cost))
 }
 
 /// The step of an entry whose nonce is not used in any block.
@@ -348,19 +488,43 @@ fn with_result(
     record: &AgentRegistrationSpec,
     registration: &FinalRegistration,
 ) -> AgentRegistrationSpec {
-    let spent = record
-        .spent_wei
-        .unwrap_or_default()
-        .0
-        .saturating_add(registration.cost);
+    // Without a receipt the cost is at most what the attempt allows.
+    let worst = || {
+        let mut attempts = record.attempts.iter();
+        attempts
+            .find(|attempt| attempt.hash == registration.event.transaction)
+            .map(worst_cost)
+    };
+    let cost = registration.cost.or_else(worst).unwrap_or_default();
+    let with_uri = match record.agent_uri {
+        Some(_) => record.clone(),
+        None => with_agent_uri(record, &registration.event.agent_uri),
+    };
     AgentRegistrationSpec {
         phase: final_phase(record),
         result: Some(registration.result()),
-        agent_uri: record
-            .agent_uri
-            .clone()
-            .or_else(|| Some(registration.event.agent_uri.clone())),
-        spent_wei: Some(Wei(spent)),
+        spent_wei: Some(with_cost(record, cost)),
+        ..with_uri
+    }
+}
+
+fn worst_cost(attempt: &Attempt) -> u128 {
+    attempt.max_fee_per_gas.0.saturating_mul(attempt.gas.into())
+}
+
+/// The record with the URI that its agent has on chain: anyone may have written it, so one that the
+/// schema does not accept is kept as a hash.
+fn with_agent_uri(record: &AgentRegistrationSpec, agent_uri: &str) -> AgentRegistrationSpec {
+    let fits =
+        agent_uri.chars().count() <= AGENT_URI_LENGTH && !agent_uri.chars().any(char::is_control);
+    let (agent_uri, agent_uri_hash) = if fits {
+        (Some(agent_uri.to_owned()), None)
+    } else {
+        (None, Some(keccak256(agent_uri)))
+    };
+    AgentRegistrationSpec {
+        agent_uri,
+        agent_uri_hash,
         ..record.clone()
     }
 }
@@ -374,6 +538,8 @@ pub enum PendingStep {
     RefuseAdoption(AdoptionRefused),
     /// Allocate a nonce: the chain's logs prove that the key is not registered.
     Allocate,
+    /// Report that the record must not get a nonce.
+    Refuse(Freeze),
     /// Wait until the index reaches the ledger's last finalized block.
     AwaitIndex,
     /// Do nothing.
@@ -381,15 +547,19 @@ pub enum PendingStep {
 }
 
 /// Why an agent cannot be adopted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdoptionRefused {
-    /// The registry does not know the agent.
-    #[error("the agent does not exist in the registry: correct registration.agentId")]
-    AgentNotFound,
+    /// The contract does not know the agent.
+    #[error("agent {id} does not exist in the registry contract: correct registration.agentId")]
+    AgentNotFound {
+        /// As the offer has it.
+        id: String,
+    },
     /// Another record has the agent.
     #[error(
         "the agent already belongs to another identity (record r-{by}): set registration.agentId \
-         to an agent of this offer"
+         to an agent of this offer, or, if the other offer is in the same namespace, set \
+         registration.identity of both to the same value"
     )]
     AgentTaken { by: Key },
 }
@@ -409,7 +579,7 @@ pub fn pending_step(
     {
         return PendingStep::Wait;
     }
-    if record.adopt.is_some() {
+    if let Some(id) = &record.adopt {
         return match target {
             None => PendingStep::Wait,
             Some(AdoptionTarget {
@@ -417,7 +587,7 @@ pub fn pending_step(
             }) => PendingStep::RefuseAdoption(AdoptionRefused::AgentTaken { by: *by }),
             Some(AdoptionTarget {
                 exists_at: None, ..
-            }) => PendingStep::RefuseAdoption(AdoptionRefused::AgentNotFound),
+            }) => PendingStep::RefuseAdoption(AdoptionRefused::AgentNotFound { id: id.clone() }),
             Some(AdoptionTarget {
                 exists_at: Some(at),
                 agent_uri,
@@ -438,6 +608,14 @@ pub fn pending_step(
     if record.tombstone.unwrap_or_default() || record.phase == Phase::Reverted {
         return PendingStep::Wait;
     }
+    // An entry outlives its record's attempts until there is a result. So this ledger is older than
+    // the record, and the attempt may still be included.
+    if let Some(attempt) = record.attempts.last() {
+        return PendingStep::Refuse(Freeze::EntryMissing {
+            key: record.key,
+            nonce: attempt.nonce,
+        });
+    }
     if is_proven_absent(ledger, index, record.key) {
         PendingStep::Allocate
     } else {
@@ -451,7 +629,7 @@ fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> 
     let reaches = index
         .proven_to()
         .is_some_and(|block| block >= ledger.finalized_block);
-    reaches && index.owner() == ledger.signer && index.registrations(key).is_empty()
+    reaches && index.owner() == ledger.signer && !index.contains(key)
 }
 
 fn with_adopted_agent(
@@ -467,8 +645,7 @@ fn with_adopted_agent(
             block,
             block_hash,
         }),
-        agent_uri: Some(agent_uri.to_owned()),
-        ..record.clone()
+        ..with_agent_uri(record, agent_uri)
     }
 }
 
@@ -492,6 +669,10 @@ pub struct AllocationBounds<'a> {
     pub spending: &'a Limits,
     /// What may be spent.
     pub budget: Budget,
+    /// What must be known before a nonce is allocated.
+    pub premises: &'a Premises,
+    /// Keys that any other ledger of the chain registers.
+    pub registering_elsewhere: &'a BTreeSet<Key>,
 }
 
 /// Result of an allocation.
@@ -517,7 +698,10 @@ pub fn allocate(
     mut bounds: AllocationBounds<'_>,
 ) -> Allocation {
     let mut allocation = Allocation::default();
-    if snapshot.ledger.state != LedgerState::Active || snapshot.ledger.draining {
+    if snapshot.ledger.state != LedgerState::Active
+        || snapshot.ledger.draining
+        || !bounds.premises.unknown.is_empty()
+    {
         return allocation;
     }
     let unmined = snapshot
@@ -536,6 +720,7 @@ pub fn allocate(
     for request in requests {
         let record = request.record;
         let fits = record.is_of(snapshot.ledger.chain_id, snapshot.ledger.signer)
+            && !bounds.registering_elsewhere.contains(&record.key)
             && pending_step(Some(&after), record, Some(snapshot.index), &[], None)
                 == PendingStep::Allocate;
         if !fits || unmined + allocation.allocated.len() >= bounds.window || after.next >= end {
@@ -602,8 +787,8 @@ pub fn revived(record: &AgentRegistrationSpec) -> AgentRegistrationSpec {
     }
 }
 
-/// Rule R5, second half: the ledger without the entries of finished registrations, with their
-/// finality recorded. `blocks` are the blocks of their transactions.
+/// Rule R5, second half: the ledger without the entries of finished or reverted registrations, with
+/// their finality recorded. `blocks` are the blocks of their transactions.
 #[must_use]
 pub fn without_entries(
     ledger: &SignerLedgerSpec,
@@ -677,9 +862,7 @@ pub fn reservations(
             .iter()
             .flat_map(|record| &record.attempts)
             .filter(|attempt| attempt.nonce == *nonce);
-        let worst = attempts
-            .map(|attempt| attempt.max_fee_per_gas.0.saturating_mul(attempt.gas.into()))
-            .max();
+        let worst = attempts.map(worst_cost).max();
         Reservation {
             nonce: *nonce,
             amount: worst.unwrap_or(per_registration),

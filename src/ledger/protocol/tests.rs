@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::chain::LogPage;
+use crate::ledger::evidence::OwnerBalance;
 use crate::ledger::fixtures::*;
 
 const LIMITS: Limits = Limits {
@@ -11,6 +12,11 @@ const LIMITS: Limits = Limits {
     per_day: 10_000,
     per_namespace_per_day: None,
 };
+
+static KNOWN: Premises = Premises {
+    unknown: Vec::new(),
+};
+static NO_KEYS: BTreeSet<Key> = BTreeSet::new();
 
 /// The step of the entry of 'a' at nonce 5.
 fn step_of(
@@ -150,6 +156,126 @@ mod whole_ledger {
             (Nonce(0), Nonce(0), 60)
         );
         assert_ne!(active.history_hash, new.history_hash);
+    }
+
+    #[test]
+    fn logs_of_an_unused_wallet_start_at_its_birth() {
+        let new = new_ledger(&identity());
+        let balance = OwnerBalance {
+            registry: STRANGER,
+            held: U256::from(3),
+        };
+        let unused = AccountState {
+            balance_of_owner: Some(balance),
+            ..account(0, 0)
+        };
+        let born = Some((60, AgentCount(U256::from(3)), Some(STRANGER)));
+        let configured = LedgerHistory {
+            bootstrap_from_block: Some(9),
+            ..marked()
+        };
+        assert_eq!(logs_of(step(Some(&new), &marked(), unused)), born);
+        assert_eq!(logs_of(step(Some(&new), &configured, unused)), born);
+        assert_eq!(
+            logs_of(step(Some(&new), &marked(), account(0, 0))),
+            None,
+            "its agents were not counted"
+        );
+    }
+
+    #[test]
+    fn logs_of_a_used_wallet_start_at_the_configured_block() {
+        let new = new_ledger(&identity());
+        let used = AccountState {
+            balance_of_owner: Some(OwnerBalance {
+                registry: STRANGER,
+                held: U256::from(3),
+            }),
+            ..account(17, 17)
+        };
+        let history = |bootstrap_from_block| LedgerHistory {
+            bootstrap_nonce: Some(Nonce(17)),
+            bootstrap_from_block,
+            ..marked()
+        };
+        let configured = Some((9, AgentCount::default(), None));
+        assert_eq!(
+            logs_of(step(Some(&new), &history(Some(9)), used)),
+            configured
+        );
+        assert_eq!(
+            logs_of(step(Some(&new), &history(None), used)),
+            None,
+            "never at its birth: it may have registered before"
+        );
+    }
+
+    /// Where the logs of an activated ledger start.
+    fn logs_of(
+        step: Result<LedgerStep, Freeze>,
+    ) -> Option<(u64, AgentCount, Option<alloy::primitives::Address>)> {
+        let Ok(LedgerStep::Activate(active)) = step else {
+            panic!("{step:?}")
+        };
+        Some((
+            active.from_block?,
+            active.from_balance?,
+            active.from_registry,
+        ))
+    }
+
+    #[test]
+    fn earlier_configured_block_is_written_to_the_ledger() {
+        let born = SignerLedgerSpec {
+            from_block: Some(9),
+            from_balance: Some(AgentCount(U256::from(3))),
+            ..ledger()
+        };
+        let history = |block| LedgerHistory {
+            bootstrap_from_block: Some(block),
+            ..marked()
+        };
+        let Ok(LedgerStep::LowerFromBlock(lowered)) = step(Some(&born), &history(8), account(5, 5))
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (lowered.from_block, lowered.from_balance),
+            (Some(8), Some(AgentCount::default()))
+        );
+        assert_eq!(lowered.from_registry, None);
+        assert_ne!(lowered.history_hash, born.history_hash);
+        let old = SignerLedgerSpec {
+            from_block: None,
+            ..born.clone()
+        };
+        for (ledger, block) in [(&born, 9), (&born, 10), (&old, 8)] {
+            assert_eq!(
+                step(Some(ledger), &history(block), account(5, 5)),
+                Ok(LedgerStep::Ready)
+            );
+        }
+    }
+
+    #[test]
+    fn no_ledger_is_born_beside_an_unreadable_record() {
+        let unreadable = |history| LedgerHistory {
+            unreadable_record: Some("r-x".into()),
+            ..history
+        };
+        let await_record = Ok(LedgerStep::AwaitPremise(UnknownPremise::RecordUnreadable {
+            name: "r-x".into(),
+        }));
+        let new = new_ledger(&identity());
+        let missing = unreadable(LedgerHistory::default());
+        assert_eq!(step(None, &missing, account(0, 0)), await_record);
+        let marked = unreadable(marked());
+        assert_eq!(step(Some(&new), &marked, account(0, 0)), await_record);
+        assert_eq!(
+            step(Some(&ledger()), &marked, account(5, 5)),
+            Ok(LedgerStep::Ready),
+            "it stops births only"
+        );
     }
 
     #[test]
@@ -532,11 +658,11 @@ mod entry {
         });
         for other in [
             FinalRegistration {
-                nonce: Nonce(4),
+                nonce: Some(Nonce(4)),
                 ..final_registration('a', 5)
             },
             FinalRegistration {
-                sender: STRANGER,
+                sender: Some(STRANGER),
                 ..final_registration('a', 5)
             },
             FinalRegistration {
@@ -557,6 +683,180 @@ mod entry {
                 step_of(&sent(), account(6, 6), &evidence(&both)),
                 Ok(EntryStep::RecordResult(_))
             ));
+        }
+    }
+
+    #[test]
+    fn own_transaction_finishes_an_entry_without_its_receipt() {
+        let unknown = FinalRegistration {
+            sender: None,
+            nonce: None,
+            cost: None,
+            ..final_registration('a', 5)
+        };
+        let Ok(EntryStep::RecordResult(finished)) = step_of(
+            &sent(),
+            account(6, 6),
+            &evidence(std::slice::from_ref(&unknown)),
+        ) else {
+            panic!()
+        };
+        assert_eq!(finished.result, Some(result(7)));
+        assert_eq!(
+            finished.spent_wei,
+            Some(Wei(300)),
+            "the most that the attempt may cost"
+        );
+        let other_nonce = AgentRegistrationSpec {
+            attempts: vec![attempt(4, 7), attempt(5, 8)],
+            ..sent()
+        };
+        for record in [record('a'), other_nonce] {
+            assert_eq!(
+                step_of(
+                    &record,
+                    account(6, 6),
+                    &evidence(std::slice::from_ref(&unknown))
+                ),
+                Ok(EntryStep::Wait),
+                "the nonce of the transaction is unknown"
+            );
+        }
+        let half = FinalRegistration {
+            sender: Some(SIGNER),
+            ..unknown
+        };
+        assert!(matches!(
+            step_of(&sent(), account(6, 6), &evidence(&[half])),
+            Ok(EntryStep::RecordResult(_))
+        ));
+    }
+
+    #[test]
+    fn reverted_registration_is_terminal_and_counted() {
+        let spent = AgentRegistrationSpec {
+            spent_wei: Some(Wei(50)),
+            ..sent()
+        };
+        let Ok(EntryStep::RecordReverted(reverted)) =
+            step_of(&spent, account(6, 6), &included(7, false))
+        else {
+            panic!()
+        };
+        let expected = AgentRegistrationSpec {
+            phase: Phase::Reverted,
+            reverted: Some(RevertedRegistration {
+                transaction: hash(7),
+                block: 60,
+            }),
+            spent_wei: Some(Wei(300)),
+            ..sent()
+        };
+        assert_eq!(reverted, expected);
+        assert_eq!(reverted.final_block(), Some(60));
+        assert_eq!(
+            step_of(&reverted, account(6, 6), &evidence(&[])),
+            Ok(EntryStep::Prune)
+        );
+        for counts in [account(5, 6), account(5, 5)] {
+            assert_eq!(
+                step_of(&reverted, counts, &evidence(&[])),
+                Ok(EntryStep::Wait),
+                "this endpoint lags behind"
+            );
+        }
+    }
+
+    #[test]
+    fn cost_of_a_reverted_registration_is_counted_once() {
+        let dropped = AgentRegistrationSpec {
+            phase: Phase::Reverted,
+            spent_wei: Some(Wei(250)),
+            ..sent()
+        };
+        let Ok(EntryStep::RecordReverted(again)) =
+            step_of(&dropped, account(6, 6), &included(7, false))
+        else {
+            panic!()
+        };
+        assert_eq!(again.spent_wei, Some(Wei(250)));
+        assert!(again.reverted.is_some(), "an older version dropped it");
+        assert_eq!(
+            step_of(&dropped, account(5, 5), &evidence(&[])),
+            Ok(EntryStep::Wait),
+            "it is never signed or sent again"
+        );
+    }
+
+    #[test]
+    fn record_reverted_at_another_nonce_is_not_sent() {
+        let elsewhere = AgentRegistrationSpec {
+            phase: Phase::Reverted,
+            reverted: Some(RevertedRegistration {
+                transaction: hash(7),
+                block: 60,
+            }),
+            attempts: vec![attempt(4, 7)],
+            ..record('a')
+        };
+        assert_eq!(
+            step_of(&elsewhere, account(5, 5), &evidence(&[])),
+            Err(Freeze::RegistrationMisplaced {
+                key: key('a'),
+                nonce: Nonce(5)
+            })
+        );
+        assert!(matches!(
+            step_of(
+                &elsewhere,
+                account(6, 6),
+                &evidence(&[final_registration('a', 5)])
+            ),
+            Ok(EntryStep::RecordResult(_))
+        ));
+    }
+
+    #[test]
+    fn revert_counts_only_by_a_final_receipt_of_an_own_transaction() {
+        let with = |change: fn(&mut Inclusion)| {
+            let mut evidence = included(7, false);
+            change(evidence.included.as_mut().unwrap());
+            evidence
+        };
+        let wait = Ok(EntryStep::Wait);
+        let foreign = with(|inclusion| inclusion.transaction = hash(9));
+        assert_eq!(step_of(&sent(), account(6, 6), &foreign), wait);
+        let not_final = with(|inclusion| inclusion.block = 61);
+        assert_eq!(step_of(&sent(), account(6, 6), &not_final), wait);
+        let other_nonce = AgentRegistrationSpec {
+            attempts: vec![attempt(4, 7)],
+            ..sent()
+        };
+        assert_eq!(
+            step_of(&other_nonce, account(6, 6), &included(7, false)),
+            wait
+        );
+        assert_eq!(
+            step_of(&sent(), account(5, 6), &included(7, false)),
+            wait,
+            "its nonce is not final"
+        );
+    }
+
+    #[test]
+    fn key_in_the_index_is_neither_reverted_nor_displaced() {
+        let (ledger, index, account) = (ledger(), index(60, &['a']), account(6, 6));
+        let snapshot = LedgerSnapshot {
+            ledger: &ledger,
+            index: &index,
+            account: &account,
+        };
+        for evidence in [included(7, false), included(7, true), evidence(&[])] {
+            assert_eq!(
+                entry_step(snapshot, Nonce(5), Some(&sent()), &evidence),
+                Ok(EntryStep::Wait),
+                "its registration could not be looked at"
+            );
         }
     }
 
@@ -595,11 +895,10 @@ mod entry {
             foreign,
             "a success without an event is no registration"
         );
-        let reverted = Err(Freeze::RegistrationReverted {
-            key: key('a'),
-            transaction: hash(7),
-        });
-        assert_eq!(step(&index(60, &[]), &included(7, false)), reverted);
+        assert_eq!(
+            step(&index(59, &[]), &included(7, false)),
+            Ok(EntryStep::Wait)
+        );
     }
 
     #[test]
@@ -709,6 +1008,61 @@ mod record_without_entry {
     }
 
     #[test]
+    fn registered_key_is_adopted_without_its_transaction() {
+        let unknown = FinalRegistration {
+            sender: None,
+            nonce: None,
+            cost: None,
+            ..final_registration('c', 2)
+        };
+        let PendingStep::Adopt(adopted) = step(
+            &record('c'),
+            &index(60, &['c']),
+            std::slice::from_ref(&unknown),
+        ) else {
+            panic!()
+        };
+        assert_eq!(adopted.result, Some(result(7)));
+        assert_eq!(adopted.spent_wei, Some(Wei(0)), "its cost is unknown");
+    }
+
+    #[test]
+    fn record_with_an_attempt_and_no_entry_gets_no_nonce() {
+        let restored = AgentRegistrationSpec {
+            attempts: vec![attempt(4, 6)],
+            ..record('c')
+        };
+        let freeze = Freeze::EntryMissing {
+            key: key('c'),
+            nonce: Nonce(4),
+        };
+        assert_eq!(
+            step(&restored, &index(60, &[]), &[]),
+            PendingStep::Refuse(freeze)
+        );
+        let found = step(&restored, &index(60, &['c']), &[final_registration('c', 4)]);
+        assert!(matches!(found, PendingStep::Adopt(_)));
+    }
+
+    #[test]
+    fn uri_that_the_schema_rejects_is_kept_as_a_hash() {
+        let adopted = |agent_uri: &str| {
+            let mut found = final_registration('c', 2);
+            found.event.agent_uri = agent_uri.into();
+            let PendingStep::Adopt(record) = step(&record('c'), &index(60, &['c']), &[found])
+            else {
+                panic!()
+            };
+            (record.agent_uri, record.agent_uri_hash)
+        };
+        let fits = "é".repeat(2048);
+        assert_eq!(adopted(&fits), (Some(fits), None));
+        for uri in ["x".repeat(2049), "data:\n".into(), "nul\0".into()] {
+            assert_eq!(adopted(&uri), (None, Some(keccak256(&uri))));
+        }
+    }
+
+    #[test]
     fn finished_tombstoned_or_entered_record_waits() {
         let done = AgentRegistrationSpec {
             result: Some(result(7)),
@@ -756,6 +1110,7 @@ mod record_without_entry {
         };
         let target = AdoptionTarget {
             exists_at: Some((60, hash(60))),
+            owner: None,
             agent_uri: "ipfs://x".into(),
             taken_by: None,
         };
@@ -769,7 +1124,7 @@ mod record_without_entry {
         };
         assert_eq!(
             step(Some(&unknown)),
-            PendingStep::RefuseAdoption(AdoptionRefused::AgentNotFound)
+            PendingStep::RefuseAdoption(AdoptionRefused::AgentNotFound { id: "12".into() })
         );
         let taken = AdoptionTarget {
             taken_by: Some(key('d')),
@@ -795,6 +1150,17 @@ mod record_without_entry {
             (Phase::Registered, Some("ipfs://x"))
         );
         assert_eq!(adopted.spent_wei, None);
+        let long = AdoptionTarget {
+            agent_uri: "x".repeat(3_000),
+            ..target.clone()
+        };
+        let PendingStep::Adopt(hashed) = step(Some(&long)) else {
+            panic!()
+        };
+        assert_eq!(
+            (hashed.agent_uri, hashed.agent_uri_hash),
+            (None, Some(keccak256(&long.agent_uri)))
+        );
 
         let gone = AgentRegistrationSpec {
             tombstone: Some(true),
@@ -816,6 +1182,8 @@ mod allocation {
                 balance: 10_000,
                 ..Budget::default()
             },
+            premises: &KNOWN,
+            registering_elsewhere: &NO_KEYS,
         }
     }
 
@@ -958,6 +1326,43 @@ mod allocation {
     }
 
     #[test]
+    fn unknown_premise_stops_every_allocation() {
+        for premise in [
+            UnknownPremise::IndexNotProven,
+            UnknownPremise::EntriesUnchecked { count: 1 },
+            UnknownPremise::LedgerUnreadable { name: "x".into() },
+        ] {
+            let premises = Premises {
+                unknown: vec![premise],
+            };
+            let bounds = AllocationBounds {
+                premises: &premises,
+                ..bounds(16)
+            };
+            assert_eq!(
+                allocate_to(&ledger(), account(5, 5), &[record('c')], bounds),
+                Allocation::default()
+            );
+        }
+    }
+
+    #[test]
+    fn key_in_flight_in_another_ledger_gets_no_nonce() {
+        let elsewhere = BTreeSet::from([key('c')]);
+        let bounds = AllocationBounds {
+            registering_elsewhere: &elsewhere,
+            ..bounds(16)
+        };
+        let allocation = allocate_to(
+            &ledger(),
+            account(5, 5),
+            &[record('c'), record('d')],
+            bounds,
+        );
+        assert_eq!(allocation.allocated, [(Nonce(7), key('d'))]);
+    }
+
+    #[test]
     fn allocation_requires_an_active_ledger() {
         for ledger in [
             SignerLedgerSpec {
@@ -1000,9 +1405,9 @@ mod allocation {
             account(5, 5),
             &all,
             AllocationBounds {
-                window: 16,
                 spending: &limits,
                 budget,
+                ..bounds(16)
             },
         );
         assert_eq!(

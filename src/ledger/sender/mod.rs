@@ -8,7 +8,7 @@
 use alloy::primitives::{B256, keccak256};
 
 use super::store::BoundNonce;
-use crate::api::{AgentRegistrationSpec, Attempt};
+use crate::api::{AgentRegistrationSpec, Attempt, Phase};
 use crate::chain::rpc::SendOutcome;
 use crate::chain::transaction::{
     self, ExpectedTransaction, TransactionMismatch, UnsignedTransaction,
@@ -61,7 +61,7 @@ pub fn sign(
     fees: Fees,
 ) -> Result<SignedAttempt, Error> {
     check_owner(bound, record)?;
-    if record.result.is_some() {
+    if record.result.is_some() || record.phase == Phase::Reverted {
         return Err(Error::OtherOwner("record"));
     }
     if signer.address() != bound.signer() {

@@ -152,6 +152,14 @@ fn record_or_key_of_another_entry_is_never_signed() {
                 ..record()
             },
         ),
+        (
+            "reverted",
+            bound(),
+            AgentRegistrationSpec {
+                phase: crate::api::Phase::Reverted,
+                ..record()
+            },
+        ),
     ];
     for (what, bound, record) in cases {
         let refused = signed(&signer(), &bound, &record).unwrap_err();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::ObjectReference;
 use tracing::{debug, info};
 
-use super::plan::{OfferPlan, OfferSubject, OfferView, must_write};
+use super::plan::{OfferPlan, OfferSnapshot, OfferSubject, is_own, must_write};
 use crate::api::ServiceOfferStatus;
 use crate::leader::Leading;
 use crate::reconcile::{Context, Error};
@@ -19,7 +19,7 @@ use crate::telemetry::causes;
 ///
 /// A field that another controller owns keeps its value whatever is applied. Without this, it would
 /// look like a difference indefinitely and cause a write in every reconcile. The cache may also lag
-/// behind the last write.
+/// behind the last write. Once the cache shows what was applied, nothing is kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied(Arc<Mutex<BTreeMap<String, ServiceOfferStatus>>>);
 
@@ -40,6 +40,13 @@ impl Applied {
             .retain(|uid, _| exists(uid));
     }
 
+    fn remove(&self, uid: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+    }
+
     fn insert(&self, uid: &str, status: ServiceOfferStatus) {
         self.0
             .lock()
@@ -54,7 +61,7 @@ impl Applied {
 pub(super) async fn apply(
     context: &Context,
     leading: &Leading,
-    view: &OfferView,
+    snapshot: &OfferSnapshot,
     plan: OfferPlan,
 ) -> Result<(), Error> {
     let OfferPlan {
@@ -62,29 +69,33 @@ pub(super) async fn apply(
         strip_finalizer,
         events,
     } = plan;
-    if strip_finalizer && let OfferSubject::Offer(observed) = &view.subject {
+    if strip_finalizer && let OfferSubject::Offer(observed) = &snapshot.subject {
         info!("removing the finalizer of the legacy controller");
         context
             .writer
-            .strip_finalizer(leading, &observed.offer)
+            .strip_finalizer(leading, &observed.view.offer)
             .await?;
         // The watch delivers the new resource version, which the status is then applied to.
         return Ok(());
     }
-    let uid = view.object.uid.clone().unwrap_or_default();
-    if !must_write(&view.current(), view.applied.as_ref(), &status) {
+    let uid = snapshot.object.uid.clone().unwrap_or_default();
+    let current = snapshot.current();
+    if !must_write(&current, snapshot.applied.as_ref(), &status) {
+        if is_own(&current, &status) {
+            context.applied.remove(&uid);
+        }
         return Ok(());
     }
     context
         .writer
-        .apply_offer_status(leading, &view.object, &status)
+        .apply_offer_status(leading, &snapshot.object, &status)
         .await?;
     context.applied.insert(&uid, status);
     // Without a resource version: Events about all versions of an offer are grouped under one
     // offer.
     let offer = ObjectReference {
         resource_version: None,
-        ..view.object.clone()
+        ..snapshot.object.clone()
     };
     for event in events {
         info!(reason = event.reason, "{}", event.message);

@@ -11,7 +11,6 @@ pub(crate) mod plan;
 use kube::runtime::controller::Action;
 
 pub(crate) use apply::Applied;
-pub(crate) use observe::eligibility_of;
 
 use super::{Context, Error};
 use crate::api::ServiceOffer;
@@ -24,10 +23,10 @@ pub(crate) async fn reconcile(
     leading: &Leading,
     offer: &MaybeDecoded<ServiceOffer>,
 ) -> Result<Action, Error> {
-    let view = observe::view(context, offer);
-    let plan = plan::plan(&view);
-    apply::apply(context, leading, &view, plan).await?;
-    Ok(match view.next_change() {
+    let snapshot = observe::snapshot(context, offer);
+    let plan = plan::plan(&snapshot);
+    apply::apply(context, leading, &snapshot, plan).await?;
+    Ok(match snapshot.next_change() {
         Some(wait) => Action::requeue(wait),
         None => Action::await_change(),
     })

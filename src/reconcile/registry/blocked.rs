@@ -1,31 +1,33 @@
-//! Why a registry cannot be used: what [`super::observe`] comes upon, and [`super::status`] tells.
+//! Why one side of a registry cannot be used. Pure.
+//!
+//! The steps of a pass return it, [`super::status`] reports it. The name of a variant is the reason
+//! of the condition. Problems of a single record, entry or offer are not here: they are
+//! [`crate::reconcile::issues::OfferIssue`]s.
 
 use alloy::primitives::Address;
 use strum::IntoStaticStr;
 
-use crate::api::{Key, Nonce};
 use crate::chain::RpcError;
 use crate::chain::transaction::KeyError;
 use crate::ledger::money::UnreadableLimit;
 
-/// Why a registry cannot be used at all.
+/// Why one side of a registry cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Blocked {
-    /// An endpoint does not answer as it should.
+    /// No endpoint answers as it should.
     #[error("{endpoint}: {error}")]
     Rpc {
         /// The endpoint, without credentials.
         endpoint: String,
-        /// What went wrong.
         error: RpcError,
     },
-    /// An endpoint's URL is not to be had.
+    /// The URL of an endpoint is not known.
     #[error("{0}")]
     EndpointUnknown(String),
     /// The chain or the contract is not what the spec says.
     #[error(transparent)]
     Unverified(#[from] Unverified),
-    /// The signer's key is not to be had.
+    /// The signer's key does not exist.
     #[error("Secret {secret} has no key {key}: create it in the namespace of the operator")]
     SecretMissing {
         /// Name of the Secret.
@@ -33,41 +35,37 @@ pub(crate) enum Blocked {
         /// Key inside it.
         key: String,
     },
-    /// The signer's key is not the signer's.
+    /// The key belongs to another account.
     #[error("signer {address}: {error}")]
     KeyMismatch {
         /// Address that the spec names.
         address: String,
-        /// What is wrong with the key.
         error: KeyError,
     },
-    /// A limit cannot be read.
+    /// An older IdentityRegistry of the chain lists the same signer.
+    #[error(
+        "signer {address} belongs to IdentityRegistry {holder} on this chain: this registry \
+         allocates, signs and sends nothing with it. Give this registry another signer, or delete \
+         {holder}"
+    )]
+    SignerInUse {
+        address: Address,
+        /// Name of the registry that holds the signer.
+        holder: String,
+    },
     #[error(transparent)]
     InvalidLimit(#[from] UnreadableLimit),
-    /// What is stored for a nonce contradicts the ledger or itself.
-    #[error("nonce {nonce} of agent {key}: {why}. Restore the record from a backup")]
-    StoredTransactionMismatch {
-        /// The agent.
-        key: Key,
-        /// Its nonce.
-        nonce: Nonce,
-        /// What is wrong.
-        why: String,
-    },
-    /// The quorum cannot be honoured.
+    /// More endpoints would have to agree than this version asks.
     #[error(
-        "quorum is {quorum}: this version asks one endpoint only, and spends nothing where more must agree. Set quorum: 1"
+        "quorum is {quorum}: this version asks one endpoint only, and spends nothing where more \
+         must agree. Set quorum: 1"
     )]
-    QuorumNotSupported {
-        /// What the spec asks for.
-        quorum: u8,
-    },
+    QuorumNotSupported { quorum: u8 },
 }
 
 /// Why a chain or a contract is not what the spec says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Unverified {
-    /// The endpoint serves another chain.
     #[error(
         "the endpoint serves chain {actual}, and spec.chainId is {expected}: correct one of them"
     )]
@@ -77,58 +75,65 @@ pub(crate) enum Unverified {
         /// What the endpoint says.
         actual: u64,
     },
-    /// There is no contract.
     #[error("there is no contract at {address} on chain {chain_id}: correct spec.address")]
-    NoContract {
-        /// The address.
-        address: Address,
-        /// The chain.
-        chain_id: u64,
-    },
-    /// The contract is something else.
+    NoContract { address: Address, chain_id: u64 },
     #[error(
-        "the contract at {address} does not answer getVersion(): it is not an identity registry. Correct spec.address"
+        "the contract at {address} does not answer getVersion(): it is not an identity registry. \
+         Correct spec.address"
     )]
-    NotARegistry {
-        /// The address.
-        address: Address,
-    },
-    /// Nothing is final yet, or the chain does not know finality.
+    NotARegistry { address: Address },
     #[error("the endpoint knows no final block: use one that serves the tag \"finalized\"")]
     NoFinality,
+    /// The genesis block identifies the chain beside its id.
+    #[error("the endpoint does not serve block 0, which identifies the chain: use one that does")]
+    NoGenesis,
+    #[error(
+        "blocks of this chain have no base fee: chains without EIP-1559 fees are not supported by \
+         this version"
+    )]
+    NoBaseFee,
     /// The signer delegates its account to code.
     #[error(
-        "signer {address} has code (an EIP-7702 delegation): anyone that code lets in could register in its name. Use an account without code"
+        "signer {address} has code (an EIP-7702 delegation): anyone who controls that code could \
+         register on its behalf. Use an account without code"
     )]
-    SignerHasCode {
-        /// The signer.
-        address: Address,
-    },
+    SignerHasCode { address: Address },
+}
+
+/// The condition that a problem belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Signers,
+    Rpc,
+    Contract,
 }
 
 impl Blocked {
-    /// The condition that it concerns, and one word for it.
     #[must_use]
-    pub(crate) fn condition(&self) -> (&'static str, &'static str) {
-        let type_ = match self {
-            Self::Rpc { .. } | Self::EndpointUnknown(_) => "RpcHealthy",
+    pub(crate) const fn side(&self) -> Side {
+        match self {
+            Self::Rpc { .. } | Self::EndpointUnknown(_) => Side::Rpc,
             Self::SecretMissing { .. }
             | Self::KeyMismatch { .. }
-            | Self::StoredTransactionMismatch { .. }
-            | Self::Unverified(Unverified::SignerHasCode { .. }) => "SignersReady",
+            | Self::SignerInUse { .. }
+            | Self::Unverified(Unverified::SignerHasCode { .. }) => Side::Signers,
             Self::Unverified(_) | Self::InvalidLimit(_) | Self::QuorumNotSupported { .. } => {
-                "RegistryVerified"
+                Side::Contract
             }
-        };
-        let reason = match self {
+        }
+    }
+
+    /// Reason of the condition: the name of the innermost variant.
+    #[must_use]
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
             Self::Rpc { error, .. } => error.reason(),
             Self::Unverified(unverified) => unverified.into(),
             own => own.into(),
-        };
-        (type_, reason)
+        }
     }
 
-    /// Whether it may pass by itself.
+    /// Whether it can pass without action by a person.
     #[must_use]
     pub(crate) const fn is_transient(&self) -> bool {
         matches!(

@@ -1,29 +1,32 @@
 //! The registry loop: one pass over one IdentityRegistry. Only this loop writes records and
 //! ledgers, signs, and sends.
 //!
-//! The order of the steps is part of the proof in [`crate::ledger::protocol`]:
-//! 1. [`observe::target`]: resolve the spec: address, endpoints, key, limits
-//! 2. [`observe::chain`]: read the chain *before* any ledger
-//! 3. [`records`] (pure): plan the records that offers claim; [`apply::write_records`] writes them
-//! 4. [`observe::ledger`]: read the ledger, *then* the records
-//! 5. [`plan`] (pure): what ledger, entries and records need
-//! 6. [`apply`]: carry it out. A write makes the ledger in memory stale: a pass that prunes does
-//!    not allocate
-//! 7. [`status`] (pure): conditions, numbers and Events, from what was found and applied
+//! Read [`pass`] first. The order of its steps is part of the proof in [`crate::ledger::protocol`]:
+//! 1. [`target`]: what the spec refers to: contract, endpoints, key, limits
+//! 2. [`chain`]: the chain, through one endpoint, *before* any ledger
+//! 3. [`records`]: the records that offers claim
+//! 4. [`ledger`]: the ledger, *then* the records, then what both need
+//! 5. [`status`]: conditions, numbers and Events, from what the steps found
 //!
-//! A pass never waits for the chain. It ends, and [`Requeue`] says when the next one starts.
+//! Each step returns what it found ([`outcome`]). A problem with one record, entry or offer is an
+//! issue of that offer, and the pass continues. A pass never waits for the chain: it ends, and
+//! [`schedule`] says when the next one starts and how much it reads.
 
 pub(crate) mod adoption;
-mod apply;
 pub(crate) mod blocked;
-mod observe;
-pub(crate) mod plan;
+mod chain;
+mod endpoints;
+mod index;
+mod ledger;
+pub(crate) mod outcome;
 pub(crate) mod records;
+mod report;
+pub(crate) mod schedule;
 mod state;
 pub(crate) mod status;
+mod target;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -32,28 +35,29 @@ use tracing::warn;
 
 pub(crate) use state::{RegistryState, RegistryStates};
 
-use self::blocked::Blocked;
-use self::status::Report;
+use self::adoption::Adoptions;
+use self::ledger::{LedgerInput, LedgerWork};
+use self::outcome::{Checks, Issues, LedgerOutcome};
+use self::records::{
+    KnownRecord, OfferClaim, RecordDefaults, RecordInputs, RecordPlan, RecordWork,
+};
+use self::schedule::{Activity, Depth};
+use self::status::Findings;
+use self::target::RegistryTarget;
 use super::{Context, Error};
-use crate::api::{IdentityRegistry, Suspend};
-use crate::cluster::MaybeDecoded;
+use crate::api::{IdentityRegistry, Key, Suspend};
+use crate::cluster::{self, MaybeDecoded};
 use crate::leader::Leading;
 
-/// Delay of the next pass while transactions are in flight or the ledger is not ready.
-const BUSY: Duration = Duration::from_secs(1);
-/// Delay of the next pass otherwise. An unreachable chain is reported within this plus one request
-/// timeout.
-const IDLE: Duration = Duration::from_secs(8);
-
-/// When the next pass is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Requeue {
-    /// Something was written: read again at once.
-    Now,
-    /// Transactions are in flight, or the ledger is not ready.
-    Busy,
-    /// There is nothing to do.
-    Idle,
+/// Everything that one pass found.
+#[derive(Debug, Default)]
+struct Pass {
+    findings: Findings,
+    /// Issues of single offers; `None` if the pass ended before it looked at offers.
+    issues: Option<Issues>,
+    activity: Activity,
+    wrote: bool,
+    failure: Option<cluster::Error>,
 }
 
 /// Reconciles one registry. Only failures of the API server are errors; those of a chain are
@@ -74,100 +78,197 @@ pub(crate) async fn reconcile(
             return Ok(Action::await_change());
         }
     };
+    let exists = |name: &str| context.cache.registry(name).is_some();
+    context.registry_states.retain(exists);
     let state = context.registry_states.of(&registry.name_any());
     let mut state = state.lock().await;
-    let mut report = Report::default();
-    let requeue = pass(context, leading, registry, &mut state, &mut report).await;
-    apply::status(context, leading, registry, &mut state, report).await?;
-    Ok(Action::requeue(match requeue? {
-        Requeue::Now => Duration::ZERO,
-        Requeue::Busy => BUSY,
-        Requeue::Idle => IDLE,
-    }))
+    let mut pass = pass(context, leading, registry, &mut state).await;
+    report::damp(registry, &mut state, &mut pass.findings.checks);
+    if let Some(issues) = pass.issues {
+        context.issues.replace(&registry.name_any(), issues);
+    }
+    report::observe(context, registry, &state, &pass.findings.numbers);
+    report::write(context, leading, registry, &mut state, &pass.findings).await?;
+    state.activity = state.after(pass.activity);
+    if let Some(error) = pass.failure {
+        return Err(error.into());
+    }
+    let retry_after = state.retry_after.take();
+    Ok(Action::requeue(schedule::delay(
+        state.activity,
+        pass.wrote,
+        state.block_time(),
+        retry_after,
+    )))
 }
 
-/// One pass. It fills `report` step by step, so that the status also covers a pass that ends early.
+/// One pass.
 async fn pass(
     context: &Context,
     leading: &Leading,
     registry: &IdentityRegistry,
     state: &mut RegistryState,
-    report: &mut Report,
-) -> Result<Requeue, Error> {
-    let target = match observe::target(context, registry).await? {
-        Ok(target) => target,
-        Err(blocked) => {
-            report.blocked = Some(blocked);
-            return Ok(Requeue::Idle);
-        }
+) -> Pass {
+    let (checks, target) = target::read(context, registry, state).await;
+    let Some(target) = target else {
+        return Pass::ended(checks, Activity::Unresolved);
     };
-    report.target(&target);
-    let chain = match observe::chain(&target, state).await {
-        Ok(Ok(chain)) => chain,
-        Ok(Err(unverified)) => {
-            report.blocked = Some(Blocked::Unverified(unverified));
-            return Ok(Requeue::Idle);
-        }
-        Err(error) => {
-            report.blocked = Some(Blocked::Rpc {
-                endpoint: target.endpoint.to_string(),
-                error,
-            });
-            return Ok(Requeue::Idle);
-        }
+    let claims = records::claims(&context.cache, registry, Timestamp::now());
+    let depth = depth(context, registry, &target, &claims.offers, state);
+    let (checks, answer) = chain::read(&target, checks, state, depth).await;
+    let Some(contract) = answer.contract else {
+        return Pass::ended(checks, Activity::Failing { passes: 1 });
     };
-    report.chain(&target, &chain);
-    if registry.spec.suspend == Suspend::All {
-        return Ok(Requeue::Idle);
+    if target.suspend == Suspend::All {
+        return Pass::ended(checks, Activity::Idle);
     }
-    let mut issues = BTreeMap::new();
-    let claims = observe::claims(context, registry, Timestamp::now());
-    let plan = records::plan(&target.record_defaults(&chain), &claims, |key| {
-        context.cache.record(key)
-    });
-    let records_written =
-        apply::write_records(context, leading, &target, plan, state, &mut issues).await?;
-    let retired = apply::retire(context, leading, &target, state).await?;
+    let adoptions = Adoptions {
+        registry,
+        reservations: claims.reservations.clone(),
+    };
+    let defaults = target.record_defaults(contract.code_hash);
+    let plan = plan_records(context, defaults, &adoptions, &claims.offers);
+    let written = records::write(context, leading, &target, &defaults, plan, state).await;
+    let (Some(chain), None) = (answer.snapshot, &written.failure) else {
+        return Pass::without_ledger(checks, written, state, answer.failed);
+    };
+    let wanted = records::wanted(&claims.offers, &written.issues);
+    let allocatable = records::allocatable(&claims.offers, &wanted);
+    let waiting = waiting(context, &target, &allocatable);
+    let input = LedgerInput {
+        context,
+        leading,
+        registry,
+        target: &target,
+        chain: &chain,
+        claims: &claims.offers,
+        adoptions: &adoptions,
+        wanted: &wanted,
+        allocatable: &allocatable,
+        needs_census: !waiting.is_empty(),
+    };
+    let worked = ledger::work(&input, state).await;
+    state.ledger_worked(target.generation, waiting, worked.issues.clone());
+    Pass::worked(checks, written, worked)
+}
 
-    let view = match observe::ledger(context, &target, &chain, &claims, state).await {
-        Ok(view) => view,
-        Err(observe::Failure::Kubernetes(error)) => return Err(error.into()),
-        Err(observe::Failure::Rpc(error)) => {
-            report.blocked = Some(Blocked::Rpc {
-                endpoint: chain.endpoint.to_string(),
-                error,
-            });
-            return Ok(Requeue::Busy);
-        }
+fn plan_records(
+    context: &Context,
+    defaults: RecordDefaults,
+    adoptions: &Adoptions<'_>,
+    claims: &[OfferClaim],
+) -> RecordPlan {
+    let inputs = RecordInputs {
+        defaults,
+        adoptions,
+        records: &context.cache.records(),
     };
-    let worked = match view {
-        Ok(view) => {
-            let wanted = records::wanted(&claims, &issues);
-            let allocatable = records::allocatable(&claims, &wanted);
-            let issues = &mut issues;
-            let mut pass = apply::LedgerPass {
-                context,
-                leading,
-                registry,
-                target: &target,
-                chain: &chain,
-                wanted: &wanted,
-                allocatable: &allocatable,
-                state,
-                report,
-                issues,
-            };
-            pass.run(view).await?
-        }
-        Err(freeze) => {
-            report.freeze(freeze);
-            Requeue::Busy
-        }
-    };
-    context.issues.replace(&registry.name_any(), issues);
-    Ok(if records_written || retired {
-        Requeue::Now
-    } else {
-        worked
+    records::plan(inputs, claims, |key| {
+        KnownRecord::cached(&context.cache, key)
     })
+}
+
+/// How much of the chain this pass reads.
+fn depth(
+    context: &Context,
+    registry: &IdentityRegistry,
+    target: &RegistryTarget,
+    claims: &[OfferClaim],
+    state: &RegistryState,
+) -> Depth {
+    let wanted = records::wanted(claims, &Issues::new());
+    let allocatable = records::allocatable(claims, &wanted);
+    let changed = state.generation != target.generation
+        || status::has_failed_side(registry)
+        || (state.activity == Activity::Idle && !state.uncounted.is_empty())
+        || waiting(context, target, &allocatable) != state.waiting;
+    let activity = if changed {
+        Activity::Active
+    } else {
+        state.activity
+    };
+    schedule::depth(activity, state.reading_ages())
+}
+
+/// Keys that wait for a nonce or an adoption, as far as the cache knows.
+fn waiting(
+    context: &Context,
+    target: &RegistryTarget,
+    allocatable: &BTreeSet<Key>,
+) -> BTreeSet<Key> {
+    let records = context.cache.records();
+    let open = records
+        .iter()
+        .filter(|record| target.has(record) && record.is_open());
+    open.filter(|record| {
+        record.adopt.is_some() || (allocatable.contains(&record.key) && record.attempts.is_empty())
+    })
+    .map(|record| record.key)
+    .collect()
+}
+
+impl Pass {
+    /// A pass that ended before it looked at offers.
+    fn ended(checks: Checks, activity: Activity) -> Self {
+        let findings = Findings {
+            checks,
+            ..Findings::default()
+        };
+        Self {
+            findings,
+            activity,
+            ..Self::default()
+        }
+    }
+
+    /// A pass that had no reason to look at the ledger, or could not.
+    fn without_ledger(
+        checks: Checks,
+        written: RecordWork,
+        state: &RegistryState,
+        failed: bool,
+    ) -> Self {
+        let activity = if failed {
+            Activity::Failing { passes: 1 }
+        } else {
+            state.activity
+        };
+        let mut issues = state.ledger_issues.clone();
+        issues.extend(written.issues);
+        let ledger = written
+            .failure
+            .as_ref()
+            .map_or(LedgerOutcome::NotReached, LedgerOutcome::after);
+        Self {
+            findings: Findings {
+                checks,
+                ledger,
+                ..Findings::default()
+            },
+            issues: Some(issues),
+            activity: if written.wrote {
+                Activity::Active
+            } else {
+                activity
+            },
+            wrote: written.wrote,
+            failure: written.failure,
+        }
+    }
+
+    fn worked(checks: Checks, written: RecordWork, worked: LedgerWork) -> Self {
+        let mut issues = written.issues;
+        issues.extend(worked.issues);
+        Self {
+            findings: Findings {
+                checks,
+                ledger: worked.outcome,
+                numbers: worked.numbers,
+            },
+            issues: Some(issues),
+            activity: worked.activity,
+            wrote: written.wrote || worked.wrote,
+            failure: worked.failure,
+        }
+    }
 }

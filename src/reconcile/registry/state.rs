@@ -1,19 +1,28 @@
-//! State kept between passes. All of it can be rebuilt: it saves RPC calls and improves a few
-//! reports.
+//! State kept between the passes of one registry. All of it can be rebuilt: it saves requests and
+//! improves a few reports.
 //!
 //! A new leader starts without it, so safety never depends on it. What must survive is in records
 //! and ledgers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::{Address, B256};
 
-use crate::api::{Key, Nonce};
-use crate::chain::scan::ScanStep;
-use crate::ledger::index::OwnerIndex;
-use crate::reconcile::issues::OfferName;
+use super::endpoints::Endpoints;
+use super::index::IndexState;
+use super::outcome::Issues;
+use super::records::LegacyChecks;
+use super::schedule::{Activity, ReadingAges};
+use super::status::NUMBERS_EVERY;
+use crate::api::{AgentRegistrationSpec, Key, Nonce};
+use crate::chain::{Head, Receipt};
+
+/// How long the latest block may stay the same before that is reported.
+const STILL: Duration = Duration::from_secs(60);
+/// How often RpcHealthy may change in one direction.
+const FLIP_EVERY: Duration = Duration::from_secs(60);
 
 /// State of all registries, by name. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -27,43 +36,229 @@ impl RegistryStates {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(registry.to_owned()).or_default())
     }
+
+    /// Drops registries that no longer exist.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|registry, _| exists(registry));
+    }
 }
 
-/// What an index covers. It proves nothing about any other chain, contract or owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IndexOf {
-    pub(super) chain_id: u64,
-    pub(super) genesis_hash: B256,
-    pub(super) registry: Address,
-    pub(super) owner: Address,
+/// Text of a Secret that was read, and the version that it was read at.
+pub(super) struct KnownSecret {
+    pub(super) version: Option<String>,
+    /// `None` if the Secret or its key does not exist.
+    pub(super) text: Option<String>,
+    pub(super) checked: Instant,
+}
+
+impl std::fmt::Debug for KnownSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KnownSecret")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the endpoint answered to the last send of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SendAnswer {
+    Accepted,
+    /// With the words of the endpoint.
+    Refused(String),
+    /// Refused because the balance does not cover the transaction, with the words of the endpoint.
+    Underfunded(String),
+    Unanswered(String),
+}
+
+/// The sends of one transaction by this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SendHistory {
+    /// Latest block at the first send.
+    pub(super) first_block: u64,
+    /// Latest block at the last send.
+    pub(super) last_block: u64,
+    pub(super) answer: SendAnswer,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct RegistryState {
-    /// The owner-log index, and its current scan step.
-    pub(super) index: Option<(IndexOf, Arc<OwnerIndex>, ScanStep)>,
+    pub(super) endpoints: Endpoints,
+    /// Secrets that the spec names, by name and key.
+    pub(super) secrets: HashMap<(String, String), KnownSecret>,
+    /// Generation of the spec that was last looked at in full.
+    pub(super) generation: Option<i64>,
+    /// What the registry waits for since the last pass.
+    pub(super) activity: Activity,
+    /// Keys that waited for a nonce or an adoption in the last full pass.
+    pub(super) waiting: BTreeSet<Key>,
+    /// Issues that the ledger's part of the last pass found.
+    pub(super) ledger_issues: Issues,
+    /// How long an endpoint asked to wait.
+    pub(super) retry_after: Option<Duration>,
+    /// When RpcHealthy last became false, and true.
+    flips: [Option<Instant>; 2],
+    head_read: Option<Instant>,
+    pub(super) full_read: Option<Instant>,
+    /// The latest block, its time in Unix seconds, and since when it is the latest.
+    head: Option<(u64, u64, Instant)>,
+    block_time: Option<Duration>,
+    pub(super) index: Option<IndexState>,
     /// Highest `next` read from each account's ledger.
-    pub(super) seen: HashMap<(u64, Address), Nonce>,
-    /// Latest block at the time when each transaction was last sent.
-    pub(super) sent: HashMap<B256, u64>,
+    pub(super) highest_next: HashMap<(u64, Address), Nonce>,
+    pub(super) sends: HashMap<B256, SendHistory>,
     /// When the first transaction of each key was sent.
     pub(super) first_sent: HashMap<Key, SystemTime>,
+    /// Receipts of transactions in final blocks.
+    pub(super) final_receipts: HashMap<B256, Receipt>,
+    /// Sender and nonce of transactions in final blocks.
+    pub(super) final_transactions: HashMap<B256, (Address, Nonce)>,
+    /// Times of blocks in which something was spent, in Unix seconds.
+    pub(super) block_times: BTreeMap<u64, u64>,
     /// Since when each agent has been unused.
     pub(super) unused: HashMap<Key, Instant>,
-    /// What the legacy controller registered for each generation of an offer, and when that was
-    /// checked.
-    pub(super) legacy: HashMap<(OfferName, Option<i64>), (Instant, Option<String>)>,
-    /// First block of the last 24 hours, and when it was searched.
-    pub(super) day: Option<(u64, Instant)>,
-    /// Reason of the freeze that was last reported.
+    /// What is known of the legacy controller's objects.
+    pub(super) legacy: LegacyChecks,
+    /// Reason of the freeze that was last counted.
     pub(super) frozen: Option<&'static str>,
+    /// Agents that were registered, and whose cost the status may not count yet.
+    pub(super) uncounted: BTreeSet<Key>,
     /// When the status was last written.
     pub(super) status_written: Option<Instant>,
 }
 
+impl RegistryState {
+    /// What the registry waits for after a pass, with the number of failing passes in a row.
+    pub(super) fn after(&self, activity: Activity) -> Activity {
+        match (self.activity, activity) {
+            (Activity::Failing { passes }, Activity::Failing { .. }) => Activity::Failing {
+                passes: passes.saturating_add(1),
+            },
+            (_, activity) => activity,
+        }
+    }
+
+    /// Keeps what the ledger's part of a pass over a spec of this generation found.
+    pub(super) fn ledger_worked(
+        &mut self,
+        generation: Option<i64>,
+        waiting: BTreeSet<Key>,
+        issues: Issues,
+    ) {
+        self.generation = generation;
+        self.waiting = waiting;
+        self.ledger_issues = issues;
+    }
+
+    /// Takes note of a head that was read.
+    pub(super) fn head_read(&mut self, head: &Head) {
+        let at = Instant::now();
+        self.head_read = Some(at);
+        let latest = head.latest;
+        match self.head {
+            Some((number, time, _)) if latest.number > number => {
+                let seconds = latest.timestamp.saturating_sub(time);
+                self.block_time = Some(Duration::from_secs(seconds / (latest.number - number)));
+                self.head = Some((latest.number, latest.timestamp, at));
+            }
+            Some((number, ..)) if latest.number == number => {}
+            _ => self.head = Some((latest.number, latest.timestamp, at)),
+        }
+    }
+
+    /// The latest block, if it has been the latest for long.
+    pub(super) fn still_head(&self) -> Option<u64> {
+        self.head
+            .filter(|(.., since)| since.elapsed() >= STILL)
+            .map(|(number, ..)| number)
+    }
+
+    pub(super) fn block_time(&self) -> Option<Duration> {
+        self.block_time
+    }
+
+    pub(super) fn reading_ages(&self) -> ReadingAges {
+        ReadingAges {
+            head: self.head_read.map(|read| read.elapsed()),
+            full: self.full_read.map(|read| read.elapsed()),
+        }
+    }
+
+    pub(super) fn numbers_are_due(&self) -> bool {
+        let is_old = |written: Instant| written.elapsed() >= NUMBERS_EVERY;
+        !self.uncounted.is_empty() || self.status_written.is_none_or(is_old)
+    }
+
+    /// Takes note of the records that the numbers of this pass are made of; the cache may lag.
+    /// Numbers that become complete do not wait for their turn.
+    pub(super) fn counted<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+    ) {
+        if self.uncounted.is_empty() {
+            return;
+        }
+        let open: BTreeSet<Key> = records
+            .into_iter()
+            .filter(|record| record.result.is_none())
+            .map(|record| record.key)
+            .collect();
+        self.uncounted.retain(|key| open.contains(key));
+        if self.uncounted.is_empty() {
+            self.status_written = None;
+        }
+    }
+
+    pub(super) fn record_send(&mut self, key: Key, hash: B256, block: u64, answer: SendAnswer) {
+        self.first_sent.entry(key).or_insert_with(SystemTime::now);
+        let history = self.sends.entry(hash).or_insert(SendHistory {
+            first_block: block,
+            last_block: block,
+            answer: SendAnswer::Accepted,
+        });
+        history.last_block = block;
+        history.answer = answer;
+    }
+
+    /// Whether RpcHealthy may change in this direction: at most once a minute, or an endpoint that
+    /// flaps would cause a write and an Event each time.
+    pub(super) fn may_flip(&mut self, to_healthy: bool) -> bool {
+        let last = &mut self.flips[usize::from(to_healthy)];
+        if last.is_some_and(|flip| flip.elapsed() < FLIP_EVERY) {
+            return false;
+        }
+        *last = Some(Instant::now());
+        true
+    }
+
+    /// Time of the latest block that was read, in Unix seconds.
+    pub(super) fn head_timestamp(&self) -> Option<u64> {
+        self.head.map(|(_, time, _)| time)
+    }
+
+    /// Whether a transaction was sent at this latest block: once a block is often enough. One that
+    /// was not answered is sent again at once.
+    pub(super) fn was_sent_recently(&self, hash: B256, latest: u64) -> bool {
+        self.sends.get(&hash).is_some_and(|history| {
+            history.last_block >= latest && !matches!(history.answer, SendAnswer::Unanswered(_))
+        })
+    }
+
+    /// Drops what concerns transactions that no decision needs any more.
+    pub(super) fn forget_except(&mut self, open: &BTreeSet<B256>) {
+        self.sends.retain(|hash, _| open.contains(hash));
+        self.final_receipts.retain(|hash, _| open.contains(hash));
+        self.final_transactions
+            .retain(|hash, _| open.contains(hash));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::registration::fixtures::{record, result};
 
     #[tokio::test]
     async fn clones_share_one_state_per_registry() {
@@ -74,5 +269,22 @@ mod tests {
             Some("LedgerLost")
         );
         assert_eq!(registry_states.of("b").lock().await.frozen, None);
+    }
+
+    #[test]
+    fn numbers_are_due_until_the_cache_shows_what_was_registered() {
+        let in_cache = |spec: Value| record("shop/chat", 1, json!({ "spec": spec })).spec;
+        let stale = in_cache(json!({}));
+        let mut state = RegistryState {
+            status_written: Some(Instant::now()),
+            ..RegistryState::default()
+        };
+        assert!(!state.numbers_are_due());
+        state.uncounted.insert(stale.key);
+        state.counted([&stale]);
+        assert!(state.numbers_are_due() && state.status_written.is_some());
+        state.counted([&in_cache(json!({ "result": result("3") }))]);
+        assert!(state.uncounted.is_empty());
+        assert_eq!(state.status_written, None, "the sum is written at once");
     }
 }

@@ -213,7 +213,15 @@ mod tests {
     }
 
     /// Variants whose reason is that of another enum, or that become no condition.
-    const DELEGATED: [&str; 4] = ["NotLeading", "Rpc", "Shortage", "Unverified"];
+    const DELEGATED: [&str; 7] = [
+        "Freeze",
+        "Logs",
+        "NotLeading",
+        "Premise",
+        "Rpc",
+        "Shortage",
+        "Unverified",
+    ];
 
     /// Rust sources below a directory, without tests.
     fn sources(directory: &Path) -> Vec<PathBuf> {

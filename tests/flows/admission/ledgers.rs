@@ -7,9 +7,18 @@ use super::table::{CaseTable, merge};
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 const OTHER_HASH: &str = "0x2222222222222222222222222222222222222222222222222222222222222222";
 const UID: &str = "4f1de0a6-6f0c-4b3c-9d67-53b8e4c1a111";
+const CONTRACT: &str = "0x8004a818bfb912233c491871b3d84c89a494bd9e";
 const A: &str = "aaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbb";
 const C: &str = "cccccccccccccccc";
+const TOGETHER: &str = "fromBlock and fromBalance must be set together";
+const SET_WHILE_NEW: &str =
+    "fromBlock is set while the ledger is new; later it can be lowered or removed";
+const REGISTRY_WHILE_NEW: &str =
+    "fromRegistry is set while the ledger is new; later it can be removed";
+const REGISTRY_KEPT: &str =
+    "fromRegistry needs fromBlock, and is removed when fromBlock is lowered";
+const BALANCE_KEPT: &str = "fromBalance changes only when fromBlock is lowered, to 0";
 
 /// A ledger that has every field.
 pub fn complete_object() -> Value {
@@ -22,6 +31,9 @@ pub fn complete_object() -> Value {
             "quarantine": { "reason": "Lost", "bound": 5 },
             "entries": { "3": { "key": A, "operation": "Register" } },
             "registering": { A: "3" },
+            "fromBlock": 90,
+            "fromBalance": "2",
+            "fromRegistry": CONTRACT,
         })),
     );
     ledger
@@ -68,6 +80,9 @@ pub fn tables() -> Vec<CaseTable> {
         finalized(),
         draining(),
         quarantined(),
+        born(),
+        read_from_block(),
+        configured(),
     ]
 }
 
@@ -141,6 +156,34 @@ fn created() -> CaseTable {
             "next larger than a JSON number holds",
             spec(json!({ "next": 9_007_199_254_740_992_u64 })),
             "spec.next in body should be less than or equal",
+        )
+        .accepts(
+            "a start of the logs, as restored from a backup",
+            spec(json!({ "fromBlock": 90, "fromBalance": "2", "fromRegistry": CONTRACT })),
+        )
+        .accepts(
+            "the largest balance",
+            spec(json!({ "fromBlock": 90, "fromBalance": "9".repeat(77) })),
+        )
+        .rejects(
+            "fromBlock without fromBalance",
+            spec(json!({ "fromBlock": 90 })),
+            TOGETHER,
+        )
+        .rejects(
+            "fromBalance without fromBlock",
+            spec(json!({ "fromBalance": "2" })),
+            TOGETHER,
+        )
+        .rejects(
+            "fromBalance as a number",
+            spec(json!({ "fromBlock": 90, "fromBalance": 2 })),
+            "spec.fromBalance in body must be of type string",
+        )
+        .rejects(
+            "fromBalance in hex",
+            spec(json!({ "fromBlock": 90, "fromBalance": "0x2" })),
+            "spec.fromBalance in body should match",
         )
         .rejects(
             "no entries",
@@ -348,5 +391,102 @@ fn quarantined() -> CaseTable {
             "quarantine removed in state Quarantine",
             spec(json!({ "quarantine": null })),
             "quarantine must be set if and only if state is Quarantine",
+        )
+}
+
+/// A new ledger, without a start of the logs.
+fn born() -> CaseTable {
+    let mut base = ledger(6);
+    merge(
+        &mut base,
+        &spec(json!({ "state": "Quarantine", "quarantine": { "reason": "New", "bound": 0 } })),
+    );
+    let activated = |start: Value| {
+        let mut change = spec(json!({ "state": "Active", "quarantine": null }));
+        merge(&mut change, &spec(start));
+        change
+    };
+    CaseTable::update(base)
+        .accepts(
+            "activated with the balance at its birth",
+            activated(json!({ "fromBlock": 100, "fromBalance": "2", "fromRegistry": CONTRACT })),
+        )
+        .accepts(
+            "activated with a configured block",
+            activated(json!({ "fromBlock": 90, "fromBalance": "0" })),
+        )
+        .accepts("activated by an older version", activated(json!({})))
+        .rejects_with(
+            "fromRegistry without fromBlock",
+            activated(json!({ "fromRegistry": CONTRACT })),
+            &[REGISTRY_KEPT],
+        )
+}
+
+/// An active ledger with the balance at its birth.
+fn read_from_block() -> CaseTable {
+    let mut base = ledger(7);
+    merge(
+        &mut base,
+        &spec(json!({ "fromBlock": 90, "fromBalance": "2", "fromRegistry": CONTRACT })),
+    );
+    CaseTable::update(base)
+        .accepts("no change", json!({}))
+        .accepts(
+            "fromBlock lowered",
+            spec(json!({ "fromBlock": 89, "fromBalance": "0", "fromRegistry": null })),
+        )
+        .accepts(
+            "the start dropped by an older version",
+            spec(json!({ "fromBlock": null, "fromBalance": null, "fromRegistry": null })),
+        )
+        .accepts(
+            "fromRegistry removed",
+            spec(json!({ "fromRegistry": null })),
+        )
+        .rejects_with(
+            "fromBlock raised",
+            spec(json!({ "fromBlock": 91 })),
+            &[SET_WHILE_NEW, REGISTRY_KEPT],
+        )
+        .rejects(
+            "fromBlock lowered with its balance",
+            spec(json!({ "fromBlock": 89, "fromRegistry": null })),
+            BALANCE_KEPT,
+        )
+        .rejects(
+            "fromBlock lowered with its registry",
+            spec(json!({ "fromBlock": 89, "fromBalance": "0" })),
+            REGISTRY_KEPT,
+        )
+        .rejects(
+            "fromBalance changed",
+            spec(json!({ "fromBalance": "1" })),
+            BALANCE_KEPT,
+        )
+        .rejects(
+            "fromRegistry changed",
+            spec(json!({ "fromRegistry": address(9) })),
+            REGISTRY_WHILE_NEW,
+        )
+        .rejects_with(
+            "only fromBlock removed",
+            spec(json!({ "fromBlock": null })),
+            &[TOGETHER, REGISTRY_KEPT],
+        )
+}
+
+/// An active ledger without a start of the logs, as an older version writes it.
+fn configured() -> CaseTable {
+    CaseTable::update(ledger(8))
+        .rejects(
+            "fromBlock set later",
+            spec(json!({ "fromBlock": 90, "fromBalance": "0" })),
+            SET_WHILE_NEW,
+        )
+        .rejects_with(
+            "fromBlock and fromRegistry set later",
+            spec(json!({ "fromBlock": 90, "fromBalance": "0", "fromRegistry": CONTRACT })),
+            &[SET_WHILE_NEW, REGISTRY_WHILE_NEW],
         )
 }

@@ -77,6 +77,7 @@ pub fn complete_object() -> Value {
             },
             "registration": {
                 "registry": "main", "key": KEY, "agentId": "7", "agentUri": "https://agents.example/agents/x.json",
+                "owner": WALLET,
                 "transaction": HASH, "block": 12, "final": true,
             },
         },

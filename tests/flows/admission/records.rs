@@ -27,6 +27,8 @@ pub fn complete_object() -> Value {
             "attempts": [attempt(3)],
             "update": { "agentUri": OTHER_URI, "calldataHash": OTHER_HASH },
             "result": { "agentId": "7", "transaction": HASH, "block": 12, "blockHash": HASH },
+            "agentUriHash": HASH,
+            "reverted": { "transaction": HASH, "block": 10 },
             "provenAbsent": { "block": 11 },
             "tombstone": true,
             "spentWei": "21000000000000",
@@ -54,7 +56,7 @@ fn record(key: &str) -> Value {
 fn attempt(nonce: u64) -> Value {
     json!({
         "nonce": nonce, "kind": "Register", "maxFeePerGas": "30000000000", "maxPriorityFeePerGas": "1", "gas": 300_000,
-        "hash": HASH, "raw": "0x02f8",
+        "hash": HASH, "raw": "0x02f8", "signedAt": "2026-01-02T03:04:05Z",
     })
 }
 
@@ -70,6 +72,8 @@ pub fn tables() -> Vec<CaseTable> {
         sent(),
         registered(),
         adopted(),
+        reverted(),
+        reverted_by_an_older_version(),
     ]
 }
 
@@ -219,6 +223,22 @@ fn created() -> CaseTable {
             spec(json!({ "provenAbsent": {} })),
             "spec.provenAbsent.block: Required value",
         )
+        .accepts(
+            "a result with only the hash of the URI",
+            spec(json!({
+                "agentUriHash": HASH, "result": { "agentId": "7", "block": 1, "blockHash": HASH },
+            })),
+        )
+        .rejects(
+            "a reverted transaction in phase Pending",
+            spec(json!({ "reverted": { "transaction": HASH, "block": 1 } })),
+            "reverted needs phase Reverted or a result",
+        )
+        .rejects(
+            "a reverted transaction without a block",
+            spec(json!({ "phase": "Reverted", "reverted": { "transaction": HASH } })),
+            "spec.reverted.block: Required value",
+        )
         .rejects(
             "an update without a URI",
             spec(json!({ "update": { "calldataHash": HASH } })),
@@ -331,6 +351,10 @@ fn sent() -> CaseTable {
             "result added",
             spec(json!({ "result": { "agentId": "0", "transaction": HASH, "block": 1, "blockHash": HASH } })),
         )
+        .accepts(
+            "reverted transaction added",
+            spec(json!({ "phase": "Reverted", "reverted": { "transaction": HASH, "block": 1 } })),
+        )
         .rejects("URI changed", spec(json!({ "agentUri": OTHER_URI })), frozen)
         .rejects("calldata changed", spec(json!({ "calldataHash": OTHER_HASH })), frozen)
         .rejects_with("URI removed", spec(json!({ "agentUri": null })), &[frozen, needs])
@@ -372,7 +396,11 @@ fn registered() -> CaseTable {
             spec(json!({ "result": { "block": 13 } })),
             once,
         )
-        .rejects("result removed", spec(json!({ "result": null })), once)
+        .rejects_with(
+            "result removed",
+            spec(json!({ "result": null })),
+            &[once, "reverted needs phase Reverted or a result"],
+        )
         .rejects(
             "signer changed after the result",
             spec(json!({ "signer": OTHER_SIGNER })),
@@ -396,5 +424,57 @@ fn adopted() -> CaseTable {
         "signer added after the result",
         spec(json!({ "signer": SIGNER })),
         "signer is immutable once there is a result",
+    )
+}
+
+/// A record of a registration that was included and reverted.
+fn reverted() -> CaseTable {
+    let mut base = record("jjjjjjjjjjjjjjjj");
+    merge(
+        &mut base,
+        &spec(json!({
+            "signer": SIGNER, "agentUri": URI, "calldataHash": HASH, "phase": "Reverted",
+            "attempts": [attempt(3)], "reverted": { "transaction": HASH, "block": 1 },
+        })),
+    );
+    let changed = "reverted can be removed, not changed";
+    let last = "phase Reverted is final unless a result is found";
+    let needs = "reverted needs phase Reverted or a result";
+    CaseTable::update(base)
+        .accepts("tombstone added", spec(json!({ "tombstone": true })))
+        .accepts(
+            "result found",
+            spec(json!({
+                "phase": "Registered", "result": { "agentId": "0", "block": 1, "blockHash": HASH },
+            })),
+        )
+        .accepts(
+            "reverted transaction dropped by an older version",
+            spec(json!({ "reverted": null })),
+        )
+        .rejects(
+            "reverted transaction changed",
+            spec(json!({ "reverted": { "block": 2 } })),
+            changed,
+        )
+        .rejects_with(
+            "phase reset",
+            spec(json!({ "phase": "Pending" })),
+            &[last, needs],
+        )
+        .rejects(
+            "phase reset and transaction removed, which would register again",
+            spec(json!({ "phase": "Pending", "reverted": null })),
+            last,
+        )
+}
+
+/// A reverted record whose transaction an older version has dropped.
+fn reverted_by_an_older_version() -> CaseTable {
+    let mut base = record("kkkkkkkkkkkkkkkk");
+    merge(&mut base, &spec(json!({ "phase": "Reverted" })));
+    CaseTable::update(base).accepts(
+        "reverted transaction added again",
+        spec(json!({ "reverted": { "transaction": HASH, "block": 1 } })),
     )
 }

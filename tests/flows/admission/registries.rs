@@ -6,6 +6,7 @@ use super::table::{CaseTable, merge};
 
 const CONTRACT: &str = "0x8004A818BFB912233c491871b3d84c89A494BD9e";
 const SIGNER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 const UID: &str = "4f1de0a6-6f0c-4b3c-9d67-53b8e4c1a111";
 
 /// A registry that has every field.
@@ -38,8 +39,9 @@ pub fn complete_object() -> Value {
             },
             "uriUpdates": "Automatic",
             "suspend": "Spending",
-            "bootstrap": { "atNonce": 17 },
+            "bootstrap": { "atNonce": 17, "fromBlock": 90 },
             "recovery": { "approvedFor": UID },
+            "adoptions": [{ "agentId": "7", "namespace": "team" }],
         },
         "status": {
             "observedGeneration": 1,
@@ -48,6 +50,10 @@ pub fn complete_object() -> Value {
                 "lastTransitionTime": "2026-01-02T03:04:05Z", "observedGeneration": 1,
             }],
             "ledgers": [{ "signer": SIGNER.to_lowercase(), "uid": UID }],
+            "indexes": [{
+                "signer": SIGNER.to_lowercase(), "fromBlock": 90, "block": 120, "held": "4", "keys": 3,
+                "keysHash": HASH,
+            }],
             "signers": [{ "address": SIGNER, "balance": "1.5" }],
             "agents": 3,
             "pending": 1,
@@ -83,6 +89,7 @@ pub fn tables() -> Vec<CaseTable> {
         switches(),
         stored(),
         scoped(),
+        adoptions(),
         statuses(),
     ]
 }
@@ -503,6 +510,24 @@ fn switches() -> CaseTable {
             spec(json!({ "bootstrap": {} })),
             "spec.bootstrap.atNonce: Required value",
         )
+        .accepts(
+            "an unused wallet without a block",
+            spec(json!({ "bootstrap": { "atNonce": 0 } })),
+        )
+        .accepts(
+            "a used wallet with a block",
+            spec(json!({ "bootstrap": { "atNonce": 17, "fromBlock": 0 } })),
+        )
+        .rejects(
+            "a used wallet without a block",
+            spec(json!({ "bootstrap": { "atNonce": 17 } })),
+            "fromBlock is required when atNonce is above 0: set a block before the signer's first transaction",
+        )
+        .rejects(
+            "a negative block",
+            spec(json!({ "bootstrap": { "atNonce": 0, "fromBlock": -1 } })),
+            "spec.bootstrap.fromBlock in body should be",
+        )
         .rejects(
             "a recovery with an empty approval",
             spec(json!({ "recovery": { "approvedFor": "" } })),
@@ -579,10 +604,58 @@ fn scoped() -> CaseTable {
         )
 }
 
+fn adoptions() -> CaseTable {
+    let adoption =
+        |agent: &str, namespace: &str| json!({ "agentId": agent, "namespace": namespace });
+    let adoptions = |adoptions: Value| spec(json!({ "adoptions": adoptions }));
+    let many = |count: usize| {
+        (0..count)
+            .map(|index| adoption(&index.to_string(), "team"))
+            .collect()
+    };
+    CaseTable::create(minimal("adoptions"))
+        .accepts(
+            "two agents of one namespace",
+            adoptions(json!([adoption("0", "team"), adoption("7", "team")])),
+        )
+        .accepts("256 adoptions", adoptions(many(256)))
+        .rejects(
+            "257 adoptions",
+            adoptions(many(257)),
+            "spec.adoptions: Too many: 257: must have at most 256 items",
+        )
+        .rejects(
+            "one agent for two namespaces",
+            adoptions(json!([adoption("7", "team"), adoption("7", "other")])),
+            "spec.adoptions[1]: Duplicate value",
+        )
+        .rejects(
+            "an agent id in hex",
+            adoptions(json!([adoption("0x7", "team")])),
+            "spec.adoptions[0].agentId in body should match",
+        )
+        .rejects(
+            "an empty namespace",
+            adoptions(json!([adoption("7", "")])),
+            "spec.adoptions[0].namespace in body should match",
+        )
+}
+
 fn statuses() -> CaseTable {
     let ledger = |uid: &str| json!({ "signer": SIGNER.to_lowercase(), "uid": uid });
     let ledgers = |ledgers: Value| json!({ "status": { "ledgers": ledgers } });
+    let position = |block: u64| {
+        json!({
+            "signer": SIGNER.to_lowercase(), "fromBlock": 90, "block": block, "held": "4", "keys": 3,
+            "keysHash": HASH,
+        })
+    };
     CaseTable::status_update(minimal("observed"))
+        .rejects(
+            "two positions for one signer",
+            json!({ "status": { "indexes": [position(120), position(121)] } }),
+            "status.indexes[1]: Duplicate value",
+        )
         .accepts("a ledger in use", ledgers(json!([ledger(UID)])))
         .rejects(
             "two ledgers for one signer",

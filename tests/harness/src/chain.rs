@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Deref;
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::{Provider, RootProvider};
 use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use anyhow::{Context, Result, ensure};
 use contracts::Registered;
 use contracts::abi::IdentityRegistry;
@@ -174,6 +175,65 @@ impl Chain {
         contracts::included(&self.provider, hash).await?;
         let last = self.registrations().await?.pop();
         Ok(last.context("no Registered event")?.agent_id.to_string())
+    }
+
+    /// Registers an agent for any account of the node, and returns its id. The URI may be any bytes,
+    /// or absent.
+    ///
+    /// # Errors
+    /// If the node refuses the transaction.
+    pub async fn register_for(&self, owner: Address, uri: Option<&[u8]>) -> Result<String> {
+        let calldata = match uri {
+            None => IdentityRegistry::register_0Call {}.abi_encode(),
+            // Bytes and strings have the same encoding.
+            Some(uri) => {
+                let arguments = (Bytes::copy_from_slice(uri),).abi_encode_params();
+                [&IdentityRegistry::register_1Call::SELECTOR[..], &arguments].concat()
+            }
+        };
+        let transaction =
+            json!([{ "from": owner, "to": self.registry, "input": Bytes::from(calldata) }]);
+        let hash = self.rpc("eth_sendTransaction", transaction).await?;
+        let hash: B256 = serde_json::from_value(hash)?;
+        let receipt = contracts::included(&self.provider, hash).await?;
+        let minted = IdentityRegistry::Transfer::SIGNATURE_HASH;
+        let is_mint = |log: &&alloy::rpc::types::Log| log.topic0() == Some(&minted);
+        let log = receipt.inner.logs().iter().find(is_mint);
+        let id = log.and_then(|log| log.topics().get(3)).context("no mint")?;
+        Ok(U256::from_be_bytes(id.0).to_string())
+    }
+
+    /// Transfers an agent from one account of the node to any account.
+    ///
+    /// # Errors
+    /// If the node refuses the transaction.
+    pub async fn give(&self, agent: &str, from: Address, to: Address) -> Result<()> {
+        let transfer = IdentityRegistry::transferFromCall {
+            from,
+            to,
+            tokenId: agent.parse()?,
+        };
+        let calldata = Bytes::from(transfer.abi_encode());
+        let transaction = json!([{ "from": from, "to": self.registry, "input": calldata }]);
+        let hash = self.rpc("eth_sendTransaction", transaction).await?;
+        let hash: B256 = serde_json::from_value(hash)?;
+        contracts::included(&self.provider, hash).await.map(drop)
+    }
+
+    /// Agents that an account registered, in the order of the chain.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn registrations_of(&self, owner: Address) -> Result<Vec<Registered>> {
+        contracts::registered_events(&self.provider, self.registry, Some(owner)).await
+    }
+
+    /// How many transactions of an account are in blocks.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn mined_transactions_of(&self, account: Address) -> Result<u64> {
+        Ok(self.provider.get_transaction_count(account).await?)
     }
 
     /// Sets the base fee of the next block, in wei per gas.

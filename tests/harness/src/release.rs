@@ -40,6 +40,7 @@ pub struct Release {
     cluster: Cluster,
     namespace: String,
     name: String,
+    chart: PathBuf,
     http: reqwest::Client,
 }
 
@@ -62,8 +63,18 @@ impl Release {
             cluster: cluster.clone(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+            chart: chart(),
             http: http_client().build()?,
         })
+    }
+
+    /// The same release, installed and upgraded from another chart than this checkout's.
+    #[must_use]
+    pub fn of_chart(self, chart: &Path) -> Self {
+        Self {
+            chart: chart.to_owned(),
+            ..self
+        }
     }
 
     /// Installs the operator and waits until it is ready. Its image is the one that the chart
@@ -72,7 +83,8 @@ impl Release {
     /// # Errors
     /// With what Helm printed.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
-        let arguments = ["install", &self.name, &chart_path()?, "--create-namespace"];
+        let chart = self.chart_path()?;
+        let arguments = ["install", &self.name, chart, "--create-namespace"];
         self.run_helm(&waiting(&arguments), values).await.map(drop)
     }
 
@@ -84,7 +96,7 @@ impl Release {
         let arguments = [
             "upgrade",
             &self.name,
-            &chart_path()?,
+            self.chart_path()?,
             "--reset-then-reuse-values",
         ];
         self.run_helm(&waiting(&arguments), values).await.map(drop)
@@ -139,6 +151,11 @@ impl Release {
             .output()
             .await
             .context("starting helm")
+    }
+
+    fn chart_path(&self) -> Result<&str> {
+        let chart = self.chart.to_str();
+        chart.context("the path of the chart is not UTF-8")
     }
 
     /// Name of the release.
@@ -415,11 +432,6 @@ fn http_client() -> reqwest::ClientBuilder {
         .no_proxy()
         .pool_max_idle_per_host(0)
         .timeout(REQUEST_TIMEOUT)
-}
-
-fn chart_path() -> Result<String> {
-    let chart = chart().into_os_string().into_string();
-    chart.ok().context("the path of the chart is not UTF-8")
 }
 
 fn waiting<'argument>(arguments: &[&'argument str]) -> Vec<&'argument str> {

@@ -4,8 +4,10 @@
 //! no conditions for what does not exist yet (routes, payment gate, health), and it never changes
 //! another controller's conditions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::primitives::Address;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
@@ -18,7 +20,7 @@ use crate::cluster::EventDraft;
 use crate::reconcile::issues::OfferIssue;
 use crate::registration::document::{agent_uri, public_path, public_url};
 use crate::registration::eligibility::{self, Eligibility, Unacceptable};
-use crate::registration::identity::Unresolved;
+use crate::registration::view::OfferView;
 
 /// Types of the conditions that this operator owns on an offer.
 pub(crate) const CONDITIONS: [&str; 6] = [
@@ -35,7 +37,7 @@ const COVERS: &str = "covers acceptance, the upstream Service and registration; 
 
 /// Everything that an offer's status depends on.
 #[derive(Clone, Debug)]
-pub(crate) struct OfferView {
+pub(crate) struct OfferSnapshot {
     /// The offer, at the version that was observed.
     pub object: ObjectReference,
     pub generation: Option<i64>,
@@ -51,44 +53,60 @@ pub(crate) enum OfferSubject {
     Undecodable {
         error: String,
         /// The latest record that lists it.
-        record: Option<Box<AgentRegistrationSpec>>,
+        record: Option<Arc<AgentRegistrationSpec>>,
     },
     Offer(Box<ObservedOffer>),
 }
 
-/// A decoded offer, and what was observed around it.
+/// A decoded offer, and what the registry loop reported about it.
 #[derive(Clone, Debug)]
 pub(crate) struct ObservedOffer {
-    pub offer: ServiceOffer,
-    /// `None` if the offer does not resolve to a registry.
-    pub registry: Option<IdentityRegistry>,
-    /// Why it does not.
-    pub unresolved: Option<Unresolved>,
-    /// Whether it may be listed on the registry.
-    pub eligibility: Option<Eligibility>,
-    /// The record of its agent.
-    pub record: Option<AgentRegistrationSpec>,
+    pub view: OfferView,
     /// Why the registry loop cannot register it.
     pub issue: Option<OfferIssue>,
-    /// Whether the upstream's Service exists; true if the offer names none.
-    pub upstream_exists: bool,
+    /// Owner of its agent on chain, if this process adopted the agent.
+    pub owner: Option<Address>,
 }
 
 impl ObservedOffer {
+    fn registry(&self) -> Option<&IdentityRegistry> {
+        Some(&self.view.agent()?.registry)
+    }
+
+    /// The record of its agent.
+    fn record(&self) -> Option<&AgentRegistrationSpec> {
+        self.view.agent()?.record.as_deref()
+    }
+
     /// Id of the offer's agent, once its registration is final.
     fn agent_id(&self) -> Option<&str> {
-        Some(&self.record.as_ref()?.result.as_ref()?.agent_id)
+        Some(&self.record()?.result.as_ref()?.agent_id)
+    }
+
+    /// Owner of its agent when it was adopted: it is kept in the status.
+    fn owner(&self) -> Option<String> {
+        let record = self.record()?;
+        if record.adopt.is_none() || record.result.is_none() {
+            return None;
+        }
+        let kept = || {
+            let status = self.view.offer.status.as_ref()?;
+            let before = status.registration.as_ref()?;
+            let is_same = before.key == Some(record.key);
+            before.owner.clone().filter(|_| is_same)
+        };
+        self.owner.map(|owner| owner.to_string()).or_else(kept)
     }
 }
 
-impl OfferView {
+impl OfferSnapshot {
     /// Time until the status changes without any event: when the offer is drained.
     #[must_use]
     pub(crate) fn next_change(&self) -> Option<Duration> {
         let OfferSubject::Offer(observed) = &self.subject else {
             return None;
         };
-        let end = eligibility::accept(&observed.offer).ok()??;
+        let end = eligibility::accept(&observed.view.offer).ok()??;
         let wait = end.duration_since(self.now);
         wait.is_positive()
             .then(|| wait.unsigned_abs() + Duration::from_secs(1))
@@ -101,7 +119,7 @@ impl OfferView {
             // The stored status cannot be decoded either. What was last applied is the best that is
             // known.
             OfferSubject::Undecodable { .. } => self.applied.clone().unwrap_or_default(),
-            OfferSubject::Offer(observed) => observed.offer.status.clone().unwrap_or_default(),
+            OfferSubject::Offer(observed) => observed.view.offer.status.clone().unwrap_or_default(),
         }
     }
 }
@@ -154,18 +172,18 @@ impl RegistrationState {
 
 /// Decides what an offer's status should say.
 #[must_use]
-pub(crate) fn plan(view: &OfferView) -> OfferPlan {
-    let current = view.current();
-    let before = view.applied.as_ref().unwrap_or(&current);
+pub(crate) fn plan(snapshot: &OfferSnapshot) -> OfferPlan {
+    let current = snapshot.current();
+    let before = snapshot.applied.as_ref().unwrap_or(&current);
     let observation = condition::Observation {
-        generation: view.generation,
+        generation: snapshot.generation,
         before: &before.conditions,
-        now: view.now,
+        now: snapshot.now,
     };
-    let (status, strip_finalizer) = match &view.subject {
+    let (status, strip_finalizer) = match &snapshot.subject {
         OfferSubject::Undecodable { error, record } => {
             // The API server rejects a status that drops the key of an agent.
-            let registration = registration(None, record.as_deref(), &current);
+            let registration = registration(None, record.as_deref(), None, &current);
             (
                 ServiceOfferStatus {
                     registration,
@@ -176,6 +194,7 @@ pub(crate) fn plan(view: &OfferView) -> OfferPlan {
         }
         OfferSubject::Offer(observed) => {
             let strip = observed
+                .view
                 .offer
                 .finalizers()
                 .iter()
@@ -185,7 +204,7 @@ pub(crate) fn plan(view: &OfferView) -> OfferPlan {
     };
     let events = events(before, &status);
     let status = ServiceOfferStatus {
-        observed_generation: view.generation,
+        observed_generation: snapshot.generation,
         ..status
     };
     OfferPlan {
@@ -229,12 +248,8 @@ fn decoded(
     current: &ServiceOfferStatus,
     observation: &condition::Observation<'_>,
 ) -> ServiceOfferStatus {
-    let ObservedOffer {
-        offer,
-        registry,
-        record,
-        ..
-    } = observed;
+    let offer = &observed.view.offer;
+    let (registry, record) = (observed.registry(), observed.record());
     let accepted = eligibility::accept(offer);
     let registered = registration_state(observed);
     let mut conditions = vec![
@@ -247,7 +262,7 @@ fn decoded(
         ),
     ];
     let missing = match &offer.spec.upstream {
-        Some(upstream) if !observed.upstream_exists => Some(format!(
+        Some(upstream) if !observed.view.upstream_exists => Some(format!(
             "Service {}/{} does not exist: create it, or correct spec.upstream",
             upstream.namespace, upstream.service
         )),
@@ -271,19 +286,15 @@ fn decoded(
             .or(Some(registered).filter(|state| state.status != ConditionStatus::True)),
     };
     conditions.extend(summary(blocking, observation));
-    let transaction = record
-        .as_ref()
-        .and_then(|record| record.result.as_ref()?.transaction);
+    let transaction = record.and_then(|record| record.result.as_ref()?.transaction);
     ServiceOfferStatus {
         conditions,
         endpoint: Some(public_path(offer)),
-        url: registry
-            .as_ref()
-            .map(|registry| public_url(offer, registry)),
+        url: registry.map(|registry| public_url(offer, registry)),
         price: price(&offer.spec.payment.price, offer),
         agent_id: observed.agent_id().map(str::to_owned),
         registration_tx_hash: transaction.map(|hash| hash.to_string()),
-        registration: registration(registry.as_ref(), record.as_ref(), current),
+        registration: registration(registry, record, observed.owner(), current),
         ..ServiceOfferStatus::default()
     }
 }
@@ -343,15 +354,8 @@ fn summary(
 }
 
 fn registration_state(observed: &ObservedOffer) -> RegistrationState {
-    let ObservedOffer {
-        offer,
-        registry,
-        unresolved,
-        eligibility,
-        record,
-        issue,
-        ..
-    } = observed;
+    let ObservedOffer { view, issue, .. } = observed;
+    let offer = &view.offer;
     if !offer
         .spec
         .registration
@@ -368,47 +372,49 @@ fn registration_state(observed: &ObservedOffer) -> RegistrationState {
         };
         return RegistrationState::done("Disabled", message);
     }
-    let Some(registry) = registry else {
-        return match unresolved {
-            Some(unresolved) => {
-                RegistrationState::stalled(unresolved.reason(), unresolved.to_string())
-            }
-            None => RegistrationState::waiting(
-                "Pending",
-                "waiting for the IdentityRegistry to be resolved",
-            ),
-        };
+    let agent = match &view.agent {
+        Ok(agent) => agent,
+        Err(unresolved) => {
+            return RegistrationState::stalled(unresolved.reason(), unresolved.to_string());
+        }
     };
+    let (registry, record) = (&agent.registry, agent.record.as_deref());
     // Before the record, which may belong to another agent than the one the offer names.
-    if let Some(issue) = issue.as_ref().filter(|issue| issue.needs_action()) {
+    if let Some(issue) = issue
+        && issue.outlasts_registration()
+    {
         return RegistrationState::stalled(issue.reason(), issue.to_string());
     }
     if let (Some(id), Some(record)) = (observed.agent_id(), record) {
-        return RegistrationState::done("Registered", registered_message(id, record, registry));
+        let message = registered_message(id, record, registry, observed.owner().as_deref());
+        return RegistrationState::done("Registered", message);
     }
-    match eligibility {
-        Some(Eligibility::Unacceptable(unacceptable)) => {
+    match &agent.eligibility {
+        Eligibility::Unacceptable(unacceptable) => {
             return RegistrationState::stalled(unacceptable.reason(), unacceptable.to_string());
         }
-        Some(Eligibility::NamespaceNotAllowed) => return not_allowed(offer, registry),
-        Some(Eligibility::UpstreamMissing) => {
+        Eligibility::NamespaceNotAllowed => return not_allowed(offer, registry),
+        Eligibility::UpstreamMissing => {
             return RegistrationState::waiting(
                 "WaitingForUpstream",
                 "the upstream Service does not exist",
             );
         }
-        Some(Eligibility::Drained) => {
+        Eligibility::Drained => {
             return RegistrationState::stalled(
                 "Drained",
                 "the offer has been drained: it will not be registered",
             );
         }
-        Some(Eligibility::Deleted) => {
+        Eligibility::Deleted => {
             return RegistrationState::waiting("Pending", "the offer is being deleted");
         }
-        Some(Eligibility::Eligible | Eligibility::Disabled) | None => {}
+        Eligibility::Eligible | Eligibility::Disabled => {}
     }
     match (issue, record) {
+        (Some(issue), _) if issue.needs_action() => {
+            RegistrationState::stalled(issue.reason(), issue.to_string())
+        }
         (Some(issue), _) => RegistrationState::waiting(issue.reason(), issue.to_string()),
         (None, Some(record)) => progress(record, registry),
         (None, None) => registry_blocks(registry).unwrap_or_else(|| {
@@ -424,19 +430,72 @@ fn registered_message(
     id: &str,
     record: &AgentRegistrationSpec,
     registry: &IdentityRegistry,
+    owner: Option<&str>,
 ) -> String {
     let agent = format!(
         "agent {id} of registry {} on chain {}",
         record.registry.address, record.chain_id
     );
     let wanted = agent_uri(registry, record.key);
+    if record.adopt.is_some() {
+        let uri = record.agent_uri.as_deref().unwrap_or_default();
+        return format!(
+            "{agent}, {}",
+            adopted(record, registry, owner, uri, &wanted)
+        );
+    }
     match &record.agent_uri {
-        Some(uri) if *uri != wanted && record.adopt.is_none() => {
+        Some(uri) if *uri != wanted => {
             format!(
                 "{agent}; its URI on chain is {uri} but its document is at {wanted}: this version cannot change the URI on chain"
             )
         }
         _ => agent,
+    }
+}
+
+/// Whose agent was adopted, and whether the chain points to the document here.
+fn adopted(
+    record: &AgentRegistrationSpec,
+    registry: &IdentityRegistry,
+    owner: Option<&str>,
+    uri: &str,
+    wanted: &str,
+) -> String {
+    let block = record.result.as_ref().map_or(0, |result| result.block);
+    let is_signer = |owner: &str| {
+        let mut signers = registry.spec.signers.iter();
+        signers.any(|signer| signer.address.eq_ignore_ascii_case(owner))
+    };
+    let owned = match owner {
+        Some(owner) if is_signer(owner) => format!("owned by signer {owner}"),
+        Some(owner) => {
+            let name = registry.name_any();
+            format!("owned by {owner}, which is no signer of IdentityRegistry {name}")
+        }
+        None => "owned by an account that a block explorer shows".to_owned(),
+    };
+    let points = if uri == wanted {
+        "its URI on chain is the document here".to_owned()
+    } else if uri.is_empty() {
+        format!(
+            "its URI on chain is empty or too long to be kept, and not the document here, {wanted}"
+        )
+    } else {
+        format!(
+            "its URI on chain is {} and not the document here, {wanted}",
+            shortened(uri)
+        )
+    };
+    format!("adopted at block {block}: {owned}; {points}")
+}
+
+/// The beginning of a long text: a URI may hold a whole document.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 128;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -457,10 +516,10 @@ fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> Regi
                 format!("transaction {} sent, waiting for a block", attempt.hash),
             )
         }),
-        (Phase::Reverted, _) => RegistrationState::stalled(
-            "RegistrationReverted",
-            "the transaction was included and reverted: raise registration.edition to ask for a new registration",
-        ),
+        (Phase::Reverted, _) => {
+            let issue = OfferIssue::RegistrationReverted;
+            RegistrationState::stalled(issue.reason(), issue.to_string())
+        }
         _ => registry_blocks(registry)
             .unwrap_or_else(|| RegistrationState::waiting("Pending", "waiting for a nonce")),
     }
@@ -501,18 +560,12 @@ fn not_allowed(offer: &ServiceOffer, registry: &IdentityRegistry) -> Registratio
 
 /// Why an offer is not listed although its agent is registered.
 fn inactive(observed: &ObservedOffer) -> Option<RegistrationState> {
-    let ObservedOffer {
-        offer,
-        registry: Some(registry),
-        eligibility,
-        ..
-    } = observed
-    else {
-        return None;
-    };
-    match eligibility {
-        Some(Eligibility::NamespaceNotAllowed) => Some(not_allowed(offer, registry)),
-        Some(Eligibility::Drained) => Some(RegistrationState::stalled(
+    let agent = observed.view.agent()?;
+    match &agent.eligibility {
+        Eligibility::NamespaceNotAllowed => {
+            Some(not_allowed(&observed.view.offer, &agent.registry))
+        }
+        Eligibility::Drained => Some(RegistrationState::stalled(
             "Drained",
             "the offer has been drained; its document is inactive",
         )),
@@ -523,6 +576,7 @@ fn inactive(observed: &ObservedOffer) -> Option<RegistrationState> {
 fn registration(
     registry: Option<&IdentityRegistry>,
     record: Option<&AgentRegistrationSpec>,
+    owner: Option<String>,
     current: &ServiceOfferStatus,
 ) -> Option<RegistrationStatus> {
     // Never removed once written: it freezes the identity.
@@ -536,6 +590,7 @@ fn registration(
         key: Some(record.key),
         agent_id: result.map(|result| result.agent_id.clone()),
         agent_uri: record.agent_uri.clone().filter(|_| result.is_some()),
+        owner,
         transaction: result
             .and_then(|result| result.transaction)
             .or(record.attempts.last().map(|last| last.hash))
@@ -618,21 +673,29 @@ pub(crate) fn must_write(
     applied: Option<&ServiceOfferStatus>,
     planned: &ServiceOfferStatus,
 ) -> bool {
-    let own = |status: &ServiceOfferStatus| {
-        let ours = status
-            .conditions
-            .iter()
-            .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
-        let mut conditions: Vec<Condition> = ours.cloned().collect();
-        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
-        ServiceOfferStatus {
-            conditions,
-            agent_resolution: None,
-            ..status.clone()
-        }
-    };
     let is_current = own(&overlay(current, planned)) == own(current);
-    !is_current || (own(current) != own(planned) && applied != Some(planned))
+    !is_current || (!is_own(current, planned) && applied != Some(planned))
+}
+
+/// Whether a status is the planned one, as far as this operator owns it.
+#[must_use]
+pub(crate) fn is_own(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> bool {
+    own(current) == own(planned)
+}
+
+/// The part of a status that this operator owns.
+fn own(status: &ServiceOfferStatus) -> ServiceOfferStatus {
+    let ours = status
+        .conditions
+        .iter()
+        .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+    let mut conditions: Vec<Condition> = ours.cloned().collect();
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    ServiceOfferStatus {
+        conditions,
+        agent_resolution: None,
+        ..status.clone()
+    }
 }
 
 /// The status after the planned one is applied over it, as far as this operator owns the fields.

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ledger::money::Shortage;
 use crate::ledger::protocol::AdoptionRefused;
+use crate::registration::contract::Contract;
 use crate::registration::fixtures::{merge, offer, record, registry, result};
+use crate::registration::identity::Unresolved;
+use crate::registration::view::OfferAgentView;
 
 const URI: &str = "https://agents.example/agents/";
 
@@ -13,16 +16,56 @@ fn now() -> Timestamp {
     Timestamp::from_second(0).unwrap()
 }
 
+/// What is known of an offer.
+struct Given {
+    offer: ServiceOffer,
+    registry: IdentityRegistry,
+    /// Why it resolves to no registry.
+    unresolved: Option<Unresolved>,
+    eligibility: Eligibility,
+    record: Option<AgentRegistrationSpec>,
+    issue: Option<OfferIssue>,
+    owner: Option<Address>,
+    upstream_exists: bool,
+}
+
 /// An offer without a record, on a registry that is ready.
-fn observed(over: Value) -> ObservedOffer {
-    ObservedOffer {
+fn observed(over: Value) -> Given {
+    Given {
         offer: offer(over),
-        registry: Some(registry(json!({}))),
+        registry: registry(json!({})),
         unresolved: None,
-        eligibility: Some(Eligibility::Eligible),
+        eligibility: Eligibility::Eligible,
         record: None,
         issue: None,
+        owner: None,
         upstream_exists: true,
+    }
+}
+
+impl Given {
+    fn observed(self) -> ObservedOffer {
+        let record = self.record.map(Arc::new);
+        let agent = OfferAgentView {
+            contract: Contract::of(&self.registry).unwrap(),
+            registry: Arc::new(self.registry),
+            identity: "shop/chat".into(),
+            key: recorded(json!({})).unwrap().key,
+            eligibility: self.eligibility,
+            record: record.clone(),
+        };
+        let view = OfferView {
+            name: ("shop".into(), "chat".into()),
+            offer: Arc::new(self.offer),
+            agent: self.unresolved.map_or(Ok(agent), Err),
+            records: record.into_iter().collect(),
+            upstream_exists: self.upstream_exists,
+        };
+        ObservedOffer {
+            view,
+            issue: self.issue,
+            owner: self.owner,
+        }
     }
 }
 
@@ -45,18 +88,18 @@ fn attempt() -> Value {
     })
 }
 
-fn view(observed: ObservedOffer) -> OfferView {
+fn view(given: Given) -> OfferSnapshot {
     let object = ObjectReference::default();
-    OfferView {
+    OfferSnapshot {
         object,
         generation: Some(4),
         now: now(),
         applied: None,
-        subject: OfferSubject::Offer(Box::new(observed)),
+        subject: OfferSubject::Offer(Box::new(given.observed())),
     }
 }
 
-fn status_of(observed: ObservedOffer) -> ServiceOfferStatus {
+fn status_of(observed: Given) -> ServiceOfferStatus {
     plan(&view(observed)).status
 }
 
@@ -93,7 +136,7 @@ fn abnormal(status: &ServiceOfferStatus) -> Option<&str> {
 
 #[test]
 fn registered_offer_is_ready_and_shows_its_agent() {
-    let status = status_of(ObservedOffer {
+    let status = status_of(Given {
         record: registered(),
         ..observed(json!({}))
     });
@@ -129,6 +172,7 @@ fn registered_offer_is_ready_and_shows_its_agent() {
         key: Some(record.key),
         agent_id: Some("3".into()),
         agent_uri: record.agent_uri,
+        owner: None,
         transaction: Some(format!("0x{}", "22".repeat(32))),
         block: Some(7),
         final_: Some(true),
@@ -138,19 +182,19 @@ fn registered_offer_is_ready_and_shows_its_agent() {
 
 #[test]
 fn every_phase_has_a_reason_and_a_message() {
-    let suspended = || Some(registry(json!({ "spec": { "suspend": "Spending" } })));
+    let suspended = || registry(json!({ "spec": { "suspend": "Spending" } }));
     let unready =
         json!([{ "type": "Ready", "status": "False", "reason": "X", "message": "no funds" }]);
-    let unready = || Some(registry(json!({ "status": { "conditions": unready } })));
+    let unready = || registry(json!({ "status": { "conditions": unready } }));
     let ready = json!([{ "type": "Ready", "status": "True" }]);
-    let ready = || Some(registry(json!({ "status": { "conditions": ready } })));
+    let ready = || registry(json!({ "status": { "conditions": ready } }));
     let sent = || recorded(json!({ "phase": "Sent", "attempts": [attempt()] }));
-    let at = |registry, record| ObservedOffer {
+    let at = |registry, record| Given {
         registry,
         record,
         ..observed(json!({}))
     };
-    let plain = || Some(registry(json!({})));
+    let plain = || registry(json!({}));
     let cases = [
         (
             at(plain(), None),
@@ -234,7 +278,7 @@ fn every_phase_has_a_reason_and_a_message() {
 
 #[test]
 fn issues_are_reported_with_who_has_to_act() {
-    let refused = OfferIssue::AdoptionRefused(AdoptionRefused::AgentNotFound);
+    let refused = OfferIssue::AdoptionRefused(AdoptionRefused::AgentNotFound { id: "9".into() });
     let other = OfferIssue::OtherAgent {
         wanted: "12".into(),
         name: "r-x".into(),
@@ -268,10 +312,22 @@ fn issues_are_reported_with_who_has_to_act() {
             "RegistrationWouldRevert",
             "Reconciling",
         ),
+        (
+            OfferIssue::SendRefused { words: "no".into() },
+            "SendRefused",
+            "Reconciling",
+        ),
+        (
+            OfferIssue::SignerInUse {
+                holder: "idr".into(),
+            },
+            "SignerInUse",
+            "Stalled",
+        ),
     ];
     for (issue, reason, kstatus) in cases {
         for record in [None, recorded(json!({}))] {
-            let status = status_of(ObservedOffer {
+            let status = status_of(Given {
                 issue: Some(issue.clone()),
                 record,
                 ..observed(json!({}))
@@ -285,7 +341,7 @@ fn issues_are_reported_with_who_has_to_act() {
                 (&*issue.to_string(), Some(kstatus))
             );
         }
-        let done = status_of(ObservedOffer {
+        let done = status_of(Given {
             issue: Some(issue.clone()),
             record: registered(),
             ..observed(json!({}))
@@ -293,39 +349,30 @@ fn issues_are_reported_with_who_has_to_act() {
         let is_reported = condition(&done, "Registered") == Some((ConditionStatus::False, reason));
         assert_eq!(
             is_reported,
-            issue.needs_action(),
-            "a registered offer reports only issues that need action: {reason}"
+            issue.outlasts_registration(),
+            "a registered offer reports only issues with its agent: {reason}"
         );
     }
 }
 
 #[test]
 fn unresolved_offer_says_why() {
-    let unresolved_offer = |unresolved| ObservedOffer {
-        registry: None,
-        eligibility: None,
-        unresolved,
+    let status = status_of(Given {
+        unresolved: Some(Unresolved::NoRegistry),
         ..observed(json!({}))
-    };
-    let status = status_of(unresolved_offer(Some(Unresolved::NoRegistry)));
+    });
     assert_eq!(
         condition(&status, "Registered"),
         Some((ConditionStatus::False, "NoRegistry"))
     );
     assert_eq!((abnormal(&status), &status.url), (Some("Stalled"), &None));
-    let status = status_of(unresolved_offer(None));
-    assert_eq!(
-        condition(&status, "Registered"),
-        Some((ConditionStatus::False, "Pending"))
-    );
-    assert_eq!(abnormal(&status), Some("Reconciling"));
 }
 
 #[test]
 fn ineligible_offer_says_why_before_and_after_registration() {
     let status_if = |eligibility: Eligibility, record| {
-        status_of(ObservedOffer {
-            eligibility: Some(eligibility),
+        status_of(Given {
+            eligibility,
             record,
             ..observed(json!({}))
         })
@@ -373,8 +420,8 @@ fn ineligible_offer_says_why_before_and_after_registration() {
 #[test]
 fn offer_with_registration_disabled_is_ready() {
     let off = || json!({ "spec": { "registration": { "enabled": false } } });
-    let disabled = |record| ObservedOffer {
-        eligibility: Some(Eligibility::Disabled),
+    let disabled = |record| Given {
+        eligibility: Eligibility::Disabled,
         record,
         ..observed(off())
     };
@@ -396,7 +443,7 @@ fn offer_with_registration_disabled_is_ready() {
 #[test]
 fn unacceptable_offer_is_not_accepted_whatever_else_is_missing() {
     let over = json!({ "spec": { "drainAt": "soon" } });
-    let status = status_of(ObservedOffer {
+    let status = status_of(Given {
         upstream_exists: false,
         record: registered(),
         ..observed(over)
@@ -416,7 +463,7 @@ fn unacceptable_offer_is_not_accepted_whatever_else_is_missing() {
 
 #[test]
 fn missing_service_keeps_the_offer_reconciling() {
-    let status = status_of(ObservedOffer {
+    let status = status_of(Given {
         upstream_exists: false,
         record: registered(),
         ..observed(json!({}))
@@ -444,18 +491,96 @@ fn fields_without_effect_are_listed() {
 }
 
 #[test]
-fn uri_mismatch_is_reported_unless_the_agent_was_adopted() {
+fn uri_mismatch_of_a_registered_agent_is_reported() {
     let elsewhere = json!({ "phase": "Registered", "result": result("3"), "agentUri": "https://old.example/a.json" });
-    let mut adopted = elsewhere.clone();
-    merge(&mut adopted, json!({ "adopt": "3" }));
-    let is_reported = |spec| {
-        let status = status_of(ObservedOffer {
-            record: recorded(spec),
+    let status = status_of(Given {
+        record: recorded(elsewhere),
+        ..observed(json!({}))
+    });
+    let message = message(&status, "Registered");
+    assert!(message.contains("its URI on chain is https://old.example/a.json but"));
+}
+
+#[test]
+fn adopted_agent_shows_its_owner_and_where_the_chain_points() {
+    let key = recorded(json!({})).unwrap().key;
+    let owner = Address::repeat_byte(0x0a);
+    let says = |uri: Option<&str>, owner, signer: Option<Address>| {
+        let mut record = recorded(json!({ "adopt": "3", "result": result("3") })).unwrap();
+        record.agent_uri = uri.map(str::to_owned);
+        let secret = json!({ "name": "s", "key": "k" });
+        let signers: Vec<Value> = signer
+            .iter()
+            .map(|signer| json!({ "address": signer, "secretRef": secret }))
+            .collect();
+        let status = status_of(Given {
+            record: Some(record),
+            registry: registry(json!({ "spec": { "signers": signers } })),
+            owner,
             ..observed(json!({}))
         });
-        message(&status, "Registered").contains("its URI on chain is https://old.example/a.json")
+        assert_eq!(
+            status.registration.as_ref().unwrap().owner,
+            owner.map(|owner| owner.to_string())
+        );
+        message(&status, "Registered").to_owned()
     };
-    assert!(is_reported(elsewhere) && !is_reported(adopted));
+    let here = format!("{URI}{key}.json");
+    let stranger = says(
+        Some("https://stranger.example/card.json"),
+        Some(owner),
+        None,
+    );
+    for text in [
+        "adopted at block 7",
+        &format!("owned by {owner}, which is no signer of IdentityRegistry sepolia"),
+        "its URI on chain is https://stranger.example/card.json and not the document here",
+        &here,
+    ] {
+        assert!(stranger.contains(text), "{stranger}");
+    }
+    let own = says(Some(&here), Some(owner), Some(owner));
+    assert!(own.contains(&format!("owned by signer {owner}")), "{own}");
+    assert!(
+        own.ends_with("its URI on chain is the document here"),
+        "{own}"
+    );
+    let unknown = says(None, None, None);
+    assert!(unknown.contains("a block explorer shows"), "{unknown}");
+    assert!(unknown.contains("is empty or too long"), "{unknown}");
+    let long = says(Some(&format!("data:{}", "x".repeat(1000))), None, None);
+    assert!(long.len() < 700 && long.contains("xx..."), "{long}");
+}
+
+#[test]
+fn owner_of_an_adopted_agent_is_kept_in_the_status() {
+    let key = recorded(json!({})).unwrap().key;
+    let kept = |key: Value, spec: Value| {
+        let registration = json!({ "key": key, "owner": "0x0a" });
+        let status = status_of(Given {
+            record: recorded(spec),
+            ..observed(json!({ "status": { "registration": registration } }))
+        });
+        status.registration.unwrap().owner
+    };
+    let adopted = || json!({ "adopt": "3", "result": result("3") });
+    assert_eq!(kept(json!(key), adopted()).as_deref(), Some("0x0a"));
+    assert_eq!(kept(json!("aaaaaaaaaaaaaaaa"), adopted()), None);
+    assert_eq!(kept(json!(key), json!({ "result": result("3") })), None);
+    assert_eq!(kept(json!(key), json!({ "adopt": "3" })), None);
+    let unknown = status_of(Given {
+        record: recorded(adopted()),
+        ..observed(json!({ "status": { "agentId": "3" } }))
+    });
+    assert_eq!(unknown.registration.unwrap().owner, None);
+}
+
+#[test]
+fn registry_that_was_not_looked_at_yet_blocks_nothing() {
+    for status in [json!(null), json!({ "conditions": [] })] {
+        let registry = registry(json!({ "status": status }));
+        assert!(registry_blocks(&registry).is_none(), "{status}");
+    }
 }
 
 #[test]
@@ -469,8 +594,7 @@ fn registration_status_is_never_removed() {
         "the record was deleted"
     );
     let unresolved = Some(Unresolved::NoRegistry);
-    let status = status_of(ObservedOffer {
-        registry: None,
+    let status = status_of(Given {
         unresolved,
         record: recorded(json!({})),
         ..observed(said)
@@ -489,7 +613,7 @@ fn registration_status_is_never_removed() {
 #[test]
 fn registration_in_flight_shows_its_last_transaction() {
     let spec = json!({ "phase": "Sent", "attempts": [attempt()], "agentUri": "https://x" });
-    let status = status_of(ObservedOffer {
+    let status = status_of(Given {
         record: recorded(spec),
         ..observed(json!({}))
     });
@@ -518,7 +642,7 @@ fn price_shows_amount_token_and_unit() {
             base
         })
         .unwrap();
-        status_of(ObservedOffer {
+        status_of(Given {
             offer: over,
             ..observed(json!({}))
         })
@@ -541,6 +665,8 @@ fn price_shows_amount_token_and_unit() {
         shown(json!({ "price": hourly, "card": { "currency": "EUR" } })).as_deref(),
         Some("2 EUR/hour")
     );
+    let token = json!({ "price": hourly, "asset": { "symbol": "USDC" } });
+    assert_eq!(shown(token).as_deref(), Some("2 USDC/hour"));
     assert_eq!(shown(json!({})), None);
 }
 
@@ -554,7 +680,7 @@ fn undecodable_offer_reports_only_that() {
         status,
         strip_finalizer,
         events,
-    } = plan(&OfferView {
+    } = plan(&OfferSnapshot {
         subject,
         ..view(observed(json!({})))
     });
@@ -587,9 +713,9 @@ fn undecodable_offer_keeps_its_key() {
     let unreadable = |record: Option<AgentRegistrationSpec>, applied| {
         let subject = OfferSubject::Undecodable {
             error: String::new(),
-            record: record.map(Box::new),
+            record: record.map(Arc::new),
         };
-        plan(&OfferView {
+        plan(&OfferSnapshot {
             subject,
             applied,
             ..view(observed(json!({})))
@@ -603,7 +729,7 @@ fn undecodable_offer_keeps_its_key() {
         (by_its_record.key, by_its_record.registry),
         (Some(key), None)
     );
-    let applied = status_of(ObservedOffer {
+    let applied = status_of(Given {
         record: registered(),
         ..observed(json!({}))
     });
@@ -653,7 +779,7 @@ fn status_changes_without_an_event_when_the_drain_ends() {
         record: None,
     };
     assert_eq!(
-        OfferView {
+        OfferSnapshot {
             subject,
             ..view(observed(json!({})))
         }
@@ -666,7 +792,7 @@ mod writes {
     use super::*;
 
     fn ready() -> ServiceOfferStatus {
-        status_of(ObservedOffer {
+        status_of(Given {
             record: registered(),
             ..observed(json!({}))
         })
@@ -718,6 +844,31 @@ mod writes {
     }
 
     #[test]
+    fn is_true_once_for_a_field_that_is_no_longer_planned() {
+        for planned in [
+            ServiceOfferStatus {
+                endpoint: None,
+                ..ready()
+            },
+            ServiceOfferStatus {
+                url: None,
+                ..ready()
+            },
+            ServiceOfferStatus {
+                price: None,
+                ..ready()
+            },
+            ServiceOfferStatus {
+                agent_id: None,
+                ..ready()
+            },
+        ] {
+            assert!(must_write(&ready(), None, &planned));
+            assert!(!must_write(&ready(), Some(&planned), &planned));
+        }
+    }
+
+    #[test]
     fn ignores_conditions_of_other_controllers() {
         let foreign = Condition {
             type_: "RoutePublished".into(),
@@ -745,7 +896,7 @@ mod writes {
 
     #[test]
     fn keeps_the_transition_time_while_the_cache_lags() {
-        let mut late = view(ObservedOffer {
+        let mut late = view(Given {
             record: registered(),
             ..observed(json!({}))
         });
@@ -758,8 +909,8 @@ mod writes {
 mod events {
     use super::*;
 
-    fn events_between(before: ObservedOffer, after: ObservedOffer) -> Vec<(bool, String)> {
-        let after = OfferView {
+    fn events_between(before: Given, after: Given) -> Vec<(bool, String)> {
+        let after = OfferSnapshot {
             applied: Some(status_of(before)),
             ..view(after)
         };
@@ -772,7 +923,7 @@ mod events {
 
     #[test]
     fn report_a_registration_once() {
-        let done = || ObservedOffer {
+        let done = || Given {
             record: registered(),
             ..observed(json!({}))
         };
@@ -792,12 +943,12 @@ mod events {
     #[test]
     fn report_each_new_stall_and_not_its_end() {
         let waiting = || observed(json!({}));
-        let drained = || ObservedOffer {
-            eligibility: Some(Eligibility::Drained),
+        let drained = || Given {
+            eligibility: Eligibility::Drained,
             ..observed(json!({}))
         };
-        let barred = || ObservedOffer {
-            eligibility: Some(Eligibility::NamespaceNotAllowed),
+        let barred = || Given {
+            eligibility: Eligibility::NamespaceNotAllowed,
             ..observed(json!({}))
         };
         assert_eq!(

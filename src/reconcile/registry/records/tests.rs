@@ -1,10 +1,11 @@
-//! Offers that come, share, come again and contradict each other.
+//! Offers that are created, share an agent, are created again and contradict each other.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::AgentRegistration;
 use crate::registration::fixtures::{REGISTRY, offer, record, registry, result};
 
 const SIGNER: Address = Address::repeat_byte(0x51);
@@ -25,6 +26,7 @@ fn claim(name: &str, identity: &str) -> OfferClaim {
         name: ("shop".into(), name.into()),
         uid: format!("uid-{name}"),
         generation: Some(1),
+        created: None,
         identity: identity.into(),
         key: Key::derive(identity, 84532, REGISTRY.parse().unwrap(), 1),
         edition: 1,
@@ -52,14 +54,54 @@ fn chat(spec: Value) -> AgentRegistration {
 }
 
 fn plan_of(claims: &[OfferClaim], records: &[AgentRegistration]) -> RecordPlan {
-    let record_of = |key| {
-        records
-            .iter()
-            .find(|record| record.spec.key == key)
-            .cloned()
-            .map(Arc::new)
+    plan_with(&registry(json!({})), claims, records)
+}
+
+fn plan_with(
+    registry: &IdentityRegistry,
+    claims: &[OfferClaim],
+    records: &[AgentRegistration],
+) -> RecordPlan {
+    plan_where(registry, claims, records, &[])
+}
+
+/// The plan where the records of some keys cannot be decoded.
+fn plan_where(
+    registry: &IdentityRegistry,
+    claims: &[OfferClaim],
+    records: &[AgentRegistration],
+    undecodable: &[Key],
+) -> RecordPlan {
+    let records: Vec<_> = records
+        .iter()
+        .map(|record| Arc::new(record.spec.clone()))
+        .collect();
+    let adoptions = Adoptions {
+        registry,
+        reservations: Vec::new(),
     };
-    plan(&record_defaults(), claims, record_of)
+    let inputs = RecordInputs {
+        defaults: record_defaults(),
+        adoptions: &adoptions,
+        records: &records,
+    };
+    plan(inputs, claims, |key| {
+        if undecodable.contains(&key) {
+            return KnownRecord::Undecodable;
+        }
+        let mut records = records.iter();
+        let found = records.find(|record| record.key == key).cloned();
+        found.map_or(KnownRecord::Missing, KnownRecord::Decoded)
+    })
+}
+
+/// What the only record becomes that the plan updates.
+fn updated_by(plan: &RecordPlan, record: &AgentRegistration) -> AgentRegistrationSpec {
+    let [(key, claims)] = &plan.update[..] else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(*key, record.spec.key);
+    updated(&record_defaults(), &record.spec, claims).unwrap()
 }
 
 fn names<'a>(claims: impl IntoIterator<Item = &'a OfferClaim>) -> Vec<&'a str> {
@@ -128,25 +170,22 @@ fn an_offer_whose_record_stands_changes_nothing() {
 
 #[test]
 fn recreated_offer_replaces_itself_and_a_second_one_is_added() {
-    let anew = OfferClaim {
-        uid: "uid-anew".into(),
+    let recreated = OfferClaim {
+        uid: "uid-recreated".into(),
         ..claim("chat", "shop/chat")
     };
     let elsewhere = OfferClaim {
         name: ("other".into(), "chat".into()),
         ..claim("chat", "shop/chat")
     };
-    let plan = plan_of(
-        &[anew, claim("bot", "shop/chat"), elsewhere],
-        &[chat(json!({}))],
-    );
-    let [(_, amended)] = &plan.update[..] else {
-        panic!("{plan:?}")
-    };
+    let stored = chat(json!({}));
+    let claims = [recreated, claim("bot", "shop/chat"), elsewhere];
+    let plan = plan_of(&claims, std::slice::from_ref(&stored));
+    let amended = updated_by(&plan, &stored);
     assert_eq!(
-        listed(amended),
+        listed(&amended),
         [
-            ("chat", "uid-anew"),
+            ("chat", "uid-recreated"),
             ("bot", "uid-bot"),
             ("chat", "uid-chat")
         ]
@@ -161,18 +200,16 @@ fn a_record_lists_no_more_offers_than_the_schema_admits() {
         .collect();
     let created = plan_of(&many, &[]);
     assert_eq!(created.create[0].0.offers.len(), MOST_OFFERS);
-    let amended = plan_of(&many, &[chat(json!({}))]);
-    assert_eq!(amended.update[0].1.offers.len(), MOST_OFFERS);
+    let stored = chat(json!({}));
+    let plan = plan_of(&many, std::slice::from_ref(&stored));
+    assert_eq!(updated_by(&plan, &stored).offers.len(), MOST_OFFERS);
 }
 
 #[test]
 fn an_agent_that_was_retired_is_revived_as_the_same_agent() {
     let dead = chat(json!({ "result": result("3"), "phase": "Tombstoned", "tombstone": true }));
     let plan = plan_of(&[claim("chat", "shop/chat")], std::slice::from_ref(&dead));
-    let [(before, revived)] = &plan.update[..] else {
-        panic!("{plan:?}")
-    };
-    assert_eq!(*before, dead);
+    let revived = updated_by(&plan, &dead);
     assert_eq!(
         (revived.phase, revived.tombstone),
         (Phase::Registered, None)
@@ -190,12 +227,8 @@ fn record_created_while_watch_only_gets_the_signer() {
         ..chat(json!({}))
     };
     let offers = [claim("chat", "shop/chat")];
-    assert_eq!(
-        plan_of(&offers, std::slice::from_ref(&watched)).update[0]
-            .1
-            .signer,
-        Some(SIGNER)
-    );
+    let plan = plan_of(&offers, std::slice::from_ref(&watched));
+    assert_eq!(updated_by(&plan, &watched).signer, Some(SIGNER));
 
     let mut done = watched.clone();
     done.spec.result = chat(json!({ "result": result("3") })).spec.result;
@@ -258,9 +291,9 @@ fn first_of_several_agent_ids_decides_and_others_get_an_issue() {
         (created.adopt.as_deref(), names(claims)),
         (Some("12"), vec!["a"])
     );
-    let told = &plan.issues[&("shop".into(), "b".into())];
-    assert_eq!((told.reason(), told.needs_action()), ("OtherAgent", true));
-    assert!(told.to_string().contains("is for agent 12"), "{told}");
+    let issue = &plan.issues[&("shop".into(), "b".into())];
+    assert_eq!((issue.reason(), issue.needs_action()), ("OtherAgent", true));
+    assert!(issue.to_string().contains("is for agent 12"), "{issue}");
 }
 
 #[test]
@@ -280,7 +313,7 @@ fn an_offer_that_names_an_agent_is_never_minted_for() {
         );
         assert!(
             wanted(&offers, &plan.issues).is_empty(),
-            "nobody asks for a nonce: {stands}"
+            "no one asks for a nonce: {stands}"
         );
     }
     for same in [
@@ -295,13 +328,14 @@ fn an_offer_that_names_an_agent_is_never_minted_for() {
 #[test]
 fn shared_identity_is_still_wanted_when_one_offer_is_refused() {
     let offers = [claim("a", "shop/chat"), adopting("b", "shop/chat", "12")];
-    let plan = plan_of(&offers, &[chat(json!({}))]);
+    let stored = chat(json!({}));
+    let plan = plan_of(&offers, std::slice::from_ref(&stored));
     assert_eq!(
         wanted(&offers, &plan.issues),
         BTreeMap::from([(offers[0].key, vec![offers[0].name.clone()])])
     );
     assert_eq!(
-        listed(&plan.update[0].1),
+        listed(&updated_by(&plan, &stored)),
         [("chat", "uid-chat"), ("a", "uid-a")]
     );
 }
@@ -357,5 +391,98 @@ fn key_is_allocatable_once_the_status_of_its_offer_names_it() {
         eligible: false,
         ..claim("chat", "shop/chat")
     };
-    assert_eq!(wanted_by(&[gone]), BTreeSet::new(), "nobody wants it");
+    assert_eq!(wanted_by(&[gone]), BTreeSet::new(), "no one wants it");
+}
+
+#[test]
+fn agent_id_beyond_256_bits_does_not_exist() {
+    let huge = "9".repeat(78);
+    for records in [vec![], vec![chat(json!({}))]] {
+        let plan = plan_of(&[adopting("chat", "shop/chat", &huge)], &records);
+        assert!(plan.create.is_empty() && plan.update.is_empty());
+        let issue = &plan.issues[&("shop".into(), "chat".into())];
+        let id = huge.clone();
+        assert_eq!(*issue, AdoptionRefused::AgentNotFound { id }.into());
+    }
+}
+
+#[test]
+fn offer_that_asks_for_a_claimed_agent_gets_no_record() {
+    let holder = chat(json!({ "adopt": "12", "result": result("12") }));
+    let offers = [adopting("b", "shop/b", "12")];
+    let plan = plan_of(&offers, std::slice::from_ref(&holder));
+    assert!(plan.create.is_empty(), "its identity is not frozen");
+    let issue = &plan.issues[&offers[0].name];
+    assert_eq!(issue.reason(), "AdoptionConflict");
+    assert!(
+        issue.to_string().ends_with("both offers to chat"),
+        "{issue}"
+    );
+    let mut elsewhere = holder;
+    elsewhere.spec.chain_id = 1;
+    assert_eq!(plan_of(&offers, &[elsewhere]).create.len(), 1);
+}
+
+#[test]
+fn agent_that_an_admin_gave_away_is_an_issue_of_its_offers() {
+    let holder = chat(json!({ "adopt": "12", "result": result("12") }));
+    let offers = [adopting("chat", "shop/chat", "12")];
+    let found = |namespace: &str| {
+        let adoptions = json!([{ "agentId": "12", "namespace": namespace }]);
+        let registry = registry(json!({ "spec": { "adoptions": adoptions } }));
+        plan_with(&registry, &offers, std::slice::from_ref(&holder)).issues
+    };
+    assert!(found("shop").is_empty());
+    assert_eq!(found("bank")[&offers[0].name].reason(), "AdoptionConflict");
+}
+
+#[test]
+fn record_that_cannot_be_decoded_is_an_issue_of_its_offers() {
+    let offers = [claim("chat", "shop/chat")];
+    let plan = plan_where(&registry(json!({})), &offers, &[], &[offers[0].key]);
+    assert!(plan.create.is_empty() && plan.update.is_empty());
+    assert_eq!(plan.issues[&offers[0].name].reason(), "RecordUndecodable");
+}
+
+#[test]
+fn unregistered_records_of_a_namespace_are_bounded() {
+    let unregistered = |namespace: &str, number: usize, spec: Value| {
+        let identity = format!("{namespace}/gone-{number}");
+        record(&identity, 1, json!({ "spec": spec }))
+    };
+    let gone = || json!({ "tombstone": true, "phase": "Tombstoned" });
+    let mut records: Vec<_> = (1..MOST_UNREGISTERED)
+        .map(|number| unregistered("shop", number, gone()))
+        .collect();
+    records.push(unregistered("bank", 0, gone()));
+    records.push(unregistered("shop", 0, json!({ "result": result("3") })));
+    let offers = [claim("old", "shop/old"), claim("young", "shop/young")];
+    let plan = plan_of(&offers, &records);
+    assert_eq!(names(&plan.create[0].1), ["old"], "the oldest comes first");
+    assert_eq!(plan.create.len(), 1);
+    let issue = OfferIssue::TooManyUnregistered {
+        namespace: "shop".into(),
+        limit: MOST_UNREGISTERED,
+    };
+    assert_eq!(plan.issues, [(offers[1].name.clone(), issue)].into());
+    let shared = claim("all", "");
+    assert_eq!(
+        plan_of(&[shared], &records).create.len(),
+        1,
+        "no namespace pays"
+    );
+}
+
+#[test]
+fn stored_record_of_another_agent_is_not_updated() {
+    let other = chat(json!({ "identity": "shop/other" })).spec;
+    let claims = [claim("chat", "shop/chat")];
+    assert_eq!(updated(&record_defaults(), &other, &claims), None);
+    let adopted = chat(json!({ "adopt": "12" })).spec;
+    let elsewhere = [adopting("chat", "shop/chat", "13")];
+    assert_eq!(updated(&record_defaults(), &adopted, &elsewhere), None);
+    assert_eq!(
+        updated(&record_defaults(), &chat(json!({})).spec, &claims),
+        None
+    );
 }

@@ -1,300 +1,332 @@
-//! What people are told about a registry. Pure.
+//! What people read about a registry. Pure.
 //!
-//! A report is filled during a pass with what was found and applied; conditions follow from it.
-//! Conditions are written when they change; the numbers beside them at most once a minute.
+//! A condition is written only from an answer: [`Check::Passed`] carries the generation that was
+//! checked, [`Check::Skipped`] keeps the stored condition unchanged. `Ready` is True only if every
+//! side is True and the ledger was reached without an obstacle. Conditions are written when they
+//! change; the numbers beside them at most once a minute.
 
 use std::time::Duration;
 
-use alloy::primitives::Address;
-
-use super::blocked::Blocked;
-use super::observe::{ChainSnapshot, RegistryTarget};
+use super::outcome::{Check, Checks, LedgerOutcome, Numbers, Obstacle};
 use crate::api::{
     Condition, ConditionStatus, IdentityRegistry, IdentityRegistryStatus, SignerStatus, Suspend,
     condition::{self, Observation},
 };
 use crate::cluster::EventDraft;
-use crate::ledger::Freeze;
+use crate::ledger::index::{is_worth_storing, updated_positions};
 use crate::ledger::money::{Shortage, format_native};
 
 /// How old the numbers of a status may be.
-const NUMBERS_EVERY: Duration = Duration::from_secs(60);
+pub(super) const NUMBERS_EVERY: Duration = Duration::from_secs(60);
+/// How old the stored position may be while logs are read: the next leader continues there.
+const POSITION_EVERY: Duration = Duration::from_secs(10);
 
-/// Everything a pass found out that people should know.
+/// Conditions of the sides of a registry.
+const SIDES: [&str; 3] = ["SignersReady", "RpcHealthy", "RegistryVerified"];
+
+/// Everything of a pass that its status is derived from.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Report {
-    /// Why the registry cannot be used.
-    pub blocked: Option<Blocked>,
-    /// Why nothing may be spent.
-    pub frozen: Option<Freeze>,
-    /// What there is too little of, for everybody.
-    pub shortage: Option<Shortage>,
-    /// What the ledger waits for.
-    pub waiting: Option<&'static str>,
-    /// The endpoint that was asked.
-    pub endpoint: Option<String>,
-    /// Version that the contract names.
-    pub version: Option<String>,
-    /// The signer, its balance in wei, and what of that nothing may take any more.
-    pub signer: Option<(Address, u128)>,
-    /// Whether there is a signer at all.
-    pub watch_only: bool,
-    /// Agents registered, registrations under way.
-    pub agents: Option<(usize, usize)>,
-    /// Registrations that balance and limits still allow.
-    pub left: Option<u32>,
-    /// Spent in the last 24 hours, in wei.
-    pub spent: Option<u128>,
+pub(crate) struct Findings {
+    pub checks: Checks,
+    pub ledger: LedgerOutcome,
+    pub numbers: Numbers,
 }
 
-impl Report {
-    pub(super) fn target(&mut self, target: &RegistryTarget) {
-        self.watch_only = target.signer.is_none();
-    }
-
-    pub(super) fn chain(&mut self, target: &RegistryTarget, chain: &ChainSnapshot) {
-        self.endpoint = Some(chain.endpoint.to_string());
-        self.version = Some(chain.version.clone());
-        self.signer = target
-            .signer
-            .as_ref()
-            .zip(chain.account.as_ref())
-            .map(|(signer, account)| (signer.address(), account.balance));
-    }
-
-    /// Nothing may be spent.
-    pub(super) fn freeze(&mut self, freeze: Freeze) {
-        self.frozen = Some(freeze);
-    }
-}
-
-/// The status that a report stands for. The ledgers' markers are not part of it: they are written
-/// on their own.
+/// The status after a pass. The ledgers' markers are not part of it: they are written on their own.
 #[must_use]
 pub(crate) fn status(
     registry: &IdentityRegistry,
-    report: &Report,
+    findings: &Findings,
     observation: &Observation<'_>,
 ) -> IdentityRegistryStatus {
     let before = registry.status.clone().unwrap_or_default();
-    let signers = match report.signer {
+    let conditions = conditions(registry, findings, observation);
+    let ready = condition::find(&conditions, "Ready").and_then(|ready| ready.observed_generation);
+    let numbers = &findings.numbers;
+    let signers = match numbers.balance {
         Some((address, balance)) => vec![SignerStatus {
             address: address.to_string(),
             balance: Some(format_native(balance)),
         }],
-        None if report.watch_only => Vec::new(),
-        None => before.signers,
-    };
-    let count = |number: usize| {
-        u32::try_from(number)
-            .unwrap_or(u32::MAX)
-            .min(i32::MAX as u32)
+        None if registry.spec.signers.is_empty() => Vec::new(),
+        None => before.signers.clone(),
     };
     IdentityRegistryStatus {
-        observed_generation: observation.generation,
-        conditions: conditions(registry, report, observation),
-        ledgers: before.ledgers,
+        // A reader compares it with the generation before it believes `Ready`.
+        observed_generation: ready,
+        conditions,
         signers,
-        agents: report
-            .agents
-            .map(|(agents, _)| count(agents))
-            .or(before.agents),
-        pending: report
-            .agents
-            .map(|(_, pending)| count(pending))
-            .or(before.pending),
-        registrations_left: report.left.or(before.registrations_left),
-        spent_last_24h: report.spent.map(format_native).or(before.spent_last_24h),
+        agents: numbers.agents.map(bounded).or(before.agents),
+        pending: numbers.pending.map(bounded).or(before.pending),
+        registrations_left: numbers.left.or(before.registrations_left),
+        spent_last_24h: numbers
+            .spent
+            .map(format_native)
+            .or_else(|| before.spent_last_24h.clone()),
+        indexes: updated_positions(&before.indexes, numbers.index.as_ref()),
+        ..before
     }
+}
+
+/// Whether the stored status says that a side failed: then a pass looks at everything, since what
+/// follows from the side is to be reported as soon as it is in order.
+#[must_use]
+pub(crate) fn has_failed_side(registry: &IdentityRegistry) -> bool {
+    let status = registry.status.as_ref();
+    let conditions = status.map(|status| status.conditions.as_slice());
+    SIDES.iter().any(|side| {
+        condition::find(conditions.unwrap_or_default(), side)
+            .is_some_and(|condition| condition.status != ConditionStatus::True)
+    })
+}
+
+/// A count, within the range of the schema.
+fn bounded(count: usize) -> u32 {
+    u32::try_from(count)
+        .unwrap_or(u32::MAX)
+        .min(i32::MAX as u32)
 }
 
 fn conditions(
     registry: &IdentityRegistry,
-    report: &Report,
+    findings: &Findings,
     observation: &Observation<'_>,
 ) -> Vec<Condition> {
-    let suspended = match registry.spec.suspend {
+    let checks = &findings.checks;
+    let sides = [
+        side(SIDES[0], &checks.signers, observation),
+        side(SIDES[1], &checks.rpc, observation),
+        side(SIDES[2], &checks.contract, observation),
+    ];
+    let mut conditions = sides.to_vec();
+    conditions.push(funded(registry, findings, observation));
+    conditions.push(suspended(registry.spec.suspend, observation));
+    conditions.extend(ready(registry, findings, &sides, observation));
+    conditions
+}
+
+/// The condition of one side.
+fn side(type_: &str, check: &Check, observation: &Observation<'_>) -> Condition {
+    match check {
+        Check::Passed { reason, message } => {
+            observation.condition(type_, ConditionStatus::True, reason, message)
+        }
+        Check::Failed(blocked) => observation.condition(
+            type_,
+            ConditionStatus::False,
+            blocked.reason(),
+            blocked.to_string(),
+        ),
+        Check::Unmade { reason, why } => {
+            observation.condition(type_, ConditionStatus::Unknown, reason, why)
+        }
+        Check::Skipped => condition::find(observation.before, type_)
+            .cloned()
+            .unwrap_or_else(|| {
+                observation.condition(
+                    type_,
+                    ConditionStatus::Unknown,
+                    "NotChecked",
+                    "not checked yet",
+                )
+            }),
+    }
+}
+
+fn suspended(suspend: Suspend, observation: &Observation<'_>) -> Condition {
+    match suspension(suspend) {
+        Some((reason, message)) => {
+            observation.condition("Suspended", ConditionStatus::True, reason, message)
+        }
+        None => observation.condition(
+            "Suspended",
+            ConditionStatus::False,
+            "Running",
+            "spec.suspend is None",
+        ),
+    }
+}
+
+/// Reason and message of a suspension.
+const fn suspension(suspend: Suspend) -> Option<(&'static str, &'static str)> {
+    match suspend {
         Suspend::None => None,
         Suspend::Spending => Some(("Spending", "nothing is signed or sent; documents stay up")),
         Suspend::All => Some((
             "All",
             "nothing is signed, sent or written; documents stay up",
         )),
-    };
-    let mut conditions = vec![
-        facet(report, observation, "RpcHealthy", "Answering", || {
-            format!("{} answers", named(&report.endpoint))
-        }),
-        facet(report, observation, "RegistryVerified", "Verified", || {
-            format!("contract version {}", named(&report.version))
-        }),
-        facet(
-            report,
-            observation,
-            "SignersReady",
-            if report.watch_only {
-                "WatchOnly"
-            } else {
-                "KeysMatch"
-            },
-            || {
-                if report.watch_only {
-                    "no signers: agents are adopted by id, and nothing is ever minted"
-                } else {
-                    "every key is its signer's"
+    }
+}
+
+/// `Ready`, and the kstatus condition `Reconciling` or `Stalled` that goes with it.
+fn ready(
+    registry: &IdentityRegistry,
+    findings: &Findings,
+    sides: &[Condition],
+    observation: &Observation<'_>,
+) -> Vec<Condition> {
+    if let Some(failed) = sides
+        .iter()
+        .find(|side| side.status == ConditionStatus::False)
+    {
+        let reason = failed.reason.as_deref().unwrap_or_default();
+        let message = failed.message.clone().unwrap_or_default();
+        let transient = match failure(&findings.checks) {
+            Some(blocked) => blocked.is_transient(),
+            None => condition::find(observation.before, "Stalled").is_none(),
+        };
+        return not_ready(reason, message, transient, observation);
+    }
+    if let LedgerOutcome::Reached(Some(obstacle @ Obstacle::Freeze(_))) = &findings.ledger {
+        return blocked_by(obstacle, observation);
+    }
+    if let Some((_, message)) = suspension(registry.spec.suspend) {
+        return not_ready("Suspended", message.to_owned(), false, observation);
+    }
+    match &findings.ledger {
+        LedgerOutcome::NotReached => kept(observation),
+        LedgerOutcome::Unmade { why } => unknown("KubernetesRequestFailed", why, observation),
+        LedgerOutcome::Reached(Some(obstacle)) => blocked_by(obstacle, observation),
+        LedgerOutcome::Reached(None) => {
+            match sides
+                .iter()
+                .find(|side| side.status == ConditionStatus::Unknown)
+            {
+                Some(side) => {
+                    let reason = side.reason.as_deref().unwrap_or_default();
+                    unknown(
+                        reason,
+                        &format!("condition {} is Unknown", side.type_),
+                        observation,
+                    )
                 }
-                .to_owned()
-            },
-        ),
-        funded(report, observation),
-        match suspended {
-            Some((reason, message)) => {
-                observation.condition("Suspended", ConditionStatus::True, reason, message)
+                None => vec![observation.condition(
+                    "Ready",
+                    ConditionStatus::True,
+                    "Reconciled",
+                    ready_message(registry, &findings.numbers),
+                )],
             }
-            None => observation.condition(
-                "Suspended",
-                ConditionStatus::False,
-                "Running",
-                "spec.suspend is None",
-            ),
-        },
-    ];
-    let blocking = blocking(report, suspended);
-    match blocking {
-        None => conditions.push(observation.condition(
-            "Ready",
-            ConditionStatus::True,
-            "Reconciled",
-            ready_message(report),
-        )),
-        Some((reason, message, abnormal)) => {
-            conditions.push(observation.condition(
-                "Ready",
-                ConditionStatus::False,
-                reason,
-                message.clone(),
-            ));
-            conditions.push(observation.condition(
-                abnormal,
-                ConditionStatus::True,
-                reason,
-                message,
-            ));
         }
     }
-    conditions
 }
 
-/// What keeps the registry from registering, the weightiest first: reason, message, and the kstatus
-/// condition it is.
-fn blocking(
-    report: &Report,
-    suspended: Option<(&'static str, &'static str)>,
-) -> Option<(&'static str, String, &'static str)> {
-    if let Some(blocked) = &report.blocked {
-        let abnormal = if blocked.is_transient() {
-            "Reconciling"
-        } else {
-            "Stalled"
-        };
-        return Some((blocked.condition().1, blocked.to_string(), abnormal));
-    }
-    if let Some(freeze) = &report.frozen {
-        return Some((freeze.reason(), freeze.to_string(), "Stalled"));
-    }
-    if let Some((_, message)) = suspended {
-        return Some(("Suspended", message.to_owned(), "Stalled"));
-    }
-    if let Some(shortage) = &report.shortage {
-        return Some((shortage.reason(), shortage.to_string(), "Stalled"));
-    }
-    report
-        .waiting
-        .map(|message| ("Settling", message.to_owned(), "Reconciling"))
+fn failure(checks: &Checks) -> Option<&super::blocked::Blocked> {
+    [&checks.signers, &checks.rpc, &checks.contract]
+        .into_iter()
+        .find_map(|check| match check {
+            Check::Failed(blocked) => Some(blocked),
+            _ => None,
+        })
 }
 
-/// One side of a registry: it fails by its own obstacle, and is unknown while another one keeps
-/// it from being looked at.
-fn facet(
-    report: &Report,
-    observation: &Observation<'_>,
-    type_: &str,
+fn blocked_by(obstacle: &Obstacle, observation: &Observation<'_>) -> Vec<Condition> {
+    not_ready(
+        obstacle.reason(),
+        obstacle.to_string(),
+        obstacle.is_transient(),
+        observation,
+    )
+}
+
+fn not_ready(
     reason: &str,
-    message: impl FnOnce() -> String,
+    message: String,
+    transient: bool,
+    observation: &Observation<'_>,
+) -> Vec<Condition> {
+    let abnormal = if transient { "Reconciling" } else { "Stalled" };
+    vec![
+        observation.condition("Ready", ConditionStatus::False, reason, message.clone()),
+        observation.condition(abnormal, ConditionStatus::True, reason, message),
+    ]
+}
+
+fn unknown(reason: &str, message: &str, observation: &Observation<'_>) -> Vec<Condition> {
+    vec![
+        observation.condition("Ready", ConditionStatus::Unknown, reason, message),
+        observation.condition("Reconciling", ConditionStatus::True, reason, message),
+    ]
+}
+
+/// What is stored, unchanged: the ledger was not looked at.
+fn kept(observation: &Observation<'_>) -> Vec<Condition> {
+    let stored: Vec<Condition> = ["Ready", "Reconciling", "Stalled"]
+        .into_iter()
+        .filter_map(|type_| condition::find(observation.before, type_).cloned())
+        .collect();
+    if stored.is_empty() {
+        return unknown("NotChecked", "not checked yet", observation);
+    }
+    stored
+}
+
+fn funded(
+    registry: &IdentityRegistry,
+    findings: &Findings,
+    observation: &Observation<'_>,
 ) -> Condition {
-    // Sides are looked at in this order; what comes after an obstacle was not looked at.
-    const ORDER: [&str; 3] = ["SignersReady", "RpcHealthy", "RegistryVerified"];
-    let rank = |name: &str| ORDER.iter().position(|side| *side == name);
-    match &report.blocked {
-        Some(blocked) if blocked.condition().0 == type_ => observation.condition(
-            type_,
-            ConditionStatus::False,
-            blocked.condition().1,
-            blocked.to_string(),
-        ),
-        Some(blocked) if rank(blocked.condition().0) < rank(type_) => {
-            let (side, reason) = blocked.condition();
+    const TYPE: &str = "Funded";
+    if registry.spec.signers.is_empty() {
+        return observation.condition(TYPE, ConditionStatus::True, "WatchOnly", "nothing is spent");
+    }
+    let stored = condition::find(observation.before, TYPE);
+    match (&findings.ledger, findings.numbers.balance) {
+        (LedgerOutcome::Reached(Some(refused @ Obstacle::InsufficientFunds { .. })), _) => {
             observation.condition(
-                type_,
-                ConditionStatus::Unknown,
-                reason,
-                format!("not known while {side} is False"),
+                TYPE,
+                ConditionStatus::False,
+                refused.reason(),
+                refused.to_string(),
             )
         }
-        _ => observation.condition(type_, ConditionStatus::True, reason, message()),
-    }
-}
-
-fn funded(report: &Report, observation: &Observation<'_>) -> Condition {
-    match (&report.shortage, report.signer, report.watch_only) {
-        (_, _, true) => observation.condition(
-            "Funded",
-            ConditionStatus::True,
-            "WatchOnly",
-            "nothing is spent",
-        ),
-        (Some(shortage @ Shortage::InsufficientFunds { .. }), ..) => observation.condition(
-            "Funded",
+        (
+            LedgerOutcome::Reached(Some(Obstacle::Shortage(
+                shortage @ Shortage::InsufficientFunds { .. },
+            ))),
+            _,
+        ) => observation.condition(
+            TYPE,
             ConditionStatus::False,
             shortage.reason(),
             shortage.to_string(),
         ),
-        (_, Some((address, 0)), _) => observation.condition(
-            "Funded",
+        (_, Some((address, 0))) => observation.condition(
+            TYPE,
             ConditionStatus::False,
             "InsufficientFunds",
             format!("signer {address} has no balance: fund it"),
         ),
         // Balances are numbers of the status, and not repeated here: a message that changes is a
         // write.
-        (_, Some(_), _) => observation.condition(
-            "Funded",
-            ConditionStatus::True,
-            "Funded",
-            "the signer can pay",
-        ),
-        (_, None, _) => observation.condition(
-            "Funded",
-            ConditionStatus::Unknown,
-            "NotKnown",
-            "the balance is not known",
-        ),
+        (LedgerOutcome::Reached(_), Some(_)) => {
+            observation.condition(TYPE, ConditionStatus::True, "Funded", "the signer can pay")
+        }
+        _ => stored.cloned().unwrap_or_else(|| {
+            observation.condition(
+                TYPE,
+                ConditionStatus::Unknown,
+                "NotKnown",
+                "the balance is not known",
+            )
+        }),
     }
 }
 
-fn ready_message(report: &Report) -> &'static str {
-    match report.watch_only {
-        true => "watching: agents are adopted by id",
-        false => "offers are registered",
+const fn ready_message(registry: &IdentityRegistry, numbers: &Numbers) -> &'static str {
+    if registry.spec.signers.is_empty() {
+        "watching: agents are adopted by id"
+    } else if numbers.is_start_unverified {
+        "offers are registered; spec.bootstrap.fromBlock is accepted without proof, because the \
+         endpoint no longer has the state of that block"
+    } else {
+        "offers are registered"
     }
 }
 
-fn named(value: &Option<String>) -> &str {
-    value.as_deref().unwrap_or_default()
-}
-
-/// Whether a status has to be written, given how old the one that stands is. A number that was not
-/// known before is not made to wait: a registry that has just become ready would show blanks for a
+/// Whether a status has to be written, given how old the one in the cluster is. A number that was
+/// not known before does not wait: a registry that has just become ready would show blanks for a
 /// minute.
 #[must_use]
 pub(crate) fn must_write(
@@ -311,14 +343,21 @@ pub(crate) fn must_write(
             status.registrations_left.is_some(),
         ]
     };
-    let old = age.is_none_or(|age| age >= NUMBERS_EVERY);
-    said(current) != said(wanted) || known(current) != known(wanted) || (old && current != wanted)
+    let numbers = |status: &IdentityRegistryStatus| IdentityRegistryStatus {
+        indexes: Vec::new(),
+        ..status.clone()
+    };
+    let is_older = |limit| age.is_none_or(|age| age >= limit);
+    said(current) != said(wanted)
+        || known(current) != known(wanted)
+        || (is_older(POSITION_EVERY) && is_worth_storing(&current.indexes, &wanted.indexes))
+        || (is_older(NUMBERS_EVERY) && numbers(current) != numbers(wanted))
 }
 
-/// What is worth telling: that a registry has become ready, that it no longer is, or that it is not
-/// for another reason.
+/// Events to publish: the registry became ready, is no longer ready, or is not ready for another
+/// reason.
 #[must_use]
-pub(crate) fn notes(
+pub(crate) fn events(
     current: &IdentityRegistryStatus,
     wanted: &IdentityRegistryStatus,
 ) -> Vec<EventDraft> {
@@ -330,18 +369,13 @@ pub(crate) fn notes(
     if before == after {
         return Vec::new();
     }
-    let found = condition::find(&wanted.conditions, "Ready");
-    let message = found
-        .and_then(|ready| ready.message.clone())
-        .unwrap_or_default();
-    let reason = found
-        .and_then(|ready| ready.reason.clone())
-        .unwrap_or_default();
-    let warning = found.is_some_and(|ready| !ready.is_true());
+    let Some(found) = condition::find(&wanted.conditions, "Ready") else {
+        return Vec::new();
+    };
     vec![EventDraft {
-        warning,
-        reason,
-        message,
+        warning: !found.is_true(),
+        reason: found.reason.clone().unwrap_or_default(),
+        message: found.message.clone().unwrap_or_default(),
         action: "Reconcile",
     }]
 }

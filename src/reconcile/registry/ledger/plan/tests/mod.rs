@@ -1,9 +1,11 @@
 //! Entries in every state side by side, and money that is spent, reserved and left.
 
+mod isolation;
+
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::api::{Entry, Operation, SignerLedgerSpec, Wei};
+use crate::api::{Entry, Operation, RevertedRegistration, SignerLedgerSpec, Wei};
 use crate::ledger::evidence::AccountState;
 use crate::ledger::fixtures::*;
 use crate::ledger::index::OwnerIndex;
@@ -14,7 +16,7 @@ struct PassFixture {
     index: OwnerIndex,
     account: AccountState,
     records: BTreeMap<Key, AgentRegistration>,
-    evidence: BTreeMap<Nonce, Evidence>,
+    evidence: EvidenceByNonce,
 }
 
 impl PassFixture {
@@ -50,7 +52,12 @@ impl PassFixture {
     }
 
     fn showing(mut self, nonce: u64, evidence: Evidence) -> Self {
-        self.evidence.insert(Nonce(nonce), evidence);
+        self.evidence.insert(Nonce(nonce), Ok(evidence));
+        self
+    }
+
+    fn unanswered(mut self, nonce: u64) -> Self {
+        self.evidence.insert(Nonce(nonce), Err(failure()));
         self
     }
 
@@ -63,13 +70,28 @@ impl PassFixture {
     }
 
     fn steps(&self, may_spend: bool) -> EntrySteps {
+        self.steps_where(|_| true, may_spend)
+    }
+
+    fn steps_where(
+        &self,
+        is_ours: fn(&AgentRegistrationSpec) -> bool,
+        may_spend: bool,
+    ) -> EntrySteps {
         entries(
             self.snapshot(),
             &self.records,
             &self.evidence,
-            |_| true,
+            is_ours,
             may_spend,
         )
+    }
+}
+
+fn failure() -> RpcError {
+    RpcError::RpcUnreachable {
+        call: "eth_getTransactionReceipt",
+        cause: "timed out",
     }
 }
 
@@ -126,7 +148,43 @@ fn every_entry_gets_its_own_step() {
 }
 
 #[test]
-fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
+fn reverted_entry_is_finished_and_a_mined_one_waits_for_finality() {
+    let records = vec![sent_at('a', 5), sent_at('b', 6)];
+    let fixture = PassFixture::new(account(6, 7), records).showing(5, included(5, false));
+    let steps = fixture.steps(true);
+    assert_eq!(keys(&steps.finish), [(key('a'), Phase::Reverted)]);
+    let others = EntrySteps {
+        finish: vec![],
+        ..steps
+    };
+    assert_eq!(others, EntrySteps::default());
+}
+
+#[test]
+fn unanswered_entry_delays_only_itself() {
+    let records = vec![sent_at('a', 5), sent_at('b', 6), sent_at('c', 7)];
+    let fixture = PassFixture::new(account(7, 7), records)
+        .unanswered(5)
+        .showing(6, evidence(&[final_registration('b', 6)]));
+    let steps = fixture.steps(true);
+    assert_eq!(
+        steps.unanswered,
+        BTreeMap::from([(Nonce(5), (key('a'), failure()))])
+    );
+    assert_eq!(keys(&steps.finish), [(key('b'), Phase::Registered)]);
+    assert!(steps.spend.contains_key(&Nonce(7)));
+    assert_eq!(unchecked_finalized(fixture.snapshot(), &steps), 1);
+}
+
+#[test]
+fn unanswered_entry_above_the_finalized_count_is_no_premise() {
+    let fixture = PassFixture::new(account(5, 6), vec![sent_at('a', 5)]).unanswered(5);
+    let steps = fixture.steps(true);
+    assert_eq!(unchecked_finalized(fixture.snapshot(), &steps), 0);
+}
+
+#[test]
+fn freeze_holds_back_signing_and_records_what_is_known() {
     let records = vec![
         sent_at('a', 5),
         sent_at('b', 6),
@@ -144,16 +202,16 @@ fn a_freeze_keeps_what_would_spend_and_records_what_is_known() {
         })
     );
     assert_eq!(keys(&steps.finish), [(key('b'), Phase::Registered)]);
-    assert!(steps.spend.is_empty());
     assert_eq!(
-        keys(&steps.note),
-        [(key('d'), Phase::Bound)],
-        "what was signed is not bound any more"
+        steps.spend,
+        BTreeMap::from([(Nonce(7), SpendStep::Send(attempt(7, 7)))]),
+        "stored bytes are sent again"
     );
+    assert_eq!(keys(&steps.note), [(key('d'), Phase::Bound)]);
 }
 
 #[test]
-fn of_several_freezes_the_first_by_nonce_is_told() {
+fn first_freeze_by_nonce_is_reported() {
     let mut fixture = PassFixture::new(account(5, 5), vec![record('a'), record('b')]);
     fixture.records.clear();
     assert_eq!(
@@ -166,7 +224,7 @@ fn of_several_freezes_the_first_by_nonce_is_told() {
 }
 
 #[test]
-fn a_suspension_keeps_what_would_spend_and_is_no_freeze() {
+fn suspension_holds_back_all_spending_and_is_no_freeze() {
     let bound = AgentRegistrationSpec {
         phase: Phase::Bound,
         ..record('c')
@@ -182,7 +240,7 @@ fn a_suspension_keeps_what_would_spend_and_is_no_freeze() {
 }
 
 #[test]
-fn entries_of_another_contract_are_only_sent_again() {
+fn entries_of_another_contract_are_only_resent() {
     let records = vec![
         sent_at('a', 5),
         sent_at('b', 6),
@@ -191,20 +249,71 @@ fn entries_of_another_contract_are_only_sent_again() {
     ];
     let fixture = PassFixture::new(account(6, 7), records)
         .showing(5, evidence(&[final_registration('a', 5)]));
-    let steps = entries(
-        fixture.snapshot(),
-        &fixture.records,
-        &fixture.evidence,
-        |_| false,
-        true,
-    );
+    let steps = fixture.steps_where(|_| false, true);
     let spend = BTreeMap::from([(Nonce(7), SpendStep::Send(attempt(7, 7)))]);
     assert_eq!(
         steps,
         EntrySteps {
             spend,
+            foreign_unsigned: Some((Nonce(8), key('d'))),
             ..EntrySteps::default()
         }
+    );
+}
+
+#[test]
+fn oldest_signature_is_found_among_the_entries() {
+    let signed_at = |letter, nonce, time: Option<&str>| {
+        let mut record = sent_at(letter, nonce);
+        record.attempts[0].signed_at = time.map(str::to_owned);
+        record
+    };
+    let records = vec![
+        signed_at('a', 5, Some("2026-01-03T00:00:00Z")),
+        signed_at('b', 6, Some("2026-01-02T00:00:00Z")),
+        signed_at('c', 7, None),
+        signed_at('d', 0, Some("2026-01-01T00:00:00Z")),
+        signed_at('e', 9, Some("2026-01-01T00:00:00Z")),
+        signed_at('f', 10, Some("2026-01-01T00:00:00Z")),
+    ];
+    let mut fixture = PassFixture::new(account(5, 5), records);
+    fixture.records.remove(&key('e'));
+    let filler = Entry {
+        key: None,
+        operation: Operation::Filler,
+    };
+    fixture.ledger.entries.insert(Nonce(10), filler);
+    assert_eq!(
+        oldest_signed(fixture.snapshot(), &fixture.records),
+        Some("2026-01-02T00:00:00Z".parse().unwrap()),
+        "what is missing, or of another nonce, is not counted"
+    );
+    let none = PassFixture::new(account(5, 5), vec![]);
+    assert_eq!(oldest_signed(none.snapshot(), &none.records), None);
+}
+
+#[test]
+fn spending_is_summed_from_blocks_of_final_transactions_of_the_account() {
+    let done_in = |letter, block| {
+        let mut record = done_at(letter, 5);
+        record.result.as_mut().unwrap().block = block;
+        record
+    };
+    let elsewhere = AgentRegistrationSpec {
+        chain_id: 1,
+        ..done_in('d', 50)
+    };
+    let records = [
+        done_in('a', 70),
+        done_in('b', 60),
+        done_in('c', 70),
+        elsewhere,
+        sent_at('e', 6),
+    ];
+    let fixture = PassFixture::new(account(5, 5), vec![]);
+    assert_eq!(
+        spending_blocks(fixture.snapshot(), &records),
+        [60, 70].into()
     );
 }
 
@@ -221,7 +330,7 @@ fn pruned_nonces_come_with_the_blocks_that_are_known() {
 }
 
 #[test]
-fn what_was_spent_is_counted_by_account_chain_and_day() {
+fn spending_is_counted_by_account_chain_and_day() {
     let spent_by = |letter, wei| {
         stored(AgentRegistrationSpec {
             spent_wei: Some(Wei(wei)),
@@ -237,6 +346,15 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
     let mut adopted = spent_by('e', 16);
     adopted.spec.spent_wei = None;
     let pending = stored(sent_at('f', 6));
+    let reverted = stored(AgentRegistrationSpec {
+        phase: Phase::Reverted,
+        reverted: Some(RevertedRegistration {
+            transaction: hash(6),
+            block: 60,
+        }),
+        spent_wei: Some(Wei(32)),
+        ..sent_at('g', 6)
+    });
     let fixture = PassFixture::new(account(5, 5), vec![]);
     let records = [
         spent_by('a', 1),
@@ -245,11 +363,23 @@ fn what_was_spent_is_counted_by_account_chain_and_day() {
         shared,
         adopted,
         pending,
+        reverted,
     ];
-    let counted = |from| spent(fixture.snapshot(), &records, from);
+    let counted = |from| {
+        spent(
+            fixture.snapshot(),
+            records.iter().map(|record| &record.spec),
+            from,
+        )
+    };
     assert_eq!(
         counted(60),
-        [(Some("shop"), 1), (None, 8), (Some("shop"), 0)]
+        [
+            (Some("shop"), 1),
+            (None, 8),
+            (Some("shop"), 0),
+            (Some("shop"), 32)
+        ]
     );
     assert_eq!(counted(61), [], "its block is before the day");
 }
@@ -268,16 +398,50 @@ fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
     assert_eq!(
         amounts,
         [300, 300, 1_000],
-        "ten wei for each of thirty gas, and the most where nothing is signed"
+        "ten wei for each of thirty gas, and the maximum if nothing is signed"
     );
     let spent = [(Some("shop"), 50), (None, 7)];
     let budget_of = |balance| budget(fixture.snapshot(), balance, &spent, &reservations);
     let full = budget_of(5_000);
-    assert_eq!(full.balance, 3_700, "what is mined has been paid");
+    assert_eq!(
+        full.balance, 3_700,
+        "the cost of a mined transaction is in the balance already"
+    );
     assert_eq!(full.used, 1_657);
     assert_eq!(
         full.used_by_namespace,
         BTreeMap::from([("shop".into(), 1_650)])
     );
     assert_eq!(budget_of(1_299).balance, 0);
+}
+
+#[test]
+fn day_starts_at_the_first_spending_block_within_it() {
+    let blocks: BTreeSet<u64> = [10, 20, 30, 40].into();
+    let times: BTreeMap<u64, u64> = [(10, 100), (20, 200), (30, 300), (40, 400)].into();
+    for (since, expected) in [(0, 10), (100, 10), (101, 20), (400, 40), (401, u64::MAX)] {
+        assert_eq!(day_start(&blocks, &times, since), DayStart::From(expected));
+    }
+    assert_eq!(
+        day_start(&BTreeSet::new(), &times, 0),
+        DayStart::From(u64::MAX)
+    );
+}
+
+#[test]
+fn day_start_asks_only_for_times_that_decide() {
+    let blocks: BTreeSet<u64> = (1..=1_000).collect();
+    let mut times = BTreeMap::new();
+    let mut asked = 0;
+    let from = loop {
+        match day_start(&blocks, &times, 7_000) {
+            DayStart::From(block) => break block,
+            DayStart::AskTimeOf(block) => {
+                times.insert(block, block * 10);
+                asked += 1;
+            }
+        }
+    };
+    assert_eq!(from, 700);
+    assert!(asked <= 10, "{asked}");
 }

@@ -1,0 +1,75 @@
+//! A cache for unit tests, filled by no watch.
+
+use std::sync::Arc;
+
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::Event;
+
+use super::changes::{Changes, listed_offers};
+use super::table::Table;
+use super::users::OfferUsers;
+use super::{Cache, trimmed_record};
+use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
+use crate::cluster::MaybeDecoded;
+use crate::leader::lease::ResourceVersion;
+
+/// What a cache holds.
+#[derive(Default)]
+pub(crate) struct CachedObjects {
+    pub(crate) offers: Vec<ServiceOffer>,
+    pub(crate) registries: Vec<IdentityRegistry>,
+    pub(crate) records: Vec<AgentRegistration>,
+    /// Keys of records that cannot be decoded.
+    pub(crate) undecodable: Vec<Key>,
+    /// Names of namespaces, which have no labels.
+    pub(crate) namespaces: Vec<&'static str>,
+    /// Namespaces and names of Services.
+    pub(crate) services: Vec<(&'static str, &'static str)>,
+}
+
+impl Cache {
+    pub(crate) fn holding(objects: CachedObjects) -> Self {
+        let cache = Self {
+            offers: stored(objects.offers),
+            registries: stored(objects.registries),
+            records: Table::default(),
+            namespaces: Table::default(),
+            services: Table::default(),
+            users: OfferUsers::default(),
+            changes: Changes::default(),
+        };
+        let version = ResourceVersion::default;
+        for record in objects.records {
+            let name = record.spec.key.record_name();
+            cache.users.insert(&name, &listed_offers(&record.spec));
+            let spec = Some(Arc::new(trimmed_record(&record.spec)));
+            cache.records.apply((None, name), version(), spec);
+        }
+        for key in objects.undecodable {
+            let name = (None, key.record_name());
+            cache.records.apply(name, version(), None);
+        }
+        for namespace in objects.namespaces {
+            let labels = Some(Arc::default());
+            let name = (None, namespace.to_owned());
+            cache.namespaces.apply(name, version(), labels);
+        }
+        for (namespace, name) in objects.services {
+            let name = (Some(namespace.to_owned()), name.to_owned());
+            cache.services.apply(name, version(), ());
+        }
+        cache
+    }
+}
+
+fn stored<K>(objects: Vec<K>) -> Store<MaybeDecoded<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (store, mut writer) = reflector::store();
+    for object in objects {
+        let object = MaybeDecoded(Ok(Arc::new(object)));
+        writer.apply_watcher_event(&Event::Apply(object));
+    }
+    store
+}

@@ -1,0 +1,815 @@
+//! Carries out what ledger, entries and records need, in an order that a crash at any point leaves
+//! safe: a record before the entry that waits for it, stored bytes before sent ones.
+//!
+//! It decides nothing but what to report. Each item's failure is its own, except that a lost
+//! compare-and-swap on the ledger makes everything that was read stale.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::plan::{self, EntrySteps, SpendStep};
+use super::read::{self, ReadyLedger};
+use super::{Done, LedgerInput, for_everyone};
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce,
+    Phase,
+};
+use crate::chain::refusal::Refusal;
+use crate::chain::rpc::SendOutcome;
+use crate::chain::{Fees, RpcError, abi};
+use crate::cluster;
+use crate::ledger::evidence::{AdoptionTarget, LedgerSnapshot, Premises, UnknownPremise};
+use crate::ledger::money::{Shortage, choose_fees, format_native};
+use crate::ledger::protocol::{
+    AdoptionRefused, Allocation, AllocationBounds, AllocationRequest, LedgerStep, PendingStep,
+    allocate as allocate_nonces, payer, with_attempt, without_entries,
+};
+use crate::ledger::{BoundNonce, ReadLedger, sender};
+use crate::metrics::RegistrationOutcome;
+use crate::reconcile::issues::OfferIssue;
+use crate::reconcile::registry::index::IndexState;
+use crate::reconcile::registry::outcome::Obstacle;
+use crate::reconcile::registry::records::first_nonce_obstacle;
+use crate::reconcile::registry::state::{RegistryState, SendAnswer};
+use crate::registration::document::agent_uri;
+
+/// Maximum number of markers in a registry's status; the schema's limit.
+const MAX_MARKERS: usize = 64;
+/// Blocks after which a transaction that was sent and is in no block is reported.
+const INCLUSION_BLOCKS: u64 = 20;
+
+/// Does what a ledger as a whole needs.
+pub(super) async fn prepare(
+    input: &LedgerInput<'_>,
+    (step, held): (LedgerStep, Option<ReadLedger>),
+) -> Done {
+    let store = &input.context.store;
+    let written = match (step, held) {
+        (LedgerStep::Create(spec), _) => {
+            info!(chain = spec.chain_id, signer = %spec.signer, "creating the signer's ledger");
+            match store.create_ledger(input.leading, spec).await {
+                Ok(_) | Err(cluster::Error::Exists) => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        (LedgerStep::WriteMarker, Some(held)) => write_marker(input, &held).await,
+        (LedgerStep::LowerFromBlock(spec), Some(held)) => {
+            info!(signer = %spec.signer, from_block = spec.from_block, "reading logs from an earlier block");
+            store
+                .replace_ledger(input.leading, held, spec)
+                .await
+                .map(|_| ())
+        }
+        (LedgerStep::AwaitPremise(premise), _) => return Done::obstacle(premise),
+        (LedgerStep::Activate(spec), Some(held)) => {
+            info!(chain = spec.chain_id, signer = %spec.signer, next = %spec.next, "activating the signer's ledger");
+            store
+                .replace_ledger(input.leading, held, spec)
+                .await
+                .map(|_| ())
+        }
+        (
+            LedgerStep::Wait
+            | LedgerStep::Ready
+            | LedgerStep::WriteMarker
+            | LedgerStep::LowerFromBlock(_)
+            | LedgerStep::Activate(_),
+            _,
+        ) => {
+            let waiting = "waiting until earlier transactions of the signer are final";
+            return Done::obstacle(Obstacle::Settling(waiting.to_owned()));
+        }
+    };
+    match written {
+        Ok(()) => Done {
+            wrote: true,
+            ..Done::obstacle(Obstacle::Settling(
+                "the signer's ledger is being created".to_owned(),
+            ))
+        },
+        Err(error) => Done::ended(error),
+    }
+}
+
+/// Writes the ledger's uid to the registry's status, unless it names another one.
+async fn write_marker(input: &LedgerInput<'_>, held: &ReadLedger) -> Result<(), cluster::Error> {
+    let reader = &input.context.reader;
+    let Some(mut registry) = reader
+        .cluster_wide::<IdentityRegistry>(&input.target.name)
+        .await?
+    else {
+        return Ok(());
+    };
+    let signer = format!("{:#x}", held.spec().signer);
+    let status = registry.status.get_or_insert_default();
+    if status.ledgers.iter().any(|marker| marker.signer == signer)
+        || status.ledgers.len() >= MAX_MARKERS
+    {
+        return Ok(());
+    }
+    status.ledgers.push(LedgerMarker {
+        signer,
+        uid: held.uid().to_owned(),
+    });
+    input
+        .context
+        .writer
+        .replace_registry_status(input.leading, &registry)
+        .await?;
+    Ok(())
+}
+
+/// Writes what became of entries to their records.
+pub(super) async fn record(
+    input: &LedgerInput<'_>,
+    steps: &EntrySteps,
+    ready: &ReadyLedger,
+    state: &mut RegistryState,
+) -> Done {
+    let mut done = Done::default();
+    let finished = steps.finish.iter().map(|step| (step, true));
+    // No decision waits for a phase that was noted, so it is no reason for another pass.
+    let noted = steps.note.iter().map(|step| (step, false));
+    for ((key, spec), is_awaited) in finished.chain(noted) {
+        if done.end.is_some() {
+            return done;
+        }
+        let Some(record) = ready.records.by_key.get(key) else {
+            continue;
+        };
+        let (written, mut one) = replace_record(input, record, spec.clone()).await;
+        one.wrote &= is_awaited;
+        done = done.and(one);
+        if written.is_some() {
+            report_outcome(input, spec, state);
+        }
+    }
+    done
+}
+
+/// Logs and counts the outcome of a registration, once it is in the record.
+fn report_outcome(
+    input: &LedgerInput<'_>,
+    spec: &AgentRegistrationSpec,
+    state: &mut RegistryState,
+) {
+    let key = spec.key;
+    let spent = format_native(spec.spent_wei.unwrap_or_default().0);
+    match (&spec.result, spec.phase) {
+        (Some(result), _) => {
+            info!(%key, agent = result.agent_id, spent, "registration finalized");
+            count(input, RegistrationOutcome::Registered);
+            state.uncounted.insert(key);
+            if let Some(since) = state.first_sent.remove(&key) {
+                let duration = since.elapsed().unwrap_or_default();
+                input.context.metrics.chain.confirmed(duration);
+            }
+        }
+        (None, Phase::Reverted) => warn!(%key, spent, "registration reverted"),
+        (None, _) => {}
+    }
+}
+
+/// Replaces a record. A refused write is the record's own problem; only a lost lease or an API
+/// server that does not answer ends the pass.
+async fn replace_record(
+    input: &LedgerInput<'_>,
+    record: &AgentRegistration,
+    spec: AgentRegistrationSpec,
+) -> (Option<AgentRegistration>, Done) {
+    let key = spec.key;
+    match input
+        .context
+        .store
+        .replace_record(input.leading, record, spec)
+        .await
+    {
+        Ok(stored) => {
+            let done = Done {
+                wrote: true,
+                ..Done::default()
+            };
+            (Some(stored), done)
+        }
+        Err(error) => (None, refused_write(input, key, error)),
+    }
+}
+
+/// What a failed write of one record means.
+fn refused_write(input: &LedgerInput<'_>, key: Key, error: cluster::Error) -> Done {
+    match error {
+        cluster::Error::Conflict => Done {
+            unfinished: true,
+            ..Done::default()
+        },
+        error if error.is_rejection() => {
+            let why = error.message();
+            warn!(%key, why, "the API server rejected the record");
+            Done {
+                issues: input.issues_of(key, &OfferIssue::RecordRefused { why }),
+                ..Done::default()
+            }
+        }
+        error => Done::ended(error),
+    }
+}
+
+/// A question about one key was not answered.
+pub(super) fn unanswered(input: &LedgerInput<'_>, key: Key, error: &RpcError) -> Done {
+    let issue = OfferIssue::RpcFailed {
+        why: format!("{}: {error}", input.chain.endpoint),
+    };
+    Done {
+        issues: input.issues_of(key, &issue),
+        unfinished: error.is_endpoint_fault(),
+        ..Done::default()
+    }
+}
+
+/// Settles one record that has neither outcome nor entry.
+pub(super) async fn settle(
+    input: &LedgerInput<'_>,
+    record: &AgentRegistration,
+    step: PendingStep,
+    target: Option<&AdoptionTarget>,
+) -> Done {
+    match step {
+        PendingStep::Adopt(spec) => {
+            if let Some(owner) = target.and_then(|target| target.owner) {
+                input.context.adopted_owners.insert(spec.key, owner);
+            }
+            let result = spec.result.as_ref();
+            let agent = result.map(|result| result.agent_id.clone());
+            info!(key = %spec.key, agent, "adopting an existing agent");
+            let (written, done) = replace_record(input, record, *spec).await;
+            if written.is_some() {
+                count(input, RegistrationOutcome::Adopted);
+            }
+            done
+        }
+        PendingStep::RefuseAdoption(refused) => {
+            let is_unknown = matches!(refused, AdoptionRefused::AgentNotFound { .. });
+            Done {
+                issues: input.issues_of(record.spec.key, &OfferIssue::AdoptionRefused(refused)),
+                awaited_block: (is_unknown && is_newer_than_final(input, record))
+                    .then_some(input.chain.latest.number),
+                ..Done::default()
+            }
+        }
+        PendingStep::Refuse(freeze) => Done::obstacle(freeze),
+        PendingStep::AwaitIndex | PendingStep::Allocate | PendingStep::Wait => Done::default(),
+    }
+}
+
+/// Whether the record is newer than the last final block: an agent that it adopts may be in a block
+/// that is not final yet.
+fn is_newer_than_final(input: &LedgerInput<'_>, record: &AgentRegistration) -> bool {
+    let created = record.metadata.creation_timestamp.as_ref();
+    let finalized = i64::try_from(input.chain.finalized.timestamp).unwrap_or(i64::MAX);
+    created.is_some_and(|created| created.0.as_second() >= finalized)
+}
+
+/// Removes entries whose records have their outcome.
+pub(super) async fn prune(input: &LedgerInput<'_>, steps: &EntrySteps, ready: ReadyLedger) -> Done {
+    let (nonces, blocks) = plan::pruned_nonces(steps);
+    let after = without_entries(ready.held.spec(), &nonces, &blocks, &ready.account_state);
+    match input
+        .context
+        .store
+        .replace_ledger(input.leading, ready.held, after)
+        .await
+    {
+        Ok(_) => Done {
+            wrote: true,
+            ..Done::default()
+        },
+        Err(error) => Done::ended(error),
+    }
+}
+
+/// Signs and sends what entries need, in the order of their nonces.
+pub(super) async fn spend(
+    input: &LedgerInput<'_>,
+    held: &ReadLedger,
+    spends: &BTreeMap<Nonce, SpendStep>,
+    records: &BTreeMap<Key, AgentRegistration>,
+    state: &mut RegistryState,
+) -> Done {
+    let (mut done, mut quotes) = (Done::default(), Quotes::new());
+    for (nonce, spend) in spends {
+        let Some(bound) = held.bound_nonce(*nonce) else {
+            continue;
+        };
+        let Some(record) = records.get(&bound.key()) else {
+            continue;
+        };
+        // The switch may have been turned on since the pass began.
+        if input.is_suspended() || done.end.is_some() {
+            return done;
+        }
+        // An endpoint that has become unhealthy ends the sending; the next pass chooses another.
+        if !input.chain.endpoint.health().is_healthy() && done.unfinished {
+            return done;
+        }
+        done = done.and(match spend {
+            SpendStep::Send(attempt) => send(input, &bound, &record.spec, attempt, state).await,
+            SpendStep::Sign => sign(input, &bound, record, &mut quotes, state).await,
+        });
+    }
+    done
+}
+
+/// What one registration takes at current fees.
+#[derive(Clone, Copy, Debug)]
+struct Quote {
+    gas: u64,
+    fees: Fees,
+}
+
+/// Quotes of one pass by the length of the URI in bytes, from which gas follows.
+type Quotes = BTreeMap<usize, Quote>;
+
+/// Why there is no quote.
+enum NoQuote {
+    /// It concerns the offers that ask.
+    Issue(OfferIssue),
+    /// The endpoint did not answer.
+    Rpc(RpcError),
+}
+
+async fn quote(input: &LedgerInput<'_>, uri: &str) -> Result<Quote, NoQuote> {
+    let (chain, target) = (input.chain, input.target);
+    let signer = target
+        .signer
+        .as_ref()
+        .map(crate::chain::TransactionSigner::address)
+        .unwrap_or_default();
+    let estimate = chain
+        .endpoint
+        .estimate_gas(signer, target.contract.address, abi::register(uri))
+        .await;
+    let gas = match estimate {
+        // Room for what changes between the estimate and the block: a transaction that runs out of
+        // gas costs all of it.
+        Ok(gas) => gas.saturating_add(gas / 5),
+        Err(RpcError::RpcRefused {
+            refusal: Refusal::Reverted,
+            message,
+            ..
+        }) => {
+            let issue = OfferIssue::RegistrationWouldRevert { words: message };
+            return Err(NoQuote::Issue(issue));
+        }
+        Err(RpcError::RpcRefused {
+            refusal: Refusal::InsufficientFunds,
+            ..
+        }) => {
+            let balance = chain.account.as_ref().map_or(0, |account| account.balance);
+            let shortage = Shortage::InsufficientFunds {
+                balance,
+                needed: target.limits.per_registration,
+            };
+            return Err(NoQuote::Issue(shortage.into()));
+        }
+        Err(error) => return Err(NoQuote::Rpc(error)),
+    };
+    let market = chain
+        .endpoint
+        .fee_market(&chain.latest)
+        .await
+        .map_err(NoQuote::Rpc)?
+        .ok_or(NoQuote::Rpc(RpcError::RpcIncomplete {
+            call: "eth_getBlockByNumber",
+            missing: "base fee",
+        }))?;
+    match choose_fees(market, &target.limits, gas) {
+        Ok(fees) => Ok(Quote { gas, fees }),
+        Err(shortage) => Err(NoQuote::Issue(shortage.into())),
+    }
+}
+
+/// Signs for an entry, stores what was signed, and sends it.
+async fn sign(
+    input: &LedgerInput<'_>,
+    bound: &BoundNonce,
+    record: &AgentRegistration,
+    quotes: &mut Quotes,
+    state: &mut RegistryState,
+) -> Done {
+    let Some(signer) = &input.target.signer else {
+        return Done::default();
+    };
+    let frozen = record
+        .spec
+        .agent_uri
+        .clone()
+        .filter(|_| record.spec.calldata_hash.is_some());
+    let uri = frozen.unwrap_or_else(|| agent_uri(input.registry, bound.key()));
+    let quoted = match quotes.get(&uri.len()) {
+        Some(quote) => Ok(*quote),
+        None => quote(input, &uri).await,
+    };
+    let quote = match quoted {
+        Ok(quote) => quote,
+        Err(NoQuote::Issue(issue)) => {
+            let mut done = Done {
+                issues: input.issues_of(bound.key(), &issue),
+                ..Done::default()
+            };
+            if let OfferIssue::Shortage(shortage) = issue {
+                done.obstacles.extend(for_everyone(shortage));
+            }
+            return done;
+        }
+        Err(NoQuote::Rpc(error)) => return unanswered(input, bound.key(), &error),
+    };
+    quotes.insert(uri.len(), quote);
+    let signed = match sender::sign(signer, bound, &record.spec, &uri, quote.gas, quote.fees) {
+        Ok(signed) => signed,
+        Err(error) => return mismatch(input, bound, &error),
+    };
+    let attempt = Attempt {
+        signed_at: Some(Timestamp::now().to_string()),
+        ..signed.attempt
+    };
+    let spec = with_attempt(
+        &record.spec,
+        attempt.clone(),
+        signed.calldata_hash,
+        &uri,
+        state.index.as_ref().and_then(IndexState::proven_to),
+    );
+    let (stored, done) = replace_record(input, record, spec).await;
+    let Some(stored) = stored else { return done };
+    count(input, RegistrationOutcome::Signed);
+    done.and(send(input, bound, &stored.spec, &attempt, state).await)
+}
+
+/// Sends stored bytes, and reports what the endpoint said.
+async fn send(
+    input: &LedgerInput<'_>,
+    bound: &BoundNonce,
+    record: &AgentRegistrationSpec,
+    attempt: &Attempt,
+    state: &mut RegistryState,
+) -> Done {
+    let chain = input.chain;
+    let sent = match sender::send(&chain.endpoint, input.leading, bound, record, attempt).await {
+        Ok(sent) => sent,
+        Err(sender::Error::NotLeading(error)) => return Done::ended(error.into()),
+        Err(error) => return mismatch(input, bound, &error),
+    };
+    let (key, nonce) = (bound.key(), bound.nonce());
+    let answer = match sent {
+        SendOutcome::Accepted => {
+            info!(%key, %nonce, transaction = %attempt.hash, "transaction sent");
+            count(input, RegistrationOutcome::Sent);
+            SendAnswer::Accepted
+        }
+        // The chain's evidence says what used the nonce.
+        SendOutcome::NonceUsed => SendAnswer::Accepted,
+        SendOutcome::Refused { refusal, message } => {
+            warn!(%key, %nonce, message, "the endpoint refuses the transaction");
+            match refusal {
+                Refusal::InsufficientFunds => SendAnswer::Underfunded(message),
+                _ => SendAnswer::Refused(message),
+            }
+        }
+        SendOutcome::Unanswered(error) => {
+            warn!(%key, %nonce, %error, "the endpoint did not answer whether it accepts the transaction");
+            SendAnswer::Unanswered(error.to_string())
+        }
+    };
+    let unfinished = matches!(answer, SendAnswer::Unanswered(_));
+    state.record_send(key, attempt.hash, chain.latest.number, answer);
+    Done {
+        unfinished,
+        ..Done::default()
+    }
+}
+
+/// What the last sends of unmined entries say: a transaction that the endpoint refuses, or that no
+/// block includes.
+pub(super) fn send_obstacles(
+    input: &LedgerInput<'_>,
+    ready: &ReadyLedger,
+    state: &RegistryState,
+) -> Done {
+    let mut done = Done::default();
+    let chain = input.chain;
+    let endpoint = chain.endpoint.to_string();
+    let latest = ready.account_state.counts.latest;
+    for (nonce, entry) in ready.held.spec().entries.range(latest..) {
+        let Some(record) = entry.key.and_then(|key| ready.records.by_key.get(&key)) else {
+            continue;
+        };
+        let attempt = record
+            .spec
+            .attempts
+            .iter()
+            .rfind(|attempt| attempt.nonce == *nonce);
+        let Some(send) = attempt.and_then(|attempt| state.sends.get(&attempt.hash)) else {
+            continue;
+        };
+        let (key, nonce, endpoint) = (record.spec.key, *nonce, endpoint.clone());
+        let blocks = chain.latest.number.saturating_sub(send.first_block);
+        let (issue, obstacle) = match &send.answer {
+            SendAnswer::Refused(message) => (
+                OfferIssue::SendRefused {
+                    words: message.clone(),
+                },
+                Obstacle::SendRefused {
+                    endpoint,
+                    key,
+                    nonce,
+                    message: message.clone(),
+                },
+            ),
+            SendAnswer::Underfunded(message) => (
+                OfferIssue::InsufficientFunds {
+                    words: message.clone(),
+                },
+                Obstacle::InsufficientFunds {
+                    endpoint,
+                    key,
+                    nonce,
+                    message: message.clone(),
+                },
+            ),
+            SendAnswer::Unanswered(message) => (
+                OfferIssue::SendUnanswered {
+                    words: message.clone(),
+                },
+                Obstacle::SendUnanswered {
+                    endpoint,
+                    key,
+                    nonce,
+                    message: message.clone(),
+                },
+            ),
+            SendAnswer::Accepted if blocks >= INCLUSION_BLOCKS => (
+                OfferIssue::NotIncluded {
+                    blocks: INCLUSION_BLOCKS,
+                },
+                Obstacle::NotIncluded {
+                    key,
+                    nonce,
+                    blocks: INCLUSION_BLOCKS,
+                },
+            ),
+            SendAnswer::Accepted => continue,
+        };
+        done.issues.extend(input.issues_of(key, &issue));
+        done.obstacles.push(obstacle);
+    }
+    done
+}
+
+/// What is stored contradicts itself: a person has to look.
+fn mismatch(input: &LedgerInput<'_>, bound: &BoundNonce, error: &sender::Error) -> Done {
+    let (key, nonce, why) = (bound.key(), bound.nonce(), error.to_string());
+    let issue = OfferIssue::StoredTransactionMismatch {
+        nonce,
+        why: why.clone(),
+    };
+    Done {
+        issues: input.issues_of(key, &issue),
+        ..Done::obstacle(Obstacle::StoredTransactionMismatch { key, nonce, why })
+    }
+}
+
+/// What allocation found out about money.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spending {
+    pub(super) left: Option<u32>,
+    pub(super) spent: Option<u128>,
+}
+
+/// Allocates nonces to records that may get one, and signs and sends for them.
+pub(super) async fn allocate(
+    input: &LedgerInput<'_>,
+    ready: ReadyLedger,
+    pending: Vec<AgentRegistration>,
+    unknown: Vec<UnknownPremise>,
+    may_spend: bool,
+    state: &mut RegistryState,
+) -> (Done, Spending) {
+    let Some(account) = &input.chain.account else {
+        return (Done::default(), Spending::default());
+    };
+    let wants = may_spend && !pending.is_empty();
+    if !wants && !state.numbers_are_due() {
+        return (Done::default(), Spending::default());
+    }
+    let snapshot = ready.snapshot();
+    let limits = &input.target.limits;
+    let cached = input.context.cache.records();
+    let records: Vec<&AgentRegistrationSpec> = match &ready.records.census {
+        Some(_) => {
+            let records = ready.records.by_key.values();
+            records.map(|record| &record.spec).collect()
+        }
+        None => cached.iter().map(AsRef::as_ref).collect(),
+    };
+    let day = read::day_start(
+        &input.chain.endpoint,
+        snapshot,
+        input.chain.latest.timestamp,
+        records.iter().copied(),
+        &mut state.block_times,
+    )
+    .await;
+    let day = match day {
+        Ok(day) => day,
+        Err(error) => return (rpc_obstacle(input, error), Spending::default()),
+    };
+    state.counted(records.iter().copied());
+    let mut spent = plan::spent(snapshot, records, day);
+    // A record that cannot be read may be of this account, and of today.
+    let unreadable = ready
+        .records
+        .census
+        .as_ref()
+        .map_or(0, |census| census.unreadable.len());
+    spent.extend((0..unreadable).map(|_| (None, limits.per_registration)));
+    let total = spent
+        .iter()
+        .map(|(_, amount)| *amount)
+        .fold(0, u128::saturating_add);
+    let spending = Spending {
+        left: None,
+        spent: Some(total),
+    };
+    if !wants {
+        return (Done::default(), spending);
+    }
+    if let Some(premise) = unknown.first() {
+        return (Done::obstacle(premise.clone()), spending);
+    }
+    let reservations = plan::reservations(snapshot, &ready.records.by_key, limits.per_registration);
+    let budget = plan::budget(snapshot, account.balance, &spent, &reservations);
+    // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
+    let key = pending.first().map(|record| record.spec.key);
+    let uri = agent_uri(
+        input.registry,
+        key.unwrap_or_else(|| Key::derive("", 0, input.target.contract.address, 0)),
+    );
+    let quote = match quote(input, &uri).await {
+        Ok(quote) => quote,
+        Err(NoQuote::Rpc(error)) => return (rpc_obstacle(input, error), spending),
+        Err(NoQuote::Issue(issue)) => {
+            let issues = pending
+                .iter()
+                .flat_map(|record| input.issues_of(record.spec.key, &issue))
+                .collect();
+            let obstacles = match issue {
+                OfferIssue::Shortage(shortage) => for_everyone(shortage).into_iter().collect(),
+                _ => Vec::new(),
+            };
+            let done = Done {
+                issues,
+                obstacles,
+                ..Done::default()
+            };
+            let spending = Spending {
+                left: Some(0),
+                ..spending
+            };
+            return (done, spending);
+        }
+    };
+    let cost = quote.fees.worst_cost(quote.gas);
+    let spending = Spending {
+        left: Some(budget.registrations_left(limits, cost)),
+        ..spending
+    };
+    let requests: Vec<AllocationRequest<'_>> = pending
+        .iter()
+        .map(|record| AllocationRequest {
+            record: &record.spec,
+            namespace: payer(&record.spec.identity),
+            cost,
+        })
+        .collect();
+    let elsewhere = ready
+        .records
+        .census
+        .as_ref()
+        .map(|census| census.others.registering.clone())
+        .unwrap_or_default();
+    let bounds = AllocationBounds {
+        window: input.context.settings.max_in_flight,
+        spending: limits,
+        budget,
+        premises: &Premises { unknown },
+        registering_elsewhere: &elsewhere,
+    };
+    let (legacy, allocation) = allocate_unclaimed(input, snapshot, requests, &bounds, state).await;
+    if legacy.end.is_some() {
+        return (legacy, spending);
+    }
+    let bound = bind(input, ready.held, &ready.records.by_key, allocation, state).await;
+    (legacy.and(bound), spending)
+}
+
+/// An allocation to records of which no object of the legacy controller says that they may be
+/// registered already. Those objects are read for what would get a nonce, and for nothing else.
+async fn allocate_unclaimed(
+    input: &LedgerInput<'_>,
+    snapshot: LedgerSnapshot<'_>,
+    mut requests: Vec<AllocationRequest<'_>>,
+    bounds: &AllocationBounds<'_>,
+    state: &mut RegistryState,
+) -> (Done, Allocation) {
+    let (mut done, mut unclaimed) = (Done::default(), BTreeSet::new());
+    loop {
+        let allocation = allocate_nonces(snapshot, &requests, bounds.clone());
+        let mut claimed = BTreeSet::new();
+        for (_, key) in &allocation.allocated {
+            let request = requests.iter().find(|request| request.record.key == *key);
+            let Some(request) = request.filter(|_| !unclaimed.contains(key)) else {
+                continue;
+            };
+            let found = first_nonce_obstacle(
+                &input.context.reader,
+                input.target.contract.chain_id,
+                request.record,
+                input.claims,
+                &mut state.legacy,
+            );
+            match found.await {
+                Ok(None) => {
+                    unclaimed.insert(*key);
+                }
+                Ok(Some(issue)) => {
+                    done.issues.extend(input.issues_of(*key, &issue));
+                    claimed.insert(*key);
+                }
+                Err(error) => return (done.and(Done::ended(error)), Allocation::default()),
+            }
+        }
+        if claimed.is_empty() {
+            return (done, allocation);
+        }
+        requests.retain(|request| !claimed.contains(&request.record.key));
+    }
+}
+
+fn rpc_obstacle(input: &LedgerInput<'_>, error: RpcError) -> Done {
+    Done {
+        unfinished: true,
+        ..Done::obstacle(Obstacle::Rpc {
+            endpoint: input.chain.endpoint.to_string(),
+            error,
+        })
+    }
+}
+
+/// Writes an allocation, and signs and sends for each key that got a nonce.
+async fn bind(
+    input: &LedgerInput<'_>,
+    held: ReadLedger,
+    records: &BTreeMap<Key, AgentRegistration>,
+    allocation: Allocation,
+    state: &mut RegistryState,
+) -> Done {
+    let Allocation {
+        ledger,
+        allocated,
+        shortages,
+    } = allocation;
+    let mut done = Done::default();
+    for (key, shortage) in shortages {
+        done.issues
+            .extend(input.issues_of(key, &OfferIssue::Shortage(shortage)));
+        done.obstacles.extend(for_everyone(shortage));
+    }
+    let Some(ledger) = ledger else { return done };
+    let held = match input
+        .context
+        .store
+        .replace_ledger(input.leading, held, ledger)
+        .await
+    {
+        Ok(held) => held,
+        Err(error) => return done.and(Done::ended(error)),
+    };
+    done.wrote = true;
+    let first = allocated.first().map(|(nonce, _)| nonce.0);
+    info!(count = allocated.len(), first, "allocated nonces");
+    let spends = allocated
+        .iter()
+        .map(|(nonce, _)| (*nonce, SpendStep::Sign))
+        .collect();
+    done.and(spend(input, &held, &spends, records, state).await)
+}
+
+fn count(input: &LedgerInput<'_>, outcome: RegistrationOutcome) {
+    input
+        .context
+        .metrics
+        .chain
+        .registration(input.target.contract.chain_id, outcome);
+}

@@ -1,0 +1,484 @@
+//! The ledger's part of a pass: from the ledger that was read to transactions that were sent.
+//!
+//! - [`read`] reads ledger, records and evidence, in the order that the proof needs
+//! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
+//! - [`plan`] (pure) decides what entries need and what may be spent
+//! - [`apply`] carries it out: a record before the entry that waits for it, stored bytes before
+//!   sent ones
+//!
+//! A write makes the ledger in memory stale: a pass that prunes does not allocate. A problem with
+//! one entry or record is its own outcome. Only a lost lease, a lost compare-and-swap on the
+//! ledger, or an API server that does not answer ends the work early.
+
+mod apply;
+pub(crate) mod plan;
+pub(crate) mod questions;
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::Address;
+
+use self::plan::EntrySteps;
+use self::read::{LedgerView, ReadyLedger};
+use super::adoption::Adoptions;
+use super::chain::ChainSnapshot;
+use super::index::{IndexProblem, IndexReading};
+use super::outcome::{Issues, LedgerOutcome, Numbers, Obstacle, most_urgent};
+use super::records::OfferClaim;
+use super::schedule::Activity;
+use super::state::RegistryState;
+use super::target::RegistryTarget;
+use crate::api::{AgentRegistration, IdentityRegistry, Key, Suspend};
+use crate::cluster;
+use crate::leader::Leading;
+use crate::ledger::Freeze;
+use crate::ledger::evidence::UnknownPremise;
+use crate::ledger::money::Shortage;
+use crate::ledger::protocol::{PendingStep, pending_step};
+use crate::reconcile::Context;
+use crate::reconcile::issues::{OfferIssue, OfferName};
+
+/// What the ledger's part of a pass works with.
+pub(super) struct LedgerInput<'a> {
+    pub(super) context: &'a Context,
+    pub(super) leading: &'a Leading,
+    pub(super) registry: &'a IdentityRegistry,
+    pub(super) target: &'a RegistryTarget,
+    pub(super) chain: &'a ChainSnapshot,
+    /// Offers that resolve to the registry.
+    pub(super) claims: &'a [OfferClaim],
+    /// Who may adopt which agent.
+    pub(super) adoptions: &'a Adoptions<'a>,
+    /// Keys that offers want registered, and which offers.
+    pub(super) wanted: &'a BTreeMap<Key, Vec<OfferName>>,
+    /// Those of them that may get a nonce.
+    pub(super) allocatable: &'a BTreeSet<Key>,
+    /// Whether something may be allocated or adopted, so that all records are needed.
+    pub(super) needs_census: bool,
+}
+
+impl LedgerInput<'_> {
+    /// Whether the incident switch is on, as far as the cache knows at this moment.
+    fn is_suspended(&self) -> bool {
+        let current = self.context.cache.registry(&self.target.name);
+        current.map_or(self.registry.spec.suspend, |registry| registry.spec.suspend)
+            != Suspend::None
+    }
+
+    /// The same issue for every offer that wants a key.
+    fn issues_of(&self, key: Key, issue: &OfferIssue) -> Issues {
+        let offers = self.wanted.get(&key).into_iter().flatten();
+        offers.map(|offer| (offer.clone(), issue.clone())).collect()
+    }
+}
+
+/// What the ledger's part of a pass did and found.
+#[derive(Debug, Default)]
+pub(super) struct LedgerWork {
+    pub(super) outcome: LedgerOutcome,
+    pub(super) issues: Issues,
+    pub(super) numbers: Numbers,
+    pub(super) activity: Activity,
+    pub(super) wrote: bool,
+    /// Why it ended early.
+    pub(super) failure: Option<cluster::Error>,
+}
+
+/// What one step did and found.
+#[derive(Debug, Default)]
+struct Done {
+    issues: Issues,
+    obstacles: Vec<Obstacle>,
+    wrote: bool,
+    /// Items that have to be tried again.
+    unfinished: bool,
+    /// The block whose finality shows more about an item.
+    awaited_block: Option<u64>,
+    /// Why no further step may follow.
+    end: Option<cluster::Error>,
+}
+
+impl Done {
+    fn obstacle(obstacle: impl Into<Obstacle>) -> Self {
+        Self {
+            obstacles: vec![obstacle.into()],
+            ..Self::default()
+        }
+    }
+
+    fn ended(error: cluster::Error) -> Self {
+        Self {
+            end: Some(error),
+            ..Self::default()
+        }
+    }
+
+    fn and(mut self, later: Self) -> Self {
+        self.issues.extend(later.issues);
+        self.obstacles.extend(later.obstacles);
+        self.wrote |= later.wrote;
+        self.unfinished |= later.unfinished;
+        self.awaited_block = self.awaited_block.or(later.awaited_block);
+        self.end = self.end.or(later.end);
+        self
+    }
+}
+
+/// Does everything that the ledger of a registry needs.
+pub(super) async fn work(input: &LedgerInput<'_>, state: &mut RegistryState) -> LedgerWork {
+    let worked = use_account(input, state).await;
+    if input.chain.endpoint.health().is_healthy() {
+        return worked;
+    }
+    // The endpoint proves itself by good answers over some seconds, so it has to be asked.
+    LedgerWork {
+        activity: Activity::Unresolved,
+        ..worked
+    }
+}
+
+async fn use_account(input: &LedgerInput<'_>, state: &mut RegistryState) -> LedgerWork {
+    let Some(signer) = &input.target.signer else {
+        return watch(input, state).await;
+    };
+    match read::ledger(input, signer.address(), state).await {
+        Err(error) => ended(Done::ended(error), Numbers::default(), Activity::Active),
+        Ok(LedgerView::Frozen(freeze)) => {
+            let done = Done::obstacle(freeze);
+            ended(done, numbers(input), Activity::Held)
+        }
+        Ok(LedgerView::Unreadable(premise)) => {
+            let done = Done::obstacle(premise);
+            ended(done, numbers(input), Activity::Short)
+        }
+        Ok(LedgerView::Unready(unready)) => {
+            let done = apply::prepare(input, *unready).await;
+            ended(done, numbers(input), Activity::Active)
+        }
+        Ok(LedgerView::Ready(ready)) => use_ledger(input, *ready, state).await,
+    }
+}
+
+/// Adopts agents for a registry that sends nothing.
+async fn watch(input: &LedgerInput<'_>, state: &mut RegistryState) -> LedgerWork {
+    let (records, targets) = match read::adoptions(input, state).await {
+        Ok(found) => found,
+        Err(error) => {
+            return ended(Done::ended(error), Numbers::default(), Activity::Active);
+        }
+    };
+    let mut done = Done::default();
+    for record in &records {
+        if let Some(conflict) = conflict(input, record, &records) {
+            done = done.and(conflict);
+            continue;
+        }
+        if let Some(holder) = &input.target.signer_held_by
+            && record.spec.is_open()
+            && record.spec.adopt.is_none()
+        {
+            let issue = OfferIssue::SignerInUse {
+                holder: holder.clone(),
+            };
+            done.issues.extend(input.issues_of(record.spec.key, &issue));
+        }
+        done = done.and(match targets.get(&record.spec.key) {
+            Some(Err(error)) => apply::unanswered(input, record.spec.key, error),
+            target => {
+                let target = target.and_then(|target| target.as_ref().ok());
+                let step = pending_step(None, &record.spec, None, &[], target);
+                apply::settle(input, record, step, target).await
+            }
+        });
+    }
+    ended(done, numbers(input), Activity::Idle)
+}
+
+/// What it means if other offers claim the agent that a record asks for; `None` if none does.
+fn conflict<'r>(
+    input: &LedgerInput<'_>,
+    record: &AgentRegistration,
+    records: impl IntoIterator<Item = &'r AgentRegistration>,
+) -> Option<Done> {
+    let conflict = input.adoptions.conflict_of_record(record, records)?;
+    let issue = OfferIssue::AdoptionConflict(Box::new(conflict));
+    Some(Done {
+        issues: input.issues_of(record.spec.key, &issue),
+        ..Done::default()
+    })
+}
+
+/// Uses a ledger that is ready: records outcomes, prunes, signs, sends, allocates.
+async fn use_ledger(
+    input: &LedgerInput<'_>,
+    ready: ReadyLedger,
+    state: &mut RegistryState,
+) -> LedgerWork {
+    let may_spend = !input.is_suspended() && input.chain.latest.base_fee.is_some();
+    let steps = plan::entries(
+        ready.snapshot(),
+        &ready.records.by_key,
+        &ready.evidence,
+        |record| input.target.has(record),
+        may_spend,
+    );
+    let numbers = Numbers {
+        in_flight: Some(ready.held.spec().entries.len()),
+        index: ready.index_reading.position.clone(),
+        is_start_unverified: ready.index_reading.is_start_unverified,
+        oldest_signed: plan::oldest_signed(ready.snapshot(), &ready.records.by_key),
+        ..numbers(input)
+    };
+    let recorded = apply::record(input, &steps, &ready, state).await;
+    let (settled, pending) = settle_pending(input, &ready).await;
+    let mut done = recorded.and(settled).and(found_by(input, &steps, &ready));
+    done.issues
+        .extend(signer_changes(input, ready.snapshot().ledger.signer));
+    if done.end.is_some() {
+        return ended(done, numbers, Activity::Active);
+    }
+    if !steps.prune.is_empty() {
+        done = done.and(apply::prune(input, &steps, ready).await);
+        return ended(done, numbers, Activity::Active);
+    }
+    done = done.and(
+        apply::spend(
+            input,
+            &ready.held,
+            &steps.spend,
+            &ready.records.by_key,
+            state,
+        )
+        .await,
+    );
+    if done.end.is_some() {
+        return ended(done, numbers, Activity::Active);
+    }
+    done = done.and(apply::send_obstacles(input, &ready, state));
+    let activity = activity_of(input, &ready, &steps);
+    let unknown = unknown_premises(&ready, &steps);
+    let (allocated, spending) = apply::allocate(
+        input,
+        ready,
+        pending,
+        unknown,
+        may_spend && steps.freeze.is_none() && !steps.has_foreign_gap(),
+        state,
+    )
+    .await;
+    let numbers = Numbers {
+        left: spending.left,
+        spent: spending.spent,
+        ..numbers
+    };
+    ended(done.and(allocated), numbers, activity)
+}
+
+/// Settles every record of this registry that has neither outcome nor entry. Returns those that may
+/// get a nonce, the oldest first.
+async fn settle_pending(
+    input: &LedgerInput<'_>,
+    ready: &ReadyLedger,
+) -> (Done, Vec<AgentRegistration>) {
+    let (mut done, mut pending) = (Done::default(), Vec::new());
+    let snapshot = ready.snapshot();
+    let ours = ready
+        .records
+        .by_key
+        .values()
+        .filter(|record| input.target.has(&record.spec));
+    for record in ours {
+        let key = record.spec.key;
+        if let Some(conflict) = conflict(input, record, ready.records.by_key.values()) {
+            done = done.and(conflict);
+            continue;
+        }
+        let registrations = ready.registrations.get(&key);
+        let target = ready.adoption_targets.get(&key);
+        let error = registrations
+            .and_then(|found| found.as_ref().err())
+            .or_else(|| target.and_then(|target| target.as_ref().err()));
+        if let Some(error) = error {
+            done = done.and(apply::unanswered(input, key, error));
+            continue;
+        }
+        let target = target.and_then(|target| target.as_ref().ok());
+        let step = pending_step(
+            Some(snapshot.ledger),
+            &record.spec,
+            Some(snapshot.index),
+            registrations
+                .and_then(|found| found.as_deref().ok())
+                .unwrap_or_default(),
+            target,
+        );
+        match step {
+            // The ledger of that signer has the entry: see `signer_changes`.
+            PendingStep::Allocate | PendingStep::Refuse(Freeze::EntryMissing { .. })
+                if record.spec.signer != Some(snapshot.ledger.signer) => {}
+            PendingStep::Allocate if input.allocatable.contains(&key) => {
+                pending.push(record.clone());
+            }
+            step => done = done.and(apply::settle(input, record, step, target).await),
+        }
+    }
+    pending.sort_by_key(|record| {
+        (
+            record
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0),
+            record.spec.key,
+        )
+    });
+    (done, pending)
+}
+
+/// Registrations that were given to an account that the registry does not use any more. The cache
+/// shows them: a pass reads only records that it may write.
+fn signer_changes(input: &LedgerInput<'_>, current: Address) -> Issues {
+    let records = input.context.cache.records();
+    let open = records
+        .iter()
+        .filter(|record| input.target.has(record) && record.is_open());
+    let changed = open.filter_map(|record| {
+        let signer = record.signer.filter(|signer| *signer != current)?;
+        Some(input.issues_of(record.key, &OfferIssue::SignerChanged { signer }))
+    });
+    changed.flatten().collect()
+}
+
+/// What the steps and the index show that people should know.
+fn found_by(input: &LedgerInput<'_>, steps: &EntrySteps, ready: &ReadyLedger) -> Done {
+    let mut done = Done::default();
+    if let Some(freeze) = &steps.freeze {
+        done.obstacles.push(freeze.clone().into());
+    }
+    if let Some((nonce, key)) = steps.foreign_unsigned {
+        done.obstacles.push(Obstacle::StoredTransactionMismatch {
+            key,
+            nonce,
+            why: "it is allocated to an agent of another registry contract, and nothing was signed"
+                .to_owned(),
+        });
+    }
+    for (key, error) in steps.unanswered.values() {
+        done = done.and(apply::unanswered(input, *key, error));
+    }
+    done.obstacles
+        .extend(log_obstacle(&ready.index_reading, input));
+    done.unfinished |= ready.index_reading.is_retried_soon;
+    done
+}
+
+/// What keeps the logs from being proven.
+fn log_obstacle(reading: &IndexReading, input: &LedgerInput<'_>) -> Option<Obstacle> {
+    match (&reading.problem, reading.progress) {
+        (Some(IndexProblem::Rpc(error)), _) => Some(Obstacle::Rpc {
+            endpoint: input.chain.endpoint.to_string(),
+            error: error.clone(),
+        }),
+        (Some(problem), _) => Some(Obstacle::Logs(problem.clone())),
+        (None, Some((next, last))) if next <= last => Some(Obstacle::Settling(format!(
+            "reading the chain's logs: block {next} of {last}"
+        ))),
+        (None, _) => None,
+    }
+}
+
+/// Premises of every allocation that are not known.
+fn unknown_premises(ready: &ReadyLedger, steps: &EntrySteps) -> Vec<UnknownPremise> {
+    let mut unknown = Vec::new();
+    if let Some(census) = &ready.records.census {
+        unknown.extend(census.others.unknown.iter().cloned());
+    }
+    let unchecked = plan::unchecked_finalized(ready.snapshot(), steps);
+    if unchecked > 0 {
+        unknown.push(UnknownPremise::EntriesUnchecked { count: unchecked });
+    }
+    unknown
+}
+
+/// What the registry waits for, if nothing was written.
+fn activity_of(input: &LedgerInput<'_>, ready: &ReadyLedger, steps: &EntrySteps) -> Activity {
+    if steps.freeze.is_some() || input.is_suspended() {
+        return Activity::Held;
+    }
+    if ready.index_reading.is_behind() {
+        return Activity::Active;
+    }
+    let entries = &ready.held.spec().entries;
+    if entries.is_empty() {
+        return Activity::Idle;
+    }
+    let included = |nonce| {
+        let evidence = ready.evidence.get(nonce)?.as_ref().ok()?;
+        Some(evidence.included?.block)
+    };
+    let blocks: Option<Vec<u64>> = entries.keys().map(included).collect();
+    let finalized = ready.account_state.finalized_block;
+    match blocks.and_then(|blocks| blocks.into_iter().min()) {
+        Some(block) if block > finalized => Activity::Settling { block },
+        _ => Activity::Active,
+    }
+}
+
+/// Numbers of the status that records and account show.
+fn numbers(input: &LedgerInput<'_>) -> Numbers {
+    let records = input.context.cache.records();
+    let ours: Vec<_> = records
+        .iter()
+        .filter(|record| input.target.has(record))
+        .collect();
+    let registered = ours.iter().filter(|record| record.result.is_some()).count();
+    let pending = ours
+        .iter()
+        .filter(|record| record.is_open() && record.tombstone.is_none())
+        .count();
+    let account = input.chain.account.as_ref();
+    let signer = input.target.signer.as_ref();
+    Numbers {
+        balance: signer
+            .zip(account)
+            .map(|(signer, account)| (signer.address(), account.balance)),
+        agents: Some(registered),
+        pending: Some(pending),
+        ..Numbers::default()
+    }
+}
+
+/// The work of a pass whose last step is done.
+fn ended(done: Done, numbers: Numbers, activity: Activity) -> LedgerWork {
+    let obstacle = done.obstacles.iter().min_by_key(|found| found.rank());
+    let activity = match (activity, done.awaited_block) {
+        (Activity::Idle, Some(block)) => Activity::Settling { block },
+        (activity, _) => activity,
+    };
+    let activity = match activity {
+        _ if done.wrote => Activity::Active,
+        _ if done.unfinished => Activity::Failing { passes: 1 },
+        Activity::Settling { .. } => activity,
+        activity => obstacle.and_then(Obstacle::activity).unwrap_or(activity),
+    };
+    let outcome = match &done.end {
+        Some(error) => LedgerOutcome::after(error),
+        None => LedgerOutcome::Reached(most_urgent(done.obstacles)),
+    };
+    LedgerWork {
+        outcome,
+        issues: done.issues,
+        numbers,
+        activity,
+        wrote: done.wrote,
+        failure: done.end,
+    }
+}
+
+/// Whether a shortage holds back every namespace, and not just one.
+fn for_everyone(shortage: Shortage) -> Option<Obstacle> {
+    shortage
+        .affects_every_namespace()
+        .then_some(Obstacle::Shortage(shortage))
+}

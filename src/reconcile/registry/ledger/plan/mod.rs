@@ -1,0 +1,315 @@
+//! What the entries of a ledger need, and what may be spent. Pure.
+//!
+//! It applies [`protocol`] to everything that was gathered and sorts the steps by kind. Each entry
+//! is decided on its own: an unanswered question about one delays that one. A freeze or a
+//! suspension holds back what would spend and nothing else; evidence is always recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::api::{AgentRegistration, AgentRegistrationSpec, Attempt, Key, Nonce, Phase};
+use crate::chain::RpcError;
+use crate::ledger::Freeze;
+use crate::ledger::evidence::{Evidence, LedgerSnapshot};
+use crate::ledger::money::Budget;
+use crate::ledger::protocol::{self, EntryStep, Reservation, entry_step, payer};
+
+/// What was gathered about each entry: an answer, or why there is none.
+pub(crate) type EvidenceByNonce = BTreeMap<Nonce, Result<Evidence, RpcError>>;
+
+/// What the entries of a ledger need.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct EntrySteps {
+    /// Records to replace, since the registration is final: it succeeded or it reverted.
+    pub finish: Vec<(Key, AgentRegistrationSpec)>,
+    /// Records to replace, since the phase of their transaction changed.
+    pub note: Vec<(Key, AgentRegistrationSpec)>,
+    /// Entries to remove, and the blocks of their transactions.
+    pub prune: BTreeMap<Nonce, Option<u64>>,
+    /// Entries to sign and send, and stored attempts to send, in the order of their nonces.
+    pub spend: BTreeMap<Nonce, SpendStep>,
+    /// Why nothing may be allocated or signed. The first one by nonce: later ones may be its
+    /// consequence.
+    pub freeze: Option<Freeze>,
+    /// Entries about which a question was not answered.
+    pub unanswered: BTreeMap<Nonce, (Key, RpcError)>,
+    /// The lowest entry that no transaction was signed for and that belongs to another contract.
+    pub foreign_unsigned: Option<(Nonce, Key)>,
+}
+
+impl EntrySteps {
+    /// Whether a nonce waits for a transaction of another contract: nothing above it would be
+    /// included.
+    #[must_use]
+    pub(crate) const fn has_foreign_gap(&self) -> bool {
+        self.foreign_unsigned.is_some()
+    }
+}
+
+/// What costs money if it is done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum SpendStep {
+    /// Sign, store and send.
+    Sign,
+    /// Send again.
+    Send(Attempt),
+}
+
+/// Decides what the entries of a ledger need.
+///
+/// Entries whose record belongs to another registry contract are not judged by this contract's
+/// logs. What is stored for them is still sent, since one missing nonce blocks all after it.
+#[must_use]
+pub(crate) fn entries(
+    snapshot: LedgerSnapshot<'_>,
+    records: &BTreeMap<Key, AgentRegistration>,
+    evidence: &EvidenceByNonce,
+    is_ours: impl Fn(&AgentRegistrationSpec) -> bool,
+    may_spend: bool,
+) -> EntrySteps {
+    let mut steps = EntrySteps::default();
+    let nothing = Evidence::default();
+    for (nonce, entry) in &snapshot.ledger.entries {
+        let record = entry
+            .key
+            .and_then(|key| records.get(&key))
+            .map(|record| &record.spec);
+        let foreign = record.is_some_and(|record| !is_ours(record));
+        if foreign && *nonce < snapshot.account.counts.latest {
+            continue;
+        }
+        let evidence = match evidence.get(nonce) {
+            Some(Ok(evidence)) => evidence,
+            Some(Err(error)) => {
+                let unanswered = entry.key.map(|key| (*nonce, (key, error.clone())));
+                steps.unanswered.extend(unanswered);
+                continue;
+            }
+            None => &nothing,
+        };
+        match entry_step(snapshot, *nonce, record, evidence) {
+            Err(freeze) => {
+                steps.freeze.get_or_insert(freeze);
+            }
+            Ok(EntryStep::Wait) => {}
+            Ok(EntryStep::Prune) => {
+                let block = record.and_then(|record| Some(record.result.as_ref()?.block));
+                steps.prune.insert(*nonce, block);
+            }
+            Ok(EntryStep::RecordResult(spec) | EntryStep::RecordReverted(spec)) => {
+                steps.finish.push((spec.key, spec));
+            }
+            Ok(EntryStep::RecordPhase(spec)) => steps.note.push((spec.key, spec)),
+            Ok(EntryStep::Sign) if foreign => {
+                let key = record.map(|record| record.key);
+                steps.foreign_unsigned = steps
+                    .foreign_unsigned
+                    .or_else(|| key.map(|key| (*nonce, key)));
+            }
+            Ok(EntryStep::Sign) => {
+                steps.spend.insert(*nonce, SpendStep::Sign);
+            }
+            Ok(EntryStep::Send(attempt)) => {
+                steps.spend.insert(*nonce, SpendStep::Send(attempt));
+            }
+        }
+    }
+    if !may_spend {
+        hold_back(&mut steps, snapshot, records, |_| true);
+    } else if steps.freeze.is_some() {
+        // Sending stored bytes again is always safe, and lets lower nonces be included.
+        hold_back(&mut steps, snapshot, records, |step| {
+            *step == SpendStep::Sign
+        });
+    }
+    steps
+}
+
+/// Drops steps that would spend, and notes which records own a nonce that no transaction was signed
+/// for yet.
+fn hold_back(
+    steps: &mut EntrySteps,
+    snapshot: LedgerSnapshot<'_>,
+    records: &BTreeMap<Key, AgentRegistration>,
+    is_held: impl Fn(&SpendStep) -> bool,
+) {
+    let (held, rest) = std::mem::take(&mut steps.spend)
+        .into_iter()
+        .partition(|(_, step)| is_held(step));
+    steps.spend = rest;
+    let held: BTreeMap<Nonce, SpendStep> = held;
+    let unsigned = held
+        .iter()
+        .filter(|(_, spend)| **spend == SpendStep::Sign)
+        .map(|(nonce, _)| nonce);
+    let entries = unsigned.filter_map(|nonce| snapshot.ledger.entries.get(nonce));
+    let keys = entries.filter_map(|entry| entry.key);
+    let pending = keys
+        .filter_map(|key| records.get(&key))
+        .filter(|record| record.spec.phase == Phase::Pending);
+    steps.note.extend(pending.map(|record| {
+        (
+            record.spec.key,
+            AgentRegistrationSpec {
+                phase: Phase::Bound,
+                ..record.spec.clone()
+            },
+        )
+    }));
+}
+
+/// When the oldest transaction of the entries was signed. It is read from the records, so that it
+/// survives a change of the leader.
+#[must_use]
+pub(crate) fn oldest_signed(
+    snapshot: LedgerSnapshot<'_>,
+    records: &BTreeMap<Key, AgentRegistration>,
+) -> Option<Timestamp> {
+    let entries = snapshot.ledger.entries.iter();
+    let signed = entries.filter_map(|(nonce, entry)| {
+        let attempts = &records.get(&entry.key?)?.spec.attempts;
+        let first = attempts.iter().find(|attempt| attempt.nonce == *nonce)?;
+        first.signed_at.as_deref()?.parse().ok()
+    });
+    signed.min()
+}
+
+/// Entries below the finalized count that were not decided because a question was not answered:
+/// what they would show is a premise of every allocation.
+#[must_use]
+pub(crate) fn unchecked_finalized(snapshot: LedgerSnapshot<'_>, steps: &EntrySteps) -> usize {
+    steps
+        .unanswered
+        .range(..snapshot.account.counts.finalized)
+        .count()
+}
+
+/// Blocks of final transactions of an account, ascending and without repetition: those from which
+/// the spending of the last 24 hours is summed.
+#[must_use]
+pub(crate) fn spending_blocks<'a>(
+    snapshot: LedgerSnapshot<'_>,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+) -> BTreeSet<u64> {
+    of_account(snapshot, records)
+        .filter_map(AgentRegistrationSpec::final_block)
+        .collect()
+}
+
+fn of_account<'a>(
+    snapshot: LedgerSnapshot<'_>,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+) -> impl Iterator<Item = &'a AgentRegistrationSpec> {
+    let (chain_id, signer) = (snapshot.ledger.chain_id, snapshot.ledger.signer);
+    records
+        .into_iter()
+        .filter(move |record| record.is_of(chain_id, signer))
+}
+
+/// What the records of an account say was spent from a block on, and who paid.
+#[must_use]
+pub(crate) fn spent<'a>(
+    snapshot: LedgerSnapshot<'_>,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+    from_block: u64,
+) -> Vec<(Option<&'a str>, u128)> {
+    of_account(snapshot, records)
+        .filter(|record| {
+            record
+                .final_block()
+                .is_some_and(|block| block >= from_block)
+        })
+        .map(|record| {
+            (
+                payer(&record.identity),
+                record.spent_wei.unwrap_or_default().0,
+            )
+        })
+        .collect()
+}
+
+/// What may be spent: the balance without what unmined transactions may cost, and the day without
+/// what was spent in it or is reserved.
+#[must_use]
+pub(crate) fn budget(
+    snapshot: LedgerSnapshot<'_>,
+    balance: u128,
+    spent: &[(Option<&str>, u128)],
+    reservations: &[Reservation],
+) -> Budget {
+    let unmined = reservations
+        .iter()
+        .filter(|reservation| reservation.nonce >= snapshot.account.counts.latest);
+    let taken = unmined
+        .map(|reservation| reservation.amount)
+        .fold(0, u128::saturating_add);
+    let mut budget = Budget {
+        balance: balance.saturating_sub(taken),
+        ..Budget::default()
+    };
+    for (namespace, amount) in spent {
+        budget.add_used(*namespace, *amount);
+    }
+    for reservation in reservations {
+        budget.add_used(reservation.namespace.as_deref(), reservation.amount);
+    }
+    budget
+}
+
+/// What each entry may still cost, by the records at hand.
+#[must_use]
+pub(crate) fn reservations(
+    snapshot: LedgerSnapshot<'_>,
+    records: &BTreeMap<Key, AgentRegistration>,
+    per_registration: u128,
+) -> Vec<Reservation> {
+    protocol::reservations(
+        snapshot.ledger,
+        |key| records.get(&key).map(|record| record.spec.clone()),
+        per_registration,
+    )
+}
+
+/// Block of the last 24 hours from which spending counts: found among the blocks in which something
+/// was spent, since times between them decide nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DayStart {
+    /// Everything from this block on was spent within the day.
+    From(u64),
+    /// The time of this block is needed.
+    AskTimeOf(u64),
+}
+
+/// Finds the first spending block whose time is `since` (Unix seconds) or later. `times` are the
+/// block times known so far; block times ascend with block numbers.
+#[must_use]
+pub(crate) fn day_start(
+    blocks: &BTreeSet<u64>,
+    times: &BTreeMap<u64, u64>,
+    since: u64,
+) -> DayStart {
+    let blocks: Vec<u64> = blocks.iter().copied().collect();
+    let (mut before, mut within) = (0, blocks.len());
+    while before < within {
+        let middle = usize::midpoint(before, within);
+        match times.get(&blocks[middle]) {
+            Some(time) if *time < since => before = middle + 1,
+            Some(_) => within = middle,
+            None => return DayStart::AskTimeOf(blocks[middle]),
+        }
+    }
+    DayStart::From(blocks.get(within).copied().unwrap_or(u64::MAX))
+}
+
+/// Nonces of [`EntrySteps::prune`], and the blocks that are known of them.
+#[must_use]
+pub(crate) fn pruned_nonces(steps: &EntrySteps) -> (BTreeSet<Nonce>, Vec<u64>) {
+    (
+        steps.prune.keys().copied().collect(),
+        steps.prune.values().copied().flatten().collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,463 @@
+//! Reads ledger, records and evidence for a pass. It writes nothing.
+//!
+//! The order is part of the proof in [`crate::ledger::protocol`]: the chain was read before
+//! ([`crate::reconcile::registry::chain`]), the ledger is read next, the records after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, U256};
+
+use super::LedgerInput;
+use super::plan::{self, DayStart, EvidenceByNonce};
+use super::questions::{self, Answers, Questions};
+use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, Nonce};
+use crate::chain::{RpcEndpoint, RpcError};
+use crate::cluster::{self, Lenient};
+use crate::ledger::evidence::{
+    AccountState, AdoptionTarget, FinalRegistration, LedgerHistory, LedgerIdentity, LedgerSnapshot,
+    OwnerBalance, UnknownPremise,
+};
+use crate::ledger::index::{IndexOf, IndexStart, OwnerIndex};
+use crate::ledger::protocol::{LedgerStep, ledger_step};
+use crate::ledger::store::ReadRecords;
+use crate::ledger::unreadable::OtherLedgers;
+use crate::ledger::{Freeze, ReadLedger};
+use crate::reconcile::registry::index::{self, IndexQuery, IndexReading};
+use crate::reconcile::registry::state::RegistryState;
+
+/// How long a pass may read logs; the rest is read in the next one.
+const SCAN_BUDGET: Duration = Duration::from_secs(10);
+/// Seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
+/// What a pass knows of the ledger, all of it read after the chain.
+#[derive(Debug)]
+pub(super) enum LedgerView {
+    /// Nothing may be spent.
+    Frozen(Freeze),
+    /// The ledger cannot be decoded.
+    Unreadable(UnknownPremise),
+    /// The ledger as a whole needs something first.
+    Unready(Box<(LedgerStep, Option<ReadLedger>)>),
+    /// The ledger may be used.
+    Ready(Box<ReadyLedger>),
+}
+
+/// A ledger that may be used, and everything that its decisions rest on.
+#[derive(Debug)]
+pub(super) struct ReadyLedger {
+    pub(super) held: ReadLedger,
+    pub(super) account_state: AccountState,
+    pub(super) index: Arc<OwnerIndex>,
+    pub(super) index_reading: IndexReading,
+    pub(super) records: Records,
+    pub(super) evidence: EvidenceByNonce,
+    /// Final registrations of keys without an entry.
+    pub(super) registrations: BTreeMap<Key, Result<Vec<FinalRegistration>, RpcError>>,
+    pub(super) adoption_targets: AdoptionTargets,
+}
+
+impl ReadyLedger {
+    pub(super) fn snapshot(&self) -> LedgerSnapshot<'_> {
+        LedgerSnapshot {
+            ledger: self.held.spec(),
+            index: &self.index,
+            account: &self.account_state,
+        }
+    }
+}
+
+/// What is known of agents that are to be adopted.
+pub(super) type AdoptionTargets = BTreeMap<Key, Result<AdoptionTarget, RpcError>>;
+
+/// Records that were read after the ledger.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) by_key: BTreeMap<Key, AgentRegistration>,
+    /// What only a list of everything shows; `None` if only the records of entries were read.
+    pub(super) census: Option<Census>,
+}
+
+/// What a list of all records and all ledgers of the chain shows.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    /// Names of records that cannot be decoded.
+    pub(super) unreadable: Vec<String>,
+    /// What the other ledgers of the chain are registering.
+    pub(super) others: OtherLedgers,
+}
+
+/// Reads the ledger, the records after it, and what the chain shows of them.
+pub(super) async fn ledger(
+    input: &LedgerInput<'_>,
+    signer: Address,
+    state: &mut RegistryState,
+) -> Result<LedgerView, cluster::Error> {
+    let LedgerInput {
+        context,
+        target,
+        chain,
+        ..
+    } = input;
+    let chain_id = target.contract.chain_id;
+    let held = match context.store.read_ledger(chain_id, signer).await? {
+        None => None,
+        Some(Lenient::Decoded(held)) => Some(held),
+        Some(Lenient::Undecodable(ledger)) => {
+            return Ok(LedgerView::Unreadable(UnknownPremise::LedgerUnreadable {
+                name: ledger.name().to_owned(),
+            }));
+        }
+    };
+    let registry: Option<IdentityRegistry> = context.reader.cluster_wide(&target.name).await?;
+    // Money is spent by the current spec, not by a copy that may be older.
+    if registry
+        .as_ref()
+        .is_none_or(|registry| registry.metadata.generation != target.generation)
+    {
+        return Err(cluster::Error::Conflict);
+    }
+    let is_active = held
+        .as_ref()
+        .is_some_and(|held| held.spec().quarantine.is_none());
+    let records = if input.needs_census || !is_active {
+        census(input, held.as_ref()).await?
+    } else {
+        records_of_entries(input, held.as_ref()).await?
+    };
+    let account_state = match (&chain.account, is_active) {
+        (Some(account), true) => account.account_state,
+        // A ledger may be born only on counts that were read after its marker.
+        _ => match birth_state(input, signer).await {
+            Ok(account_state) => account_state,
+            Err(error) => return Ok(waiting_for(held, error)),
+        },
+    };
+    let identity = LedgerIdentity {
+        chain_id,
+        genesis_hash: chain.genesis_hash(),
+        signer,
+        cluster_uid: context.cluster_uid.clone(),
+    };
+    let history = LedgerHistory {
+        marker: registry
+            .as_ref()
+            .and_then(|registry| marker(registry, signer)),
+        has_attempts: records
+            .by_key
+            .values()
+            .any(|record| identity.has_attempt(&record.spec)),
+        unreadable_record: records
+            .census
+            .as_ref()
+            .and_then(|census| census.unreadable.first().cloned()),
+        bootstrap_nonce: target
+            .bootstrap
+            .as_ref()
+            .map(|bootstrap| Nonce(bootstrap.at_nonce)),
+        bootstrap_from_block: target
+            .bootstrap
+            .as_ref()
+            .and_then(|bootstrap| bootstrap.from_block),
+        highest_next: state
+            .highest_next
+            .get(&(chain_id, signer))
+            .copied()
+            .unwrap_or_default(),
+    };
+    let step = ledger_step(
+        &identity,
+        held.as_ref().map(|held| (held.spec(), held.uid())),
+        &history,
+        &account_state,
+    );
+    let held = match (step, held) {
+        (Err(freeze), _) => return Ok(LedgerView::Frozen(freeze)),
+        (Ok(LedgerStep::Ready), Some(held)) => held,
+        (Ok(step), held) => return Ok(LedgerView::Unready(Box::new((step, held)))),
+    };
+    state
+        .highest_next
+        .insert((chain_id, signer), held.spec().next);
+    // Logs are read for a decision that needs them, and not to keep up with the chain.
+    let is_final = |nonce: &Nonce| *nonce < account_state.counts.finalized;
+    let index_reading = if input.needs_census || held.spec().entries.keys().any(is_final) {
+        read_index(input, &held, registry.as_ref(), state).await
+    } else {
+        IndexReading::kept(state.index.as_ref())
+    };
+    let index = index_reading
+        .index
+        .clone()
+        .unwrap_or_else(|| Arc::new(OwnerIndex::new(signer, 0, U256::ZERO)));
+    let snapshot = LedgerSnapshot {
+        ledger: held.spec(),
+        index: &index,
+        account: &account_state,
+    };
+    let is_ours = |record: &AgentRegistrationSpec| target.has(record);
+    let pending: Vec<Key> = records
+        .by_key
+        .values()
+        .filter(|record| is_ours(&record.spec) && record.spec.is_open())
+        .map(|record| record.spec.key)
+        .filter(|key| !snapshot.ledger.registering.contains_key(key))
+        .collect();
+    let mut questions = Questions::default();
+    questions.about_entries(snapshot, &records.by_key, is_ours);
+    for key in &pending {
+        questions.about_registrations(index.registrations(*key));
+    }
+    let adopting = || {
+        records
+            .by_key
+            .values()
+            .filter(|record| is_ours(&record.spec))
+    };
+    questions.about_adoptions(adopting());
+    let in_flight = records.by_key.values().flat_map(|record| {
+        let attempts = record.spec.attempts.iter();
+        attempts.map(|attempt| attempt.hash)
+    });
+    state.forget_except(
+        &in_flight
+            .chain(questions.transactions.iter().copied())
+            .collect(),
+    );
+    let answers = ask(input, questions, state).await;
+    let sent_recently = |hash| state.was_sent_recently(hash, chain.latest.number);
+    let evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, sent_recently);
+    let registrations = pending
+        .into_iter()
+        .map(|key| (key, questions::final_registrations(&index, key, &answers)))
+        .collect();
+    let adoption_targets = questions::adoption_targets(adopting(), &chain.finalized, &answers);
+    Ok(LedgerView::Ready(Box::new(ReadyLedger {
+        held,
+        account_state,
+        index,
+        index_reading,
+        records,
+        evidence,
+        registrations,
+        adoption_targets,
+    })))
+}
+
+/// A ledger that has to wait because the chain did not answer.
+fn waiting_for(held: Option<ReadLedger>, error: RpcError) -> LedgerView {
+    tracing::debug!(%error, "the account could not be read");
+    LedgerView::Unready(Box::new((LedgerStep::Wait, held)))
+}
+
+/// The account as it is after the ledger and its marker were read, with the number of agents that
+/// it holds.
+async fn birth_state(input: &LedgerInput<'_>, signer: Address) -> Result<AccountState, RpcError> {
+    let chain = input.chain;
+    let block = chain.finalized.number;
+    let reading = chain.endpoint.account(signer, block).await?;
+    let registry = input.target.contract.address;
+    let held = chain.endpoint.balance_of(registry, signer, block).await?;
+    Ok(AccountState {
+        counts: reading.counts,
+        finalized_block: block,
+        base_fee: chain.latest.base_fee.unwrap_or_default(),
+        balance_of_owner: Some(OwnerBalance { registry, held }),
+    })
+}
+
+/// Records of a watch-only registry that wait to adopt an agent, and what the chain shows of those
+/// agents.
+pub(super) async fn adoptions(
+    input: &LedgerInput<'_>,
+    state: &mut RegistryState,
+) -> Result<(Vec<AgentRegistration>, AdoptionTargets), cluster::Error> {
+    if !input.needs_census {
+        return Ok((Vec::new(), AdoptionTargets::new()));
+    }
+    let mut records = input.context.store.records_after(None).await?.records;
+    records.retain(|record| input.target.has(&record.spec));
+    let mut questions = Questions::default();
+    questions.about_adoptions(&records);
+    let answers = ask(input, questions, state).await;
+    let targets = questions::adoption_targets(&records, &input.chain.finalized, &answers);
+    Ok((records, targets))
+}
+
+/// Every record, and every other ledger of the chain.
+async fn census(
+    input: &LedgerInput<'_>,
+    held: Option<&ReadLedger>,
+) -> Result<Records, cluster::Error> {
+    let store = &input.context.store;
+    let ReadRecords {
+        records,
+        unreadable,
+    } = store.records_after(held).await?;
+    let others = match held {
+        Some(held) => store.other_ledgers_after(held).await?,
+        None => OtherLedgers::default(),
+    };
+    Ok(Records {
+        by_key: by_key(records),
+        census: Some(Census { unreadable, others }),
+    })
+}
+
+/// Records of a ledger's entries. One that cannot be decoded is missing from the answer.
+async fn records_of_entries(
+    input: &LedgerInput<'_>,
+    held: Option<&ReadLedger>,
+) -> Result<Records, cluster::Error> {
+    let Some(held) = held else {
+        return Ok(Records::default());
+    };
+    let keys: BTreeSet<Key> = held
+        .spec()
+        .entries
+        .values()
+        .filter_map(|entry| entry.key)
+        .collect();
+    let mut records = Vec::new();
+    for key in keys {
+        if let Some(Lenient::Decoded(record)) = input.context.store.record_after(held, key).await? {
+            records.push(record);
+        }
+    }
+    Ok(Records {
+        by_key: by_key(records),
+        census: None,
+    })
+}
+
+fn by_key(records: Vec<AgentRegistration>) -> BTreeMap<Key, AgentRegistration> {
+    records
+        .into_iter()
+        .map(|record| (record.spec.key, record))
+        .collect()
+}
+
+fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
+    let ledgers = &registry.status.as_ref()?.ledgers;
+    let own = ledgers
+        .iter()
+        .find(|marker| marker.signer == format!("{signer:#x}"))?;
+    Some(own.uid.clone())
+}
+
+/// Continues to read the signer's logs.
+async fn read_index(
+    input: &LedgerInput<'_>,
+    held: &ReadLedger,
+    registry: Option<&IdentityRegistry>,
+    state: &mut RegistryState,
+) -> IndexReading {
+    let chain = input.chain;
+    let of = IndexOf {
+        chain_id: input.target.contract.chain_id,
+        genesis_hash: chain.genesis_hash(),
+        registry: input.target.contract.address,
+        owner: held.spec().signer,
+    };
+    let bootstrap = input.target.bootstrap.as_ref();
+    let configured = bootstrap.and_then(|bootstrap| bootstrap.from_block);
+    let start = IndexStart::of(Some(held.spec()), configured, of.registry);
+    let signer = format!("{:#x}", of.owner);
+    let position = registry
+        .and_then(|registry| registry.status.as_ref())
+        .and_then(|status| {
+            let mut positions = status.indexes.iter();
+            positions.find(|position| position.signer == signer)
+        });
+    let query = IndexQuery {
+        of,
+        start,
+        last: chain.finalized.number,
+        position,
+        records: &input.context.cache.records(),
+        budget: SCAN_BUDGET,
+    };
+    index::read_index(&chain.endpoint, query, &mut state.index).await
+}
+
+/// Asks the endpoint of the pass, in batches. Final answers are kept for later passes.
+async fn ask(input: &LedgerInput<'_>, questions: Questions, state: &mut RegistryState) -> Answers {
+    let endpoint = &input.chain.endpoint;
+    let finalized = &input.chain.finalized;
+    let mut answers = Answers::default();
+    let receipts: Vec<_> = questions
+        .receipts
+        .into_iter()
+        .filter(|hash| match state.final_receipts.get(hash) {
+            Some(receipt) => {
+                answers.receipts.insert(*hash, Ok(Some(*receipt)));
+                false
+            }
+            None => true,
+        })
+        .collect();
+    for (hash, receipt) in receipts.iter().zip(endpoint.receipts(&receipts).await) {
+        if let Ok(Some(receipt)) = &receipt
+            && receipt.block <= finalized.number
+        {
+            state.final_receipts.insert(*hash, *receipt);
+        }
+        answers.receipts.insert(*hash, receipt);
+    }
+    let transactions: Vec<_> = questions
+        .transactions
+        .into_iter()
+        .filter(|hash| match state.final_transactions.get(hash) {
+            Some(transaction) => {
+                answers.transactions.insert(*hash, Ok(Some(*transaction)));
+                false
+            }
+            None => true,
+        })
+        .collect();
+    let found = endpoint.transactions(&transactions).await;
+    for (hash, transaction) in transactions.into_iter().zip(found) {
+        // It was asked for because a log of a final block names it.
+        if let Ok(Some(transaction)) = &transaction {
+            state.final_transactions.insert(hash, *transaction);
+        }
+        answers.transactions.insert(hash, transaction);
+    }
+    let agents: Vec<_> = questions.agents.into_iter().collect();
+    let found = endpoint
+        .agents(input.target.contract.address, &agents, finalized.number)
+        .await;
+    answers.agents = agents.into_iter().zip(found).collect();
+    answers
+}
+
+/// First block from which spending counts as of the last 24 hours.
+pub(super) async fn day_start<'a>(
+    endpoint: &RpcEndpoint,
+    snapshot: LedgerSnapshot<'_>,
+    latest_time: u64,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+    times: &mut BTreeMap<u64, u64>,
+) -> Result<u64, RpcError> {
+    let blocks = plan::spending_blocks(snapshot, records);
+    times.retain(|block, _| blocks.contains(block));
+    let since = latest_time.saturating_sub(DAY);
+    loop {
+        match plan::day_start(&blocks, times, since) {
+            DayStart::From(block) => return Ok(block),
+            DayStart::AskTimeOf(number) => {
+                let block = endpoint
+                    .block(BlockNumberOrTag::Number(number))
+                    .await?
+                    .ok_or(RpcError::RpcIncomplete {
+                        call: "eth_getBlockByNumber",
+                        missing: "block of a final transaction",
+                    })?;
+                times.insert(number, block.timestamp);
+            }
+        }
+    }
+}

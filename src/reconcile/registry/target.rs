@@ -1,0 +1,252 @@
+//! What the spec of a registry refers to: contract, endpoints, signer key, limits. Reads Secrets;
+//! writes nothing and asks no endpoint.
+//!
+//! A Secret is read in full only when its resource version changed; otherwise its metadata proves
+//! that what was read before is current.
+
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256};
+use kube::ResourceExt;
+
+use super::blocked::{Blocked, Unverified};
+use super::outcome::{Check, Checks};
+use super::records::RecordDefaults;
+use super::state::{KnownSecret, RegistryState};
+use crate::api::{
+    AgentRegistrationSpec, Bootstrap, Endpoint as EndpointSpec, IdentityRegistry, SecretKey,
+    Suspend,
+};
+use crate::chain::TransactionSigner;
+use crate::cluster::{self, SecretRead};
+use crate::ledger::money::Limits;
+use crate::reconcile::Context;
+use crate::registration::contract::Contract;
+use crate::registration::signers;
+
+/// How long a Secret is assumed unchanged without a look at its metadata.
+const SECRET_EVERY: Duration = Duration::from_secs(10);
+
+/// What a registry's spec stands for.
+#[derive(Debug)]
+pub(super) struct RegistryTarget {
+    pub(super) name: String,
+    /// Generation of the spec.
+    pub(super) generation: Option<i64>,
+    pub(super) contract: Contract,
+    pub(super) suspend: Suspend,
+    /// Signs for the registry; `None` if it only watches, or must not use its signer.
+    pub(super) signer: Option<TransactionSigner>,
+    /// Name of the registry that holds the signer, if that is another one.
+    pub(super) signer_held_by: Option<String>,
+    pub(super) limits: Limits,
+    pub(super) bootstrap: Option<Bootstrap>,
+}
+
+impl RegistryTarget {
+    pub(super) fn record_defaults(&self, code_hash: B256) -> RecordDefaults {
+        RecordDefaults {
+            chain_id: self.contract.chain_id,
+            registry: self.contract.address,
+            code_hash,
+            signer: self.signer.as_ref().map(TransactionSigner::address),
+        }
+    }
+
+    /// Whether a record is one of this registry contract.
+    pub(super) fn has(&self, record: &AgentRegistrationSpec) -> bool {
+        Contract::of_record(record) == self.contract
+    }
+}
+
+/// Reads what the spec refers to. Without a target, the checks say what the spec lacks.
+pub(super) async fn read(
+    context: &Context,
+    registry: &IdentityRegistry,
+    state: &mut RegistryState,
+) -> (Checks, Option<RegistryTarget>) {
+    match resolve(context, registry, state).await {
+        Ok((signers, target)) => {
+            let checks = Checks {
+                signers,
+                ..Checks::default()
+            };
+            (checks, Some(target))
+        }
+        Err(TargetFailure::Blocked(blocked)) => (Checks::default().failed(blocked), None),
+        Err(TargetFailure::Kubernetes(error)) => {
+            let unmade = Check::Unmade {
+                reason: "KubernetesRequestFailed",
+                why: format!(
+                    "the Secrets that the spec names could not be read: {}",
+                    error.message()
+                ),
+            };
+            (
+                Checks {
+                    signers: unmade,
+                    ..Checks::default()
+                },
+                None,
+            )
+        }
+    }
+}
+
+/// Why a spec cannot be resolved.
+enum TargetFailure {
+    Blocked(Blocked),
+    Kubernetes(cluster::Error),
+}
+
+impl From<Blocked> for TargetFailure {
+    fn from(blocked: Blocked) -> Self {
+        Self::Blocked(blocked)
+    }
+}
+
+async fn resolve(
+    context: &Context,
+    registry: &IdentityRegistry,
+    state: &mut RegistryState,
+) -> Result<(Check, RegistryTarget), TargetFailure> {
+    let spec = &registry.spec;
+    let contract = Contract::of(registry).ok_or(Blocked::Unverified(Unverified::NoContract {
+        address: Address::ZERO,
+        chain_id: spec.chain_id,
+    }))?;
+    let limits = Limits::read(&spec.limits).map_err(Blocked::from)?;
+    if spec.quorum > 1 {
+        return Err(Blocked::QuorumNotSupported {
+            quorum: spec.quorum,
+        }
+        .into());
+    }
+    let mut urls = Vec::new();
+    for endpoint in &spec.rpc {
+        urls.push(url(context, endpoint, state).await?);
+    }
+    if urls.is_empty() {
+        let missing = "spec.rpc names no endpoint: add one".to_owned();
+        return Err(Blocked::EndpointUnknown(missing).into());
+    }
+    state
+        .endpoints
+        .configure(&urls, &context.metrics.chain)
+        .map_err(|error| {
+            Blocked::EndpointUnknown(format!("an endpoint cannot be used: {error}"))
+        })?;
+    let (check, signer) = signer(context, registry, state).await?;
+    let signer_held_by = match &check {
+        Check::Failed(Blocked::SignerInUse { holder, .. }) => Some(holder.clone()),
+        _ => None,
+    };
+    let target = RegistryTarget {
+        name: registry.name_any(),
+        generation: registry.metadata.generation,
+        contract,
+        suspend: spec.suspend,
+        signer,
+        signer_held_by,
+        limits,
+        bootstrap: spec.bootstrap.clone(),
+    };
+    Ok((check, target))
+}
+
+async fn url(
+    context: &Context,
+    endpoint: &EndpointSpec,
+    state: &mut RegistryState,
+) -> Result<String, TargetFailure> {
+    match (&endpoint.url, &endpoint.url_from) {
+        (Some(url), _) => Ok(url.clone()),
+        (None, Some(from)) => {
+            let key = &from.secret_key_ref;
+            let text = secret(context, key, state).await?;
+            text.ok_or_else(|| {
+                let missing = format!(
+                    "Secret {} has no key {}: create it in the namespace of the operator, with the \
+                     URL of the endpoint",
+                    key.name, key.key
+                );
+                Blocked::EndpointUnknown(missing).into()
+            })
+        }
+        (None, None) => {
+            let missing = "an endpoint has neither url nor urlFrom: set one".to_owned();
+            Err(Blocked::EndpointUnknown(missing).into())
+        }
+    }
+}
+
+/// The signer, and whether it may be used. A registry whose signer another one holds keeps watching
+/// and adopting.
+async fn signer(
+    context: &Context,
+    registry: &IdentityRegistry,
+    state: &mut RegistryState,
+) -> Result<(Check, Option<TransactionSigner>), TargetFailure> {
+    let Some(first) = registry.spec.signers.first() else {
+        let check = Check::Passed {
+            reason: "WatchOnly",
+            message: "no signers: agents are adopted by id, and nothing is ever minted".to_owned(),
+        };
+        return Ok((check, None));
+    };
+    let address = first.address.parse().unwrap_or_default();
+    let registries = context.cache.registries();
+    let holder = signers::holder_of(registry.spec.chain_id, address, &registries);
+    if let Some(holder) = holder.filter(|holder| holder.name_any() != registry.name_any()) {
+        let in_use = Blocked::SignerInUse {
+            address,
+            holder: holder.name_any(),
+        };
+        return Ok((Check::Failed(in_use), None));
+    }
+    let Some(key) = secret(context, &first.secret_ref, state).await? else {
+        let (secret, key) = (first.secret_ref.name.clone(), first.secret_ref.key.clone());
+        return Err(Blocked::SecretMissing { secret, key }.into());
+    };
+    let signer = TransactionSigner::new(&key, address).map_err(|error| Blocked::KeyMismatch {
+        address: first.address.clone(),
+        error,
+    })?;
+    let check = Check::Passed {
+        reason: "KeysMatch",
+        message: "the key of the first signer matches its address".to_owned(),
+    };
+    Ok((check, Some(signer)))
+}
+
+/// Text under a key of a Secret, from what was read before if the Secret did not change.
+async fn secret(
+    context: &Context,
+    key: &SecretKey,
+    state: &mut RegistryState,
+) -> Result<Option<String>, TargetFailure> {
+    let id = (key.name.clone(), key.key.clone());
+    let known = state.secrets.get(&id);
+    if let Some(known) = known.filter(|known| known.checked.elapsed() < SECRET_EVERY) {
+        return Ok(known.text.clone());
+    }
+    let version = known.and_then(|known| known.version.clone());
+    let read = context.reader.secret(key, version.as_deref()).await;
+    let (version, text) = match read.map_err(TargetFailure::Kubernetes)? {
+        SecretRead::Unchanged => {
+            let text = known.and_then(|known| known.text.clone());
+            (version, text)
+        }
+        SecretRead::Read { version, text } => (version, text),
+    };
+    let checked = Instant::now();
+    state.secrets.insert(
+        id,
+        KnownSecret {
+            version,
+            text: text.clone(),
+            checked,
+        },
+    );
+    Ok(text)
+}
