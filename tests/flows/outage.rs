@@ -1,14 +1,19 @@
-//! The chain, or the API server, stops answering while registrations are in flight.
+//! The chain, or the API server, stops answering while registrations are in flight, or ends its
+//! watches.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use futures::{StreamExt, stream};
 use harness::release::LEADS;
 use harness::wait::{eventually, throughout};
 use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::json;
 use testbed::Component;
 
 use crate::fixture::TestEnv;
+use crate::objects::offer;
 
 const OUTAGE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(120);
@@ -106,5 +111,55 @@ fn hanging_api_server_fences_the_leader_and_loses_nothing() {
         objects.assert_all_registered(&chain, OFFERS, LIMIT).await;
         let mined = chain.mined_transactions().await.unwrap();
         assert_eq!(mined, OFFERS as u64, "nothing else must be sent");
+    });
+}
+
+#[test]
+fn offers_that_are_created_while_watches_restart_get_their_status() {
+    TestEnv::run(async |env| {
+        // As many as one page of a list holds.
+        const BEFORE: usize = 500;
+        const DURING: usize = 50;
+        let objects = &env.objects;
+        // A leader that stays the leader: each term begins with all offers.
+        let values = [
+            "leaderElection.leaseDuration=60s",
+            "leaderElection.renewDeadline=40s",
+        ];
+        let release = env.install(&values).await;
+        let leader = release.wait_leader(None, LIMIT).await.unwrap();
+        objects.create_namespace("shop", &[]).await;
+        let create = async |name: String| {
+            let mut manifest = offer("shop", &name);
+            manifest["spec"]["registration"]["enabled"] = json!(false);
+            objects.create_offer(manifest).await;
+        };
+        stream::iter(0..BEFORE)
+            .for_each_concurrent(20, |index| create(format!("b-{index}")))
+            .await;
+
+        // It does not know the versions that the watches have seen: they begin again with a list.
+        let mut server = env.cluster.component(Component::ApiServer).unwrap();
+        server.restart().await.unwrap();
+        for index in 0..DURING {
+            create(format!("a-{index}")).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        eventually("every offer has a status", LIMIT, async || {
+            let offers = objects.offers("shop").list(&ListParams::default()).await?;
+            let mut without = offers.items;
+            without.retain(|offer| offer.status.is_none());
+            let names: Vec<String> = without.iter().map(ResourceExt::name_any).collect();
+            ensure!(names.is_empty(), "without: {names:?}");
+            Ok(())
+        })
+        .await;
+        let failures = r#"serviceoffer_watch_failures_total{kind="ServiceOffer"}"#;
+        assert!(
+            release.sum(failures).await.unwrap() > 0.0,
+            "no watch was ended"
+        );
+        let still = release.wait_leader(None, LIMIT).await.unwrap();
+        assert_eq!(still, leader);
     });
 }

@@ -3,13 +3,14 @@
 //! A watch drops what is not read from an object before it is stored: of some kinds metadata, of
 //! others nearly everything ([`super::table`]).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::{Stream, TryStreamExt};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -50,31 +51,42 @@ impl Watches<'_> {
         let stream = self.events::<K>().modify(trim).reflect(writer);
         let metrics = self.metrics.watch.clone();
         let changes = self.changes.clone();
-        let mut invalid = HashSet::new();
+        let filled = store.clone();
+        let (mut invalid, mut before) = (HashSet::new(), Vec::new());
         let handle = move |metrics: &WatchMetrics, event: watcher::Event<K>| {
-            match &event {
-                watcher::Event::Init => invalid.clear(),
-                watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-                    if is_invalid(object) {
-                        invalid.insert(object_key(object));
-                    } else {
-                        invalid.remove(&object_key(object));
-                    }
-                }
-                watcher::Event::Delete(object) => {
+            let mut check = |object: &K| {
+                if is_invalid(object) {
+                    invalid.insert(object_key(object));
+                } else {
                     invalid.remove(&object_key(object));
                 }
-                watcher::Event::InitDone => {}
+            };
+            match event {
+                watcher::Event::Init => {
+                    invalid.clear();
+                    before = filled.state();
+                    return;
+                }
+                // The store shows nothing of a list before its end.
+                watcher::Event::InitApply(object) => {
+                    check(&object);
+                    return;
+                }
+                watcher::Event::InitDone => {
+                    for object in differing(std::mem::take(&mut before), filled.state()) {
+                        changes.report(change(&object));
+                    }
+                }
+                watcher::Event::Apply(object) => {
+                    check(&object);
+                    changes.report(change(&object));
+                }
+                watcher::Event::Delete(object) => {
+                    invalid.remove(&object_key(&object));
+                    changes.report(change(&object));
+                }
             }
-            if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
-                metrics.invalid(kind, invalid.len());
-            }
-            if let watcher::Event::Apply(object)
-            | watcher::Event::Delete(object)
-            | watcher::Event::InitApply(object) = event
-            {
-                changes.report(change(&object));
-            }
+            metrics.invalid(kind, invalid.len());
         };
         self.tasks.spawn(follow(kind, stream, metrics, handle));
         store
@@ -155,6 +167,24 @@ impl Watches<'_> {
     }
 }
 
+/// Objects whose version differs between two lists, or that are in one of them only.
+fn differing<K>(before: Vec<Arc<K>>, after: Vec<Arc<K>>) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let mut before: HashMap<_, _> = before
+        .into_iter()
+        .map(|object| (object_key(&*object), object))
+        .collect();
+    let mut differing = after;
+    differing.retain(|object| {
+        let known = before.remove(&object_key(&**object));
+        known.is_none_or(|known| known.resource_version() != object.resource_version())
+    });
+    differing.extend(before.into_values());
+    differing
+}
+
 /// Handles every event of a watch, and counts what fails.
 async fn follow<K>(
     kind: WatchedKind,
@@ -190,4 +220,92 @@ fn is_missing(error: &watcher::Error) -> bool {
     };
     // The response for an unknown kind has no Status body, only the code.
     matches!(source, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use kube::runtime::reflector::ObjectRef;
+    use serde_json::{Value, json};
+    use tokio::time::sleep;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::api::ServiceOffer;
+    use crate::cluster::MaybeDecoded;
+
+    fn offer(name: &str, version: &str) -> Value {
+        json!({
+            "apiVersion": "obol.org/v1alpha1", "kind": "ServiceOffer",
+            "metadata": { "name": name, "namespace": "shop", "resourceVersion": version },
+            "spec": {},
+        })
+    }
+
+    /// A list in two pages, after which nothing changes.
+    async fn serve(request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let query = request.uri().query().unwrap_or_default();
+        let (items, next) = if query.contains("watch=true") {
+            return pending().await;
+        } else if query.contains("continue=") {
+            sleep(Duration::from_secs(1)).await;
+            ([offer("last", "8")], None)
+        } else {
+            ([offer("first", "7")], Some("more"))
+        };
+        let metadata = json!({ "resourceVersion": "9", "continue": next });
+        let list = json!({
+            "apiVersion": "obol.org/v1alpha1", "kind": "ServiceOfferList",
+            "metadata": metadata, "items": items,
+        });
+        Ok(Response::new(Body::from(serde_json::to_vec(&list)?)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_holds_an_object_of_a_list_when_its_change_is_reported() {
+        let changes = Changes::default();
+        let mut reported = changes.subscribe();
+        let mut watches = Watches {
+            client: &Client::new(service_fn(serve), "default"),
+            metrics: &Metrics::new("operator/lease").unwrap(),
+            changes,
+            tasks: JoinSet::new(),
+        };
+        let store = watches.watch(
+            WatchedKind::ServiceOffer,
+            |_: &mut MaybeDecoded<ServiceOffer>| (),
+            |_| false,
+            CacheChange::offer,
+        );
+        for _ in ["first", "last"] {
+            let CacheChange::Offer { namespace, name } = reported.recv().await.unwrap() else {
+                panic!("only offers are watched");
+            };
+            let found = store.get(&ObjectRef::new(&name).within(&namespace));
+            assert!(found.is_some(), "{name} is not in the store yet");
+        }
+    }
+
+    #[test]
+    fn list_differs_in_what_was_created_changed_and_deleted_since_the_last_one() {
+        let list = |objects: &[(&str, &str)]| -> Vec<Arc<MaybeDecoded<ServiceOffer>>> {
+            let objects = objects.iter();
+            objects
+                .map(|(name, version)| serde_json::from_value(offer(name, version)).unwrap())
+                .map(Arc::new)
+                .collect()
+        };
+        let before = list(&[("kept", "1"), ("changed", "2"), ("deleted", "3")]);
+        let after = list(&[("kept", "1"), ("changed", "5"), ("created", "4")]);
+        let mut names: Vec<String> = differing(before, after)
+            .iter()
+            .map(|object| object.name_any())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["changed", "created", "deleted"]);
+    }
 }
