@@ -5,7 +5,8 @@
 //! been installed. It creates offers and registries with [`objects`] and ends with [`assertions`]
 //! on what chain, records, ledger and status say. How the operator, the chain and waiting work is
 //! in the crate `harness`. [`faults`] runs candidates as bare processes and injects faults into
-//! them; [`admission`] needs the CRDs alone.
+//! them; [`world`] puts a proxy that fails on request before the chain; [`admission`] needs the
+//! CRDs alone, and [`definitions`] changes them.
 //!
 //! Flows share one cluster and take turns; they need `make testbed-up` and `make image`, which
 //! `make test` runs.
@@ -17,6 +18,7 @@
 )]
 
 mod assertions;
+mod definitions;
 mod fixture;
 mod objects;
 
@@ -35,3 +37,4 @@ mod rollout;
 mod shutdown;
 mod tenancy;
 mod undecodable;
+mod world;
