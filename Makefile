@@ -73,6 +73,13 @@ test-flows: image ## Run the flows on a running testbed (make testbed-up); FLOW=
 	$(TESTBED) load target/image.tar
 	$(TOOLS) cargo-nextest nextest run --package serviceoffer-controller --test flows $(FLOW)
 
+# The commit of the previous version, or a checkout of it whose image is built.
+BASE     ?= HEAD~1
+PREVIOUS ?=
+.PHONY: test-skew
+test-skew: image ## Upgrade from the version of commit BASE (default HEAD~1), roll back and upgrade again; PREVIOUS=dir uses a built checkout
+	BASE=$(BASE) PREVIOUS=$(PREVIOUS) .ci/skew
+
 STOPS ?= 200
 .PHONY: campaign
 campaign: image ## Inject faults into a group of operators, STOPS=n leader freezes among them, and check for overlaps
@@ -88,7 +95,7 @@ bench-election: deps build ## Benchmark the elector against client-go and contro
 	$(TESTBED) run -- target/debug/bench-election
 
 .PHONY: coverage
-coverage: deps ## Check that the region coverage of the two decision cores is complete
+coverage: deps ## Check that the region coverage of the pure modules is complete
 	.ci/coverage
 
 .PHONY: testbed-up

@@ -35,6 +35,7 @@ mod registration;
 mod rights;
 mod rollout;
 mod shutdown;
+mod skew;
 mod tenancy;
 mod undecodable;
 mod world;
