@@ -5,6 +5,7 @@
 //! size. What the bytes mean is read in [`super::envelope`].
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -116,12 +117,7 @@ impl Transport {
             } else {
                 self.request_batch(batch).await
             };
-            let is_hopeless = !answers.is_empty() && answers.iter().all(is_hopeless);
-            let last = answers.last().cloned();
-            results.extend(answers);
-            if let (true, Some(last)) = (is_hopeless, last) {
-                // An endpoint that is down or wants a pause is not asked for the rest.
-                results.resize(calls.len(), last);
+            if add_answers(&mut results, answers, calls.len()).is_break() {
                 break;
             }
         }
@@ -164,11 +160,7 @@ impl Transport {
         let mut results = CallResults::with_capacity(calls.len());
         for some in calls.chunks(SINGLE_CALLS) {
             let answers = join_all(some.iter().map(|call| self.request_one(call))).await;
-            let is_hopeless = answers.iter().all(is_hopeless);
-            let last = answers.last().cloned();
-            results.extend(answers);
-            if let (true, Some(last)) = (is_hopeless, last) {
-                results.resize(calls.len(), last);
+            if add_answers(&mut results, answers, calls.len()).is_break() {
                 break;
             }
         }
@@ -272,6 +264,21 @@ fn kind(failure: &CallFailure) -> RpcResult {
     match failure {
         CallFailure::Refused(refused) if refused.is_json_rpc => RpcResult::Refused,
         _ => RpcResult::Unreachable,
+    }
+}
+
+/// Adds answers to the results of a request of so many calls. An endpoint that is down or wants a
+/// pause is not asked for the rest: what it said last answers them, and breaks the loop.
+fn add_answers(results: &mut CallResults, answers: CallResults, calls: usize) -> ControlFlow<()> {
+    let is_hopeless = answers.iter().all(is_hopeless);
+    let last = answers.last().cloned();
+    results.extend(answers);
+    match last {
+        Some(last) if is_hopeless => {
+            results.resize(calls, last);
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
     }
 }
 

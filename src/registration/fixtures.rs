@@ -1,8 +1,13 @@
 //! Objects for unit tests, in the JSON that people apply.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
+use super::eligibility::Eligibility;
+use super::identity::resolve;
+use super::view::{OfferAgentView, OfferView};
+use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, ServiceOffer};
 
 /// Address of the registry contract in every fixture.
 pub(crate) const REGISTRY: &str = "0x8004A818BFB912233c491871b3d84c89A494BD9e";
@@ -80,4 +85,31 @@ pub(crate) fn record(identity: &str, edition: u32, over: Value) -> AgentRegistra
 pub(crate) fn result(agent_id: &str) -> Value {
     let hash = format!("0x{}", "22".repeat(32));
     json!({ "agentId": agent_id, "transaction": hash, "block": 7, "blockHash": hash })
+}
+
+/// The view of an offer that resolves to [`registry`], with the record of its agent.
+pub(crate) fn view(
+    over: Value,
+    eligibility: Eligibility,
+    record: Option<AgentRegistrationSpec>,
+) -> OfferView {
+    let offer = Arc::new(offer(over));
+    let registries = [Arc::new(registry(json!({})))];
+    let record = record.map(Arc::new);
+    let records: Vec<_> = record.iter().cloned().collect();
+    let found = resolve(&offer, &registries, &records).unwrap();
+    OfferView {
+        name: ("shop".into(), "chat".into()),
+        agent: Ok(OfferAgentView {
+            registry: Arc::clone(found.registry),
+            contract: found.contract,
+            identity: found.identity,
+            key: found.key,
+            eligibility,
+            record,
+        }),
+        offer,
+        records,
+        upstream_exists: true,
+    }
 }

@@ -399,33 +399,11 @@ mod tests {
 
     #[test]
     fn reservation_lasts_while_its_offer_lives_and_resolves_here() {
-        use std::sync::Arc;
-
         use crate::registration::eligibility::Eligibility;
-        use crate::registration::fixtures::offer;
-        use crate::registration::identity::{Unresolved, resolve};
-        use crate::registration::view::OfferAgentView;
+        use crate::registration::fixtures;
+        use crate::registration::identity::Unresolved;
 
-        let view = |over: Value| {
-            let offer = Arc::new(offer(over));
-            let registries = [Arc::new(registry(json!({})))];
-            let none: &[Arc<AgentRegistrationSpec>] = &[];
-            let found = resolve(&offer, &registries, none).unwrap();
-            OfferView {
-                name: ("shop".into(), "chat".into()),
-                agent: Ok(OfferAgentView {
-                    registry: Arc::clone(found.registry),
-                    contract: found.contract,
-                    identity: found.identity,
-                    key: found.key,
-                    eligibility: Eligibility::Disabled,
-                    record: None,
-                }),
-                offer,
-                records: Vec::new(),
-                upstream_exists: true,
-            }
-        };
+        let view = |over: Value| fixtures::view(over, Eligibility::Disabled, None);
         let named = view(json!({ "status": { "agentId": "7" } }));
         let here = named.agent().unwrap().contract;
         let reserved = AgentReservation::of(&named, here).unwrap();

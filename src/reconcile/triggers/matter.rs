@@ -121,15 +121,11 @@ pub(super) fn is_in_namespace(offer: &ServiceOffer, namespace: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::AgentRegistrationSpec;
-    use crate::registration::fixtures::{offer, record, registry, result};
-    use crate::registration::identity::{Unresolved, resolve};
-    use crate::registration::view::OfferAgentView;
+    use crate::registration::fixtures::{self, offer, record, registry, result};
+    use crate::registration::identity::Unresolved;
 
     fn digest(over: Value) -> RegistryDigest {
         let registry = serde_json::to_value(registry(over)).unwrap();
@@ -173,27 +169,8 @@ mod tests {
     }
 
     fn view(over: Value, eligibility: Eligibility, record: Option<Value>) -> OfferView {
-        let offer = Arc::new(offer(over));
-        let registries = [Arc::new(registry(json!({})))];
-        let record = record
-            .map(|spec| self::record("shop/chat", 1, json!({ "spec": spec })).spec)
-            .map(Arc::new);
-        let records: Vec<Arc<AgentRegistrationSpec>> = record.iter().cloned().collect();
-        let found = resolve(&offer, &registries, &records).unwrap();
-        OfferView {
-            name: ("shop".into(), "chat".into()),
-            agent: Ok(OfferAgentView {
-                registry: Arc::clone(found.registry),
-                contract: found.contract,
-                identity: found.identity,
-                key: found.key,
-                eligibility,
-                record,
-            }),
-            offer,
-            records,
-            upstream_exists: true,
-        }
+        let record = record.map(|spec| self::record("shop/chat", 1, json!({ "spec": spec })).spec);
+        fixtures::view(over, eligibility, record)
     }
 
     #[test]

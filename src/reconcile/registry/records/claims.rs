@@ -101,31 +101,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::AgentRegistrationSpec;
     use crate::cluster::cache::fixtures::CachedObjects;
-    use crate::registration::fixtures::{merge, offer, record, registry};
-    use crate::registration::identity::resolve;
-    use crate::registration::view::OfferAgentView;
+    use crate::registration::fixtures::{self, merge, offer, record, registry};
 
     fn view(over: Value) -> OfferView {
-        let offer = Arc::new(offer(over));
-        let registries = [Arc::new(registry(json!({})))];
-        let none: &[Arc<AgentRegistrationSpec>] = &[];
-        let found = resolve(&offer, &registries, none).unwrap();
-        OfferView {
-            name: ("shop".into(), "chat".into()),
-            agent: Ok(OfferAgentView {
-                registry: Arc::clone(found.registry),
-                contract: found.contract,
-                identity: found.identity,
-                key: found.key,
-                eligibility: Eligibility::Eligible,
-                record: None,
-            }),
-            offer,
-            records: Vec::new(),
-            upstream_exists: true,
-        }
+        fixtures::view(over, Eligibility::Eligible, None)
     }
 
     #[test]
