@@ -62,7 +62,7 @@ test: deps lint image ## Run all checks and all tests, on a real cluster
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --package rpc-proxy --lib --bins --test architecture --test faults --test language
+	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --package rpc-proxy --package scale --lib --bins --test architecture --test faults --test language
 
 .PHONY: model
 model: ## Model-check the election core within bounds, and refute its broken variants
@@ -93,6 +93,11 @@ test-election: build ## Run the elector beside client-go on a running testbed (m
 bench-election: deps build ## Benchmark the elector against client-go and controller-runtime; SAMPLES=n sets the sample count
 	cargo build --quiet --locked --package election --bin bench-election
 	$(TESTBED) run -- target/debug/bench-election
+
+.PHONY: bench-scale
+bench-scale: deps build ## Benchmark many offers beside a controller-runtime reconciler; OFFERS=n REGISTRATIONS=n set the size
+	cargo build --quiet --locked --package scale --bin bench-scale
+	$(TESTBED) run -- target/debug/bench-scale
 
 .PHONY: coverage
 coverage: deps ## Check that the region coverage of the pure modules is complete

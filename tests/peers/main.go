@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// settings are the options of both kinds of candidates.
+// settings are the options of all kinds of candidates.
 type settings struct {
 	identity        string
 	namespace       string
@@ -54,7 +54,7 @@ func main() {
 	var s settings
 	// Not the default flag set: controller-runtime registers a flag there.
 	flags := flag.NewFlagSet(os.Args[0], flag.ExitOnError)
-	kind := flags.String("kind", "client-go", "client-go or controller-runtime")
+	kind := flags.String("kind", "client-go", "client-go, controller-runtime or reconciler")
 	kubeconfig := flags.String("kubeconfig", "", "path of a kubeconfig; inside a Pod, its service account if empty")
 	flags.StringVar(&s.identity, "identity", "", "name of this candidate")
 	flags.StringVar(&s.namespace, "namespace", "default", "namespace of the Lease")
@@ -78,6 +78,8 @@ func main() {
 		err = elect(ctx, config, s)
 	case "controller-runtime":
 		err = manage(ctx, config, s)
+	case "reconciler":
+		err = reconcileOffers(ctx, config, s)
 	default:
 		err = fmt.Errorf("unknown kind %q", *kind)
 	}

@@ -36,10 +36,8 @@ func watched() []client.Object {
 	return kinds
 }
 
-// manage runs a manager with one controller per kind. Caches are warm on standbys too.
-func manage(ctx context.Context, config *rest.Config, s settings) error {
-	ctrl.SetLogger(klog.Background())
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
+func managerOptions(s settings) ctrl.Options {
+	return ctrl.Options{
 		LeaderElection:                true,
 		LeaderElectionNamespace:       s.namespace,
 		LeaderElectionID:              s.lease,
@@ -48,7 +46,13 @@ func manage(ctx context.Context, config *rest.Config, s settings) error {
 		RenewDeadline:                 &s.renewDeadline,
 		RetryPeriod:                   &s.retryPeriod,
 		Metrics:                       metricsserver.Options{BindAddress: "127.0.0.1:0"},
-	})
+	}
+}
+
+// manage runs a manager with one controller per kind. Caches are warm on standbys too.
+func manage(ctx context.Context, config *rest.Config, s settings) error {
+	ctrl.SetLogger(klog.Background())
+	mgr, err := ctrl.NewManager(config, managerOptions(s))
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-//! What flows, demo and election tests share: it runs the operator and observes it, and leaves
+//! What flows, demo, election tests and benchmarks share: it runs the operator and observes it, and leaves
 //! assertions to the tests.
 //!
 //! - [`wait`] polls a running cluster until it reaches a state. Use it for every state that a
@@ -8,7 +8,9 @@
 //! - [`chain`] is an EVM node with an identity registry on it.
 //! - [`objects`] writes Kubernetes objects and reads the status of offers.
 //! - [`candidate`] prepares a bare process that competes for a Lease: user, kubeconfig, command.
+//! - [`mod@bench`] is what benchmarks measure and report with.
 
+pub mod bench;
 pub mod candidate;
 pub mod chain;
 pub mod objects;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::bench::ProgressTrack;
 use harness::wait::until;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -17,7 +18,6 @@ use serde_json::json;
 use testbed::{Cluster, Signal, image, tools};
 use tokio::time::sleep;
 
-use super::progress::ProgressTrack;
 use super::report::Sample;
 use super::takeover::CANDIDATES;
 use crate::candidate::{self, Implementation, Timing};

@@ -1,21 +1,18 @@
 //! Usage of idle candidates: requests, processor time and memory.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use harness::bench::ProgressTrack;
+use harness::bench::process::{processor_time, resident};
 use testbed::AuditEntry;
 use tokio::time::{Instant, sleep};
 
-use super::progress::ProgressTrack;
 use super::report::{BenchCase, IdleUsage};
-use crate::candidate::Candidate;
 use crate::group::CandidateGroup;
 use crate::namespace::ElectionNamespace;
 
-/// Clock ticks per second in `/proc/PID/stat`: 100 on every Linux that the testbed supports.
-const TICKS: f64 = 100.0;
 /// Time between two progress steps.
 const STEP: Duration = Duration::from_secs(5);
 
@@ -43,7 +40,7 @@ pub async fn measure(
     let mut before = BTreeMap::new();
     for (_, group) in groups.iter() {
         for member in group.members() {
-            before.insert(member.identity().to_owned(), processor_time(member)?);
+            before.insert(member.identity().to_owned(), processor_time(member.pid())?);
         }
     }
     for _ in 0..steps {
@@ -64,7 +61,7 @@ pub async fn measure(
             let [lease_writes, lease_reads, others, watches] =
                 [lease_writes, lease_reads, others, watches]
                     .map(|count| f64::from(count) / minutes);
-            let spent = processor_time(member)?
+            let spent = processor_time(member.pid())?
                 - before.get(member.identity()).copied().unwrap_or_default();
             usage.push(IdleUsage {
                 case: *case,
@@ -75,7 +72,7 @@ pub async fn measure(
                 others,
                 watches,
                 cpu: spent * 1000.0 / minutes,
-                resident: resident(member)?,
+                resident: resident(member.pid())?,
             });
         }
     }
@@ -100,38 +97,6 @@ fn count(entries: &[AuditEntry]) -> BTreeMap<String, Requests> {
         *counter += 1;
     }
     users
-}
-
-/// Processor time used so far, in seconds.
-fn processor_time(candidate: &Candidate) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", candidate.pid()))?;
-    let ticks = ticks(&stat).with_context(|| format!("statistics of {}", candidate.identity()))?;
-    Ok(f64::from(ticks) / TICKS)
-}
-
-/// User and system time. The command name may contain anything, so fields are counted from its last
-/// bracket.
-fn ticks(stat: &str) -> Option<u32> {
-    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..]
-        .split_ascii_whitespace()
-        .collect();
-    Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
-}
-
-/// Resident memory in megabytes.
-fn resident(candidate: &Candidate) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", candidate.pid()))?;
-    let bytes =
-        resident_bytes(&status).with_context(|| format!("memory of {}", candidate.identity()))?;
-    Ok(bytes / 1e6)
-}
-
-fn resident_bytes(status: &str) -> Option<f64> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u32 = value.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(f64::from(kibibytes) * 1024.0)
 }
 
 #[cfg(test)]
@@ -179,16 +144,5 @@ mod tests {
             watches: 1,
         };
         assert_eq!(count(&entries).get("a"), Some(&expected));
-    }
-
-    #[test]
-    fn processor_time_and_memory_are_read_from_proc() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 900 0 0 0 31 11 0 0 20 0 5 0 4242 0 0";
-        assert_eq!(ticks(stat), Some(42));
-        assert_eq!(
-            resident_bytes("VmHWM:\t   20 kB\nVmRSS:\t   12345 kB\n"),
-            Some(12_641_280.0)
-        );
-        assert_eq!(resident_bytes("VmHWM:\t   20 kB\n"), None);
     }
 }

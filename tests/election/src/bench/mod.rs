@@ -7,29 +7,26 @@
 //! idle candidates, [`report`] compares the results with their targets.
 
 mod container;
-mod distribution;
 mod idle;
 mod plot;
-mod progress;
 mod report;
 mod takeover;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
+use harness::bench::{Environment, Progress};
 use jiff::Timestamp;
 use testbed::{Cluster, Signal};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use self::container::Deployed;
-use self::progress::Progress;
-use self::report::{BenchCase, Environment, Measure, Report, Series};
+use self::report::{BenchCase, Measure, Report, Series};
 use self::takeover::Takeover;
 use crate::candidate::{self, Implementation, Timing};
 use crate::group::CandidateGroup;
@@ -151,7 +148,7 @@ pub async fn run(cluster: Cluster, plan: BenchPlan) -> Result<()> {
     let report = Report {
         begun: begun.0,
         seconds: begun.1.elapsed().as_secs_f64(),
-        environment: environment(&cluster, &root).await?,
+        environment: Environment::read(&cluster, &root, &candidate::operator()?).await?,
         targets: report::targets(&series, &usage),
         series,
         usage,
@@ -379,46 +376,6 @@ fn collect(
         }
     };
     CRASHING.into_iter().map(of).collect()
-}
-
-async fn environment(cluster: &Cluster, root: &Path) -> Result<Environment> {
-    let version = cluster.client().apiserver_version().await?;
-    let cpu = fs::read_to_string("/proc/cpuinfo")?;
-    let memory = fs::read_to_string("/proc/meminfo")?;
-    let field = |text: &str, name: &str| {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(name))
-            .unwrap_or_default();
-        line.split_once(':')
-            .map_or(String::new(), |(_, value)| value.trim().to_owned())
-    };
-    let kibibytes: u64 = field(&memory, "MemTotal")
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap_or(0);
-    let git = Command::new("git")
-        .args(["describe", "--always", "--dirty", "--abbrev=12"])
-        .current_dir(root)
-        .output();
-    let commit = git
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        .unwrap_or_default();
-    // Reported relative to the checkout, which makes it the same on every machine.
-    let binary = candidate::operator()?;
-    let root = root.canonicalize().context("the checkout")?;
-    let binary = binary.strip_prefix(&root).unwrap_or(&binary);
-    Ok(Environment {
-        commit,
-        binary: binary.display().to_string(),
-        kubernetes: version.git_version,
-        processor: field(&cpu, "model name"),
-        processors: std::thread::available_parallelism()?.get(),
-        memory: kibibytes / 1000,
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?
-            .trim()
-            .to_owned(),
-    })
 }
 
 #[cfg(test)]

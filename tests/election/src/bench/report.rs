@@ -1,9 +1,9 @@
 //! The results of a bench run, compared with their targets. Values and text only.
 
+use harness::bench::{Distribution, Environment, Target, table, target};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::distribution::Distribution;
 use crate::candidate::{Implementation, Timing};
 
 /// Allowance in seconds beyond the lease duration for a takeover after a crash.
@@ -119,19 +119,6 @@ impl IdleUsage {
     }
 }
 
-/// A target value and its measurement.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Target {
-    /// What is measured.
-    pub measure: &'static str,
-    /// The target.
-    pub target: String,
-    /// The measured value; none if it was not measured.
-    pub measured: Option<String>,
-    /// Whether the target was met. False if it was not measured.
-    pub met: bool,
-}
-
 /// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -149,25 +136,6 @@ pub struct Report {
     pub targets: Vec<Target>,
 }
 
-/// What was measured, and on which machine.
-#[derive(Clone, Debug, Serialize)]
-pub struct Environment {
-    /// Commit of this checkout, marked if there are local changes.
-    pub commit: String,
-    /// The operator's binary.
-    pub binary: String,
-    /// Version of the API server, and of client-go.
-    pub kubernetes: String,
-    /// The processor.
-    pub processor: String,
-    /// Number of processors.
-    pub processors: usize,
-    /// Memory in megabytes.
-    pub memory: u64,
-    /// Version of the kernel.
-    pub kernel: String,
-}
-
 /// Compares the measurements with their targets.
 pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     let of = |measure, kind, timing| {
@@ -183,8 +151,8 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     let quantile =
         |of: &Option<Distribution>, share| of.as_ref().and_then(|found| found.quantile(share));
     let mut targets = vec![
-        at_most("graceful handover p50", 0.05, "s", quantile(&graceful, 0.5)),
-        at_most(
+        Target::at_most("graceful handover p50", 0.05, "s", quantile(&graceful, 0.5)),
+        Target::at_most(
             "graceful handover p99",
             0.25,
             "s",
@@ -197,6 +165,7 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
         target: ">= 20".to_owned(),
         measured: ratio.map(|ratio| format!("{ratio:.0}")),
         met: ratio.is_some_and(|ratio| ratio >= 20.0),
+        because: None,
     });
     for (timing, latest, earliest) in [
         (
@@ -215,13 +184,13 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
             Distribution::of(one.samples.iter().filter_map(|sample| sample.since_renewal))
         });
         let fence = (timing.lease - timing.guard()).as_secs_f64();
-        targets.push(at_most(
+        targets.push(Target::at_most(
             latest,
             timing.lease.as_secs_f64() + SLACK,
             "s",
             quantile(&renewed, 1.0),
         ));
-        targets.push(at_least(
+        targets.push(Target::at_least(
             earliest,
             fence,
             "s",
@@ -230,13 +199,13 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     }
     let container =
         of(Measure::Container, Implementation::Operator, Timing::LONG).map(Series::distribution);
-    targets.push(at_most(
+    targets.push(Target::at_most(
         "container killed p50",
         1.2,
         "s",
         quantile(&container, 0.5),
     ));
-    targets.push(at_most(
+    targets.push(Target::at_most(
         "container killed max",
         2.5,
         "s",
@@ -249,14 +218,14 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     };
     let most = |values: &mut dyn Iterator<Item = f64>| values.reduce(f64::max);
     let requests = most(&mut standbys(Implementation::Operator).map(IdleUsage::requests));
-    targets.push(at_most(
+    targets.push(Target::at_most(
         "standby's requests per minute besides watches",
         0.0,
         "",
         requests,
     ));
     let resident = most(&mut standbys(Implementation::Operator).map(|one| one.resident));
-    targets.push(at_most(
+    targets.push(Target::at_most(
         "idle standby's resident memory",
         20.0,
         "MB",
@@ -266,7 +235,7 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
         .map(|one| one.resident / 2.0)
         .reduce(f64::min);
     if let Some(half) = half {
-        targets.push(at_most(
+        targets.push(Target::at_most(
             "idle standby's memory, half of controller-runtime's",
             half,
             "MB",
@@ -274,54 +243,6 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
         ));
     }
     targets
-}
-
-fn at_most(measure: &'static str, most: f64, unit: &str, measured: Option<f64>) -> Target {
-    target(
-        measure,
-        "<=",
-        most,
-        unit,
-        measured,
-        measured.is_some_and(|measured| measured <= most),
-    )
-}
-
-fn at_least(measure: &'static str, least: f64, unit: &str, measured: Option<f64>) -> Target {
-    target(
-        measure,
-        ">=",
-        least,
-        unit,
-        measured,
-        measured.is_some_and(|measured| measured >= least),
-    )
-}
-
-fn target(
-    measure: &'static str,
-    relation: &str,
-    bound: f64,
-    unit: &str,
-    measured: Option<f64>,
-    met: bool,
-) -> Target {
-    let text = |value: f64| format!("{} {unit}", number(value)).trim_end().to_owned();
-    Target {
-        measure,
-        target: format!("{relation} {}", text(bound)),
-        measured: measured.map(text),
-        met,
-    }
-}
-
-/// Three decimals for small values, fewer for large ones.
-fn number(value: f64) -> String {
-    match value {
-        value if value.abs() < 10.0 && value.fract() != 0.0 => format!("{value:.3}"),
-        value if value.fract() != 0.0 => format!("{value:.2}"),
-        value => format!("{value:.0}"),
-    }
 }
 
 impl Report {
@@ -402,47 +323,8 @@ impl Report {
                 resident,
             ]);
         }
-        let mut targets = vec![["MEASURE", "TARGET", "MEASURED", ""].map(str::to_owned)];
-        for target in &self.targets {
-            let (measured, met) = match &target.measured {
-                None => ("not measured", "-"),
-                Some(measured) => (measured.as_str(), if target.met { "met" } else { "MISSED" }),
-            };
-            targets.push([
-                target.measure.to_owned(),
-                target.target.clone(),
-                measured.to_owned(),
-                met.to_owned(),
-            ]);
-        }
-        [table(&times), table(&costs), table(&targets)].join("\n")
+        [table(&times), table(&costs), target::table(&self.targets)].join("\n")
     }
-}
-
-/// Aligned columns: the first two hold words and are left-aligned, the others are right-aligned.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> = (0..N)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells =
-            row.iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    0 | 1 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]
@@ -569,11 +451,5 @@ mod tests {
             )
             .met
         );
-    }
-
-    #[test]
-    fn table_columns_are_aligned() {
-        let rows = [["a", "bb", "1"], ["aaa", "b", "22"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows), "a    bb   1\naaa  b   22\n");
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use harness::bench::ProgressTrack;
 use jiff::Timestamp;
 use rand::RngExt as _;
 use testbed::Signal;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::progress::ProgressTrack;
 use super::report::{BenchCase, Sample};
 use crate::candidate::{CandidateOptions, Implementation, Timing};
 use crate::group::CandidateGroup;

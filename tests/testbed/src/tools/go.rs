@@ -65,7 +65,7 @@ pub(super) const COREDNS: Module = Module {
     packages: &["serviceoffer.test/coredns"],
 };
 
-/// The leader election libraries that the operator's elector is compared with.
+/// The programs that the operator is compared with: leader election libraries, and a reconciler.
 pub(super) const PEERS: Module = Module {
     label: "peers-0.34.4",
     files: &[
@@ -74,6 +74,8 @@ pub(super) const PEERS: Module = Module {
         ("main.go", include_str!("../../../peers/main.go")),
         ("elect.go", include_str!("../../../peers/elect.go")),
         ("manage.go", include_str!("../../../peers/manage.go")),
+        ("offers.go", include_str!("../../../peers/offers.go")),
+        ("reconcile.go", include_str!("../../../peers/reconcile.go")),
     ],
     linker_flags: "-s -w",
     packages: &["serviceoffer.test/peers"],

@@ -71,15 +71,27 @@ impl ProgressTrack {
     /// Reports a finished step and its outcome.
     pub fn step(&self, outcome: &str) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        self.report(done - 1, done, outcome);
+    }
+
+    /// Reports that this many steps are finished, and the outcome of the last.
+    pub fn reach(&self, done: usize, outcome: &str) {
+        let before = self.done.swap(done, Ordering::Relaxed);
+        if done > before {
+            self.report(before, done, outcome);
+        }
+    }
+
+    fn report(&self, before: usize, done: usize, outcome: &str) {
         match &self.bar {
             Some(bar) => {
-                bar.inc(1);
+                bar.inc(u64::try_from(done - before).unwrap_or(0));
                 bar.set_message(outcome.to_owned());
                 if done == self.total {
                     bar.finish();
                 }
             }
-            None if done * 4 / self.total > (done - 1) * 4 / self.total => {
+            None if done * 4 / self.total > before * 4 / self.total => {
                 eprintln!("{}: {done} of {}, {outcome}", self.name, self.total);
             }
             None => {}
