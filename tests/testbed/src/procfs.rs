@@ -27,7 +27,7 @@ impl ProcessId {
     /// The state letter of `/proc/PID/stat`, or none if this process has exited, reaped or not.
     pub(crate) fn state(self) -> Option<char> {
         let stat = Stat::read(self.pid)?;
-        (stat.id == self && !matches!(stat.state, 'Z' | 'X')).then_some(stat.state)
+        (stat.id == self && !stat.has_exited()).then_some(stat.state)
     }
 
     pub(crate) fn is_alive(self) -> bool {
@@ -61,9 +61,20 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     pub(crate) parent: u32,
     pub(crate) session: u32,
+    /// Threads that have not exited, the first one included.
+    threads: u32,
 }
 
 impl Stat {
+    /// Whether every thread has exited. The first one can be a zombie while others still hold what
+    /// the process had open, such as the port that its successor needs.
+    pub(crate) fn has_exited(self) -> bool {
+        match self.state {
+            'Z' => self.threads <= 1,
+            state => state == 'X',
+        }
+    }
+
     fn read(pid: u32) -> Option<Self> {
         Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
@@ -75,12 +86,14 @@ impl Stat {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
-        let start = fields.nth(15)?.parse().ok()?;
+        let threads = fields.nth(13)?.parse().ok()?;
+        let start = fields.nth(1)?.parse().ok()?;
         Some(Self {
             id: ProcessId { pid, start },
             state,
             parent,
             session,
+            threads,
         })
     }
 }
@@ -138,6 +151,22 @@ mod tests {
             (stat.state, stat.parent, stat.session, stat.id.start),
             ('S', 3, 5, 4242)
         );
+        Ok(())
+    }
+
+    #[test]
+    fn process_has_exited_when_its_last_thread_has() -> Result<()> {
+        for (state, threads, exited) in [
+            ("S", 3, false),
+            ("Z", 3, false),
+            ("Z", 1, true),
+            ("X", 1, true),
+        ] {
+            let line =
+                format!("7 (a) {state} 3 7 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0");
+            let stat = Stat::parse(7, &line).context("no parse")?;
+            assert_eq!(stat.has_exited(), exited, "{line}");
+        }
         Ok(())
     }
 
