@@ -102,7 +102,7 @@ impl Cache {
                     Some(Arc::new(spec))
                 }
             },
-            Option::is_none,
+            is_undecodable,
             |_, record| CacheChange::record(record.as_deref()),
         );
         let namespaces = watches.table(
@@ -114,7 +114,7 @@ impl Cache {
         let services = watches.table(
             WatchedKind::Service,
             |_: &PartialObjectMeta<Service>| (),
-            |()| false,
+            |_| false,
             |service, ()| CacheChange::service(service),
         );
         let tasks = watches.tasks;

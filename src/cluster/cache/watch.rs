@@ -52,43 +52,22 @@ impl Watches<'_> {
         let metrics = self.metrics.watch.clone();
         let changes = self.changes.clone();
         let filled = store.clone();
-        let (mut invalid, mut before) = (HashSet::new(), Vec::new());
-        let handle = move |metrics: &WatchMetrics, event: watcher::Event<K>| {
-            let mut check = |object: &K| {
-                if is_invalid(object) {
-                    invalid.insert(object_key(object));
-                } else {
-                    invalid.remove(&object_key(object));
-                }
-            };
-            match event {
-                watcher::Event::Init => {
-                    invalid.clear();
-                    before = filled.state();
-                    return;
-                }
-                // The store shows nothing of a list before its end.
-                watcher::Event::InitApply(object) => {
-                    check(&object);
-                    return;
-                }
-                watcher::Event::InitDone => {
-                    for object in differing(std::mem::take(&mut before), filled.state()) {
-                        changes.report(change(&object));
-                    }
-                }
-                watcher::Event::Apply(object) => {
-                    check(&object);
-                    changes.report(change(&object));
-                }
-                watcher::Event::Delete(object) => {
-                    invalid.remove(&object_key(&object));
+        let mut before = Vec::new();
+        let handle = move |event: watcher::Event<K>| match event {
+            watcher::Event::Init => before = filled.state(),
+            // The store shows nothing of a list before its end.
+            watcher::Event::InitApply(_) => {}
+            watcher::Event::InitDone => {
+                for object in differing(std::mem::take(&mut before), filled.state()) {
                     changes.report(change(&object));
                 }
             }
-            metrics.invalid(kind, invalid.len());
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                changes.report(change(&object));
+            }
         };
-        self.tasks.spawn(follow(kind, stream, metrics, handle));
+        self.tasks
+            .spawn(follow(kind, stream, metrics, is_invalid, handle));
         store
     }
 
@@ -97,7 +76,7 @@ impl Watches<'_> {
         &mut self,
         kind: WatchedKind,
         value_of: impl Fn(&K) -> V + Send + 'static,
-        is_invalid: impl Fn(&V) -> bool + Send + 'static,
+        is_invalid: impl Fn(&K) -> bool + Send + 'static,
         change: impl Fn(&ObjectKey, &V) -> CacheChange + Send + 'static,
     ) -> Table<V>
     where
@@ -109,50 +88,32 @@ impl Watches<'_> {
         let metrics = self.metrics.watch.clone();
         let changes = self.changes.clone();
         let filled = table.clone();
-        let mut invalid = HashSet::new();
-        let handle = move |metrics: &WatchMetrics, event: watcher::Event<K>| {
-            let mut row_of = |object: &K| {
-                let (key, value) = (object_key(object), value_of(object));
-                if is_invalid(&value) {
-                    invalid.insert(key.clone());
-                } else {
-                    invalid.remove(&key);
-                }
-                (key, object_version(object), value)
-            };
-            match event {
-                watcher::Event::Init => {
-                    invalid.clear();
-                    filled.begin_list();
-                    return;
-                }
-                watcher::Event::InitApply(object) => {
-                    let (key, version, value) = row_of(&object);
-                    filled.list(key, version, value);
-                    return;
-                }
-                watcher::Event::InitDone => {
-                    for (key, value) in filled.end_list() {
-                        changes.report(change(&key, &value));
-                    }
-                }
-                watcher::Event::Apply(object) => {
-                    let (key, version, value) = row_of(&object);
-                    if filled.apply(key.clone(), version, value.clone()) {
-                        changes.report(change(&key, &value));
-                    }
-                }
-                watcher::Event::Delete(object) => {
-                    let key = object_key(&object);
-                    invalid.remove(&key);
-                    if let Some(value) = filled.remove(&key) {
-                        changes.report(change(&key, &value));
-                    }
+        let handle = move |event: watcher::Event<K>| match event {
+            watcher::Event::Init => filled.begin_list(),
+            watcher::Event::InitApply(object) => {
+                let version = object_version(&object);
+                filled.list(object_key(&object), version, value_of(&object));
+            }
+            watcher::Event::InitDone => {
+                for (key, value) in filled.end_list() {
+                    changes.report(change(&key, &value));
                 }
             }
-            metrics.invalid(kind, invalid.len());
+            watcher::Event::Apply(object) => {
+                let (key, value) = (object_key(&object), value_of(&object));
+                if filled.apply(key.clone(), object_version(&object), value.clone()) {
+                    changes.report(change(&key, &value));
+                }
+            }
+            watcher::Event::Delete(object) => {
+                let key = object_key(&object);
+                if let Some(value) = filled.remove(&key) {
+                    changes.report(change(&key, &value));
+                }
+            }
         };
-        self.tasks.spawn(follow(kind, stream, metrics, handle));
+        self.tasks
+            .spawn(follow(kind, stream, metrics, is_invalid, handle));
         table
     }
 
@@ -185,28 +146,45 @@ where
     differing
 }
 
-/// Handles every event of a watch, and counts what fails.
-async fn follow<K>(
+/// Handles every event of a watch, and counts invalid objects and what fails.
+async fn follow<K: Resource<DynamicType = ()>>(
     kind: WatchedKind,
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
     metrics: WatchMetrics,
-    mut handle: impl FnMut(&WatchMetrics, watcher::Event<K>),
+    is_invalid: impl Fn(&K) -> bool,
+    mut handle: impl FnMut(watcher::Event<K>),
 ) {
     let mut stream = std::pin::pin!(stream);
+    let mut invalid = HashSet::new();
     loop {
-        match stream.try_next().await {
-            Ok(Some(event)) => {
-                if matches!(event, watcher::Event::InitDone) {
-                    metrics.synced(kind);
-                }
-                handle(&metrics, event);
-            }
+        let event = match stream.try_next().await {
+            Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
                 metrics.failed(kind, is_missing(&error));
                 warn!(?kind, error = %causes(&error), "watch failed, will restart");
+                continue;
+            }
+        };
+        match &event {
+            watcher::Event::Init => invalid.clear(),
+            watcher::Event::InitDone => metrics.synced(kind),
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object)
+                if is_invalid(object) =>
+            {
+                invalid.insert(object_key(object));
+            }
+            watcher::Event::InitApply(object)
+            | watcher::Event::Apply(object)
+            | watcher::Event::Delete(object) => {
+                invalid.remove(&object_key(object));
             }
         }
+        // Until a list ends, the last one counts.
+        if !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_)) {
+            metrics.invalid(kind, invalid.len());
+        }
+        handle(event);
     }
 }
 
