@@ -236,17 +236,7 @@ fn nonsense_answers_stop_only_their_own_registry() {
             }),
         ];
         let shop = world.namespace("shop").await;
-        let mut registries = Vec::new();
-        for (nth, fault) in faults.into_iter().enumerate() {
-            let proxy = world.proxy().await;
-            proxy.add(fault);
-            registries.push(world.registry_behind(nth, proxy).await);
-            world.offer(nth, &shop, &format!("offer-{nth}")).await;
-        }
-        let healthy = registries.len();
-        world.registry(healthy).await;
-        world.offer(healthy, &shop, "other").await;
-        world.wait_other(&shop, "other").await;
+        let registries = world.registries_behind(faults, &shop).await;
         for (nth, registry) in registries.iter().enumerate() {
             let what = format!("registry {nth} does not claim to be ready");
             eventually(&what, SHOWN, async || {
@@ -268,7 +258,7 @@ fn nonsense_answers_stop_only_their_own_registry() {
             );
             registry.proxy.clear();
         }
-        for nth in 0..healthy {
+        for nth in 0..registries.len() {
             let name = format!("offer-{nth}");
             world.objects().wait_registered(&shop, &name, SHOWN).await;
         }

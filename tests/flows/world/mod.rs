@@ -23,7 +23,7 @@ use harness::wait::{eventually, throughout};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
-use rpc_proxy::RpcProxy;
+use rpc_proxy::{RpcProxy, Rule};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, SignerLedger};
@@ -235,6 +235,27 @@ impl World {
             proxy,
             signer: self.signer(nth),
         }
+    }
+
+    /// Creates a registry behind each fault, with an offer `offer-<nth>` each, and a healthy one
+    /// after them, whose offer is registered.
+    async fn registries_behind(
+        &self,
+        faults: impl IntoIterator<Item = Rule>,
+        namespace: &str,
+    ) -> Vec<ProxiedRegistry> {
+        let mut registries = Vec::new();
+        for (nth, fault) in faults.into_iter().enumerate() {
+            let proxy = self.proxy().await;
+            proxy.add(fault);
+            registries.push(self.registry_behind(nth, proxy).await);
+            self.offer(nth, namespace, &format!("offer-{nth}")).await;
+        }
+        let healthy = registries.len();
+        self.registry(healthy).await;
+        self.offer(healthy, namespace, "other").await;
+        self.wait_other(namespace, "other").await;
+        registries
     }
 
     /// Creates the nth registry for a signer that registered an agent when the chain was short, so

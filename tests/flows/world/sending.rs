@@ -133,17 +133,8 @@ fn refused_send_is_shown_in_the_words_of_the_endpoint() {
             ),
         ];
         let shop = world.namespace("shop").await;
-        let mut registries = Vec::new();
-        for (nth, (_, text)) in refusals.iter().enumerate() {
-            let proxy = world.proxy().await;
-            proxy.add(Rule::error(SEND, -32000, text));
-            registries.push(world.registry_behind(nth, proxy).await);
-            world.offer(nth, &shop, &format!("offer-{nth}")).await;
-        }
-        let healthy = registries.len();
-        world.registry(healthy).await;
-        world.offer(healthy, &shop, "other").await;
-        world.wait_other(&shop, "other").await;
+        let faults = refusals.map(|(_, text)| Rule::error(SEND, -32000, text));
+        let registries = world.registries_behind(faults, &shop).await;
         for (nth, (reason, text)) in refusals.iter().enumerate() {
             let message = world
                 .wait_offer(&shop, &format!("offer-{nth}"), reason)
@@ -221,17 +212,8 @@ fn refused_estimates_are_not_reported_as_reverts() {
             ("RegistrationWouldRevert", 3, "execution reverted: closed"),
         ];
         let shop = world.namespace("shop").await;
-        let mut registries = Vec::new();
-        for (nth, (_, code, text)) in refusals.iter().enumerate() {
-            let proxy = world.proxy().await;
-            proxy.add(Rule::error("eth_estimateGas", *code, text));
-            registries.push(world.registry_behind(nth, proxy).await);
-            world.offer(nth, &shop, &format!("offer-{nth}")).await;
-        }
-        let healthy = registries.len();
-        world.registry(healthy).await;
-        world.offer(healthy, &shop, "other").await;
-        world.wait_other(&shop, "other").await;
+        let faults = refusals.map(|(_, code, text)| Rule::error("eth_estimateGas", code, text));
+        let registries = world.registries_behind(faults, &shop).await;
         for (nth, (reason, _, text)) in refusals.iter().enumerate() {
             let name = format!("offer-{nth}");
             let what = format!("{text} is shown as {reason}");
