@@ -61,10 +61,15 @@ func manage(ctx context.Context, config *rest.Config, s settings) error {
 			return err
 		}
 	}
+	return lead(ctx, mgr, s)
+}
+
+// lead runs a manager, and reports when it leads and when it has stopped.
+func lead(ctx context.Context, mgr ctrl.Manager, s settings) error {
 	if err := mgr.Add(announcement{s}); err != nil {
 		return err
 	}
-	err = mgr.Start(ctx)
+	err := mgr.Start(ctx)
 	s.report("stopped-leading", "")
 	if ctx.Err() != nil {
 		// After SIGTERM the manager reports its lease as lost.

@@ -79,16 +79,7 @@ func reconcileOffers(ctx context.Context, config *rest.Config, s settings) error
 	if err != nil {
 		return err
 	}
-	if err := mgr.Add(announcement{s}); err != nil {
-		return err
-	}
-	err = mgr.Start(ctx)
-	s.report("stopped-leading", "")
-	if ctx.Err() != nil {
-		// After SIGTERM the manager reports its lease as lost.
-		return nil
-	}
-	return err
+	return lead(ctx, mgr, s)
 }
 
 // metadata is an object of a core kind of which only the metadata is watched.

@@ -13,7 +13,7 @@ pub struct Cost {
     pub leader: f64,
     /// Of the API server.
     pub api_server: f64,
-    /// Of the whole machine, whoever used it.
+    /// Of all processes of the machine.
     pub machine: f64,
     /// Wall-clock time over which these were read, in seconds.
     pub seconds: f64,
