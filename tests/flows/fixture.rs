@@ -1,7 +1,7 @@
 //! Where a flow begins: a cluster as if nothing had ever been installed, and the operator in it.
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use harness::chain::LocalChain;
@@ -123,6 +123,7 @@ impl TestEnv {
         let api = Api::<CustomResourceDefinition>::all(self.cluster.client());
         let allow = json!({ "metadata": { "annotations": { "obol.org/allow-deletion": "true" } } });
         let allow = Patch::Merge(allow);
+        let begun = Instant::now();
         eventually("the CRDs are gone", LIMIT, async || {
             let mut left = Vec::new();
             for definition in api.list(&ListParams::default()).await?.items {
@@ -133,6 +134,17 @@ impl TestEnv {
                 if definition.metadata.deletion_timestamp.is_none() {
                     api.patch(&name, &PatchParams::default(), &allow).await?;
                     api.delete(&name, &DeleteParams::background()).await?;
+                } else {
+                    // The API server can fail to delete the objects of a definition that it is
+                    // still setting up ("storage is (re)initializing"). Its retry then meets its
+                    // own update of the status, and the next one comes when the definition
+                    // changes, or after five minutes.
+                    let waited = (begun.elapsed().as_secs() / 5).to_string();
+                    let change =
+                        json!({ "metadata": { "annotations": { "obol.org/waited": waited } } });
+                    let change = Patch::Merge(change);
+                    // It may be gone at this moment.
+                    let _ = api.patch(&name, &PatchParams::default(), &change).await;
                 }
                 left.push(name);
             }
