@@ -8,9 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 use crate::cgroup;
+use crate::state;
 
 /// Programs that a node needs, each with its Debian package.
 const PROGRAMS: [(&str, &str); 9] = [
@@ -28,11 +30,15 @@ const PROGRAMS: [(&str, &str); 9] = [
 /// The PATH of a node's processes. The caller's PATH may lack the `sbin` directories.
 pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a node writes while all flows run on it (images, etcd, logs), with room to spare, in bytes.
+const DISK: u64 = 4 << 30;
+
 /// Checks all prerequisites. The error is the first one that is missing.
 pub(crate) fn check() -> Result<()> {
     check_rights()?;
     cgroup::check()?;
-    check_programs(SYSTEM_PATH)
+    check_programs(SYSTEM_PATH)?;
+    check_disk(free_disk(state::DISK)?)
 }
 
 /// Checks that this process may create namespaces and configure their network.
@@ -79,6 +85,25 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     find(name, &env::var("PATH").unwrap_or_default())
 }
 
+/// The bytes that are free on the file system of this directory.
+fn free_disk(directory: &str) -> Result<u64> {
+    let disk =
+        statvfs(directory).with_context(|| format!("reading the free space of {directory}"))?;
+    Ok(disk.blocks_available() * disk.fragment_size())
+}
+
+/// A full disk stops etcd, and every request to the API server then waits until it times out.
+fn check_disk(free: u64) -> Result<()> {
+    ensure!(
+        free >= DISK,
+        "the testbed needs {} MiB of free disk space in {}, and {} MiB are free: delete files that you do not need",
+        DISK >> 20,
+        state::DISK,
+        free >> 20
+    );
+    Ok(())
+}
+
 fn find(program: &str, path: &str) -> Option<PathBuf> {
     // Joining an absolute path replaces the directory, so an absolute name is used unchanged.
     env::split_paths(path)
@@ -96,6 +121,16 @@ mod tests {
         assert_eq!(
             error,
             "containerd is missing: run `make deps`, or install the Debian package containerd"
+        );
+    }
+
+    #[test]
+    fn error_names_the_free_disk_space() {
+        assert!(check_disk(DISK).is_ok());
+        let error = check_disk(DISK - 1).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the testbed needs 4096 MiB of free disk space in /var/lib, and 4095 MiB are free: delete files that you do not need"
         );
     }
 

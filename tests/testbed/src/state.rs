@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 
 use crate::name::Name;
 
+/// An existing directory on the file system of [`PARENT`], which exists only while a testbed is up.
+pub(crate) const DISK: &str = "/var/lib";
 const PARENT: &str = "/var/lib/serviceoffer-testbed";
 
 /// The paths of one testbed.
