@@ -367,6 +367,10 @@ mod tests {
                 r#"{"error":{"code":1e300,"message":"no"}}"#,
                 refused(None, "no"),
             ),
+            (
+                r#"{"error":{"code":1e9,"message":"no"}}"#,
+                refused(None, "no"),
+            ),
             (r#"{"error":"no"}"#, refused(None, "no")),
             (r#"{"error":true}"#, refused(None, "true")),
             (r#"{"error":{}}"#, refused(None, "")),
@@ -411,7 +415,7 @@ mod tests {
         for body in [
             r#"[{"id":1,"result":"a"},{"id":2,"result":"b"}]"#,
             r#"[{"id":2,"result":"b"},{"id":1,"result":"a"}]"#,
-            r#"[{"id":"2","result":"b"},{"id":1.0,"result":"a"}]"#,
+            r#"[{"id":"2","result":"b"},{"id":1.5,"result":"c"},{"id":1.0,"result":"a"}]"#,
             r#"[{"id":9,"result":"x"},{"id":2,"result":"b"},{"id":1,"result":"a"},{"id":0,"result":"y"}]"#,
             r#"[{"id":2,"result":"b"},{"id":1,"result":"a"},{"id":1,"result":"late"}, 5, null]"#,
         ] {

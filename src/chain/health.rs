@@ -206,7 +206,7 @@ mod tests {
         assert!(health.cause().unwrap().contains("serves chain 2"));
         for second in 0..60 {
             health.answered("head", at(second));
-            health.head_checked(9, 9, at(second));
+            health.head_checked(9, 900, at(second));
         }
         health.failed("head", "timed out".to_owned());
         assert!(health.cause().unwrap().contains("serves chain 2"));

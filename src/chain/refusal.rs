@@ -438,6 +438,8 @@ mod tests {
             (3, "execution reverted"),
             (3, "execution reverted: ERC721NonexistentToken"),
             (3, "execution reverted: rate limit exceeded"),
+            (-32000, "execution reverted: rate limit exceeded"),
+            (3, "VM execution error: rate limit exceeded"),
             (-32000, "execution reverted"),
             (-32000, "evm: execution reverted"),
             (-32000, "execution reverted: insufficient balance"),
@@ -484,6 +486,7 @@ mod tests {
             json!("trace"),
             json!(7),
             json!({ "a": 1 }),
+            json!({ "a": "b" }),
         ] {
             let refusal = classify(
                 RpcMethod::Call,
@@ -765,6 +768,7 @@ mod tests {
             (-32003, "nonce has already been used"),
             (-32000, "NONCE_EXPIRED"),
             (-32000, "invalid nonce; got 3, expected 5: invalid sequence"),
+            (-32000, "account sequence mismatch, expected 5, got 3"),
             (
                 -32000,
                 "the tx doesn't have the correct nonce. account has nonce of: 5 tx has nonce of: 4",
@@ -781,6 +785,8 @@ mod tests {
             (-32000, "txpool is full"),
             (-32000, "nonce too high"),
             (-32000, "invalid nonce; got 6, expected 5: invalid sequence"),
+            (-32000, "invalid nonce; got 5, expected 5"),
+            (-32000, "invalid chain id: expected 5, got 3"),
             (-32000, "exceeds block gas limit"),
             (-32005, "Transaction gas limit exceeds block gas limit"),
             (-32000, "intrinsic gas too low"),
@@ -792,6 +798,13 @@ mod tests {
             (-32000, ""),
         ];
         check(RpcMethod::Send, Refusal::Other, &other);
+    }
+
+    #[test]
+    fn code_alone_decides_only_what_it_can_mean() {
+        let timeouts = [(-32005, "request timed out"), (-32005, "request timeout")];
+        check(RpcMethod::Call, Refusal::Other, &timeouts);
+        check(RpcMethod::Logs, Refusal::Other, &[(3, ""), (-32015, "")]);
     }
 
     #[test]

@@ -52,3 +52,16 @@ pub struct Now {
     /// Spreads the candidates in time.
     pub jitter: Jitter,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_is_a_fraction_below_one() {
+        let whole = Duration::from_secs(60);
+        assert_eq!(Jitter(0).of(whole), Duration::ZERO);
+        assert_eq!(Jitter(1 << 31).of(whole), whole / 2);
+        assert!(Jitter(u32::MAX).of(whole) < whole);
+    }
+}

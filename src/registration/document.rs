@@ -410,6 +410,21 @@ mod tests {
     }
 
     #[test]
+    fn skills_or_domains_alone_make_an_oasf_service() {
+        for (field, other) in [("skills", "domains"), ("domains", "skills")] {
+            let offer = offer(json!({ "spec": { "registration": { field: ["chat"] } } }));
+            let record = record("shop/chat", 1, json!({}));
+            let document = json_of(&agent_of(&record, &registry(json!({})), &[&offer]));
+            let oasf = &document["services"][1];
+            assert_eq!(
+                (&oasf["name"], &oasf[field]),
+                (&json!("OASF"), &json!(["chat"]))
+            );
+            assert_eq!(oasf.get(other), None);
+        }
+    }
+
+    #[test]
     fn active_document_shows_the_sellers_fields() {
         let offer = offer(json!({ "spec": {
             "type": "inference",

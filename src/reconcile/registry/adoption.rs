@@ -270,7 +270,7 @@ mod tests {
         AgentReservation {
             offer: (namespace.into(), name.into()),
             key: record.spec.key,
-            agent_id: U256::from(7),
+            agent_id: record.spec.adopt.as_deref().unwrap_or("7").parse().unwrap(),
         }
     }
 
@@ -298,7 +298,12 @@ mod tests {
         let own = asking("shop/chat", SECOND);
         let other = named("shop/other", FIRST, json!({ "adopt": "8" }));
         let idle = named("shop/idle", FIRST, json!({}));
-        assert_eq!(conflict(&own, &[&other, &idle], &[&own], json!([])), None);
+        let elsewhere = named("bank/x", FIRST, json!({ "adopt": "8" }));
+        let reservations = [&own, &elsewhere];
+        assert_eq!(
+            conflict(&own, &[&other, &idle], &reservations, json!([])),
+            None
+        );
     }
 
     #[test]

@@ -155,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn registry_that_is_short_reads_everything_in_each_of_its_passes() {
+        for (ages, expected) in [
+            (ages(14, 14), Depth::Nothing),
+            (ages(25, 14), Depth::Head),
+            (ages(0, 15), Depth::Full),
+        ] {
+            assert_eq!(depth(Activity::Short, ages), expected, "{ages:?}");
+        }
+    }
+
+    #[test]
     fn settling_registry_polls_the_head_until_its_block_is_final() {
         let settling = Activity::Settling { block: 9 };
         assert_eq!(depth(settling, ages(4, 4)), Depth::Nothing);

@@ -129,7 +129,11 @@ fn rival_of_a_deleted_lease_is_waited_out() {
     );
     let (write, _, record) = expect_update(&actions);
     assert_eq!(fixture.terms_begun, []);
-    fixture.step(Input::Written(write, lease(record, 20)));
+    let opened = fixture.step(Input::Written(write, lease(record, 20)));
+    assert!(
+        matches!(opened[..], [Action::OpenFence { .. }]),
+        "nothing is left to look at: {opened:?}"
+    );
     assert_eq!(
         fixture.terms_begun,
         [(TakeoverCause::Creation, Duration::from_secs(30))]
@@ -216,6 +220,21 @@ fn rival_of_a_known_lease_is_waited_out_from_its_deletion() {
     fixture.step(marked_with_rival("lease-0"));
     renew_until(&mut fixture, 35.0);
     assert_eq!(fixture.wake().0, 40.0);
+}
+
+#[test]
+fn rival_of_an_unknown_lease_is_waited_out_from_the_first_sight_of_this_one() {
+    let mut fixture = Fixture::with(|config| config.marks = true);
+    fixture.step(Input::Watched(Lease {
+        uid: "lease-0".into(),
+        ..lease(held_by(OTHER, 0.0), 5)
+    }));
+    fixture.at(20.0).step(absent());
+    let (write, record) = expect_create(fixture.wait().1);
+    fixture.step(Input::Written(write, lease(record, 9)));
+    fixture.step(marked_with_rival("lease-9"));
+    renew_until(&mut fixture, 55.0);
+    assert_eq!(fixture.wake().0, 60.0, "its deletion was never seen");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::AgentResolution;
 use crate::ledger::money::Shortage;
 use crate::ledger::protocol::AdoptionRefused;
 use crate::registration::contract::Contract;
@@ -497,8 +498,14 @@ fn uri_mismatch_of_a_registered_agent_is_reported() {
         record: recorded(elsewhere),
         ..observed(json!({}))
     });
-    let message = message(&status, "Registered");
-    assert!(message.contains("its URI on chain is https://old.example/a.json but"));
+    let mismatch = message(&status, "Registered");
+    assert!(mismatch.contains("its URI on chain is https://old.example/a.json but"));
+
+    let status = status_of(Given {
+        record: registered(),
+        ..observed(json!({}))
+    });
+    assert!(!message(&status, "Registered").contains("URI"));
 }
 
 #[test]
@@ -869,13 +876,14 @@ mod writes {
     }
 
     #[test]
-    fn ignores_conditions_of_other_controllers() {
+    fn ignores_what_other_controllers_own() {
         let foreign = Condition {
             type_: "RoutePublished".into(),
             ..ready().conditions[0].clone()
         };
         let mut current = ready();
         current.conditions.insert(0, foreign);
+        current.agent_resolution = Some(AgentResolution::default());
         assert!(!must_write(&current, None, &ready()));
     }
 

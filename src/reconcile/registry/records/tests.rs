@@ -456,6 +456,7 @@ fn unregistered_records_of_a_namespace_are_bounded() {
         .collect();
     records.push(unregistered("bank", 0, gone()));
     records.push(unregistered("shop", 0, json!({ "result": result("3") })));
+    records.push(unregistered("shop", 900, json!({ "chainId": 1 })));
     let offers = [claim("old", "shop/old"), claim("young", "shop/young")];
     let plan = plan_of(&offers, &records);
     assert_eq!(names(&plan.create[0].1), ["old"], "the oldest comes first");

@@ -1,11 +1,11 @@
 //! The status after each kind of pass, and the rule of truth over random passes.
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{Key, LedgerMarker, Nonce};
+use crate::api::{AgentCount, IndexPosition, Key, LedgerMarker, Nonce};
 use crate::chain::RpcError;
 use crate::chain::transaction::KeyError;
 use crate::ledger::Freeze;
@@ -543,6 +543,32 @@ fn conditions_are_written_at_once_and_numbers_once_a_minute() {
         must_write(&unknown, &stored, seconds(0)),
         "a number that becomes known does not wait"
     );
+}
+
+#[test]
+fn position_is_written_once_it_is_worth_it() {
+    let at = |block: u64| {
+        let position = IndexPosition {
+            signer: format!("{:#x}", Address::ZERO),
+            from_block: 0,
+            block,
+            held: AgentCount::default(),
+            keys: 0,
+            keys_hash: B256::ZERO,
+        };
+        let numbers = Numbers {
+            index: Some(position),
+            ..Numbers::default()
+        };
+        status_of(&Findings {
+            numbers,
+            ..healthy()
+        })
+    };
+    let late = Some(NUMBERS_EVERY);
+    assert!(!must_write(&at(10), &at(11), late));
+    assert!(must_write(&at(10), &at(100_000), late));
+    assert!(must_write(&status_of(&healthy()), &at(10), late));
 }
 
 #[test]

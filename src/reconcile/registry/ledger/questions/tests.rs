@@ -139,6 +139,34 @@ fn final_entry_asks_about_the_registration_in_the_logs() {
 }
 
 #[test]
+fn entry_that_is_not_final_is_not_judged_by_the_logs() {
+    let fixture = Fixture::new(account(5, 6), &['a'], vec![sent_at('a', 5)]);
+    assert_eq!(fixture.questions().transactions, BTreeSet::new());
+    let shown = fixture.evidence(&proof());
+    assert_eq!(shown[&Nonce(5)], Ok(Evidence::default()));
+}
+
+#[test]
+fn entry_shows_whether_its_last_attempt_was_sent_recently() {
+    let mut twice = sent_at('a', 5);
+    twice.attempts.push(attempt(5, 9));
+    let fixture = Fixture::new(account(5, 5), &[], vec![twice]);
+    let sent_recently = |recent: B256| {
+        let answers = Answers::default();
+        let shown = evidence(
+            fixture.snapshot(),
+            &fixture.records,
+            |_| true,
+            &answers,
+            |hash| hash == recent,
+        );
+        shown[&Nonce(5)].as_ref().unwrap().sent_recently
+    };
+    assert!(sent_recently(hash(9)));
+    assert!(!sent_recently(hash(5)));
+}
+
+#[test]
 fn finished_record_asks_nothing() {
     let done = AgentRegistrationSpec {
         result: Some(result(5)),
