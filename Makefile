@@ -103,6 +103,10 @@ bench-scale: deps build ## Benchmark many offers beside a controller-runtime rec
 coverage: deps ## Check that the region coverage of the pure modules is complete
 	.ci/coverage
 
+.PHONY: mutants
+mutants: ## Change the pure modules in every way that cargo-mutants knows, and check that the unit tests notice; MUTANTS="--file src/x.rs" selects
+	.ci/mutants $(MUTANTS)
+
 .PHONY: testbed-up
 testbed-up: deps ## Start a one-node cluster for this checkout
 	$(TESTBED) up
