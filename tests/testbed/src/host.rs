@@ -31,14 +31,33 @@ const PROGRAMS: [(&str, &str); 9] = [
 pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a node writes while all flows run on it (images, etcd, logs), with room to spare, in bytes.
-const DISK: u64 = 4 << 30;
+const NEEDED_SPACE: u64 = 4 << 30;
 
 /// Checks all prerequisites. The error is the first one that is missing.
 pub(crate) fn check() -> Result<()> {
     check_rights()?;
     cgroup::check()?;
-    check_programs(SYSTEM_PATH)?;
-    check_disk(free_disk(state::DISK)?)
+    check_programs(SYSTEM_PATH)
+}
+
+/// Checks that a node that starts has room for what it will write. A full disk stops etcd, and
+/// every request to the API server then waits until it times out.
+pub(crate) fn check_disk() -> Result<()> {
+    let directory = state::EXISTING_PARENT;
+    let disk =
+        statvfs(directory).with_context(|| format!("reading the free space of {directory}"))?;
+    check_space(disk.blocks_available() * disk.fragment_size())
+}
+
+fn check_space(free: u64) -> Result<()> {
+    ensure!(
+        free >= NEEDED_SPACE,
+        "the testbed needs {} MiB of free disk space in {}, but only {} MiB are free: delete files that you do not need",
+        NEEDED_SPACE >> 20,
+        state::EXISTING_PARENT,
+        free >> 20
+    );
+    Ok(())
 }
 
 /// Checks that this process may create namespaces and configure their network.
@@ -85,25 +104,6 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     find(name, &env::var("PATH").unwrap_or_default())
 }
 
-/// The bytes that are free on the file system of this directory.
-fn free_disk(directory: &str) -> Result<u64> {
-    let disk =
-        statvfs(directory).with_context(|| format!("reading the free space of {directory}"))?;
-    Ok(disk.blocks_available() * disk.fragment_size())
-}
-
-/// A full disk stops etcd, and every request to the API server then waits until it times out.
-fn check_disk(free: u64) -> Result<()> {
-    ensure!(
-        free >= DISK,
-        "the testbed needs {} MiB of free disk space in {}, and {} MiB are free: delete files that you do not need",
-        DISK >> 20,
-        state::DISK,
-        free >> 20
-    );
-    Ok(())
-}
-
 fn find(program: &str, path: &str) -> Option<PathBuf> {
     // Joining an absolute path replaces the directory, so an absolute name is used unchanged.
     env::split_paths(path)
@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn error_names_the_free_disk_space() {
-        assert!(check_disk(DISK).is_ok());
-        let error = check_disk(DISK - 1).unwrap_err().to_string();
+        assert!(check_space(NEEDED_SPACE).is_ok());
+        let error = check_space(NEEDED_SPACE - 1).unwrap_err().to_string();
         assert_eq!(
             error,
-            "the testbed needs 4096 MiB of free disk space in /var/lib, and 4095 MiB are free: delete files that you do not need"
+            "the testbed needs 4096 MiB of free disk space in /var/lib, but only 4095 MiB are free: delete files that you do not need"
         );
     }
 

@@ -68,7 +68,7 @@ pub(crate) struct Stat {
 impl Stat {
     /// Whether every thread has exited. The first one can be a zombie while others still hold what
     /// the process had open, such as the port that its successor needs.
-    pub(crate) fn has_exited(self) -> bool {
+    fn has_exited(self) -> bool {
         match self.state {
             'Z' => self.threads <= 1,
             state => state == 'X',

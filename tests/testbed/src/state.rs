@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 
 use crate::name::Name;
 
-/// An existing directory on the file system of [`PARENT`], which exists only while a testbed is up.
-pub(crate) const DISK: &str = "/var/lib";
 const PARENT: &str = "/var/lib/serviceoffer-testbed";
+/// The parent of [`PARENT`]. It exists on every machine, [`PARENT`] only after the first start.
+pub(crate) const EXISTING_PARENT: &str = "/var/lib";
 
 /// The paths of one testbed.
 #[derive(Clone, Debug)]

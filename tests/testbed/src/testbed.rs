@@ -101,6 +101,7 @@ impl Testbed {
                 self.name()
             ));
         }
+        host::check_disk()?;
         let cache = Cache::open()?;
         let tools = tools::node(&cache, &self.progress)?;
         self.take_down()?;
