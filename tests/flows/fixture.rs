@@ -135,16 +135,7 @@ impl TestEnv {
                     api.patch(&name, &PatchParams::default(), &allow).await?;
                     api.delete(&name, &DeleteParams::background()).await?;
                 } else {
-                    // The API server can fail to delete the objects of a definition that it is
-                    // still setting up ("storage is (re)initializing"). Its retry then meets its
-                    // own update of the status, and the next one comes when the definition
-                    // changes, or after five minutes.
-                    let waited = (begun.elapsed().as_secs() / 5).to_string();
-                    let change =
-                        json!({ "metadata": { "annotations": { "obol.org/waited": waited } } });
-                    let change = Patch::Merge(change);
-                    // It may be gone at this moment.
-                    let _ = api.patch(&name, &PatchParams::default(), &change).await;
+                    remind(&api, &name, begun.elapsed()).await;
                 }
                 left.push(name);
             }
@@ -174,6 +165,19 @@ impl TestEnv {
         })
         .await;
     }
+}
+
+/// Makes the API server look again at a definition that it is deleting. It can fail to delete the
+/// objects of one that it is still setting up ("storage is (re)initializing"); its retry then meets
+/// its own update of the status, and the next one comes after up to five minutes, or when the
+/// definition changes, which this does every five seconds.
+async fn remind(api: &Api<CustomResourceDefinition>, name: &str, waited: Duration) {
+    let waited = (waited.as_secs() / 5).to_string();
+    let change = json!({ "metadata": { "annotations": { "obol.org/waited": waited } } });
+    // It may be gone at this moment.
+    let _ = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(change))
+        .await;
 }
 
 /// A chain with a block every second.

@@ -143,25 +143,17 @@ mod tests {
     }
 
     #[test]
-    fn idle_registry_reads_only_what_is_due() {
-        for (ages, expected) in [
-            (ages(0, 0), Depth::Nothing),
-            (ages(24, 59), Depth::Nothing),
-            (ages(25, 59), Depth::Head),
-            (ages(0, 60), Depth::Full),
+    fn registry_that_is_idle_or_short_reads_only_what_is_due() {
+        for (activity, ages, expected) in [
+            (Activity::Idle, ages(0, 0), Depth::Nothing),
+            (Activity::Idle, ages(24, 59), Depth::Nothing),
+            (Activity::Idle, ages(25, 59), Depth::Head),
+            (Activity::Idle, ages(0, 60), Depth::Full),
+            (Activity::Short, ages(14, 14), Depth::Nothing),
+            (Activity::Short, ages(25, 14), Depth::Head),
+            (Activity::Short, ages(0, 15), Depth::Full),
         ] {
-            assert_eq!(depth(Activity::Idle, ages), expected, "{ages:?}");
-        }
-    }
-
-    #[test]
-    fn registry_that_is_short_reads_everything_in_each_of_its_passes() {
-        for (ages, expected) in [
-            (ages(14, 14), Depth::Nothing),
-            (ages(25, 14), Depth::Head),
-            (ages(0, 15), Depth::Full),
-        ] {
-            assert_eq!(depth(Activity::Short, ages), expected, "{ages:?}");
+            assert_eq!(depth(activity, ages), expected, "{activity:?} {ages:?}");
         }
     }
 

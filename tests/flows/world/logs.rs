@@ -237,7 +237,7 @@ fn mint_without_its_registered_log_proves_nothing() {
             .await
             .unwrap();
         delete_protected(&world.objects().records(), &record).await;
-        // The leader of before has all logs in memory.
+        // The previous leader has all logs in memory, and would adopt the agent.
         world.restart().await;
         let manifest = world.manifest(0, &[&registry.proxy]).await;
         world.objects().create_registry(manifest).await;
