@@ -17,7 +17,7 @@ pub(crate) mod read;
 mod write;
 
 pub(crate) use cache::{Cache, CacheChange};
-pub(crate) use decode::{Lenient, MaybeDecoded};
+pub(crate) use decode::{Lenient, MaybeDecoded, Undecodable};
 pub(crate) use read::{LegacyRead, Reader, SecretRead};
 pub use write::{EventDraft, Writer};
 

@@ -12,7 +12,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::{Error, Lenient, MaybeDecoded};
-use crate::api::{AgentRegistration, GROUP, SecretKey, ServiceOffer, SignerLedger, VERSION};
+use crate::api::{
+    AgentRegistration, GROUP, IdentityRegistry, SecretKey, ServiceOffer, SignerLedger, VERSION,
+};
 use crate::leader::lease::ResourceVersion;
 
 /// Objects per page of a list.
@@ -124,6 +126,11 @@ impl Reader {
 
     /// Every SignerLedger, from one consistent list.
     pub async fn ledgers(&self) -> Result<Vec<Lenient<SignerLedger>>, Error> {
+        self.all().await
+    }
+
+    /// Every IdentityRegistry, from one consistent list.
+    pub async fn registries(&self) -> Result<Vec<Lenient<IdentityRegistry>>, Error> {
         self.all().await
     }
 

@@ -89,6 +89,8 @@ pub struct LedgerHistory {
 /// the block does not know them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinalRegistration {
+    /// The account whose logs show it.
+    pub registrant: Address,
     /// The `Registered` event.
     pub event: RegisteredEvent,
     /// Sender of the transaction, if the endpoint knows the transaction.
@@ -167,6 +169,18 @@ pub enum UnknownPremise {
          it from a backup, or run the version that wrote it"
     )]
     RecordUnreadable { name: String },
+    /// The ledger of another account that the IdentityRegistry uses or has used is gone.
+    #[error(
+        "SignerLedger {name} of this IdentityRegistry is missing or was replaced, so what its \
+         account had in flight is not known: restore it from a backup"
+    )]
+    OtherLedgerLost { name: String },
+    /// The ledger of another account that the IdentityRegistry uses or has used is in quarantine.
+    #[error(
+        "SignerLedger {name} of this IdentityRegistry is in quarantine, so what its account had in \
+         flight is not known: put its account first in spec.signers to see what to do"
+    )]
+    OtherLedgerQuarantined { name: String },
     /// The logs are not proven complete up to the ledger's last finalized block.
     #[error(
         "the chain's logs are not proven complete up to the last finalized block: wait until they \
@@ -212,7 +226,9 @@ mod tests {
         let name = String::from("31337-0x51");
         let all = [
             UnknownPremise::LedgerUnreadable { name: name.clone() },
-            UnknownPremise::RecordUnreadable { name },
+            UnknownPremise::RecordUnreadable { name: name.clone() },
+            UnknownPremise::OtherLedgerLost { name: name.clone() },
+            UnknownPremise::OtherLedgerQuarantined { name },
             UnknownPremise::IndexNotProven,
             UnknownPremise::EntriesUnchecked { count: 3 },
         ];

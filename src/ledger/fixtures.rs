@@ -1,11 +1,14 @@
 //! A ledger with two entries, records, and evidence about them, for unit tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, U256};
 
 use super::evidence::{AccountState, Evidence, FinalRegistration, Inclusion, LedgerIdentity};
 use super::index::OwnerIndex;
+use super::registrants::RegistrantIndexes;
+use super::unreadable::OtherLedger;
 use crate::api::{
     AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef,
     Operation, Phase, RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
@@ -142,7 +145,25 @@ pub(crate) fn account(finalized: u64, latest: u64) -> AccountState {
 
 /// An index that is proven up to a block and holds one registration of each given key.
 pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
-    let mut index = OwnerIndex::new(SIGNER, 0, U256::ZERO);
+    index_of(SIGNER, covered, keys)
+}
+
+/// The logs of an account if no other account may have registered.
+pub(crate) fn alone(own: OwnerIndex) -> RegistrantIndexes {
+    RegistrantIndexes::new(Arc::new(own), Some(vec![]))
+}
+
+pub(crate) fn other_ledger(uid: &str, finalized_block: u64) -> OtherLedger {
+    OtherLedger {
+        uid: uid.into(),
+        finalized_block,
+        is_quarantined: false,
+        spec: None,
+    }
+}
+
+pub(crate) fn index_of(account: Address, covered: u64, keys: &[char]) -> OwnerIndex {
+    let mut index = OwnerIndex::new(account, 0, U256::ZERO);
     let registrations: Vec<_> = keys
         .iter()
         .map(|letter| registered_event(*letter))
@@ -177,6 +198,7 @@ pub(crate) fn registered_event(letter: char) -> RegisteredEvent {
 
 pub(crate) fn final_registration(letter: char, nonce: u64) -> FinalRegistration {
     FinalRegistration {
+        registrant: SIGNER,
         event: registered_event(letter),
         sender: Some(SIGNER),
         nonce: Some(Nonce(nonce)),

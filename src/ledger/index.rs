@@ -301,20 +301,21 @@ impl OwnerIndex {
     }
 }
 
-/// The positions of a registry's status, given the stored ones and where reading is.
+/// The positions of a registry's status, given the stored ones and where reading is. Those beyond the
+/// limit of the schema are read again after a restart.
 #[must_use]
 pub fn updated_positions(
     stored: &[IndexPosition],
-    current: Option<&IndexPosition>,
+    current: &[IndexPosition],
 ) -> Vec<IndexPosition> {
-    let mut positions = stored.to_vec();
-    let Some(current) = current else {
-        return positions;
+    let is_current = |stored: &&IndexPosition| {
+        current
+            .iter()
+            .any(|position| position.signer == stored.signer)
     };
-    positions.retain(|position| position.signer != current.signer);
-    positions.truncate(MAX_POSITIONS - 1);
-    positions.push(current.clone());
-    positions
+    let others = stored.iter().filter(|stored| !is_current(stored));
+    let positions = current.iter().chain(others);
+    positions.take(MAX_POSITIONS).cloned().collect()
 }
 
 /// Whether one of the current positions differs from the stored one by more than a few blocks.
@@ -844,9 +845,9 @@ mod tests {
                 ..position.clone()
             };
             let stored = vec![position.clone()];
-            assert_eq!(updated_positions(&stored, None), stored);
-            assert_eq!(updated_positions(&[], Some(&position)), stored);
-            assert_eq!(updated_positions(&stored, Some(&at(11))), [at(11)]);
+            assert_eq!(updated_positions(&stored, &[]), stored);
+            assert_eq!(updated_positions(&[], &stored), stored);
+            assert_eq!(updated_positions(&stored, &[at(11)]), [at(11)]);
             assert!(!is_worth_storing(&stored, &[at(5_009)]));
             assert!(is_worth_storing(&[], &stored));
             for changed in [
@@ -873,8 +874,13 @@ mod tests {
                 ..position.clone()
             };
             let stored: Vec<_> = (0..8).map(of).collect();
-            let updated = updated_positions(&stored, Some(&position));
-            assert_eq!(updated, [&stored[..7], &[position]].concat());
+            let current = [position.clone()];
+            let updated = updated_positions(&stored, &current);
+            assert_eq!(updated, [&current, &stored[..7]].concat());
+            let all: Vec<_> = (0..9).map(of).collect();
+            assert_eq!(updated_positions(&[], &all), all[..8]);
+            let again = updated_positions(&all[..8], &all);
+            assert_eq!(again, all[..8], "nothing to write");
         }
     }
 }

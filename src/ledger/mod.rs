@@ -5,7 +5,8 @@
 //! - [`freeze`] lists the evidence that stops spending for a registry
 //! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
-//! - [`unreadable`] finds the keys of stored ledgers that cannot be decoded (pure)
+//! - [`registrants`] decides who may have registered a key, and whether it is absent (pure)
+//! - [`unreadable`] finds what stored ledgers show that cannot be decoded (pure)
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs
 //! - [`sender`] signs for allocated nonces and sends stored transactions
 //!
@@ -18,6 +19,7 @@ pub(crate) mod freeze;
 pub(crate) mod index;
 pub(crate) mod money;
 pub(crate) mod protocol;
+pub(crate) mod registrants;
 pub(crate) mod sender;
 pub(crate) mod store;
 pub(crate) mod unreadable;

@@ -8,7 +8,7 @@
 use alloy::primitives::Address;
 use kube::api::ObjectMeta;
 
-use super::unreadable::OtherLedgers;
+use super::unreadable::{OtherLedgers, UnreadableRecord, marked_accounts};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger,
     SignerLedgerSpec,
@@ -104,8 +104,7 @@ impl BoundNonce {
 #[derive(Clone, Debug, Default)]
 pub struct ReadRecords {
     pub records: Vec<AgentRegistration>,
-    /// Names of records that cannot be decoded.
-    pub unreadable: Vec<String>,
+    pub unreadable: Vec<UnreadableRecord>,
 }
 
 impl FromIterator<Lenient<AgentRegistration>> for ReadRecords {
@@ -114,7 +113,7 @@ impl FromIterator<Lenient<AgentRegistration>> for ReadRecords {
         for record in records {
             match record {
                 Lenient::Decoded(record) => all.records.push(record),
-                Lenient::Undecodable(record) => all.unreadable.push(record.name().to_owned()),
+                Lenient::Undecodable(record) => all.unreadable.push((&*record).into()),
             }
         }
         all
@@ -155,6 +154,13 @@ impl Store {
         let own_name = SignerLedger::name_of(spec.chain_id, spec.signer);
         let ledgers = self.reader.ledgers().await?;
         Ok(OtherLedgers::of(spec.chain_id, &own_name, &ledgers))
+    }
+
+    /// Reads which accounts of a chain have a ledger by the markers of any IdentityRegistry, after
+    /// the ledger.
+    pub async fn marked_accounts_after(&self, ledger: &ReadLedger) -> Result<Vec<Address>, Error> {
+        let registries = self.reader.registries().await?;
+        Ok(marked_accounts(ledger.spec().chain_id, &registries))
     }
 
     /// Reads the record of a key, after the ledger. It may not be decodable.
@@ -267,7 +273,8 @@ mod tests {
             .map(|stored| serde_json::from_value(stored).unwrap())
             .collect();
         assert_eq!(read.records, [record]);
-        assert_eq!(read.unreadable, ["r-a"]);
+        assert_eq!(read.unreadable.len(), 1);
+        assert_eq!(read.unreadable[0].name, "r-a");
     }
 
     #[test]

@@ -1,29 +1,45 @@
-//! Reads what stored ledgers still show that cannot be decoded, because a newer version or another
-//! schema wrote them. Pure.
+//! Reads what stored ledgers, records and IdentityRegistries still show that cannot be decoded,
+//! because a newer version or another schema wrote them. Pure.
 //!
-//! A key that another ledger registers gets no nonce here, and that must hold for a ledger that
-//! this version cannot decode as well. What it shows is only ever a reason to allocate less.
-//! [`super::store`] reads the objects.
+//! A key that another ledger registers gets no nonce here, and neither does one that an account
+//! registered which another object names. That must hold for an object that this version cannot
+//! decode as well. What it shows is only ever a reason to allocate less. [`super::store`] reads the
+//! objects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use alloy::primitives::Address;
 use serde_json::Value;
 
 use super::evidence::UnknownPremise;
-use crate::api::{Key, SignerLedger};
-use crate::cluster::Lenient;
+use crate::api::{IdentityRegistry, Key, QuarantineReason, SignerLedger, SignerLedgerSpec};
+use crate::cluster::{Lenient, Undecodable};
 
-/// What the ledgers of a chain register, besides one of them.
+/// What the ledgers of a chain show, besides one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherLedgers {
     /// Keys that they register.
     pub registering: BTreeSet<Key>,
-    /// Ledgers that do not show their keys.
+    /// To each account the ledger that it has.
+    pub by_account: BTreeMap<Address, OtherLedger>,
+    /// Ledgers that do not show their keys or their account.
     pub unknown: Vec<UnknownPremise>,
 }
 
+/// What a ledger shows about its account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherLedger {
+    pub uid: String,
+    /// Last final block that it knows of.
+    pub finalized_block: u64,
+    /// Whether it is in quarantine for another reason than that it is new.
+    pub is_quarantined: bool,
+    /// `None` if it cannot be decoded.
+    pub spec: Option<Box<SignerLedgerSpec>>,
+}
+
 impl OtherLedgers {
-    /// Collects the keys of all ledgers of a chain, except the one with this name.
+    /// Collects what all ledgers of a chain show, except the one with this name.
     #[must_use]
     pub fn of<'a>(
         chain_id: u64,
@@ -37,6 +53,9 @@ impl OtherLedgers {
                     let name = ledger.metadata.name.as_deref().unwrap_or_default();
                     if ledger.spec.chain_id == chain_id && name != own_name {
                         others.registering.extend(ledger.spec.registering.keys());
+                        others
+                            .by_account
+                            .insert(ledger.spec.signer, decoded(ledger));
                     }
                 }
                 Lenient::Undecodable(undecodable) => {
@@ -44,9 +63,13 @@ impl OtherLedgers {
                     if name == own_name || chain_of(name).is_some_and(|chain| chain != chain_id) {
                         continue;
                     }
-                    match lenient_registering(&undecodable.stored) {
-                        Some(keys) => others.registering.extend(keys),
-                        None => others.unknown.push(UnknownPremise::LedgerUnreadable {
+                    let stored = &undecodable.stored;
+                    match (lenient_registering(stored), lenient_ledger(name, stored)) {
+                        (Some(keys), Some((account, ledger))) => {
+                            others.registering.extend(keys);
+                            others.by_account.insert(account, ledger);
+                        }
+                        _ => others.unknown.push(UnknownPremise::LedgerUnreadable {
                             name: name.to_owned(),
                         }),
                     }
@@ -55,6 +78,90 @@ impl OtherLedgers {
         }
         others
     }
+}
+
+fn decoded(ledger: &SignerLedger) -> OtherLedger {
+    let quarantine = ledger.spec.quarantine.as_ref();
+    OtherLedger {
+        uid: ledger.metadata.uid.clone().unwrap_or_default(),
+        finalized_block: ledger.spec.finalized_block,
+        is_quarantined: quarantine.is_some_and(|found| found.reason != QuarantineReason::New),
+        spec: Some(Box::new(ledger.spec.clone())),
+    }
+}
+
+/// The account of a stored ledger and what it shows; `None` if any of that is unreadable. A state
+/// that this version does not know counts as a quarantine.
+fn lenient_ledger(name: &str, stored: &Value) -> Option<(Address, OtherLedger)> {
+    let spec = stored.get("spec")?;
+    let named = name.split_once('-').map(|(_, account)| account);
+    let account = named
+        .and_then(|account| account.parse().ok())
+        .or_else(|| spec.get("signer")?.as_str()?.parse().ok())?;
+    let is_new = spec.pointer("/quarantine/reason").and_then(Value::as_str) == Some("New");
+    let ledger = OtherLedger {
+        uid: stored.pointer("/metadata/uid")?.as_str()?.to_owned(),
+        finalized_block: spec.get("finalizedBlock")?.as_u64()?,
+        is_quarantined: spec.get("state")?.as_str()? != "Active" && !is_new,
+        spec: None,
+    };
+    Some((account, ledger))
+}
+
+/// A record that cannot be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableRecord {
+    pub name: String,
+    /// Chain that it is of; `None` if it does not show one.
+    pub chain_id: Option<u64>,
+    /// Account that owns its agent, or will.
+    pub signer: Option<Address>,
+}
+
+impl From<&Undecodable> for UnreadableRecord {
+    fn from(record: &Undecodable) -> Self {
+        let signer = record.stored.pointer("/spec/signer");
+        Self {
+            name: record.name().to_owned(),
+            chain_id: chain_id_of(&record.stored),
+            signer: signer
+                .and_then(Value::as_str)
+                .and_then(|signer| signer.parse().ok()),
+        }
+    }
+}
+
+/// Chain that the spec of a stored object names.
+fn chain_id_of(stored: &Value) -> Option<u64> {
+    stored.pointer("/spec/chainId").and_then(Value::as_u64)
+}
+
+/// Accounts that the ledger markers of the IdentityRegistries of a chain name. One that cannot be
+/// decoded and does not show its chain counts as of this chain.
+#[must_use]
+pub fn marked_accounts<'a>(
+    chain_id: u64,
+    registries: impl IntoIterator<Item = &'a Lenient<IdentityRegistry>>,
+) -> Vec<Address> {
+    let of_registry = |registry: &Lenient<IdentityRegistry>| match registry {
+        Lenient::Decoded(registry) => {
+            let of_chain = registry.spec.chain_id == chain_id;
+            let status = registry.status.as_ref().filter(|_| of_chain);
+            let markers = status.map_or(&[][..], |status| &status.ledgers);
+            let signers = markers.iter().map(|marker| marker.signer.clone());
+            signers.collect()
+        }
+        Lenient::Undecodable(registry) => {
+            let chain = chain_id_of(&registry.stored);
+            let markers = registry.stored.pointer("/status/ledgers");
+            let markers = markers.filter(|_| chain.is_none_or(|chain| chain == chain_id));
+            let markers = markers.and_then(Value::as_array).into_iter().flatten();
+            let signers = markers.filter_map(|marker| marker.get("signer")?.as_str());
+            signers.map(str::to_owned).collect::<Vec<_>>()
+        }
+    };
+    let signers = registries.into_iter().flat_map(of_registry);
+    signers.filter_map(|signer| signer.parse().ok()).collect()
 }
 
 /// Chain of a ledger, by its name.
@@ -88,6 +195,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::fixtures;
+    use crate::registration;
 
     fn lenient(stored: Value) -> Lenient<SignerLedger> {
         serde_json::from_value(stored).unwrap()
@@ -97,6 +205,7 @@ mod tests {
     fn stored(name: &str, change: impl FnOnce(&mut Value)) -> Value {
         let ledger = SignerLedger::new(name, fixtures::ledger());
         let mut stored = serde_json::to_value(ledger).unwrap();
+        stored["metadata"]["uid"] = json!("uid");
         change(&mut stored["spec"]);
         stored
     }
@@ -127,8 +236,13 @@ mod tests {
     #[test]
     fn undecodable_ledger_still_shows_its_keys() {
         let other = stored("31337-other", unknown_reason);
+        let shown = OtherLedger {
+            is_quarantined: true,
+            ..fixtures::other_ledger("uid", 50)
+        };
         let expected = OtherLedgers {
             registering: keys(),
+            by_account: BTreeMap::from([(fixtures::SIGNER, shown)]),
             unknown: vec![],
         };
         assert_eq!(others(std::slice::from_ref(&other)), expected);
@@ -158,6 +272,132 @@ mod tests {
             let unknown = vec![UnknownPremise::LedgerUnreadable { name: name.into() }];
             assert_eq!(others(&[ledger]).unknown, unknown);
         }
+    }
+
+    #[test]
+    fn undecodable_ledger_that_hides_its_account_or_state_is_an_unknown_premise() {
+        let name = "31337-other";
+        let without = |field: &'static str| {
+            stored(name, move |spec| {
+                unknown_reason(spec);
+                drop(spec.as_object_mut().unwrap().remove(field));
+            })
+        };
+        for field in ["signer", "state", "finalizedBlock"] {
+            let unknown = vec![UnknownPremise::LedgerUnreadable { name: name.into() }];
+            assert_eq!(others(&[without(field)]).unknown, unknown, "{field}");
+        }
+    }
+
+    #[test]
+    fn account_and_state_of_every_other_ledger_are_known() {
+        let account = fixtures::STRANGER;
+        let name = SignerLedger::name_of(31337, account);
+        let shown = |change: fn(&mut Value)| {
+            let found = others(&[stored(&name, change)]);
+            let (account, ledger) = found.by_account.into_iter().next().unwrap();
+            (account, ledger.is_quarantined, ledger.spec.is_some())
+        };
+        let quarantine = |reason: &str| json!({ "reason": reason, "bound": 0 });
+        let in_quarantine = |spec: &mut Value, reason: &str| {
+            spec["state"] = json!("Quarantine");
+            spec["quarantine"] = quarantine(reason);
+            spec["signer"] = json!(account);
+        };
+        assert_eq!(
+            shown(|spec| spec["signer"] = json!(fixtures::STRANGER)),
+            (account, false, true)
+        );
+        for (reason, is_quarantined, is_decoded) in [
+            ("New", false, true),
+            ("Rollback", true, true),
+            ("Later", true, false),
+        ] {
+            let found = others(&[stored(&name, |spec| in_quarantine(spec, reason))]);
+            let ledger = &found.by_account[&account];
+            assert_eq!(
+                (ledger.is_quarantined, ledger.spec.is_some()),
+                (is_quarantined, is_decoded),
+                "{reason}"
+            );
+        }
+        let unnamed_field = |spec: &mut Value| {
+            unknown_reason(spec);
+            drop(spec.as_object_mut().unwrap().remove("signer"));
+        };
+        assert_eq!(shown(unnamed_field), (account, true, false), "by its name");
+    }
+
+    fn registry(change: impl FnOnce(&mut Value)) -> Lenient<IdentityRegistry> {
+        let marker = json!({ "signer": fixtures::SIGNER, "uid": "uid" });
+        let marked = json!({ "spec": { "chainId": 31337 }, "status": { "ledgers": [marker] } });
+        let registry = registration::fixtures::registry(marked);
+        let mut stored = serde_json::to_value(registry).unwrap();
+        change(&mut stored);
+        serde_json::from_value(stored).unwrap()
+    }
+
+    #[test]
+    fn markers_of_every_registry_of_the_chain_name_accounts() {
+        const NONE: [Address; 0] = [];
+        let marked = |change: fn(&mut Value)| marked_accounts(31337, &[registry(change)]);
+        let unknown = |stored: &mut Value| stored["spec"]["suspend"] = json!("Later");
+        let is_decoded = |registry| matches!(registry, Lenient::Decoded(_));
+        assert!(is_decoded(registry(|_| {})) && !is_decoded(registry(unknown)));
+
+        assert_eq!(marked(|_| {}), [fixtures::SIGNER]);
+        assert_eq!(marked(|stored| stored["spec"]["chainId"] = json!(1)), NONE);
+        assert_eq!(marked(|stored| stored["status"] = json!(null)), NONE);
+        for chain in [json!(31337), json!("31337"), json!(null)] {
+            let unreadable = registry(|stored| {
+                stored["spec"]["suspend"] = json!("Later");
+                stored["spec"]["chainId"] = chain.clone();
+            });
+            assert_eq!(
+                marked_accounts(31337, &[unreadable]),
+                [fixtures::SIGNER],
+                "{chain}"
+            );
+        }
+        let elsewhere = registry(|stored| {
+            stored["spec"]["suspend"] = json!("Later");
+            stored["spec"]["chainId"] = json!(1);
+        });
+        assert_eq!(marked_accounts(31337, &[elsewhere]), NONE);
+        let odd = registry(|stored| {
+            stored["spec"]["suspend"] = json!("Later");
+            let markers = &mut stored["status"]["ledgers"];
+            *markers = json!([{ "uid": "uid" }, { "signer": "0x1" }, markers[0]]);
+        });
+        assert_eq!(marked_accounts(31337, &[odd]), [fixtures::SIGNER]);
+        let unmarked = registry(|stored| {
+            stored["spec"]["suspend"] = json!("Later");
+            stored["status"] = json!(null);
+        });
+        assert_eq!(marked_accounts(31337, &[unmarked]), NONE);
+    }
+
+    #[test]
+    fn undecodable_record_still_shows_its_chain_and_account() {
+        let shown = |change: fn(&mut Value)| {
+            let mut stored = json!({
+                "metadata": { "name": "r-a" },
+                "spec": { "chainId": 31337, "signer": fixtures::SIGNER, "phase": "Later" },
+            });
+            change(&mut stored["spec"]);
+            let record: Lenient<crate::api::AgentRegistration> =
+                serde_json::from_value(stored).unwrap();
+            let Lenient::Undecodable(record) = record else {
+                panic!("{record:?} is decoded");
+            };
+            let shown = UnreadableRecord::from(&*record);
+            assert_eq!(shown.name, "r-a");
+            (shown.chain_id, shown.signer)
+        };
+        assert_eq!(shown(|_| {}), (Some(31337), Some(fixtures::SIGNER)));
+        assert_eq!(shown(|spec| *spec = json!({})), (None, None));
+        let odd = |spec: &mut Value| *spec = json!({ "chainId": "1", "signer": "0x1" });
+        assert_eq!(shown(odd), (None, None));
     }
 
     #[test]

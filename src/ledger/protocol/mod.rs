@@ -16,8 +16,9 @@
 //!    A reverted record never gets another nonce.
 //! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce
 //!    once.
-//! 5. A key gets a nonce only after the chain's final logs are proven not to contain it: deleting a
-//!    record or a ledger cannot cause a second registration.
+//! 5. A key gets a nonce only after the chain's final logs of every account that may have registered
+//!    it are proven not to contain it ([`super::registrants`]): deleting a record or a ledger, or
+//!    changing the signer, cannot cause a second registration.
 //! 6. A key gets no nonce while any other ledger of the chain registers it, and none while a premise
 //!    is unknown ([`Premises`]).
 //!
@@ -34,8 +35,8 @@ use super::evidence::{
     LedgerIdentity, LedgerSnapshot, Premises, UnknownPremise,
 };
 use super::freeze::Freeze;
-use super::index::OwnerIndex;
 use super::money::{Budget, Limits, Shortage};
+use super::registrants::RegistrantIndexes;
 use crate::api::{
     AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase,
     ProvenAbsent, Quarantine, QuarantineReason, RegistrationResult, RevertedRegistration,
@@ -500,7 +501,14 @@ fn with_result(
         Some(_) => record.clone(),
         None => with_agent_uri(record, &registration.event.agent_uri),
     };
+    // An agent is of the account that registered it. A record with attempts keeps its signer, whose
+    // ledger they belong to.
+    let signer = match record.attempts.as_slice() {
+        [] => Some(registration.registrant),
+        _ => record.signer,
+    };
     AgentRegistrationSpec {
+        signer,
         phase: final_phase(record),
         result: Some(registration.result()),
         spent_wei: Some(with_cost(record, cost)),
@@ -540,7 +548,7 @@ pub enum PendingStep {
     Allocate,
     /// Report that the record must not get a nonce.
     Refuse(Freeze),
-    /// Wait until the index reaches the ledger's last finalized block.
+    /// Wait until the logs of every registrant are proven up to the last finalized block.
     AwaitIndex,
     /// Do nothing.
     Wait,
@@ -570,7 +578,7 @@ pub enum AdoptionRefused {
 pub fn pending_step(
     ledger: Option<&SignerLedgerSpec>,
     record: &AgentRegistrationSpec,
-    index: Option<&OwnerIndex>,
+    indexes: Option<&RegistrantIndexes>,
     registrations: &[FinalRegistration],
     target: Option<&AdoptionTarget>,
 ) -> PendingStep {
@@ -595,7 +603,7 @@ pub fn pending_step(
             }) => PendingStep::Adopt(Box::new(with_adopted_agent(record, *at, agent_uri))),
         };
     }
-    let (Some(ledger), Some(index)) = (ledger, index) else {
+    let (Some(ledger), Some(indexes)) = (ledger, indexes) else {
         return PendingStep::Wait;
     };
     if let Some(registration) = registrations
@@ -616,20 +624,11 @@ pub fn pending_step(
             nonce: attempt.nonce,
         });
     }
-    if is_proven_absent(ledger, index, record.key) {
+    if indexes.proves_absent(ledger, record.key) {
         PendingStep::Allocate
     } else {
         PendingStep::AwaitIndex
     }
-}
-
-/// Rule R11: whether the chain's final logs are proven to contain no registration of the key, up to
-/// the ledger's last finalized block.
-fn is_proven_absent(ledger: &SignerLedgerSpec, index: &OwnerIndex, key: Key) -> bool {
-    let reaches = index
-        .proven_to()
-        .is_some_and(|block| block >= ledger.finalized_block);
-    reaches && index.owner() == ledger.signer && !index.contains(key)
 }
 
 fn with_adopted_agent(
@@ -673,6 +672,8 @@ pub struct AllocationBounds<'a> {
     pub premises: &'a Premises,
     /// Keys that any other ledger of the chain registers.
     pub registering_elsewhere: &'a BTreeSet<Key>,
+    /// The logs of every account that may have registered.
+    pub indexes: &'a RegistrantIndexes,
 }
 
 /// Result of an allocation.
@@ -721,7 +722,7 @@ pub fn allocate(
         let record = request.record;
         let fits = record.is_of(snapshot.ledger.chain_id, snapshot.ledger.signer)
             && !bounds.registering_elsewhere.contains(&record.key)
-            && pending_step(Some(&after), record, Some(snapshot.index), &[], None)
+            && pending_step(Some(&after), record, Some(bounds.indexes), &[], None)
                 == PendingStep::Allocate;
         if !fits || unmined + allocation.allocated.len() >= bounds.window || after.next >= end {
             continue;

@@ -1,10 +1,14 @@
 //! Every transition of the protocol's state machine, and every way in which evidence can be
 //! incomplete.
 
+use std::sync::{Arc, LazyLock};
+
 use super::*;
 use crate::chain::LogPage;
 use crate::ledger::evidence::OwnerBalance;
 use crate::ledger::fixtures::*;
+use crate::ledger::index::OwnerIndex;
+use crate::ledger::registrants::OtherIndex;
 
 const LIMITS: Limits = Limits {
     max_fee_per_gas: None,
@@ -17,6 +21,7 @@ static KNOWN: Premises = Premises {
     unknown: Vec::new(),
 };
 static NO_KEYS: BTreeSet<Key> = BTreeSet::new();
+static NOBODY_ELSE: LazyLock<RegistrantIndexes> = LazyLock::new(|| alone(index(60, &[])));
 
 /// The step of the entry of 'a' at nonce 5.
 fn step_of(
@@ -949,7 +954,8 @@ mod record_without_entry {
         index: &OwnerIndex,
         registrations: &[FinalRegistration],
     ) -> PendingStep {
-        pending_step(Some(&ledger()), record, Some(index), registrations, None)
+        let indexes = alone(index.clone());
+        pending_step(Some(&ledger()), record, Some(&indexes), registrations, None)
     }
 
     #[test]
@@ -1005,6 +1011,48 @@ mod record_without_entry {
             step(&record('c'), &index(60, &['c']), &[unconfirmed]),
             PendingStep::AwaitIndex
         );
+    }
+
+    #[test]
+    fn key_that_another_account_registered_is_adopted_for_that_account() {
+        let by_stranger = FinalRegistration {
+            registrant: STRANGER,
+            ..final_registration('c', 2)
+        };
+        let adopted = |record: &AgentRegistrationSpec| {
+            let registrations = std::slice::from_ref(&by_stranger);
+            let PendingStep::Adopt(adopted) = step(record, &index(60, &[]), registrations) else {
+                panic!()
+            };
+            (adopted.signer, adopted.result.is_some())
+        };
+        assert_eq!(adopted(&record('c')), (Some(STRANGER), true));
+        let attempted = AgentRegistrationSpec {
+            attempts: vec![attempt(4, 6)],
+            ..record('c')
+        };
+        assert_eq!(
+            adopted(&attempted),
+            (Some(SIGNER), true),
+            "its attempt is the signer's"
+        );
+    }
+
+    #[test]
+    fn key_is_not_absent_while_logs_of_another_registrant_are_unproven() {
+        let other = |index: Option<OwnerIndex>| OtherIndex {
+            account: STRANGER,
+            required: 70,
+            index: index.map(Arc::new),
+        };
+        let step_with = |other| {
+            let indexes = RegistrantIndexes::new(Arc::new(index(60, &[])), Some(vec![other]));
+            pending_step(Some(&ledger()), &record('c'), Some(&indexes), &[], None)
+        };
+        let proven = |keys| other(Some(index_of(STRANGER, 70, keys)));
+        assert_eq!(step_with(proven(&[])), PendingStep::Allocate);
+        assert_eq!(step_with(proven(&['c'])), PendingStep::AwaitIndex);
+        assert_eq!(step_with(other(None)), PendingStep::AwaitIndex);
     }
 
     #[test]
@@ -1097,7 +1145,7 @@ mod record_without_entry {
             PendingStep::Wait
         );
         assert_eq!(
-            pending_step(None, &record('c'), Some(&index(60, &[])), &[], None),
+            pending_step(None, &record('c'), Some(&NOBODY_ELSE), &[], None),
             PendingStep::Wait
         );
     }
@@ -1115,7 +1163,7 @@ mod record_without_entry {
             taken_by: None,
         };
         let step = |target: Option<&AdoptionTarget>| {
-            pending_step(Some(&ledger()), &named, Some(&index(60, &[])), &[], target)
+            pending_step(Some(&ledger()), &named, Some(&NOBODY_ELSE), &[], target)
         };
         assert_eq!(step(None), PendingStep::Wait);
         let unknown = AdoptionTarget {
@@ -1184,6 +1232,7 @@ mod allocation {
             },
             premises: &KNOWN,
             registering_elsewhere: &NO_KEYS,
+            indexes: &NOBODY_ELSE,
         }
     }
 

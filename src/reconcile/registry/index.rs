@@ -6,11 +6,12 @@
 //! balance is read at the last final block only. The one exception is the transaction count at a
 //! configured block, and an endpoint that no longer has it is accepted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::eips::BlockNumberOrTag;
-use alloy::primitives::U256;
+use alloy::primitives::{Address, U256};
 use strum::IntoStaticStr;
 
 use crate::api::{AgentRegistrationSpec, IndexPosition, Nonce};
@@ -72,11 +73,12 @@ pub(crate) enum IndexProblem {
     Rpc(#[from] RpcError),
     /// The logs do not account for the agents that the account holds.
     #[error(
-        "the signer holds {expected} agents by the registry contract and {found} by the chain's \
-         logs: use an endpoint that has the logs of all blocks, or set spec.bootstrap.fromBlock to \
+        "account {account} holds {expected} agents by the registry contract and {found} by the \
+         chain's logs: use an endpoint that has the logs of all blocks, or set spec.bootstrap.fromBlock to \
          an earlier block; nothing is registered until the logs are complete"
     )]
     LogsIncomplete {
+        account: Address,
         /// Agents that the account holds.
         expected: U256,
         /// Agents that the logs show.
@@ -84,10 +86,11 @@ pub(crate) enum IndexProblem {
     },
     /// The account had sent transactions at the configured block.
     #[error(
-        "the signer had sent {count} transactions at block {block}: set spec.bootstrap.fromBlock \
+        "account {account} had sent {count} transactions at block {block}: set spec.bootstrap.fromBlock \
          to a block at which it had sent none"
     )]
     FromBlockTooLate {
+        account: Address,
         /// The configured block, or the last final one if that is earlier.
         block: u64,
         count: Nonce,
@@ -172,6 +175,11 @@ impl IndexState {
         self.of == query.of && self.start == query.start
     }
 
+    /// Where reading started, if this is what the index is of.
+    pub(super) fn start_of(&self, of: &IndexOf) -> Option<IndexStart> {
+        (self.of == *of).then_some(self.start)
+    }
+
     /// Whether a record without a result needs logs below the position at which reading continued:
     /// its agent is registered, and only they show how.
     fn lacks_logs(&self, records: &[Arc<AgentRegistrationSpec>]) -> bool {
@@ -201,7 +209,11 @@ impl IndexState {
     /// Keeps what was proven and drops the rest. An index that was not proven since reading began
     /// may rest on a wrong position.
     fn incomplete(&mut self, last: u64, expected: U256, found: U256) -> IndexReading {
-        let problem = IndexProblem::LogsIncomplete { expected, found };
+        let problem = IndexProblem::LogsIncomplete {
+            account: self.of.owner,
+            expected,
+            found,
+        };
         self.unproven = None;
         let is_proven = self.base.proven_to().is_some();
         // All that is missing is so new that a node which is behind lacks it.
@@ -266,12 +278,12 @@ fn empty(of: &IndexOf, start: &IndexStart) -> OwnerIndex {
 pub(super) async fn read_index(
     endpoint: &RpcEndpoint,
     query: IndexQuery<'_>,
-    state: &mut Option<IndexState>,
+    states: &mut BTreeMap<Address, IndexState>,
 ) -> IndexReading {
-    if !state.as_ref().is_some_and(|state| state.answers(&query)) {
-        *state = None;
-    }
-    let state = state.get_or_insert_with(|| IndexState::begin(&query));
+    states.retain(|owner, state| *owner != query.of.owner || state.answers(&query));
+    let state = states
+        .entry(query.of.owner)
+        .or_insert_with(|| IndexState::begin(&query));
     if state.lacks_logs(query.records) {
         state.restart();
     }
@@ -341,7 +353,11 @@ async fn check_start(
     match count {
         Ok(Nonce(0)) => state.start_check = StartCheck::Proven,
         Ok(count) => {
-            let problem = IndexProblem::FromBlockTooLate { block, count };
+            let problem = IndexProblem::FromBlockTooLate {
+                account: query.of.owner,
+                block,
+                count,
+            };
             state.back_off = Some((problem.clone(), Instant::now() + BACK_OFF));
             return Err(problem);
         }
@@ -566,7 +582,7 @@ mod tests {
     struct Node {
         endpoint: RpcEndpoint,
         chain: Arc<Mutex<Chain>>,
-        state: Option<IndexState>,
+        states: BTreeMap<Address, IndexState>,
     }
 
     impl Node {
@@ -586,12 +602,12 @@ mod tests {
             Self {
                 endpoint: RpcEndpoint::new(&url, Metrics::new("lease").unwrap().chain).unwrap(),
                 chain,
-                state: None,
+                states: BTreeMap::new(),
             }
         }
 
         async fn read(&mut self, query: IndexQuery<'_>) -> IndexReading {
-            read_index(&self.endpoint, query, &mut self.state).await
+            read_index(&self.endpoint, query, &mut self.states).await
         }
 
         fn change(&self, change: impl FnOnce(&mut Chain)) {
@@ -706,7 +722,7 @@ mod tests {
             records,
             ..query(10, 60)
         };
-        node.state = None;
+        node.states.clear();
         let resumed = node.read(with(&records)).await;
         assert_eq!(node.ranges(), [(51, 60)]);
         assert_eq!(resumed.index.unwrap().proven_to(), Some(60));
@@ -716,7 +732,7 @@ mod tests {
         assert_eq!(node.ranges(), [(10, 60)], "its log is needed to adopt it");
         assert_eq!(again.registrations(key('b')).len(), 1);
 
-        node.state = None;
+        node.states.clear();
         node.read(with(&records[..1])).await;
         assert_eq!(node.ranges(), [(10, 60)], "a record is missing");
     }
@@ -727,6 +743,7 @@ mod tests {
         node.read(query(10, 50)).await;
         node.change(|chain| chain.balance = 3);
         let incomplete = IndexProblem::LogsIncomplete {
+            account: OF.owner,
             expected: U256::from(3),
             found: U256::from(2),
         };
@@ -786,6 +803,7 @@ mod tests {
         let reading = node.read(query(10, 50)).await;
         assert!(reading.index.is_none());
         let incomplete = IndexProblem::LogsIncomplete {
+            account: OF.owner,
             expected: U256::from(2),
             found: U256::ONE,
         };
@@ -803,11 +821,11 @@ mod tests {
             records: &records,
             ..query(10, 60)
         };
-        node.state = None;
+        node.states.clear();
         for _ in 0..2 {
             assert!(node.read(with).await.problem.is_some());
         }
-        node.state.as_mut().unwrap().back_off = None;
+        node.states.get_mut(&OF.owner).unwrap().back_off = None;
         node.ranges();
         assert_eq!(node.read(with).await.index.unwrap().proven_to(), Some(60));
         assert_eq!(node.ranges(), [(10, 60)]);
@@ -829,17 +847,18 @@ mod tests {
         };
         let late = node.read(configured).await;
         let problem = IndexProblem::FromBlockTooLate {
+            account: OF.owner,
             block: 10,
             count: Nonce(3),
         };
         assert_eq!((late.problem, node.ranges()), (Some(problem), vec![]));
 
-        node.state = None;
+        node.states.clear();
         node.change(|chain| chain.count = Some(0));
         let proven = node.read(configured).await;
         assert!(proven.index.is_some() && !proven.is_start_unverified);
 
-        node.state = None;
+        node.states.clear();
         node.change(|chain| chain.count = None);
         let unverified = node.read(configured).await;
         assert!(unverified.index.is_some() && unverified.is_start_unverified);

@@ -238,8 +238,8 @@ pub(crate) struct Numbers {
     pub left: Option<u32>,
     /// Spent in the last 24 hours, in wei.
     pub spent: Option<u128>,
-    /// How far the signer's logs are read.
-    pub index: Option<IndexPosition>,
+    /// How far the logs of each account were read.
+    pub indexes: Vec<IndexPosition>,
     /// Whether the configured `fromBlock` is accepted without proof, because the endpoint no
     /// longer has the state of that block.
     pub is_start_unverified: bool,
@@ -290,6 +290,7 @@ mod tests {
         let key = Key::derive("", 1, Address::ZERO, 1);
         let nonce = Nonce(5);
         let incomplete = IndexProblem::LogsIncomplete {
+            account: Address::ZERO,
             expected: U256::from(2),
             found: U256::from(1),
         };

@@ -103,7 +103,8 @@ pub(crate) struct RegistryState {
     /// The latest block, its time in Unix seconds, and since when it is the latest.
     head: Option<(u64, u64, Instant)>,
     block_time: Option<Duration>,
-    pub(super) index: Option<IndexState>,
+    /// The logs of each account that may have registered.
+    pub(super) indexes: BTreeMap<Address, IndexState>,
     /// Highest `next` read from each account's ledger.
     pub(super) highest_next: HashMap<(u64, Address), Nonce>,
     pub(super) sends: HashMap<B256, SendHistory>,

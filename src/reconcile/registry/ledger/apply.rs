@@ -439,7 +439,10 @@ async fn sign(
         attempt.clone(),
         signed.calldata_hash,
         &uri,
-        state.index.as_ref().and_then(IndexState::proven_to),
+        state
+            .indexes
+            .get(&bound.signer())
+            .and_then(IndexState::proven_to),
     );
     let (stored, done) = replace_record(input, record, spec).await;
     let Some(stored) = stored else { return done };
@@ -705,6 +708,7 @@ pub(super) async fn allocate(
         budget,
         premises: &Premises { unknown },
         registering_elsewhere: &elsewhere,
+        indexes: &ready.logs.indexes,
     };
     let (legacy, allocation) = allocate_unclaimed(input, snapshot, requests, &bounds, state).await;
     if legacy.end.is_some() {

@@ -1,6 +1,7 @@
 //! The ledger's part of a pass: from the ledger that was read to transactions that were sent.
 //!
-//! - [`read`] reads ledger, records and evidence, in the order that the proof needs
+//! - [`read`] reads ledger, records and evidence, in the order that the proof needs, and [`logs`]
+//!   the logs of everyone who may have registered
 //! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
 //! - [`plan`] (pure) decides what entries need and what may be spent
 //! - [`apply`] carries it out: a record before the entry that waits for it, stored bytes before
@@ -11,6 +12,7 @@
 //! ledger, or an API server that does not answer ends the work early.
 
 mod apply;
+mod logs;
 pub(crate) mod plan;
 pub(crate) mod questions;
 mod read;
@@ -225,8 +227,8 @@ async fn use_ledger(
     );
     let numbers = Numbers {
         in_flight: Some(ready.held.spec().entries.len()),
-        index: ready.index_reading.position.clone(),
-        is_start_unverified: ready.index_reading.is_start_unverified,
+        indexes: ready.logs.positions(),
+        is_start_unverified: ready.logs.is_start_unverified(),
         oldest_signed: plan::oldest_signed(ready.snapshot(), &ready.records.by_key),
         ..numbers(input)
     };
@@ -307,7 +309,7 @@ async fn settle_pending(
         let step = pending_step(
             Some(snapshot.ledger),
             &record.spec,
-            Some(snapshot.index),
+            Some(&ready.logs.indexes),
             registrations
                 .and_then(|found| found.as_deref().ok())
                 .unwrap_or_default(),
@@ -367,9 +369,13 @@ fn found_by(input: &LedgerInput<'_>, steps: &EntrySteps, ready: &ReadyLedger) ->
     for (key, error) in steps.unanswered.values() {
         done = done.and(apply::unanswered(input, *key, error));
     }
-    done.obstacles
-        .extend(log_obstacle(&ready.index_reading, input));
-    done.unfinished |= ready.index_reading.is_retried_soon;
+    done.obstacles.extend(
+        ready
+            .logs
+            .incomplete()
+            .and_then(|reading| log_obstacle(reading, input)),
+    );
+    done.unfinished |= ready.logs.are_retried_soon();
     done
 }
 
@@ -394,6 +400,7 @@ fn unknown_premises(ready: &ReadyLedger, steps: &EntrySteps) -> Vec<UnknownPremi
     if let Some(census) = &ready.records.census {
         unknown.extend(census.others.unknown.iter().cloned());
     }
+    unknown.extend(ready.unsettled.iter().cloned());
     let unchecked = plan::unchecked_finalized(ready.snapshot(), steps);
     if unchecked > 0 {
         unknown.push(UnknownPremise::EntriesUnchecked { count: unchecked });
@@ -406,7 +413,7 @@ fn activity_of(input: &LedgerInput<'_>, ready: &ReadyLedger, steps: &EntrySteps)
     if steps.freeze.is_some() || input.is_suspended() {
         return Activity::Held;
     }
-    if ready.index_reading.is_behind() {
+    if ready.logs.are_behind() {
         return Activity::Active;
     }
     let entries = &ready.held.spec().entries;

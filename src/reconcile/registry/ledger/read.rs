@@ -1,16 +1,15 @@
-//! Reads ledger, records and evidence for a pass. It writes nothing.
+//! Reads ledger, records and evidence for a pass. It writes nothing. [`super::logs`] reads the logs.
 //!
 //! The order is part of the proof in [`crate::ledger::protocol`]: the chain was read before
 //! ([`crate::reconcile::registry::chain`]), the ledger is read next, the records after it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
 
 use alloy::eips::BlockNumberOrTag;
-use alloy::primitives::{Address, U256};
+use alloy::primitives::Address;
 
 use super::LedgerInput;
+use super::logs::{self, Logs, OtherRegistrants};
 use super::plan::{self, DayStart, EvidenceByNonce};
 use super::questions::{self, Answers, Questions};
 use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, Nonce};
@@ -20,16 +19,13 @@ use crate::ledger::evidence::{
     AccountState, AdoptionTarget, FinalRegistration, LedgerHistory, LedgerIdentity, LedgerSnapshot,
     OwnerBalance, UnknownPremise,
 };
-use crate::ledger::index::{IndexOf, IndexStart, OwnerIndex};
 use crate::ledger::protocol::{LedgerStep, ledger_step};
+use crate::ledger::registrants::{NamedAccounts, other_registrants, unsettled_ledgers};
 use crate::ledger::store::ReadRecords;
-use crate::ledger::unreadable::OtherLedgers;
+use crate::ledger::unreadable::{OtherLedgers, UnreadableRecord};
 use crate::ledger::{Freeze, ReadLedger};
-use crate::reconcile::registry::index::{self, IndexQuery, IndexReading};
 use crate::reconcile::registry::state::RegistryState;
 
-/// How long a pass may read logs; the rest is read in the next one.
-const SCAN_BUDGET: Duration = Duration::from_secs(10);
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
@@ -51,8 +47,9 @@ pub(super) enum LedgerView {
 pub(super) struct ReadyLedger {
     pub(super) held: ReadLedger,
     pub(super) account_state: AccountState,
-    pub(super) index: Arc<OwnerIndex>,
-    pub(super) index_reading: IndexReading,
+    pub(super) logs: Logs,
+    /// Why none of the registry's accounts may give a key its first nonce.
+    pub(super) unsettled: Vec<UnknownPremise>,
     pub(super) records: Records,
     pub(super) evidence: EvidenceByNonce,
     /// Final registrations of keys without an entry.
@@ -64,7 +61,7 @@ impl ReadyLedger {
     pub(super) fn snapshot(&self) -> LedgerSnapshot<'_> {
         LedgerSnapshot {
             ledger: self.held.spec(),
-            index: &self.index,
+            index: self.logs.indexes.own(),
             account: &self.account_state,
         }
     }
@@ -84,10 +81,12 @@ pub(super) struct Records {
 /// What a list of all records and all ledgers of the chain shows.
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    /// Names of records that cannot be decoded.
-    pub(super) unreadable: Vec<String>,
-    /// What the other ledgers of the chain are registering.
+    /// Records that cannot be decoded.
+    pub(super) unreadable: Vec<UnreadableRecord>,
+    /// The other ledgers of the chain.
     pub(super) others: OtherLedgers,
+    /// Accounts that the ledger markers of any IdentityRegistry of the chain name.
+    pub(super) marked: Vec<Address>,
 }
 
 /// Reads the ledger, the records after it, and what the chain shows of them.
@@ -153,7 +152,8 @@ pub(super) async fn ledger(
         unreadable_record: records
             .census
             .as_ref()
-            .and_then(|census| census.unreadable.first().cloned()),
+            .and_then(|census| census.unreadable.first())
+            .map(|record| record.name.clone()),
         bootstrap_nonce: target
             .bootstrap
             .as_ref()
@@ -182,20 +182,36 @@ pub(super) async fn ledger(
     state
         .highest_next
         .insert((chain_id, signer), held.spec().next);
+    let signers = signers_of(registry.as_ref());
+    let status = registry
+        .as_ref()
+        .and_then(|registry| registry.status.as_ref());
+    let named = records.census.as_ref().map(|census| NamedAccounts {
+        signers: &signers,
+        own_markers: status.map_or(&[], |status| &status.ledgers),
+        marked: &census.marked,
+        others: &census.others,
+        unreadable_records: &census.unreadable,
+    });
+    let unsettled = named.map_or_else(Vec::new, |named| unsettled_ledgers(held.spec(), named));
     // Logs are read for a decision that needs them, and not to keep up with the chain.
     let is_final = |nonce: &Nonce| *nonce < account_state.counts.finalized;
-    let index_reading = if input.needs_census || held.spec().entries.keys().any(is_final) {
-        read_index(input, &held, registry.as_ref(), state).await
+    let logs = if input.needs_census || held.spec().entries.keys().any(is_final) {
+        let others = named.map(|named| OtherRegistrants {
+            required: other_registrants(
+                held.spec(),
+                named,
+                records.by_key.values().map(|record| &record.spec),
+            ),
+            ledgers: named.others,
+        });
+        logs::read(input, &held, registry.as_ref(), others, state).await
     } else {
-        IndexReading::kept(state.index.as_ref())
+        logs::kept(signer, state)
     };
-    let index = index_reading
-        .index
-        .clone()
-        .unwrap_or_else(|| Arc::new(OwnerIndex::new(signer, 0, U256::ZERO)));
     let snapshot = LedgerSnapshot {
         ledger: held.spec(),
-        index: &index,
+        index: logs.indexes.own(),
         account: &account_state,
     };
     let is_ours = |record: &AgentRegistrationSpec| target.has(record);
@@ -209,7 +225,8 @@ pub(super) async fn ledger(
     let mut questions = Questions::default();
     questions.about_entries(snapshot, &records.by_key, is_ours);
     for key in &pending {
-        questions.about_registrations(index.registrations(*key));
+        let registrations = logs.indexes.registrations(*key);
+        questions.about_registrations(registrations.map(|(_, event)| event));
     }
     let adopting = || {
         records
@@ -232,14 +249,17 @@ pub(super) async fn ledger(
     let evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, sent_recently);
     let registrations = pending
         .into_iter()
-        .map(|key| (key, questions::final_registrations(&index, key, &answers)))
+        .map(|key| {
+            let registrations = logs.indexes.registrations(key);
+            (key, questions::final_registrations(registrations, &answers))
+        })
         .collect();
     let adoption_targets = questions::adoption_targets(adopting(), &chain.finalized, &answers);
     Ok(LedgerView::Ready(Box::new(ReadyLedger {
         held,
         account_state,
-        index,
-        index_reading,
+        logs,
+        unsettled,
         records,
         evidence,
         registrations,
@@ -287,7 +307,7 @@ pub(super) async fn adoptions(
     Ok((records, targets))
 }
 
-/// Every record, and every other ledger of the chain.
+/// Every record, every other ledger of the chain, and every ledger marker.
 async fn census(
     input: &LedgerInput<'_>,
     held: Option<&ReadLedger>,
@@ -297,13 +317,21 @@ async fn census(
         records,
         unreadable,
     } = store.records_after(held).await?;
-    let others = match held {
-        Some(held) => store.other_ledgers_after(held).await?,
-        None => OtherLedgers::default(),
+    let (others, marked) = match held {
+        Some(held) => (
+            store.other_ledgers_after(held).await?,
+            store.marked_accounts_after(held).await?,
+        ),
+        None => (OtherLedgers::default(), Vec::new()),
+    };
+    let census = Census {
+        unreadable,
+        others,
+        marked,
     };
     Ok(Records {
         by_key: by_key(records),
-        census: Some(Census { unreadable, others }),
+        census: Some(census),
     })
 }
 
@@ -340,47 +368,20 @@ fn by_key(records: Vec<AgentRegistration>) -> BTreeMap<Key, AgentRegistration> {
         .collect()
 }
 
+/// Accounts that the spec lists.
+fn signers_of(registry: Option<&IdentityRegistry>) -> Vec<Address> {
+    let signers = registry.iter().flat_map(|registry| &registry.spec.signers);
+    signers
+        .filter_map(|signer| signer.address.parse().ok())
+        .collect()
+}
+
 fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
     let ledgers = &registry.status.as_ref()?.ledgers;
     let own = ledgers
         .iter()
         .find(|marker| marker.signer == format!("{signer:#x}"))?;
     Some(own.uid.clone())
-}
-
-/// Continues to read the signer's logs.
-async fn read_index(
-    input: &LedgerInput<'_>,
-    held: &ReadLedger,
-    registry: Option<&IdentityRegistry>,
-    state: &mut RegistryState,
-) -> IndexReading {
-    let chain = input.chain;
-    let of = IndexOf {
-        chain_id: input.target.contract.chain_id,
-        genesis_hash: chain.genesis_hash(),
-        registry: input.target.contract.address,
-        owner: held.spec().signer,
-    };
-    let bootstrap = input.target.bootstrap.as_ref();
-    let configured = bootstrap.and_then(|bootstrap| bootstrap.from_block);
-    let start = IndexStart::of(Some(held.spec()), configured, of.registry);
-    let signer = format!("{:#x}", of.owner);
-    let position = registry
-        .and_then(|registry| registry.status.as_ref())
-        .and_then(|status| {
-            let mut positions = status.indexes.iter();
-            positions.find(|position| position.signer == signer)
-        });
-    let query = IndexQuery {
-        of,
-        start,
-        last: chain.finalized.number,
-        position,
-        records: &input.context.cache.records(),
-        budget: SCAN_BUDGET,
-    };
-    index::read_index(&chain.endpoint, query, &mut state.index).await
 }
 
 /// Asks the endpoint of the pass, in batches. Final answers are kept for later passes.

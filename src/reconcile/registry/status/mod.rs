@@ -63,7 +63,7 @@ pub(crate) fn status(
             .spent
             .map(format_native)
             .or_else(|| before.spent_last_24h.clone()),
-        indexes: updated_positions(&before.indexes, numbers.index.as_ref()),
+        indexes: updated_positions(&before.indexes, &numbers.indexes),
         ..before
     }
 }

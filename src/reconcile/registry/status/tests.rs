@@ -557,7 +557,7 @@ fn position_is_written_once_it_is_worth_it() {
             keys_hash: B256::ZERO,
         };
         let numbers = Numbers {
-            index: Some(position),
+            indexes: vec![position],
             ..Numbers::default()
         };
         status_of(&Findings {

@@ -14,7 +14,6 @@ use crate::chain::{Block, OnChainAgent, Receipt, RegisteredEvent, RpcError, abi}
 use crate::ledger::evidence::{
     AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerSnapshot,
 };
-use crate::ledger::index::OwnerIndex;
 use crate::reconcile::registry::adoption::taken_by;
 
 /// Questions about transactions and agents, without repetition.
@@ -93,7 +92,10 @@ impl Questions {
     }
 
     /// Asks what proves whose registrations these are.
-    pub(crate) fn about_registrations(&mut self, registrations: &[RegisteredEvent]) {
+    pub(crate) fn about_registrations<'a>(
+        &mut self,
+        registrations: impl IntoIterator<Item = &'a RegisteredEvent>,
+    ) {
         for event in registrations {
             self.receipts.insert(event.transaction);
             self.transactions.insert(event.transaction);
@@ -150,7 +152,10 @@ fn entry_evidence(
     let counts = snapshot.account.counts;
     let mut evidence = Evidence::default();
     if nonce < counts.finalized {
-        evidence.registrations = final_registrations(snapshot.index, record.key, answers)?;
+        let index = snapshot.index;
+        let registrations = index.registrations(record.key).iter();
+        let of_owner = registrations.map(|event| (index.owner(), event));
+        evidence.registrations = final_registrations(of_owner, answers)?;
     }
     if nonce < counts.latest && evidence.registrations.is_empty() {
         for transaction in attempts_at(record, nonce) {
@@ -173,16 +178,15 @@ fn entry_evidence(
     Ok(evidence)
 }
 
-/// Everything that proves whose the final registrations of a key are.
-pub(crate) fn final_registrations(
-    index: &OwnerIndex,
-    key: Key,
+/// Everything that proves whose these final registrations are. Each comes with the account whose
+/// logs show it.
+pub(crate) fn final_registrations<'a>(
+    registrations: impl IntoIterator<Item = (Address, &'a RegisteredEvent)>,
     answers: &Answers,
 ) -> Result<Vec<FinalRegistration>, RpcError> {
-    index
-        .registrations(key)
-        .iter()
-        .map(|event| {
+    registrations
+        .into_iter()
+        .map(|(registrant, event)| {
             let transaction = Answers::kept(answers.transactions.get(&event.transaction))?;
             let receipt = Answers::kept(answers.receipts.get(&event.transaction))?;
             let agent = answers
@@ -192,6 +196,7 @@ pub(crate) fn final_registrations(
                 .transpose()?
                 .flatten();
             Ok(FinalRegistration {
+                registrant,
                 event: event.clone(),
                 sender: transaction.map(|(sender, _)| sender),
                 nonce: transaction.map(|(_, nonce)| nonce),

@@ -4,8 +4,10 @@ use super::*;
 use crate::api::{Entry, Operation, Phase, SignerLedgerSpec};
 use crate::ledger::evidence::AccountState;
 use crate::ledger::fixtures::{
-    SIGNER, account, attempt, final_registration, hash, index, key, ledger, record, result,
+    SIGNER, account, attempt, final_registration, hash, index, key, ledger, record,
+    registered_event, result,
 };
+use crate::ledger::index::OwnerIndex;
 
 /// A ledger that gave nonces 5, 6 and so on to these records.
 struct Fixture {
@@ -207,6 +209,11 @@ fn final_entry_shows_the_registration_in_the_logs() {
     assert_eq!(fixture.evidence(&unanswered)[&Nonce(5)], Err(unreachable()));
 }
 
+fn found_of_a(answers: &Answers) -> Result<Vec<FinalRegistration>, RpcError> {
+    let event = registered_event('a');
+    final_registrations([(SIGNER, &event)], answers)
+}
+
 #[test]
 fn registration_is_unknown_while_a_question_about_it_is_not_answered() {
     let failing: [fn(&mut Answers); 3] = [
@@ -217,7 +224,7 @@ fn registration_is_unknown_while_a_question_about_it_is_not_answered() {
     for fail in failing {
         let mut answers = proof();
         fail(&mut answers);
-        let found = final_registrations(&index(60, &['a']), key('a'), &answers);
+        let found = found_of_a(&answers);
         assert_eq!(found, Err(unreachable()));
     }
 }
@@ -242,7 +249,7 @@ fn unanswered_question_belongs_to_its_entry() {
 
 #[test]
 fn registration_is_confirmed_by_owner_and_receipt() {
-    let found = final_registrations(&index(60, &['a']), key('a'), &proof()).unwrap();
+    let found = found_of_a(&proof()).unwrap();
     assert_eq!(
         (found[0].sender, found[0].nonce, found[0].confirmed),
         (Some(SIGNER), Some(Nonce(5)), true)
@@ -251,7 +258,7 @@ fn registration_is_confirmed_by_owner_and_receipt() {
         agents: [(U256::ZERO, Ok(None))].into(),
         ..proof()
     };
-    let found = final_registrations(&index(60, &['a']), key('a'), &unknown).unwrap();
+    let found = found_of_a(&unknown).unwrap();
     assert!(!found[0].confirmed, "the registry does not know the agent");
 }
 
@@ -267,7 +274,7 @@ fn registration_older_than_the_transaction_index_is_confirmed_by_its_log() {
             receipts: [(hash(7), receipt)].into(),
             ..proof()
         };
-        let found = final_registrations(&index(60, &['a']), key('a'), &answers).unwrap();
+        let found = found_of_a(&answers).unwrap();
         assert_eq!((found[0].sender, found[0].nonce), (None, None));
         assert!(found[0].confirmed);
         assert_eq!(found[0].cost, None);

@@ -9,7 +9,8 @@ use super::super::*;
 use crate::api::{Entry, Operation, SignerLedgerSpec};
 use crate::ledger::evidence::{AccountState, FinalRegistration, Premises, UnknownPremise};
 use crate::ledger::fixtures::{
-    account, attempt, evidence, final_registration, included, index, key, ledger, record, result,
+    account, alone, attempt, evidence, final_registration, included, index, key, ledger, record,
+    result,
 };
 use crate::ledger::index::OwnerIndex;
 use crate::ledger::money::Limits;
@@ -156,6 +157,7 @@ impl Row {
             budget: budget(self.snapshot(), 10_000, &[], &[]),
             premises: &Premises { unknown },
             registering_elsewhere: &self.elsewhere,
+            indexes: &alone(self.index.clone()),
         };
         let request = AllocationRequest {
             record: &record.spec,
@@ -330,7 +332,13 @@ fn adoption_that_is_not_answered_waits_alone() {
         ..record('e')
     };
     let step = |record: &AgentRegistrationSpec| {
-        pending_step(Some(&row.ledger), record, Some(&row.index), &[], None)
+        pending_step(
+            Some(&row.ledger),
+            record,
+            Some(&alone(row.index.clone())),
+            &[],
+            None,
+        )
     };
     assert_eq!(step(&adopting), PendingStep::Wait);
     assert_eq!(step(&record('d')), PendingStep::Allocate);

@@ -1,0 +1,334 @@
+//! Which accounts may have registered agents on a chain, and whether the logs of all of them prove
+//! a key absent (rule R11). Pure.
+//!
+//! An agent outlives the spec that made it: its signer is removed from the spec, its record or its
+//! ledger is deleted, and the agent stands. So everything that still names an account counts: the
+//! signers of the IdentityRegistry, ledgers, ledger markers and records. A key is absent only if
+//! the logs of each of them are proven and contain no registration of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alloy::primitives::Address;
+
+use super::evidence::UnknownPremise;
+use super::index::OwnerIndex;
+use super::unreadable::{OtherLedgers, UnreadableRecord};
+use crate::api::{AgentRegistrationSpec, Key, LedgerMarker, SignerLedger, SignerLedgerSpec};
+use crate::chain::RegisteredEvent;
+
+/// Everything besides a ledger that names accounts of its chain. Read after the ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedAccounts<'a> {
+    /// Accounts in `spec.signers` of the IdentityRegistry.
+    pub signers: &'a [Address],
+    /// Ledger markers of the IdentityRegistry.
+    pub own_markers: &'a [LedgerMarker],
+    /// Accounts that the ledger markers of any IdentityRegistry of the chain name.
+    pub marked: &'a [Address],
+    /// The other ledgers of the chain.
+    pub others: &'a OtherLedgers,
+    /// Records that cannot be decoded.
+    pub unreadable_records: &'a [UnreadableRecord],
+}
+
+/// The accounts besides the ledger's own that may have registered agents on its chain. To each, the
+/// block up to which its logs must be proven: the last final one that any of the two ledgers knows.
+#[must_use]
+pub fn other_registrants<'a>(
+    ledger: &SignerLedgerSpec,
+    named: NamedAccounts<'_>,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+) -> BTreeMap<Address, u64> {
+    let of_chain = records
+        .into_iter()
+        .filter(|record| record.chain_id == ledger.chain_id);
+    let signers = of_chain.filter_map(|record| record.signer);
+    let unreadable = named.unreadable_records.iter();
+    let unreadable = unreadable
+        .filter(|record| record.chain_id.is_none_or(|chain| chain == ledger.chain_id))
+        .filter_map(|record| record.signer);
+    let ledgers = named.others.by_account.iter();
+    let finalized = ledgers.map(|(account, other)| (*account, other.finalized_block));
+    let mut registrants: BTreeMap<Address, u64> = named
+        .signers
+        .iter()
+        .chain(named.marked)
+        .copied()
+        .chain(signers)
+        .chain(unreadable)
+        .map(|account| (account, 0))
+        .collect();
+    registrants.extend(finalized);
+    registrants.remove(&ledger.signer);
+    for required in registrants.values_mut() {
+        *required = (*required).max(ledger.finalized_block);
+    }
+    registrants
+}
+
+/// Ledgers of the IdentityRegistry's other accounts that must be dealt with before this one gives a
+/// key its first nonce: what they had in flight is not known.
+#[must_use]
+pub fn unsettled_ledgers(
+    ledger: &SignerLedgerSpec,
+    named: NamedAccounts<'_>,
+) -> Vec<UnknownPremise> {
+    let uids: BTreeMap<Address, &str> = named
+        .own_markers
+        .iter()
+        .filter_map(|marker| Some((marker.signer.parse().ok()?, marker.uid.as_str())))
+        .collect();
+    let accounts = named.signers.iter().chain(uids.keys());
+    let mut accounts: Vec<Address> = accounts.copied().collect();
+    accounts.sort_unstable();
+    accounts.dedup();
+    let unsettled = accounts.into_iter().filter_map(|account| {
+        if account == ledger.signer {
+            return None;
+        }
+        let name = SignerLedger::name_of(ledger.chain_id, account);
+        match (named.others.by_account.get(&account), uids.get(&account)) {
+            (None, Some(_)) => Some(UnknownPremise::OtherLedgerLost { name }),
+            (Some(other), Some(uid)) if other.uid != **uid => {
+                Some(UnknownPremise::OtherLedgerLost { name })
+            }
+            (Some(other), _) if other.is_quarantined => {
+                Some(UnknownPremise::OtherLedgerQuarantined { name })
+            }
+            _ => None,
+        }
+    });
+    unsettled.collect()
+}
+
+/// The logs of every account that may have registered on a contract.
+#[derive(Clone, Debug)]
+pub struct RegistrantIndexes {
+    own: Arc<OwnerIndex>,
+    /// `None` while it is not known who else may have registered.
+    others: Option<Vec<OtherIndex>>,
+}
+
+/// The logs of another registrant.
+#[derive(Clone, Debug)]
+pub struct OtherIndex {
+    pub account: Address,
+    /// Block up to which they must be proven.
+    pub required: u64,
+    /// The last index that was proven; `None` if none was.
+    pub index: Option<Arc<OwnerIndex>>,
+}
+
+impl OtherIndex {
+    fn proves_absent(&self, key: Key) -> bool {
+        self.index
+            .as_ref()
+            .is_some_and(|index| proves_absent(index, self.account, self.required, key))
+    }
+}
+
+/// Whether an account's logs are proven up to a block and contain no registration of the key.
+fn proves_absent(index: &OwnerIndex, account: Address, required: u64, key: Key) -> bool {
+    let reaches = index.proven_to().is_some_and(|block| block >= required);
+    reaches && index.owner() == account && !index.contains(key)
+}
+
+impl RegistrantIndexes {
+    /// The logs of a ledger's account, and of everyone else who may have registered.
+    #[must_use]
+    pub fn new(own: Arc<OwnerIndex>, others: Option<Vec<OtherIndex>>) -> Self {
+        Self { own, others }
+    }
+
+    /// The index of the ledger's account.
+    #[must_use]
+    pub fn own(&self) -> &OwnerIndex {
+        &self.own
+    }
+
+    /// Registrations of a key by any registrant, and who made them.
+    pub fn registrations(&self, key: Key) -> impl Iterator<Item = (Address, &RegisteredEvent)> {
+        let others = self.others.iter().flatten();
+        let others = others.filter_map(|other| other.index.as_deref());
+        std::iter::once(self.own())
+            .chain(others)
+            .flat_map(move |index| {
+                let registrations = index.registrations(key).iter();
+                registrations.map(|registration| (index.owner(), registration))
+            })
+    }
+
+    /// Rule R11: whether the final logs of every registrant are proven to contain no registration
+    /// of the key, up to the last finalized block of the ledgers.
+    #[must_use]
+    pub fn proves_absent(&self, ledger: &SignerLedgerSpec, key: Key) -> bool {
+        let Some(others) = &self.others else {
+            return false;
+        };
+        proves_absent(&self.own, ledger.signer, ledger.finalized_block, key)
+            && others.iter().all(|other| other.proves_absent(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::fixtures::{
+        SIGNER, STRANGER, alone, index, index_of, key, ledger, other_ledger, record,
+    };
+
+    const REMOVED: Address = Address::repeat_byte(0xaa);
+    const MARKED: Address = Address::repeat_byte(0xbb);
+    const LEDGERED: Address = Address::repeat_byte(0xcc);
+
+    fn others() -> OtherLedgers {
+        OtherLedgers {
+            by_account: BTreeMap::from([(LEDGERED, other_ledger("uid", 70))]),
+            ..OtherLedgers::default()
+        }
+    }
+
+    fn named(others: &OtherLedgers) -> NamedAccounts<'_> {
+        NamedAccounts {
+            signers: &[],
+            own_markers: &[],
+            marked: &[],
+            others,
+            unreadable_records: &[],
+        }
+    }
+
+    #[test]
+    fn everything_that_names_an_account_of_the_chain_makes_it_a_registrant() {
+        let (none, some) = (OtherLedgers::default(), others());
+        let elsewhere = AgentRegistrationSpec {
+            chain_id: 1,
+            signer: Some(Address::repeat_byte(0xdd)),
+            ..record('d')
+        };
+        let removed = AgentRegistrationSpec {
+            signer: Some(REMOVED),
+            ..record('c')
+        };
+        let watched = AgentRegistrationSpec {
+            signer: None,
+            ..record('e')
+        };
+        let records = [elsewhere, removed, watched, record('a')];
+        let unreadable = |chain_id, signer| UnreadableRecord {
+            name: "r-x".into(),
+            chain_id,
+            signer,
+        };
+        let (unread, unplaced) = (Address::repeat_byte(0xe1), Address::repeat_byte(0xe2));
+        let unreadable_records = [
+            unreadable(Some(31337), Some(unread)),
+            unreadable(None, Some(unplaced)),
+            unreadable(Some(1), Some(Address::repeat_byte(0xe3))),
+            unreadable(None, None),
+        ];
+        let all = NamedAccounts {
+            signers: &[SIGNER, STRANGER],
+            marked: &[MARKED, SIGNER],
+            unreadable_records: &unreadable_records,
+            ..named(&some)
+        };
+        let accounts = [STRANGER, REMOVED, MARKED, unread, unplaced];
+        let mut expected = BTreeMap::from(accounts.map(|account| (account, 50)));
+        expected.insert(LEDGERED, 70);
+        assert_eq!(other_registrants(&ledger(), all, &records), expected);
+        assert!(other_registrants(&ledger(), named(&none), &[record('a')]).is_empty());
+    }
+
+    #[test]
+    fn missing_replaced_or_quarantined_ledger_of_the_registry_is_unsettled() {
+        let name = SignerLedger::name_of(31337, LEDGERED);
+        let unsettled =
+            |others: &OtherLedgers, signers: &[Address], markers: &[(Address, &str)]| {
+                let own_markers: Vec<LedgerMarker> = markers
+                    .iter()
+                    .map(|(signer, uid)| LedgerMarker {
+                        signer: format!("{signer:#x}"),
+                        uid: (*uid).into(),
+                    })
+                    .collect();
+                unsettled_ledgers(
+                    &ledger(),
+                    NamedAccounts {
+                        signers,
+                        own_markers: &own_markers,
+                        ..named(others)
+                    },
+                )
+            };
+        let lost = [UnknownPremise::OtherLedgerLost { name: name.clone() }];
+        let quarantined = [UnknownPremise::OtherLedgerQuarantined { name }];
+        let (none, present) = (OtherLedgers::default(), others());
+        let mut frozen = others();
+        frozen
+            .by_account
+            .values_mut()
+            .for_each(|other| other.is_quarantined = true);
+
+        assert_eq!(
+            unsettled(&none, &[LEDGERED, SIGNER], &[]),
+            [],
+            "it was never used"
+        );
+        assert_eq!(unsettled(&none, &[LEDGERED], &[(LEDGERED, "uid")]), lost);
+        assert_eq!(
+            unsettled(&none, &[], &[(LEDGERED, "uid"), (SIGNER, "own")]),
+            lost
+        );
+        assert_eq!(unsettled(&present, &[], &[(LEDGERED, "other")]), lost);
+        assert_eq!(unsettled(&present, &[LEDGERED], &[(LEDGERED, "uid")]), []);
+        assert_eq!(unsettled(&frozen, &[LEDGERED], &[]), quarantined);
+        assert_eq!(unsettled(&frozen, &[], &[(LEDGERED, "uid")]), quarantined);
+        assert_eq!(
+            unsettled(&frozen, &[], &[]),
+            [],
+            "another registry's account"
+        );
+    }
+
+    fn with(other: Option<OwnerIndex>) -> RegistrantIndexes {
+        let other = OtherIndex {
+            account: STRANGER,
+            required: 70,
+            index: other.map(Arc::new),
+        };
+        RegistrantIndexes::new(Arc::new(index(50, &[])), Some(vec![other]))
+    }
+
+    #[test]
+    fn key_is_absent_only_if_the_logs_of_every_registrant_prove_it() {
+        let proves = |indexes: &RegistrantIndexes| indexes.proves_absent(&ledger(), key('c'));
+        assert!(proves(&alone(index(50, &[]))));
+        assert!(!proves(&alone(index(49, &[]))));
+        assert!(!proves(&alone(index(50, &['c']))));
+        assert!(!proves(&alone(index_of(STRANGER, 50, &[]))));
+        let unknown = RegistrantIndexes::new(Arc::new(index(50, &[])), None);
+        assert!(!proves(&unknown), "others may have registered it");
+
+        assert!(proves(&with(Some(index_of(STRANGER, 70, &[])))));
+        assert!(!proves(&with(Some(index_of(STRANGER, 69, &[])))));
+        assert!(
+            !proves(&with(Some(index_of(SIGNER, 70, &[])))),
+            "logs of another account"
+        );
+        assert!(!proves(&with(None)));
+    }
+
+    #[test]
+    fn registration_by_another_registrant_is_found_with_its_account() {
+        let indexes = with(Some(index_of(STRANGER, 70, &['c'])));
+        assert!(!indexes.proves_absent(&ledger(), key('c')));
+        assert!(indexes.proves_absent(&ledger(), key('d')));
+        let accounts: Vec<Address> = indexes
+            .registrations(key('c'))
+            .map(|(account, _)| account)
+            .collect();
+        assert_eq!(accounts, [STRANGER]);
+    }
+}
