@@ -1,0 +1,155 @@
+//! Changes of the signer: whoever registered an agent, it is not registered again.
+
+use std::time::Duration;
+
+use alloy::primitives::Address;
+use anyhow::ensure;
+use harness::objects::delete;
+use harness::wait::eventually;
+use kube::ResourceExt;
+use rpc_proxy::{RpcProxy, Rule};
+use serde_json::{Value, json};
+
+use super::{OTHERS, SHOWN, World, delete_all, delete_protected};
+
+impl World {
+    /// Makes these accounts the signers of the first registry.
+    async fn set_signers(&self, proxy: &RpcProxy, signers: &[usize]) {
+        let signers = self.signers(proxy, signers).await;
+        let change = json!({ "spec": { "signers": signers } });
+        self.objects().patch_registry(&self.name(0), change).await;
+    }
+
+    async fn signers(&self, proxy: &RpcProxy, signers: &[usize]) -> Value {
+        let mut all = Vec::new();
+        for nth in signers {
+            let manifest = self.manifest(*nth, &[proxy]).await;
+            all.push(manifest["spec"]["signers"][0].clone());
+        }
+        Value::Array(all)
+    }
+
+    /// Deletes the record of an offer as an administrator can, and waits until there is another
+    /// one with that agent.
+    async fn lose_record(&self, namespace: &str, name: &str, agent: &str) -> Option<Address> {
+        let record = self.objects().wait_key(namespace, name).await.record_name();
+        let records = self.objects().records();
+        let lost = records.get(&record).await.unwrap();
+        delete_protected(&records, &record).await;
+        let what = format!("the record of {name} is recovered");
+        eventually(&what, SHOWN, async || {
+            let found = records.get(&record).await?;
+            let found_agent = found.spec.result.as_ref().map(|result| &*result.agent_id);
+            ensure!(
+                found.uid() != lost.uid() && found_agent == Some(agent),
+                "{:?} {:?}",
+                found.spec.phase,
+                found.spec.result
+            );
+            Ok(found.spec.signer)
+        })
+        .await
+    }
+}
+
+#[test]
+fn agent_of_a_former_signer_is_found_after_its_record_was_lost() {
+    World::run("former", async |world| {
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "old").await;
+        let agent = world.wait_other(&shop, "old").await;
+        world.set_signers(&registry.proxy, &[1]).await;
+        world.offer(0, &shop, "new").await;
+        world.wait_other(&shop, "new").await;
+
+        let signer = world.lose_record(&shop, "old", &agent).await;
+        assert_eq!(signer, Some(registry.owner()), "it is of who registered it");
+        assert_eq!(world.wait_other(&shop, "old").await, agent);
+        world.assert_minted(registry.owner(), 1).await;
+        world.assert_minted(world.signer(1).address(), 1).await;
+    });
+}
+
+#[test]
+fn agents_of_all_signers_are_found_without_records_and_ledgers() {
+    World::run("rotated", async |world| {
+        let first = world.chain.anvil.block_number().await.unwrap();
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "old").await;
+        let old = world.wait_other(&shop, "old").await;
+        world.set_signers(&registry.proxy, &[1, 0]).await;
+        world.offer(0, &shop, "new").await;
+        let new = world.wait_other(&shop, "new").await;
+
+        let objects = world.objects();
+        let mut manifest = world.manifest(0, &[&registry.proxy]).await;
+        manifest["spec"]["signers"] = world.signers(&registry.proxy, &[1, 0]).await;
+        manifest["spec"]["bootstrap"] = json!({ "atNonce": 1, "fromBlock": first });
+        for name in ["old", "new"] {
+            delete(&objects.offers(&shop), name).await.unwrap();
+        }
+        delete(&objects.registries(), &registry.name).await.unwrap();
+        delete_all(&objects.records()).await;
+        delete_all(&objects.ledgers()).await;
+        // The operator of before remembers the ledger, and would call it lost.
+        world.restart().await;
+        objects.create_registry(manifest).await;
+        for name in ["old", "new"] {
+            world.offer(0, &shop, name).await;
+        }
+        assert_eq!(world.wait_other(&shop, "new").await, new);
+        assert_eq!(world.wait_other(&shop, "old").await, old);
+        world.assert_minted(registry.owner(), 1).await;
+        world.assert_minted(world.signer(1).address(), 1).await;
+    });
+}
+
+#[test]
+fn agent_of_another_registrys_signer_is_found_after_its_offer_moved() {
+    World::run("moved", async |world| {
+        let registry = world.registry(0).await;
+        world.registry(1).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "chat").await;
+        let agent = world.wait_other(&shop, "chat").await;
+        let objects = world.objects();
+        let record = objects.wait_key(&shop, "chat").await.record_name();
+        delete(&objects.offers(&shop), "chat").await.unwrap();
+        delete_protected(&objects.records(), &record).await;
+        world.offer(1, &shop, "chat").await;
+
+        assert_eq!(world.wait_other(&shop, "chat").await, agent);
+        world.assert_minted(registry.owner(), 1).await;
+        world.assert_minted(world.signer(1).address(), 0).await;
+    });
+}
+
+#[test]
+fn registration_in_flight_of_a_former_signer_is_not_repeated() {
+    World::run("flying", async |world| {
+        let proxy = world.proxy().await;
+        let swallow = proxy.add(Rule::swallow());
+        let registry = world.registry_behind(0, proxy).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "flying").await;
+        eventually("the first signer has sent", OTHERS, async || {
+            ensure!(registry.proxy.hits(swallow) > 0, "not yet");
+            anyhow::Ok(())
+        })
+        .await;
+        world.set_signers(&registry.proxy, &[1]).await;
+        registry.proxy.remove(swallow);
+        world.offer(0, &shop, "other").await;
+        world.wait_other(&shop, "other").await;
+        let objects = world.objects();
+        let record = objects.wait_key(&shop, "flying").await.record_name();
+        delete_protected(&objects.records(), &record).await;
+
+        let next = world.signer(1).address();
+        world.assert_quiet(next, Duration::from_secs(20)).await;
+        world.assert_minted(next, 1).await;
+        world.assert_minted(registry.owner(), 0).await;
+    });
+}
