@@ -92,8 +92,8 @@ pub struct IdentityRegistrySpec {
     #[schemars(range(min = 1, max = 8), extend("format" = "int32"))]
     pub quorum: u8,
     /// Accounts that own agents. The first one registers new agents; the others keep serving the
-    /// agents they own. Without signers the registry is watch-only: it adopts agents and never
-    /// sends a transaction.
+    /// agents they own, and nothing that one of them registered is registered again. Without
+    /// signers the registry is watch-only: it adopts agents and never sends a transaction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(
