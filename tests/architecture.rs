@@ -16,7 +16,7 @@ use std::fs;
 use sources::{Source, files, is_word, repository, sources};
 
 /// Code that decides: files, and folders with all files in them.
-const PURE: [&str; 33] = [
+const PURE: [&str; 34] = [
     "api",
     "chain/abi.rs",
     "chain/decode.rs",
@@ -36,6 +36,7 @@ const PURE: [&str; 33] = [
     "ledger/money.rs",
     "ledger/protocol",
     "ledger/registrants.rs",
+    "ledger/rollback.rs",
     "ledger/unreadable.rs",
     "reconcile/legacy.rs",
     "reconcile/offer/plan",
@@ -266,6 +267,38 @@ fn every_write_takes_proof_of_leadership() {
             "ledger/store.rs: {signature}"
         );
     }
+}
+
+#[test]
+fn only_a_quarantine_needs_no_leadership() {
+    let name_it = |word: &str| -> Vec<String> {
+        let sources = sources().into_iter();
+        let found = sources.filter(|source| source.names(word));
+        found.map(|source| source.path).collect()
+    };
+    assert_eq!(
+        name_it("StopsOnly"),
+        [
+            "cluster/quarantine.rs",
+            "leader/fence/layer.rs",
+            "leader/fence/mod.rs"
+        ]
+    );
+    let writer = source("cluster/quarantine.rs");
+    let writes: Vec<_> = writer
+        .functions()
+        .filter(|(signature, _)| !signature.starts_with("fn new("))
+        .collect();
+    assert_eq!(writes.len(), 1, "cluster/quarantine.rs writes once");
+    assert!(calls(writes[0].1, "state:LedgerState::Quarantine,"));
+    let store = source("ledger/store.rs");
+    let uses: Vec<_> = store
+        .functions()
+        .filter(|(_, body)| calls(body, "self.quarantine_writer"))
+        .map(|(signature, _)| signature)
+        .collect();
+    assert_eq!(uses.len(), 1, "{uses:?}");
+    assert!(uses[0].contains("suspicion: &Suspicion"), "{uses:?}");
 }
 
 #[test]

@@ -126,7 +126,8 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RevertedRegistration")]
     pub reverted: Option<RevertedRegistration>,
-    /// Proof that the chain holds no registration of this key, up to a block.
+    /// Last block up to which the logs of its signer were proven to hold no registration of this key
+    /// when the transaction was signed. Not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ProvenAbsent")]
     pub proven_absent: Option<ProvenAbsent>,
@@ -168,7 +169,9 @@ pub struct RegistryContract {
     /// Address of the contract, in lower-case hex.
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     pub address: Address,
-    /// Keccak-256 of the code at the address.
+    /// Keccak-256 of the code at the address when the record was written. Not read; written, because
+    /// older versions need it.
+    #[serde(default)]
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub code_hash: B256,
 }

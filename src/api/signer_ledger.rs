@@ -136,7 +136,8 @@ pub struct SignerLedgerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
     pub from_registry: Option<Address>,
-    /// Number of quarantines so far.
+    /// Not read; written, because older versions need it.
+    #[serde(default)]
     #[schemars(range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub epoch: u32,
     /// Hash over all writes so far; it distinguishes a restored copy from its original.

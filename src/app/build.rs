@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
-use crate::cluster::{Cache, Reader, Writer, client};
+use crate::cluster::{Cache, QuarantineWriter, Reader, Writer, client};
 use crate::health::Health;
 use crate::leader::clock::Clock;
 use crate::leader::{Drain, Fence};
+use crate::ledger::Store;
 use crate::metrics::Metrics;
 
 /// How long after the end of a lease the elector may go without a heartbeat before the process
@@ -34,6 +35,7 @@ pub(super) struct Parts {
     pub(super) watches: JoinSet<()>,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
+    pub(super) store: Store,
 }
 
 impl Parts {
@@ -65,9 +67,13 @@ impl Parts {
             let fence = fence.clone();
             metrics.report_fence(move || fence.remaining())?;
         }
+        let quarantine_writer = QuarantineWriter::new(reading.clone());
+        let reader = Reader::new(reading, namespace.clone());
+        let writer = Writer::new(writing, identity.clone());
         Ok(Self {
-            reader: Reader::new(reading, namespace.clone()),
-            writer: Writer::new(writing, identity.clone()),
+            store: Store::new(reader.clone(), writer.clone(), quarantine_writer),
+            reader,
+            writer,
             health: Arc::new(Health::new(elector_timeout)),
             drain: Drain::default(),
             args,

@@ -3,6 +3,7 @@
 //! - [`build`] creates the clients, the cache and everything that the tasks share
 //! - [`leadership`] takes part in the election, or does without
 //! - [`work`] runs the reconcile loops while this replica leads
+//! - [`monitor`] looks for ledgers that were rolled back, whether this replica leads or not
 //!
 //! On SIGTERM nothing new is started, running work drains, the fence closes, the lease is released,
 //! and the servers finish their open requests. If the elector dies, a loop panics or a watch ends,
@@ -29,6 +30,7 @@ use self::build::Parts;
 use self::work::Worker;
 use crate::cli::RunArgs;
 use crate::http::{self, admin, documents};
+use crate::ledger::monitor;
 use crate::reconcile::Settings;
 use crate::telemetry::LogFilter;
 
@@ -62,6 +64,7 @@ pub async fn run(args: RunArgs, filter: LogFilter) -> Result<ExitReason> {
 /// Everything that runs, from start to stop.
 struct Process {
     watches: JoinSet<()>,
+    monitor: JoinHandle<()>,
     leadership: BoxFuture<'static, ExitReason>,
     work: JoinHandle<()>,
     signals: JoinHandle<std::io::Result<()>>,
@@ -77,8 +80,10 @@ impl Process {
         let signals = tokio::spawn(cancel_on_signal(shutdown.clone()));
         let leadership = leadership::start(&parts, shutdown)?;
         let (worker, drain) = (Worker::new(&parts), parts.drain.clone());
+        let monitor = monitor::run(parts.cache.clone(), parts.store.clone());
         Ok(Self {
             watches: parts.watches,
+            monitor: tokio::spawn(monitor),
             leadership,
             work: tokio::spawn(worker.run(drain)),
             signals,
@@ -93,6 +98,7 @@ impl Process {
             reason = &mut self.leadership => reason,
             _ = &mut self.work => failed("the reconcile loops ended"),
             _ = self.watches.join_next() => failed("a watch ended"),
+            _ = &mut self.monitor => failed("the monitor of the ledgers ended"),
             _ = &mut self.signals => failed("received a second signal"),
         }
     }
@@ -100,6 +106,7 @@ impl Process {
     /// The lease is released by now, or given up. What is left are the HTTP servers.
     async fn stop(self) {
         self.work.abort();
+        self.monitor.abort();
         self.stop_serving.cancel();
         if timeout(SERVER_TIMEOUT, self.servers).await.is_err() {
             warn!("shutdown timeout: dropping open HTTP requests");

@@ -71,6 +71,16 @@ pub enum Lenient<K> {
     Undecodable(Box<Undecodable>),
 }
 
+impl<K> Lenient<K> {
+    /// The object, if it could be decoded.
+    pub fn decoded(&self) -> Option<&K> {
+        match self {
+            Self::Decoded(object) => Some(object),
+            Self::Undecodable(_) => None,
+        }
+    }
+}
+
 /// A stored object that cannot be decoded.
 #[derive(Clone, Debug)]
 pub struct Undecodable {

@@ -5,6 +5,7 @@
 //! - [`cache`] holds every kind that decisions and documents need, on every replica
 //! - [`read`] reads from the API server where the cache is not current enough
 //! - [`mod@write`] writes; each of its functions takes a [`crate::leader::Leading`]
+//! - [`quarantine`] holds the one write that needs none, because it can only stop
 //! - [`decode`] keeps objects that cannot be decoded from failing a whole list or watch
 //!
 //! [`kube::Client`] does not leave this room: a [`Reader`] cannot write, and a [`Writer`] cannot
@@ -13,11 +14,13 @@
 pub(crate) mod cache;
 pub(crate) mod client;
 pub(crate) mod decode;
+pub(crate) mod quarantine;
 pub(crate) mod read;
 mod write;
 
 pub(crate) use cache::{Cache, CacheChange};
 pub(crate) use decode::{Lenient, MaybeDecoded, Undecodable};
+pub(crate) use quarantine::QuarantineWriter;
 pub(crate) use read::{LegacyRead, Reader, SecretRead};
 pub use write::{EventDraft, Writer};
 

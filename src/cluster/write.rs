@@ -29,7 +29,7 @@ use crate::leader::Leading;
 use crate::leader::fence::Effect;
 
 /// Owner of the fields that this operator applies.
-const FIELD_MANAGER: &str = "serviceoffer-controller";
+pub(super) const FIELD_MANAGER: &str = "serviceoffer-controller";
 
 /// A Kubernetes Event that has not been published.
 #[derive(Clone, Debug, PartialEq, Eq)]

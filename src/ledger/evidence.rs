@@ -7,6 +7,7 @@
 use alloy::primitives::{Address, B256, U256};
 
 use super::index::OwnerIndex;
+use super::rollback::LedgerMark;
 use crate::api::{AgentRegistrationSpec, Key, Nonce, RegistrationResult, SignerLedgerSpec};
 use crate::chain::{RegisteredEvent, TransactionCounts};
 
@@ -78,8 +79,11 @@ pub struct LedgerHistory {
     pub bootstrap_nonce: Option<Nonce>,
     /// Block from which logs are read for a used wallet.
     pub bootstrap_from_block: Option<u64>,
-    /// Highest `next` that this process has read.
-    pub highest_next: Nonce,
+    /// What this process remembers of the ledgers that the account had, from before the ledger was
+    /// read.
+    pub remembered: Vec<LedgerMark>,
+    /// The agent and the nonce of an attempt that the ledger should know and does not.
+    pub unaccounted: Option<(Key, Nonce)>,
 }
 
 /// A registration in a finalized block, with what the endpoint knows of its transaction.

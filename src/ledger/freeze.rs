@@ -7,6 +7,7 @@
 use alloy::primitives::B256;
 
 use super::money::format_gwei;
+use super::rollback::{LedgerMark, Suspicion};
 use crate::api::{Key, Nonce, QuarantineReason};
 
 /// Why a registry must not spend.
@@ -34,7 +35,10 @@ pub enum Freeze {
     )]
     WalletUsed { count: Nonce },
     /// The ledger is in quarantine for another reason than being new.
-    #[error("the ledger is in quarantine ({reason:?}): recovery is not supported by this version")]
+    #[error(
+        "the ledger is in quarantine: {}. Recovery without a backup is not supported by this version",
+        cause_of(*reason)
+    )]
     Quarantined { reason: QuarantineReason },
     /// The ledger was written in another cluster.
     #[error(
@@ -58,14 +62,14 @@ pub enum Freeze {
     },
     /// This process has read a later state of the ledger.
     #[error(
-        "the ledger's next nonce is {next} and was {seen} before: the ledger was restored from a \
-         backup"
+        "the ledger is at {read} and was at {seen} before: it was restored from a state that is \
+         older than its last use; restore the newest state"
     )]
     LedgerRolledBack {
-        /// `next` of the ledger.
-        next: Nonce,
-        /// Highest `next` read before.
-        seen: Nonce,
+        /// What the ledger shows.
+        read: Box<LedgerMark>,
+        /// What it has shown before.
+        seen: Box<LedgerMark>,
     },
     /// The account has sent more transactions than the ledger allocated.
     #[error(
@@ -127,7 +131,34 @@ pub enum Freeze {
     UnknownOperation { nonce: Nonce },
 }
 
+/// Why a ledger is in quarantine, and what lifts it.
+const fn cause_of(reason: QuarantineReason) -> &'static str {
+    match reason {
+        QuarantineReason::New => "it is new, and becomes active by itself",
+        QuarantineReason::Lost => {
+            "an earlier ledger of the signer is missing; restore etcd from a backup that is not \
+             older than its last use"
+        }
+        QuarantineReason::Rollback => {
+            "it was restored from a state that is older than its last use, so transactions may be \
+             in flight that it does not know; restore etcd from a backup that is not older than \
+             that"
+        }
+        QuarantineReason::Clone => "it belongs to another cluster; stop the operator there",
+    }
+}
+
 impl Freeze {
+    /// What the API server has to confirm before the ledger of this name is put in quarantine.
+    #[must_use]
+    pub fn suspicion(&self, ledger: String) -> Option<Suspicion> {
+        match self {
+            Self::LedgerRolledBack { .. } => Some(Suspicion::ShowsLess { ledger }),
+            Self::EntryMissing { key, .. } => Some(Suspicion::LacksAttempt { ledger, key: *key }),
+            _ => None,
+        }
+    }
+
     /// Reason for conditions: the name of the variant.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -171,6 +202,51 @@ mod tests {
         );
     }
 
+    fn mark() -> LedgerMark {
+        LedgerMark {
+            uid: String::new(),
+            generation: 4,
+            next: Nonce(7),
+            history_hash: B256::ZERO,
+        }
+    }
+
+    #[test]
+    fn only_signs_of_a_rollback_are_suspicions() {
+        let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
+        let ledger = || "1-0x51".to_owned();
+        let rolled_back = Freeze::LedgerRolledBack {
+            read: Box::new(mark()),
+            seen: Box::new(mark()),
+        };
+        let missing = Freeze::EntryMissing {
+            key,
+            nonce: Nonce(1),
+        };
+        let lost = Freeze::LedgerLost { uid: None };
+        let shows_less = Suspicion::ShowsLess { ledger: ledger() };
+        let lacks_attempt = Suspicion::LacksAttempt {
+            ledger: ledger(),
+            key,
+        };
+        assert_eq!(rolled_back.suspicion(ledger()), Some(shows_less));
+        assert_eq!(missing.suspicion(ledger()), Some(lacks_attempt));
+        assert_eq!(lost.suspicion(ledger()), None);
+    }
+
+    #[test]
+    fn every_quarantine_says_what_lifts_it() {
+        for (reason, words) in [
+            (QuarantineReason::New, "becomes active by itself"),
+            (QuarantineReason::Lost, "is missing; restore etcd"),
+            (QuarantineReason::Rollback, "it does not know; restore etcd"),
+            (QuarantineReason::Clone, "stop the operator there"),
+        ] {
+            let message = Freeze::Quarantined { reason }.to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
     #[test]
     fn every_freeze_has_its_own_reason() {
         let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
@@ -189,8 +265,8 @@ mod tests {
                 recorded: hash,
             },
             Freeze::LedgerRolledBack {
-                next: nonce,
-                seen: nonce,
+                read: Box::new(mark()),
+                seen: Box::new(mark()),
             },
             Freeze::NonceAhead {
                 count: nonce,

@@ -2,12 +2,14 @@
 //! once.
 //!
 //! - [`protocol`] decides (pure): START HERE for why no agent is registered twice
+//! - [`rollback`] decides what proves that a ledger was rolled back (pure)
 //! - [`freeze`] lists the evidence that stops spending for a registry
 //! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
 //! - [`registrants`] decides who may have registered a key, and whether it is absent (pure)
 //! - [`unreadable`] finds what stored ledgers show that cannot be decoded (pure)
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs
+//! - [`monitor`] looks for rollbacks on every replica, and puts such a ledger in quarantine
 //! - [`sender`] signs for allocated nonces and sends stored transactions
 //!
 //! Safety rests on compare-and-swap, on durable writes, and on an account using each nonce once. It
@@ -18,8 +20,10 @@ pub(crate) mod evidence;
 pub(crate) mod freeze;
 pub(crate) mod index;
 pub(crate) mod money;
+pub(crate) mod monitor;
 pub(crate) mod protocol;
 pub(crate) mod registrants;
+pub(crate) mod rollback;
 pub(crate) mod sender;
 pub(crate) mod store;
 pub(crate) mod unreadable;

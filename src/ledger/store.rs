@@ -4,16 +4,27 @@
 //! it was read *after* the ledger, so records are read with a [`ReadLedger`]. It decides nothing
 //! and retries nothing: a conflict means that all reads are out of date, and the next reconcile
 //! starts with a new one.
+//!
+//! It also remembers what each ledger has shown, since a replica that reads less later has found a
+//! rollback ([`super::rollback`]).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alloy::primitives::Address;
+use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
+use super::rollback::{
+    LedgerMark, LedgerMarks, Proof, Suspicion, is_stopped, quarantined, suspicions,
+    unaccounted_nonce,
+};
 use super::unreadable::{OtherLedgers, UnreadableRecord, marked_accounts};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger,
     SignerLedgerSpec,
 };
-use crate::cluster::{Error, Lenient, Reader, Writer};
+use crate::cluster::{Error, Lenient, QuarantineWriter, Reader, Writer};
 use crate::leader::Leading;
 
 /// A ledger as the API server stores it: returned by a quorum read or by a successful write of this
@@ -21,6 +32,14 @@ use crate::leader::Leading;
 #[derive(Clone, Debug)]
 pub struct ReadLedger {
     ledger: SignerLedger,
+    mark: LedgerMark,
+}
+
+impl From<SignerLedger> for ReadLedger {
+    fn from(ledger: SignerLedger) -> Self {
+        let mark = LedgerMark::of(&ledger);
+        Self { ledger, mark }
+    }
 }
 
 impl ReadLedger {
@@ -31,7 +50,13 @@ impl ReadLedger {
 
     #[must_use]
     pub fn uid(&self) -> &str {
-        self.ledger.metadata.uid.as_deref().unwrap_or_default()
+        &self.mark.uid
+    }
+
+    /// The state that it shows.
+    #[must_use]
+    pub fn mark(&self) -> &LedgerMark {
+        &self.mark
     }
 
     /// Proof that a nonce is allocated to the registration of a key; `None` if it is not.
@@ -60,9 +85,7 @@ impl ReadLedger {
             uid: Some("uid".into()),
             ..ObjectMeta::default()
         };
-        Self {
-            ledger: SignerLedger { metadata, spec },
-        }
+        SignerLedger { metadata, spec }.into()
     }
 }
 
@@ -125,13 +148,38 @@ impl FromIterator<Lenient<AgentRegistration>> for ReadRecords {
 pub struct Store {
     reader: Reader,
     writer: Writer,
+    quarantine_writer: QuarantineWriter,
+    marks: Arc<Mutex<LedgerMarks>>,
 }
 
 impl Store {
-    /// A store that uses this reader and writer.
+    /// A store that uses this reader and these writers.
     #[must_use]
-    pub fn new(reader: Reader, writer: Writer) -> Self {
-        Self { reader, writer }
+    pub fn new(reader: Reader, writer: Writer, quarantine_writer: QuarantineWriter) -> Self {
+        Self {
+            reader,
+            writer,
+            quarantine_writer,
+            marks: Arc::default(),
+        }
+    }
+
+    fn marks(&self) -> MutexGuard<'_, LedgerMarks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, ledger: SignerLedger) -> ReadLedger {
+        let read = ReadLedger::from(ledger);
+        self.marks()
+            .remember(&read.ledger.name_any(), read.mark.clone());
+        read
+    }
+
+    /// What is remembered of the ledgers of an account on a chain. A ledger that is read *later*
+    /// must show as much.
+    #[must_use]
+    pub fn remembered(&self, chain_id: u64, signer: Address) -> Vec<LedgerMark> {
+        self.marks().of(&SignerLedger::name_of(chain_id, signer))
     }
 
     /// Reads the ledger of an account on a chain, at quorum. It may not be decodable.
@@ -142,7 +190,7 @@ impl Store {
     ) -> Result<Option<Lenient<ReadLedger>>, Error> {
         let name = SignerLedger::name_of(chain_id, signer);
         Ok(self.reader.ledger(&name).await?.map(|read| match read {
-            Lenient::Decoded(ledger) => Lenient::Decoded(ReadLedger { ledger }),
+            Lenient::Decoded(ledger) => Lenient::Decoded(self.remember(ledger)),
             Lenient::Undecodable(ledger) => Lenient::Undecodable(ledger),
         }))
     }
@@ -195,7 +243,7 @@ impl Store {
             .writer
             .create(leading, &SignerLedger { metadata, spec })
             .await?;
-        Ok(ReadLedger { ledger })
+        Ok(self.remember(ledger))
     }
 
     /// Replaces a ledger, conditional on the version that was read. Consumes that version: whether
@@ -219,7 +267,7 @@ impl Store {
                 },
             )
             .await?;
-        Ok(ReadLedger { ledger })
+        Ok(self.remember(ledger))
     }
 
     /// Creates a record, named by its key.
@@ -254,6 +302,86 @@ impl Store {
         self.writer
             .replace(leading, &AgentRegistration { metadata, spec })
             .await
+    }
+}
+
+impl Store {
+    /// Remembers what a watch shows of ledgers.
+    pub fn remember_shown<'a>(&self, ledgers: impl IntoIterator<Item = &'a SignerLedger>) {
+        let mut marks = self.marks();
+        for ledger in ledgers {
+            marks.remember(&ledger.name_any(), LedgerMark::of(ledger));
+        }
+    }
+
+    /// What looks like a rollback among copies of ledgers and records.
+    #[must_use]
+    pub fn suspicions(
+        &self,
+        ledgers: &[&SignerLedger],
+        records: &[&AgentRegistrationSpec],
+    ) -> BTreeSet<Suspicion> {
+        suspicions(&self.marks(), ledgers, records)
+    }
+
+    /// Reads every ledger, and finds those that show less than they have shown before.
+    pub async fn read_all_ledgers(&self) -> Result<BTreeSet<Suspicion>, Error> {
+        let before = self.marks().clone();
+        let read = self.reader.ledgers().await?;
+        let ledgers: Vec<&SignerLedger> = read.iter().filter_map(Lenient::decoded).collect();
+        self.remember_shown(ledgers.iter().copied());
+        Ok(suspicions(&before, &ledgers, &[]))
+    }
+
+    /// Puts a ledger in quarantine if the API server confirms that it was rolled back. It needs no
+    /// leadership, because it can only stop: the replica that remembers may not lead.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the ledger was modified in between: then it has to be looked at again.
+    pub async fn quarantine(&self, suspicion: &Suspicion) -> Result<Option<Proof>, Error> {
+        let name = suspicion.ledger();
+        let before = self.marks().clone();
+        let record_before = self.suspected_record(suspicion).await?;
+        let Some(Lenient::Decoded(read)) = self.reader.ledger(name).await? else {
+            return Ok(None);
+        };
+        let record_after = self.suspected_record(suspicion).await?;
+        if is_stopped(&read.spec) {
+            return Ok(None);
+        }
+        let proof = match suspicion {
+            Suspicion::ShowsLess { .. } => {
+                let mark = LedgerMark::of(&read);
+                let seen = before.ahead_of(name, &mark).cloned();
+                seen.map(|seen| Proof::ShowsLess { read: mark, seen })
+            }
+            Suspicion::LacksAttempt { key, .. } => {
+                let lacks = |record: Option<AgentRegistrationSpec>| {
+                    record.and_then(|record| unaccounted_nonce(&read.spec, &record))
+                };
+                let nonce = lacks(record_before).and(lacks(record_after));
+                nonce.map(|nonce| Proof::LacksAttempt { key: *key, nonce })
+            }
+        };
+        if let Some(proof) = &proof {
+            let stopped = quarantined(&read.spec, proof);
+            self.quarantine_writer.quarantine(&read, stopped).await?;
+        }
+        Ok(proof)
+    }
+
+    async fn suspected_record(
+        &self,
+        suspicion: &Suspicion,
+    ) -> Result<Option<AgentRegistrationSpec>, Error> {
+        let Suspicion::LacksAttempt { key, .. } = suspicion else {
+            return Ok(None);
+        };
+        let record = self.reader.record(&key.record_name()).await?;
+        Ok(match record {
+            Some(Lenient::Decoded(record)) => Some(record.spec),
+            _ => None,
+        })
     }
 }
 

@@ -195,6 +195,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::fixtures;
+    use crate::ledger::store::ReadRecords;
     use crate::registration;
 
     fn lenient(stored: Value) -> Lenient<SignerLedger> {
@@ -283,9 +284,27 @@ mod tests {
                 drop(spec.as_object_mut().unwrap().remove(field));
             })
         };
+        let odd = |field: &'static str| {
+            stored(name, move |spec| {
+                unknown_reason(spec);
+                spec[field] = json!([]);
+            })
+        };
+        let mut unnamed = stored(name, unknown_reason);
+        unnamed["metadata"]["uid"] = json!(null);
+        let mut numbered = unnamed.clone();
+        numbered["metadata"]["uid"] = json!(5);
+        let mut ledgers = vec![unnamed, numbered];
         for field in ["signer", "state", "finalizedBlock"] {
+            ledgers.extend([without(field), odd(field)]);
+        }
+        for ledger in ledgers {
             let unknown = vec![UnknownPremise::LedgerUnreadable { name: name.into() }];
-            assert_eq!(others(&[without(field)]).unknown, unknown, "{field}");
+            assert_eq!(
+                others(std::slice::from_ref(&ledger)).unknown,
+                unknown,
+                "{ledger}"
+            );
         }
     }
 
@@ -385,12 +404,9 @@ mod tests {
                 "spec": { "chainId": 31337, "signer": fixtures::SIGNER, "phase": "Later" },
             });
             change(&mut stored["spec"]);
-            let record: Lenient<crate::api::AgentRegistration> =
-                serde_json::from_value(stored).unwrap();
-            let Lenient::Undecodable(record) = record else {
-                panic!("{record:?} is decoded");
-            };
-            let shown = UnreadableRecord::from(&*record);
+            let record = serde_json::from_value(stored).unwrap();
+            let mut read = ReadRecords::from_iter([record]);
+            let shown = read.unreadable.pop().unwrap();
             assert_eq!(shown.name, "r-a");
             (shown.chain_id, shown.signer)
         };

@@ -16,6 +16,7 @@ label!(
         Namespace = "Namespace",
         Service = "Service",
         ServiceOffer = "ServiceOffer",
+        SignerLedger = "SignerLedger",
     }
 );
 

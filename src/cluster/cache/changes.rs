@@ -28,6 +28,10 @@ pub enum CacheChange {
         /// Namespace and name of each offer that it lists.
         offers: Vec<(String, String)>,
     },
+    Ledger(String),
+    /// The watch of ledgers failed. The API server may have been restored since, and then a watch
+    /// that continues at its last version shows nothing for a long time.
+    LedgersInterrupted,
     Namespace(String),
     Service {
         namespace: String,
@@ -48,6 +52,10 @@ impl CacheChange {
             contract: record.map(|record| (record.chain_id, record.registry.address)),
             offers: record.map(listed_offers).unwrap_or_default(),
         }
+    }
+
+    pub(super) fn ledger((_, name): &ObjectKey) -> Self {
+        Self::Ledger(name.clone())
     }
 
     pub(super) fn namespace((_, name): &ObjectKey) -> Self {

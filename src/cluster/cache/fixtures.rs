@@ -9,7 +9,7 @@ use super::changes::{Changes, listed_offers};
 use super::table::Table;
 use super::users::OfferUsers;
 use super::{Cache, trimmed_record};
-use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer};
+use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer, SignerLedger};
 use crate::cluster::MaybeDecoded;
 use crate::leader::lease::ResourceVersion;
 
@@ -33,6 +33,7 @@ impl Cache {
             offers: stored(objects.offers),
             registries: stored(objects.registries),
             records: Table::default(),
+            ledgers: Table::default(),
             namespaces: Table::default(),
             services: Table::default(),
             users: OfferUsers::default(),
@@ -59,6 +60,20 @@ impl Cache {
             cache.services.apply(name, version(), ());
         }
         cache
+    }
+
+    /// Shows a ledger, as a watch does.
+    pub(crate) fn show_ledger(&self, ledger: SignerLedger) {
+        let name = (None, ledger.metadata.name.clone().unwrap_or_default());
+        let change = super::CacheChange::ledger(&name);
+        let version = ResourceVersion::default();
+        self.ledgers.apply(name, version, Some(Arc::new(ledger)));
+        self.changes.report(change);
+    }
+
+    /// Reports that the watch of ledgers failed.
+    pub(crate) fn interrupt_ledgers(&self) {
+        self.changes.report(super::CacheChange::LedgersInterrupted);
     }
 }
 

@@ -38,12 +38,15 @@ use self::watch::Watches;
 use super::{MaybeDecoded, Reader};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, ConditionStatus, DEFAULT_REGISTRY_ANNOTATION,
-    IdentityRegistry, Key, ServiceOffer, condition,
+    IdentityRegistry, Key, ServiceOffer, SignerLedger, condition,
 };
 use crate::metrics::{Label, Metrics, OfferCondition, OfferCounts, WatchedKind};
 
 /// A record without the bytes of its transactions; `None` if it cannot be decoded.
 type CachedRecord = Option<Arc<AgentRegistrationSpec>>;
+
+/// A ledger; `None` if it cannot be decoded.
+type CachedLedger = Option<Arc<SignerLedger>>;
 
 /// Labels of a namespace; `None` while it is being deleted.
 type Labels = Option<Arc<BTreeMap<String, String>>>;
@@ -54,6 +57,7 @@ pub struct Cache {
     offers: Store<MaybeDecoded<ServiceOffer>>,
     registries: Store<MaybeDecoded<IdentityRegistry>>,
     records: Table<CachedRecord>,
+    ledgers: Table<CachedLedger>,
     namespaces: Table<Labels>,
     services: Table<()>,
     users: OfferUsers,
@@ -103,18 +107,32 @@ impl Cache {
                 }
             },
             is_undecodable,
+            None,
             |_, record| CacheChange::record(record.as_deref()),
+        );
+        let ledgers = watches.table(
+            WatchedKind::SignerLedger,
+            |ledger: &MaybeDecoded<SignerLedger>| {
+                let mut ledger = Arc::clone(ledger.decoded()?);
+                Arc::make_mut(&mut ledger).metadata.managed_fields = None;
+                Some(ledger)
+            },
+            is_undecodable,
+            Some(CacheChange::LedgersInterrupted),
+            |ledger, _| CacheChange::ledger(ledger),
         );
         let namespaces = watches.table(
             WatchedKind::Namespace,
             labels_of,
             |_| false,
+            None,
             |namespace, _| CacheChange::namespace(namespace),
         );
         let services = watches.table(
             WatchedKind::Service,
             |_: &PartialObjectMeta<Service>| (),
             |_| false,
+            None,
             |service, ()| CacheChange::service(service),
         );
         let tasks = watches.tasks;
@@ -123,6 +141,7 @@ impl Cache {
                 offers,
                 registries,
                 records,
+                ledgers,
                 namespaces,
                 services,
                 users,
@@ -134,16 +153,16 @@ impl Cache {
 
     /// Waits until every kind has been listed.
     pub async fn synced(&self) {
-        let all = futures::future::join5(
+        // A store fails only if its watch is gone. The process exits then, and the result does not
+        // matter.
+        let _ = futures::join!(
             self.offers.wait_until_ready(),
             self.registries.wait_until_ready(),
             self.records.listed(),
+            self.ledgers.listed(),
             self.namespaces.listed(),
             self.services.listed(),
         );
-        // A store fails only if its watch is gone. The process exits then, and the result does not
-        // matter.
-        let _ = all.await;
     }
 
     /// Waits until every store holds all that the API server stored when this was called.
@@ -152,6 +171,7 @@ impl Cache {
             catch_up::catch_up::<ServiceOffer>(&self.offers, reader),
             catch_up::catch_up::<IdentityRegistry>(&self.registries, reader),
             catch_up::catch_up::<AgentRegistration>(&self.records, reader),
+            catch_up::catch_up::<SignerLedger>(&self.ledgers, reader),
             catch_up::catch_up::<Namespace>(&self.namespaces, reader),
             catch_up::catch_up::<Service>(&self.services, reader),
         );
@@ -237,6 +257,18 @@ impl Cache {
             offers.any(|listed| listed.namespace == offer.0 && listed.name == offer.1)
         };
         records.filter(lists_offer).collect()
+    }
+
+    /// Every ledger that can be decoded.
+    #[must_use]
+    pub fn ledgers(&self) -> Vec<Arc<SignerLedger>> {
+        self.ledgers.values().into_iter().flatten().collect()
+    }
+
+    /// A ledger, if it can be decoded.
+    #[must_use]
+    pub fn ledger(&self, name: &str) -> Option<Arc<SignerLedger>> {
+        self.ledgers.get(None, name)?
     }
 
     /// Labels of a namespace; `None` if it does not exist or is being deleted.

@@ -67,16 +67,18 @@ impl Watches<'_> {
             }
         };
         self.tasks
-            .spawn(follow(kind, stream, metrics, is_invalid, handle));
+            .spawn(follow(kind, stream, metrics, is_invalid, || {}, handle));
         store
     }
 
-    /// Watches one kind and returns a table of the values that `value_of` makes of its objects.
+    /// Watches one kind and returns a table of the values that `value_of` makes of its objects. A
+    /// failure of the watch is reported as `interruption`.
     pub(super) fn table<K, V>(
         &mut self,
         kind: WatchedKind,
         value_of: impl Fn(&K) -> V + Send + 'static,
         is_invalid: impl Fn(&K) -> bool + Send + 'static,
+        interruption: Option<CacheChange>,
         change: impl Fn(&ObjectKey, &V) -> CacheChange + Send + 'static,
     ) -> Table<V>
     where
@@ -112,8 +114,22 @@ impl Watches<'_> {
                 }
             }
         };
-        self.tasks
-            .spawn(follow(kind, stream, metrics, is_invalid, handle));
+        let interrupted = {
+            let changes = self.changes.clone();
+            move || {
+                if let Some(change) = interruption.clone() {
+                    changes.report(change);
+                }
+            }
+        };
+        self.tasks.spawn(follow(
+            kind,
+            stream,
+            metrics,
+            is_invalid,
+            interrupted,
+            handle,
+        ));
         table
     }
 
@@ -146,12 +162,14 @@ where
     differing
 }
 
-/// Handles every event of a watch, and counts invalid objects and what fails.
+/// Handles every event of a watch, and counts invalid objects and what fails. `interrupted` is called
+/// at each failure.
 async fn follow<K: Resource<DynamicType = ()>>(
     kind: WatchedKind,
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
     metrics: WatchMetrics,
     is_invalid: impl Fn(&K) -> bool,
+    interrupted: impl Fn(),
     mut handle: impl FnMut(watcher::Event<K>),
 ) {
     let mut stream = std::pin::pin!(stream);
@@ -163,6 +181,7 @@ async fn follow<K: Resource<DynamicType = ()>>(
             Err(error) => {
                 metrics.failed(kind, is_missing(&error));
                 warn!(?kind, error = %causes(&error), "watch failed, will restart");
+                interrupted();
                 continue;
             }
         };

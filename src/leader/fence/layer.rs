@@ -1,8 +1,8 @@
 //! The fence as a tower layer of a Kubernetes client: rejects every request but a read while the
 //! fence is closed.
 //!
-//! It does not stop requests that were admitted before; [`super::executor`] does. [`Fence`] alone
-//! decides what is admitted.
+//! There is one exception, the quarantine of a ledger ([`StopsOnly`]). It does not stop requests
+//! that were admitted before; [`super::executor`] does. [`Fence`] alone decides what is admitted.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,7 +12,23 @@ use http::{Method, Request};
 use tower::{BoxError, Service};
 
 use super::{Fence, NotLeading};
+use crate::api::{GROUP, VERSION};
 use crate::metrics;
+
+/// Marks the one write that needs no leadership, because it can only stop: it puts a SignerLedger
+/// in quarantine. [`crate::cluster::quarantine`] alone marks a request so.
+#[derive(Clone, Copy, Debug)]
+pub struct StopsOnly;
+
+impl StopsOnly {
+    /// Whether a request is marked, and replaces a SignerLedger.
+    fn admits<B>(request: &Request<B>) -> bool {
+        let ledgers = format!("/apis/{GROUP}/{VERSION}/signerledgers/");
+        request.extensions().get::<Self>().is_some()
+            && request.method() == Method::PUT
+            && request.uri().path().starts_with(&ledgers)
+    }
+}
 
 /// Wraps a client in a [`FencedService`].
 #[derive(Clone, Debug)]
@@ -63,7 +79,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let FenceLayer { fence, metrics } = &self.layer;
-        if request.method() != Method::GET && !fence.is_open() {
+        let needs_leadership = request.method() != Method::GET && !StopsOnly::admits(&request);
+        if needs_leadership && !fence.is_open() {
             metrics.rejected(request.method());
             return Box::pin(async { Err(NotLeading::Closed.into()) });
         }
@@ -77,6 +94,38 @@ mod tests {
     use tower::{Layer as _, ServiceExt, service_fn};
 
     use super::*;
+
+    #[tokio::test]
+    async fn closed_fence_admits_the_quarantine_of_a_ledger_and_no_other_write() {
+        const LEDGER: &str = "/apis/obol.org/v1alpha1/signerledgers/1-0x51";
+        let metrics = metrics::Metrics::new("lease").unwrap().kube;
+        let fence = Fence::always_open();
+        fence.close();
+        let client = FenceLayer::new(fence, metrics)
+            .layer(service_fn(async |_: Request<()>| Ok::<_, BoxError>(())));
+        let admits = async |method: Method, path: &str, marked: bool| {
+            let mut request = Request::builder()
+                .method(method)
+                .uri(path)
+                .body(())
+                .unwrap();
+            if marked {
+                request.extensions_mut().insert(StopsOnly);
+            }
+            client.clone().oneshot(request).await.is_ok()
+        };
+        assert!(admits(Method::PUT, LEDGER, true).await);
+        assert!(!admits(Method::PUT, LEDGER, false).await);
+        for method in [Method::POST, Method::PATCH, Method::DELETE] {
+            assert!(!admits(method, LEDGER, true).await);
+        }
+        for path in [
+            "/apis/obol.org/v1alpha1/agentregistrations/r-a",
+            "/apis/obol.org/v1alpha1/signerledgers",
+        ] {
+            assert!(!admits(Method::PUT, path, true).await, "{path}");
+        }
+    }
 
     #[tokio::test]
     async fn closed_fence_admits_reads_and_counts_rejected_writes() {

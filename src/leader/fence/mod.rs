@@ -3,7 +3,8 @@
 //! The elector opens it for a term and moves its end with every renewal. It closes on its own once
 //! that end has passed, even if the elector no longer runs. It is enforced three times: by the type
 //! system (a write takes a `&Leading`), around every effect ([`Leading::guard`]), and under the
-//! Kubernetes client ([`layer`], [`executor`]).
+//! Kubernetes client ([`layer`], [`executor`]). One write is excepted, which can only stop
+//! ([`StopsOnly`]).
 //!
 //! It is closed as soon as any clock shows that the term has ended: the boot-time clock, which
 //! counts a machine's sleep, or the wall clock, which is corrected after a virtual machine was
@@ -31,7 +32,7 @@ use super::lease::Epoch;
 use super::time::Moment;
 
 pub use executor::FencedExecutor;
-pub use layer::{FenceLayer, FencedService};
+pub use layer::{FenceLayer, FencedService, StopsOnly};
 
 /// Why an effect was refused or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

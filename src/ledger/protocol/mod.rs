@@ -37,6 +37,7 @@ use super::evidence::{
 use super::freeze::Freeze;
 use super::money::{Budget, Limits, Shortage};
 use super::registrants::RegistrantIndexes;
+use super::rollback::{LedgerMark, is_stopped};
 use crate::api::{
     AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase,
     ProvenAbsent, Quarantine, QuarantineReason, RegistrationResult, RevertedRegistration,
@@ -81,13 +82,16 @@ pub enum LedgerStep {
 /// Why nothing may be spent.
 pub fn ledger_step(
     identity: &LedgerIdentity,
-    ledger: Option<(&SignerLedgerSpec, &str)>,
+    ledger: Option<(&SignerLedgerSpec, &LedgerMark)>,
     history: &LedgerHistory,
     account: &AccountState,
 ) -> Result<LedgerStep, Freeze> {
-    let Some((ledger, uid)) = ledger else {
-        let lost =
-            history.marker.is_some() || history.has_attempts || history.highest_next > Nonce(0);
+    let mut used = history
+        .remembered
+        .iter()
+        .filter(|seen| seen.next > Nonce(0));
+    let Some((ledger, mark)) = ledger else {
+        let lost = history.marker.is_some() || history.has_attempts || used.next().is_some();
         if lost {
             return Err(Freeze::LedgerLost {
                 uid: history.marker.clone(),
@@ -108,20 +112,23 @@ pub fn ledger_step(
             recorded: ledger.genesis_hash,
         });
     }
-    match &history.marker {
-        Some(marker) if marker != uid => {
-            return Err(Freeze::LedgerLost {
-                uid: Some(marker.clone()),
-            });
-        }
-        None => return Ok(LedgerStep::WriteMarker),
-        Some(_) => {}
-    }
-    if ledger.next < history.highest_next {
-        return Err(Freeze::LedgerRolledBack {
-            next: ledger.next,
-            seen: history.highest_next,
+    let replaced = used.find(|seen| seen.uid != mark.uid);
+    let replaced = replaced.map(|seen| &seen.uid);
+    let marker = history.marker.as_ref();
+    if let Some(lost) = marker.filter(|uid| **uid != mark.uid).or(replaced) {
+        return Err(Freeze::LedgerLost {
+            uid: Some(lost.clone()),
         });
+    }
+    let mut remembered = history.remembered.iter().filter(|_| !is_stopped(ledger));
+    if let Some(seen) = remembered.find(|seen| seen.is_ahead_of(mark)) {
+        return Err(Freeze::LedgerRolledBack {
+            read: Box::new(mark.clone()),
+            seen: Box::new(seen.clone()),
+        });
+    }
+    if marker.is_none() {
+        return Ok(LedgerStep::WriteMarker);
     }
     match &ledger.quarantine {
         Some(Quarantine {
@@ -130,6 +137,9 @@ pub fn ledger_step(
         }) => activate_new(ledger, history, account),
         Some(Quarantine { reason, .. }) => Err(Freeze::Quarantined { reason: *reason }),
         None => {
+            if let Some((key, nonce)) = history.unaccounted {
+                return Err(Freeze::EntryMissing { key, nonce });
+            }
             let count = account
                 .counts
                 .pending

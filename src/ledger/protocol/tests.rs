@@ -52,10 +52,21 @@ mod whole_ledger {
     ) -> Result<LedgerStep, Freeze> {
         ledger_step(
             &identity(),
-            ledger.map(|ledger| (ledger, "uid-1")),
+            ledger.map(|ledger| (ledger, &*READ)),
             history,
             &account,
         )
+    }
+
+    static READ: LazyLock<LedgerMark> = LazyLock::new(|| mark("uid-1", 4, 7));
+
+    fn mark(uid: &str, generation: i64, next: u64) -> LedgerMark {
+        LedgerMark {
+            uid: uid.into(),
+            generation,
+            next: Nonce(next),
+            history_hash: hash(1),
+        }
     }
 
     fn marked() -> LedgerHistory {
@@ -102,7 +113,7 @@ mod whole_ledger {
             ),
             (
                 LedgerHistory {
-                    highest_next: Nonce(1),
+                    remembered: vec![mark("uid-0", 1, 1)],
                     ..LedgerHistory::default()
                 },
                 None,
@@ -363,10 +374,16 @@ mod whole_ledger {
                 quarantine,
                 ..ledger()
             };
-            assert_eq!(
-                step(Some(&ledger), &marked(), account(5, 5)),
-                Err(Freeze::Quarantined { reason })
-            );
+            let remembering = LedgerHistory {
+                remembered: vec![mark("uid-1", 9, 9)],
+                ..marked()
+            };
+            for history in [marked(), remembering] {
+                assert_eq!(
+                    step(Some(&ledger), &history, account(5, 5)),
+                    Err(Freeze::Quarantined { reason })
+                );
+            }
         }
     }
 
@@ -395,26 +412,72 @@ mod whole_ledger {
 
     #[test]
     fn ledger_behind_an_earlier_read_is_rolled_back() {
-        let history = LedgerHistory {
-            highest_next: Nonce(8),
+        let remembering = |marks: &[LedgerMark]| LedgerHistory {
+            remembered: marks.to_vec(),
             ..marked()
         };
+        let seen = mark("uid-1", 5, 8);
         let rolled_back = Freeze::LedgerRolledBack {
-            next: Nonce(7),
-            seen: Nonce(8),
+            read: Box::new(READ.clone()),
+            seen: Box::new(seen.clone()),
         };
-        assert_eq!(
-            step(Some(&ledger()), &history, account(5, 5)),
-            Err(rolled_back)
-        );
-        let history = LedgerHistory {
-            highest_next: Nonce(7),
+        let history = remembering(&[mark("uid-1", 4, 7), seen]);
+        let unmarked = LedgerHistory {
+            marker: None,
+            ..history.clone()
+        };
+        for history in [&history, &unmarked] {
+            let step = step(Some(&ledger()), history, account(5, 5));
+            assert_eq!(step, Err(rolled_back.clone()));
+        }
+        for reached in [mark("uid-1", 4, 7), mark("uid-1", 3, 6)] {
+            assert_eq!(
+                step(Some(&ledger()), &remembering(&[reached]), account(5, 5)),
+                Ok(LedgerStep::Ready)
+            );
+        }
+    }
+
+    #[test]
+    fn ledger_that_replaces_a_used_one_means_that_one_is_lost() {
+        let remembering = |mark| LedgerHistory {
+            remembered: vec![mark],
             ..marked()
         };
+        let lost = Freeze::LedgerLost {
+            uid: Some("uid-0".into()),
+        };
+        let used = remembering(mark("uid-0", 9, 1));
+        assert_eq!(step(Some(&ledger()), &used, account(5, 5)), Err(lost));
+        let unused = remembering(mark("uid-0", 9, 0));
         assert_eq!(
-            step(Some(&ledger()), &history, account(5, 5)),
+            step(Some(&ledger()), &unused, account(5, 5)),
             Ok(LedgerStep::Ready)
         );
+        assert!(matches!(
+            step(
+                None,
+                &LedgerHistory {
+                    marker: None,
+                    ..unused
+                },
+                account(0, 0)
+            ),
+            Ok(LedgerStep::Create(_))
+        ));
+    }
+
+    #[test]
+    fn attempt_that_the_ledger_lacks_freezes() {
+        let history = LedgerHistory {
+            unaccounted: Some((key('c'), Nonce(4))),
+            ..marked()
+        };
+        let missing = Freeze::EntryMissing {
+            key: key('c'),
+            nonce: Nonce(4),
+        };
+        assert_eq!(step(Some(&ledger()), &history, account(5, 5)), Err(missing));
     }
 
     #[test]

@@ -135,6 +135,7 @@ async fn pass(
     let wanted = records::wanted(&claims.offers, &written.issues);
     let allocatable = records::allocatable(&claims.offers, &wanted);
     let waiting = waiting(context, &target, &allocatable);
+    let is_stopped = target.is_stopped(&context.cache);
     let input = LedgerInput {
         context,
         leading,
@@ -148,6 +149,7 @@ async fn pass(
         needs_census: !waiting.is_empty(),
     };
     let worked = ledger::work(&input, state).await;
+    state.is_stopped = is_stopped;
     state.ledger_worked(target.generation, waiting, worked.issues.clone());
     Pass::worked(checks, written, worked)
 }
@@ -179,6 +181,7 @@ fn depth(
     let wanted = records::wanted(claims, &Issues::new());
     let allocatable = records::allocatable(claims, &wanted);
     let changed = state.generation != target.generation
+        || target.is_stopped(&context.cache) != state.is_stopped
         || status::has_failed_side(registry)
         || (state.activity == Activity::Idle && !state.uncounted.is_empty())
         || waiting(context, target, &allocatable) != state.waiting;

@@ -92,6 +92,8 @@ pub(crate) struct RegistryState {
     pub(super) activity: Activity,
     /// Keys that waited for a nonce or an adoption in the last full pass.
     pub(super) waiting: BTreeSet<Key>,
+    /// Whether the ledger was in quarantine in the last full pass, by the cache.
+    pub(super) is_stopped: bool,
     /// Issues that the ledger's part of the last pass found.
     pub(super) ledger_issues: Issues,
     /// How long an endpoint asked to wait.
@@ -105,8 +107,6 @@ pub(crate) struct RegistryState {
     block_time: Option<Duration>,
     /// The logs of each account that may have registered.
     pub(super) indexes: BTreeMap<Address, IndexState>,
-    /// Highest `next` read from each account's ledger.
-    pub(super) highest_next: HashMap<(u64, Address), Nonce>,
     pub(super) sends: HashMap<B256, SendHistory>,
     /// When the first transaction of each key was sent.
     pub(super) first_sent: HashMap<Key, SystemTime>,

@@ -15,11 +15,12 @@ use super::records::RecordDefaults;
 use super::state::{KnownSecret, RegistryState};
 use crate::api::{
     AgentRegistrationSpec, Bootstrap, Endpoint as EndpointSpec, IdentityRegistry, SecretKey,
-    Suspend,
+    SignerLedger, Suspend,
 };
 use crate::chain::TransactionSigner;
-use crate::cluster::{self, SecretRead};
+use crate::cluster::{self, Cache, SecretRead};
 use crate::ledger::money::Limits;
+use crate::ledger::rollback::is_stopped;
 use crate::reconcile::Context;
 use crate::registration::contract::Contract;
 use crate::registration::signers;
@@ -51,6 +52,21 @@ impl RegistryTarget {
             code_hash,
             signer: self.signer.as_ref().map(TransactionSigner::address),
         }
+    }
+
+    /// Name of the signer's ledger; `None` if the registry has no signer.
+    pub(super) fn ledger_name(&self) -> Option<String> {
+        let signer = self.signer.as_ref()?;
+        Some(SignerLedger::name_of(
+            self.contract.chain_id,
+            signer.address(),
+        ))
+    }
+
+    /// Whether the cache shows that the signer's ledger is in quarantine.
+    pub(super) fn is_stopped(&self, cache: &Cache) -> bool {
+        let ledger = self.ledger_name().and_then(|name| cache.ledger(&name));
+        ledger.is_some_and(|ledger| is_stopped(&ledger.spec))
     }
 
     /// Whether a record is one of this registry contract.

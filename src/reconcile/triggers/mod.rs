@@ -28,6 +28,7 @@ use super::Context;
 use super::issues::OfferName;
 use crate::api::{IdentityRegistry, ServiceOffer};
 use crate::cluster::{Cache, CacheChange, MaybeDecoded};
+use crate::ledger::rollback::is_stopped;
 use crate::registration::contract::Contract;
 use crate::registration::view::OfferView;
 
@@ -92,6 +93,7 @@ pub(super) fn offers(
                 RegistryChange::Ready => those(&store, awaits_registry),
                 RegistryChange::Spec => all(),
             },
+            CacheChange::Ledger(_) | CacheChange::LedgersInterrupted => Vec::new(),
             CacheChange::Namespace(namespace) => {
                 those(&store, |offer| is_in_namespace(offer, &namespace))
             }
@@ -160,6 +162,14 @@ pub(super) fn registries(
                     None if offers.is_empty() => return all(),
                     None => registries_of_offers(&cache, &offers),
                 },
+                // The loop itself writes ledgers, and only a quarantine is news to it.
+                CacheChange::Ledger(name) => match cache.ledger(&name) {
+                    Some(ledger) if is_stopped(&ledger.spec) => {
+                        registries_of_chain(&cache, ledger.spec.chain_id)
+                    }
+                    _ => BTreeSet::new(),
+                },
+                CacheChange::LedgersInterrupted => BTreeSet::new(),
                 CacheChange::Namespace(namespace) => {
                     let is_wanted = |offer: &ServiceOffer| is_in_namespace(offer, &namespace);
                     registries_of_offers(&cache, &names_of(&cache, is_wanted))
@@ -204,6 +214,15 @@ fn registries_of_offers(cache: &Cache, offers: &[OfferName]) -> BTreeSet<String>
     }
     names.extend(registries_for(cache, &contracts));
     names
+}
+
+/// Names of the registries of a chain.
+fn registries_of_chain(cache: &Cache, chain_id: u64) -> BTreeSet<String> {
+    let registries = cache.registries();
+    let of_chain = registries
+        .iter()
+        .filter(|registry| registry.spec.chain_id == chain_id);
+    of_chain.map(|registry| registry.name_any()).collect()
 }
 
 /// Names of the registries that configure these contracts.

@@ -3,8 +3,8 @@
 //! A test begins in a [`World`]: the operator, a chain of its own, and IdentityRegistries whose
 //! endpoints are proxies that fail as their rules say. It asserts that what fails is named on
 //! the object that has it, with a reason that is true, and that everything else is registered
-//! within [`OTHERS`]. [`endpoint`], [`sending`], [`logs`], [`signers`], [`isolation`],
-//! [`adoption`] and [`economy`] are the kinds.
+//! within [`OTHERS`]. [`endpoint`], [`sending`], [`logs`], [`signers`], [`restore`],
+//! [`isolation`], [`adoption`] and [`economy`] are the kinds.
 //!
 //! Tests of one run that disturb nothing but their own objects share an installed operator: see
 //! [`World::run`]. A test that does, or that fails, leaves a cluster that the next one clears.
@@ -37,6 +37,7 @@ mod economy;
 mod endpoint;
 mod isolation;
 mod logs;
+mod restore;
 mod sending;
 mod signers;
 
@@ -108,8 +109,13 @@ impl World {
     /// Runs a test that changes more than its own objects: the cluster is cleared before it, and
     /// before the next one.
     fn run_alone(case: &str, test: impl AsyncFnOnce(&World) + Send) {
+        Self::run_alone_with(case, &[], test);
+    }
+
+    /// Like [`World::run_alone`], with more values of the chart.
+    fn run_alone_with(case: &str, values: &[&str], test: impl AsyncFnOnce(&World) + Send) {
         TestEnv::run(async |env| {
-            env.install(&VALUES).await;
+            env.install(&[&VALUES, values].concat()).await;
             test(&Self::new(env, case, one_second(case)).await).await;
         });
     }

@@ -110,6 +110,10 @@ impl Cluster {
         })
     }
 
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
     /// A client with cluster-admin permissions.
     pub fn client(&self) -> Client {
         self.client.clone()

@@ -8,10 +8,11 @@
 //!
 //! From bottom to top: `procfs`, `cgroup`, `state` and `cache` access the machine; `namespaces` and
 //! `init` isolate the node; `settings`, `pki` and `component` configure it; `node` starts it;
-//! `testbed` and `run` implement the command.
+//! `backup` restores its state; `testbed` and `run` implement the command.
 
 pub mod anvil;
 mod audit;
+mod backup;
 mod cache;
 mod cgroup;
 pub mod cli;
@@ -41,6 +42,7 @@ pub mod tools;
 
 pub use anvil::{Anvil, AnvilConfig};
 pub use audit::{Audit, AuditEntry};
+pub use backup::EtcdBackup;
 pub use cluster::{Cluster, enter, test, test_on};
 pub use component::Component;
 pub use name::Name;

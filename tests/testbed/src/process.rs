@@ -3,6 +3,8 @@
 //! The handle refers to one process. After a restart of the component or container there is another
 //! process with another pid, and operations on the old handle fail.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use nix::sys::signal;
 
@@ -91,6 +93,18 @@ impl Process {
             .with_context(|| self.name.clone())
     }
 
+    /// Sends a signal that ends the process, and waits until it has exited.
+    ///
+    /// # Errors
+    /// If the process has exited before.
+    pub async fn kill_and_wait(&self, signal: Signal) -> Result<()> {
+        self.kill(signal)?;
+        while self.is_alive() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     /// Pauses it until the returned guard is dropped.
     ///
     /// # Errors
@@ -116,10 +130,7 @@ impl Process {
         })?;
         let namespaces = NodeNamespaces::find(&state).context("the testbed is not up")?;
         if self.is_alive() {
-            self.kill(Signal::Kill)?;
-        }
-        while self.is_alive() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            self.kill_and_wait(Signal::Kill).await?;
         }
         self.id = RunningNode {
             state: &state,

@@ -34,10 +34,10 @@ use super::target::RegistryTarget;
 use crate::api::{AgentRegistration, IdentityRegistry, Key, Suspend};
 use crate::cluster;
 use crate::leader::Leading;
-use crate::ledger::Freeze;
 use crate::ledger::evidence::UnknownPremise;
 use crate::ledger::money::Shortage;
 use crate::ledger::protocol::{PendingStep, pending_step};
+use crate::ledger::{Freeze, monitor};
 use crate::reconcile::Context;
 use crate::reconcile::issues::{OfferIssue, OfferName};
 
@@ -147,6 +147,10 @@ async fn use_account(input: &LedgerInput<'_>, state: &mut RegistryState) -> Ledg
     match read::ledger(input, signer.address(), state).await {
         Err(error) => ended(Done::ended(error), Numbers::default(), Activity::Active),
         Ok(LedgerView::Frozen(freeze)) => {
+            let ledger = input.target.ledger_name();
+            if let Some(suspicion) = ledger.and_then(|ledger| freeze.suspicion(ledger)) {
+                monitor::quarantine(&input.context.store, &suspicion).await;
+            }
             let done = Done::obstacle(freeze);
             ended(done, numbers(input), Activity::Held)
         }

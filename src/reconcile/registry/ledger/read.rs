@@ -21,6 +21,7 @@ use crate::ledger::evidence::{
 };
 use crate::ledger::protocol::{LedgerStep, ledger_step};
 use crate::ledger::registrants::{NamedAccounts, other_registrants, unsettled_ledgers};
+use crate::ledger::rollback::unaccounted_nonce;
 use crate::ledger::store::ReadRecords;
 use crate::ledger::unreadable::{OtherLedgers, UnreadableRecord};
 use crate::ledger::{Freeze, ReadLedger};
@@ -102,6 +103,7 @@ pub(super) async fn ledger(
         ..
     } = input;
     let chain_id = target.contract.chain_id;
+    let remembered = context.store.remembered(chain_id, signer);
     let held = match context.store.read_ledger(chain_id, signer).await? {
         None => None,
         Some(Lenient::Decoded(held)) => Some(held),
@@ -162,15 +164,18 @@ pub(super) async fn ledger(
             .bootstrap
             .as_ref()
             .and_then(|bootstrap| bootstrap.from_block),
-        highest_next: state
-            .highest_next
-            .get(&(chain_id, signer))
-            .copied()
-            .unwrap_or_default(),
+        remembered,
+        unaccounted: held.as_ref().and_then(|held| {
+            let mut records = records.by_key.values();
+            records.find_map(|record| {
+                let nonce = unaccounted_nonce(held.spec(), &record.spec)?;
+                Some((record.spec.key, nonce))
+            })
+        }),
     };
     let step = ledger_step(
         &identity,
-        held.as_ref().map(|held| (held.spec(), held.uid())),
+        held.as_ref().map(|held| (held.spec(), held.mark())),
         &history,
         &account_state,
     );
@@ -179,9 +184,6 @@ pub(super) async fn ledger(
         (Ok(LedgerStep::Ready), Some(held)) => held,
         (Ok(step), held) => return Ok(LedgerView::Unready(Box::new((step, held)))),
     };
-    state
-        .highest_next
-        .insert((chain_id, signer), held.spec().next);
     let signers = signers_of(registry.as_ref());
     let status = registry
         .as_ref()
