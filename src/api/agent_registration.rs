@@ -34,7 +34,9 @@ use super::{Key, Nonce, Wei, schema};
 #[x_kube(
     validation = Rule::new(format!("!has(oldSelf.result) || ({})", schema::constant("signer")))
         .message("signer is immutable once there is a result"),
-    validation = Rule::new(schema::constant("adopt")).message("adopt is immutable"),
+    validation = Rule::new(
+        "has(oldSelf.adopt) ? has(self.adopt) && self.adopt == oldSelf.adopt : !has(self.adopt) || (!has(oldSelf.result) && (!has(oldSelf.attempts) || oldSelf.attempts.size() == 0))"
+    ).message("adopt can be set before the first attempt, and is immutable"),
     validation = Rule::new(format!(
         "!has(oldSelf.attempts) || oldSelf.attempts.size() == 0 || ({} && {})",
         schema::constant("agentUri"), schema::constant("calldataHash")

@@ -375,6 +375,31 @@ pub struct Bootstrap {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
     pub from_block: Option<u64>,
+    /// Agents that belong to no offer. An agent that a signer has registered and whose URI names no
+    /// key may be the agent of an offer: until an offer adopts it or it is listed here, nothing is
+    /// registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IgnoredAgents")]
+    pub ignore_agents: Option<IgnoredAgents>,
+}
+
+/// Agents of the signers that belong to no offer.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IgnoredAgents {
+    /// Their ids; "0" is a valid id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 256),
+        inner(length(max = 78), regex(pattern = schema::UNSIGNED))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub ids: Vec<String>,
+    /// Every agent without a key that was registered up to this block, for signers with more agents
+    /// than can be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub up_to_block: Option<u64>,
 }
 
 /// Namespace that may adopt an agent.
@@ -481,6 +506,27 @@ pub struct IndexPosition {
     /// Keccak-256 of these keys.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub keys_hash: B256,
+    /// Agents that the signer registered before that block and whose URI names no key. Unset if an
+    /// older version wrote the position, which did not look for them: then all logs are read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<AgentWithoutKey>", length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub without_key: Option<Vec<AgentWithoutKey>>,
+}
+
+/// Agent that a signer registered and whose URI names no key.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentWithoutKey {
+    /// Id of the agent.
+    #[schemars(length(max = 78), regex(pattern = schema::UNSIGNED))]
+    pub agent_id: String,
+    /// Beginning of the URI with which it was registered, without control characters.
+    #[schemars(length(max = 200))]
+    pub agent_uri: String,
+    /// Block in which it was registered.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub block: u64,
 }
 
 /// Signer and its balance.

@@ -185,6 +185,21 @@ pub enum UnknownPremise {
          flight is not known: put its account first in spec.signers to see what to do"
     )]
     OtherLedgerQuarantined { name: String },
+    /// An agent may be the one that an offer waits for, and nothing says whose it is.
+    #[error(
+        "agent {agent_id} was registered by {account} with the URI {agent_uri:?}, which names no \
+         key, so it may be the agent of an offer{}: delete that offer and create it again with \
+         registration.agentId; if there is none, list the agent in spec.bootstrap.ignoreAgents",
+        and_more(*more)
+    )]
+    AgentWithoutKey {
+        account: Address,
+        agent_id: String,
+        /// Beginning of its URI.
+        agent_uri: String,
+        /// How many agents besides it have no key.
+        more: usize,
+    },
     /// The logs are not proven complete up to the ledger's last finalized block.
     #[error(
         "the chain's logs are not proven complete up to the last finalized block: wait until they \
@@ -197,6 +212,13 @@ pub enum UnknownPremise {
          retries automatically"
     )]
     EntriesUnchecked { count: usize },
+}
+
+fn and_more(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    }
 }
 
 impl UnknownPremise {
@@ -226,6 +248,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn agents_without_key_are_counted() {
+        let message = |more| {
+            let premise = UnknownPremise::AgentWithoutKey {
+                account: Address::ZERO,
+                agent_id: "7".into(),
+                agent_uri: "https://a".into(),
+                more,
+            };
+            premise.to_string()
+        };
+        assert!(message(0).contains("of an offer: delete"), "{}", message(0));
+        assert!(
+            message(2).contains("(and 2 more): delete"),
+            "{}",
+            message(2)
+        );
+    }
+
+    #[test]
     fn every_unknown_premise_has_a_reason_and_a_remedy() {
         let name = String::from("31337-0x51");
         let all = [
@@ -233,6 +274,12 @@ mod tests {
             UnknownPremise::RecordUnreadable { name: name.clone() },
             UnknownPremise::OtherLedgerLost { name: name.clone() },
             UnknownPremise::OtherLedgerQuarantined { name },
+            UnknownPremise::AgentWithoutKey {
+                account: Address::ZERO,
+                agent_id: "0".into(),
+                agent_uri: "https://a".into(),
+                more: 0,
+            },
             UnknownPremise::IndexNotProven,
             UnknownPremise::EntriesUnchecked { count: 3 },
         ];

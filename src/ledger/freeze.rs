@@ -30,7 +30,8 @@ pub enum Freeze {
     #[error(
         "the signer has already sent {count} transactions and has no SignerLedger: if nothing \
          else uses this account, set spec.bootstrap.atNonce to {count} and \
-         spec.bootstrap.fromBlock to a block before its first transaction; otherwise give the \
+         spec.bootstrap.fromBlock to a block before its first transaction, and \
+         registration.agentId of each offer whose agent it has registered; otherwise give the \
          registry a dedicated signer"
     )]
     WalletUsed { count: Nonce },

@@ -9,19 +9,29 @@
 //! Its position survives a restart in the IdentityRegistry's status, its logs do not. An index that
 //! continues at a position knows which keys are registered below it, because the records name the
 //! same keys; it never proves one of them absent, not even after its record was deleted.
+//!
+//! An agent whose URI names no key may be of any offer. The index lists those, see
+//! [`super::registrants::unclaimed_agents`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 
-use crate::api::{AgentCount, AgentRegistrationSpec, IndexPosition, Key, SignerLedgerSpec};
+use crate::api::{
+    AgentCount, AgentRegistrationSpec, AgentWithoutKey, IndexPosition, Key, SignerLedgerSpec,
+};
 use crate::chain::{LogPage, RegisteredEvent};
 
 /// How many blocks reading advances before its position is worth a write, if nothing else changed.
 const STORED_EVERY: u64 = 5_000;
 /// Maximum positions in a registry's status; the limit of the schema.
 const MAX_POSITIONS: usize = 8;
+
+/// Maximum agents without a key in a position; the limit of the schema.
+const MAX_WITHOUT_KEY: usize = 32;
+/// Maximum characters of the URI of an agent without a key.
+const SHOWN_URI: usize = 200;
 
 /// Why a page of logs cannot be added to an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +127,8 @@ pub struct OwnerIndex {
     next_block: u64,
     /// How many agents the owner holds by the logs so far.
     held: U256,
+    /// How many agents the owner registered by the logs so far.
+    registered: U256,
     /// Shared by copies until a page adds a registration.
     by_key: Arc<BTreeMap<Key, Vec<RegisteredEvent>>>,
     /// Keys that are registered below the position at which this index continues.
@@ -124,6 +136,8 @@ pub struct OwnerIndex {
     /// Keys of agents whose URI is the one that this operator gives them; `None` once a URI
     /// contains a key elsewhere, which a record need not show.
     canonical: Option<Arc<BTreeSet<Key>>>,
+    /// Agents that the owner registered and whose URI names no key as this operator does it.
+    without_key: Arc<Vec<AgentWithoutKey>>,
     proven_to: Option<u64>,
 }
 
@@ -138,9 +152,11 @@ impl OwnerIndex {
             from_block,
             next_block: from_block,
             held,
+            registered: U256::ZERO,
             by_key: Arc::default(),
             below: Arc::default(),
             canonical: Some(Arc::default()),
+            without_key: Arc::default(),
             proven_to: None,
         }
     }
@@ -157,6 +173,7 @@ impl OwnerIndex {
         position: &IndexPosition,
         records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
     ) -> Option<Self> {
+        let without_key = position.without_key.clone()?;
         let keys = matching_keys(of, position, records)?;
         let continues = position.signer == format!("{:#x}", of.owner)
             && position.from_block == start.block
@@ -165,8 +182,10 @@ impl OwnerIndex {
         continues.then(|| Self {
             next_block: position.block,
             held: position.held.0,
+            registered: U256::from(keys.len()) + U256::from(without_key.len()),
             below: Arc::clone(&keys),
             canonical: Some(keys),
+            without_key: Arc::new(without_key),
             ..Self::new(of.owner, start.block, start.held)
         })
     }
@@ -187,6 +206,12 @@ impl OwnerIndex {
     #[must_use]
     pub fn held(&self) -> U256 {
         self.held
+    }
+
+    /// Whether the owner holds agents that it did not register: others transferred them to it.
+    #[must_use]
+    pub fn holds_transferred(&self) -> bool {
+        self.held > self.registered
     }
 
     /// Adds the next page of logs.
@@ -225,6 +250,7 @@ impl OwnerIndex {
                 found: held.saturating_sub(U256::from(unregistered.count())),
             });
         }
+        self.registered += U256::from(page.registrations.len());
         for registration in page.registrations {
             self.add(registration);
         }
@@ -236,10 +262,14 @@ impl OwnerIndex {
 
     fn add(&mut self, registration: RegisteredEvent) {
         let keys: Vec<Key> = keys_in(&registration.agent_uri).collect();
+        let canonical_key = canonical_key(&registration.agent_uri);
+        if canonical_key.is_none() {
+            Arc::make_mut(&mut self.without_key).push(agent_without_key(&registration));
+        }
         if keys.is_empty() {
             return;
         }
-        match (&mut self.canonical, canonical_key(&registration.agent_uri)) {
+        match (&mut self.canonical, canonical_key) {
             (Some(canonical), Some(key)) => {
                 Arc::make_mut(canonical).insert(key);
             }
@@ -285,10 +315,20 @@ impl OwnerIndex {
         self.lacks_logs_of(key) || !self.registrations(key).is_empty()
     }
 
-    /// What survives a restart of this index; `None` if no record could confirm it.
+    /// Agents that the owner registered and whose URI names no key, in chain order.
+    #[must_use]
+    pub fn without_key(&self) -> &[AgentWithoutKey] {
+        &self.without_key
+    }
+
+    /// What survives a restart of this index; `None` if no record could confirm it, or if more
+    /// agents have no key than can be stored.
     #[must_use]
     pub fn position(&self) -> Option<IndexPosition> {
         let keys = self.canonical.as_ref()?;
+        if self.without_key.len() > MAX_WITHOUT_KEY {
+            return None;
+        }
         let count = u32::try_from(keys.len()).ok();
         count.map(|count| IndexPosition {
             signer: format!("{:#x}", self.owner),
@@ -297,7 +337,20 @@ impl OwnerIndex {
             held: AgentCount(self.held),
             keys: count,
             keys_hash: hash_of(keys),
+            without_key: Some(self.without_key.to_vec()),
         })
+    }
+}
+
+fn agent_without_key(registration: &RegisteredEvent) -> AgentWithoutKey {
+    let shown = registration.agent_uri.chars();
+    AgentWithoutKey {
+        agent_id: registration.agent_id.to_string(),
+        agent_uri: shown
+            .filter(|letter| !letter.is_control())
+            .take(SHOWN_URI)
+            .collect(),
+        block: registration.block,
     }
 }
 
@@ -787,6 +840,87 @@ mod tests {
             assert_eq!(resume(&position, &other_contract), None);
             let later = [both(), vec![registered('c', 10)]].concat();
             assert!(resume(&position, &later).is_some());
+        }
+
+        /// The index of two keys, and then as many agents whose URI names no key.
+        fn read_without_key(count: u64, uri: &str) -> OwnerIndex {
+            let mut index = read();
+            let registrations = (0..count).map(|id| RegisteredEvent {
+                agent_id: U256::from(100 + id),
+                agent_uri: uri.to_owned(),
+                ..registration(11, key('c'))
+            });
+            index.extend(page(10, 12, registrations.collect())).unwrap();
+            index
+        }
+
+        #[test]
+        fn agents_without_key_survive_a_restart() {
+            let index = read_without_key(2, "https://old.example");
+            let shown = AgentWithoutKey {
+                agent_id: "101".into(),
+                agent_uri: "https://old.example".into(),
+                block: 11,
+            };
+            assert_eq!(
+                (index.without_key().len(), &index.without_key()[1]),
+                (2, &shown)
+            );
+            let position = index.position().unwrap();
+            let resumed = resume(&position, &both()).unwrap();
+            assert_eq!(resumed.without_key(), index.without_key());
+            assert_eq!(resumed.position(), Some(position.clone()));
+            let of_older_version = IndexPosition {
+                without_key: None,
+                ..position
+            };
+            assert_eq!(resume(&of_older_version, &both()), None);
+        }
+
+        #[test]
+        fn position_holds_a_limited_number_of_agents_without_key() {
+            let index = |count| read_without_key(count, "https://old.example");
+            assert!(index(32).position().is_some());
+            let many = index(33);
+            assert_eq!((many.position(), many.without_key().len()), (None, 33));
+        }
+
+        #[test]
+        fn uri_of_an_agent_without_key_is_shown_in_part() {
+            let long = format!("a\n\u{7f}é{}", "b".repeat(300));
+            let shown = &read_without_key(1, &long).without_key()[0]
+                .agent_uri
+                .clone();
+            assert!(
+                shown.starts_with("aéb") && shown.chars().count() == 200,
+                "{shown}"
+            );
+        }
+
+        #[test]
+        fn key_elsewhere_in_a_uri_names_no_agent() {
+            let uri = format!("https://{}.example", key('c'));
+            let index = read_without_key(1, &uri);
+            assert_eq!(index.without_key().len(), 1, "its key may be a coincidence");
+            assert!(index.contains(key('c')), "or not");
+            assert_eq!(index.position(), None);
+        }
+
+        #[test]
+        fn transferred_agents_are_held_and_not_registered() {
+            let start = || OwnerIndex::new(SIGNER, 5, U256::ZERO);
+            let mut own = start();
+            let registered = vec![registration(6, key('a'))];
+            own.extend(page(5, 9, registered.clone())).unwrap();
+            assert!(!own.holds_transferred());
+            own.extend(LogPage {
+                received: 1,
+                ..page(10, 12, vec![])
+            })
+            .unwrap();
+            assert!(own.holds_transferred());
+            let resumed = resume(&read().position().unwrap(), &both()).unwrap();
+            assert!(resumed.holds_transferred(), "it held one at the start");
         }
 
         #[test]

@@ -6,15 +6,18 @@
 //! signers of the IdentityRegistry, ledgers, ledger markers and records. A key is absent only if
 //! the logs of each of them are proven and contain no registration of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, U256};
 
 use super::evidence::UnknownPremise;
 use super::index::OwnerIndex;
 use super::unreadable::{OtherLedgers, UnreadableRecord};
-use crate::api::{AgentRegistrationSpec, Key, LedgerMarker, SignerLedger, SignerLedgerSpec};
+use crate::api::{
+    AgentRegistrationSpec, AgentWithoutKey, IgnoredAgents, Key, LedgerMarker, SignerLedger,
+    SignerLedgerSpec,
+};
 use crate::chain::RegisteredEvent;
 
 /// Everything besides a ledger that names accounts of its chain. Read after the ledger.
@@ -30,6 +33,22 @@ pub struct NamedAccounts<'a> {
     pub others: &'a OtherLedgers,
     /// Records that cannot be decoded.
     pub unreadable_records: &'a [UnreadableRecord],
+}
+
+impl<'a> NamedAccounts<'a> {
+    /// Uids of the ledgers that the IdentityRegistry uses or has used, by account.
+    fn own_ledgers(self) -> BTreeMap<Address, &'a str> {
+        let markers = self.own_markers.iter();
+        markers
+            .filter_map(|marker| Some((marker.signer.parse().ok()?, marker.uid.as_str())))
+            .collect()
+    }
+
+    /// Accounts that the IdentityRegistry uses or has used.
+    fn own_accounts(self) -> BTreeSet<Address> {
+        let signers = self.signers.iter().copied();
+        signers.chain(self.own_ledgers().into_keys()).collect()
+    }
 }
 
 /// The accounts besides the ledger's own that may have registered agents on its chain. To each, the
@@ -74,16 +93,8 @@ pub fn unsettled_ledgers(
     ledger: &SignerLedgerSpec,
     named: NamedAccounts<'_>,
 ) -> Vec<UnknownPremise> {
-    let uids: BTreeMap<Address, &str> = named
-        .own_markers
-        .iter()
-        .filter_map(|marker| Some((marker.signer.parse().ok()?, marker.uid.as_str())))
-        .collect();
-    let accounts = named.signers.iter().chain(uids.keys());
-    let mut accounts: Vec<Address> = accounts.copied().collect();
-    accounts.sort_unstable();
-    accounts.dedup();
-    let unsettled = accounts.into_iter().filter_map(|account| {
+    let uids = named.own_ledgers();
+    let unsettled = named.own_accounts().into_iter().filter_map(|account| {
         if account == ledger.signer {
             return None;
         }
@@ -171,11 +182,75 @@ impl RegistrantIndexes {
     }
 }
 
+/// What must be resolved before a key gets its first nonce: agents that an account of the
+/// IdentityRegistry has registered and whose URI names no key. Each may be the agent of an offer that
+/// waits. An agent is resolved once a record has it, or if configuration says that it is of no
+/// offer.
+#[must_use]
+pub fn unclaimed_agents<'a>(
+    indexes: &RegistrantIndexes,
+    named: NamedAccounts<'_>,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+    ignored: Option<&IgnoredAgents>,
+) -> Option<UnknownPremise> {
+    let accounts = named.own_accounts();
+    let others = indexes.others.iter().flatten();
+    let others = others
+        .filter_map(|other| other.index.as_deref())
+        .filter(|index| accounts.contains(&index.owner()));
+    let candidates: Vec<(Address, &AgentWithoutKey)> = std::iter::once(indexes.own())
+        .chain(others)
+        .flat_map(|index| {
+            index
+                .without_key()
+                .iter()
+                .map(|agent| (index.owner(), agent))
+        })
+        .filter(|(_, agent)| !is_ignored(agent, ignored))
+        .collect();
+    // Most signers have none, and then no record needs to be looked at.
+    if candidates.is_empty() {
+        return None;
+    }
+    let claimed: BTreeSet<U256> = records
+        .into_iter()
+        .filter_map(|record| number(&record.result.as_ref()?.agent_id))
+        .collect();
+    let is_claimed = |agent: &AgentWithoutKey| {
+        number(&agent.agent_id).is_some_and(|agent| claimed.contains(&agent))
+    };
+    let mut unclaimed = candidates.iter().filter(|(_, agent)| !is_claimed(agent));
+    let (account, agent) = unclaimed.next()?;
+    Some(UnknownPremise::AgentWithoutKey {
+        account: *account,
+        agent_id: agent.agent_id.clone(),
+        agent_uri: agent.agent_uri.clone(),
+        more: unclaimed.count(),
+    })
+}
+
+fn is_ignored(agent: &AgentWithoutKey, ignored: Option<&IgnoredAgents>) -> bool {
+    ignored.is_some_and(|ignored| {
+        let mut ids = ignored.ids.iter();
+        ids.any(|id| number(id) == number(&agent.agent_id))
+            || ignored
+                .up_to_block
+                .is_some_and(|block| agent.block <= block)
+    })
+}
+
+/// An agent id, which is compared as a number.
+fn number(agent_id: &str) -> Option<U256> {
+    U256::from_str_radix(agent_id, 10).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::RegistrationResult;
     use crate::ledger::fixtures::{
-        SIGNER, STRANGER, alone, index, index_of, key, ledger, other_ledger, record,
+        SIGNER, STRANGER, alone, index, index_of, key, ledger, log_page, other_ledger, record,
+        registered_event, result,
     };
 
     const REMOVED: Address = Address::repeat_byte(0xaa);
@@ -290,6 +365,90 @@ mod tests {
             [],
             "another registry's account"
         );
+    }
+
+    /// An account's index with one agent of each given URI, numbered from 0, in block 10.
+    fn index_with_uris(account: Address, uris: &[&str]) -> OwnerIndex {
+        let agents = uris.iter().enumerate().map(|(id, uri)| RegisteredEvent {
+            agent_id: U256::from(id),
+            agent_uri: (*uri).to_owned(),
+            block: 10,
+            ..registered_event('a')
+        });
+        let mut index = OwnerIndex::new(account, 0, U256::ZERO);
+        index.extend(log_page(0, 70, agents.collect())).unwrap();
+        index
+    }
+
+    fn adopted(agent_id: &str) -> AgentRegistrationSpec {
+        AgentRegistrationSpec {
+            result: Some(RegistrationResult {
+                agent_id: agent_id.into(),
+                ..result(1)
+            }),
+            ..record('e')
+        }
+    }
+
+    #[test]
+    fn agent_without_key_is_unclaimed_until_an_offer_has_it_or_it_is_ignored() {
+        let none = OtherLedgers::default();
+        let uris = [
+            "https://old.example",
+            "https://x/agents/aaaaaaaaaaaaaaaa.json",
+        ];
+        let own = alone(index_with_uris(SIGNER, &[uris[1], uris[0], uris[0]]));
+        let of = |records: &[AgentRegistrationSpec], ignored: Option<IgnoredAgents>| {
+            unclaimed_agents(&own, named(&none), records, ignored.as_ref())
+        };
+        let unclaimed = |agent_id: &str, more| {
+            Some(UnknownPremise::AgentWithoutKey {
+                account: SIGNER,
+                agent_id: agent_id.into(),
+                agent_uri: uris[0].into(),
+                more,
+            })
+        };
+        let listing = |ids: &[&str]| IgnoredAgents {
+            ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            up_to_block: None,
+        };
+        let up_to = |block| IgnoredAgents {
+            up_to_block: Some(block),
+            ..IgnoredAgents::default()
+        };
+        assert_eq!(of(&[], None), unclaimed("1", 1));
+        assert_eq!(of(&[record('d'), adopted("1")], None), unclaimed("2", 0));
+        assert_eq!(of(&[adopted("1"), adopted("02")], None), None);
+        assert_eq!(of(&[], Some(listing(&["0", "2"]))), unclaimed("1", 0));
+        assert_eq!(of(&[adopted("1")], Some(listing(&["2"]))), None);
+        assert_eq!(of(&[], Some(up_to(9))), unclaimed("1", 1));
+        assert_eq!(of(&[], Some(up_to(10))), None);
+        let keyed = alone(index_with_uris(SIGNER, &uris[1..]));
+        assert_eq!(unclaimed_agents(&keyed, named(&none), &[], None), None);
+    }
+
+    #[test]
+    fn agents_without_key_of_other_registries_accounts_stop_nothing() {
+        let none = OtherLedgers::default();
+        let indexes = with(Some(index_with_uris(STRANGER, &["https://old.example"])));
+        let marker = |signer: String| LedgerMarker {
+            signer,
+            uid: "uid".into(),
+        };
+        let used = [marker(format!("{STRANGER:#x}"))];
+        let odd = [marker("0x1".into())];
+        let found = |signers, own_markers| {
+            let named = NamedAccounts {
+                signers,
+                own_markers,
+                ..named(&none)
+            };
+            unclaimed_agents(&indexes, named, &[], None).is_some()
+        };
+        assert!(found(&[STRANGER], &[]));
+        assert!(found(&[], &used));
+        assert!(!found(&[], &[]) && !found(&[], &odd), "it names no account");
     }
 
     fn with(other: Option<OwnerIndex>) -> RegistrantIndexes {

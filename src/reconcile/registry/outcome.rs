@@ -243,6 +243,8 @@ pub(crate) struct Numbers {
     /// Whether the configured `fromBlock` is accepted without proof, because the endpoint no
     /// longer has the state of that block.
     pub is_start_unverified: bool,
+    /// Whether the signer holds agents that others transferred to it.
+    pub holds_transferred: bool,
 }
 
 /// Issues of single offers that one step found.

@@ -134,10 +134,9 @@ fn created() -> CaseTable {
             spec(json!({ "registry": { "address": CONTRACT.to_uppercase() } })),
             "spec.registry.address in body should match",
         )
-        .rejects(
+        .accepts(
             "a registry without a code hash",
             spec(json!({ "registry": { "codeHash": null } })),
-            "spec.registry.codeHash: Required value",
         )
         .rejects(
             "edition 0",
@@ -304,10 +303,9 @@ fn pending() -> CaseTable {
             spec(json!({ "edition": 2 })),
             "edition is immutable",
         )
-        .rejects(
-            "adoption added later",
+        .accepts(
+            "adoption added before the first attempt",
             spec(json!({ "adopt": "7" })),
-            "adopt is immutable",
         )
 }
 
@@ -322,12 +320,12 @@ fn adopting() -> CaseTable {
         .rejects(
             "adopted agent changed",
             spec(json!({ "adopt": "8" })),
-            "adopt is immutable",
+            "adopt can be set before the first attempt, and is immutable",
         )
         .rejects(
             "adoption removed, which would register a new agent",
             spec(json!({ "adopt": null })),
-            "adopt is immutable",
+            "adopt can be set before the first attempt, and is immutable",
         )
 }
 
@@ -359,6 +357,11 @@ fn sent() -> CaseTable {
         .rejects("calldata changed", spec(json!({ "calldataHash": OTHER_HASH })), frozen)
         .rejects_with("URI removed", spec(json!({ "agentUri": null })), &[frozen, needs])
         .rejects_with("calldata removed", spec(json!({ "calldataHash": null })), &[frozen, needs])
+        .rejects(
+            "adoption added after the first attempt",
+            spec(json!({ "adopt": "7" })),
+            "adopt can be set before the first attempt, and is immutable",
+        )
         .rejects("attempts emptied", spec(json!({ "attempts": [] })), emptied)
         .rejects("attempts removed", spec(json!({ "attempts": null })), emptied)
         .rejects_with("attempts removed and URI changed", spec(json!({ "attempts": null, "agentUri": OTHER_URI })), &[emptied, frozen])

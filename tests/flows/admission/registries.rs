@@ -39,7 +39,7 @@ pub fn complete_object() -> Value {
             },
             "uriUpdates": "Automatic",
             "suspend": "Spending",
-            "bootstrap": { "atNonce": 17, "fromBlock": 90 },
+            "bootstrap": { "atNonce": 17, "fromBlock": 90, "ignoreAgents": { "ids": ["0", "7"], "upToBlock": 95 } },
             "recovery": { "approvedFor": UID },
             "adoptions": [{ "agentId": "7", "namespace": "team" }],
         },
@@ -52,7 +52,7 @@ pub fn complete_object() -> Value {
             "ledgers": [{ "signer": SIGNER.to_lowercase(), "uid": UID }],
             "indexes": [{
                 "signer": SIGNER.to_lowercase(), "fromBlock": 90, "block": 120, "held": "4", "keys": 3,
-                "keysHash": HASH,
+                "keysHash": HASH, "withoutKey": [{ "agentId": "7", "agentUri": "https://old.example", "block": 93 }],
             }],
             "signers": [{ "address": SIGNER, "balance": "1.5" }],
             "agents": 3,
@@ -522,6 +522,15 @@ fn switches() -> CaseTable {
             "a used wallet without a block",
             spec(json!({ "bootstrap": { "atNonce": 17 } })),
             "fromBlock is required when atNonce is above 0: set a block before the signer's first transaction",
+        )
+        .accepts(
+            "agents that belong to no offer",
+            spec(json!({ "bootstrap": { "atNonce": 0, "ignoreAgents": { "ids": ["0", "7"], "upToBlock": 9 } } })),
+        )
+        .rejects(
+            "an agent id that is no number",
+            spec(json!({ "bootstrap": { "atNonce": 0, "ignoreAgents": { "ids": ["seven"] } } })),
+            "spec.bootstrap.ignoreAgents.ids[0] in body should match",
         )
         .rejects(
             "a negative block",

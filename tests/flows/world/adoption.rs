@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::U256;
 use alloy::sol_types::SolValue;
 use anyhow::{anyhow, ensure};
+use harness::objects::delete;
 use harness::wait::{eventually, throughout};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -51,6 +52,86 @@ fn owner_and_uri_of_an_adopted_agent_are_shown() {
         let (_, message) = world.read_offer(&shop, "named").await.unwrap();
         assert!(message.contains(uri), "what the chain points to: {message}");
         world.assert_minted(registry.owner(), 0).await;
+    });
+}
+
+#[test]
+fn agent_without_key_of_the_signer_is_adopted_or_ignored_before_anything_is_registered() {
+    World::run("keyless", async |world| {
+        let owner = world.signer(0).address();
+        let first = world.chain.anvil.block_number().await.unwrap();
+        let uri = "https://old.example/card.json";
+        let old = world.chain.register_for(owner, Some(uri.as_bytes())).await;
+        let old = old.unwrap();
+        let other = world.chain.register_for(owner, None).await.unwrap();
+        let proxy = world.proxy().await;
+        let mut manifest = world.manifest(0, &[&proxy]).await;
+        manifest["spec"]["bootstrap"] = json!({ "atNonce": 2, "fromBlock": first });
+        world.objects().create_registry(manifest).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "old").await;
+        let message = world.wait_registry(0, "AgentWithoutKey").await;
+        assert!(
+            message.contains(uri) && message.contains("1 more"),
+            "{message}"
+        );
+        world.assert_quiet(owner, Duration::from_secs(10)).await;
+
+        let objects = world.objects();
+        delete(&objects.offers(&shop), "old").await.unwrap();
+        world
+            .offer_with(0, &shop, "old", json!({ "agentId": old }))
+            .await;
+        assert_eq!(world.wait_other(&shop, "old").await, old);
+        world.offer(0, &shop, "new").await;
+        let message = world.wait_registry(0, "AgentWithoutKey").await;
+        assert!(message.contains(&format!("agent {other} ")), "{message}");
+        let ignore = json!({ "spec": { "bootstrap": { "ignoreAgents": { "ids": [other] } } } });
+        objects.patch_registry(&world.name(0), ignore).await;
+        world.wait_other(&shop, "new").await;
+        world.wait_ready(0).await;
+        let minted = world.chain.registrations_of(owner).await.unwrap();
+        assert_eq!(minted.len(), 3, "two of before, and one: {minted:?}");
+    });
+}
+
+#[test]
+fn agents_that_strangers_transfer_to_the_signer_stop_nothing() {
+    World::run("strangers", async |world| {
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        // Ten strangers give five agents each.
+        let give = async |nth: usize| {
+            let stranger = world.chain.anvil.keys()[nth].address();
+            for _ in 0..5 {
+                let agent = world.chain.register_for(stranger, None).await?;
+                world.chain.give(&agent, stranger, registry.owner()).await?;
+            }
+            anyhow::Ok(())
+        };
+        let gifts = futures::future::join_all((10..20).map(give));
+        let offers = async {
+            for nth in 0..5 {
+                let name = format!("offer-{nth}");
+                world.offer(0, &shop, &name).await;
+                world.wait_other(&shop, &name).await;
+            }
+        };
+        let (gifts, ()) = futures::join!(gifts, offers);
+        assert!(gifts.iter().all(Result::is_ok), "{gifts:?}");
+        let what = "the registry says that it holds agents of others";
+        eventually(what, SHOWN, async || {
+            let conditions = world.read_conditions(0).await?;
+            let ready = conditions.iter().find(|(type_, ..)| type_ == "Ready");
+            let (_, reason, message) = ready.ok_or_else(|| anyhow!("{conditions:?}"))?;
+            let is_reported = reason == "Reconciled" && message.contains("transferred to it");
+            ensure!(is_reported, "{reason}: {message}");
+            anyhow::Ok(())
+        })
+        .await;
+        world.offer(0, &shop, "last").await;
+        world.wait_other(&shop, "last").await;
+        world.assert_minted(registry.owner(), 6).await;
     });
 }
 

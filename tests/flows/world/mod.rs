@@ -273,9 +273,11 @@ impl World {
         let register = self
             .chain
             .register_for(signer, Some(b"https://old.example"));
-        register.await.unwrap();
+        let agent = register.await.unwrap();
         let mut manifest = self.manifest(nth, &[&proxy]).await;
-        manifest["spec"]["bootstrap"] = json!({ "atNonce": 1, "fromBlock": first });
+        manifest["spec"]["bootstrap"] = json!({
+            "atNonce": 1, "fromBlock": first, "ignoreAgents": { "ids": [agent] },
+        });
         self.objects().create_registry(manifest).await;
         ProxiedRegistry {
             name: self.name(nth),

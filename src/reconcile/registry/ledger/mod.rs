@@ -233,6 +233,7 @@ async fn use_ledger(
         in_flight: Some(ready.held.spec().entries.len()),
         indexes: ready.logs.positions(),
         is_start_unverified: ready.logs.is_start_unverified(),
+        holds_transferred: ready.logs.indexes.own().holds_transferred(),
         oldest_signed: plan::oldest_signed(ready.snapshot(), &ready.records.by_key),
         ..numbers(input)
     };

@@ -20,7 +20,9 @@ use crate::ledger::evidence::{
     OwnerBalance, UnknownPremise,
 };
 use crate::ledger::protocol::{LedgerStep, ledger_step};
-use crate::ledger::registrants::{NamedAccounts, other_registrants, unsettled_ledgers};
+use crate::ledger::registrants::{
+    NamedAccounts, other_registrants, unclaimed_agents, unsettled_ledgers,
+};
 use crate::ledger::rollback::unaccounted_nonce;
 use crate::ledger::store::ReadRecords;
 use crate::ledger::unreadable::{OtherLedgers, UnreadableRecord};
@@ -49,7 +51,7 @@ pub(super) struct ReadyLedger {
     pub(super) held: ReadLedger,
     pub(super) account_state: AccountState,
     pub(super) logs: Logs,
-    /// Why none of the registry's accounts may give a key its first nonce.
+    /// Why no key may get its first nonce, whatever its logs show.
     pub(super) unsettled: Vec<UnknownPremise>,
     pub(super) records: Records,
     pub(super) evidence: EvidenceByNonce,
@@ -195,7 +197,7 @@ pub(super) async fn ledger(
         others: &census.others,
         unreadable_records: &census.unreadable,
     });
-    let unsettled = named.map_or_else(Vec::new, |named| unsettled_ledgers(held.spec(), named));
+    let mut unsettled = named.map_or_else(Vec::new, |named| unsettled_ledgers(held.spec(), named));
     // Logs are read for a decision that needs them, and not to keep up with the chain.
     let is_final = |nonce: &Nonce| *nonce < account_state.counts.finalized;
     let logs = if input.needs_census || held.spec().entries.keys().any(is_final) {
@@ -217,6 +219,16 @@ pub(super) async fn ledger(
         account: &account_state,
     };
     let is_ours = |record: &AgentRegistrationSpec| target.has(record);
+    unsettled.extend(named.and_then(|named| {
+        let records = records.by_key.values().map(|record| &record.spec);
+        let bootstrap = target.bootstrap.as_ref();
+        unclaimed_agents(
+            &logs.indexes,
+            named,
+            records.filter(|record| is_ours(record)),
+            bootstrap.and_then(|bootstrap| bootstrap.ignore_agents.as_ref()),
+        )
+    }));
     let pending: Vec<Key> = records
         .by_key
         .values()

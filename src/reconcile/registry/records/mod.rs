@@ -167,8 +167,10 @@ pub(crate) fn updated(
     {
         return None;
     }
-    let compatible = RecordPlan::default().compatible(&group, agent_of(record));
-    let wanted = updated_record(defaults, record, &compatible);
+    let adopt = adopted_by(&group).filter(|_| is_untouched(record));
+    let adopt = adopt.map(|(id, _)| id);
+    let compatible = RecordPlan::default().compatible(&group, agent_of(record).or(adopt));
+    let wanted = updated_record(defaults, record, adopt, &compatible);
     (!compatible.is_empty() && wanted != *record).then_some(wanted)
 }
 
@@ -238,10 +240,7 @@ impl RecordPlan {
         group: &[&OfferClaim],
         unregistered: &mut Unregistered,
     ) {
-        let adopt = group.iter().find_map(|claim| {
-            let id = claim.adopt.as_deref()?;
-            Some((id, abi::agent_id(id)?))
-        });
+        let adopt = adopted_by(group);
         let compatible = self.compatible(group, adopt.map(|(id, _)| id));
         let Some(first) = compatible.first() else {
             return;
@@ -283,10 +282,19 @@ impl RecordPlan {
             self.report(group, &issue);
             return;
         }
-        let compatible = self.compatible(group, agent_of(record));
+        let adopt = adopted_by(group).filter(|_| is_untouched(record));
+        let adopt_id = adopt.map(|(id, _)| id);
+        let compatible = self.compatible(group, agent_of(record).or(adopt_id));
         let Some(first) = compatible.first() else {
             return;
         };
+        if let Some((_, agent)) = adopt
+            && let Some(conflict) = conflict(inputs, first, agent)
+        {
+            let issue = OfferIssue::AdoptionConflict(Box::new(conflict));
+            self.report(&compatible, &issue);
+            return;
+        }
         let registry = inputs.adoptions.registry;
         if is_given_away(record, registry)
             && let Some(agent) = record.adopt.as_deref().and_then(abi::agent_id)
@@ -295,7 +303,7 @@ impl RecordPlan {
             let issue = OfferIssue::AdoptionConflict(Box::new(conflict));
             self.report(&compatible, &issue);
         }
-        if updated_record(&inputs.defaults, record, &compatible) != *record {
+        if updated_record(&inputs.defaults, record, adopt_id, &compatible) != *record {
             let claims = compatible.into_iter().cloned().collect();
             self.update.push((record.key, claims));
         }
@@ -366,6 +374,20 @@ fn agent_of(record: &AgentRegistrationSpec) -> Option<&str> {
         .or(record.adopt.as_deref())
 }
 
+/// The agent that the offers of a group want to adopt, as they name it and as a number.
+fn adopted_by<'a>(group: &[&'a OfferClaim]) -> Option<(&'a str, U256)> {
+    group.iter().find_map(|claim| {
+        let id = claim.adopt.as_deref()?;
+        Some((id, abi::agent_id(id)?))
+    })
+}
+
+/// Whether nothing was signed for a record and nothing became of it: it may adopt an agent instead
+/// of registering one.
+fn is_untouched(record: &AgentRegistrationSpec) -> bool {
+    record.is_open() && record.attempts.is_empty() && record.adopt.is_none()
+}
+
 /// Keys that an offer wants registered, and who wants them. Offers that cannot have a record want
 /// nothing.
 #[must_use]
@@ -386,16 +408,24 @@ pub(crate) fn wanted(
     wanted
 }
 
-/// Keys of which an offer's status says that they are its agent's: they may get a nonce.
+/// Keys of which an offer's status says that they are its agent's: they may get a nonce, unless an
+/// offer wants to adopt an agent under the key.
 #[must_use]
 pub(crate) fn allocatable(
     claims: &[OfferClaim],
     wanted: &BTreeMap<Key, Vec<OfferName>>,
 ) -> BTreeSet<Key> {
+    let is_wanted = |claim: &&OfferClaim| {
+        let offers = wanted.get(&claim.key);
+        offers.is_some_and(|offers| offers.contains(&claim.name))
+    };
+    // Its record may not say so yet.
+    let adopting = claims.iter().filter(|claim| claim.adopt.is_some());
+    let adopting: BTreeSet<Key> = adopting.filter(is_wanted).map(|claim| claim.key).collect();
     let named = claims.iter().filter(|claim| claim.key_in_status);
     named
         .map(|claim| claim.key)
-        .filter(|key| wanted.contains_key(key))
+        .filter(|key| wanted.contains_key(key) && !adopting.contains(key))
         .collect()
 }
 
@@ -475,6 +505,7 @@ fn new_record(
 fn updated_record(
     defaults: &RecordDefaults,
     record: &AgentRegistrationSpec,
+    adopt: Option<&str>,
     group: &[&OfferClaim],
 ) -> AgentRegistrationSpec {
     let mut wanted = if record.tombstone.is_some() {
@@ -485,6 +516,9 @@ fn updated_record(
     // Made while the registry only watched. Another account than the first is a matter of rotation.
     if wanted.signer.is_none() && wanted.result.is_none() {
         wanted.signer = defaults.signer;
+    }
+    if is_untouched(record) {
+        wanted.adopt = adopt.map(str::to_owned);
     }
     for claim in group {
         let reference = claim.reference();

@@ -44,6 +44,10 @@ fn adopting(name: &str, identity: &str, agent_id: &str) -> OfferClaim {
     }
 }
 
+fn attempt() -> Value {
+    serde_json::to_value(crate::ledger::fixtures::attempt(5, 7)).unwrap()
+}
+
 /// The record of `shop/chat`, listing that offer, with fields of its spec laid over it.
 fn chat(spec: Value) -> AgentRegistration {
     let mut record = record("shop/chat", 1, json!({ "spec": { "signer": SIGNER } }));
@@ -297,10 +301,34 @@ fn first_of_several_agent_ids_decides_and_others_get_an_issue() {
 }
 
 #[test]
+fn untouched_record_adopts_the_agent_that_its_offer_names() {
+    let named = |claim: OfferClaim| OfferClaim {
+        key_in_status: true,
+        ..claim
+    };
+    let offers = [
+        named(claim("a", "shop/chat")),
+        named(adopting("chat", "shop/chat", "12")),
+    ];
+    let stored = chat(json!({}));
+    let plan = plan_of(&offers, std::slice::from_ref(&stored));
+    assert!(plan.issues.is_empty(), "{plan:?}");
+    let updated = updated_by(&plan, &stored);
+    assert_eq!(updated.adopt.as_deref(), Some("12"));
+    assert_eq!(listed(&updated).len(), 2);
+    let wanted = wanted(&offers, &plan.issues);
+    assert_eq!(allocatable(&offers[..1], &wanted).len(), 1);
+    assert!(
+        allocatable(&offers, &wanted).is_empty(),
+        "the record may not say so yet"
+    );
+}
+
+#[test]
 fn an_offer_that_names_an_agent_is_never_minted_for() {
     let offers = [adopting("chat", "shop/chat", "12")];
     for stands in [
-        json!({}),
+        json!({ "attempts": [attempt()] }),
         json!({ "adopt": "13" }),
         json!({ "result": result("3") }),
     ] {
@@ -328,7 +356,7 @@ fn an_offer_that_names_an_agent_is_never_minted_for() {
 #[test]
 fn shared_identity_is_still_wanted_when_one_offer_is_refused() {
     let offers = [claim("a", "shop/chat"), adopting("b", "shop/chat", "12")];
-    let stored = chat(json!({}));
+    let stored = chat(json!({ "attempts": [attempt()] }));
     let plan = plan_of(&offers, std::slice::from_ref(&stored));
     assert_eq!(
         wanted(&offers, &plan.issues),
@@ -418,6 +446,10 @@ fn offer_that_asks_for_a_claimed_agent_gets_no_record() {
         issue.to_string().ends_with("both offers to chat"),
         "{issue}"
     );
+    let untouched = record("shop/b", 1, json!({ "spec": { "signer": SIGNER } }));
+    let plan = plan_of(&offers, &[holder.clone(), untouched]);
+    assert!(plan.update.is_empty(), "nor does its record change");
+    assert_eq!(plan.issues[&offers[0].name].reason(), "AdoptionConflict");
     let mut elsewhere = holder;
     elsewhere.spec.chain_id = 1;
     assert_eq!(plan_of(&offers, &[elsewhere]).create.len(), 1);

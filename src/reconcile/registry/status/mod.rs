@@ -320,6 +320,9 @@ const fn ready_message(registry: &IdentityRegistry, numbers: &Numbers) -> &'stat
     } else if numbers.is_start_unverified {
         "offers are registered; spec.bootstrap.fromBlock is accepted without proof, because the \
          endpoint no longer has the state of that block"
+    } else if numbers.holds_transferred {
+        "offers are registered; the signer also holds agents that other accounts transferred to it, \
+         and they belong to no offer unless one adopts them"
     } else {
         "offers are registered"
     }

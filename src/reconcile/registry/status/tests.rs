@@ -329,6 +329,14 @@ fn start_that_was_accepted_without_proof_is_said() {
 }
 
 #[test]
+fn agents_that_others_transferred_are_said() {
+    let mut findings = healthy();
+    findings.numbers.holds_transferred = true;
+    let message = condition(&status_of(&findings), "Ready").message.clone();
+    assert!(message.unwrap().contains("transferred to it"));
+}
+
+#[test]
 fn side_that_was_not_reached_keeps_its_condition() {
     let before = status_of(&healthy());
     let after = status_after(&before, &blocked_by(unreachable()));
@@ -555,6 +563,7 @@ fn position_is_written_once_it_is_worth_it() {
             held: AgentCount::default(),
             keys: 0,
             keys_hash: B256::ZERO,
+            without_key: Some(vec![]),
         };
         let numbers = Numbers {
             indexes: vec![position],
