@@ -133,6 +133,11 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ProvenAbsent")]
     pub proven_absent: Option<ProvenAbsent>,
+    /// Former signer whose ledger has to be written once more before the signer's ledger may
+    /// allocate a nonce to the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 42), regex(pattern = schema::LOWER_ADDRESS))]
+    pub moved_from: Option<Address>,
     /// Set while no offer uses the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]

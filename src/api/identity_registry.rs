@@ -91,9 +91,10 @@ pub struct IdentityRegistrySpec {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 8), extend("format" = "int32"))]
     pub quorum: u8,
-    /// Accounts that own agents. The first one registers new agents; the others keep serving the
-    /// agents they own, and nothing that one of them registered is registered again. Without
-    /// signers the registry is watch-only: it adopts agents and never sends a transaction.
+    /// Accounts that own agents. The first one registers new agents; the others finish what they
+    /// have begun and keep the agents they own. Nothing that one of them registered is registered
+    /// again. Without signers the registry is watch-only: it adopts agents and never sends a
+    /// transaction.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(

@@ -185,6 +185,12 @@ pub enum UnknownPremise {
          flight is not known: put its account first in spec.signers to see what to do"
     )]
     OtherLedgerQuarantined { name: String },
+    /// The ledger accepts no further keys.
+    #[error(
+        "the ledger of signer {account} is draining, so it registers nothing new: put another signer \
+         first in spec.signers"
+    )]
+    SignerRetired { account: Address },
     /// An agent may be the one that an offer waits for, and nothing says whose it is.
     #[error(
         "agent {agent_id} was registered by {account} with the URI {agent_uri:?}, which names no \
@@ -274,6 +280,9 @@ mod tests {
             UnknownPremise::RecordUnreadable { name: name.clone() },
             UnknownPremise::OtherLedgerLost { name: name.clone() },
             UnknownPremise::OtherLedgerQuarantined { name },
+            UnknownPremise::SignerRetired {
+                account: Address::ZERO,
+            },
             UnknownPremise::AgentWithoutKey {
                 account: Address::ZERO,
                 agent_id: "0".into(),

@@ -93,6 +93,7 @@ pub(crate) fn record(letter: char) -> AgentRegistrationSpec {
         result: None,
         reverted: None,
         proven_absent: None,
+        moved_from: None,
         tombstone: None,
         spent_wei: None,
     }

@@ -160,9 +160,18 @@ pub(crate) enum OfferIssue {
     },
     /// The registration was given to an account that the registry does not use any more.
     #[error(
-        "the registration was given to signer {signer}, which is not the first signer of the IdentityRegistry: put it first until the registration is final"
+        "record {record} waits for signer {signer}, which has begun the registration and is not in spec.signers of the IdentityRegistry: list it, after the first, until the registration is final"
     )]
-    SignerChanged { signer: Address },
+    SignerChanged {
+        /// Name of the record.
+        record: String,
+        signer: Address,
+    },
+    /// Another signer than the first has begun the registration and cannot be used.
+    #[error(
+        "the registration waits for signer {signer}, which has begun it and cannot be used: {why}"
+    )]
+    SignerUnusable { signer: Address, why: String },
     /// A question about this agent was not answered.
     #[error(
         "the endpoint did not answer a question about this agent: {why}. The operator asks again"
@@ -204,6 +213,7 @@ impl OfferIssue {
             | Self::RecordUndecodable { .. }
             | Self::SignerInUse { .. }
             | Self::SignerChanged { .. }
+            | Self::SignerUnusable { .. }
             | Self::StoredTransactionMismatch { .. }
             | Self::KeyTaken { .. } => true,
             Self::AwaitingLegacy { .. }
@@ -389,7 +399,12 @@ mod tests {
                 holder: "idr".into(),
             },
             OfferIssue::SignerChanged {
+                record: "r-a".into(),
                 signer: Address::ZERO,
+            },
+            OfferIssue::SignerUnusable {
+                signer: Address::ZERO,
+                why: "no".into(),
             },
             OfferIssue::RpcFailed { why: "no".into() },
             OfferIssue::StoredTransactionMismatch {

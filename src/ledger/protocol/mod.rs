@@ -28,7 +28,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy::primitives::{B256, U256, keccak256};
+use alloy::primitives::{Address, B256, U256, keccak256};
 
 use super::evidence::{
     AccountState, AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerHistory,
@@ -634,10 +634,69 @@ pub fn pending_step(
             nonce: attempt.nonce,
         });
     }
+    // See `move_step`.
+    if record.moved_from.is_some() {
+        return PendingStep::Wait;
+    }
     if indexes.proves_absent(ledger, record.key) {
         PendingStep::Allocate
     } else {
         PendingStep::AwaitIndex
+    }
+}
+
+/// The account that a record waits for instead of its ledger's, if the record can be moved or is
+/// being moved.
+#[must_use]
+pub fn former_signer(record: &AgentRegistrationSpec, signer: Address) -> Option<Address> {
+    let is_unbegun = record.is_open() && record.attempts.is_empty() && record.adopt.is_none();
+    let other = record.signer.filter(|other| *other != signer);
+    record.moved_from.or(other).filter(|_| is_unbegun)
+}
+
+/// The next step of moving a record to another signer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MoveStep {
+    /// The former signer's ledger registers the key: it finishes what it began.
+    Keep,
+    /// Write the record.
+    Write(Box<AgentRegistrationSpec>),
+    /// Write the former signer's ledger once more, if it has one, and then this record.
+    Complete(Box<AgentRegistrationSpec>),
+}
+
+/// Decides the next step of moving a record to another signer. `ledger` is that of
+/// [`former_signer`], read after the record.
+///
+/// Two ledgers must never register one key. An allocation reads the ledger, then the record, then
+/// writes the ledger. So the record is moved first, and marked: a later allocation by either signer
+/// reads that and allocates nothing. Then the former signer's ledger is written: that fails if an
+/// earlier allocation was written in between, and makes every earlier one fail that is still to be
+/// written. Only then is the mark removed.
+#[must_use]
+pub fn move_step(
+    ledger: Option<&SignerLedgerSpec>,
+    record: &AgentRegistrationSpec,
+    to: Address,
+) -> MoveStep {
+    let is_registering = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
+    match (record.moved_from, is_registering) {
+        (None, true) => MoveStep::Keep,
+        (None, false) => MoveStep::Write(Box::new(AgentRegistrationSpec {
+            signer: Some(to),
+            moved_from: record.signer,
+            ..record.clone()
+        })),
+        // An allocation was faster than the move.
+        (Some(former), true) => MoveStep::Write(Box::new(AgentRegistrationSpec {
+            signer: Some(former),
+            moved_from: None,
+            ..record.clone()
+        })),
+        (Some(_), false) => MoveStep::Complete(Box::new(AgentRegistrationSpec {
+            moved_from: None,
+            ..record.clone()
+        })),
     }
 }
 

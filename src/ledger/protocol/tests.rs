@@ -42,6 +42,97 @@ fn step_of(
     )
 }
 
+mod moving {
+    use super::*;
+
+    const NEXT: Address = Address::repeat_byte(0x77);
+
+    fn moved() -> AgentRegistrationSpec {
+        AgentRegistrationSpec {
+            signer: Some(NEXT),
+            moved_from: Some(SIGNER),
+            ..record('c')
+        }
+    }
+
+    #[test]
+    fn only_a_record_that_no_one_has_begun_can_be_moved() {
+        assert_eq!(former_signer(&record('c'), NEXT), Some(SIGNER));
+        assert_eq!(former_signer(&record('c'), SIGNER), None, "it is its own");
+        assert_eq!(former_signer(&moved(), NEXT), Some(SIGNER));
+        assert_eq!(former_signer(&moved(), SIGNER), Some(SIGNER), "and back");
+        let watched = AgentRegistrationSpec {
+            signer: None,
+            ..record('c')
+        };
+        let adopting = AgentRegistrationSpec {
+            adopt: Some("7".into()),
+            ..record('c')
+        };
+        let registered = AgentRegistrationSpec {
+            result: Some(result(7)),
+            ..record('c')
+        };
+        for record in [watched, adopting, registered, sent()] {
+            assert_eq!(former_signer(&record, NEXT), None, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn record_is_marked_then_the_ledger_written_then_the_mark_removed() {
+        let (ledger, pending) = (ledger(), record('c'));
+        let MoveStep::Write(marked) = move_step(Some(&ledger), &pending, NEXT) else {
+            panic!()
+        };
+        assert_eq!(*marked, moved());
+        let MoveStep::Complete(done) = move_step(Some(&ledger), &marked, NEXT) else {
+            panic!()
+        };
+        let expected = AgentRegistrationSpec {
+            moved_from: None,
+            ..moved()
+        };
+        assert_eq!(*done, expected);
+        assert!(matches!(
+            move_step(None, &moved(), NEXT),
+            MoveStep::Complete(_)
+        ));
+    }
+
+    #[test]
+    fn key_that_the_former_ledger_registers_stays_with_it() {
+        let ledger = ledger();
+        assert_eq!(move_step(Some(&ledger), &record('a'), NEXT), MoveStep::Keep);
+        let marked = AgentRegistrationSpec {
+            signer: Some(NEXT),
+            moved_from: Some(SIGNER),
+            ..record('a')
+        };
+        let MoveStep::Write(back) = move_step(Some(&ledger), &marked, NEXT) else {
+            panic!("an allocation was faster")
+        };
+        assert_eq!(*back, record('a'));
+    }
+
+    #[test]
+    fn record_that_is_being_moved_gets_no_nonce() {
+        let ledger = SignerLedgerSpec {
+            signer: NEXT,
+            ..ledger()
+        };
+        let indexes = alone(index_of(NEXT, 60, &[]));
+        let step = |record: &AgentRegistrationSpec| {
+            pending_step(Some(&ledger), record, Some(&indexes), &[], None)
+        };
+        assert_eq!(step(&moved()), PendingStep::Wait);
+        let done = AgentRegistrationSpec {
+            moved_from: None,
+            ..moved()
+        };
+        assert_eq!(step(&done), PendingStep::Allocate);
+    }
+}
+
 mod whole_ledger {
     use super::*;
 

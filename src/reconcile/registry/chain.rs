@@ -18,7 +18,7 @@ use crate::chain::{Block, Head, RpcEndpoint, TransactionSigner};
 use crate::ledger::evidence::AccountState;
 
 /// The chain, as one endpoint shows it in one pass.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ChainSnapshot {
     pub(super) endpoint: RpcEndpoint,
     pub(super) contract: VerifiedContract,
@@ -171,13 +171,17 @@ fn answering(state: &RegistryState, endpoint: &RpcEndpoint) -> Check {
     }
 }
 
-/// Why the account could not be read.
-enum AccountFailure {
+/// Why an account could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AccountFailure {
+    #[error(transparent)]
     Unverified(Unverified),
+    #[error(transparent)]
     Rpc(crate::chain::RpcError),
 }
 
-async fn account(
+/// Reads a signer's account.
+pub(super) async fn account(
     endpoint: &RpcEndpoint,
     signer: &TransactionSigner,
     latest: &Block,

@@ -48,6 +48,29 @@ pub(crate) enum Activity {
     Idle,
 }
 
+impl Activity {
+    /// What is waited for if both are: that of which more is to be asked.
+    #[must_use]
+    pub(crate) fn busier(self, other: Self) -> Self {
+        const fn rank(activity: Activity) -> (u8, u64) {
+            match activity {
+                Activity::Active => (0, 0),
+                Activity::Failing { .. } => (1, 0),
+                Activity::Settling { block } => (2, block),
+                Activity::Unresolved => (3, 0),
+                Activity::Short => (4, 0),
+                Activity::Held => (5, 0),
+                Activity::Idle => (6, 0),
+            }
+        }
+        if rank(other) < rank(self) {
+            other
+        } else {
+            self
+        }
+    }
+}
+
 /// Time since the chain was read; `None` if never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReadingAges {
@@ -133,6 +156,24 @@ mod tests {
     #[test]
     fn active_registry_reads_everything() {
         assert_eq!(depth(Activity::Active, ages(0, 0)), Depth::Full);
+    }
+
+    #[test]
+    fn busier_of_two_activities_counts() {
+        let ordered = [
+            Activity::Active,
+            Activity::Failing { passes: 1 },
+            Activity::Settling { block: 5 },
+            Activity::Settling { block: 6 },
+            Activity::Unresolved,
+            Activity::Short,
+            Activity::Held,
+            Activity::Idle,
+        ];
+        for pair in ordered.windows(2) {
+            assert_eq!(pair[0].busier(pair[1]), pair[0]);
+            assert_eq!(pair[1].busier(pair[0]), pair[0]);
+        }
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub(crate) struct RegistryState {
     /// The logs of each account that may have registered.
     pub(super) indexes: BTreeMap<Address, IndexState>,
     pub(super) sends: HashMap<B256, SendHistory>,
+    /// Transactions that decisions of this pass needed.
+    pub(super) open_transactions: BTreeSet<B256>,
     /// When the first transaction of each key was sent.
     pub(super) first_sent: HashMap<Key, SystemTime>,
     /// Receipts of transactions in final blocks.
@@ -245,8 +247,9 @@ impl RegistryState {
         })
     }
 
-    /// Drops what concerns transactions that no decision needs any more.
-    pub(super) fn forget_except(&mut self, open: &BTreeSet<B256>) {
+    /// Drops what concerns transactions that no decision of this pass needed.
+    pub(super) fn forget_rest(&mut self) {
+        let open = std::mem::take(&mut self.open_transactions);
         self.sends.retain(|hash, _| open.contains(hash));
         self.final_receipts.retain(|hash, _| open.contains(hash));
         self.final_transactions

@@ -28,8 +28,16 @@ use crate::registration::signers;
 /// How long a Secret is assumed unchanged without a look at its metadata.
 const SECRET_EVERY: Duration = Duration::from_secs(10);
 
+/// Another signer than the first, which has transactions in flight.
+#[derive(Clone, Debug)]
+pub(super) struct FormerSigner {
+    pub(super) address: Address,
+    /// Signs for it, or why nothing can.
+    pub(super) signer: Result<TransactionSigner, String>,
+}
+
 /// What a registry's spec stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RegistryTarget {
     pub(super) name: String,
     /// Generation of the spec.
@@ -38,6 +46,8 @@ pub(super) struct RegistryTarget {
     pub(super) suspend: Suspend,
     /// Signs for the registry; `None` if it only watches, or must not use its signer.
     pub(super) signer: Option<TransactionSigner>,
+    /// Other signers whose ledgers have entries.
+    pub(super) former_signers: Vec<FormerSigner>,
     /// Name of the registry that holds the signer, if that is another one.
     pub(super) signer_held_by: Option<String>,
     pub(super) limits: Limits,
@@ -162,6 +172,7 @@ async fn resolve(
         generation: registry.metadata.generation,
         contract,
         suspend: spec.suspend,
+        former_signers: former_signers(context, registry, state).await?,
         signer,
         signer_held_by,
         limits,
@@ -233,6 +244,37 @@ async fn signer(
         message: "the key of the first signer matches its address".to_owned(),
     };
     Ok((check, Some(signer)))
+}
+
+/// The other signers that have something to finish, as far as the cache knows. A missing or wrong
+/// key of one of them is a problem of what it has in flight.
+async fn former_signers(
+    context: &Context,
+    registry: &IdentityRegistry,
+    state: &mut RegistryState,
+) -> Result<Vec<FormerSigner>, TargetFailure> {
+    let chain_id = registry.spec.chain_id;
+    let registries = context.cache.registries();
+    let mut former = Vec::new();
+    for listed in registry.spec.signers.iter().skip(1) {
+        let address = listed.address.parse().unwrap_or_default();
+        let holder = signers::holder_of(chain_id, address, &registries);
+        if holder.is_none_or(|holder| holder.name_any() != registry.name_any()) {
+            continue;
+        }
+        let name = SignerLedger::name_of(chain_id, address);
+        let ledger = context.cache.ledger(&name);
+        if ledger.is_none_or(|ledger| ledger.spec.entries.is_empty()) {
+            continue;
+        }
+        let SecretKey { name, key } = &listed.secret_ref;
+        let signer = match secret(context, &listed.secret_ref, state).await? {
+            Some(text) => TransactionSigner::new(&text, address).map_err(|error| error.to_string()),
+            None => Err(format!("Secret {name} has no key {key}")),
+        };
+        former.push(FormerSigner { address, signer });
+    }
+    Ok(former)
 }
 
 /// Text under a key of a Secret, from what was read before if the Secret did not change.

@@ -30,6 +30,7 @@ pub fn complete_object() -> Value {
             "agentUriHash": HASH,
             "reverted": { "transaction": HASH, "block": 10 },
             "provenAbsent": { "block": 11 },
+            "movedFrom": SIGNER.to_lowercase(),
             "tombstone": true,
             "spentWei": "21000000000000",
         })),

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use harness::objects::delete;
 use harness::wait::eventually;
 use kube::ResourceExt;
-use rpc_proxy::{RpcProxy, Rule};
+use rpc_proxy::{RpcProxy, Rule, RuleId};
 use serde_json::{Value, json};
 
 use super::{OTHERS, SHOWN, World, delete_all, delete_protected};
@@ -27,6 +27,15 @@ impl World {
             all.push(manifest["spec"]["signers"][0].clone());
         }
         Value::Array(all)
+    }
+
+    /// Waits until a rule was applied.
+    async fn wait_hits(&self, proxy: &RpcProxy, rule: RuleId) {
+        eventually("the rule was applied", OTHERS, async || {
+            ensure!(proxy.hits(rule) > 0, "not yet");
+            anyhow::Ok(())
+        })
+        .await;
     }
 
     /// Deletes the record of an offer as an administrator can, and waits until there is another
@@ -127,6 +136,48 @@ fn agent_of_another_registrys_signer_is_found_after_its_offer_moved() {
 }
 
 #[test]
+fn former_signer_finishes_what_it_began_while_the_next_one_registers() {
+    World::run("rotation", async |world| {
+        let proxy = world.proxy().await;
+        let swallow = proxy.add(Rule::swallow());
+        let registry = world.registry_behind(0, proxy).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "flying").await;
+        world.wait_hits(&registry.proxy, swallow).await;
+        world.set_signers(&registry.proxy, &[1, 0]).await;
+        registry.proxy.remove(swallow);
+        world.offer(0, &shop, "new").await;
+        world.wait_other(&shop, "new").await;
+        world.wait_other(&shop, "flying").await;
+        world.set_signers(&registry.proxy, &[0, 1]).await;
+        world.offer(0, &shop, "back").await;
+        world.wait_other(&shop, "back").await;
+        world.wait_ready(0).await;
+        world.assert_minted(registry.owner(), 2).await;
+        world.assert_minted(world.signer(1).address(), 1).await;
+    });
+}
+
+#[test]
+fn record_that_no_signer_has_begun_goes_to_the_next_one() {
+    World::run("unbegun", async |world| {
+        let proxy = world.proxy().await;
+        let mut manifest = world.manifest(0, &[&proxy]).await;
+        manifest["spec"]["suspend"] = json!("Spending");
+        world.objects().create_registry(manifest).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "waiting").await;
+        world.objects().wait_key(&shop, "waiting").await;
+        world.set_signers(&proxy, &[1]).await;
+        let resume = json!({ "spec": { "suspend": "None" } });
+        world.objects().patch_registry(&world.name(0), resume).await;
+        world.wait_other(&shop, "waiting").await;
+        world.assert_minted(world.signer(0).address(), 0).await;
+        world.assert_minted(world.signer(1).address(), 1).await;
+    });
+}
+
+#[test]
 fn registration_in_flight_of_a_former_signer_is_not_repeated() {
     World::run("flying", async |world| {
         let proxy = world.proxy().await;
@@ -134,17 +185,17 @@ fn registration_in_flight_of_a_former_signer_is_not_repeated() {
         let registry = world.registry_behind(0, proxy).await;
         let shop = world.namespace("shop").await;
         world.offer(0, &shop, "flying").await;
-        eventually("the first signer has sent", OTHERS, async || {
-            ensure!(registry.proxy.hits(swallow) > 0, "not yet");
-            anyhow::Ok(())
-        })
-        .await;
+        world.wait_hits(&registry.proxy, swallow).await;
         world.set_signers(&registry.proxy, &[1]).await;
         registry.proxy.remove(swallow);
         world.offer(0, &shop, "other").await;
         world.wait_other(&shop, "other").await;
         let objects = world.objects();
         let record = objects.wait_key(&shop, "flying").await.record_name();
+        let message = world.wait_offer(&shop, "flying", "SignerChanged").await;
+        let former = format!("{:#x}", registry.owner());
+        let names = |word: &str| message.to_lowercase().contains(word);
+        assert!(names(&record) && names(&former), "{message}");
         delete_protected(&objects.records(), &record).await;
 
         let next = world.signer(1).address();

@@ -174,7 +174,7 @@ fn report_outcome(
 
 /// Replaces a record. A refused write is the record's own problem; only a lost lease or an API
 /// server that does not answer ends the pass.
-async fn replace_record(
+pub(super) async fn replace_record(
     input: &LedgerInput<'_>,
     record: &AgentRegistration,
     spec: AgentRegistrationSpec,

@@ -4,6 +4,7 @@
 //!   the logs of everyone who may have registered
 //! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
 //! - [`plan`] (pure) decides what entries need and what may be spent
+//! - [`former`] does the same for the other signers, and takes over what they have not begun
 //! - [`apply`] carries it out: a record before the entry that waits for it, stored bytes before
 //!   sent ones
 //!
@@ -12,6 +13,7 @@
 //! ledger, or an API server that does not answer ends the work early.
 
 mod apply;
+mod former;
 mod logs;
 pub(crate) mod plan;
 pub(crate) mod questions;
@@ -31,7 +33,9 @@ use super::records::OfferClaim;
 use super::schedule::Activity;
 use super::state::RegistryState;
 use super::target::RegistryTarget;
-use crate::api::{AgentRegistration, IdentityRegistry, Key, Suspend};
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, SignerLedger, Suspend,
+};
 use crate::cluster;
 use crate::leader::Leading;
 use crate::ledger::evidence::UnknownPremise;
@@ -127,9 +131,35 @@ impl Done {
     }
 }
 
-/// Does everything that the ledger of a registry needs.
+impl LedgerWork {
+    /// With what another signer's ledger needed. The first signer's obstacle and numbers count.
+    fn and(mut self, other: Self) -> Self {
+        self.outcome = match (self.outcome, other.outcome) {
+            (LedgerOutcome::Reached(None), outcome @ LedgerOutcome::Reached(_)) => outcome,
+            (outcome, _) => outcome,
+        };
+        self.numbers.in_flight = self
+            .numbers
+            .in_flight
+            .map(|count| count + other.numbers.in_flight.unwrap_or_default());
+        self.issues.extend(other.issues);
+        self.activity = self.activity.busier(other.activity);
+        self.wrote |= other.wrote;
+        self.failure = self.failure.or(other.failure);
+        self
+    }
+}
+
+/// Does everything that the ledgers of a registry need.
 pub(super) async fn work(input: &LedgerInput<'_>, state: &mut RegistryState) -> LedgerWork {
-    let worked = use_account(input, state).await;
+    let mut worked = use_account(input, state).await;
+    worked.issues.extend(signer_changes(input));
+    if worked.failure.is_none() {
+        for other in former::finish(input, state).await {
+            worked = worked.and(other);
+        }
+    }
+    state.forget_rest();
     if input.chain.endpoint.health().is_healthy() {
         return worked;
     }
@@ -240,8 +270,9 @@ async fn use_ledger(
     let recorded = apply::record(input, &steps, &ready, state).await;
     let (settled, pending) = settle_pending(input, &ready).await;
     let mut done = recorded.and(settled).and(found_by(input, &steps, &ready));
-    done.issues
-        .extend(signer_changes(input, ready.snapshot().ledger.signer));
+    if done.end.is_none() {
+        done = done.and(former::take_over(input, &ready).await);
+    }
     if done.end.is_some() {
         return ended(done, numbers, Activity::Active);
     }
@@ -321,7 +352,7 @@ async fn settle_pending(
             target,
         );
         match step {
-            // The ledger of that signer has the entry: see `signer_changes`.
+            // See `former` and `signer_changes`.
             PendingStep::Allocate | PendingStep::Refuse(Freeze::EntryMissing { .. })
                 if record.spec.signer != Some(snapshot.ledger.signer) => {}
             PendingStep::Allocate if input.allocatable.contains(&key) => {
@@ -343,16 +374,39 @@ async fn settle_pending(
     (done, pending)
 }
 
-/// Registrations that were given to an account that the registry does not use any more. The cache
-/// shows them: a pass reads only records that it may write.
-fn signer_changes(input: &LedgerInput<'_>, current: Address) -> Issues {
-    let records = input.context.cache.records();
+/// Registrations that another signer has begun and cannot finish, because the spec does not list
+/// it. The cache shows them: a pass reads only records that it may write.
+fn signer_changes(input: &LedgerInput<'_>) -> Issues {
+    let Some(current) = &input.target.signer else {
+        return Issues::new();
+    };
+    let (cache, chain_id) = (&input.context.cache, input.target.contract.chain_id);
+    let is_listed = |signer: Address| {
+        let mut listed = input.registry.spec.signers.iter();
+        listed.any(|listed| listed.address.parse() == Ok(signer))
+    };
+    let has_begun = |record: &AgentRegistrationSpec, signer| {
+        let ledger = cache.ledger(&SignerLedger::name_of(chain_id, signer));
+        let is_registering =
+            ledger.is_some_and(|ledger| ledger.spec.registering.contains_key(&record.key));
+        is_registering || !record.attempts.is_empty()
+    };
+    let records = cache.records();
     let open = records
         .iter()
         .filter(|record| input.target.has(record) && record.is_open());
     let changed = open.filter_map(|record| {
-        let signer = record.signer.filter(|signer| *signer != current)?;
-        Some(input.issues_of(record.key, &OfferIssue::SignerChanged { signer }))
+        let signer = record
+            .signer
+            .filter(|signer| *signer != current.address())?;
+        if is_listed(signer) || !has_begun(record, signer) {
+            return None;
+        }
+        let issue = OfferIssue::SignerChanged {
+            record: record.key.record_name(),
+            signer,
+        };
+        Some(input.issues_of(record.key, &issue))
     });
     changed.flatten().collect()
 }
@@ -406,6 +460,12 @@ fn unknown_premises(ready: &ReadyLedger, steps: &EntrySteps) -> Vec<UnknownPremi
         unknown.extend(census.others.unknown.iter().cloned());
     }
     unknown.extend(ready.unsettled.iter().cloned());
+    let ledger = ready.held.spec();
+    if ledger.draining {
+        unknown.push(UnknownPremise::SignerRetired {
+            account: ledger.signer,
+        });
+    }
     let unchecked = plan::unchecked_finalized(ready.snapshot(), steps);
     if unchecked > 0 {
         unknown.push(UnknownPremise::EntriesUnchecked { count: unchecked });

@@ -253,11 +253,9 @@ pub(super) async fn ledger(
         let attempts = record.spec.attempts.iter();
         attempts.map(|attempt| attempt.hash)
     });
-    state.forget_except(
-        &in_flight
-            .chain(questions.transactions.iter().copied())
-            .collect(),
-    );
+    state
+        .open_transactions
+        .extend(in_flight.chain(questions.transactions.iter().copied()));
     let answers = ask(input, questions, state).await;
     let sent_recently = |hash| state.was_sent_recently(hash, chain.latest.number);
     let evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, sent_recently);

@@ -495,6 +495,7 @@ fn new_record(
         result: None,
         reverted: None,
         proven_absent: None,
+        moved_from: None,
         tombstone: None,
         spent_wei: None,
     }
