@@ -135,6 +135,8 @@ pub struct Evidence {
     pub included: Option<Inclusion>,
     /// Whether the last attempt was sent so recently that it need not be sent again.
     pub sent_recently: bool,
+    /// Whether the last attempt was sent so long ago that its fee is probably too low.
+    pub is_overdue: bool,
 }
 
 /// A transaction that is in a block.

@@ -6,7 +6,6 @@
 
 use alloy::primitives::B256;
 
-use super::money::format_gwei;
 use super::rollback::{LedgerMark, Suspicion};
 use crate::api::{Key, Nonce, QuarantineReason};
 
@@ -98,20 +97,6 @@ pub enum Freeze {
         /// Nonce that the ledger allocated to it.
         nonce: Nonce,
     },
-    /// The base fee has risen above the signed fee.
-    #[error(
-        "the registration of agent {key} was signed for at most {} gwei per gas and the base fee \
-         is {} gwei: registration resumes when fees fall",
-        format_gwei(*max_fee),
-        format_gwei(*base_fee)
-    )]
-    FeeBelowMarket {
-        key: Key,
-        /// Signed maximum, in wei per gas.
-        max_fee: u128,
-        /// Base fee of the latest block, in wei per gas.
-        base_fee: u128,
-    },
     /// The record of an entry is missing.
     #[error(
         "agent {key} has nonce {nonce} in flight and no AgentRegistration: restore the record or \
@@ -188,21 +173,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn fees_are_shown_in_gwei() {
-        let key: Key = "aaaaaaaaaaaaaaaa".parse().unwrap();
-        let freeze = Freeze::FeeBelowMarket {
-            key,
-            max_fee: 12_500_000_000,
-            base_fee: 12_500_000_001,
-        };
-        let message = freeze.to_string();
-        assert!(
-            message.contains("at most 12.5 gwei") && message.contains("is 12.500000001 gwei"),
-            "{message}"
-        );
-    }
-
     fn mark() -> LedgerMark {
         LedgerMark {
             uid: String::new(),
@@ -275,11 +245,6 @@ mod tests {
             },
             Freeze::KeyUsedElsewhere { nonce, key },
             Freeze::RegistrationMisplaced { key, nonce },
-            Freeze::FeeBelowMarket {
-                key,
-                max_fee: 0,
-                base_fee: 1,
-            },
             Freeze::RecordMissing { key, nonce },
             Freeze::EntryMissing { key, nonce },
             Freeze::UnknownOperation { nonce },

@@ -2,8 +2,8 @@
 //! against. Pure.
 //!
 //! Every amount here is the worst case (gas limit times maximum fee); the cost that was paid is
-//! read from the receipt. The worst case is checked before a nonce is allocated, so the limits hold
-//! even if gas prices rise afterwards. Messages show gas prices in gwei and amounts in the native
+//! read from the receipt. The worst case is checked before a nonce is allocated, and again before
+//! each transaction is signed: prices and limits may have changed. Messages show gas prices in gwei and amounts in the native
 //! token, exact to the last wei.
 
 use std::collections::BTreeMap;
@@ -117,6 +117,20 @@ pub enum Shortage {
         /// Maximum fee per gas within the limits, in wei.
         cap: u128,
     },
+    /// A transaction that was sent is too cheap, and the limits do not allow to replace it.
+    #[error(
+        "the transaction that was sent has to be replaced by one of {} gwei per gas and the limits \
+         allow {} gwei: it is sent again as it is until fees fall, or limits.maxFeePerGasGwei / \
+         limits.perRegistration is raised",
+        format_gwei(*needed),
+        format_gwei(*cap)
+    )]
+    FeeCapReached {
+        /// Fee per gas that a replacement needs, in wei.
+        needed: u128,
+        /// Maximum fee per gas within the limits, in wei.
+        cap: u128,
+    },
     /// The signer's balance is too low.
     #[error(
         "available signer balance {} is below the {} (native token) that the registration may cost: \
@@ -190,14 +204,7 @@ impl Shortage {
 /// # Errors
 /// [`Shortage::FeeAboveLimit`].
 pub fn choose_fees(market: FeeMarket, limits: &Limits, gas: u64) -> Result<Fees, Shortage> {
-    let affordable = limits.per_registration / u128::from(gas.max(1));
-    let cap = limits
-        .max_fee_per_gas
-        .map_or(affordable, |limit| limit.min(affordable));
-    let soon = market
-        .base_fee
-        .saturating_add(market.base_fee / 8)
-        .saturating_add(market.tip);
+    let (cap, soon) = (fee_cap(limits, gas), fee_for_soon(market));
     if soon > cap {
         return Err(Shortage::FeeAboveLimit { market: soon, cap });
     }
@@ -205,6 +212,55 @@ pub fn choose_fees(market: FeeMarket, limits: &Limits, gas: u64) -> Result<Fees,
     Ok(Fees {
         max_fee: comfortable.min(cap),
         tip: market.tip,
+    })
+}
+
+/// Maximum fee per gas within the limits, for a transaction with this gas limit.
+fn fee_cap(limits: &Limits, gas: u64) -> u128 {
+    let affordable = limits.per_registration / u128::from(gas.max(1));
+    limits
+        .max_fee_per_gas
+        .map_or(affordable, |limit| limit.min(affordable))
+}
+
+/// Fee per gas with which a transaction is included soon.
+fn fee_for_soon(market: FeeMarket) -> u128 {
+    market
+        .base_fee
+        .saturating_add(market.base_fee / 8)
+        .saturating_add(market.tip)
+}
+
+/// Whether a transaction with these fees is not included soon.
+#[must_use]
+pub fn is_below(fees: Fees, market: FeeMarket) -> bool {
+    fees.max_fee < fee_for_soon(market) || fees.tip < market.tip
+}
+
+/// Rule R4: chooses the fees of a transaction that replaces another one at its nonce. Nodes demand
+/// that both fees rise by a tenth; an eighth is enough for all of them.
+///
+/// # Errors
+/// [`Shortage::FeeCapReached`].
+pub fn replacement_fees(
+    before: Fees,
+    market: FeeMarket,
+    limits: &Limits,
+    gas: u64,
+) -> Result<Fees, Shortage> {
+    let raised = |fee: u128| fee.saturating_add(fee.div_ceil(8)).max(1);
+    let (cap, needed) = (
+        fee_cap(limits, gas),
+        fee_for_soon(market).max(raised(before.max_fee)),
+    );
+    if needed > cap {
+        return Err(Shortage::FeeCapReached { needed, cap });
+    }
+    let comfortable = market.base_fee.saturating_mul(2).saturating_add(market.tip);
+    let max_fee = comfortable.min(cap).max(needed);
+    Ok(Fees {
+        max_fee,
+        tip: market.tip.max(raised(before.tip)).min(max_fee),
     })
 }
 
@@ -419,6 +475,78 @@ mod tests {
     }
 
     #[test]
+    fn replacement_raises_both_fees_by_an_eighth_and_to_the_market() {
+        let gas = 200_000;
+        let market = |base_fee, tip| FeeMarket { base_fee, tip };
+        let before = Fees {
+            max_fee: 10,
+            tip: 3,
+        };
+        let replaced = |market| replacement_fees(before, market, &limits(), gas);
+        let fees = |max_fee, tip| Ok(Fees { max_fee, tip });
+        assert_eq!(
+            replaced(market(1, 1)),
+            fees(12, 4),
+            "10 x 1.125, rounded up"
+        );
+        assert_eq!(replaced(market(20, 5)), fees(45, 5));
+        let none = Fees { max_fee: 0, tip: 0 };
+        let free = replacement_fees(none, market(0, 0), &limits(), gas);
+        assert_eq!(free, fees(1, 1), "more than nothing");
+        let dominated = Fees {
+            max_fee: 10,
+            tip: 10,
+        };
+        assert_eq!(
+            replacement_fees(dominated, market(1, 1), &limits(), gas),
+            fees(12, 12)
+        );
+    }
+
+    #[test]
+    fn fee_or_tip_can_be_below_the_market() {
+        let market = FeeMarket {
+            base_fee: 16,
+            tip: 2,
+        };
+        for (max_fee, tip, is_too_low) in [(20, 2, false), (19, 2, true), (20, 1, true)] {
+            let fees = Fees { max_fee, tip };
+            assert_eq!(is_below(fees, market), is_too_low, "{fees:?}");
+        }
+    }
+
+    #[test]
+    fn replacement_stays_within_the_limits() {
+        let gas = 200_000;
+        let before = |gwei| Fees {
+            max_fee: gwei * GWEI,
+            tip: GWEI,
+        };
+        let market = |gwei| FeeMarket {
+            base_fee: gwei * GWEI,
+            tip: GWEI,
+        };
+        let cap = 25 * GWEI;
+        let capped = |fees, market| replacement_fees(fees, market, &limits(), gas);
+        let allowed = capped(before(20), market(16)).unwrap();
+        assert_eq!(allowed.max_fee, cap, "as far as the limits allow");
+        assert_eq!(
+            capped(before(23), market(1)),
+            Err(Shortage::FeeCapReached {
+                needed: 25 * GWEI + GWEI * 7 / 8,
+                cap
+            })
+        );
+        assert_eq!(
+            capped(before(1), market(24)),
+            Err(Shortage::FeeCapReached {
+                needed: 28 * GWEI,
+                cap
+            })
+        );
+    }
+
+    #[test]
     fn budget_ends_with_balance_day_or_namespace() {
         let limits = Limits {
             per_namespace_per_day: Some(50),
@@ -531,6 +659,15 @@ mod tests {
                 },
                 "gas price 12.5 gwei exceeds the limit of 10 gwei; registration resumes when fees \
                  fall or limits.maxFeePerGasGwei / limits.perRegistration is raised",
+            ),
+            (
+                Shortage::FeeCapReached {
+                    needed: 28 * GWEI,
+                    cap: 25 * GWEI,
+                },
+                "the transaction that was sent has to be replaced by one of 28 gwei per gas and \
+                 the limits allow 25 gwei: it is sent again as it is until fees fall, or \
+                 limits.maxFeePerGasGwei / limits.perRegistration is raised",
             ),
             (
                 Shortage::InsufficientFunds {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use harness::chain::LocalChain;
+use harness::chain::{Chain, LocalChain};
 use harness::release::{Release, printed};
 use harness::wait::eventually;
 use k8s_openapi::NamespaceResourceScope;
@@ -185,6 +185,14 @@ pub fn block_every_second() -> AnvilConfig {
     AnvilConfig {
         block_time: Some(Duration::from_secs(1)),
         ..AnvilConfig::default()
+    }
+}
+
+/// Holds the base fee, which would fall because blocks are nearly empty.
+pub async fn hold_base_fee(chain: &Chain, fee: u64) -> std::convert::Infallible {
+    loop {
+        chain.set_base_fee(fee).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

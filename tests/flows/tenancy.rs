@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use alloy::primitives::utils::parse_ether;
 use anyhow::{Result, ensure};
-use harness::chain::Chain;
 use harness::objects::agent_of;
 use harness::wait::{eventually, throughout};
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::fixture::{TestEnv, block_every_second};
+use crate::fixture::{TestEnv, block_every_second, hold_base_fee};
 use crate::objects::{offer, registry};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -162,12 +161,4 @@ fn daily_limit_holds_with_three_replicas_and_no_lease() {
             never = hold_base_fee(&chain, GWEI) => match never {},
         }
     });
-}
-
-/// Holds the base fee, which would fall because blocks are nearly empty.
-async fn hold_base_fee(chain: &Chain, fee: u64) -> std::convert::Infallible {
-    loop {
-        chain.set_base_fee(fee).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }

@@ -21,10 +21,15 @@
 //!    changing the signer, cannot cause a second registration.
 //! 6. A key gets no nonce while any other ledger of the chain registers it, and none while a premise
 //!    is unknown ([`Premises`]).
+//! 7. A record changes its signer only before anything is signed, and in steps that no concurrent
+//!    allocation survives ([`move_step`]).
+//! 8. A ledger that shows less than it has shown, or than a record knows, allocates nothing any more
+//!    ([`super::rollback`]).
 //!
 //! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates,
-//! signs and sends nothing until the evidence changes. A freeze is derived again at each reconcile
-//! and never stored.
+//! signs and sends nothing until the evidence changes. A freeze is derived again at each reconcile.
+//! Only a rollback is stored, as the ledger's quarantine, since its evidence may be gone after the
+//! next restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +55,8 @@ use crate::chain::TransactionCounts;
 pub const MAX_UNFINAL: u64 = 256;
 /// Maximum characters of an agent's URI that a record keeps; the limit of the schema.
 const AGENT_URI_LENGTH: usize = 2048;
+/// Maximum attempts of one record; the limit of the schema.
+const MAX_ATTEMPTS: usize = 256;
 /// Number of attempts of one record that keep their signed bytes.
 const RAW_ATTEMPTS_KEPT: usize = 8;
 
@@ -268,6 +275,12 @@ pub enum EntryStep {
     Sign,
     /// Send the stored attempt.
     Send(Attempt),
+    /// Replace the stored attempt by one with higher fees at the same nonce (rule R4). As long as
+    /// the limits do not allow that, send it as it is, unless it was sent recently.
+    Replace {
+        attempt: Attempt,
+        sent_recently: bool,
+    },
     /// Write the record's new phase. No decision depends on it.
     RecordPhase(AgentRegistrationSpec),
     /// Write the result to the record: the registration is final.
@@ -455,19 +468,20 @@ fn unmined_step(
     else {
         return Ok(EntryStep::Sign);
     };
-    let (max_fee, base_fee) = (attempt.max_fee_per_gas.0, snapshot.account.base_fee);
-    if max_fee < base_fee {
-        return Err(Freeze::FeeBelowMarket {
-            key: record.key,
-            max_fee,
-            base_fee,
-        });
-    }
     // A reorg removed the block that included it: send it again.
     if record.phase == Phase::Included {
         return Ok(record_phase(record, Phase::Sent));
     }
-    Ok(if evidence.sent_recently {
+    let is_below_market = attempt.max_fee_per_gas.0 < snapshot.account.base_fee;
+    // A higher nonce waits for the lower ones, whatever its fee is.
+    let is_overdue = evidence.is_overdue && nonce == snapshot.account.counts.latest;
+    let may_replace = record.attempts.len() < MAX_ATTEMPTS;
+    Ok(if (is_below_market || is_overdue) && may_replace {
+        EntryStep::Replace {
+            attempt: attempt.clone(),
+            sent_recently: evidence.sent_recently,
+        }
+    } else if evidence.sent_recently {
         EntryStep::Wait
     } else {
         EntryStep::Send(attempt.clone())
@@ -919,12 +933,12 @@ pub fn with_attempt(
 
 /// Reservations for the entries of a ledger: the worst-case cost of each registration in flight,
 /// and the namespace that pays. An entry without a signed transaction reserves the maximum cost of
-/// one registration.
+/// one registration, or nothing if that is not given.
 #[must_use]
 pub fn reservations(
     ledger: &SignerLedgerSpec,
     record_of: impl Fn(Key) -> Option<AgentRegistrationSpec>,
-    per_registration: u128,
+    per_registration: Option<u128>,
 ) -> Vec<Reservation> {
     let reserve = |(nonce, entry): (&Nonce, &Entry)| {
         let record = entry.key.and_then(&record_of);
@@ -933,15 +947,15 @@ pub fn reservations(
             .flat_map(|record| &record.attempts)
             .filter(|attempt| attempt.nonce == *nonce);
         let worst = attempts.map(worst_cost).max();
-        Reservation {
+        Some(Reservation {
             nonce: *nonce,
-            amount: worst.unwrap_or(per_registration),
+            amount: worst.or(per_registration)?,
             namespace: record
                 .as_ref()
                 .and_then(|record| payer(&record.identity).map(str::to_owned)),
-        }
+        })
     };
-    ledger.entries.iter().map(reserve).collect()
+    ledger.entries.iter().filter_map(reserve).collect()
 }
 
 /// Worst-case cost of one entry.

@@ -659,20 +659,52 @@ mod entry {
     }
 
     #[test]
-    fn fee_below_the_base_fee_freezes_until_fees_fall() {
+    fn transaction_below_the_base_fee_is_replaced() {
         let risen = AccountState {
             base_fee: 11,
             ..account(5, 5)
         };
-        let below = Freeze::FeeBelowMarket {
-            key: key('a'),
-            max_fee: 10,
-            base_fee: 11,
+        let replace = |sent_recently| {
+            Ok(EntryStep::Replace {
+                attempt: attempt(5, 7),
+                sent_recently,
+            })
         };
-        assert_eq!(step_of(&sent(), risen, &evidence(&[])), Err(below));
-        assert!(
-            step_of(&sent(), account(5, 5), &evidence(&[])).is_ok(),
+        assert_eq!(step_of(&sent(), risen, &evidence(&[])), replace(false));
+        let recently = Evidence {
+            sent_recently: true,
+            ..Evidence::default()
+        };
+        assert_eq!(step_of(&sent(), risen, &recently), replace(true));
+        assert_eq!(
+            step_of(&sent(), account(5, 5), &evidence(&[])),
+            Ok(EntryStep::Send(attempt(5, 7))),
             "a fee equal to the base fee is enough"
+        );
+        let mut full = sent();
+        full.attempts = vec![attempt(5, 7); 256];
+        assert_eq!(
+            step_of(&full, risen, &evidence(&[])),
+            Ok(EntryStep::Send(attempt(5, 7))),
+            "the record can store no more"
+        );
+    }
+
+    #[test]
+    fn overdue_transaction_is_replaced_once_it_is_the_next_one() {
+        let overdue = Evidence {
+            is_overdue: true,
+            ..Evidence::default()
+        };
+        let replace = EntryStep::Replace {
+            attempt: attempt(5, 7),
+            sent_recently: false,
+        };
+        assert_eq!(step_of(&sent(), account(5, 5), &overdue), Ok(replace));
+        assert_eq!(
+            step_of(&sent(), account(4, 4), &overdue),
+            Ok(EntryStep::Send(attempt(5, 7))),
+            "it waits for a lower nonce"
         );
     }
 
@@ -1762,7 +1794,8 @@ mod writes {
                 namespace: None,
             },
         ];
-        assert_eq!(reservations(&ledger(), of, 1_000), expected);
+        assert_eq!(reservations(&ledger(), of, Some(1_000)), expected);
+        assert_eq!(reservations(&ledger(), of, None), expected[..1]);
     }
 
     #[test]

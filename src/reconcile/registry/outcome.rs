@@ -205,12 +205,13 @@ impl Obstacle {
             Self::StoredTransactionMismatch { .. } => 1,
             Self::Logs(_) => 2,
             Self::Premise(_) => 3,
-            Self::SendRefused { .. } | Self::InsufficientFunds { .. } => 4,
-            Self::NotIncluded { .. } => 5,
-            Self::SendUnanswered { .. } => 6,
-            Self::Shortage(_) => 7,
-            Self::Rpc { .. } => 8,
-            Self::Settling(_) => 9,
+            Self::Shortage(Shortage::FeeCapReached { .. }) => 4,
+            Self::SendRefused { .. } | Self::InsufficientFunds { .. } => 5,
+            Self::NotIncluded { .. } => 6,
+            Self::SendUnanswered { .. } => 7,
+            Self::Shortage(_) => 8,
+            Self::Rpc { .. } => 9,
+            Self::Settling(_) => 10,
         }
     }
 }
@@ -327,6 +328,11 @@ mod tests {
                 None,
             ),
             (
+                Shortage::FeeCapReached { needed: 2, cap: 1 }.into(),
+                "FeeCapReached",
+                waits,
+            ),
+            (
                 Obstacle::SendRefused {
                     endpoint: endpoint(),
                     key,
@@ -399,6 +405,6 @@ mod tests {
             .iter()
             .map(|(obstacle, ..)| obstacle.rank())
             .collect();
-        assert_eq!(ranks, [0, 1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(ranks, [0, 1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 9, 10]);
     }
 }

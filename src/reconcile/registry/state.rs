@@ -12,6 +12,7 @@ use alloy::primitives::{Address, B256};
 
 use super::endpoints::Endpoints;
 use super::index::IndexState;
+use super::ledger::questions::SendAge;
 use super::outcome::Issues;
 use super::records::LegacyChecks;
 use super::schedule::{Activity, ReadingAges};
@@ -19,6 +20,8 @@ use super::status::NUMBERS_EVERY;
 use crate::api::{AgentRegistrationSpec, Key, Nonce};
 use crate::chain::{Head, Receipt};
 
+/// Blocks after which a transaction that is in none of them may be replaced.
+const OVERDUE_BLOCKS: u64 = 10;
 /// How long the latest block may stay the same before that is reported.
 const STILL: Duration = Duration::from_secs(60);
 /// How often RpcHealthy may change in one direction.
@@ -239,12 +242,18 @@ impl RegistryState {
         self.head.map(|(_, time, _)| time)
     }
 
-    /// Whether a transaction was sent at this latest block: once a block is often enough. One that
-    /// was not answered is sent again at once.
-    pub(super) fn was_sent_recently(&self, hash: B256, latest: u64) -> bool {
-        self.sends.get(&hash).is_some_and(|history| {
-            history.last_block >= latest && !matches!(history.answer, SendAnswer::Unanswered(_))
-        })
+    /// How long ago a transaction was sent, at this latest block: once a block is often enough. One
+    /// that was not answered is sent again at once.
+    pub(super) fn send_age(&self, hash: B256, latest: u64) -> SendAge {
+        let Some(history) = self.sends.get(&hash) else {
+            return SendAge::default();
+        };
+        let is_answered = !matches!(history.answer, SendAnswer::Unanswered(_));
+        let blocks = latest.saturating_sub(history.first_block);
+        SendAge {
+            recent: history.last_block >= latest && is_answered,
+            overdue: history.answer == SendAnswer::Accepted && blocks >= OVERDUE_BLOCKS,
+        }
     }
 
     /// Drops what concerns transactions that no decision of this pass needed.
@@ -273,6 +282,23 @@ mod tests {
             Some("LedgerLost")
         );
         assert_eq!(registry_states.of("b").lock().await.frozen, None);
+    }
+
+    #[test]
+    fn transaction_is_overdue_after_ten_blocks_unless_it_was_refused() {
+        let (key, hash) = (record("shop/chat", 1, json!({})).spec.key, B256::ZERO);
+        let mut state = RegistryState::default();
+        let age = |recent, overdue| SendAge { recent, overdue };
+        assert_eq!(state.send_age(hash, 5), age(false, false));
+        state.record_send(key, hash, 5, SendAnswer::Accepted);
+        assert_eq!(state.send_age(hash, 5), age(true, false));
+        assert_eq!(state.send_age(hash, 14), age(false, false));
+        state.record_send(key, hash, 15, SendAnswer::Accepted);
+        assert_eq!(state.send_age(hash, 15), age(true, true));
+        state.record_send(key, hash, 15, SendAnswer::Unanswered("no".into()));
+        assert_eq!(state.send_age(hash, 15), age(false, false));
+        state.record_send(key, hash, 15, SendAnswer::Refused("no".into()));
+        assert_eq!(state.send_age(hash, 15), age(true, false));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::plan::{self, EntrySteps, SpendStep};
+use super::plan::{self, Commitments, EntrySteps, SpendStep};
 use super::read::{self, ReadyLedger};
 use super::{Done, LedgerInput, for_everyone};
 use crate::api::{
@@ -18,13 +18,13 @@ use crate::api::{
 };
 use crate::chain::refusal::Refusal;
 use crate::chain::rpc::SendOutcome;
-use crate::chain::{Fees, RpcError, abi};
+use crate::chain::{FeeMarket, Fees, RpcError, abi};
 use crate::cluster;
 use crate::ledger::evidence::{AdoptionTarget, LedgerSnapshot, Premises, UnknownPremise};
-use crate::ledger::money::{Shortage, choose_fees, format_native};
+use crate::ledger::money::{Shortage, choose_fees, format_native, is_below, replacement_fees};
 use crate::ledger::protocol::{
     AdoptionRefused, Allocation, AllocationBounds, AllocationRequest, LedgerStep, PendingStep,
-    allocate as allocate_nonces, payer, with_attempt, without_entries,
+    Reservation, allocate as allocate_nonces, payer, with_attempt, without_entries,
 };
 use crate::ledger::{BoundNonce, ReadLedger, sender};
 use crate::metrics::RegistrationOutcome;
@@ -289,15 +289,17 @@ pub(super) async fn prune(input: &LedgerInput<'_>, steps: &EntrySteps, ready: Re
     }
 }
 
-/// Signs and sends what entries need, in the order of their nonces.
+/// Signs and sends what entries need, in the order of their nonces. Without `spent`, nothing is
+/// signed: the limits cannot be checked.
 pub(super) async fn spend(
     input: &LedgerInput<'_>,
     held: &ReadLedger,
     spends: &BTreeMap<Nonce, SpendStep>,
     records: &BTreeMap<Key, AgentRegistration>,
+    spent: Option<&SpentToday>,
     state: &mut RegistryState,
 ) -> Done {
-    let (mut done, mut quotes) = (Done::default(), Quotes::new());
+    let (mut done, mut signing) = (Done::default(), Signing::new(input, held, records, spent));
     for (nonce, spend) in spends {
         let Some(bound) = held.bound_nonce(*nonce) else {
             continue;
@@ -315,21 +317,72 @@ pub(super) async fn spend(
         }
         done = done.and(match spend {
             SpendStep::Send(attempt) => send(input, &bound, &record.spec, attempt, state).await,
-            SpendStep::Sign => sign(input, &bound, record, &mut quotes, state).await,
+            SpendStep::Sign => {
+                sign(input, &bound, record, None, &mut signing, state)
+                    .await
+                    .0
+            }
+            SpendStep::Replace {
+                attempt,
+                sent_recently,
+            } => {
+                let (replaced, signed) =
+                    sign(input, &bound, record, Some(attempt), &mut signing, state).await;
+                if signed || *sent_recently || replaced.end.is_some() {
+                    replaced
+                } else {
+                    replaced.and(send(input, &bound, &record.spec, attempt, state).await)
+                }
+            }
         });
     }
     done
 }
 
-/// What one registration takes at current fees.
+/// What signing needs to know, and keeps while one transaction after the other is signed.
+struct Signing {
+    quotes: Quotes,
+    /// What the account has to pay; `None` if that is not known.
+    commitments: Option<Commitments>,
+}
+
+impl Signing {
+    fn new(
+        input: &LedgerInput<'_>,
+        held: &ReadLedger,
+        records: &BTreeMap<Key, AgentRegistration>,
+        spent: Option<&SpentToday>,
+    ) -> Self {
+        let account = input.chain.account.as_ref();
+        let commitments = account.zip(spent).map(|(account, spent)| {
+            let counts = account.account_state.counts;
+            let latest = (counts.latest, account.balance);
+            // What is not signed costs nothing yet: the lower nonce comes first.
+            Commitments::new(held.spec(), latest, &spent.0, records, None)
+        });
+        Self {
+            quotes: Quotes::new(),
+            commitments,
+        }
+    }
+}
+
+/// What a registration takes of gas, and what gas costs.
+#[derive(Clone, Copy, Debug)]
+struct GasPrice {
+    gas: u64,
+    market: FeeMarket,
+}
+
+/// What one transaction takes within the limits.
 #[derive(Clone, Copy, Debug)]
 struct Quote {
     gas: u64,
     fees: Fees,
 }
 
-/// Quotes of one pass by the length of the URI in bytes, from which gas follows.
-type Quotes = BTreeMap<usize, Quote>;
+/// Prices of one pass by the length of the URI in bytes, from which gas follows.
+type Quotes = BTreeMap<usize, GasPrice>;
 
 /// Why there is no quote.
 enum NoQuote {
@@ -339,7 +392,34 @@ enum NoQuote {
     Rpc(RpcError),
 }
 
-async fn quote(input: &LedgerInput<'_>, uri: &str) -> Result<Quote, NoQuote> {
+/// What a registration takes, or the replacement of a transaction that was sent; `None` if that one
+/// is good enough.
+async fn quote(
+    input: &LedgerInput<'_>,
+    uri: &str,
+    replaced: Option<Fees>,
+    quotes: &mut Quotes,
+) -> Result<Option<Quote>, NoQuote> {
+    let offer = match quotes.get(&uri.len()) {
+        Some(offer) => *offer,
+        None => price(input, uri).await?,
+    };
+    quotes.insert(uri.len(), offer);
+    let GasPrice { gas, market } = offer;
+    let limits = &input.target.limits;
+    let fees = match replaced {
+        None => choose_fees(market, limits, gas),
+        Some(before) if !is_below(before, market) => return Ok(None),
+        Some(before) => replacement_fees(before, market, limits, gas),
+    };
+    match fees {
+        Ok(fees) => Ok(Some(Quote { gas, fees })),
+        Err(shortage) => Err(NoQuote::Issue(shortage.into())),
+    }
+}
+
+/// Asks what a registration takes.
+async fn price(input: &LedgerInput<'_>, uri: &str) -> Result<GasPrice, NoQuote> {
     let (chain, target) = (input.chain, input.target);
     let signer = target
         .signer
@@ -384,22 +464,21 @@ async fn quote(input: &LedgerInput<'_>, uri: &str) -> Result<Quote, NoQuote> {
             call: "eth_getBlockByNumber",
             missing: "base fee",
         }))?;
-    match choose_fees(market, &target.limits, gas) {
-        Ok(fees) => Ok(Quote { gas, fees }),
-        Err(shortage) => Err(NoQuote::Issue(shortage.into())),
-    }
+    Ok(GasPrice { gas, market })
 }
 
-/// Signs for an entry, stores what was signed, and sends it.
+/// Signs for an entry, stores what was signed, and sends it. Says whether it was stored. `replaced`
+/// is the attempt that the transaction replaces.
 async fn sign(
     input: &LedgerInput<'_>,
     bound: &BoundNonce,
     record: &AgentRegistration,
-    quotes: &mut Quotes,
+    replaced: Option<&Attempt>,
+    signing: &mut Signing,
     state: &mut RegistryState,
-) -> Done {
-    let Some(signer) = &input.target.signer else {
-        return Done::default();
+) -> (Done, bool) {
+    let (Some(signer), Some(commitments)) = (&input.target.signer, &mut signing.commitments) else {
+        return (Done::default(), false);
     };
     let frozen = record
         .spec
@@ -407,29 +486,32 @@ async fn sign(
         .clone()
         .filter(|_| record.spec.calldata_hash.is_some());
     let uri = frozen.unwrap_or_else(|| agent_uri(input.registry, bound.key()));
-    let quoted = match quotes.get(&uri.len()) {
-        Some(quote) => Ok(*quote),
-        None => quote(input, &uri).await,
+    let before = replaced.map(|attempt| Fees {
+        max_fee: attempt.max_fee_per_gas.0,
+        tip: attempt.max_priority_fee_per_gas.0,
+    });
+    let quote = match quote(input, &uri, before, &mut signing.quotes).await {
+        Ok(Some(quote)) => quote,
+        Ok(None) => return (Done::default(), false),
+        Err(NoQuote::Issue(issue)) => return (short(input, bound.key(), issue), false),
+        Err(NoQuote::Rpc(error)) => return (unanswered(input, bound.key(), &error), false),
     };
-    let quote = match quoted {
-        Ok(quote) => quote,
-        Err(NoQuote::Issue(issue)) => {
-            let mut done = Done {
-                issues: input.issues_of(bound.key(), &issue),
-                ..Done::default()
-            };
-            if let OfferIssue::Shortage(shortage) = issue {
-                done.obstacles.extend(for_everyone(shortage));
-            }
-            return done;
-        }
-        Err(NoQuote::Rpc(error)) => return unanswered(input, bound.key(), &error),
+    // Limits and prices may have changed since the nonce was allocated.
+    let reservation = Reservation {
+        nonce: bound.nonce(),
+        amount: quote.fees.worst_cost(quote.gas),
+        namespace: payer(&record.spec.identity).map(str::to_owned),
     };
-    quotes.insert(uri.len(), quote);
+    let mut budget = commitments.budget_of(bound.nonce());
+    let (limits, namespace) = (&input.target.limits, reservation.namespace.as_deref());
+    if let Err(shortage) = budget.reserve(limits, namespace, reservation.amount) {
+        return (short(input, bound.key(), shortage.into()), false);
+    }
     let signed = match sender::sign(signer, bound, &record.spec, &uri, quote.gas, quote.fees) {
         Ok(signed) => signed,
-        Err(error) => return mismatch(input, bound, &error),
+        Err(error) => return (mismatch(input, bound, &error), false),
     };
+    commitments.reserved.insert(bound.nonce(), reservation);
     let attempt = Attempt {
         signed_at: Some(Timestamp::now().to_string()),
         ..signed.attempt
@@ -445,9 +527,48 @@ async fn sign(
             .and_then(IndexState::proven_to),
     );
     let (stored, done) = replace_record(input, record, spec).await;
-    let Some(stored) = stored else { return done };
+    let Some(stored) = stored else {
+        return (done, false);
+    };
+    if let Some(replaced) = replaced {
+        let (key, nonce) = (bound.key(), bound.nonce());
+        info!(%key, %nonce, replaced = %replaced.hash, transaction = %attempt.hash, "replacing the transaction with higher fees");
+    }
     count(input, RegistrationOutcome::Signed);
-    done.and(send(input, bound, &stored.spec, &attempt, state).await)
+    let sent = send(input, bound, &stored.spec, &attempt, state).await;
+    (done.and(sent), true)
+}
+
+/// A registration cannot be paid for, or would revert.
+fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue) -> Done {
+    let obstacle = match &issue {
+        OfferIssue::Shortage(shortage) => for_everyone(*shortage),
+        _ => None,
+    };
+    // Nothing above the nonce is included before it.
+    let concerned: Vec<Key> = match issue {
+        OfferIssue::Shortage(Shortage::FeeCapReached { .. }) => waiting_keys(input).collect(),
+        _ => vec![key],
+    };
+    let issues = concerned
+        .into_iter()
+        .flat_map(|key| input.issues_of(key, &issue));
+    Done {
+        issues: issues.collect(),
+        obstacles: obstacle.into_iter().collect(),
+        ..Done::default()
+    }
+}
+
+/// Keys of this registry that wait for their registration, as far as the cache knows.
+fn waiting_keys(input: &LedgerInput<'_>) -> impl Iterator<Item = Key> {
+    let records = input.context.cache.records();
+    let open: Vec<Key> = records
+        .iter()
+        .filter(|record| input.target.has(record) && record.is_open() && record.adopt.is_none())
+        .map(|record| record.key)
+        .collect();
+    open.into_iter()
 }
 
 /// Sends stored bytes, and reports what the endpoint said.
@@ -583,6 +704,17 @@ fn mismatch(input: &LedgerInput<'_>, bound: &BoundNonce, error: &sender::Error) 
     }
 }
 
+/// What was spent in the last 24 hours, and by which namespace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SpentToday(pub(super) Vec<(Option<String>, u128)>);
+
+impl SpentToday {
+    fn total(&self) -> u128 {
+        let amounts = self.0.iter().map(|(_, amount)| *amount);
+        amounts.fold(0, u128::saturating_add)
+    }
+}
+
 /// What allocation found out about money.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Spending {
@@ -590,24 +722,13 @@ pub(super) struct Spending {
     pub(super) spent: Option<u128>,
 }
 
-/// Allocates nonces to records that may get one, and signs and sends for them.
-pub(super) async fn allocate(
+/// Reads what was spent in the last 24 hours.
+pub(super) async fn spent_today(
     input: &LedgerInput<'_>,
-    ready: ReadyLedger,
-    pending: Vec<AgentRegistration>,
-    unknown: Vec<UnknownPremise>,
-    may_spend: bool,
+    ready: &ReadyLedger,
     state: &mut RegistryState,
-) -> (Done, Spending) {
-    let Some(account) = &input.chain.account else {
-        return (Done::default(), Spending::default());
-    };
-    let wants = may_spend && !pending.is_empty();
-    if !wants && !state.numbers_are_due() {
-        return (Done::default(), Spending::default());
-    }
+) -> Result<SpentToday, Done> {
     let snapshot = ready.snapshot();
-    let limits = &input.target.limits;
     let cached = input.context.cache.records();
     let records: Vec<&AgentRegistrationSpec> = match &ready.records.census {
         Some(_) => {
@@ -623,11 +744,8 @@ pub(super) async fn allocate(
         records.iter().copied(),
         &mut state.block_times,
     )
-    .await;
-    let day = match day {
-        Ok(day) => day,
-        Err(error) => return (rpc_obstacle(input, error), Spending::default()),
-    };
+    .await
+    .map_err(|error| rpc_obstacle(input, error))?;
     state.counted(records.iter().copied());
     let mut spent = plan::spent(snapshot, records, day);
     // A record that cannot be read may be of this account, and of today.
@@ -636,31 +754,49 @@ pub(super) async fn allocate(
         .census
         .as_ref()
         .map_or(0, |census| census.unreadable.len());
-    spent.extend((0..unreadable).map(|_| (None, limits.per_registration)));
-    let total = spent
-        .iter()
-        .map(|(_, amount)| *amount)
-        .fold(0, u128::saturating_add);
+    let per_registration = input.target.limits.per_registration;
+    spent.extend((0..unreadable).map(|_| (None, per_registration)));
+    Ok(SpentToday(spent))
+}
+
+/// Allocates nonces to records that may get one, and signs and sends for them.
+pub(super) async fn allocate(
+    input: &LedgerInput<'_>,
+    ready: ReadyLedger,
+    pending: Vec<AgentRegistration>,
+    unknown: Vec<UnknownPremise>,
+    spent: Option<&SpentToday>,
+    state: &mut RegistryState,
+) -> (Done, Spending) {
+    let (Some(account), Some(spent)) = (&input.chain.account, spent) else {
+        return (Done::default(), Spending::default());
+    };
     let spending = Spending {
         left: None,
-        spent: Some(total),
+        spent: Some(spent.total()),
     };
-    if !wants {
+    if pending.is_empty() {
         return (Done::default(), spending);
     }
+    let snapshot = ready.snapshot();
+    let limits = &input.target.limits;
     if let Some(premise) = unknown.first() {
         return (Done::obstacle(premise.clone()), spending);
     }
-    let reservations = plan::reservations(snapshot, &ready.records.by_key, limits.per_registration);
-    let budget = plan::budget(snapshot, account.balance, &spent, &reservations);
+    let latest = (snapshot.account.counts.latest, account.balance);
+    let maximum = Some(limits.per_registration);
+    let records = &ready.records.by_key;
+    let commitments = Commitments::new(snapshot.ledger, latest, &spent.0, records, maximum);
+    let budget = commitments.budget();
     // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
     let key = pending.first().map(|record| record.spec.key);
     let uri = agent_uri(
         input.registry,
         key.unwrap_or_else(|| Key::derive("", 0, input.target.contract.address, 0)),
     );
-    let quote = match quote(input, &uri).await {
-        Ok(quote) => quote,
+    let quote = match quote(input, &uri, None, &mut Quotes::new()).await {
+        Ok(Some(quote)) => quote,
+        Ok(None) => return (Done::default(), spending),
         Err(NoQuote::Rpc(error)) => return (rpc_obstacle(input, error), spending),
         Err(NoQuote::Issue(issue)) => {
             let issues = pending
@@ -714,7 +850,8 @@ pub(super) async fn allocate(
     if legacy.end.is_some() {
         return (legacy, spending);
     }
-    let bound = bind(input, ready.held, &ready.records.by_key, allocation, state).await;
+    let records = &ready.records.by_key;
+    let bound = bind(input, ready.held, records, allocation, spent, state).await;
     (legacy.and(bound), spending)
 }
 
@@ -777,6 +914,7 @@ async fn bind(
     held: ReadLedger,
     records: &BTreeMap<Key, AgentRegistration>,
     allocation: Allocation,
+    spent: &SpentToday,
     state: &mut RegistryState,
 ) -> Done {
     let Allocation {
@@ -807,7 +945,7 @@ async fn bind(
         .iter()
         .map(|(nonce, _)| (*nonce, SpendStep::Sign))
         .collect();
-    done.and(spend(input, &held, &spends, records, state).await)
+    done.and(spend(input, &held, &spends, records, Some(spent), state).await)
 }
 
 fn count(input: &LedgerInput<'_>, outcome: RegistrationOutcome) {

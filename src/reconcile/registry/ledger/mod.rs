@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 
-use self::plan::EntrySteps;
+use self::plan::{EntrySteps, SpendStep};
 use self::read::{LedgerView, ReadyLedger};
 use super::adoption::Adoptions;
 use super::chain::ChainSnapshot;
@@ -280,12 +280,24 @@ async fn use_ledger(
         done = done.and(apply::prune(input, &steps, ready).await);
         return ended(done, numbers, Activity::Active);
     }
+    let may_allocate = may_spend && steps.freeze.is_none() && !steps.has_foreign_gap();
+    let pending = if may_allocate { pending } else { Vec::new() };
+    let signs = steps.spend.values().any(SpendStep::signs);
+    let is_asked = signs || !pending.is_empty() || state.numbers_are_due();
+    let spent = if is_asked {
+        let read = apply::spent_today(input, &ready, state).await;
+        read.map_err(|failed| done = std::mem::take(&mut done).and(failed))
+            .ok()
+    } else {
+        None
+    };
     done = done.and(
         apply::spend(
             input,
             &ready.held,
             &steps.spend,
             &ready.records.by_key,
+            spent.as_ref(),
             state,
         )
         .await,
@@ -293,18 +305,21 @@ async fn use_ledger(
     if done.end.is_some() {
         return ended(done, numbers, Activity::Active);
     }
-    done = done.and(apply::send_obstacles(input, &ready, state));
+    // Then the endpoint may refuse what is sent again, and no other price is within the limits.
+    let is_capped = done
+        .obstacles
+        .iter()
+        .any(|obstacle| matches!(obstacle, Obstacle::Shortage(Shortage::FeeCapReached { .. })));
+    let pending = if is_capped {
+        Vec::new()
+    } else {
+        done = done.and(apply::send_obstacles(input, &ready, state));
+        pending
+    };
     let activity = activity_of(input, &ready, &steps);
     let unknown = unknown_premises(&ready, &steps);
-    let (allocated, spending) = apply::allocate(
-        input,
-        ready,
-        pending,
-        unknown,
-        may_spend && steps.freeze.is_none() && !steps.has_foreign_gap(),
-        state,
-    )
-    .await;
+    let (allocated, spending) =
+        apply::allocate(input, ready, pending, unknown, spent.as_ref(), state).await;
     let numbers = Numbers {
         left: spending.left,
         spent: spending.spent,

@@ -257,8 +257,8 @@ pub(super) async fn ledger(
         .open_transactions
         .extend(in_flight.chain(questions.transactions.iter().copied()));
     let answers = ask(input, questions, state).await;
-    let sent_recently = |hash| state.was_sent_recently(hash, chain.latest.number);
-    let evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, sent_recently);
+    let send_age = |hash| state.send_age(hash, chain.latest.number);
+    let evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, send_age);
     let registrations = pending
         .into_iter()
         .map(|key| {

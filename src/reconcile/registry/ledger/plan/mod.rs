@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::api::{AgentRegistration, AgentRegistrationSpec, Attempt, Key, Nonce, Phase};
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, Attempt, Key, Nonce, Phase, SignerLedgerSpec,
+};
 use crate::chain::RpcError;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::{Evidence, LedgerSnapshot};
@@ -54,6 +56,32 @@ pub(crate) enum SpendStep {
     Sign,
     /// Send again.
     Send(Attempt),
+    /// Sign a replacement, store and send it. If the limits do not allow it, send again what was
+    /// not sent recently.
+    Replace {
+        attempt: Attempt,
+        sent_recently: bool,
+    },
+}
+
+impl SpendStep {
+    /// Whether something is signed.
+    #[must_use]
+    pub(crate) const fn signs(&self) -> bool {
+        matches!(self, Self::Sign | Self::Replace { .. })
+    }
+
+    /// What is left of it if nothing may be signed: sending stored bytes again is always safe.
+    fn without_signature(self) -> Option<Self> {
+        match self {
+            Self::Sign => None,
+            Self::Send(attempt) => Some(Self::Send(attempt)),
+            Self::Replace {
+                attempt,
+                sent_recently,
+            } => (!sent_recently).then_some(Self::Send(attempt)),
+        }
+    }
 }
 
 /// Decides what the entries of a ledger need.
@@ -113,37 +141,54 @@ pub(crate) fn entries(
             Ok(EntryStep::Send(attempt)) => {
                 steps.spend.insert(*nonce, SpendStep::Send(attempt));
             }
+            Ok(EntryStep::Replace {
+                attempt,
+                sent_recently,
+            }) => {
+                let replace = SpendStep::Replace {
+                    attempt,
+                    sent_recently,
+                };
+                // Its own registry replaces it, within its own limits.
+                let step = if foreign {
+                    replace.without_signature()
+                } else {
+                    Some(replace)
+                };
+                steps.spend.extend(step.map(|step| (*nonce, step)));
+            }
         }
     }
     if !may_spend {
-        hold_back(&mut steps, snapshot, records, |_| true);
+        hold_back(&mut steps, snapshot, records, |_| None);
     } else if steps.freeze.is_some() {
-        // Sending stored bytes again is always safe, and lets lower nonces be included.
-        hold_back(&mut steps, snapshot, records, |step| {
-            *step == SpendStep::Sign
-        });
+        // What is sent again lets lower nonces be included.
+        hold_back(&mut steps, snapshot, records, SpendStep::without_signature);
     }
     steps
 }
 
-/// Drops steps that would spend, and notes which records own a nonce that no transaction was signed
+/// Replaces steps that would spend by what is allowed, and notes which records own a nonce that no transaction was signed
 /// for yet.
 fn hold_back(
     steps: &mut EntrySteps,
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
-    is_held: impl Fn(&SpendStep) -> bool,
+    allowed: impl Fn(SpendStep) -> Option<SpendStep>,
 ) {
-    let (held, rest) = std::mem::take(&mut steps.spend)
-        .into_iter()
-        .partition(|(_, step)| is_held(step));
-    steps.spend = rest;
-    let held: BTreeMap<Nonce, SpendStep> = held;
-    let unsigned = held
+    let spends = std::mem::take(&mut steps.spend);
+    let unsigned: Vec<Nonce> = spends
         .iter()
         .filter(|(_, spend)| **spend == SpendStep::Sign)
-        .map(|(nonce, _)| nonce);
-    let entries = unsigned.filter_map(|nonce| snapshot.ledger.entries.get(nonce));
+        .map(|(nonce, _)| *nonce)
+        .collect();
+    let rest = spends.into_iter();
+    steps.spend = rest
+        .filter_map(|(nonce, step)| Some((nonce, allowed(step)?)))
+        .collect();
+    let entries = unsigned
+        .iter()
+        .filter_map(|nonce| snapshot.ledger.entries.get(nonce));
     let keys = entries.filter_map(|entry| entry.key);
     let pending = keys
         .filter_map(|key| records.get(&key))
@@ -213,7 +258,7 @@ pub(crate) fn spent<'a>(
     snapshot: LedgerSnapshot<'_>,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
     from_block: u64,
-) -> Vec<(Option<&'a str>, u128)> {
+) -> Vec<(Option<String>, u128)> {
     of_account(snapshot, records)
         .filter(|record| {
             record
@@ -222,53 +267,84 @@ pub(crate) fn spent<'a>(
         })
         .map(|record| {
             (
-                payer(&record.identity),
+                payer(&record.identity).map(str::to_owned),
                 record.spent_wei.unwrap_or_default().0,
             )
         })
         .collect()
 }
 
-/// What may be spent: the balance without what unmined transactions may cost, and the day without
-/// what was spent in it or is reserved.
-#[must_use]
-pub(crate) fn budget(
-    snapshot: LedgerSnapshot<'_>,
-    balance: u128,
-    spent: &[(Option<&str>, u128)],
-    reservations: &[Reservation],
-) -> Budget {
-    let unmined = reservations
-        .iter()
-        .filter(|reservation| reservation.nonce >= snapshot.account.counts.latest);
-    let taken = unmined
-        .map(|reservation| reservation.amount)
-        .fold(0, u128::saturating_add);
-    let mut budget = Budget {
-        balance: balance.saturating_sub(taken),
-        ..Budget::default()
-    };
-    for (namespace, amount) in spent {
-        budget.add_used(*namespace, *amount);
-    }
-    for reservation in reservations {
-        budget.add_used(reservation.namespace.as_deref(), reservation.amount);
-    }
-    budget
+/// What an account has spent in the last 24 hours, and what it may still have to pay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Commitments {
+    /// In wei.
+    pub balance: u128,
+    /// First nonce that no block uses.
+    pub latest: Nonce,
+    /// Spent in the last 24 hours, and by which namespace.
+    pub spent: Vec<(Option<String>, u128)>,
+    /// What each entry may still cost.
+    pub reserved: BTreeMap<Nonce, Reservation>,
 }
 
-/// What each entry may still cost, by the records at hand.
-#[must_use]
-pub(crate) fn reservations(
-    snapshot: LedgerSnapshot<'_>,
-    records: &BTreeMap<Key, AgentRegistration>,
-    per_registration: u128,
-) -> Vec<Reservation> {
-    protocol::reservations(
-        snapshot.ledger,
-        |key| records.get(&key).map(|record| record.spec.clone()),
-        per_registration,
-    )
+impl Commitments {
+    /// Those of a ledger. An entry without a signed transaction counts as `per_registration`, or not
+    /// at all.
+    #[must_use]
+    pub(crate) fn new(
+        ledger: &SignerLedgerSpec,
+        (latest, balance): (Nonce, u128),
+        spent: &[(Option<String>, u128)],
+        records: &BTreeMap<Key, AgentRegistration>,
+        per_registration: Option<u128>,
+    ) -> Self {
+        let record_of = |key| records.get(&key).map(|record| record.spec.clone());
+        let reserved = protocol::reservations(ledger, record_of, per_registration);
+        Self {
+            balance,
+            latest,
+            spent: spent.to_vec(),
+            reserved: reserved
+                .into_iter()
+                .map(|reservation| (reservation.nonce, reservation))
+                .collect(),
+        }
+    }
+
+    /// What may be spent: the balance without what unmined transactions may cost, and the day
+    /// without what was spent in it or is reserved.
+    #[must_use]
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget_without(None)
+    }
+
+    /// What the transaction of one entry may cost: what is reserved for it is its own.
+    #[must_use]
+    pub(crate) fn budget_of(&self, nonce: Nonce) -> Budget {
+        self.budget_without(Some(nonce))
+    }
+
+    fn budget_without(&self, own: Option<Nonce>) -> Budget {
+        let others = || {
+            let reserved = self.reserved.values();
+            reserved.filter(|reservation| Some(reservation.nonce) != own)
+        };
+        let unmined = others().filter(|reservation| reservation.nonce >= self.latest);
+        let taken = unmined
+            .map(|reservation| reservation.amount)
+            .fold(0, u128::saturating_add);
+        let mut budget = Budget {
+            balance: self.balance.saturating_sub(taken),
+            ..Budget::default()
+        };
+        for (namespace, amount) in &self.spent {
+            budget.add_used(namespace.as_deref(), *amount);
+        }
+        for reservation in others() {
+            budget.add_used(reservation.namespace.as_deref(), reservation.amount);
+        }
+        budget
+    }
 }
 
 /// Block of the last 24 hours from which spending counts: found among the blocks in which something

@@ -121,20 +121,31 @@ fn adoption_of(record: &AgentRegistration) -> Option<U256> {
         .and_then(abi::agent_id)
 }
 
+/// How long ago a transaction was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SendAge {
+    /// So recently that it need not be sent again.
+    pub recent: bool,
+    /// So long ago that its fee is probably too low.
+    pub overdue: bool,
+}
+
 /// What the answers show of each entry.
 pub(crate) fn evidence(
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     is_ours: impl Fn(&AgentRegistrationSpec) -> bool,
     answers: &Answers,
-    sent_recently: impl Fn(B256) -> bool,
+    send_age: impl Fn(B256) -> SendAge,
 ) -> EvidenceByNonce {
     open_entries(snapshot, records, is_ours)
         .map(|(nonce, record)| {
             let shown = entry_evidence(snapshot, nonce, record, answers).map(|evidence| {
                 let last = attempts_at(record, nonce).last();
+                let age = last.map(&send_age).unwrap_or_default();
                 Evidence {
-                    sent_recently: last.is_some_and(&sent_recently),
+                    sent_recently: age.recent,
+                    is_overdue: age.overdue,
                     ..evidence
                 }
             });

@@ -72,7 +72,13 @@ impl Fixture {
     }
 
     fn evidence(&self, answers: &Answers) -> EvidenceByNonce {
-        evidence(self.snapshot(), &self.records, |_| true, answers, |_| false)
+        evidence(
+            self.snapshot(),
+            &self.records,
+            |_| true,
+            answers,
+            |_| SendAge::default(),
+        )
     }
 }
 
@@ -149,23 +155,27 @@ fn entry_that_is_not_final_is_not_judged_by_the_logs() {
 }
 
 #[test]
-fn entry_shows_whether_its_last_attempt_was_sent_recently() {
+fn entry_shows_how_long_ago_its_last_attempt_was_sent() {
     let mut twice = sent_at('a', 5);
     twice.attempts.push(attempt(5, 9));
     let fixture = Fixture::new(account(5, 5), &[], vec![twice]);
-    let sent_recently = |recent: B256| {
+    let age_of = |recent: B256, overdue: B256| {
         let answers = Answers::default();
         let shown = evidence(
             fixture.snapshot(),
             &fixture.records,
             |_| true,
             &answers,
-            |hash| hash == recent,
+            |hash| SendAge {
+                recent: hash == recent,
+                overdue: hash == overdue,
+            },
         );
-        shown[&Nonce(5)].as_ref().unwrap().sent_recently
+        let evidence = shown[&Nonce(5)].as_ref().unwrap();
+        (evidence.sent_recently, evidence.is_overdue)
     };
-    assert!(sent_recently(hash(9)));
-    assert!(!sent_recently(hash(5)));
+    assert_eq!(age_of(hash(9), hash(5)), (true, false));
+    assert_eq!(age_of(hash(5), hash(9)), (false, true));
 }
 
 #[test]

@@ -154,7 +154,10 @@ impl Row {
         let bounds = AllocationBounds {
             window: 16,
             spending: &limits,
-            budget: budget(self.snapshot(), 10_000, &[], &[]),
+            budget: Budget {
+                balance: 10_000,
+                ..Budget::default()
+            },
             premises: &Premises { unknown },
             registering_elsewhere: &self.elsewhere,
             indexes: &alone(self.index.clone()),
@@ -251,7 +254,7 @@ fn one_bad_item_never_stops_the_others() {
                 account: unmined,
                 ..Row::good().with(cheap('a', 5))
             },
-            (false, true, false),
+            (false, true, true),
         ),
         (
             "unmined entry, nothing signed for another contract",

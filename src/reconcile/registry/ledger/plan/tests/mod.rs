@@ -375,10 +375,10 @@ fn spending_is_counted_by_account_chain_and_day() {
     assert_eq!(
         counted(60),
         [
-            (Some("shop"), 1),
+            (Some("shop".into()), 1),
             (None, 8),
-            (Some("shop"), 0),
-            (Some("shop"), 32)
+            (Some("shop".into()), 0),
+            (Some("shop".into()), 32)
         ]
     );
     assert_eq!(counted(61), [], "its block is before the day");
@@ -390,9 +390,20 @@ fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
         account(5, 6),
         vec![sent_at('a', 5), sent_at('b', 6), record('c')],
     );
-    let reservations = reservations(fixture.snapshot(), &fixture.records, 1_000);
-    let amounts: Vec<u128> = reservations
-        .iter()
+    let spent = [(Some("shop".to_owned()), 50), (None, 7)];
+    let of = |balance, per_registration| {
+        let account = (Nonce(6), balance);
+        Commitments::new(
+            &fixture.ledger,
+            account,
+            &spent,
+            &fixture.records,
+            per_registration,
+        )
+    };
+    let reserved = of(5_000, Some(1_000)).reserved;
+    let amounts: Vec<u128> = reserved
+        .values()
         .map(|reservation| reservation.amount)
         .collect();
     assert_eq!(
@@ -400,9 +411,7 @@ fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
         [300, 300, 1_000],
         "ten wei for each of thirty gas, and the maximum if nothing is signed"
     );
-    let spent = [(Some("shop"), 50), (None, 7)];
-    let budget_of = |balance| budget(fixture.snapshot(), balance, &spent, &reservations);
-    let full = budget_of(5_000);
+    let full = of(5_000, Some(1_000)).budget();
     assert_eq!(
         full.balance, 3_700,
         "the cost of a mined transaction is in the balance already"
@@ -412,7 +421,51 @@ fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
         full.used_by_namespace,
         BTreeMap::from([("shop".into(), 1_650)])
     );
-    assert_eq!(budget_of(1_299).balance, 0);
+    assert_eq!(of(1_299, Some(1_000)).budget().balance, 0);
+
+    let signed = of(5_000, None);
+    assert_eq!(signed.budget().used, 657, "what is signed");
+    let own = signed.budget_of(Nonce(6));
+    assert_eq!(
+        (own.balance, own.used),
+        (5_000, 357),
+        "and of another entry"
+    );
+}
+
+#[test]
+fn replacement_is_not_signed_while_nothing_may_be_signed() {
+    let risen = AccountState {
+        base_fee: 11,
+        ..account(5, 5)
+    };
+    let sent = vec![sent_at('a', 5), sent_at('b', 6)];
+    let recently = Evidence {
+        sent_recently: true,
+        ..Evidence::default()
+    };
+    let fixture = PassFixture::new(risen, sent).showing(6, recently);
+    let replace = |nonce, number, sent_recently| SpendStep::Replace {
+        attempt: attempt(nonce, number),
+        sent_recently,
+    };
+    let both = [
+        (Nonce(5), replace(5, 5, false)),
+        (Nonce(6), replace(6, 6, true)),
+    ];
+    assert_eq!(fixture.steps(true).spend, both.into());
+    assert!(fixture.steps(true).spend.values().all(SpendStep::signs));
+    assert_eq!(fixture.steps(false).spend, BTreeMap::new());
+    let again = BTreeMap::from([(Nonce(5), SpendStep::Send(attempt(5, 5)))]);
+    let foreign = fixture.steps_where(|_| false, true);
+    assert_eq!(foreign.spend, again, "its own registry replaces it");
+    assert!(!SpendStep::Send(attempt(5, 5)).signs());
+
+    let mut frozen = fixture;
+    frozen.records.remove(&key('b'));
+    let frozen = frozen.steps(true);
+    assert!(frozen.freeze.is_some());
+    assert_eq!(frozen.spend, again);
 }
 
 #[test]
