@@ -103,6 +103,11 @@ impl IndexReading {
         state.map_or_else(Self::default, |state| state.reading(None, None))
     }
 
+    /// Whether all logs were read.
+    pub(super) fn is_complete(&self) -> bool {
+        self.problem.is_none() && !self.is_behind()
+    }
+
     /// Whether more logs can be read at once.
     pub(super) fn is_behind(&self) -> bool {
         self.progress.is_some_and(|(next, last)| next <= last) && self.problem.is_none()
@@ -138,7 +143,6 @@ pub(crate) struct IndexState {
     base: Arc<OwnerIndex>,
     /// The base with the pages that were read since.
     unproven: Option<OwnerIndex>,
-    step: ScanStep,
     start_check: StartCheck,
     /// How often in a row logs were incomplete.
     mismatches: u32,
@@ -158,7 +162,6 @@ impl IndexState {
             start: query.start,
             base: Arc::new(resumed.unwrap_or_else(|| empty(&query.of, &query.start))),
             unproven: None,
-            step: ScanStep::default(),
             start_check: if query.start.is_configured {
                 StartCheck::Pending
             } else {
@@ -274,14 +277,23 @@ fn empty(of: &IndexOf, start: &IndexStart) -> OwnerIndex {
     OwnerIndex::new(of.owner, start.block, start.held)
 }
 
+/// What was read of the logs of each account.
+#[derive(Debug, Default)]
+pub(crate) struct IndexStates {
+    pub(super) by_account: BTreeMap<Address, IndexState>,
+    /// How many blocks an endpoint searches at once does not depend on the account.
+    step: ScanStep,
+}
+
 /// Reads logs until the index is proven at the last final block, or the budget is used up.
 pub(super) async fn read_index(
     endpoint: &RpcEndpoint,
     query: IndexQuery<'_>,
-    states: &mut BTreeMap<Address, IndexState>,
+    states: &mut IndexStates,
 ) -> IndexReading {
-    states.retain(|owner, state| *owner != query.of.owner || state.answers(&query));
-    let state = states
+    let IndexStates { by_account, step } = states;
+    by_account.retain(|owner, state| *owner != query.of.owner || state.answers(&query));
+    let state = by_account
         .entry(query.of.owner)
         .or_insert_with(|| IndexState::begin(&query));
     if state.lacks_logs(query.records) {
@@ -296,11 +308,11 @@ pub(super) async fn read_index(
     if let Err(problem) = check_start(endpoint, &query, state).await {
         return state.reading(Some(problem), None);
     }
-    match read_to(endpoint, &query, state).await {
+    match read_to(endpoint, &query, state, step).await {
         Ok(Pages::All) => state.reading(None, None),
         Ok(Pages::Some) => state.reading(None, Some(query.last)),
         Ok(Pages::Incomplete { expected, found }) => {
-            if is_proven_before_lag(endpoint, query, state).await {
+            if is_proven_before_lag(endpoint, query, state, step).await {
                 state.reading(None, None)
             } else {
                 state.incomplete(query.last, expected, found)
@@ -315,8 +327,9 @@ async fn read_to(
     endpoint: &RpcEndpoint,
     query: &IndexQuery<'_>,
     state: &mut IndexState,
+    step: &mut ScanStep,
 ) -> Result<Pages, RpcError> {
-    match read_pages(endpoint, query, state).await? {
+    match read_pages(endpoint, query, state, step).await? {
         Pages::All => prove(endpoint, query, state).await,
         pages => Ok(pages),
     }
@@ -327,6 +340,7 @@ async fn is_proven_before_lag(
     endpoint: &RpcEndpoint,
     query: IndexQuery<'_>,
     state: &mut IndexState,
+    step: &mut ScanStep,
 ) -> bool {
     state.unproven = None;
     let earlier = IndexQuery {
@@ -334,7 +348,10 @@ async fn is_proven_before_lag(
         ..query
     };
     earlier.last >= state.index().next_block()
-        && matches!(read_to(endpoint, &earlier, state).await, Ok(Pages::All))
+        && matches!(
+            read_to(endpoint, &earlier, state, step).await,
+            Ok(Pages::All)
+        )
 }
 
 /// Checks that the account had sent nothing at a configured block.
@@ -381,26 +398,27 @@ async fn read_pages(
     endpoint: &RpcEndpoint,
     query: &IndexQuery<'_>,
     state: &mut IndexState,
+    step: &mut ScanStep,
 ) -> Result<Pages, RpcError> {
     let (registry, owner) = (query.of.registry, query.of.owner);
     let begun = Instant::now();
-    while let Some((from, to)) = state.step.range(state.index().next_block(), query.last) {
+    while let Some((from, to)) = step.range(state.index().next_block(), query.last) {
         if begun.elapsed() > query.budget {
             return Ok(Pages::Some);
         }
         match endpoint.log_page(registry, owner, from, to).await {
             Ok(page) => {
-                state.step = state.step.grown();
+                *step = step.grown();
                 if let Err(rejected) = state.index_mut().extend(page) {
                     return Ok(incomplete(rejected, state.index()));
                 }
             }
             Err(error) if error.narrows_range() => {
                 let limit = hinted_limit(&error.to_string());
-                let Some(narrower) = state.step.refused((from, to), limit) else {
+                let Some(narrower) = step.refused((from, to), limit) else {
                     return Err(error);
                 };
-                state.step = narrower;
+                *step = narrower;
             }
             Err(error) => return Err(error),
         }
@@ -582,7 +600,7 @@ mod tests {
     struct Node {
         endpoint: RpcEndpoint,
         chain: Arc<Mutex<Chain>>,
-        states: BTreeMap<Address, IndexState>,
+        states: IndexStates,
     }
 
     impl Node {
@@ -602,7 +620,7 @@ mod tests {
             Self {
                 endpoint: RpcEndpoint::new(&url, Metrics::new("lease").unwrap().chain).unwrap(),
                 chain,
-                states: BTreeMap::new(),
+                states: IndexStates::default(),
             }
         }
 
@@ -722,7 +740,7 @@ mod tests {
             records,
             ..query(10, 60)
         };
-        node.states.clear();
+        node.states = IndexStates::default();
         let resumed = node.read(with(&records)).await;
         assert_eq!(node.ranges(), [(51, 60)]);
         assert_eq!(resumed.index.unwrap().proven_to(), Some(60));
@@ -732,7 +750,7 @@ mod tests {
         assert_eq!(node.ranges(), [(10, 60)], "its log is needed to adopt it");
         assert_eq!(again.registrations(key('b')).len(), 1);
 
-        node.states.clear();
+        node.states = IndexStates::default();
         node.read(with(&records[..1])).await;
         assert_eq!(node.ranges(), [(10, 60)], "a record is missing");
     }
@@ -821,11 +839,11 @@ mod tests {
             records: &records,
             ..query(10, 60)
         };
-        node.states.clear();
+        node.states = IndexStates::default();
         for _ in 0..2 {
             assert!(node.read(with).await.problem.is_some());
         }
-        node.states.get_mut(&OF.owner).unwrap().back_off = None;
+        node.states.by_account.get_mut(&OF.owner).unwrap().back_off = None;
         node.ranges();
         assert_eq!(node.read(with).await.index.unwrap().proven_to(), Some(60));
         assert_eq!(node.ranges(), [(10, 60)]);
@@ -853,12 +871,12 @@ mod tests {
         };
         assert_eq!((late.problem, node.ranges()), (Some(problem), vec![]));
 
-        node.states.clear();
+        node.states = IndexStates::default();
         node.change(|chain| chain.count = Some(0));
         let proven = node.read(configured).await;
         assert!(proven.index.is_some() && !proven.is_start_unverified);
 
-        node.states.clear();
+        node.states = IndexStates::default();
         node.change(|chain| chain.count = None);
         let unverified = node.read(configured).await;
         assert!(unverified.index.is_some() && unverified.is_start_unverified);

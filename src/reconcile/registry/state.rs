@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use alloy::primitives::{Address, B256};
 
 use super::endpoints::Endpoints;
-use super::index::IndexState;
+use super::index::IndexStates;
 use super::ledger::questions::SendAge;
 use super::outcome::Issues;
 use super::records::LegacyChecks;
@@ -109,7 +109,7 @@ pub(crate) struct RegistryState {
     head: Option<(u64, u64, Instant)>,
     block_time: Option<Duration>,
     /// The logs of each account that may have registered.
-    pub(super) indexes: BTreeMap<Address, IndexState>,
+    pub(super) indexes: IndexStates,
     pub(super) sends: HashMap<B256, SendHistory>,
     /// Transactions that decisions of this pass needed.
     pub(super) open_transactions: BTreeSet<B256>,

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use alloy::primitives::Address;
 use anyhow::{anyhow, ensure};
 use harness::objects::{delete, patch};
 use harness::wait::eventually;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, ResourceExt};
-use rpc_proxy::{Call, Calls, Methods, Rule};
-use serde_json::{Value, json};
+use rpc_proxy::{Call, Calls, Methods, RecordedCall, Rule};
+use serde_json::json;
 use serviceoffer::api::{IdentityRegistry, SignerLedger};
 
 use super::{OTHERS, SHOWN, World, delete_all, delete_protected};
@@ -22,18 +23,21 @@ const SEARCHED: u64 = 2_500;
 
 /// The lowest block that a log query asked for.
 fn lowest(calls: &Calls) -> Option<u64> {
-    ranges(calls).map(|(from, _)| from).min()
+    calls.all(LOGS).filter_map(from_block).min()
 }
 
-fn ranges(calls: &Calls) -> impl Iterator<Item = (u64, u64)> {
-    let number = |value: &Value| {
-        let text = value.as_str().and_then(|text| text.strip_prefix("0x"));
-        text.and_then(|digits| u64::from_str_radix(digits, 16).ok())
-    };
-    calls.all(LOGS).filter_map(move |call| {
-        let filter = &call.params[0];
-        Some((number(&filter["fromBlock"])?, number(&filter["toBlock"])?))
-    })
+/// The lowest block that a query for the logs of an account asked for.
+fn lowest_of(calls: &Calls, owner: Address) -> Option<u64> {
+    let topic = format!("{:#x}", owner.into_word());
+    let of_owner = calls
+        .all(LOGS)
+        .filter(|call| call.params[0]["topics"].to_string().contains(&topic));
+    of_owner.filter_map(from_block).min()
+}
+
+fn from_block(call: &RecordedCall) -> Option<u64> {
+    let text = call.params[0]["fromBlock"].as_str()?;
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 #[test]
@@ -416,7 +420,7 @@ fn narrow_ranges_show_progress_and_survive_a_restart() {
         world.restart().await;
         let limit = Duration::from_secs(120);
         world.objects().wait_registered(&shop, "chat", limit).await;
-        let lowest = lowest(&registry.proxy.calls_since(start));
+        let lowest = lowest_of(&registry.proxy.calls_since(start), registry.owner());
         assert!(
             lowest.is_none_or(|block| block + 20 >= read),
             "block {read} was reached, and the next leader reads from block {lowest:?}"

@@ -523,6 +523,7 @@ async fn sign(
         &uri,
         state
             .indexes
+            .by_account
             .get(&bound.signer())
             .and_then(IndexState::proven_to),
     );

@@ -56,7 +56,7 @@ impl Logs {
     /// The first reading that is not complete.
     pub(super) fn incomplete(&self) -> Option<&IndexReading> {
         let mut readings = self.readings.iter();
-        readings.find(|reading| reading.problem.is_some() || reading.is_behind())
+        readings.find(|reading| !reading.is_complete())
     }
 
     /// Whether more logs can be read at once.
@@ -87,7 +87,8 @@ impl Logs {
 
 /// What earlier passes read of the ledger's account.
 pub(super) fn kept(owner: Address, state: &RegistryState) -> Logs {
-    Logs::new(IndexReading::kept(state.indexes.get(&owner)), owner, None)
+    let kept = IndexReading::kept(state.indexes.by_account.get(&owner));
+    Logs::new(kept, owner, None)
 }
 
 /// Who besides the ledger's account may have registered, and what is known of their ledgers.
@@ -97,7 +98,9 @@ pub(super) struct OtherRegistrants<'a> {
     pub(super) ledgers: &'a OtherLedgers,
 }
 
-/// Continues to read the logs of the ledger's account, and of all others if they are known.
+/// Continues to read the logs of the ledger's account, and of all others if they are known. Those
+/// are needed only once its own are complete, and what keeps one reading from ending is likely to
+/// keep the next one.
 pub(super) async fn read(
     input: &LedgerInput<'_>,
     held: &ReadLedger,
@@ -107,22 +110,32 @@ pub(super) async fn read(
 ) -> Logs {
     let begun = Instant::now();
     let owner = held.spec().signer;
-    let of_account = AccountLogs { input, registry };
+    let of_account = AccountLogs {
+        input,
+        registry,
+        signer: owner,
+    };
     let own = of_account
         .read(owner, Some(held.spec()), SCAN_BUDGET, state)
         .await;
-    let Some(others) = others else {
+    let Some(others) = others.filter(|_| own.is_complete()) else {
         return Logs::new(own, owner, None);
     };
     state
         .indexes
+        .by_account
         .retain(|account, _| *account == owner || others.required.contains_key(account));
-    let mut read = Vec::new();
+    let (mut read, mut is_complete) = (Vec::new(), true);
     for (account, required) in others.required {
         let ledger = others.ledgers.by_account.get(&account);
         let ledger = ledger.and_then(|ledger| ledger.spec.as_deref());
         let budget = SCAN_BUDGET.saturating_sub(begun.elapsed());
-        let reading = of_account.read(account, ledger, budget, state).await;
+        let reading = if is_complete {
+            of_account.read(account, ledger, budget, state).await
+        } else {
+            IndexReading::kept(state.indexes.by_account.get(&account))
+        };
+        is_complete &= reading.is_complete();
         let other = OtherIndex {
             account,
             required,
@@ -138,6 +151,8 @@ pub(super) async fn read(
 struct AccountLogs<'a> {
     input: &'a LedgerInput<'a>,
     registry: Option<&'a IdentityRegistry>,
+    /// The ledger's account.
+    signer: Address,
 }
 
 impl AccountLogs<'_> {
@@ -191,10 +206,14 @@ impl AccountLogs<'_> {
     ) -> Result<IndexStart, RpcError> {
         let bootstrap = self.input.target.bootstrap.as_ref();
         let configured = bootstrap.and_then(|bootstrap| bootstrap.from_block);
-        if ledger.is_some() {
-            return Ok(IndexStart::of(ledger, configured, of.registry));
+        if let Some(ledger) = ledger {
+            // The configured block is one of the own signer. Another account that had sent nothing
+            // when its ledger was born needs none.
+            let is_own = of.owner == self.signer;
+            let configured = configured.filter(|_| is_own || ledger.from_registry.is_none());
+            return Ok(IndexStart::of(Some(ledger), configured, of.registry));
         }
-        let known = state.indexes.get(&of.owner);
+        let known = state.indexes.by_account.get(&of.owner);
         if let Some(start) = known.and_then(|known| known.start_of(of)) {
             return Ok(start);
         }
