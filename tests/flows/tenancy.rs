@@ -7,6 +7,7 @@ use alloy::primitives::utils::parse_ether;
 use anyhow::{Result, ensure};
 use harness::objects::agent_of;
 use harness::wait::{eventually, throughout};
+use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
@@ -98,8 +99,12 @@ fn suspension_stops_sending_within_seconds_and_resumes() {
         let sent = chain.sent_transactions().await.unwrap();
         assert!(sent < 20, "something must be left to stop");
         objects
-            .wait_registry_reason("local", "Ready", "Suspended", Duration::from_secs(5))
+            .wait_registry_reason("local", "Suspended", "Spending", Duration::from_secs(5))
             .await;
+        let (status, _) = objects
+            .wait_registry_reason("local", "Ready", "Reconciled", LIMIT)
+            .await;
+        assert_eq!(status, "True", "it could register");
         throughout("nothing is sent", Duration::from_secs(10), async || {
             let now = chain.sent_transactions().await?;
             ensure!(now == sent, "{now} transactions, {sent} before");
@@ -111,6 +116,48 @@ fn suspension_stops_sending_within_seconds_and_resumes() {
         objects.assert_all_registered(&chain, 20, LIMIT).await;
         let mined = chain.mined_transactions().await.unwrap();
         assert_eq!(mined, 20, "nothing else must be sent");
+    });
+}
+
+#[test]
+fn suspension_of_all_writes_one_condition_and_nothing_else() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, _release) = env.deploy(&[]).await;
+        objects.create_namespace("shop", &[]).await;
+        objects.create_offers(&["shop"], 1).await;
+        objects.assert_all_registered(&chain, 1, LIMIT).await;
+        let suspend = json!({ "spec": { "suspend": "All" } });
+        objects.patch_registry("local", suspend).await;
+        objects
+            .wait_registry_reason("local", "Suspended", "All", LIMIT)
+            .await;
+        let version = async || {
+            let registry = objects.registries().get("local").await?;
+            anyhow::Ok(registry.resource_version())
+        };
+        // Writes that began before are done.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let registry = version().await.unwrap();
+        let moved = json!({ "spec": { "path": "/moved" } });
+        objects.patch_offer("shop", "offer-0", moved).await;
+        objects.create_offer(offer("shop", "late")).await;
+        throughout("nothing is written", Duration::from_secs(20), async || {
+            let now = version().await?;
+            ensure!(now == registry, "{now:?}, {registry:?} before");
+            let edited = objects.offers("shop").get("offer-0").await?;
+            let observed = edited.status.and_then(|status| status.observed_generation);
+            ensure!(observed < edited.metadata.generation, "{observed:?}");
+            let late = objects.offers("shop").get("late").await?;
+            ensure!(late.status.is_none(), "{:?}", late.status);
+            let records = objects.records().list(&ListParams::default()).await?;
+            ensure!(records.items.len() == 1, "{}", records.items.len());
+            Ok(())
+        })
+        .await;
+        let resume = json!({ "spec": { "suspend": "None" } });
+        objects.patch_registry("local", resume).await;
+        objects.assert_all_registered(&chain, 2, LIMIT).await;
     });
 }
 

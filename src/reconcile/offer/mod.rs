@@ -24,6 +24,9 @@ pub(crate) async fn reconcile(
     offer: &MaybeDecoded<ServiceOffer>,
 ) -> Result<Action, Error> {
     let snapshot = observe::snapshot(context, offer);
+    if snapshot.is_suspended() {
+        return Ok(Action::await_change());
+    }
     let plan = plan::plan(&snapshot);
     apply::apply(context, leading, &snapshot, plan).await?;
     Ok(match snapshot.next_change() {

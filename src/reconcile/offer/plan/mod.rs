@@ -100,6 +100,16 @@ impl ObservedOffer {
 }
 
 impl OfferSnapshot {
+    /// Whether nothing may be written, because the registry of the offer is suspended as a whole.
+    #[must_use]
+    pub(crate) fn is_suspended(&self) -> bool {
+        let OfferSubject::Offer(observed) = &self.subject else {
+            return false;
+        };
+        let agent = observed.view.agent();
+        agent.is_some_and(|agent| agent.registry.spec.suspend == Suspend::All)
+    }
+
     /// Time until the status changes without any event: when the offer is drained.
     #[must_use]
     pub(crate) fn next_change(&self) -> Option<Duration> {

@@ -795,6 +795,27 @@ fn status_changes_without_an_event_when_the_drain_ends() {
     );
 }
 
+#[test]
+fn offer_of_a_registry_that_is_suspended_as_a_whole_is_left_alone() {
+    let of = |suspend: &str| {
+        let suspend = json!({ "spec": { "suspend": suspend } });
+        view(Given {
+            registry: registry(suspend),
+            ..observed(json!({}))
+        })
+    };
+    assert!(of("All").is_suspended());
+    assert!(!of("Spending").is_suspended() && !of("None").is_suspended());
+    let undecodable = OfferSnapshot {
+        subject: OfferSubject::Undecodable {
+            error: String::new(),
+            record: None,
+        },
+        ..of("All")
+    };
+    assert!(!undecodable.is_suspended());
+}
+
 mod writes {
     use super::*;
 

@@ -281,6 +281,11 @@ async fn use_ledger(
         return ended(done, numbers, Activity::Active);
     }
     let may_allocate = may_spend && steps.freeze.is_none() && !steps.has_foreign_gap();
+    let unknown = unknown_premises(&ready, &steps);
+    if input.is_suspended() && !pending.is_empty() {
+        let premise = unknown.first().cloned();
+        done.obstacles.extend(premise.map(Obstacle::from));
+    }
     let pending = if may_allocate { pending } else { Vec::new() };
     let signs = steps.spend.values().any(SpendStep::signs);
     let is_asked = signs || !pending.is_empty() || state.numbers_are_due();
@@ -317,7 +322,6 @@ async fn use_ledger(
         pending
     };
     let activity = activity_of(input, &ready, &steps);
-    let unknown = unknown_premises(&ready, &steps);
     let (allocated, spending) =
         apply::allocate(input, ready, pending, unknown, spent.as_ref(), state).await;
     let numbers = Numbers {

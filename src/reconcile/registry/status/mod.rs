@@ -41,7 +41,12 @@ pub(crate) fn status(
 ) -> IdentityRegistryStatus {
     let before = registry.status.clone().unwrap_or_default();
     let conditions = conditions(registry, findings, observation);
-    let ready = condition::find(&conditions, "Ready").and_then(|ready| ready.observed_generation);
+    let decisive = match registry.spec.suspend {
+        Suspend::All => "Suspended",
+        Suspend::None | Suspend::Spending => "Ready",
+    };
+    let decisive = condition::find(&conditions, decisive);
+    let observed_generation = decisive.and_then(|decisive| decisive.observed_generation);
     let numbers = &findings.numbers;
     let signers = match numbers.balance {
         Some((address, balance)) => vec![SignerStatus {
@@ -53,7 +58,7 @@ pub(crate) fn status(
     };
     IdentityRegistryStatus {
         // A reader compares it with the generation before it believes `Ready`.
-        observed_generation: ready,
+        observed_generation,
         conditions,
         signers,
         agents: numbers.agents.map(bounded).or(before.agents),
@@ -92,6 +97,13 @@ fn conditions(
     findings: &Findings,
     observation: &Observation<'_>,
 ) -> Vec<Condition> {
+    let suspended = suspended(registry.spec.suspend, observation);
+    if registry.spec.suspend == Suspend::All {
+        // Nothing was checked, and nothing but this is written.
+        let others = observation.before.iter();
+        let others = others.filter(|other| other.type_ != suspended.type_);
+        return others.cloned().chain([suspended.clone()]).collect();
+    }
     let checks = &findings.checks;
     let sides = [
         side(SIDES[0], &checks.signers, observation),
@@ -100,7 +112,7 @@ fn conditions(
     ];
     let mut conditions = sides.to_vec();
     conditions.push(funded(registry, findings, observation));
-    conditions.push(suspended(registry.spec.suspend, observation));
+    conditions.push(suspended);
     conditions.extend(ready(registry, findings, &sides, observation));
     conditions
 }
@@ -154,7 +166,8 @@ const fn suspension(suspend: Suspend) -> Option<(&'static str, &'static str)> {
         Suspend::Spending => Some(("Spending", "nothing is signed or sent; documents stay up")),
         Suspend::All => Some((
             "All",
-            "nothing is signed, sent or written; documents stay up",
+            "nothing is signed, sent or written, and no condition but this one is current; documents \
+             stay up",
         )),
     }
 }
@@ -177,12 +190,6 @@ fn ready(
             None => condition::find(observation.before, "Stalled").is_none(),
         };
         return not_ready(reason, message, transient, observation);
-    }
-    if let LedgerOutcome::Reached(Some(obstacle @ Obstacle::Freeze(_))) = &findings.ledger {
-        return blocked_by(obstacle, observation);
-    }
-    if let Some((_, message)) = suspension(registry.spec.suspend) {
-        return not_ready("Suspended", message.to_owned(), false, observation);
     }
     match &findings.ledger {
         LedgerOutcome::NotReached => kept(observation),
@@ -317,6 +324,8 @@ fn funded(
 const fn ready_message(registry: &IdentityRegistry, numbers: &Numbers) -> &'static str {
     if registry.spec.signers.is_empty() {
         "watching: agents are adopted by id"
+    } else if matches!(registry.spec.suspend, Suspend::Spending) {
+        "offers can be registered as soon as spending is no longer suspended"
     } else if numbers.is_start_unverified {
         "offers are registered; spec.bootstrap.fromBlock is accepted without proof, because the \
          endpoint no longer has the state of that block"

@@ -307,16 +307,35 @@ fn failed_side_is_read_from_the_stored_status() {
 }
 
 #[test]
-fn suspension_is_shown_and_keeps_a_registry_from_being_ready() {
+fn suspension_of_spending_is_shown_and_says_nothing_about_ready() {
     for (suspend, expected) in [
         ("None", [(False, "Running"), (True, "Reconciled")]),
-        ("Spending", [(True, "Spending"), (False, "Suspended")]),
-        ("All", [(True, "All"), (False, "Suspended")]),
+        ("Spending", [(True, "Spending"), (True, "Reconciled")]),
     ] {
         let status = status_at(4, json!({ "spec": { "suspend": suspend } }), &healthy());
         let shown = ["Suspended", "Ready"].map(|type_| reason(&status, type_));
         assert_eq!(shown, expected);
     }
+}
+
+#[test]
+fn suspension_of_all_is_written_once_and_nothing_else_is() {
+    let all = json!({ "suspend": "All" });
+    let before = status_of(&healthy());
+    let after = |before: &IdentityRegistryStatus, findings: &Findings| {
+        status_at(5, json!({ "spec": all, "status": before }), findings)
+    };
+    let suspended = after(&before, &healthy());
+    assert_eq!(reason(&suspended, "Suspended"), (True, "All"));
+    assert_eq!(suspended.observed_generation, Some(5));
+    assert!(abnormal(&suspended).is_empty());
+    for type_ in ["Ready", "SignersReady", "RpcHealthy", "Funded"] {
+        assert_eq!(condition(&suspended, type_), condition(&before, type_));
+    }
+    assert!(must_write(&before, &suspended, None));
+    let unreachable = blocked_by(unreachable());
+    let later = after(&suspended, &unreachable);
+    assert!(!must_write(&suspended, &later, Some(NUMBERS_EVERY)));
 }
 
 #[test]
@@ -416,7 +435,12 @@ fn obstacles_are_reported_by_urgency() {
             "Reconciling",
         ),
         (suspended.clone(), frozen(), "LedgerLost", "Stalled"),
-        (suspended, hindered_by(short), "Suspended", "Stalled"),
+        (
+            suspended,
+            hindered_by(short),
+            "DailyLimitReached",
+            "Stalled",
+        ),
         (
             json!({}),
             hindered_by(short),
