@@ -188,8 +188,12 @@ pub struct Signer {
     /// Address of the account; it must match the private key.
     #[schemars(length(max = 42), regex(pattern = schema::ADDRESS))]
     pub address: String,
-    /// Secret that holds the private key, in hex.
+    /// Secret that holds the private key: in hex, or a JSON keystore.
     pub secret_ref: SecretKey,
+    /// Secret that holds the password of a JSON keystore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SecretKey")]
+    pub password_secret_ref: Option<SecretKey>,
 }
 
 /// Which offers share one agent.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::future::{BoxFuture, join};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -54,6 +55,8 @@ pub enum ExitReason {
 /// # Errors
 /// If it cannot start.
 pub async fn run(args: RunArgs, filter: LogFilter) -> Result<ExitReason> {
+    // Private keys are in memory: no core dump, and no other process of the user reads it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let parts = Parts::build(args).await?;
     let mut process = Process::start(parts, filter).await?;
     let reason = process.exit_reason().await;

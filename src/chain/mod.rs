@@ -19,6 +19,7 @@ mod decode;
 mod envelope;
 mod error;
 pub(crate) mod health;
+pub(crate) mod key;
 pub(crate) mod refusal;
 pub(crate) mod rpc;
 pub(crate) mod scan;

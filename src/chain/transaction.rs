@@ -1,10 +1,9 @@
 //! Signs transactions, and checks signed bytes before each send. Pure.
 //!
-//! It is the only file that holds a private key. A key never appears in output: neither in `Debug`
+//! It is the only file that signs with a private key, which [`super::key`] reads. A key never appears in output: neither in `Debug`
 //! nor in an error.
 
 use std::fmt;
-use std::str::FromStr;
 
 use alloy::consensus::transaction::SignerRecoverable;
 use alloy::consensus::{SignableTransaction, Transaction, TxEip1559, TxEnvelope};
@@ -14,35 +13,20 @@ use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 
 use super::Fees;
+use super::key::{KeyBytes, KeyError};
 use crate::api::{Attempt, Nonce, Operation, Wei};
-
-/// Why a private key cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The text is not a key. The error does not repeat it.
-    #[error("the key is not 32 bytes in hex")]
-    Malformed,
-    /// The key belongs to another account.
-    #[error("the key belongs to {actual}, not to {expected}")]
-    OtherAccount {
-        /// Account that the spec names.
-        expected: Address,
-        /// Account of the key.
-        actual: Address,
-    },
-}
 
 /// Signs transactions for one account.
 #[derive(Clone)]
 pub struct TransactionSigner(PrivateKeySigner);
 
 impl TransactionSigner {
-    /// Parses a private key in hex.
+    /// A signer with this private key.
     ///
     /// # Errors
-    /// If it is not a key, or not the key of the expected account.
-    pub fn new(key: &str, expected: Address) -> Result<Self, KeyError> {
-        let signer = PrivateKeySigner::from_str(key.trim()).map_err(|_| KeyError::Malformed)?;
+    /// If it is no private key, or not the key of the expected account.
+    pub fn new(key: &KeyBytes, expected: Address) -> Result<Self, KeyError> {
+        let signer = PrivateKeySigner::from_slice(&**key).map_err(|_| KeyError::OutOfRange)?;
         let actual = signer.address();
         if actual == expected {
             Ok(Self(signer))
@@ -168,6 +152,7 @@ pub fn check(raw: &Bytes, expected: &ExpectedTransaction) -> Result<(), Transact
 mod tests {
     use super::*;
     use crate::chain::abi;
+    use crate::chain::key::read_key;
 
     const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
     const ADDRESS: Address =
@@ -204,36 +189,30 @@ mod tests {
         }
     }
 
+    fn key(text: &str) -> KeyBytes {
+        read_key(text.as_bytes(), None).unwrap()
+    }
+
     #[test]
-    fn key_is_parsed_leniently_and_only_for_its_account() {
-        for key in [KEY, &KEY[2..], &format!("{KEY}\n")] {
-            assert_eq!(
-                TransactionSigner::new(key, ADDRESS).unwrap().address(),
-                ADDRESS
-            );
-        }
+    fn key_signs_only_for_its_account() {
+        let signer = TransactionSigner::new(&key(KEY), ADDRESS).unwrap();
+        assert_eq!(signer.address(), ADDRESS);
+        assert!(!format!("{signer:?}").contains(&KEY[2..]));
         let other = KeyError::OtherAccount {
             expected: Address::ZERO,
             actual: ADDRESS,
         };
-        assert_eq!(
-            TransactionSigner::new(KEY, Address::ZERO).unwrap_err(),
-            other
-        );
-    }
-
-    #[test]
-    fn key_never_appears_in_output() {
-        let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
-        assert!(!format!("{signer:?}").contains(&KEY[2..]));
-        let error = TransactionSigner::new(&KEY[..40], ADDRESS).unwrap_err();
-        assert_eq!(error, KeyError::Malformed);
-        assert!(!error.to_string().contains(&KEY[2..40]));
+        let refused = TransactionSigner::new(&key(KEY), Address::ZERO);
+        assert_eq!(refused.unwrap_err(), other);
+        for number in ["0", "f"] {
+            let refused = TransactionSigner::new(&key(&number.repeat(64)), ADDRESS);
+            assert_eq!(refused.unwrap_err(), KeyError::OutOfRange);
+        }
     }
 
     #[test]
     fn signed_bytes_pass_the_check_and_are_deterministic() {
-        let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
+        let signer = TransactionSigner::new(&key(KEY), ADDRESS).unwrap();
         let attempt = signer.sign(&transaction()).unwrap();
         let raw = attempt.raw.clone().unwrap();
         assert_eq!(check(&raw, &expected()), Ok(()));
@@ -251,7 +230,7 @@ mod tests {
 
     #[test]
     fn mismatch_names_the_part_that_differs() {
-        let signer = TransactionSigner::new(KEY, ADDRESS).unwrap();
+        let signer = TransactionSigner::new(&key(KEY), ADDRESS).unwrap();
         let raw = signer.sign(&transaction()).unwrap().raw.unwrap();
         let wrong = [
             (

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{Error, Lenient, MaybeDecoded};
 use crate::api::{
@@ -41,8 +42,8 @@ pub enum SecretRead {
     Read {
         /// `None` if the Secret does not exist.
         version: Option<String>,
-        /// `None` if the Secret or its key does not exist, or is no text.
-        text: Option<String>,
+        /// `None` if the Secret or its key does not exist.
+        bytes: Option<Zeroizing<Vec<u8>>>,
     },
 }
 
@@ -158,7 +159,7 @@ impl Reader {
         }
     }
 
-    /// The text under one key of a Secret. Only the metadata is read if the Secret still has the
+    /// The bytes under one key of a Secret. Only the metadata is read if the Secret still has the
     /// resource version that the caller knows.
     pub async fn secret(&self, key: &SecretKey, known: Option<&str>) -> Result<SecretRead, Error> {
         let api = Api::<Secret>::namespaced(self.client.clone(), &self.release_namespace);
@@ -172,13 +173,15 @@ impl Reader {
         let Some(mut secret) = api.get_opt(&key.name).await? else {
             return Ok(SecretRead::Read {
                 version: None,
-                text: None,
+                bytes: None,
             });
         };
-        let bytes = secret.data.as_mut().and_then(|data| data.remove(&key.key));
+        let mut data = secret.data.take().unwrap_or_default();
+        let bytes = data.remove(&key.key).map(|bytes| Zeroizing::new(bytes.0));
+        data.values_mut().for_each(|other| other.0.zeroize());
         Ok(SecretRead::Read {
             version: secret.metadata.resource_version,
-            text: bytes.and_then(|bytes| String::from_utf8(bytes.0).ok()),
+            bytes,
         })
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{Entry, Key, Nonce, Operation, SignerLedgerSpec};
+use crate::chain::key::read_key;
 use crate::leader::Fence;
 use crate::ledger::ReadLedger;
 use crate::metrics::Metrics;
@@ -27,8 +28,13 @@ const FEES: Fees = Fees {
     tip: 2,
 };
 
+fn signer_of(key: &str, address: Address) -> TransactionSigner {
+    let key = read_key(key.as_bytes(), None).unwrap();
+    TransactionSigner::new(&key, address).unwrap()
+}
+
 fn signer() -> TransactionSigner {
-    TransactionSigner::new(KEY, ADDRESS).unwrap()
+    signer_of(KEY, ADDRESS)
 }
 
 /// The record of `shop/chat` before its transaction is signed.
@@ -168,7 +174,7 @@ fn record_or_key_of_another_entry_is_never_signed() {
             "{what}"
         );
     }
-    let other = TransactionSigner::new(OTHER_KEY, OTHER_ADDRESS).unwrap();
+    let other = signer_of(OTHER_KEY, OTHER_ADDRESS);
     let refused = signed(&other, &bound(), &record()).unwrap_err();
     assert_eq!(
         refused,

@@ -8,7 +8,7 @@ use alloy::primitives::Address;
 use strum::IntoStaticStr;
 
 use crate::chain::RpcError;
-use crate::chain::transaction::KeyError;
+use crate::chain::key::KeyError;
 use crate::ledger::money::UnreadableLimit;
 
 /// Why one side of a registry cannot be used.
@@ -34,6 +34,19 @@ pub(crate) enum Blocked {
         secret: String,
         /// Key inside it.
         key: String,
+    },
+    /// What the Secret holds is no key.
+    #[error(
+        "signer {address}: the private key in Secret {secret}, key {key}, cannot be read: {error}"
+    )]
+    KeyUnreadable {
+        /// Address that the spec names.
+        address: String,
+        /// Name of the Secret.
+        secret: String,
+        /// Key inside it.
+        key: String,
+        error: KeyError,
     },
     /// The key belongs to another account.
     #[error("signer {address}: {error}")]
@@ -114,6 +127,7 @@ impl Blocked {
         match self {
             Self::Rpc { .. } | Self::EndpointUnknown(_) => Side::Rpc,
             Self::SecretMissing { .. }
+            | Self::KeyUnreadable { .. }
             | Self::KeyMismatch { .. }
             | Self::SignerInUse { .. }
             | Self::Unverified(Unverified::SignerHasCode { .. }) => Side::Signers,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::{Address, B256};
+use zeroize::Zeroizing;
 
 use super::endpoints::Endpoints;
 use super::index::IndexStates;
@@ -18,7 +19,8 @@ use super::records::LegacyChecks;
 use super::schedule::{Activity, ReadingAges};
 use super::status::NUMBERS_EVERY;
 use crate::api::{AgentRegistrationSpec, Key, Nonce};
-use crate::chain::{Head, Receipt};
+use crate::chain::key::KeyError;
+use crate::chain::{Head, Receipt, TransactionSigner};
 
 /// Blocks after which a transaction that is in none of them may be replaced.
 const OVERDUE_BLOCKS: u64 = 10;
@@ -47,12 +49,37 @@ impl RegistryStates {
     }
 }
 
-/// Text of a Secret that was read, and the version that it was read at.
+/// What was read under a key of a Secret.
+#[derive(Clone)]
+pub(super) struct SecretBytes {
+    /// Resource version of the Secret.
+    pub(super) version: Option<String>,
+    pub(super) bytes: Arc<Zeroizing<Vec<u8>>>,
+}
+
+/// A Secret that was read, and when it was last known to be current.
 pub(super) struct KnownSecret {
     pub(super) version: Option<String>,
     /// `None` if the Secret or its key does not exist.
-    pub(super) text: Option<String>,
+    pub(super) bytes: Option<Arc<Zeroizing<Vec<u8>>>>,
     pub(super) checked: Instant,
+}
+
+impl KnownSecret {
+    pub(super) fn found(&self) -> Option<SecretBytes> {
+        let bytes = self.bytes.clone()?;
+        Some(SecretBytes {
+            version: self.version.clone(),
+            bytes,
+        })
+    }
+}
+
+/// A signer, and the versions of the Secrets of its key and its password.
+#[derive(Debug)]
+pub(super) struct KnownSigner {
+    pub(super) versions: [Option<String>; 2],
+    pub(super) signer: Result<TransactionSigner, KeyError>,
 }
 
 impl std::fmt::Debug for KnownSecret {
@@ -89,6 +116,8 @@ pub(crate) struct RegistryState {
     pub(super) endpoints: Endpoints,
     /// Secrets that the spec names, by name and key.
     pub(super) secrets: HashMap<(String, String), KnownSecret>,
+    /// Signers whose keys were read: opening a keystore takes a second.
+    pub(super) signers: HashMap<Address, KnownSigner>,
     /// Generation of the spec that was last looked at in full.
     pub(super) generation: Option<i64>,
     /// What the registry waits for since the last pass.

@@ -4,6 +4,7 @@
 //! A Secret is read in full only when its resource version changed; otherwise its metadata proves
 //! that what was read before is current.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
@@ -12,12 +13,13 @@ use kube::ResourceExt;
 use super::blocked::{Blocked, Unverified};
 use super::outcome::{Check, Checks};
 use super::records::RecordDefaults;
-use super::state::{KnownSecret, RegistryState};
+use super::state::{KnownSecret, KnownSigner, RegistryState, SecretBytes};
 use crate::api::{
     AgentRegistrationSpec, Bootstrap, Endpoint as EndpointSpec, IdentityRegistry, SecretKey,
-    SignerLedger, Suspend,
+    Signer, SignerLedger, Suspend,
 };
 use crate::chain::TransactionSigner;
+use crate::chain::key::{KeyError, password_of, read_key};
 use crate::cluster::{self, Cache, SecretRead};
 use crate::ledger::money::Limits;
 use crate::ledger::rollback::is_stopped;
@@ -162,6 +164,11 @@ async fn resolve(
         .map_err(|error| {
             Blocked::EndpointUnknown(format!("an endpoint cannot be used: {error}"))
         })?;
+    let is_listed = |signer: &Address| {
+        let mut listed = spec.signers.iter();
+        listed.any(|listed| listed.address.parse() == Ok(*signer))
+    };
+    state.signers.retain(|signer, _| is_listed(signer));
     let (check, signer) = signer(context, registry, state).await?;
     let signer_held_by = match &check {
         Check::Failed(Blocked::SignerInUse { holder, .. }) => Some(holder.clone()),
@@ -190,7 +197,8 @@ async fn url(
         (Some(url), _) => Ok(url.clone()),
         (None, Some(from)) => {
             let key = &from.secret_key_ref;
-            let text = secret(context, key, state).await?;
+            let found = secret(context, key, state).await?;
+            let text = found.and_then(|found| String::from_utf8(found.bytes.to_vec()).ok());
             text.ok_or_else(|| {
                 let missing = format!(
                     "Secret {} has no key {}: create it in the namespace of the operator, with the \
@@ -231,14 +239,7 @@ async fn signer(
         };
         return Ok((Check::Failed(in_use), None));
     }
-    let Some(key) = secret(context, &first.secret_ref, state).await? else {
-        let (secret, key) = (first.secret_ref.name.clone(), first.secret_ref.key.clone());
-        return Err(Blocked::SecretMissing { secret, key }.into());
-    };
-    let signer = TransactionSigner::new(&key, address).map_err(|error| Blocked::KeyMismatch {
-        address: first.address.clone(),
-        error,
-    })?;
+    let signer = read_signer(context, first, state).await??;
     let check = Check::Passed {
         reason: "KeysMatch",
         message: "the key of the first signer matches its address".to_owned(),
@@ -267,44 +268,97 @@ async fn former_signers(
         if ledger.is_none_or(|ledger| ledger.spec.entries.is_empty()) {
             continue;
         }
-        let SecretKey { name, key } = &listed.secret_ref;
-        let signer = match secret(context, &listed.secret_ref, state).await? {
-            Some(text) => TransactionSigner::new(&text, address).map_err(|error| error.to_string()),
-            None => Err(format!("Secret {name} has no key {key}")),
-        };
-        former.push(FormerSigner { address, signer });
+        let signer = read_signer(context, listed, state).await?;
+        former.push(FormerSigner {
+            address,
+            signer: signer.map_err(|blocked| blocked.to_string()),
+        });
     }
     Ok(former)
 }
 
-/// Text under a key of a Secret, from what was read before if the Secret did not change.
+/// A signer that the spec lists, from what was read before if its Secrets did not change.
+async fn read_signer(
+    context: &Context,
+    listed: &Signer,
+    state: &mut RegistryState,
+) -> Result<Result<TransactionSigner, Blocked>, TargetFailure> {
+    let missing = |reference: &SecretKey| Blocked::SecretMissing {
+        secret: reference.name.clone(),
+        key: reference.key.clone(),
+    };
+    let Some(key) = secret(context, &listed.secret_ref, state).await? else {
+        return Ok(Err(missing(&listed.secret_ref)));
+    };
+    let password = match &listed.password_secret_ref {
+        None => None,
+        Some(reference) => match secret(context, reference, state).await? {
+            Some(password) => Some(password),
+            None => return Ok(Err(missing(reference))),
+        },
+    };
+    let address: Address = listed.address.parse().unwrap_or_default();
+    let version = |found: &SecretBytes| found.version.clone();
+    let versions = [version(&key), password.as_ref().and_then(version)];
+    let known = state.signers.get(&address);
+    let signer = match known.filter(|known| known.versions == versions) {
+        Some(known) => known.signer.clone(),
+        None => {
+            let read = move || {
+                let password = password.as_ref();
+                let password = password.map(|password| password_of(&password.bytes));
+                let key = read_key(&key.bytes, password)?;
+                TransactionSigner::new(&key, address)
+            };
+            // Opening a keystore takes a second of computing.
+            let signer = tokio::task::spawn_blocking(read).await;
+            let signer = signer.unwrap_or(Err(KeyError::Malformed));
+            let known = KnownSigner {
+                versions,
+                signer: signer.clone(),
+            };
+            state.signers.insert(address, known);
+            signer
+        }
+    };
+    let address = listed.address.clone();
+    Ok(signer.map_err(|error| match error {
+        KeyError::OtherAccount { .. } => Blocked::KeyMismatch { address, error },
+        error => Blocked::KeyUnreadable {
+            address,
+            secret: listed.secret_ref.name.clone(),
+            key: listed.secret_ref.key.clone(),
+            error,
+        },
+    }))
+}
+
+/// Bytes under a key of a Secret, from what was read before if the Secret did not change.
 async fn secret(
     context: &Context,
     key: &SecretKey,
     state: &mut RegistryState,
-) -> Result<Option<String>, TargetFailure> {
+) -> Result<Option<SecretBytes>, TargetFailure> {
     let id = (key.name.clone(), key.key.clone());
     let known = state.secrets.get(&id);
     if let Some(known) = known.filter(|known| known.checked.elapsed() < SECRET_EVERY) {
-        return Ok(known.text.clone());
+        return Ok(known.found());
     }
     let version = known.and_then(|known| known.version.clone());
     let read = context.reader.secret(key, version.as_deref()).await;
-    let (version, text) = match read.map_err(TargetFailure::Kubernetes)? {
+    let (version, bytes) = match read.map_err(TargetFailure::Kubernetes)? {
         SecretRead::Unchanged => {
-            let text = known.and_then(|known| known.text.clone());
-            (version, text)
+            let bytes = known.and_then(|known| known.bytes.clone());
+            (version, bytes)
         }
-        SecretRead::Read { version, text } => (version, text),
+        SecretRead::Read { version, bytes } => (version, bytes.map(Arc::new)),
     };
-    let checked = Instant::now();
-    state.secrets.insert(
-        id,
-        KnownSecret {
-            version,
-            text: text.clone(),
-            checked,
-        },
-    );
-    Ok(text)
+    let known = KnownSecret {
+        version,
+        bytes,
+        checked: Instant::now(),
+    };
+    let found = known.found();
+    state.secrets.insert(id, known);
+    Ok(found)
 }

@@ -23,7 +23,7 @@ pub fn complete_object() -> Value {
                 { "urlFrom": { "secretKeyRef": { "name": "rpc", "key": "url" } } },
             ],
             "quorum": 2,
-            "signers": [{ "address": SIGNER, "secretRef": { "name": "signer", "key": "key" } }],
+            "signers": [{ "address": SIGNER, "passwordSecretRef": { "name": "password", "key": "password" }, "secretRef": { "name": "signer", "key": "key" } }],
             "baseUrl": "https://agents.example/base",
             "identityScope": "Namespace",
             "agent": { "name": "Agent", "description": "Shared.", "image": "https://agents.example/icon.png" },

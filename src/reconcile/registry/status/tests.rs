@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{AgentCount, IndexPosition, Key, LedgerMarker, Nonce};
 use crate::chain::RpcError;
-use crate::chain::transaction::KeyError;
+use crate::chain::key::KeyError;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::UnknownPremise;
 use crate::reconcile::registry::blocked::{Blocked, Unverified};
@@ -189,6 +189,15 @@ fn failed_side_is_false_and_so_is_ready() {
     };
     let mismatch = Blocked::KeyMismatch {
         address: "0x1".into(),
+        error: KeyError::OtherAccount {
+            expected: address,
+            actual: Address::repeat_byte(1),
+        },
+    };
+    let unreadable = Blocked::KeyUnreadable {
+        address: "0x1".into(),
+        secret: "s".into(),
+        key: "k".into(),
         error: KeyError::Malformed,
     };
     let in_use = Blocked::SignerInUse {
@@ -207,7 +216,7 @@ fn failed_side_is_false_and_so_is_ready() {
         call: "x",
         missing: "y",
     });
-    let cases: [(Blocked, &str, &str, &str); 15] = [
+    let cases: [(Blocked, &str, &str, &str); 16] = [
         (unreachable(), "RpcHealthy", "RpcUnreachable", "Reconciling"),
         (incomplete, "RpcHealthy", "RpcIncomplete", "Reconciling"),
         (
@@ -260,6 +269,7 @@ fn failed_side_is_false_and_so_is_ready() {
         ),
         (secret, "SignersReady", "SecretMissing", "Stalled"),
         (mismatch, "SignersReady", "KeyMismatch", "Stalled"),
+        (unreadable, "SignersReady", "KeyUnreadable", "Stalled"),
         (in_use, "SignersReady", "SignerInUse", "Stalled"),
         (limit.into(), "RegistryVerified", "InvalidLimit", "Stalled"),
         (
