@@ -18,6 +18,9 @@ pub(super) const TIMED_OUT: &str = "timed out";
 pub(super) const CONNECTION_LOST: &str = "the connection was lost";
 pub(super) const GATEWAY_TIMED_OUT: &str = "the endpoint timed out (HTTP 408, 504 or 524)";
 pub(super) const SERVER_ERROR: &str = "the endpoint reports a server error (HTTP 5xx)";
+/// Causes that no request avoids. The second is that of one that was given up.
+pub(super) const NOT_CONNECTED: &str = "could not connect";
+pub(super) const STOPPED_ANSWERING: &str = "timed out, and so did a short request after it";
 /// Causes that become [`RpcError::RpcRangeLimited`] for logs.
 pub(super) const TOO_LARGE: &str = "the request or its answer is too large (HTTP 413)";
 pub(super) const ANSWER_TOO_LARGE: &str = "the answer is larger than 16 MiB";
@@ -112,6 +115,22 @@ impl RpcError {
                 | Self::RpcMethodMissing { .. }
                 | Self::RpcIncomplete { .. }
         )
+    }
+
+    /// Requests that had no answer at all. One for logs may fail because of their number, which says
+    /// nothing about other requests.
+    #[must_use]
+    pub(super) fn unanswered_requests(&self) -> u32 {
+        let Self::RpcUnreachable { call, cause } = self else {
+            return 0;
+        };
+        let is_logs = *call == RpcMethod::Logs.as_str();
+        match *cause {
+            STOPPED_ANSWERING => 2,
+            TIMED_OUT | CONNECTION_LOST if is_logs => 0,
+            TIMED_OUT | CONNECTION_LOST | NOT_CONNECTED => 1,
+            _ => 0,
+        }
     }
 
     /// How long the endpoint asks to wait before the next request.
@@ -252,6 +271,29 @@ mod tests {
             redaction.redact(&"é".repeat(1000)).chars().count(),
             MESSAGE_LENGTH
         );
+    }
+
+    #[test]
+    fn request_is_unanswered_if_nothing_came_back() {
+        let unanswered = |method, cause| RpcError::unreachable(method, cause).unanswered_requests();
+        for cause in [TIMED_OUT, CONNECTION_LOST, NOT_CONNECTED] {
+            assert_eq!(unanswered(RpcMethod::Block, cause), 1, "{cause}");
+        }
+        for cause in [TIMED_OUT, CONNECTION_LOST] {
+            assert_eq!(
+                unanswered(RpcMethod::Logs, cause),
+                0,
+                "the range may be to blame"
+            );
+        }
+        assert_eq!(unanswered(RpcMethod::Logs, NOT_CONNECTED), 1);
+        assert_eq!(unanswered(RpcMethod::Logs, STOPPED_ANSWERING), 2);
+        for cause in [SERVER_ERROR, GATEWAY_TIMED_OUT] {
+            assert_eq!(unanswered(RpcMethod::Block, cause), 0, "{cause}");
+        }
+        let refusal = Refusal::Other;
+        let refused = RpcError::refused(RpcMethod::Block, refusal, None, String::new());
+        assert_eq!(refused.unanswered_requests(), 0);
     }
 
     #[test]

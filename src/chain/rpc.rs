@@ -40,6 +40,8 @@ const FEE_HISTORY_BLOCKS: &str = "0xa";
 const FEE_HISTORY_PERCENTILE: u64 = 20;
 /// How often a call is sent again whose block the endpoint did not have.
 const RETRIES: usize = 2;
+/// Requests in a row without an answer after which a pass asks the endpoint nothing more.
+const UNANSWERED: u32 = 2;
 
 /// How an endpoint answered a sent transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +64,18 @@ pub enum SendOutcome {
 
 /// One JSON-RPC endpoint. Clones share connections and health.
 #[derive(Clone)]
-pub struct RpcEndpoint(Arc<Shared>);
+pub struct RpcEndpoint {
+    shared: Arc<Shared>,
+    /// `None` if it is asked on behalf of no pass.
+    pass: Option<Arc<Mutex<Unanswered>>>,
+}
+
+/// Requests that one pass has sent in a row without an answer.
+#[derive(Debug, Default)]
+struct Unanswered {
+    requests: u32,
+    last: Option<RpcError>,
+}
 
 struct Shared {
     transport: Transport,
@@ -75,13 +88,15 @@ struct Shared {
 
 impl fmt::Debug for RpcEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RpcEndpoint").field(&self.0.name).finish()
+        f.debug_tuple("RpcEndpoint")
+            .field(&self.shared.name)
+            .finish()
     }
 }
 
 impl fmt::Display for RpcEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.name)
+        f.write_str(&self.shared.name)
     }
 }
 
@@ -92,13 +107,38 @@ impl RpcEndpoint {
     /// If the text is not an absolute http or https URL.
     pub fn new(url: &str, metrics: ChainMetrics) -> Result<Self, UrlError> {
         let transport = Transport::new(url, metrics)?;
-        Ok(Self(Arc::new(Shared {
+        let shared = Shared {
             name: transport.name(),
             redaction: transport.redaction(),
             transport,
             created: Instant::now(),
             health: Mutex::default(),
-        })))
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            pass: None,
+        })
+    }
+
+    /// The endpoint as one pass asks it. Once it leaves two requests in a row unanswered, the rest
+    /// of the pass has the same error without being sent, and the pass ends soon.
+    #[must_use]
+    pub fn for_pass(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            pass: Some(Arc::default()),
+        }
+    }
+
+    /// Why the pass asks nothing more.
+    #[must_use]
+    pub fn stopped_answering(&self) -> Option<RpcError> {
+        let pass = self.pass.as_ref()?;
+        let unanswered = pass.lock().unwrap_or_else(PoisonError::into_inner);
+        unanswered
+            .last
+            .clone()
+            .filter(|_| unanswered.requests >= UNANSWERED)
     }
 
     /// Health of the endpoint, from all answers so far.
@@ -120,11 +160,11 @@ impl RpcEndpoint {
     }
 
     fn lock_health(&self) -> MutexGuard<'_, EndpointHealth> {
-        self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn age(&self) -> Duration {
-        self.0.created.elapsed()
+        self.shared.created.elapsed()
     }
 
     /// Sends calls, and returns their answers in the same order.
@@ -149,12 +189,33 @@ impl RpcEndpoint {
     }
 
     async fn request(&self, calls: &[RpcCall]) -> Vec<Result<Value, RpcError>> {
-        let answers = self.0.transport.request(calls).await;
-        calls
+        if let Some(error) = self.stopped_answering() {
+            return vec![Err(error); calls.len()];
+        }
+        let answers = self.shared.transport.request(calls).await;
+        let answers: Vec<_> = calls
             .iter()
             .zip(answers)
             .map(|(call, answer)| answer.map_err(|failure| self.read_failure(call.method, failure)))
-            .collect()
+            .collect();
+        self.count_unanswered(&answers);
+        answers
+    }
+
+    fn count_unanswered(&self, answers: &[Result<Value, RpcError>]) {
+        let Some(pass) = &self.pass else {
+            return;
+        };
+        let mut unanswered = pass.lock().unwrap_or_else(PoisonError::into_inner);
+        match answers.last() {
+            Some(Err(error)) if error.unanswered_requests() > 0 => {
+                let requests = error.unanswered_requests();
+                unanswered.requests = unanswered.requests.saturating_add(requests);
+                unanswered.last = Some(error.clone());
+            }
+            Some(_) => *unanswered = Unanswered::default(),
+            None => {}
+        }
     }
 
     /// Sends one call.
@@ -177,7 +238,7 @@ impl RpcEndpoint {
                     &refused.message,
                     refused.data.as_ref(),
                 );
-                let mut message = self.0.redaction.redact(&refused.message);
+                let mut message = self.shared.redaction.redact(&refused.message);
                 if message.is_empty() {
                     message = refused
                         .code
@@ -192,7 +253,11 @@ impl RpcEndpoint {
     fn judge<T>(&self, question: &'static str, answer: Result<T, RpcError>) -> Result<T, RpcError> {
         let mut health = self.lock_health();
         match &answer {
-            Err(error) if error.is_endpoint_fault() => health.failed(question, error.to_string()),
+            Err(error) if error.is_endpoint_fault() => {
+                for _ in 0..error.unanswered_requests().max(1) {
+                    health.failed(question, error.to_string());
+                }
+            }
             _ => health.answered(question, self.age()),
         }
         drop(health);

@@ -763,6 +763,46 @@ async fn two_failures_make_an_endpoint_unhealthy() {
     assert!(health.cause().unwrap().contains("503"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn pass_asks_nothing_more_of_an_endpoint_that_stopped_answering() {
+    let server = Server::start(|_| Reply::Hang).await;
+    let endpoint = server.endpoint.for_pass();
+    let begun = tokio::time::Instant::now();
+    let first = endpoint.head().await.unwrap_err();
+    assert_eq!(endpoint.stopped_answering(), None, "{first}");
+    let second = endpoint.account(OWNER, 7).await.unwrap_err();
+    assert_eq!(endpoint.stopped_answering(), Some(second.clone()));
+    assert_eq!(endpoint.head().await, Err(second.clone()));
+    assert_eq!(endpoint.receipts(&[B256::ZERO]).await, [Err(second)]);
+    assert_eq!(server.sizes().len(), 2);
+    assert_eq!(begun.elapsed().as_secs(), 8);
+    let next = server.endpoint.for_pass();
+    assert_eq!(next.stopped_answering(), None, "the next pass asks again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_are_given_up_if_a_short_request_has_no_answer_either() {
+    let is_logs = |request: &Value| request.is_array();
+    let hanging = Server::start(|_| Reply::Hang).await;
+    let slow = Server::start(move |request| {
+        if is_logs(request) {
+            return Reply::Hang;
+        }
+        Reply::Body(each(request, &node))
+    })
+    .await;
+    for (server, seconds, stopped) in [(hanging, 8, true), (slow, 12, false)] {
+        let endpoint = server.endpoint.for_pass();
+        let begun = tokio::time::Instant::now();
+        let error = endpoint.log_page(REGISTRY, OWNER, 1, 100).await.unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), seconds, "{error}");
+        assert_eq!(error.narrows_range(), !stopped, "{error}");
+        assert_eq!(endpoint.stopped_answering(), stopped.then_some(error));
+        assert_eq!(endpoint.health().is_healthy(), !stopped);
+        assert_eq!(server.sizes(), [2, 1]);
+    }
+}
+
 #[tokio::test]
 async fn endpoint_that_knows_only_its_chain_id_is_unhealthy() {
     let server = Server::answering(|method, params| match method {

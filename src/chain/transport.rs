@@ -11,12 +11,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::envelope::{
     self, CallFailure, CallResults, HttpResponse, Response, RpcCall, read_response, request_body,
 };
-use super::error::{ANSWER_TOO_LARGE, CONNECTION_LOST, Redaction, SERVER_ERROR, TIMED_OUT};
+use super::error::{
+    ANSWER_TOO_LARGE, CONNECTION_LOST, NOT_CONNECTED, Redaction, SERVER_ERROR, STOPPED_ANSWERING, TIMED_OUT,
+};
 use super::refusal::{Refusal, classify};
 use crate::metrics::{ChainMetrics, RpcMethod, RpcResult};
 
@@ -177,21 +179,39 @@ impl Transport {
         }
     }
 
-    /// Sends one HTTP request with a time limit, and counts its calls.
+    /// Sends one HTTP request with a time limit, and counts its calls. Logs may take long, and are
+    /// waited for as long as the endpoint answers short requests.
     async fn exchange(&self, calls: &[RpcCall]) -> Response {
         let begun = Instant::now();
         let is_logs = calls.iter().any(|call| call.method == RpcMethod::Logs);
-        let limit = if is_logs {
-            LOGS_TIMEOUT
+        let response = if is_logs {
+            tokio::select! {
+                response = within(LOGS_TIMEOUT, self.post(calls)) => response,
+                response = self.stop_answering() => response,
+            }
         } else {
-            REQUEST_TIMEOUT
+            within(REQUEST_TIMEOUT, self.post(calls)).await
         };
-        let response = tokio::time::timeout(limit, self.post(calls))
-            .await
-            .unwrap_or(Response::Failed(CallFailure::Unreachable(TIMED_OUT)));
-        let duration = begun.elapsed();
+        self.count(calls, &response, begun.elapsed());
+        response
+    }
+
+    /// Ends only if the endpoint leaves a short request unanswered.
+    async fn stop_answering(&self) -> Response {
+        tokio::time::sleep(REQUEST_TIMEOUT).await;
+        let calls = [RpcCall::new(RpcMethod::Block, json!(["latest", false]))];
+        let begun = Instant::now();
+        let response = within(REQUEST_TIMEOUT, self.post(&calls)).await;
+        self.count(&calls, &response, begun.elapsed());
+        match response {
+            Response::Failed(_) => Response::Failed(CallFailure::Unreachable(STOPPED_ANSWERING)),
+            Response::Answered(_) | Response::Unreadable(_) => std::future::pending().await,
+        }
+    }
+
+    fn count(&self, calls: &[RpcCall], response: &Response, duration: Duration) {
         for (index, call) in calls.iter().enumerate() {
-            let result = match &response {
+            let result = match response {
                 Response::Answered(answers) => {
                     answers
                         .get(index)
@@ -204,7 +224,6 @@ impl Transport {
             };
             self.metrics.requested(call.method, result, duration);
         }
-        response
     }
 
     async fn post(&self, calls: &[RpcCall]) -> Response {
@@ -244,6 +263,13 @@ impl Transport {
     }
 }
 
+/// The response to a request that has a time limit.
+async fn within(limit: Duration, response: impl Future<Output = Response>) -> Response {
+    tokio::time::timeout(limit, response)
+        .await
+        .unwrap_or(Response::Failed(CallFailure::Unreachable(TIMED_OUT)))
+}
+
 fn unix_time() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -252,7 +278,7 @@ fn unix_time() -> u64 {
 
 fn unreachable(error: &reqwest::Error) -> CallFailure {
     CallFailure::Unreachable(if error.is_connect() {
-        "could not connect"
+        NOT_CONNECTED
     } else if error.is_timeout() {
         TIMED_OUT
     } else {

@@ -90,7 +90,7 @@ impl Endpoints {
         };
         let chosen = first(|connection| connection.endpoint.health().is_healthy())
             .or_else(|| self.connections.first());
-        chosen.map(|connection| connection.endpoint.clone())
+        chosen.map(|connection| connection.endpoint.for_pass())
     }
 
     /// Reads the heads of endpoints that are not in use or not healthy, when that is due. A lone
@@ -263,6 +263,18 @@ pub(super) fn failed(checks: Checks, endpoint: &RpcEndpoint, error: RpcError) ->
         endpoint: endpoint.to_string(),
         error,
     })
+}
+
+/// The checks after all requests of a pass: an endpoint that answered its first ones may have stopped
+/// since.
+pub(super) fn after(checks: Checks, endpoint: &RpcEndpoint) -> Checks {
+    match endpoint.stopped_answering() {
+        Some(error) => checks.failed(Blocked::Rpc {
+            endpoint: endpoint.to_string(),
+            error,
+        }),
+        None => checks,
+    }
 }
 
 /// The same, if the request was to verify the contract: that check was due and could not be made.

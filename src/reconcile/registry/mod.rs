@@ -151,6 +151,7 @@ async fn pass(
     let worked = ledger::work(&input, state).await;
     state.is_stopped = is_stopped;
     state.ledger_worked(target.generation, waiting, worked.issues.clone());
+    let checks = endpoints::after(checks, &chain.endpoint);
     Pass::worked(checks, written, worked)
 }
 
