@@ -177,6 +177,33 @@ pub enum Proof {
 }
 
 impl Proof {
+    /// What the API server's answers prove: `ledger`, and the suspected record before and after it was
+    /// read. `seen` is what was remembered before that.
+    #[must_use]
+    pub fn of(
+        suspicion: &Suspicion,
+        seen: &LedgerMarks,
+        ledger: &SignerLedger,
+        records: [Option<&AgentRegistrationSpec>; 2],
+    ) -> Option<Self> {
+        if is_stopped(&ledger.spec) {
+            return None;
+        }
+        match suspicion {
+            Suspicion::ShowsLess { ledger: name } => {
+                let read = LedgerMark::of(ledger);
+                let seen = seen.ahead_of(name, &read)?.clone();
+                Some(Self::ShowsLess { read, seen })
+            }
+            Suspicion::LacksAttempt { key, .. } => {
+                let lacked = |record| unaccounted_nonce(&ledger.spec, record?);
+                let [before, after] = records;
+                let nonce = lacked(before).and(lacked(after))?;
+                Some(Self::LacksAttempt { key: *key, nonce })
+            }
+        }
+    }
+
     /// The nonces that are known to have been allocated are all below this one.
     #[must_use]
     fn allocated_below(&self) -> Nonce {
@@ -398,6 +425,47 @@ mod tests {
             1,
             "it would become active"
         );
+    }
+
+    #[test]
+    fn rollback_is_proven_only_by_what_the_api_server_answers() {
+        let name = SignerLedger::name_of(31337, SIGNER);
+        let mut seen = LedgerMarks::default();
+        seen.remember(&name, LedgerMark::of(&shown(5, |_| {})));
+        let shows_less = Suspicion::ShowsLess {
+            ledger: name.clone(),
+        };
+        let of = |suspicion: &Suspicion, ledger: &SignerLedger, records| {
+            Proof::of(suspicion, &seen, ledger, records)
+        };
+        let older = shown(4, |_| {});
+        let proof = of(&shows_less, &older, [None, None]).unwrap();
+        let said = proof.to_string();
+        assert!(
+            said.starts_with("it is at") && said.contains("and was at"),
+            "{said}"
+        );
+        assert_eq!(of(&shows_less, &shown(5, |_| {}), [None, None]), None);
+
+        let key = key('c');
+        let lacks = Suspicion::LacksAttempt { ledger: name, key };
+        let (open, settled) = (with_attempts(&[4]), with_attempts(&[]));
+        let nonce = Nonce(4);
+        let proven = Proof::LacksAttempt { key, nonce };
+        for (records, proof) in [
+            ([Some(&open), Some(&open)], Some(proven)),
+            ([Some(&open), Some(&settled)], None),
+            ([Some(&settled), Some(&open)], None),
+            ([Some(&open), None], None),
+        ] {
+            assert_eq!(of(&lacks, &shown(5, |_| {}), records), proof);
+        }
+        let stopped = shown(4, |spec| {
+            let reason = QuarantineReason::Lost;
+            let bound = Nonce(0);
+            spec.quarantine = Some(Quarantine { reason, bound });
+        });
+        assert_eq!(of(&shows_less, &stopped, [None, None]), None);
     }
 
     #[test]

@@ -15,10 +15,7 @@ use alloy::primitives::Address;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
-use super::rollback::{
-    LedgerMark, LedgerMarks, Proof, Suspicion, is_stopped, quarantined, suspicions,
-    unaccounted_nonce,
-};
+use super::rollback::{LedgerMark, LedgerMarks, Proof, Suspicion, quarantined, suspicions};
 use super::unreadable::{OtherLedgers, UnreadableRecord, marked_accounts};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger,
@@ -346,23 +343,8 @@ impl Store {
             return Ok(None);
         };
         let record_after = self.suspected_record(suspicion).await?;
-        if is_stopped(&read.spec) {
-            return Ok(None);
-        }
-        let proof = match suspicion {
-            Suspicion::ShowsLess { .. } => {
-                let mark = LedgerMark::of(&read);
-                let seen = before.ahead_of(name, &mark).cloned();
-                seen.map(|seen| Proof::ShowsLess { read: mark, seen })
-            }
-            Suspicion::LacksAttempt { key, .. } => {
-                let lacks = |record: Option<AgentRegistrationSpec>| {
-                    record.and_then(|record| unaccounted_nonce(&read.spec, &record))
-                };
-                let nonce = lacks(record_before).and(lacks(record_after));
-                nonce.map(|nonce| Proof::LacksAttempt { key: *key, nonce })
-            }
-        };
+        let records = [record_before.as_ref(), record_after.as_ref()];
+        let proof = Proof::of(suspicion, &before, &read, records);
         if let Some(proof) = &proof {
             let stopped = quarantined(&read.spec, proof);
             self.quarantine_writer.quarantine(&read, stopped).await?;
