@@ -176,16 +176,8 @@ async fn create_policy(
 #[test]
 fn change_of_the_signer_strands_no_record() {
     World::run("signer", async |world| {
-        let proxy = world.proxy().await;
-        let swallow = proxy.add(Rule::swallow());
-        let registry = world.registry_behind(0, proxy).await;
         let shop = world.namespace("shop").await;
-        world.offer(0, &shop, "old").await;
-        eventually("the first signer has sent", OTHERS, async || {
-            ensure!(registry.proxy.hits(swallow) > 0, "not yet");
-            anyhow::Ok(())
-        })
-        .await;
+        let (registry, swallow) = world.registry_with_lost_transaction(&shop, "old").await;
         let manifest = world.manifest(0, &[&registry.proxy]).await;
         let next = world.manifest(1, &[&registry.proxy]).await;
         let signer = |manifest: &Value| manifest["spec"]["signers"][0].clone();
@@ -328,11 +320,7 @@ fn failing_call_of_one_entry_holds_up_no_other() {
             world.namespace("other").await,
         );
         world.offer(0, &shop, "a").await;
-        eventually("the first is sent", OTHERS, async || {
-            ensure!(registry.proxy.hits(swallow) > 0, "not yet");
-            anyhow::Ok(())
-        })
-        .await;
+        registry.wait_hits(swallow, 1).await;
         let calls = registry.proxy.calls();
         let raw = calls.all("eth_sendRawTransaction").next().unwrap();
         let bytes = alloy::hex::decode(raw.params[0].as_str().unwrap()).unwrap();

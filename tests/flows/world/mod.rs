@@ -23,7 +23,7 @@ use harness::wait::{eventually, throughout};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
-use rpc_proxy::{RpcProxy, Rule};
+use rpc_proxy::{RpcProxy, Rule, RuleId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, IdentityRegistry, SignerLedger};
@@ -80,6 +80,17 @@ struct ProxiedRegistry {
 impl ProxiedRegistry {
     fn owner(&self) -> Address {
         self.signer.address()
+    }
+
+    /// Waits until a rule of the proxy was applied so often.
+    async fn wait_hits(&self, rule: RuleId, count: u64) {
+        let what = format!("a rule is applied {count} times");
+        eventually(&what, SHOWN, async || {
+            let hits = self.proxy.hits(rule);
+            ensure!(hits >= count, "{hits} times");
+            anyhow::Ok(())
+        })
+        .await;
     }
 }
 
@@ -265,6 +276,21 @@ impl World {
         self.offer(healthy, namespace, "other").await;
         self.wait_other(namespace, "other").await;
         registries
+    }
+
+    /// Creates the first registry, and an offer whose transaction is signed, sent, and kept by the
+    /// endpoint until the rule is removed.
+    async fn registry_with_lost_transaction(
+        &self,
+        namespace: &str,
+        offer: &str,
+    ) -> (ProxiedRegistry, RuleId) {
+        let proxy = self.proxy().await;
+        let swallow = proxy.add(Rule::swallow());
+        let registry = self.registry_behind(0, proxy).await;
+        self.offer(0, namespace, offer).await;
+        registry.wait_hits(swallow, 1).await;
+        (registry, swallow)
     }
 
     /// Creates the nth registry for a signer that registered an agent when the chain was short, so

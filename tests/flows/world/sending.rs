@@ -91,12 +91,7 @@ fn tip_follows_the_suggestion_and_a_stuck_one_is_shown() {
         let tip: u64 = tip.parse().unwrap();
         assert!(tip >= SUGGESTED_TIP, "a tip of {tip} wei is never mined");
 
-        let what = "the stuck transaction is at the endpoint";
-        eventually(what, OTHERS, async || {
-            ensure!(stuck.proxy.hits(swallow) > 0, "not yet");
-            anyhow::Ok(())
-        })
-        .await;
+        stuck.wait_hits(swallow, 1).await;
         world.mine(300).await;
         let message = world.wait_offer(&shop, "stuck", "NotIncluded").await;
         assert!(!message.contains("has been sent"), "{message}");
@@ -377,17 +372,9 @@ fn dropped_and_known_transactions_are_registered_once() {
 #[test]
 fn stored_transaction_is_resent_unchanged() {
     World::run("resent", async |world| {
-        let proxy = world.proxy().await;
-        let swallow = proxy.add(Rule::swallow());
-        let registry = world.registry_behind(0, proxy).await;
         let shop = world.namespace("shop").await;
-        world.offer(0, &shop, "chat").await;
-        eventually("it is sent three times", SHOWN, async || {
-            let hits = registry.proxy.hits(swallow);
-            ensure!(hits >= 3, "{hits} times");
-            anyhow::Ok(())
-        })
-        .await;
+        let (registry, swallow) = world.registry_with_lost_transaction(&shop, "chat").await;
+        registry.wait_hits(swallow, 3).await;
         let calls = registry.proxy.calls();
         let raws: Vec<Value> = calls.all(SEND).map(|call| call.params[0].clone()).collect();
         assert!(raws.iter().all(|raw| raw == &raws[0]), "{raws:?}");

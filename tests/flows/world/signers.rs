@@ -1,4 +1,5 @@
-//! Changes of the signer: whoever registered an agent, it is not registered again.
+//! Changes of the signer: an agent that any of them registered is not registered again, and what one
+//! has begun is finished.
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use anyhow::ensure;
 use harness::objects::delete;
 use harness::wait::eventually;
 use kube::ResourceExt;
-use rpc_proxy::{RpcProxy, Rule, RuleId};
+use rpc_proxy::RpcProxy;
 use serde_json::{Value, json};
 
-use super::{OTHERS, SHOWN, World, delete_all, delete_protected};
+use super::{SHOWN, World, delete_all, delete_protected};
 
 impl World {
     /// Makes these accounts the signers of the first registry.
@@ -27,15 +28,6 @@ impl World {
             all.push(manifest["spec"]["signers"][0].clone());
         }
         Value::Array(all)
-    }
-
-    /// Waits until a rule was applied.
-    async fn wait_hits(&self, proxy: &RpcProxy, rule: RuleId) {
-        eventually("the rule was applied", OTHERS, async || {
-            ensure!(proxy.hits(rule) > 0, "not yet");
-            anyhow::Ok(())
-        })
-        .await;
     }
 
     /// Deletes the record of an offer as an administrator can, and waits until there is another
@@ -138,12 +130,8 @@ fn agent_of_another_registrys_signer_is_found_after_its_offer_moved() {
 #[test]
 fn former_signer_finishes_what_it_began_while_the_next_one_registers() {
     World::run("rotation", async |world| {
-        let proxy = world.proxy().await;
-        let swallow = proxy.add(Rule::swallow());
-        let registry = world.registry_behind(0, proxy).await;
         let shop = world.namespace("shop").await;
-        world.offer(0, &shop, "flying").await;
-        world.wait_hits(&registry.proxy, swallow).await;
+        let (registry, swallow) = world.registry_with_lost_transaction(&shop, "flying").await;
         world.set_signers(&registry.proxy, &[1, 0]).await;
         registry.proxy.remove(swallow);
         world.offer(0, &shop, "new").await;
@@ -180,12 +168,8 @@ fn record_that_no_signer_has_begun_goes_to_the_next_one() {
 #[test]
 fn registration_in_flight_of_a_former_signer_is_not_repeated() {
     World::run("flying", async |world| {
-        let proxy = world.proxy().await;
-        let swallow = proxy.add(Rule::swallow());
-        let registry = world.registry_behind(0, proxy).await;
         let shop = world.namespace("shop").await;
-        world.offer(0, &shop, "flying").await;
-        world.wait_hits(&registry.proxy, swallow).await;
+        let (registry, swallow) = world.registry_with_lost_transaction(&shop, "flying").await;
         world.set_signers(&registry.proxy, &[1]).await;
         registry.proxy.remove(swallow);
         world.offer(0, &shop, "other").await;
