@@ -16,6 +16,7 @@ use crate::ledger::ReadLedger;
 use crate::ledger::protocol::{self, MoveStep, advance_history, move_step};
 use crate::reconcile::issues::OfferIssue;
 use crate::reconcile::registry::chain::{self, ChainSnapshot};
+use crate::reconcile::registry::schedule::Activity;
 use crate::reconcile::registry::state::RegistryState;
 use crate::reconcile::registry::target::RegistryTarget;
 
@@ -79,6 +80,7 @@ fn unusable(input: &LedgerInput<'_>, signer: Address, why: &str) -> LedgerWork {
         issues: waiting
             .flat_map(|record| input.issues_of(record.key, &issue))
             .collect(),
+        activity: Activity::Short,
         ..LedgerWork::default()
     }
 }
