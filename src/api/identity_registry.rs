@@ -302,7 +302,8 @@ pub struct SpendingLimits {
     #[schemars(with = "String", length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     #[x_kube(validation = Rule::new(schema::GWEI).message(schema::GWEI_MESSAGE))]
     pub max_fee_per_gas_gwei: Option<String>,
-    /// Maximum cost of one registration, in the chain's native token, like "0.005".
+    /// Maximum cost of one registration, in the chain's native token, like "0.005". The default allows
+    /// a gas price of about 20 gwei; on Polygon, Celo, Monad or Hedera gas usually costs more.
     #[serde(default = "per_registration")]
     #[schemars(length(max = 36), regex(pattern = schema::POSITIVE_DECIMAL))]
     #[x_kube(validation = Rule::new(schema::NATIVE_AMOUNT).message(schema::NATIVE_AMOUNT_MESSAGE))]
@@ -320,8 +321,8 @@ pub struct SpendingLimits {
     pub per_namespace_per_day: Option<String>,
 }
 
-/// A registration with a 98-byte URI uses about 210,000 gas: 0.005 allows 24 gwei, far above the
-/// price of an L2.
+/// A registration with a 98-byte URI has a gas limit of about 250,000: 0.005 allows 20 gwei, far above
+/// the price of an L2.
 fn per_registration() -> String {
     "0.005".into()
 }

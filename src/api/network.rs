@@ -165,6 +165,8 @@ pub(super) fn known_network_message() -> String {
 
 #[cfg(test)]
 mod tests {
+    use alloy_chains::{Chain, NamedChain};
+
     use super::*;
 
     #[test]
@@ -184,6 +186,23 @@ mod tests {
         for (alias, id) in ALIASES {
             assert_eq!(chain_id(alias), Some(*id));
             assert!(class(*id).is_some(), "{alias}");
+        }
+    }
+
+    #[test]
+    fn classes_and_aliases_agree_with_the_public_chain_list() {
+        let mut compared = 0;
+        for (class, ids) in CHAINS {
+            for chain in ids.iter().filter_map(|id| Chain::from_id(*id).named()) {
+                let is_testnet = *class == Class::Testnet;
+                assert_eq!(chain.is_testnet(), is_testnet, "{chain}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 20, "{compared}");
+        let listed = |alias: &str| alias.parse::<NamedChain>().ok().map(u64::from);
+        for (alias, id) in ALIASES {
+            assert!(listed(alias).is_none_or(|listed| listed == *id), "{alias}");
         }
     }
 

@@ -1,7 +1,7 @@
-//! The part of the ERC-8004 Identity Registry's interface that the operator uses (contract version
-//! 2.0.0).
+//! The contract interfaces that the operator uses: the ERC-8004 Identity Registry (contract version
+//! 2.0.0), and the fee oracles of rollups.
 
-use alloy::primitives::{Bytes, U256};
+use alloy::primitives::{Address, Bytes, U256, address};
 use alloy::sol;
 use alloy::sol_types::SolCall;
 
@@ -22,7 +22,22 @@ sol! {
     function balanceOf(address owner) external view returns (uint256);
     /// Version of the contract.
     function getVersion() external pure returns (string);
+
+    /// Most that publishing a transaction on L1 costs, by the size of its unsigned encoding in bytes
+    /// (OP Stack since Fjord).
+    function getL1FeeUpperBound(uint256 unsignedTxSize) external view returns (uint256);
+    /// What publishing a transaction on L1 costs, by its unsigned encoding (OP Stack, Scroll).
+    function getL1Fee(bytes data) external view returns (uint256);
+    /// What the operator charges for gas (OP Stack since Isthmus).
+    function getOperatorFee(uint256 gasUsed) external view returns (uint256);
 }
+
+/// Where rollups have their fee oracle: the OP Stack's and Scroll's `L1GasPriceOracle`. No one else
+/// can deploy to these addresses.
+pub(super) const FEE_ORACLES: [Address; 2] = [
+    address!("420000000000000000000000000000000000000F"),
+    address!("5300000000000000000000000000000000000002"),
+];
 
 /// Calldata of a registration with this URI.
 #[must_use]
@@ -48,12 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_and_topics_match_the_deployed_contract() {
+    fn selectors_and_topics_match_the_deployed_contracts() {
         assert_eq!(hex::encode(registerCall::SELECTOR), "f2c298be");
         assert_eq!(hex::encode(ownerOfCall::SELECTOR), "6352211e");
         assert_eq!(hex::encode(tokenURICall::SELECTOR), "c87b56dd");
         assert_eq!(hex::encode(balanceOfCall::SELECTOR), "70a08231");
         assert_eq!(hex::encode(getVersionCall::SELECTOR), "0d8e6e2c");
+        assert_eq!(hex::encode(getL1FeeUpperBoundCall::SELECTOR), "f1c7a58b");
+        assert_eq!(hex::encode(getL1FeeCall::SELECTOR), "49948e0e");
         let registered = "ca52e62c367d81bb2e328eb795f7c7ba24afb478408a26c0e201d155c449bc4a";
         assert_eq!(hex::encode(Registered::SIGNATURE_HASH), registered);
         let transfer = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";

@@ -55,6 +55,13 @@ pub(super) fn amount(value: &Value) -> Option<u128> {
     Some(quantity(value)?.saturating_to())
 }
 
+/// The number in the one word that a view function returned; one that is larger than 128 bits counts
+/// as the largest.
+pub(super) fn word(value: &Value) -> Option<u128> {
+    let word = <[u8; 32]>::try_from(bytes(value)?.as_ref()).ok()?;
+    Some(U256::from_be_bytes(word).saturating_to())
+}
+
 /// Bytes in hex, with or without a prefix.
 pub(super) fn bytes(value: &Value) -> Option<Bytes> {
     let text = value.as_str()?.trim();

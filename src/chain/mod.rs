@@ -71,6 +71,8 @@ pub struct ChainIdentity {
     pub implementation: Option<Address>,
     /// Version of the contract; `None` if it does not answer like a registry.
     pub version: Option<String>,
+    /// Contract that knows what a rollup charges besides gas; `None` if the chain has none.
+    pub fee_oracle: Option<Address>,
 }
 
 /// What one batch shows of an account.
@@ -107,28 +109,59 @@ pub struct TransactionCounts {
 }
 
 /// Current fees of the chain, in wei per gas.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FeeMarket {
-    /// Base fee of the latest block (EIP-1559).
-    pub base_fee: u128,
-    /// Priority fee that recent transactions paid.
-    pub tip: u128,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeeMarket {
+    /// Transactions have a maximum fee and a priority fee (EIP-1559).
+    Dynamic {
+        /// Base fee of the latest block.
+        base_fee: u128,
+        /// Priority fee that recent transactions paid.
+        tip: u128,
+    },
+    /// Blocks have no base fee: transactions have one gas price.
+    Legacy {
+        /// What the node suggests.
+        gas_price: u128,
+    },
 }
 
-/// Fees of one transaction, in wei per gas.
+/// Fees of one transaction, in wei per gas. They decide its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fees {
-    /// Maximum fee, priority fee included.
-    pub max_fee: u128,
-    /// Maximum priority fee.
-    pub tip: u128,
+pub enum Fees {
+    /// EIP-1559.
+    Dynamic {
+        /// Maximum fee, priority fee included.
+        max_fee: u128,
+        /// Maximum priority fee.
+        tip: u128,
+    },
+    /// Before EIP-1559.
+    Legacy { gas_price: u128 },
 }
 
 impl Fees {
-    /// Maximum cost of a transaction with this gas limit, in wei.
+    /// Maximum fee per gas, priority fee included.
+    #[must_use]
+    pub const fn max_fee(self) -> u128 {
+        match self {
+            Self::Dynamic { max_fee, .. } => max_fee,
+            Self::Legacy { gas_price } => gas_price,
+        }
+    }
+
+    /// Maximum priority fee per gas. Nodes compare a legacy transaction as if it were its price.
+    #[must_use]
+    pub const fn tip(self) -> u128 {
+        match self {
+            Self::Dynamic { tip, .. } => tip,
+            Self::Legacy { gas_price } => gas_price,
+        }
+    }
+
+    /// Maximum cost of a transaction with this gas limit, in wei, without the fees of a rollup.
     #[must_use]
     pub fn worst_cost(self, gas: u64) -> u128 {
-        self.max_fee.saturating_mul(gas.into())
+        self.max_fee().saturating_mul(gas.into())
     }
 }
 

@@ -160,7 +160,10 @@ impl RpcEndpoint {
     }
 
     fn lock_health(&self) -> MutexGuard<'_, EndpointHealth> {
-        self.shared.health.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn age(&self) -> Duration {
@@ -318,20 +321,41 @@ impl RpcEndpoint {
     }
 
     async fn read_identity(&self, contract: Address) -> Result<ChainIdentity, RpcError> {
+        let code = |at: Address| RpcCall::new(RpcMethod::Code, json!([at, "latest"]));
+        let [op_stack, scroll] = abi::FEE_ORACLES;
         let calls = [
             RpcCall::new(RpcMethod::ChainId, json!([])),
             RpcCall::new(
                 RpcMethod::Block,
                 json!([BlockNumberOrTag::Number(0), false]),
             ),
-            RpcCall::new(RpcMethod::Code, json!([contract, "latest"])),
+            code(contract),
             RpcCall::new(
                 RpcMethod::Storage,
                 json!([contract, IMPLEMENTATION_SLOT, "latest"]),
             ),
             view(contract, &abi::getVersionCall {}, BlockNumberOrTag::Latest),
+            code(op_stack),
+            code(scroll),
         ];
-        let [chain_id, genesis, code, slot, version] = take(self.ask(&calls).await)?;
+        let [
+            chain_id,
+            genesis,
+            code,
+            slot,
+            version,
+            op_stack_code,
+            scroll_code,
+        ] = take(self.ask(&calls).await)?;
+        let has_code = |code: Result<Value, RpcError>| {
+            let hash = decode::code_hash(&code?).map_err(of(RpcMethod::Code))?;
+            Ok::<_, RpcError>(hash.is_some())
+        };
+        let fee_oracle = match (has_code(op_stack_code)?, has_code(scroll_code)?) {
+            (true, _) => Some(op_stack),
+            (false, true) => Some(scroll),
+            (false, false) => None,
+        };
         let chain_id = decode::number(&chain_id?)
             .ok_or_else(|| incomplete(RpcMethod::ChainId, Missing("chain id")))?;
         // A node that keeps no old blocks has no first one either.
@@ -352,6 +376,7 @@ impl RpcEndpoint {
             code_hash: decode::code_hash(&code?).map_err(of(RpcMethod::Code))?,
             implementation,
             version,
+            fee_oracle,
         })
     }
 
@@ -408,19 +433,24 @@ impl RpcEndpoint {
         self.judge("transaction_count", read_count(answer))
     }
 
-    /// Current fees; `None` if the chain has no base fee (EIP-1559).
-    pub async fn fee_market(&self, latest: &Block) -> Result<Option<FeeMarket>, RpcError> {
-        let Some(base_fee) = latest.base_fee else {
-            return Ok(None);
+    /// Current fees. The latest block shows whether the chain has EIP-1559.
+    pub async fn fee_market(&self, latest: &Block) -> Result<FeeMarket, RpcError> {
+        let market = match latest.base_fee {
+            Some(base_fee) => {
+                let tip = self.read_tip(base_fee).await;
+                tip.map(|tip| FeeMarket::Dynamic { base_fee, tip })
+            }
+            None => {
+                let gas_price = self.read_gas_price().await;
+                gas_price.map(|gas_price| FeeMarket::Legacy { gas_price })
+            }
         };
-        let tip = self.read_tip().await;
-        let tip = self.judge("fee_market", tip)?;
-        Ok(Some(FeeMarket { base_fee, tip }))
+        self.judge("fee_market", market)
     }
 
     /// What recent transactions paid, but at least what the node suggests: on a quiet chain recent
     /// blocks are empty, and a node may include nothing below its own minimum.
-    async fn read_tip(&self) -> Result<u128, RpcError> {
+    async fn read_tip(&self, base_fee: u128) -> Result<u128, RpcError> {
         let calls = [
             RpcCall::new(
                 RpcMethod::FeeHistory,
@@ -429,15 +459,67 @@ impl RpcEndpoint {
             RpcCall::new(RpcMethod::PriorityFee, json!([])),
         ];
         let [history, suggestion] = take(self.ask(&calls).await)?;
-        if let (Err(error), Err(_)) = (&history, &suggestion) {
-            return Err(error.clone());
-        }
         let paid = tolerate(history)?.and_then(|history| decode::median_reward(&history));
         let suggested = tolerate(suggestion)?.and_then(|fee| decode::amount(&fee));
-        Ok(paid
-            .unwrap_or_default()
-            .max(suggested.unwrap_or_default())
-            .max(1))
+        let tip = match paid.max(suggested) {
+            Some(tip) => tip,
+            // An endpoint that knows only prices.
+            None => self.read_gas_price().await?.saturating_sub(base_fee),
+        };
+        Ok(tip.max(1))
+    }
+
+    async fn read_gas_price(&self) -> Result<u128, RpcError> {
+        let price = self.ask_one(RpcMethod::GasPrice, json!([])).await?;
+        decode::amount(&price).ok_or_else(|| incomplete(RpcMethod::GasPrice, Missing("gas price")))
+    }
+
+    /// What a rollup charges for a transaction besides gas, in wei: for its publication on L1, by its
+    /// unsigned encoding, and for its operator, by its gas limit.
+    ///
+    /// # Errors
+    /// Also if the oracle answers no question about the publication: then the cost is not known.
+    pub async fn rollup_fee(
+        &self,
+        oracle: Address,
+        unsigned: &[u8],
+        gas: u64,
+    ) -> Result<u128, RpcError> {
+        let fee = self.read_rollup_fee(oracle, unsigned, gas).await;
+        self.judge("rollup_fee", fee)
+    }
+
+    async fn read_rollup_fee(
+        &self,
+        oracle: Address,
+        unsigned: &[u8],
+        gas: u64,
+    ) -> Result<u128, RpcError> {
+        let latest = BlockNumberOrTag::Latest;
+        let bound = abi::getL1FeeUpperBoundCall {
+            unsignedTxSize: U256::from(unsigned.len()),
+        };
+        let data = abi::getL1FeeCall {
+            data: Bytes::copy_from_slice(unsigned),
+        };
+        let operator = abi::getOperatorFeeCall {
+            gasUsed: U256::from(gas),
+        };
+        let calls = [
+            view(oracle, &bound, latest),
+            view(oracle, &data, latest),
+            view(oracle, &operator, latest),
+        ];
+        let [bound, data, operator] = take(self.ask(&calls).await)?;
+        let amount = |answer| -> Result<Option<u128>, RpcError> {
+            let answer = tolerate(answer)?;
+            Ok(answer.and_then(|word| decode::word(&word)))
+        };
+        // Older oracles revert where they lack a function.
+        let data_fee = amount(bound)?.or(amount(data)?);
+        let data_fee = data_fee.ok_or_else(|| incomplete(RpcMethod::Call, Missing("L1 fee")))?;
+        let operator_fee = amount(operator)?.unwrap_or_default();
+        Ok(data_fee.saturating_add(operator_fee))
     }
 
     /// Estimates the gas of a call.

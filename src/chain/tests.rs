@@ -300,7 +300,7 @@ async fn questions_are_one_batch_each() {
         (account.balance, account.has_code),
         (1_000_000_000_000_000_000, false)
     );
-    assert_eq!(server.sizes(), [2, 5, 5]);
+    assert_eq!(server.sizes(), [2, 7, 5]);
     let block = endpoint.block(BlockNumberOrTag::Number(3)).await.unwrap();
     assert_eq!(block, Some(expected(3)));
     let gas = endpoint.estimate_gas(OWNER, REGISTRY, Bytes::new()).await;
@@ -365,6 +365,25 @@ async fn identity_tolerates_what_not_every_node_has() {
     );
     assert_eq!((identity.implementation, identity.version), (None, None));
     assert!(server.endpoint.health().is_healthy());
+}
+
+#[tokio::test]
+async fn rollup_is_known_by_its_fee_oracle() {
+    let [op_stack, scroll] = abi::FEE_ORACLES;
+    for (deployed, oracle) in [
+        (vec![op_stack], Some(op_stack)),
+        (vec![scroll], Some(scroll)),
+        (vec![op_stack, scroll], Some(op_stack)),
+        (vec![], None),
+    ] {
+        let server = Server::answering(move |method, params| match method {
+            "eth_getCode" if deployed.iter().any(|at| params[0] == json!(at)) => Ok(json!("0x60")),
+            _ => node(method, params),
+        })
+        .await;
+        let identity = server.endpoint.identity(REGISTRY).await.unwrap();
+        assert_eq!(identity.fee_oracle, oracle);
+    }
 }
 
 #[tokio::test]
@@ -601,27 +620,81 @@ async fn tip_is_at_least_what_the_node_suggests() {
         (rewards([0, 0, 0, 0]), Ok(json!("0xf4240")), Some(1_000_000)),
         (rewards([5, 0, 9, 7]), Ok(json!("0x3")), Some(7)),
         (rewards([4, 0, 0, 8]), missing(), Some(6)),
-        (rewards([0, 0, 0, 0]), missing(), Some(1)),
+        (rewards([0, 0, 0, 0]), missing(), Some(53)),
         (missing(), Ok(json!("0x2a")), Some(42)),
         (Ok(json!({})), Ok(json!(9)), Some(9)),
-        (Ok(json!({ "reward": null })), Ok(Value::Null), Some(1)),
-        (missing(), missing(), None),
+        (Ok(json!({ "reward": null })), Ok(Value::Null), Some(53)),
+        (missing(), missing(), Some(53)),
         (rewards([5, 5, 5, 5]), error(-32005, "rate limit"), None),
     ];
+    // Where nothing else is known, the price of gas less the base fee: 60 less 7.
     for (history, suggestion, tip) in cases {
         let label = format!("{history:?} {suggestion:?}");
         let server = Server::answering(move |method, _| match method {
             "eth_feeHistory" => history.clone(),
+            "eth_gasPrice" => Ok(json!("0x3c")),
             _ => suggestion.clone(),
         })
         .await;
         let market = server.endpoint.fee_market(&latest).await;
-        let expected = tip.map(|tip| FeeMarket { base_fee: 7, tip });
-        assert_eq!(market.ok().flatten(), expected, "{label}");
-        let without = server.endpoint.fee_market(&Block::default()).await;
-        assert_eq!(without, Ok(None));
-        assert_eq!(server.sizes(), [2], "no base fee, no question");
+        let expected = tip.map(|tip| FeeMarket::Dynamic { base_fee: 7, tip });
+        assert_eq!(market.ok(), expected, "{label}");
     }
+}
+
+#[tokio::test]
+async fn chain_without_base_fee_has_a_gas_price() {
+    let server = Server::answering(|method, _| match method {
+        "eth_gasPrice" => Ok(json!("0x3b9aca00")),
+        _ => error(-32601, "method not found"),
+    })
+    .await;
+    let market = server.endpoint.fee_market(&Block::default()).await;
+    let gas_price = 1_000_000_000;
+    assert_eq!(market, Ok(FeeMarket::Legacy { gas_price }));
+    assert_eq!(server.sizes(), [1]);
+    let server = Server::answering(|_, _| Ok(json!({}))).await;
+    let market = server.endpoint.fee_market(&Block::default()).await;
+    assert_eq!(market.unwrap_err().reason(), "RpcIncomplete");
+}
+
+#[tokio::test]
+async fn rollup_fee_is_asked_with_the_functions_that_the_oracle_has() {
+    type Answer = Result<Value, Value>;
+    let word = |amount: u64| -> Answer { Ok(json!(B256::from(U256::from(amount)))) };
+    let reverted = || error(3, "execution reverted");
+    let fees = async |bound: Answer, data: Answer, operator: Answer| {
+        let server = Server::answering(move |_, params| {
+            let call = params[0]["data"].as_str().unwrap();
+            match &call[..10] {
+                "0xf1c7a58b" => {
+                    assert!(call.ends_with("05"), "the size: {call}");
+                    bound.clone()
+                }
+                "0x49948e0e" => {
+                    assert!(call.contains("0102030405"), "the bytes: {call}");
+                    data.clone()
+                }
+                _ => {
+                    assert!(call.ends_with("0200"), "the gas limit: {call}");
+                    operator.clone()
+                }
+            }
+        })
+        .await;
+        let oracle = Address::repeat_byte(0x42);
+        server
+            .endpoint
+            .rollup_fee(oracle, &[1, 2, 3, 4, 5], 0x200)
+            .await
+    };
+    assert_eq!(fees(word(100), word(70), word(9)).await, Ok(109));
+    assert_eq!(fees(reverted(), word(70), reverted()).await, Ok(70));
+    assert_eq!(fees(reverted(), word(70), Ok(json!("0x"))).await, Ok(70));
+    let unknown = fees(reverted(), reverted(), word(9)).await;
+    assert_eq!(unknown.unwrap_err().reason(), "RpcIncomplete");
+    let limited = fees(word(100), word(70), error(-32005, "rate limit")).await;
+    assert_eq!(limited.unwrap_err().reason(), "RpcRateLimited");
 }
 
 /// A log as a node returns it.
@@ -770,10 +843,10 @@ async fn pass_asks_nothing_more_of_an_endpoint_that_stopped_answering() {
     let begun = tokio::time::Instant::now();
     let first = endpoint.head().await.unwrap_err();
     assert_eq!(endpoint.stopped_answering(), None, "{first}");
-    let second = endpoint.account(OWNER, 7).await.unwrap_err();
-    assert_eq!(endpoint.stopped_answering(), Some(second.clone()));
-    assert_eq!(endpoint.head().await, Err(second.clone()));
-    assert_eq!(endpoint.receipts(&[B256::ZERO]).await, [Err(second)]);
+    assert!(endpoint.account(OWNER, 7).await.is_err());
+    let stopped = endpoint.stopped_answering().unwrap();
+    assert_eq!(endpoint.head().await, Err(stopped.clone()));
+    assert_eq!(endpoint.receipts(&[B256::ZERO]).await, [Err(stopped)]);
     assert_eq!(server.sizes().len(), 2);
     assert_eq!(begun.elapsed().as_secs(), 8);
     let next = server.endpoint.for_pass();
@@ -794,7 +867,10 @@ async fn logs_are_given_up_if_a_short_request_has_no_answer_either() {
     for (server, seconds, stopped) in [(hanging, 8, true), (slow, 12, false)] {
         let endpoint = server.endpoint.for_pass();
         let begun = tokio::time::Instant::now();
-        let error = endpoint.log_page(REGISTRY, OWNER, 1, 100).await.unwrap_err();
+        let error = endpoint
+            .log_page(REGISTRY, OWNER, 1, 100)
+            .await
+            .unwrap_err();
         assert_eq!(begun.elapsed().as_secs(), seconds, "{error}");
         assert_eq!(error.narrows_range(), !stopped, "{error}");
         assert_eq!(endpoint.stopped_answering(), stopped.then_some(error));

@@ -6,7 +6,9 @@
 use std::fmt;
 
 use alloy::consensus::transaction::SignerRecoverable;
-use alloy::consensus::{SignableTransaction, Transaction, TxEip1559, TxEnvelope};
+use alloy::consensus::{
+    SignableTransaction, Transaction, TxEip1559, TxEnvelope, TxLegacy, TypedTransaction,
+};
 use alloy::eips::eip2718::{Decodable2718, Encodable2718};
 use alloy::network::TxSignerSync;
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
@@ -46,33 +48,15 @@ impl TransactionSigner {
         &self,
         transaction: &UnsignedTransaction,
     ) -> Result<Attempt, alloy::signers::Error> {
-        let UnsignedTransaction {
-            chain_id,
-            nonce,
-            to,
-            calldata,
-            gas,
-            fees,
-        } = transaction;
-        let mut transaction = TxEip1559 {
-            chain_id: *chain_id,
-            nonce: nonce.0,
-            gas_limit: *gas,
-            max_fee_per_gas: fees.max_fee,
-            max_priority_fee_per_gas: fees.tip,
-            to: (*to).into(),
-            value: U256::ZERO,
-            access_list: Default::default(),
-            input: calldata.clone(),
-        };
-        let signature = self.0.sign_transaction_sync(&mut transaction)?;
-        let envelope = TxEnvelope::from(transaction.into_signed(signature));
+        let mut typed = transaction.typed();
+        let signature = self.0.sign_transaction_sync(&mut typed)?;
+        let envelope = typed.into_envelope(signature);
         Ok(Attempt {
-            nonce: *nonce,
+            nonce: transaction.nonce,
             kind: Operation::Register,
-            max_fee_per_gas: Wei(fees.max_fee),
-            max_priority_fee_per_gas: Wei(fees.tip),
-            gas: *gas,
+            max_fee_per_gas: Wei(transaction.fees.max_fee()),
+            max_priority_fee_per_gas: Wei(transaction.fees.tip()),
+            gas: transaction.gas,
             hash: *envelope.tx_hash(),
             signed_at: None,
             raw: Some(envelope.encoded_2718().into()),
@@ -100,6 +84,42 @@ pub struct UnsignedTransaction {
     /// Gas limit.
     pub gas: u64,
     pub fees: Fees,
+}
+
+impl UnsignedTransaction {
+    /// The bytes whose hash is signed.
+    #[must_use]
+    pub fn encoded(&self) -> Vec<u8> {
+        self.typed().encoded_for_signing()
+    }
+
+    fn typed(&self) -> TypedTransaction {
+        let (chain_id, nonce, gas_limit) = (self.chain_id, self.nonce.0, self.gas);
+        let (to, value, input) = (self.to.into(), U256::ZERO, self.calldata.clone());
+        match self.fees {
+            Fees::Dynamic { max_fee, tip } => TypedTransaction::Eip1559(TxEip1559 {
+                chain_id,
+                nonce,
+                gas_limit,
+                max_fee_per_gas: max_fee,
+                max_priority_fee_per_gas: tip,
+                to,
+                value,
+                access_list: Default::default(),
+                input,
+            }),
+            Fees::Legacy { gas_price } => TypedTransaction::Legacy(TxLegacy {
+                // Without its chain id, the transaction could be repeated on another one (EIP-155).
+                chain_id: Some(chain_id),
+                nonce,
+                gas_price,
+                gas_limit,
+                to,
+                value,
+                input,
+            }),
+        }
+    }
 }
 
 /// What stored bytes must contain to be sent.
@@ -165,7 +185,7 @@ mod tests {
             to: Address::repeat_byte(4),
             calldata: abi::register("https://x/agents/a.json"),
             gas: 200_000,
-            fees: Fees {
+            fees: Fees::Dynamic {
                 max_fee: 30,
                 tip: 2,
             },
@@ -226,6 +246,27 @@ mod tests {
             (Wei(30), Wei(2))
         );
         assert_eq!(signer.sign(&transaction()).unwrap(), attempt);
+    }
+
+    #[test]
+    fn legacy_transaction_is_signed_for_its_chain() {
+        let signer = TransactionSigner::new(&key(KEY), ADDRESS).unwrap();
+        let legacy = UnsignedTransaction {
+            fees: Fees::Legacy { gas_price: 9 },
+            ..transaction()
+        };
+        let attempt = signer.sign(&legacy).unwrap();
+        let raw = attempt.raw.unwrap();
+        assert_eq!(check(&raw, &expected()), Ok(()));
+        let envelope = TxEnvelope::decode_2718_exact(&raw).unwrap();
+        assert!(envelope.is_legacy() && envelope.is_replay_protected());
+        assert_eq!(envelope.gas_price(), Some(9));
+        assert_eq!(
+            (attempt.max_fee_per_gas, attempt.max_priority_fee_per_gas),
+            (Wei(9), Wei(9))
+        );
+        let longer = raw.len() - legacy.encoded().len();
+        assert!((64..=68).contains(&longer), "the signature: {longer}");
     }
 
     #[test]

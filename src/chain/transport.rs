@@ -17,7 +17,8 @@ use super::envelope::{
     self, CallFailure, CallResults, HttpResponse, Response, RpcCall, read_response, request_body,
 };
 use super::error::{
-    ANSWER_TOO_LARGE, CONNECTION_LOST, NOT_CONNECTED, Redaction, SERVER_ERROR, STOPPED_ANSWERING, TIMED_OUT,
+    ANSWER_TOO_LARGE, CONNECTION_LOST, NOT_CONNECTED, Redaction, SERVER_ERROR, STOPPED_ANSWERING,
+    TIMED_OUT,
 };
 use super::refusal::{Refusal, classify};
 use crate::metrics::{ChainMetrics, RpcMethod, RpcResult};

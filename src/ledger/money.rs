@@ -1,10 +1,10 @@
 //! What a transaction may cost: spending limits, fees, and the budget that they are checked
 //! against. Pure.
 //!
-//! Every amount here is the worst case (gas limit times maximum fee); the cost that was paid is
-//! read from the receipt. The worst case is checked before a nonce is allocated, and again before
-//! each transaction is signed: prices and limits may have changed. Messages show gas prices in gwei and amounts in the native
-//! token, exact to the last wei.
+//! Every amount here is the worst case: gas limit times maximum fee, and what a rollup charges
+//! besides gas. The cost that was paid is read from the receipt. The worst case is checked before a
+//! nonce is allocated, and again before each transaction is signed: prices and limits may have
+//! changed. Messages show gas prices in gwei and amounts in the native token, exact to the last wei.
 
 use std::collections::BTreeMap;
 
@@ -98,6 +98,14 @@ fn format_wei(wei: u128, unit: Unit) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// What a limit for gas does not say of itself.
+fn after_rollup_fee(rollup_fee: u128) -> String {
+    match rollup_fee {
+        0 => String::new(),
+        fee => format!(" that is left after a rollup fee of {}", format_native(fee)),
+    }
+}
+
 /// Why a registration cannot be paid for now. The name of a variant is the reason of the condition
 /// that reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, thiserror::Error)]
@@ -105,17 +113,20 @@ fn format_wei(wei: u128, unit: Unit) -> String {
 pub enum Shortage {
     /// The gas price is above the limits.
     #[error(
-        "gas price {} gwei exceeds the limit of {} gwei; \
+        "gas price {} gwei exceeds the limit of {} gwei{}; \
          registration resumes when fees fall or limits.maxFeePerGasGwei / limits.perRegistration \
          is raised",
         format_gwei(*market),
-        format_gwei(*cap)
+        format_gwei(*cap),
+        after_rollup_fee(*rollup_fee)
     )]
     FeeAboveLimit {
         /// Fee per gas that a transaction needs to be included soon, in wei.
         market: u128,
         /// Maximum fee per gas within the limits, in wei.
         cap: u128,
+        /// What a rollup charges besides gas, in wei.
+        rollup_fee: u128,
     },
     /// A transaction that was sent is too cheap, and the limits do not allow to replace it.
     #[error(
@@ -194,74 +205,136 @@ impl Shortage {
     }
 }
 
-/// Chooses fees at which a transaction with this gas limit is included soon and stays within the
-/// limits.
+/// What a transaction takes besides its fee per gas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumption {
+    /// Gas limit.
+    pub gas: u64,
+    /// What a rollup charges besides gas, in wei; 0 on other chains.
+    pub rollup_fee: u128,
+}
+
+impl Consumption {
+    /// Most that the transaction costs at these fees, in wei.
+    #[must_use]
+    pub fn worst_cost(self, fees: Fees) -> u128 {
+        fees.worst_cost(self.gas).saturating_add(self.rollup_fee)
+    }
+
+    /// Maximum fee per gas within the limits.
+    fn fee_cap(self, limits: &Limits) -> u128 {
+        let for_gas = limits.per_registration.saturating_sub(self.rollup_fee);
+        let affordable = for_gas / u128::from(self.gas.max(1));
+        limits
+            .max_fee_per_gas
+            .map_or(affordable, |limit| limit.min(affordable))
+    }
+}
+
+/// What a rollup charges besides gas, in the worst case. It follows the base fee of L1, which can
+/// rise by an eighth per block, and is taken when the transaction is included.
+#[must_use]
+pub const fn worst_rollup_fee(current: u128) -> u128 {
+    current.saturating_add(current / 4)
+}
+
+/// Chooses the fees of a transaction, or of one that replaces another one at its nonce; `None` if
+/// that one is good enough.
+///
+/// # Errors
+/// [`Shortage::FeeAboveLimit`], or [`Shortage::FeeCapReached`] for a replacement.
+pub fn fees_for(
+    replaced: Option<Fees>,
+    market: FeeMarket,
+    limits: &Limits,
+    takes: Consumption,
+) -> Result<Option<Fees>, Shortage> {
+    match replaced {
+        None => choose_fees(market, limits, takes).map(Some),
+        Some(before) if !is_below(before, market) => Ok(None),
+        Some(before) => replacement_fees(before, market, limits, takes).map(Some),
+    }
+}
+
+/// Chooses fees at which a transaction is included soon and stays within the limits.
 ///
 /// The maximum fee leaves room for the base fee to double, as far as the limits allow. A gas price
 /// within one block's rise of the cap (12.5 %, EIP-1559) counts as above it, since it may be above
 /// it when the transaction arrives.
-///
-/// # Errors
-/// [`Shortage::FeeAboveLimit`].
-pub fn choose_fees(market: FeeMarket, limits: &Limits, gas: u64) -> Result<Fees, Shortage> {
-    let (cap, soon) = (fee_cap(limits, gas), fee_for_soon(market));
+fn choose_fees(market: FeeMarket, limits: &Limits, takes: Consumption) -> Result<Fees, Shortage> {
+    let (cap, soon) = (takes.fee_cap(limits), market.for_soon());
     if soon > cap {
-        return Err(Shortage::FeeAboveLimit { market: soon, cap });
+        let rollup_fee = takes.rollup_fee;
+        return Err(Shortage::FeeAboveLimit {
+            market: soon,
+            cap,
+            rollup_fee,
+        });
     }
-    let comfortable = market.base_fee.saturating_mul(2).saturating_add(market.tip);
-    Ok(Fees {
-        max_fee: comfortable.min(cap),
-        tip: market.tip,
-    })
+    let max_fee = market.comfortable().min(cap);
+    Ok(market.fees(max_fee, 0))
 }
 
-/// Maximum fee per gas within the limits, for a transaction with this gas limit.
-fn fee_cap(limits: &Limits, gas: u64) -> u128 {
-    let affordable = limits.per_registration / u128::from(gas.max(1));
-    limits
-        .max_fee_per_gas
-        .map_or(affordable, |limit| limit.min(affordable))
-}
+impl FeeMarket {
+    /// Fee per gas with which a transaction is included soon.
+    fn for_soon(self) -> u128 {
+        match self {
+            Self::Dynamic { base_fee, tip } => {
+                let next = base_fee.saturating_add(base_fee / 8);
+                next.saturating_add(tip)
+            }
+            Self::Legacy { gas_price } => gas_price,
+        }
+    }
 
-/// Fee per gas with which a transaction is included soon.
-fn fee_for_soon(market: FeeMarket) -> u128 {
-    market
-        .base_fee
-        .saturating_add(market.base_fee / 8)
-        .saturating_add(market.tip)
+    /// Maximum fee per gas with which a transaction can wait. A legacy transaction pays its price in
+    /// full, however low the market is.
+    fn comfortable(self) -> u128 {
+        match self {
+            Self::Dynamic { base_fee, tip } => base_fee.saturating_mul(2).saturating_add(tip),
+            Self::Legacy { gas_price } => gas_price,
+        }
+    }
+
+    /// Fees of a transaction of the market's type, with at least this priority fee.
+    fn fees(self, max_fee: u128, least_tip: u128) -> Fees {
+        match self {
+            Self::Dynamic { tip, .. } => Fees::Dynamic {
+                max_fee,
+                tip: tip.max(least_tip).min(max_fee),
+            },
+            Self::Legacy { .. } => Fees::Legacy { gas_price: max_fee },
+        }
+    }
 }
 
 /// Whether a transaction with these fees is not included soon.
-#[must_use]
-pub fn is_below(fees: Fees, market: FeeMarket) -> bool {
-    fees.max_fee < fee_for_soon(market) || fees.tip < market.tip
+fn is_below(fees: Fees, market: FeeMarket) -> bool {
+    let least_tip = match market {
+        FeeMarket::Dynamic { tip, .. } => tip,
+        FeeMarket::Legacy { .. } => 0,
+    };
+    fees.max_fee() < market.for_soon() || fees.tip() < least_tip
 }
 
 /// Rule R4: chooses the fees of a transaction that replaces another one at its nonce. Nodes demand
 /// that both fees rise by a tenth; an eighth is enough for all of them.
-///
-/// # Errors
-/// [`Shortage::FeeCapReached`].
-pub fn replacement_fees(
+fn replacement_fees(
     before: Fees,
     market: FeeMarket,
     limits: &Limits,
-    gas: u64,
+    takes: Consumption,
 ) -> Result<Fees, Shortage> {
     let raised = |fee: u128| fee.saturating_add(fee.div_ceil(8)).max(1);
     let (cap, needed) = (
-        fee_cap(limits, gas),
-        fee_for_soon(market).max(raised(before.max_fee)),
+        takes.fee_cap(limits),
+        market.for_soon().max(raised(before.max_fee())),
     );
     if needed > cap {
         return Err(Shortage::FeeCapReached { needed, cap });
     }
-    let comfortable = market.base_fee.saturating_mul(2).saturating_add(market.tip);
-    let max_fee = comfortable.min(cap).max(needed);
-    Ok(Fees {
-        max_fee,
-        tip: market.tip.max(raised(before.tip)).min(max_fee),
-    })
+    let max_fee = market.comfortable().min(cap).max(needed);
+    Ok(market.fees(max_fee, raised(before.tip())))
 }
 
 /// What may be spent. Each reservation reduces it, so that one batch cannot spend the same balance
@@ -345,6 +418,11 @@ mod tests {
 
     const GWEI: u128 = 1_000_000_000;
     const TOKEN: u128 = 1_000_000_000_000_000_000;
+    const GAS: Consumption = Consumption {
+        gas: 200_000,
+        rollup_fee: 0,
+    };
+    const NO_GAS: Consumption = Consumption { gas: 0, ..GAS };
 
     fn limits() -> Limits {
         Limits::read(&SpendingLimits::default()).unwrap()
@@ -427,32 +505,32 @@ mod tests {
 
     #[test]
     fn fees_leave_room_for_the_base_fee_within_the_limits() {
-        let gas = 200_000;
-        let market = |base_fee, tip| FeeMarket {
+        let market = |base_fee, tip| FeeMarket::Dynamic {
             base_fee: base_fee * GWEI,
             tip: tip * GWEI,
         };
         // 0.005 of the native token buy 200,000 gas at 25 gwei.
         assert_eq!(
-            choose_fees(market(8, 1), &limits(), gas),
-            Ok(Fees {
+            choose_fees(market(8, 1), &limits(), GAS),
+            Ok(Fees::Dynamic {
                 max_fee: 17 * GWEI,
                 tip: GWEI
             })
         );
         assert_eq!(
-            choose_fees(market(16, 1), &limits(), gas),
-            Ok(Fees {
+            choose_fees(market(16, 1), &limits(), GAS),
+            Ok(Fees::Dynamic {
                 max_fee: 25 * GWEI,
                 tip: GWEI
             })
         );
         let soon = 24 * GWEI + 24 * GWEI / 8 + GWEI;
         assert_eq!(
-            choose_fees(market(24, 1), &limits(), gas),
+            choose_fees(market(24, 1), &limits(), GAS),
             Err(Shortage::FeeAboveLimit {
                 market: soon,
-                cap: 25 * GWEI
+                cap: 25 * GWEI,
+                rollup_fee: 0,
             })
         );
 
@@ -461,75 +539,73 @@ mod tests {
             ..limits()
         };
         assert_eq!(
-            choose_fees(market(8, 1), &capped, gas),
-            Ok(Fees {
+            choose_fees(market(8, 1), &capped, GAS),
+            Ok(Fees::Dynamic {
                 max_fee: 10 * GWEI,
                 tip: GWEI
             }),
             "exactly at the cap"
         );
-        assert!(choose_fees(market(9, 0), &capped, gas).is_err());
-        assert!(choose_fees(market(1, 0), &limits(), 0).is_ok());
-        let fees = Fees { max_fee: 3, tip: 1 };
+        assert!(choose_fees(market(9, 0), &capped, GAS).is_err());
+        assert!(choose_fees(market(1, 0), &limits(), NO_GAS).is_ok());
+        let fees = Fees::Dynamic { max_fee: 3, tip: 1 };
         assert_eq!((fees.worst_cost(7), fees.worst_cost(0)), (21, 0));
     }
 
     #[test]
     fn replacement_raises_both_fees_by_an_eighth_and_to_the_market() {
-        let gas = 200_000;
-        let market = |base_fee, tip| FeeMarket { base_fee, tip };
-        let before = Fees {
+        let market = |base_fee, tip| FeeMarket::Dynamic { base_fee, tip };
+        let before = Fees::Dynamic {
             max_fee: 10,
             tip: 3,
         };
-        let replaced = |market| replacement_fees(before, market, &limits(), gas);
-        let fees = |max_fee, tip| Ok(Fees { max_fee, tip });
+        let replaced = |market| replacement_fees(before, market, &limits(), GAS);
+        let fees = |max_fee, tip| Ok(Fees::Dynamic { max_fee, tip });
         assert_eq!(
             replaced(market(1, 1)),
             fees(12, 4),
             "10 x 1.125, rounded up"
         );
         assert_eq!(replaced(market(20, 5)), fees(45, 5));
-        let none = Fees { max_fee: 0, tip: 0 };
-        let free = replacement_fees(none, market(0, 0), &limits(), gas);
+        let none = Fees::Dynamic { max_fee: 0, tip: 0 };
+        let free = replacement_fees(none, market(0, 0), &limits(), GAS);
         assert_eq!(free, fees(1, 1), "more than nothing");
-        let dominated = Fees {
+        let dominated = Fees::Dynamic {
             max_fee: 10,
             tip: 10,
         };
         assert_eq!(
-            replacement_fees(dominated, market(1, 1), &limits(), gas),
+            replacement_fees(dominated, market(1, 1), &limits(), GAS),
             fees(12, 12)
         );
     }
 
     #[test]
     fn fee_or_tip_can_be_below_the_market() {
-        let market = FeeMarket {
+        let market = FeeMarket::Dynamic {
             base_fee: 16,
             tip: 2,
         };
         for (max_fee, tip, is_too_low) in [(20, 2, false), (19, 2, true), (20, 1, true)] {
-            let fees = Fees { max_fee, tip };
+            let fees = Fees::Dynamic { max_fee, tip };
             assert_eq!(is_below(fees, market), is_too_low, "{fees:?}");
         }
     }
 
     #[test]
     fn replacement_stays_within_the_limits() {
-        let gas = 200_000;
-        let before = |gwei| Fees {
+        let before = |gwei| Fees::Dynamic {
             max_fee: gwei * GWEI,
             tip: GWEI,
         };
-        let market = |gwei| FeeMarket {
+        let market = |gwei| FeeMarket::Dynamic {
             base_fee: gwei * GWEI,
             tip: GWEI,
         };
         let cap = 25 * GWEI;
-        let capped = |fees, market| replacement_fees(fees, market, &limits(), gas);
+        let capped = |fees, market| replacement_fees(fees, market, &limits(), GAS);
         let allowed = capped(before(20), market(16)).unwrap();
-        assert_eq!(allowed.max_fee, cap, "as far as the limits allow");
+        assert_eq!(allowed.max_fee(), cap, "as far as the limits allow");
         assert_eq!(
             capped(before(23), market(1)),
             Err(Shortage::FeeCapReached {
@@ -544,6 +620,83 @@ mod tests {
                 cap
             })
         );
+    }
+
+    #[test]
+    fn legacy_market_has_one_price() {
+        let market = |gwei| FeeMarket::Legacy {
+            gas_price: gwei * GWEI,
+        };
+        let fees = |gwei| Fees::Legacy {
+            gas_price: gwei * GWEI,
+        };
+        let chosen = |replaced, gwei| fees_for(replaced, market(gwei), &limits(), GAS);
+        assert_eq!(chosen(None, 20), Ok(Some(fees(20))), "paid in full");
+        assert_eq!(chosen(Some(fees(20)), 20), Ok(None));
+        assert_eq!(chosen(Some(fees(8)), 20), Ok(Some(fees(20))));
+        assert_eq!(chosen(Some(fees(16)), 17), Ok(Some(fees(18))));
+        assert_eq!((fees(3).max_fee(), fees(3).tip()), (3 * GWEI, 3 * GWEI));
+        let cap = 25 * GWEI;
+        assert_eq!(
+            chosen(None, 26),
+            Err(Shortage::FeeAboveLimit {
+                market: 26 * GWEI,
+                cap,
+                rollup_fee: 0
+            })
+        );
+        let needed = 27 * GWEI;
+        assert_eq!(
+            chosen(Some(fees(24)), 25),
+            Err(Shortage::FeeCapReached { needed, cap })
+        );
+    }
+
+    #[test]
+    fn rollup_fee_counts_before_gas() {
+        let takes = |rollup_fee| Consumption { rollup_fee, ..GAS };
+        let market = FeeMarket::Dynamic {
+            base_fee: 8 * GWEI,
+            tip: GWEI,
+        };
+        // 0.005 less 0.003 of the native token buy 200,000 gas at 10 gwei.
+        let fees = fees_for(None, market, &limits(), takes(3 * TOKEN / 1000)).unwrap();
+        let fees = fees.unwrap();
+        assert_eq!(fees.max_fee(), 10 * GWEI);
+        let cost = takes(3 * TOKEN / 1000).worst_cost(fees);
+        assert_eq!(cost, limits().per_registration);
+        for (rollup_fee, cap) in [(4 * TOKEN / 1000, 5 * GWEI), (TOKEN, 0)] {
+            let refused = fees_for(None, market, &limits(), takes(rollup_fee)).unwrap_err();
+            let market = 10 * GWEI;
+            assert_eq!(
+                refused,
+                Shortage::FeeAboveLimit {
+                    market,
+                    cap,
+                    rollup_fee
+                }
+            );
+            let left = format!("after a rollup fee of {}", format_native(rollup_fee));
+            assert!(refused.to_string().contains(&left), "{refused}");
+        }
+        assert_eq!((worst_rollup_fee(0), worst_rollup_fee(8)), (0, 10));
+    }
+
+    #[test]
+    fn transaction_is_replaced_only_if_its_fees_are_too_low() {
+        let market = FeeMarket::Dynamic {
+            base_fee: 16,
+            tip: 2,
+        };
+        let fees = |max_fee| Fees::Dynamic { max_fee, tip: 2 };
+        let chosen = |replaced| fees_for(replaced, market, &limits(), GAS);
+        assert_eq!(chosen(None), Ok(Some(fees(34))));
+        assert_eq!(chosen(Some(fees(20))), Ok(None));
+        let raised = Fees::Dynamic {
+            max_fee: 34,
+            tip: 3,
+        };
+        assert_eq!(chosen(Some(fees(19))), Ok(Some(raised)));
     }
 
     #[test]
@@ -656,6 +809,7 @@ mod tests {
                 Shortage::FeeAboveLimit {
                     market: 12 * GWEI + GWEI / 2,
                     cap: 10 * GWEI,
+                    rollup_fee: 0,
                 },
                 "gas price 12.5 gwei exceeds the limit of 10 gwei; registration resumes when fees \
                  fall or limits.maxFeePerGasGwei / limits.perRegistration is raised",

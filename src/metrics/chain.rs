@@ -22,6 +22,7 @@ label!(
         Balance = "eth_getBalance",
         FeeHistory = "eth_feeHistory",
         PriorityFee = "eth_maxPriorityFeePerGas",
+        GasPrice = "eth_gasPrice",
         Storage = "eth_getStorageAt",
         EstimateGas = "eth_estimateGas",
         Logs = "eth_getLogs",

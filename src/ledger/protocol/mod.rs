@@ -736,7 +736,7 @@ fn with_adopted_agent(
 pub struct AllocationRequest<'a> {
     /// The record, read after the ledger.
     pub record: &'a AgentRegistrationSpec,
-    /// Namespace that pays; `None` if the registry shares the agent.
+    /// Namespace that pays; see [`payer`].
     pub namespace: Option<&'a str>,
     /// Worst-case cost of the registration, in wei.
     pub cost: u128,
@@ -931,14 +931,23 @@ pub fn with_attempt(
     after
 }
 
+/// What the entries of a ledger may cost besides what their transactions say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryCosts {
+    /// What a rollup charges for each transaction besides gas, in wei.
+    pub rollup_fee: u128,
+    /// Cost of an entry without a signed transaction, in wei; such an entry reserves nothing if it
+    /// is not given.
+    pub unsigned: Option<u128>,
+}
+
 /// Reservations for the entries of a ledger: the worst-case cost of each registration in flight,
-/// and the namespace that pays. An entry without a signed transaction reserves the maximum cost of
-/// one registration, or nothing if that is not given.
+/// and the namespace that pays.
 #[must_use]
 pub fn reservations(
     ledger: &SignerLedgerSpec,
     record_of: impl Fn(Key) -> Option<AgentRegistrationSpec>,
-    per_registration: Option<u128>,
+    costs: EntryCosts,
 ) -> Vec<Reservation> {
     let reserve = |(nonce, entry): (&Nonce, &Entry)| {
         let record = entry.key.and_then(&record_of);
@@ -946,13 +955,12 @@ pub fn reservations(
             .iter()
             .flat_map(|record| &record.attempts)
             .filter(|attempt| attempt.nonce == *nonce);
-        let worst = attempts.map(worst_cost).max();
+        let signed = attempts.map(worst_cost).max();
+        let worst = signed.map(|cost| cost.saturating_add(costs.rollup_fee));
         Some(Reservation {
             nonce: *nonce,
-            amount: worst.or(per_registration)?,
-            namespace: record
-                .as_ref()
-                .and_then(|record| payer(&record.identity).map(str::to_owned)),
+            amount: worst.or(costs.unsigned)?,
+            namespace: record.as_ref().and_then(payer).map(str::to_owned),
         })
     };
     ledger.entries.iter().filter_map(reserve).collect()
@@ -968,13 +976,14 @@ pub struct Reservation {
     pub namespace: Option<String>,
 }
 
-/// Namespace that pays for an identity; `None` for the identity that a whole registry shares.
+/// Namespace that pays for an agent: the one that its identity names. An agent that a whole registry
+/// shares is paid by the offer for which the record was made, which came first or raised the edition.
+/// `None` if the record lists no offer.
 #[must_use]
-pub fn payer(identity: &str) -> Option<&str> {
-    identity
-        .split('/')
-        .next()
-        .filter(|namespace| !namespace.is_empty())
+pub fn payer(record: &AgentRegistrationSpec) -> Option<&str> {
+    let named = record.identity.split('/').next();
+    let named = named.filter(|namespace| !namespace.is_empty());
+    named.or_else(|| Some(record.offers.first()?.namespace.as_str()))
 }
 
 /// Whether the agent id of a record and one on chain are the same. Ids are compared as numbers.

@@ -4,6 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use super::*;
+use crate::api::OfferRef;
 use crate::chain::LogPage;
 use crate::ledger::evidence::OwnerBalance;
 use crate::ledger::fixtures::*;
@@ -1433,7 +1434,7 @@ mod allocation {
             .iter()
             .map(|record| AllocationRequest {
                 record,
-                namespace: payer(&record.identity),
+                namespace: payer(record),
                 cost: 100,
             })
             .collect();
@@ -1782,27 +1783,51 @@ mod writes {
             ..record('a')
         };
         let of = |wanted: Key| (wanted == key('a')).then(|| a.clone());
-        let expected = [
-            Reservation {
-                nonce: Nonce(5),
-                amount: 400,
-                namespace: Some("shop".into()),
-            },
-            Reservation {
-                nonce: Nonce(6),
-                amount: 1_000,
-                namespace: None,
-            },
-        ];
-        assert_eq!(reservations(&ledger(), of, Some(1_000)), expected);
-        assert_eq!(reservations(&ledger(), of, None), expected[..1]);
+        let expected = |signed| {
+            [
+                Reservation {
+                    nonce: Nonce(5),
+                    amount: signed,
+                    namespace: Some("shop".into()),
+                },
+                Reservation {
+                    nonce: Nonce(6),
+                    amount: 1_000,
+                    namespace: None,
+                },
+            ]
+        };
+        let costs = |rollup_fee, unsigned| EntryCosts {
+            rollup_fee,
+            unsigned,
+        };
+        let of_ledger = |costs| reservations(&ledger(), of, costs);
+        assert_eq!(of_ledger(costs(0, Some(1_000))), expected(400));
+        assert_eq!(of_ledger(costs(0, None)), expected(400)[..1]);
+        assert_eq!(of_ledger(costs(30, Some(1_000))), expected(430));
     }
 
     #[test]
-    fn namespace_of_an_identity_pays() {
-        for (identity, namespace) in [("shop/a", Some("shop")), ("shop", Some("shop")), ("", None)]
-        {
-            assert_eq!(payer(identity), namespace);
+    fn namespace_of_the_identity_or_of_the_first_offer_pays() {
+        let of = |identity: &str, namespaces: &[&str]| {
+            let offers = namespaces.iter().map(|namespace| OfferRef {
+                namespace: (*namespace).to_owned(),
+                name: "a".to_owned(),
+                uid: String::new(),
+            });
+            AgentRegistrationSpec {
+                identity: identity.to_owned(),
+                offers: offers.collect(),
+                ..record('a')
+            }
+        };
+        for (record, namespace) in [
+            (of("shop/a", &["other"]), Some("shop")),
+            (of("shop", &[]), Some("shop")),
+            (of("", &["first", "second"]), Some("first")),
+            (of("", &[]), None),
+        ] {
+            assert_eq!(payer(&record), namespace);
         }
     }
 

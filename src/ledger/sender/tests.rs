@@ -23,7 +23,7 @@ const ADDRESS: Address = alloy::primitives::address!("70997970C51812dc3A010C7d01
 const OTHER_ADDRESS: Address =
     alloy::primitives::address!("3C44CdDdB6a900fa2b585dd299e03d12FA4293BC");
 const URI: &str = "https://agents.example/agents/a.json";
-const FEES: Fees = Fees {
+const FEES: Fees = Fees::Dynamic {
     max_fee: 30,
     tip: 2,
 };

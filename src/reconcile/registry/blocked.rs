@@ -100,11 +100,6 @@ pub(crate) enum Unverified {
     /// The genesis block identifies the chain beside its id.
     #[error("the endpoint does not serve block 0, which identifies the chain: use one that does")]
     NoGenesis,
-    #[error(
-        "blocks of this chain have no base fee: chains without EIP-1559 fees are not supported by \
-         this version"
-    )]
-    NoBaseFee,
     /// The signer delegates its account to code.
     #[error(
         "signer {address} has code (an EIP-7702 delegation): anyone who controls that code could \

@@ -106,10 +106,6 @@ pub(super) async fn read(
     };
     let settled = |finalized: &Block| schedule::is_settled(state.activity, finalized.number);
     let Head { latest, finalized } = head;
-    let checks = match latest.base_fee {
-        None if target.signer.is_some() => checks.failed(Unverified::NoBaseFee.into()),
-        _ => checks,
-    };
     let Some(finalized) = finalized else {
         let checks = checks.failed(Unverified::NoFinality.into());
         return (checks, ChainAnswer::failed(Some(contract)));

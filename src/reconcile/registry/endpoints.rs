@@ -49,6 +49,8 @@ pub(super) struct VerifiedContract {
     /// Implementation of an ERC-1967 proxy.
     pub(super) implementation: Option<Address>,
     pub(super) version: String,
+    /// Contract that knows what a rollup charges besides gas.
+    pub(super) fee_oracle: Option<Address>,
 }
 
 impl Endpoints {
@@ -238,6 +240,7 @@ fn judge(contract: Contract, identity: ChainIdentity) -> Result<VerifiedContract
         code_hash,
         implementation,
         version,
+        fee_oracle,
     } = identity;
     if actual != chain_id {
         return Err(Unverified::WrongChain {
@@ -250,6 +253,7 @@ fn judge(contract: Contract, identity: ChainIdentity) -> Result<VerifiedContract
         code_hash: code_hash.ok_or(Unverified::NoContract { address, chain_id })?,
         implementation,
         version: version.ok_or(Unverified::NotARegistry { address })?,
+        fee_oracle,
     })
 }
 

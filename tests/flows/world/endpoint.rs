@@ -54,34 +54,6 @@ fn second_endpoint_serves_when_the_first_fails() {
 }
 
 #[test]
-fn missing_base_fee_is_not_a_missing_fee_method() {
-    World::run("base-fee", async |world| {
-        let (history, base) = (world.proxy().await, world.proxy().await);
-        history.add(Rule::error("eth_feeHistory", -32601, "method not found"));
-        base.add(Rule::edit("eth_getBlockByNumber", |block| {
-            if let Some(fields) = block.as_object_mut() {
-                fields.remove("baseFeePerGas");
-            }
-        }));
-        base.add(Rule::error("eth_feeHistory", -32601, "method not found"));
-        let shop = world.namespace("shop").await;
-        let legacy = world.registry_behind(1, base).await;
-        world.registry_behind(0, history).await;
-        world.offer(1, &shop, "legacy").await;
-        world.offer(0, &shop, "suggested").await;
-
-        // The node's own suggestion replaces the history.
-        world.wait_other(&shop, "suggested").await;
-        let message = world.wait_registry(1, "NoBaseFee").await;
-        assert!(message.contains("base fee"), "{message}");
-        world.wait_offer(&shop, "legacy", "RegistryNotReady").await;
-        world
-            .assert_quiet(legacy.owner(), Duration::from_secs(3))
-            .await;
-    });
-}
-
-#[test]
 fn pruned_state_is_reported_as_missing_history() {
     World::run_on("pruned", slow_finality(), async |world| {
         world.mine(100).await;

@@ -1,5 +1,5 @@
-//! Gas prices that rise above what was signed, and limits that change while transactions are in
-//! flight.
+//! Gas prices that rise above what was signed, limits that change while transactions are in flight,
+//! and chains whose transactions cost something else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::eips::Decodable2718;
-use alloy::primitives::{Bytes, keccak256};
-use anyhow::ensure;
-use harness::wait::eventually;
+use alloy::hex;
+use alloy::primitives::{Address, Bytes, U256, address, keccak256};
 use rpc_proxy::Rule;
 use serde_json::json;
 
-use super::{OTHERS, ProxiedRegistry, SHOWN, World};
+use super::{ProxiedRegistry, SHOWN, World};
 use crate::fixture::hold_base_fee;
 
 const GWEI: u64 = 1_000_000_000;
@@ -63,17 +62,13 @@ impl World {
         for nth in 0..offers {
             self.offer(0, namespace, &format!("offer-{nth}")).await;
         }
-        eventually("all transactions are sent", OTHERS, async || {
-            ensure!(proxy.hits(swallow) >= offers as u64, "not yet");
-            anyhow::Ok(())
-        })
-        .await;
-        proxy.remove(swallow);
         let registry = ProxiedRegistry {
             name: self.name(0),
             proxy,
             signer: self.signer(0),
         };
+        registry.wait_hits(swallow, offers as u64).await;
+        registry.proxy.remove(swallow);
         (registry, cheap)
     }
 
@@ -173,5 +168,80 @@ fn limits_that_are_raised_let_a_replacement_through_and_lowered_ones_hold() {
             world.assert_all_finish(OFFERS, &shop).await;
         };
         world.at_base_fee(100, scenario).await;
+    });
+}
+
+#[test]
+fn chain_without_fee_history_or_base_fee_is_registered_on() {
+    World::run("legacy", async |world| {
+        let missing = |method: &str| Rule::error(method, -32601, "method not found");
+        let (history, base) = (world.proxy().await, world.proxy().await);
+        history.add(missing("eth_feeHistory"));
+        for method in ["eth_feeHistory", "eth_maxPriorityFeePerGas"] {
+            base.add(missing(method));
+        }
+        base.add(Rule::edit("eth_getBlockByNumber", |block| {
+            if let Some(fields) = block.as_object_mut() {
+                fields.remove("baseFeePerGas");
+            }
+        }));
+        let shop = world.namespace("shop").await;
+        for (nth, (name, proxy)) in [("dynamic", history), ("legacy", base)]
+            .into_iter()
+            .enumerate()
+        {
+            world.registry_behind(nth, proxy).await;
+            world.offer(nth, &shop, name).await;
+        }
+        for name in ["dynamic", "legacy"] {
+            world.wait_other(&shop, name).await;
+            let key = world.objects().wait_key(&shop, name).await;
+            let record = world.objects().records().get(&key.record_name()).await;
+            let raw = record.unwrap().spec.attempts[0].raw.clone().unwrap();
+            let signed = TxEnvelope::decode_2718_exact(&raw).unwrap();
+            assert_eq!(signed.is_legacy(), name == "legacy", "{signed:?}");
+        }
+    });
+}
+
+#[test]
+fn rollup_fee_counts_in_limits_and_balance_before_anything_is_sent() {
+    const ORACLE: Address = address!("420000000000000000000000000000000000000F");
+    const MILLI: u128 = 1_000_000_000_000_000;
+    // Answers every call with one word: PUSH32 word, MSTORE, RETURN.
+    let answering = |wei: u128| {
+        let word = U256::from(wei).to_be_bytes::<32>();
+        let code = [&[0x7f][..], &word, &hex!("60005260206000f3")].concat();
+        Bytes::from(code)
+    };
+    World::run("rollup", async |world| {
+        let shop = world.namespace("shop").await;
+        let chain = &world.chain;
+        // 0.2 for L1 and as much for the operator, and a quarter more.
+        chain
+            .set_code(ORACLE, &answering(200 * MILLI))
+            .await
+            .unwrap();
+        let registry = world.registry(0).await;
+        world.offer(0, &shop, "rolled-up").await;
+        let message = world.wait_offer(&shop, "rolled-up", "FeeAboveLimit").await;
+        assert!(message.contains("rollup fee of 0.5"), "{message}");
+
+        let owner = registry.owner();
+        chain.set_balance(owner, 400 * MILLI).await.unwrap();
+        let limits = json!({ "spec": { "limits": { "perRegistration": "1", "perDay": "1" } } });
+        let objects = world.objects();
+        objects.patch_registry(&world.name(0), limits).await;
+        let message = world
+            .wait_offer(&shop, "rolled-up", "InsufficientFunds")
+            .await;
+        assert!(
+            message.contains("balance 0.4 is below the 0.5"),
+            "{message}"
+        );
+        assert_eq!(chain.mined_transactions_of(owner).await.unwrap(), 0);
+
+        chain.set_balance(owner, 600 * MILLI).await.unwrap();
+        world.wait_other(&shop, "rolled-up").await;
     });
 }

@@ -236,6 +236,24 @@ impl Chain {
         Ok(self.provider.get_transaction_count(account).await?)
     }
 
+    /// Sets the code at an address.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn set_code(&self, at: Address, code: &Bytes) -> Result<()> {
+        let code = json!([at, code]);
+        self.rpc("anvil_setCode", code).await.map(drop)
+    }
+
+    /// Sets the balance of an account, in wei.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn set_balance(&self, account: Address, balance: u128) -> Result<()> {
+        let balance = json!([account, U256::from(balance)]);
+        self.rpc("anvil_setBalance", balance).await.map(drop)
+    }
+
     /// Sets the base fee of the next block, in wei per gas.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::plan::{self, Commitments, EntrySteps, SpendStep};
+use super::prices::{NoQuote, Prices, Quote};
 use super::read::{self, ReadyLedger};
 use super::{Done, LedgerInput, for_everyone};
 use crate::api::{
@@ -18,13 +19,13 @@ use crate::api::{
 };
 use crate::chain::refusal::Refusal;
 use crate::chain::rpc::SendOutcome;
-use crate::chain::{FeeMarket, Fees, RpcError, abi};
+use crate::chain::{Fees, RpcError};
 use crate::cluster;
 use crate::ledger::evidence::{AdoptionTarget, LedgerSnapshot, Premises, UnknownPremise};
-use crate::ledger::money::{Shortage, choose_fees, format_native, is_below, replacement_fees};
+use crate::ledger::money::{Shortage, format_native};
 use crate::ledger::protocol::{
-    AdoptionRefused, Allocation, AllocationBounds, AllocationRequest, LedgerStep, PendingStep,
-    Reservation, allocate as allocate_nonces, payer, with_attempt, without_entries,
+    AdoptionRefused, Allocation, AllocationBounds, AllocationRequest, EntryCosts, LedgerStep,
+    PendingStep, Reservation, allocate as allocate_nonces, payer, with_attempt, without_entries,
 };
 use crate::ledger::{BoundNonce, ReadLedger, sender};
 use crate::metrics::RegistrationOutcome;
@@ -299,7 +300,7 @@ pub(super) async fn spend(
     spent: Option<&SpentToday>,
     state: &mut RegistryState,
 ) -> Done {
-    let (mut done, mut signing) = (Done::default(), Signing::new(input, held, records, spent));
+    let (mut done, mut signing) = (Done::default(), Signing::new(held, records, spent));
     for (nonce, spend) in spends {
         let Some(bound) = held.bound_nonce(*nonce) else {
             continue;
@@ -340,131 +341,46 @@ pub(super) async fn spend(
 }
 
 /// What signing needs to know, and keeps while one transaction after the other is signed.
-struct Signing {
-    quotes: Quotes,
-    /// What the account has to pay; `None` if that is not known.
+struct Signing<'a> {
+    held: &'a ReadLedger,
+    records: &'a BTreeMap<Key, AgentRegistration>,
+    spent: Option<&'a SpentToday>,
+    prices: Prices,
+    /// What the account has to pay, once a price is known.
     commitments: Option<Commitments>,
 }
 
-impl Signing {
+impl<'a> Signing<'a> {
     fn new(
-        input: &LedgerInput<'_>,
-        held: &ReadLedger,
-        records: &BTreeMap<Key, AgentRegistration>,
-        spent: Option<&SpentToday>,
+        held: &'a ReadLedger,
+        records: &'a BTreeMap<Key, AgentRegistration>,
+        spent: Option<&'a SpentToday>,
     ) -> Self {
-        let account = input.chain.account.as_ref();
-        let commitments = account.zip(spent).map(|(account, spent)| {
-            let counts = account.account_state.counts;
-            let latest = (counts.latest, account.balance);
-            // What is not signed costs nothing yet: the lower nonce comes first.
-            Commitments::new(held.spec(), latest, &spent.0, records, None)
-        });
         Self {
-            quotes: Quotes::new(),
-            commitments,
+            held,
+            records,
+            spent,
+            prices: Prices::default(),
+            commitments: None,
         }
     }
-}
 
-/// What a registration takes of gas, and what gas costs.
-#[derive(Clone, Copy, Debug)]
-struct GasPrice {
-    gas: u64,
-    market: FeeMarket,
-}
-
-/// What one transaction takes within the limits.
-#[derive(Clone, Copy, Debug)]
-struct Quote {
-    gas: u64,
-    fees: Fees,
-}
-
-/// Prices of one pass by the length of the URI in bytes, from which gas follows.
-type Quotes = BTreeMap<usize, GasPrice>;
-
-/// Why there is no quote.
-enum NoQuote {
-    /// It concerns the offers that ask.
-    Issue(OfferIssue),
-    /// The endpoint did not answer.
-    Rpc(RpcError),
-}
-
-/// What a registration takes, or the replacement of a transaction that was sent; `None` if that one
-/// is good enough.
-async fn quote(
-    input: &LedgerInput<'_>,
-    uri: &str,
-    replaced: Option<Fees>,
-    quotes: &mut Quotes,
-) -> Result<Option<Quote>, NoQuote> {
-    let offer = match quotes.get(&uri.len()) {
-        Some(offer) => *offer,
-        None => price(input, uri).await?,
-    };
-    quotes.insert(uri.len(), offer);
-    let GasPrice { gas, market } = offer;
-    let limits = &input.target.limits;
-    let fees = match replaced {
-        None => choose_fees(market, limits, gas),
-        Some(before) if !is_below(before, market) => return Ok(None),
-        Some(before) => replacement_fees(before, market, limits, gas),
-    };
-    match fees {
-        Ok(fees) => Ok(Some(Quote { gas, fees })),
-        Err(shortage) => Err(NoQuote::Issue(shortage.into())),
-    }
-}
-
-/// Asks what a registration takes.
-async fn price(input: &LedgerInput<'_>, uri: &str) -> Result<GasPrice, NoQuote> {
-    let (chain, target) = (input.chain, input.target);
-    let signer = target
-        .signer
-        .as_ref()
-        .map(crate::chain::TransactionSigner::address)
-        .unwrap_or_default();
-    let estimate = chain
-        .endpoint
-        .estimate_gas(signer, target.contract.address, abi::register(uri))
-        .await;
-    let gas = match estimate {
-        // Room for what changes between the estimate and the block: a transaction that runs out of
-        // gas costs all of it.
-        Ok(gas) => gas.saturating_add(gas / 5),
-        Err(RpcError::RpcRefused {
-            refusal: Refusal::Reverted,
-            message,
-            ..
-        }) => {
-            let issue = OfferIssue::RegistrationWouldRevert { words: message };
-            return Err(NoQuote::Issue(issue));
-        }
-        Err(RpcError::RpcRefused {
-            refusal: Refusal::InsufficientFunds,
-            ..
-        }) => {
-            let balance = chain.account.as_ref().map_or(0, |account| account.balance);
-            let shortage = Shortage::InsufficientFunds {
-                balance,
-                needed: target.limits.per_registration,
+    /// What the account has to pay; `None` if that is not known.
+    fn commitments(&mut self, input: &LedgerInput<'_>, quote: &Quote) -> Option<&mut Commitments> {
+        if self.commitments.is_none() {
+            let (account, spent) = (input.chain.account.as_ref()?, self.spent?);
+            let latest = (account.account_state.counts.latest, account.balance);
+            // What is not signed costs nothing yet: the lower nonce comes first.
+            let costs = EntryCosts {
+                rollup_fee: quote.takes.rollup_fee,
+                unsigned: None,
             };
-            return Err(NoQuote::Issue(shortage.into()));
+            let ledger = self.held.spec();
+            let commitments = Commitments::new(ledger, latest, &spent.0, self.records, costs);
+            self.commitments = Some(commitments);
         }
-        Err(error) => return Err(NoQuote::Rpc(error)),
-    };
-    let market = chain
-        .endpoint
-        .fee_market(&chain.latest)
-        .await
-        .map_err(NoQuote::Rpc)?
-        .ok_or(NoQuote::Rpc(RpcError::RpcIncomplete {
-            call: "eth_getBlockByNumber",
-            missing: "base fee",
-        }))?;
-    Ok(GasPrice { gas, market })
+        self.commitments.as_mut()
+    }
 }
 
 /// Signs for an entry, stores what was signed, and sends it. Says whether it was stored. `replaced`
@@ -474,10 +390,10 @@ async fn sign(
     bound: &BoundNonce,
     record: &AgentRegistration,
     replaced: Option<&Attempt>,
-    signing: &mut Signing,
+    signing: &mut Signing<'_>,
     state: &mut RegistryState,
 ) -> (Done, bool) {
-    let (Some(signer), Some(commitments)) = (&input.target.signer, &mut signing.commitments) else {
+    let (Some(signer), Some(_)) = (&input.target.signer, signing.spent) else {
         return (Done::default(), false);
     };
     let frozen = record
@@ -486,28 +402,38 @@ async fn sign(
         .clone()
         .filter(|_| record.spec.calldata_hash.is_some());
     let uri = frozen.unwrap_or_else(|| agent_uri(input.registry, bound.key()));
-    let before = replaced.map(|attempt| Fees {
+    let before = replaced.map(|attempt| Fees::Dynamic {
         max_fee: attempt.max_fee_per_gas.0,
         tip: attempt.max_priority_fee_per_gas.0,
     });
-    let quote = match quote(input, &uri, before, &mut signing.quotes).await {
+    let quote = match signing.prices.quote(input, &uri, before).await {
         Ok(Some(quote)) => quote,
         Ok(None) => return (Done::default(), false),
         Err(NoQuote::Issue(issue)) => return (short(input, bound.key(), issue), false),
         Err(NoQuote::Rpc(error)) => return (unanswered(input, bound.key(), &error), false),
     };
+    let Some(commitments) = signing.commitments(input, &quote) else {
+        return (Done::default(), false);
+    };
     // Limits and prices may have changed since the nonce was allocated.
     let reservation = Reservation {
         nonce: bound.nonce(),
-        amount: quote.fees.worst_cost(quote.gas),
-        namespace: payer(&record.spec.identity).map(str::to_owned),
+        amount: quote.takes.worst_cost(quote.fees),
+        namespace: payer(&record.spec).map(str::to_owned),
     };
     let mut budget = commitments.budget_of(bound.nonce());
     let (limits, namespace) = (&input.target.limits, reservation.namespace.as_deref());
     if let Err(shortage) = budget.reserve(limits, namespace, reservation.amount) {
         return (short(input, bound.key(), shortage.into()), false);
     }
-    let signed = match sender::sign(signer, bound, &record.spec, &uri, quote.gas, quote.fees) {
+    let signed = match sender::sign(
+        signer,
+        bound,
+        &record.spec,
+        &uri,
+        quote.takes.gas,
+        quote.fees,
+    ) {
         Ok(signed) => signed,
         Err(error) => return (mismatch(input, bound, &error), false),
     };
@@ -548,7 +474,7 @@ fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue) -> Done {
     };
     // Nothing above the nonce is included before it.
     let concerned: Vec<Key> = match issue {
-        OfferIssue::Shortage(Shortage::FeeCapReached { .. }) => waiting_keys(input).collect(),
+        OfferIssue::Shortage(Shortage::FeeCapReached { .. }) => waiting_keys(input),
         _ => vec![key],
     };
     let issues = concerned
@@ -562,14 +488,12 @@ fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue) -> Done {
 }
 
 /// Keys of this registry that wait for their registration, as far as the cache knows.
-fn waiting_keys(input: &LedgerInput<'_>) -> impl Iterator<Item = Key> {
+fn waiting_keys(input: &LedgerInput<'_>) -> Vec<Key> {
     let records = input.context.cache.records();
-    let open: Vec<Key> = records
+    let open = records
         .iter()
-        .filter(|record| input.target.has(record) && record.is_open() && record.adopt.is_none())
-        .map(|record| record.key)
-        .collect();
-    open.into_iter()
+        .filter(|record| input.target.has(record) && record.is_open() && record.adopt.is_none());
+    open.map(|record| record.key).collect()
 }
 
 /// Sends stored bytes, and reports what the endpoint said.
@@ -784,18 +708,13 @@ pub(super) async fn allocate(
     if let Some(premise) = unknown.first() {
         return (Done::obstacle(premise.clone()), spending);
     }
-    let latest = (snapshot.account.counts.latest, account.balance);
-    let maximum = Some(limits.per_registration);
-    let records = &ready.records.by_key;
-    let commitments = Commitments::new(snapshot.ledger, latest, &spent.0, records, maximum);
-    let budget = commitments.budget();
     // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
     let key = pending.first().map(|record| record.spec.key);
     let uri = agent_uri(
         input.registry,
         key.unwrap_or_else(|| Key::derive("", 0, input.target.contract.address, 0)),
     );
-    let quote = match quote(input, &uri, None, &mut Quotes::new()).await {
+    let quote = match Prices::default().quote(input, &uri, None).await {
         Ok(Some(quote)) => quote,
         Ok(None) => return (Done::default(), spending),
         Err(NoQuote::Rpc(error)) => return (rpc_obstacle(input, error), spending),
@@ -820,7 +739,14 @@ pub(super) async fn allocate(
             return (done, spending);
         }
     };
-    let cost = quote.fees.worst_cost(quote.gas);
+    let latest = (snapshot.account.counts.latest, account.balance);
+    let costs = EntryCosts {
+        rollup_fee: quote.takes.rollup_fee,
+        unsigned: Some(limits.per_registration),
+    };
+    let records = &ready.records.by_key;
+    let budget = Commitments::new(snapshot.ledger, latest, &spent.0, records, costs).budget();
+    let cost = quote.takes.worst_cost(quote.fees);
     let spending = Spending {
         left: Some(budget.registrations_left(limits, cost)),
         ..spending
@@ -829,7 +755,7 @@ pub(super) async fn allocate(
         .iter()
         .map(|record| AllocationRequest {
             record: &record.spec,
-            namespace: payer(&record.spec.identity),
+            namespace: payer(&record.spec),
             cost,
         })
         .collect();

@@ -5,6 +5,7 @@
 //! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
 //! - [`plan`] (pure) decides what entries need and what may be spent
 //! - [`former`] does the same for the other signers, and takes over what they have not begun
+//! - [`prices`] asks what a registration takes and what gas costs
 //! - [`apply`] carries it out: a record before the entry that waits for it, stored bytes before
 //!   sent ones
 //!
@@ -16,6 +17,7 @@ mod apply;
 mod former;
 mod logs;
 pub(crate) mod plan;
+mod prices;
 pub(crate) mod questions;
 mod read;
 
@@ -251,7 +253,7 @@ async fn use_ledger(
     ready: ReadyLedger,
     state: &mut RegistryState,
 ) -> LedgerWork {
-    let may_spend = !input.is_suspended() && input.chain.latest.base_fee.is_some();
+    let may_spend = !input.is_suspended();
     let steps = plan::entries(
         ready.snapshot(),
         &ready.records.by_key,
@@ -290,9 +292,13 @@ async fn use_ledger(
     let signs = steps.spend.values().any(SpendStep::signs);
     let is_asked = signs || !pending.is_empty() || state.numbers_are_due();
     let spent = if is_asked {
-        let read = apply::spent_today(input, &ready, state).await;
-        read.map_err(|failed| done = std::mem::take(&mut done).and(failed))
-            .ok()
+        match apply::spent_today(input, &ready, state).await {
+            Ok(spent) => Some(spent),
+            Err(failed) => {
+                done = done.and(failed);
+                None
+            }
+        }
     } else {
         None
     };

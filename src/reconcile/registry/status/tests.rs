@@ -216,7 +216,7 @@ fn failed_side_is_false_and_so_is_ready() {
         call: "x",
         missing: "y",
     });
-    let cases: [(Blocked, &str, &str, &str); 16] = [
+    let cases: [(Blocked, &str, &str, &str); 15] = [
         (unreachable(), "RpcHealthy", "RpcUnreachable", "Reconciling"),
         (incomplete, "RpcHealthy", "RpcIncomplete", "Reconciling"),
         (
@@ -253,12 +253,6 @@ fn failed_side_is_false_and_so_is_ready() {
             Unverified::NoGenesis.into(),
             "RegistryVerified",
             "NoGenesis",
-            "Stalled",
-        ),
-        (
-            Unverified::NoBaseFee.into(),
-            "RegistryVerified",
-            "NoBaseFee",
             "Stalled",
         ),
         (
@@ -508,7 +502,11 @@ fn signer_is_funded_unless_its_balance_is_too_low() {
         message: "tx cost 1010".into(),
     };
     assert_eq!(funded(&hindered_by(refused)), False);
-    let expensive = Shortage::FeeAboveLimit { market: 2, cap: 1 };
+    let expensive = Shortage::FeeAboveLimit {
+        market: 2,
+        cap: 1,
+        rollup_fee: 0,
+    };
     assert_eq!(funded(&hindered_by(expensive)), True);
     assert_eq!(funded(&Findings::default()), Unknown);
 }

@@ -15,7 +15,7 @@ use crate::chain::RpcError;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::{Evidence, LedgerSnapshot};
 use crate::ledger::money::Budget;
-use crate::ledger::protocol::{self, EntryStep, Reservation, entry_step, payer};
+use crate::ledger::protocol::{self, EntryCosts, EntryStep, Reservation, entry_step, payer};
 
 /// What was gathered about each entry: an answer, or why there is none.
 pub(crate) type EvidenceByNonce = BTreeMap<Nonce, Result<Evidence, RpcError>>;
@@ -267,7 +267,7 @@ pub(crate) fn spent<'a>(
         })
         .map(|record| {
             (
-                payer(&record.identity).map(str::to_owned),
+                payer(record).map(str::to_owned),
                 record.spent_wei.unwrap_or_default().0,
             )
         })
@@ -288,18 +288,17 @@ pub(crate) struct Commitments {
 }
 
 impl Commitments {
-    /// Those of a ledger. An entry without a signed transaction counts as `per_registration`, or not
-    /// at all.
+    /// Those of a ledger.
     #[must_use]
     pub(crate) fn new(
         ledger: &SignerLedgerSpec,
         (latest, balance): (Nonce, u128),
         spent: &[(Option<String>, u128)],
         records: &BTreeMap<Key, AgentRegistration>,
-        per_registration: Option<u128>,
+        costs: EntryCosts,
     ) -> Self {
         let record_of = |key| records.get(&key).map(|record| record.spec.clone());
-        let reserved = protocol::reservations(ledger, record_of, per_registration);
+        let reserved = protocol::reservations(ledger, record_of, costs);
         Self {
             balance,
             latest,

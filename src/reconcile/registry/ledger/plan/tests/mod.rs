@@ -376,7 +376,7 @@ fn spending_is_counted_by_account_chain_and_day() {
         counted(60),
         [
             (Some("shop".into()), 1),
-            (None, 8),
+            (Some("shop".into()), 8),
             (Some("shop".into()), 0),
             (Some("shop".into()), 32)
         ]
@@ -391,15 +391,13 @@ fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
         vec![sent_at('a', 5), sent_at('b', 6), record('c')],
     );
     let spent = [(Some("shop".to_owned()), 50), (None, 7)];
-    let of = |balance, per_registration| {
+    let of = |balance, unsigned| {
         let account = (Nonce(6), balance);
-        Commitments::new(
-            &fixture.ledger,
-            account,
-            &spent,
-            &fixture.records,
-            per_registration,
-        )
+        let costs = EntryCosts {
+            rollup_fee: 0,
+            unsigned,
+        };
+        Commitments::new(&fixture.ledger, account, &spent, &fixture.records, costs)
     };
     let reserved = of(5_000, Some(1_000)).reserved;
     let amounts: Vec<u128> = reserved
