@@ -52,6 +52,8 @@ use super::{Key, Nonce, Wei, schema};
         .message("reverted can be removed, not changed"),
     validation = Rule::new("!has(self.reverted) || self.phase == 'Reverted' || has(self.result)")
         .message("reverted needs phase Reverted or a result"),
+    validation = Rule::new("!has(oldSelf.displaced) || !has(self.displaced) || self.displaced.nonce >= oldSelf.displaced.nonce")
+        .message("displaced can be removed or name a higher nonce"),
     validation = Rule::new("oldSelf.phase != 'Reverted' || self.phase == 'Reverted' || has(self.result)")
         .message("phase Reverted is final unless a result is found")
 )]
@@ -128,6 +130,11 @@ pub struct AgentRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RevertedRegistration")]
     pub reverted: Option<RevertedRegistration>,
+    /// Transaction of something else that used the nonce of an attempt, set once that is final. No
+    /// attempt up to that nonce can be included any more, and the agent gets another nonce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DisplacingTransaction")]
+    pub displaced: Option<DisplacingTransaction>,
     /// Last block up to which the logs of its signer were proven to hold no registration of this key
     /// when the transaction was signed. Not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +166,20 @@ impl AgentRegistrationSpec {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.result.is_none() && self.reverted.is_none() && self.phase != Phase::Reverted
+    }
+
+    /// The last attempt, unless another transaction has used its nonce: it may still be included.
+    #[must_use]
+    pub fn live_attempt(&self) -> Option<&Attempt> {
+        let last = self.attempts.last();
+        last.filter(|attempt| !self.is_displaced(attempt.nonce))
+    }
+
+    /// Whether a final transaction of something else has used this nonce, which an attempt had.
+    #[must_use]
+    pub fn is_displaced(&self, nonce: Nonce) -> bool {
+        let displaced = self.displaced.as_ref();
+        displaced.is_some_and(|displaced| nonce <= displaced.nonce)
     }
 
     /// Block of the transaction that ended the registration, whether it succeeded or reverted.
@@ -299,6 +320,21 @@ pub struct RegistrationResult {
 /// Registration that was included and reverted.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 pub struct RevertedRegistration {
+    /// Hash of the transaction.
+    #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
+    pub transaction: B256,
+    /// Number of the block that includes it.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub block: u64,
+}
+
+/// Transaction of something else at the nonce of an attempt.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
+pub struct DisplacingTransaction {
+    /// The nonce.
+    #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    #[serde(with = "super::scalar::nonce_as_number")]
+    pub nonce: Nonce,
     /// Hash of the transaction.
     #[schemars(with = "String", length(max = 66), regex(pattern = schema::HASH))]
     pub transaction: B256,

@@ -14,6 +14,8 @@ sol! {
     /// Registers a new agent for the sender. Registration is not idempotent: the same URI may be
     /// registered twice.
     function register(string agentURI) external returns (uint256 agentId);
+    /// Changes the URI of an agent.
+    function setAgentURI(uint256 agentId, string newURI) external;
     /// Owner of an agent. Reverts for an unknown agent; `getAgentWallet` and `getMetadata` do not.
     function ownerOf(uint256 tokenId) external view returns (address);
     /// URI of an agent. Reverts for an unknown agent.
@@ -49,6 +51,27 @@ pub fn register(agent_uri: &str) -> Bytes {
     .into()
 }
 
+/// A call that changes the registry for an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryCall {
+    Register { agent_uri: String },
+    SetAgentUri,
+}
+
+/// The call in some calldata, if it is one to a registry.
+#[must_use]
+pub fn registry_call(input: &[u8]) -> Option<RegistryCall> {
+    match *input.first_chunk()? {
+        setAgentURICall::SELECTOR => Some(RegistryCall::SetAgentUri),
+        registerCall::SELECTOR => {
+            let call = registerCall::abi_decode(input).ok()?;
+            let agent_uri = call.agentURI;
+            Some(RegistryCall::Register { agent_uri })
+        }
+        _ => None,
+    }
+}
+
 /// Parses an agent id: a decimal number, as the contract counts agents.
 #[must_use]
 pub fn agent_id(text: &str) -> Option<U256> {
@@ -65,6 +88,7 @@ mod tests {
     #[test]
     fn selectors_and_topics_match_the_deployed_contracts() {
         assert_eq!(hex::encode(registerCall::SELECTOR), "f2c298be");
+        assert_eq!(hex::encode(setAgentURICall::SELECTOR), "0af28bd3");
         assert_eq!(hex::encode(ownerOfCall::SELECTOR), "6352211e");
         assert_eq!(hex::encode(tokenURICall::SELECTOR), "c87b56dd");
         assert_eq!(hex::encode(balanceOfCall::SELECTOR), "70a08231");

@@ -8,7 +8,7 @@ use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use serde_json::Value;
 
-use super::{Block, OnChainAgent, Receipt, RegisteredEvent, abi};
+use super::{AccountTransaction, Block, OnChainAgent, Receipt, RegisteredEvent, abi};
 use crate::api::Nonce;
 
 /// Maximum bytes of an agent's URI that are kept.
@@ -57,7 +57,7 @@ pub(super) fn amount(value: &Value) -> Option<u128> {
 
 /// The number in the one word that a view function returned; one that is larger than 128 bits counts
 /// as the largest.
-pub(super) fn word(value: &Value) -> Option<u128> {
+pub(super) fn returned_amount(value: &Value) -> Option<u128> {
     let word = <[u8; 32]>::try_from(bytes(value)?.as_ref()).ok()?;
     Some(U256::from_be_bytes(word).saturating_to())
 }
@@ -168,6 +168,26 @@ fn status(value: &Value) -> Option<bool> {
             _ => None,
         },
     }
+}
+
+/// Transactions of an account in a block that lists whole transactions.
+pub(super) fn transactions_of(result: &Value, account: Address) -> Read<Vec<AccountTransaction>> {
+    const MISSING: &str = "transactions of a block";
+    let transactions = field(result, "transactions").and_then(Value::as_array);
+    let mut found = Vec::new();
+    for transaction in transactions.ok_or(Missing(MISSING))? {
+        if required(transaction, "from", address, MISSING)? != account {
+            continue;
+        }
+        let input = field(transaction, "input").or_else(|| field(transaction, "data"));
+        found.push(AccountTransaction {
+            hash: required(transaction, "hash", hash, MISSING)?,
+            nonce: Nonce(required(transaction, "nonce", number, MISSING)?),
+            to: optional(transaction, "to", address, MISSING)?,
+            input: input.and_then(bytes).ok_or(Missing(MISSING))?,
+        });
+    }
+    Ok(found)
 }
 
 /// Sender and nonce of a transaction; `None` if the endpoint does not know it.
@@ -367,6 +387,57 @@ mod tests {
         let mut object = object.clone();
         object[name] = value;
         object
+    }
+
+    #[test]
+    fn transactions_of_an_account_are_found_in_whole_blocks() {
+        let own = Address::repeat_byte(1);
+        let transaction = |from: Address, input: &str| {
+            json!({
+                "from": from, "to": Address::repeat_byte(2), "hash": B256::repeat_byte(3),
+                "nonce": "0x7", input: "0x0102",
+            })
+        };
+        let mut creation = transaction(own, "data");
+        creation["to"] = Value::Null;
+        let of_another = json!({ "from": Address::repeat_byte(9) });
+        let listed = [transaction(own, "input"), of_another, creation];
+        let found = transactions_of(&json!({ "transactions": listed }), own).unwrap();
+        let expected = AccountTransaction {
+            hash: B256::repeat_byte(3),
+            nonce: Nonce(7),
+            to: Some(Address::repeat_byte(2)),
+            input: Bytes::from_static(&[1, 2]),
+        };
+        let created = AccountTransaction {
+            to: None,
+            ..expected.clone()
+        };
+        assert_eq!(found, [expected, created]);
+        for lacking in ["from", "hash", "nonce", "input"] {
+            let mut transaction = transaction(own, "input");
+            transaction[lacking] = Value::Null;
+            let block = json!({ "transactions": [transaction] });
+            assert!(transactions_of(&block, own).is_err(), "{lacking}");
+        }
+        let mut odd = transaction(own, "input");
+        odd["to"] = json!("0x01");
+        let odd = json!({ "transactions": [odd] });
+        for block in [json!(null), json!({ "transactions": ["0x01"] }), odd] {
+            assert!(transactions_of(&block, own).is_err(), "{block}");
+        }
+    }
+
+    #[test]
+    fn returned_amount_is_one_word() {
+        assert_eq!(returned_amount(&json!(B256::with_last_byte(9))), Some(9));
+        assert_eq!(
+            returned_amount(&json!(B256::repeat_byte(0xff))),
+            Some(u128::MAX)
+        );
+        for other in [json!("0x"), json!("0x09"), json!(9), Value::Null] {
+            assert_eq!(returned_amount(&other), None, "{other}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, B256, Bytes, U256};
 
 pub(crate) use rpc::{RpcEndpoint, RpcError, UrlError};
 pub(crate) use transaction::TransactionSigner;
@@ -106,6 +106,17 @@ pub struct TransactionCounts {
     pub latest: Nonce,
     /// In all blocks and in the endpoint's pool, up to the first gap.
     pub pending: Nonce,
+}
+
+/// A transaction of an account, as far as its purpose shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountTransaction {
+    pub hash: B256,
+    pub nonce: Nonce,
+    /// Whom it calls or pays; `None` if it creates a contract.
+    pub to: Option<Address>,
+    /// Calldata.
+    pub input: Bytes,
 }
 
 /// Current fees of the chain, in wei per gas.

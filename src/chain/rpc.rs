@@ -21,8 +21,8 @@ use super::health::EndpointHealth;
 use super::refusal::{Refusal, classify};
 use super::transport::Transport;
 use super::{
-    AccountReading, Block, ChainIdentity, FeeMarket, Head, LogPage, OnChainAgent, Receipt,
-    TransactionCounts, abi,
+    AccountReading, AccountTransaction, Block, ChainIdentity, FeeMarket, Head, LogPage,
+    OnChainAgent, Receipt, TransactionCounts, abi,
 };
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
@@ -314,6 +314,21 @@ impl RpcEndpoint {
         self.judge("block", block)
     }
 
+    /// Transactions of an account in a block. The block lists them, so the endpoint needs no index of
+    /// transactions.
+    pub async fn transactions_in(
+        &self,
+        block: u64,
+        account: Address,
+    ) -> Result<Vec<AccountTransaction>, RpcError> {
+        let at = BlockNumberOrTag::Number(block);
+        let answer = self.ask_one(RpcMethod::Block, json!([at, true])).await;
+        let found = answer.and_then(|block| {
+            decode::transactions_of(&block, account).map_err(of(RpcMethod::Block))
+        });
+        self.judge("transactions_in", found)
+    }
+
     /// The chain that the endpoint serves, and the contract at the registry's address.
     pub async fn identity(&self, contract: Address) -> Result<ChainIdentity, RpcError> {
         let identity = self.read_identity(contract).await;
@@ -513,7 +528,7 @@ impl RpcEndpoint {
         let [bound, data, operator] = take(self.ask(&calls).await)?;
         let amount = |answer| -> Result<Option<u128>, RpcError> {
             let answer = tolerate(answer)?;
-            Ok(answer.and_then(|word| decode::word(&word)))
+            Ok(answer.and_then(|word| decode::returned_amount(&word)))
         };
         // Older oracles revert where they lack a function.
         let data_fee = amount(bound)?.or(amount(data)?);

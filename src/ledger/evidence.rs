@@ -6,6 +6,7 @@
 
 use alloy::primitives::{Address, B256, U256};
 
+use super::foreign::NonceUse;
 use super::index::OwnerIndex;
 use super::rollback::LedgerMark;
 use crate::api::{AgentRegistrationSpec, Key, Nonce, RegistrationResult, SignerLedgerSpec};
@@ -133,6 +134,8 @@ pub struct Evidence {
     pub registrations: Vec<FinalRegistration>,
     /// The record's attempt at this nonce that is in a block, by its receipt.
     pub included: Option<Inclusion>,
+    /// The final transaction that has the entry's nonce, if it was looked for and found.
+    pub used_by: Option<NonceUse>,
     /// Whether the last attempt was sent so recently that it need not be sent again.
     pub sent_recently: bool,
     /// Whether the last attempt was sent so long ago that its fee is probably too low.
@@ -207,6 +210,18 @@ pub enum UnknownPremise {
         agent_uri: String,
         /// How many agents besides it have no key.
         more: usize,
+    },
+    /// The account has sent more transactions than the ledger allocated.
+    #[error(
+        "the signer has sent {count} transactions and the ledger allocated nonces below {next}: its \
+         key is used elsewhere, or the ledger was restored from a backup. Stop what else uses the \
+         key; registration resumes by itself if the transactions are final and prove to be of \
+         something else, and this replica has led since before them"
+    )]
+    NonceAhead {
+        count: Nonce,
+        /// First nonce that the ledger has not allocated.
+        next: Nonce,
     },
     /// The logs are not proven complete up to the ledger's last finalized block.
     #[error(
@@ -290,6 +305,10 @@ mod tests {
                 agent_id: "0".into(),
                 agent_uri: "https://a".into(),
                 more: 0,
+            },
+            UnknownPremise::NonceAhead {
+                count: Nonce(8),
+                next: Nonce(7),
             },
             UnknownPremise::IndexNotProven,
             UnknownPremise::EntriesUnchecked { count: 3 },

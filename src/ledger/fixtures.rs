@@ -10,8 +10,8 @@ use super::index::OwnerIndex;
 use super::registrants::RegistrantIndexes;
 use super::unreadable::OtherLedger;
 use crate::api::{
-    AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, OfferRef,
-    Operation, Phase, RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
+    AgentCount, AgentRegistrationSpec, Attempt, DisplacingTransaction, Entry, Key, LedgerState,
+    Nonce, OfferRef, Operation, Phase, RegistrationResult, RegistryContract, SignerLedgerSpec, Wei,
 };
 use crate::chain::{LogPage, RegisteredEvent, TransactionCounts};
 
@@ -92,6 +92,7 @@ pub(crate) fn record(letter: char) -> AgentRegistrationSpec {
         update: None,
         result: None,
         reverted: None,
+        displaced: None,
         proven_absent: None,
         moved_from: None,
         tombstone: None,
@@ -224,5 +225,18 @@ pub(crate) fn included(transaction: u8, succeeded: bool) -> Evidence {
             cost: 250,
         }),
         ..Evidence::default()
+    }
+}
+
+/// A record whose only attempt, at this nonce, was displaced.
+pub(crate) fn displaced_at(letter: char, nonce: u64) -> AgentRegistrationSpec {
+    AgentRegistrationSpec {
+        attempts: vec![attempt(nonce, 7)],
+        displaced: Some(DisplacingTransaction {
+            nonce: Nonce(nonce),
+            transaction: hash(9),
+            block: 58,
+        }),
+        ..record(letter)
     }
 }

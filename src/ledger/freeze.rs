@@ -71,16 +71,6 @@ pub enum Freeze {
         /// What it has shown before.
         seen: Box<LedgerMark>,
     },
-    /// The account has sent more transactions than the ledger allocated.
-    #[error(
-        "the signer has sent {count} transactions and the ledger allocated nonces below {next}: \
-         the key is used elsewhere, or the ledger was restored from a backup"
-    )]
-    NonceAhead {
-        count: Nonce,
-        /// First nonce that the ledger has not allocated.
-        next: Nonce,
-    },
     /// Another transaction used a nonce that was allocated to a registration.
     #[error(
         "nonce {nonce} was allocated to agent {key} and another transaction used it: the signer's \
@@ -238,10 +228,6 @@ mod tests {
             Freeze::LedgerRolledBack {
                 read: Box::new(mark()),
                 seen: Box::new(mark()),
-            },
-            Freeze::NonceAhead {
-                count: nonce,
-                next: nonce,
             },
             Freeze::KeyUsedElsewhere { nonce, key },
             Freeze::RegistrationMisplaced { key, nonce },

@@ -429,6 +429,11 @@ fn keys_in(uri: &str) -> impl Iterator<Item = Key> {
     windows.collect::<BTreeSet<Key>>().into_iter()
 }
 
+/// Whether a URI may be one that this operator registers.
+pub(super) fn names_key(uri: &str) -> bool {
+    canonical_key(uri).is_some()
+}
+
 /// The key in the name of the document, as in every URI that this operator registers.
 fn canonical_key(uri: &str) -> Option<Key> {
     let (_, name) = uri.rsplit_once('/')?;

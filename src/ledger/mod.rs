@@ -6,6 +6,7 @@
 //! - [`freeze`] lists the evidence that stops spending for a registry
 //! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
+//! - [`foreign`] decides which transactions of the signer something else has sent (pure)
 //! - [`registrants`] decides who may have registered a key, and whether it is absent (pure)
 //! - [`unreadable`] finds what stored ledgers show that cannot be decoded (pure)
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs
@@ -17,6 +18,7 @@
 //! replica does the work.
 
 pub(crate) mod evidence;
+pub(crate) mod foreign;
 pub(crate) mod freeze;
 pub(crate) mod index;
 pub(crate) mod money;

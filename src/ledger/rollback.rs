@@ -94,7 +94,7 @@ impl LedgerMarks {
 /// The nonce of an attempt that a ledger should know and does not: a record with an attempt and
 /// without a final outcome has an entry, and no attempt is at or above `next`. The record must have
 /// been read before the ledger *and* after it: an entry is written before the first attempt and
-/// removed after the outcome.
+/// removed after the outcome, which may also be that something else used the nonce.
 #[must_use]
 pub fn unaccounted_nonce(
     ledger: &SignerLedgerSpec,
@@ -104,9 +104,10 @@ pub fn unaccounted_nonce(
         return None;
     }
     let mut nonces = record.attempts.iter().map(|attempt| attempt.nonce);
-    let beyond = nonces.clone().find(|nonce| *nonce >= ledger.next);
+    let beyond = nonces.find(|nonce| *nonce >= ledger.next);
     let has_entry = !record.is_open() || ledger.registering.contains_key(&record.key);
-    beyond.or_else(|| nonces.next_back().filter(|_| !has_entry))
+    let live = record.live_attempt().filter(|_| !has_entry);
+    beyond.or_else(|| live.map(|attempt| attempt.nonce))
 }
 
 /// What a lagging copy shows, and what may therefore be a rollback.
@@ -336,6 +337,8 @@ mod tests {
             }),
             ..with_attempts(&[4])
         };
+        let displaced = fixtures::displaced_at('c', 4);
+        assert_eq!(unaccounted_nonce(&ledger(), &displaced), None);
         assert_eq!(unaccounted_nonce(&ledger(), &finished(4)), None);
         assert_eq!(unaccounted_nonce(&ledger(), &with_reverted), None);
         assert_eq!(

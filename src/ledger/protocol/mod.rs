@@ -11,9 +11,11 @@
 //!    allocated to one key only.
 //! 2. A key gets a nonce only while it has no entry ([`allocate`]) and its record, read *after* the
 //!    ledger, has no result.
-//! 3. An entry is removed only after the record has a result or is terminally reverted
-//!    ([`EntryStep::RecordResult`] or [`EntryStep::RecordReverted`] precedes [`EntryStep::Prune`]).
-//!    A reverted record never gets another nonce.
+//! 3. An entry is removed only after the record has a final outcome: a result, a revert, or a final
+//!    transaction of something else at its nonce ([`EntryStep::RecordResult`],
+//!    [`EntryStep::RecordReverted`] or [`EntryStep::RecordDisplaced`] precedes
+//!    [`EntryStep::Prune`]). A reverted record never gets another nonce, and a displaced one only
+//!    because nothing can be included at the former nonce any more.
 //! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce
 //!    once.
 //! 5. A key gets a nonce only after the chain's final logs of every account that may have registered
@@ -39,14 +41,15 @@ use super::evidence::{
     AccountState, AdoptionTarget, Evidence, FinalRegistration, Inclusion, LedgerHistory,
     LedgerIdentity, LedgerSnapshot, Premises, UnknownPremise,
 };
+use super::foreign::NonceUse;
 use super::freeze::Freeze;
 use super::money::{Budget, Limits, Shortage};
 use super::registrants::RegistrantIndexes;
 use super::rollback::{LedgerMark, is_stopped};
 use crate::api::{
-    AgentCount, AgentRegistrationSpec, Attempt, Entry, Key, LedgerState, Nonce, Operation, Phase,
-    ProvenAbsent, Quarantine, QuarantineReason, RegistrationResult, RevertedRegistration,
-    SignerLedgerSpec, Wei,
+    AgentCount, AgentRegistrationSpec, Attempt, DisplacingTransaction, Entry, Key, LedgerState,
+    Nonce, Operation, Phase, ProvenAbsent, Quarantine, QuarantineReason, RegistrationResult,
+    RevertedRegistration, SignerLedgerSpec, Wei,
 };
 use crate::chain::TransactionCounts;
 
@@ -146,17 +149,6 @@ pub fn ledger_step(
         None => {
             if let Some((key, nonce)) = history.unaccounted {
                 return Err(Freeze::EntryMissing { key, nonce });
-            }
-            let count = account
-                .counts
-                .pending
-                .max(account.counts.latest)
-                .max(account.counts.finalized);
-            if count > ledger.next {
-                return Err(Freeze::NonceAhead {
-                    count,
-                    next: ledger.next,
-                });
             }
             Ok(with_earlier_start(ledger, history.bootstrap_from_block)
                 .map_or(LedgerStep::Ready, LedgerStep::LowerFromBlock))
@@ -287,7 +279,10 @@ pub enum EntryStep {
     RecordResult(AgentRegistrationSpec),
     /// Write to the record that its registration was included and reverted: that is final.
     RecordReverted(AgentRegistrationSpec),
-    /// Remove the entry: its record has a result or is terminally reverted, and its nonce is final.
+    /// Write to the record that another transaction used the nonce: that is final.
+    RecordDisplaced(AgentRegistrationSpec),
+    /// Remove the entry: its record has a result, is terminally reverted or was displaced, and its
+    /// nonce is final.
     Prune,
     /// Do nothing.
     Wait,
@@ -341,6 +336,15 @@ pub fn entry_step(
             // An older version dropped the transaction, or another one used this nonce.
             (true, Some(false) | None) => {}
         }
+    }
+    if record.is_displaced(nonce) {
+        // An endpoint that does not show that lags behind.
+        let step = if is_final {
+            EntryStep::Prune
+        } else {
+            EntryStep::Wait
+        };
+        return Ok(step);
     }
     if is_final {
         finalized_step(snapshot, nonce, record, evidence)
@@ -416,7 +420,13 @@ fn finalized_step(
                 EntryStep::Wait
             })
         }
-        _ => Err(Freeze::KeyUsedElsewhere { nonce, key }),
+        // Rule R6: the nonce is used by a transaction that registers nothing of ours.
+        _ => match evidence.used_by.filter(|used| used.is_foreign) {
+            Some(used) => Ok(EntryStep::RecordDisplaced(with_displaced(
+                record, nonce, &used,
+            ))),
+            None => Err(Freeze::KeyUsedElsewhere { nonce, key }),
+        },
     }
 }
 
@@ -446,6 +456,24 @@ fn with_reverted(record: &AgentRegistrationSpec, inclusion: &Inclusion) -> Agent
             block: inclusion.block,
         }),
         spent_wei: Some(with_cost(record, cost)),
+        ..record.clone()
+    }
+}
+
+/// The record of a registration whose nonce something else has used. No attempt at that nonce can be
+/// included any more, so the key may get another nonce.
+fn with_displaced(
+    record: &AgentRegistrationSpec,
+    nonce: Nonce,
+    used: &NonceUse,
+) -> AgentRegistrationSpec {
+    AgentRegistrationSpec {
+        phase: Phase::Pending,
+        displaced: Some(DisplacingTransaction {
+            nonce,
+            transaction: used.transaction,
+            block: used.block,
+        }),
         ..record.clone()
     }
 }
@@ -640,9 +668,9 @@ pub fn pending_step(
     if record.tombstone.unwrap_or_default() || record.phase == Phase::Reverted {
         return PendingStep::Wait;
     }
-    // An entry outlives its record's attempts until there is a result. So this ledger is older than
+    // An entry outlives its record's attempts until there is an outcome. So this ledger is older than
     // the record, and the attempt may still be included.
-    if let Some(attempt) = record.attempts.last() {
+    if let Some(attempt) = record.live_attempt() {
         return PendingStep::Refuse(Freeze::EntryMissing {
             key: record.key,
             nonce: attempt.nonce,
@@ -784,6 +812,7 @@ pub fn allocate(
     let mut allocation = Allocation::default();
     if snapshot.ledger.state != LedgerState::Active
         || snapshot.ledger.draining
+        || nonce_ahead(snapshot).is_some()
         || !bounds.premises.unknown.is_empty()
     {
         return allocation;
@@ -832,6 +861,19 @@ pub fn allocate(
     }
     allocation.ledger = (!allocation.allocated.is_empty()).then(|| advance_history(after));
     allocation
+}
+
+/// The premise that the ledger allocated every transaction of its account is not known. Entries that
+/// it has are still finished: a nonce belongs to one key, whatever else was sent.
+#[must_use]
+pub fn nonce_ahead(snapshot: LedgerSnapshot<'_>) -> Option<UnknownPremise> {
+    let TransactionCounts {
+        finalized,
+        latest,
+        pending,
+    } = snapshot.account.counts;
+    let (count, next) = (pending.max(latest).max(finalized), snapshot.ledger.next);
+    (count > next).then_some(UnknownPremise::NonceAhead { count, next })
 }
 
 /// The tombstone of an agent that no offer uses any more. `None` if the record is one already, or

@@ -573,11 +573,19 @@ mod whole_ledger {
     }
 
     #[test]
-    fn ledger_behind_any_transaction_count_freezes() {
-        let ahead = Err(Freeze::NonceAhead {
+    fn ledger_behind_any_transaction_count_allocates_nothing() {
+        let ahead = UnknownPremise::NonceAhead {
             count: Nonce(8),
             next: Nonce(7),
-        });
+        };
+        let (ledger, index) = (ledger(), index(60, &[]));
+        let ahead_of = |account: &AccountState| {
+            nonce_ahead(LedgerSnapshot {
+                ledger: &ledger,
+                index: &index,
+                account,
+            })
+        };
         for (finalized, latest, pending) in [(8, 8, 8), (5, 8, 8), (5, 5, 8), (8, 5, 5), (5, 8, 5)]
         {
             let counts = TransactionCounts {
@@ -585,22 +593,16 @@ mod whole_ledger {
                 latest: Nonce(latest),
                 pending: Nonce(pending),
             };
-            assert_eq!(
-                step(
-                    Some(&ledger()),
-                    &marked(),
-                    AccountState {
-                        counts,
-                        ..account(0, 0)
-                    }
-                ),
-                ahead
-            );
+            let account = AccountState {
+                counts,
+                ..account(0, 0)
+            };
+            assert_eq!(ahead_of(&account).as_ref(), Some(&ahead));
+            let ready = Ok(LedgerStep::Ready);
+            let what = "its entries are finished";
+            assert_eq!(step(Some(&ledger), &marked(), account), ready, "{what}");
         }
-        assert_eq!(
-            step(Some(&ledger()), &marked(), account(7, 7)),
-            Ok(LedgerStep::Ready)
-        );
+        assert_eq!(ahead_of(&account(7, 7)), None);
     }
 }
 
@@ -1035,6 +1037,60 @@ mod entry {
         );
     }
 
+    fn used_by(is_foreign: bool) -> Evidence {
+        Evidence {
+            used_by: Some(NonceUse {
+                transaction: hash(9),
+                block: 58,
+                is_foreign,
+            }),
+            ..Evidence::default()
+        }
+    }
+
+    #[test]
+    fn foreign_transaction_at_a_final_nonce_displaces_the_registration() {
+        let Ok(EntryStep::RecordDisplaced(displaced)) =
+            step_of(&sent(), account(6, 6), &used_by(true))
+        else {
+            panic!("the nonce is used for good");
+        };
+        let by = displaced.displaced.clone().unwrap();
+        assert_eq!(
+            (by.nonce, by.transaction, by.block),
+            (Nonce(5), hash(9), 58)
+        );
+        assert_eq!(
+            (displaced.phase, displaced.is_open()),
+            (Phase::Pending, true)
+        );
+        assert_eq!(displaced.attempts, sent().attempts, "they are kept");
+        assert_eq!(displaced.live_attempt(), None);
+        let prune = Ok(EntryStep::Prune);
+        assert_eq!(step_of(&displaced, account(6, 6), &evidence(&[])), prune);
+        let behind = step_of(&displaced, account(5, 5), &evidence(&[]));
+        assert_eq!(behind, Ok(EntryStep::Wait), "the endpoint lags");
+    }
+
+    #[test]
+    fn nothing_but_a_foreign_transaction_displaces_a_registration() {
+        let elsewhere = Err(Freeze::KeyUsedElsewhere {
+            nonce: Nonce(5),
+            key: key('a'),
+        });
+        for evidence in [used_by(false), evidence(&[])] {
+            assert_eq!(step_of(&sent(), account(6, 6), &evidence), elsewhere);
+        }
+        let unmined = step_of(&sent(), account(5, 5), &used_by(true));
+        assert_eq!(unmined, Ok(EntryStep::Send(attempt(5, 7))), "not final");
+        let registered = Evidence {
+            registrations: vec![final_registration('a', 5)],
+            ..used_by(true)
+        };
+        let step = step_of(&sent(), account(6, 6), &registered);
+        assert!(matches!(step, Ok(EntryStep::RecordResult(_))), "{step:?}");
+    }
+
     #[test]
     fn key_in_the_index_is_neither_reverted_nor_displaced() {
         let (ledger, index, account) = (ledger(), index(60, &['a']), account(6, 6));
@@ -1277,6 +1333,22 @@ mod record_without_entry {
         );
         let found = step(&restored, &index(60, &['c']), &[final_registration('c', 4)]);
         assert!(matches!(found, PendingStep::Adopt(_)));
+    }
+
+    #[test]
+    fn displaced_record_gets_another_nonce_once_it_is_proven_absent() {
+        let displaced = displaced_at('c', 4);
+        let step_on = |index: OwnerIndex| step(&displaced, &index, &[]);
+        assert_eq!(step_on(index(60, &[])), PendingStep::Allocate);
+        assert_eq!(step_on(index(9, &[])), PendingStep::AwaitIndex);
+        let mut again = displaced.clone();
+        again.attempts.push(attempt(5, 7));
+        let missing = Freeze::EntryMissing {
+            key: key('c'),
+            nonce: Nonce(5),
+        };
+        let refused = PendingStep::Refuse(missing);
+        assert_eq!(step(&again, &index(60, &[]), &[]), refused);
     }
 
     #[test]

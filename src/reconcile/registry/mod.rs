@@ -205,7 +205,8 @@ fn waiting(
         .iter()
         .filter(|record| target.has(record) && record.is_open());
     open.filter(|record| {
-        record.adopt.is_some() || (allocatable.contains(&record.key) && record.attempts.is_empty())
+        record.adopt.is_some()
+            || (allocatable.contains(&record.key) && record.live_attempt().is_none())
     })
     .map(|record| record.key)
     .collect()

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 use jiff::Timestamp;
 
 use super::blocked::{Blocked, Side};
@@ -246,6 +246,8 @@ pub(crate) struct Numbers {
     pub is_start_unverified: bool,
     /// Whether the signer holds agents that others transferred to it.
     pub holds_transferred: bool,
+    /// The last transaction of something else that used the nonce of a registration.
+    pub foreign_use: Option<B256>,
 }
 
 /// Issues of single offers that one step found.

@@ -21,6 +21,7 @@ use super::status::NUMBERS_EVERY;
 use crate::api::{AgentRegistrationSpec, Key, Nonce};
 use crate::chain::key::KeyError;
 use crate::chain::{Head, Receipt, TransactionSigner};
+use crate::ledger::foreign::NonceUse;
 
 /// Blocks after which a transaction that is in none of them may be replaced.
 const OVERDUE_BLOCKS: u64 = 10;
@@ -148,6 +149,11 @@ pub(crate) struct RegistryState {
     pub(super) final_receipts: HashMap<B256, Receipt>,
     /// Sender and nonce of transactions in final blocks.
     pub(super) final_transactions: HashMap<B256, (Address, Nonce)>,
+    /// The last final block at which each ledger agreed with the chain, as seen by this process since
+    /// it leads.
+    pub(super) agreed: BTreeMap<Address, u64>,
+    /// What used nonces of the accounts that their ledgers do not explain.
+    pub(super) nonce_uses: BTreeMap<(Address, Nonce), NonceUse>,
     /// Times of blocks in which something was spent, in Unix seconds.
     pub(super) block_times: BTreeMap<u64, u64>,
     /// Since when each agent has been unused.

@@ -29,6 +29,7 @@ pub fn complete_object() -> Value {
             "result": { "agentId": "7", "transaction": HASH, "block": 12, "blockHash": HASH },
             "agentUriHash": HASH,
             "reverted": { "transaction": HASH, "block": 10 },
+            "displaced": { "nonce": 2, "transaction": HASH, "block": 9 },
             "provenAbsent": { "block": 11 },
             "movedFrom": SIGNER.to_lowercase(),
             "tombstone": true,
@@ -75,6 +76,7 @@ pub fn tables() -> Vec<CaseTable> {
         adopted(),
         reverted(),
         reverted_by_an_older_version(),
+        displaced(),
     ]
 }
 
@@ -429,6 +431,36 @@ fn adopted() -> CaseTable {
         spec(json!({ "signer": SIGNER })),
         "signer is immutable once there is a result",
     )
+}
+
+/// A record whose nonce something else used: it may be displaced again, at a higher one. An older
+/// version drops the field.
+fn displaced() -> CaseTable {
+    let displaced = |nonce: u64| {
+        let displaced = json!({ "nonce": nonce, "transaction": HASH, "block": 9 });
+        spec(json!({ "displaced": displaced }))
+    };
+    let mut base = record("llllllllllllllll");
+    merge(
+        &mut base,
+        &spec(json!({
+            "signer": SIGNER, "agentUri": URI, "calldataHash": HASH, "attempts": [attempt(3)],
+        })),
+    );
+    merge(&mut base, &displaced(3));
+    CaseTable::update(base)
+        .accepts("displaced again", displaced(5))
+        .accepts("displaced removed", spec(json!({ "displaced": null })))
+        .rejects(
+            "displaced at a lower nonce",
+            displaced(2),
+            "displaced can be removed or name a higher nonce",
+        )
+        .rejects(
+            "displaced without a nonce",
+            spec(json!({ "displaced": { "nonce": null } })),
+            "spec.displaced.nonce: Required value",
+        )
 }
 
 /// A record of a registration that was included and reverted.

@@ -245,3 +245,22 @@ fn rollup_fee_counts_in_limits_and_balance_before_anything_is_sent() {
         world.wait_other(&shop, "rolled-up").await;
     });
 }
+
+#[test]
+fn price_above_the_default_limit_is_said_in_gwei() {
+    World::run("gwei", async |world| {
+        let shop = world.namespace("shop").await;
+        let scenario = async {
+            world.registry(0).await;
+            world.offer(0, &shop, "polygon").await;
+            let message = world.wait_offer(&shop, "polygon", "FeeAboveLimit").await;
+            let said = message.split(" gwei exceeds the limit of ");
+            assert_eq!(said.count(), 2, "{message}");
+            let limits =
+                json!({ "spec": { "limits": { "perRegistration": "0.075", "perDay": "1" } } });
+            world.objects().patch_registry(&world.name(0), limits).await;
+            world.wait_other(&shop, "polygon").await;
+        };
+        world.at_base_fee(60, scenario).await;
+    });
+}

@@ -3,7 +3,7 @@
 //! A test begins in a [`World`]: the operator, a chain of its own, and IdentityRegistries whose
 //! endpoints are proxies that fail as their rules say. It asserts that what fails is named on
 //! the object that has it, with a reason that is true, and that everything else is registered
-//! within [`OTHERS`]. [`endpoint`], [`sending`], [`fees`], [`logs`], [`signers`], [`keys`], [`restore`],
+//! within [`OTHERS`]. [`endpoint`], [`sending`], [`fees`], [`logs`], [`signers`], [`foreign`], [`keys`], [`restore`],
 //! [`isolation`], [`adoption`] and [`economy`] are the kinds.
 //!
 //! Tests of one run that disturb nothing but their own objects share an installed operator: see
@@ -36,6 +36,7 @@ mod adoption;
 mod economy;
 mod endpoint;
 mod fees;
+mod foreign;
 mod isolation;
 mod keys;
 mod logs;

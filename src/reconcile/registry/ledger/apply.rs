@@ -15,7 +15,7 @@ use super::read::{self, ReadyLedger};
 use super::{Done, LedgerInput, for_everyone};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce,
-    Phase,
+    Phase, SignerLedgerSpec,
 };
 use crate::chain::refusal::Refusal;
 use crate::chain::rpc::SendOutcome;
@@ -280,6 +280,27 @@ pub(super) async fn prune(input: &LedgerInput<'_>, steps: &EntrySteps, ready: Re
         .context
         .store
         .replace_ledger(input.leading, ready.held, after)
+        .await
+    {
+        Ok(_) => Done {
+            wrote: true,
+            ..Done::default()
+        },
+        Err(error) => Done::ended(error),
+    }
+}
+
+/// Continues above the nonces that something else has used.
+pub(super) async fn raise_next(
+    input: &LedgerInput<'_>,
+    ready: ReadyLedger,
+    raised: SignerLedgerSpec,
+) -> Done {
+    let (signer, from, to) = (raised.signer, ready.held.spec().next, raised.next);
+    warn!(%signer, %from, %to, "something else has used these nonces of the signer: continuing above them");
+    let store = &input.context.store;
+    match store
+        .replace_ledger(input.leading, ready.held, raised)
         .await
     {
         Ok(_) => Done {

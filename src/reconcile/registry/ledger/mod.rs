@@ -2,6 +2,7 @@
 //!
 //! - [`read`] reads ledger, records and evidence, in the order that the proof needs, and [`logs`]
 //!   the logs of everyone who may have registered
+//! - [`foreign`] finds what used nonces that ledger and records do not explain
 //! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
 //! - [`plan`] (pure) decides what entries need and what may be spent
 //! - [`former`] does the same for the other signers, and takes over what they have not begun
@@ -14,6 +15,7 @@
 //! ledger, or an API server that does not answer ends the work early.
 
 mod apply;
+mod foreign;
 mod former;
 mod logs;
 pub(crate) mod plan;
@@ -41,8 +43,9 @@ use crate::api::{
 use crate::cluster;
 use crate::leader::Leading;
 use crate::ledger::evidence::UnknownPremise;
+use crate::ledger::foreign::beyond_foreign_use;
 use crate::ledger::money::Shortage;
-use crate::ledger::protocol::{PendingStep, pending_step};
+use crate::ledger::protocol::{PendingStep, nonce_ahead, pending_step};
 use crate::ledger::{Freeze, monitor};
 use crate::reconcile::Context;
 use crate::reconcile::issues::{OfferIssue, OfferName};
@@ -282,6 +285,12 @@ async fn use_ledger(
         done = done.and(apply::prune(input, &steps, ready).await);
         return ended(done, numbers, Activity::Active);
     }
+    let finalized = ready.account_state.counts.finalized;
+    if let Some(raised) = beyond_foreign_use(ready.held.spec(), finalized, &ready.uses_beyond_next)
+    {
+        done = done.and(apply::raise_next(input, ready, raised).await);
+        return ended(done, numbers, Activity::Active);
+    }
     let may_allocate = may_spend && steps.freeze.is_none() && !steps.has_foreign_gap();
     let unknown = unknown_premises(&ready, &steps);
     if input.is_suspended() && !pending.is_empty() {
@@ -491,6 +500,7 @@ fn unknown_premises(ready: &ReadyLedger, steps: &EntrySteps) -> Vec<UnknownPremi
             account: ledger.signer,
         });
     }
+    unknown.extend(nonce_ahead(ready.snapshot()));
     let unchecked = plan::unchecked_finalized(ready.snapshot(), steps);
     if unchecked > 0 {
         unknown.push(UnknownPremise::EntriesUnchecked { count: unchecked });
@@ -536,7 +546,10 @@ fn numbers(input: &LedgerInput<'_>) -> Numbers {
         .count();
     let account = input.chain.account.as_ref();
     let signer = input.target.signer.as_ref();
+    let displaced = ours.iter().filter_map(|record| record.displaced.as_ref());
+    let foreign_use = displaced.max_by_key(|displaced| displaced.block);
     Numbers {
+        foreign_use: foreign_use.map(|displaced| displaced.transaction),
         balance: signer
             .zip(account)
             .map(|(signer, account)| (signer.address(), account.balance)),

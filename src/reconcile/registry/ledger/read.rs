@@ -9,6 +9,7 @@ use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::Address;
 
 use super::LedgerInput;
+use super::foreign;
 use super::logs::{self, Logs, OtherRegistrants};
 use super::plan::{self, DayStart, EvidenceByNonce};
 use super::questions::{self, Answers, Questions};
@@ -19,6 +20,7 @@ use crate::ledger::evidence::{
     AccountState, AdoptionTarget, FinalRegistration, LedgerHistory, LedgerIdentity, LedgerSnapshot,
     OwnerBalance, UnknownPremise,
 };
+use crate::ledger::foreign::NonceUse;
 use crate::ledger::protocol::{LedgerStep, ledger_step};
 use crate::ledger::registrants::{
     NamedAccounts, other_registrants, unclaimed_agents, unsettled_ledgers,
@@ -58,6 +60,8 @@ pub(super) struct ReadyLedger {
     /// Final registrations of keys without an entry.
     pub(super) registrations: BTreeMap<Key, Result<Vec<FinalRegistration>, RpcError>>,
     pub(super) adoption_targets: AdoptionTargets,
+    /// What used final nonces that the ledger has not allocated.
+    pub(super) uses_beyond_next: BTreeMap<Nonce, NonceUse>,
 }
 
 impl ReadyLedger {
@@ -258,7 +262,10 @@ pub(super) async fn ledger(
         .extend(in_flight.chain(questions.transactions.iter().copied()));
     let answers = ask(input, questions, state).await;
     let send_age = |hash| state.send_age(hash, chain.latest.number);
-    let evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, send_age);
+    let mut evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, send_age);
+    foreign::explain_entries(input, snapshot, &records.by_key, &mut evidence, state).await;
+    let uses_beyond_next = foreign::beyond_next(input, snapshot, state).await;
+    foreign::note_agreement(snapshot, state);
     let registrations = pending
         .into_iter()
         .map(|key| {
@@ -276,6 +283,7 @@ pub(super) async fn ledger(
         evidence,
         registrations,
         adoption_targets,
+        uses_beyond_next,
     })))
 }
 

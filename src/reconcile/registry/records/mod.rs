@@ -494,6 +494,7 @@ fn new_record(
         update: None,
         result: None,
         reverted: None,
+        displaced: None,
         proven_absent: None,
         moved_from: None,
         tombstone: None,

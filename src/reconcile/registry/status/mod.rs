@@ -321,8 +321,14 @@ fn funded(
     }
 }
 
-const fn ready_message(registry: &IdentityRegistry, numbers: &Numbers) -> &'static str {
-    if registry.spec.signers.is_empty() {
+fn ready_message(registry: &IdentityRegistry, numbers: &Numbers) -> String {
+    if let Some(transaction) = numbers.foreign_use {
+        return format!(
+            "offers are registered; transaction {transaction} has used the nonce of a registration: \
+             stop what else uses the signer's key"
+        );
+    }
+    let message = if registry.spec.signers.is_empty() {
         "watching: agents are adopted by id"
     } else if matches!(registry.spec.suspend, Suspend::Spending) {
         "offers can be registered as soon as spending is no longer suspended"
@@ -334,7 +340,8 @@ const fn ready_message(registry: &IdentityRegistry, numbers: &Numbers) -> &'stat
          and they belong to no offer unless one adopts them"
     } else {
         "offers are registered"
-    }
+    };
+    message.to_owned()
 }
 
 /// Whether a status has to be written, given how old the one in the cluster is. A number that was

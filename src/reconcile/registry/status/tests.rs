@@ -352,6 +352,14 @@ fn start_that_was_accepted_without_proof_is_said() {
 }
 
 #[test]
+fn foreign_use_of_the_key_is_said() {
+    let mut findings = healthy();
+    findings.numbers.foreign_use = Some(B256::repeat_byte(7));
+    let message = condition(&status_of(&findings), "Ready").message.clone();
+    assert!(message.unwrap().contains("0x0707"));
+}
+
+#[test]
 fn agents_that_others_transferred_are_said() {
     let mut findings = healthy();
     findings.numbers.holds_transferred = true;

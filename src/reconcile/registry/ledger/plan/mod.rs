@@ -23,7 +23,8 @@ pub(crate) type EvidenceByNonce = BTreeMap<Nonce, Result<Evidence, RpcError>>;
 /// What the entries of a ledger need.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct EntrySteps {
-    /// Records to replace, since the registration is final: it succeeded or it reverted.
+    /// Records to replace, since what became of the nonce is final: the registration succeeded or
+    /// reverted, or something else used it.
     pub finish: Vec<(Key, AgentRegistrationSpec)>,
     /// Records to replace, since the phase of their transaction changed.
     pub note: Vec<(Key, AgentRegistrationSpec)>,
@@ -122,12 +123,18 @@ pub(crate) fn entries(
             }
             Ok(EntryStep::Wait) => {}
             Ok(EntryStep::Prune) => {
-                let block = record.and_then(|record| Some(record.result.as_ref()?.block));
+                let block = record.and_then(|record| {
+                    let result = record.result.as_ref().map(|result| result.block);
+                    let displaced = record.displaced.as_ref().map(|displaced| displaced.block);
+                    result.or(displaced)
+                });
                 steps.prune.insert(*nonce, block);
             }
-            Ok(EntryStep::RecordResult(spec) | EntryStep::RecordReverted(spec)) => {
-                steps.finish.push((spec.key, spec));
-            }
+            Ok(
+                EntryStep::RecordResult(spec)
+                | EntryStep::RecordReverted(spec)
+                | EntryStep::RecordDisplaced(spec),
+            ) => steps.finish.push((spec.key, spec)),
             Ok(EntryStep::RecordPhase(spec)) => steps.note.push((spec.key, spec)),
             Ok(EntryStep::Sign) if foreign => {
                 let key = record.map(|record| record.key);

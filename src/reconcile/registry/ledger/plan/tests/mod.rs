@@ -8,6 +8,7 @@ use super::*;
 use crate::api::{Entry, Operation, RevertedRegistration, SignerLedgerSpec, Wei};
 use crate::ledger::evidence::AccountState;
 use crate::ledger::fixtures::*;
+use crate::ledger::foreign::NonceUse;
 use crate::ledger::index::OwnerIndex;
 
 /// Evidence, records and a ledger that gave nonces 5, 6 and so on to 'a', 'b' and so on.
@@ -315,6 +316,31 @@ fn spending_is_summed_from_blocks_of_final_transactions_of_the_account() {
         spending_blocks(fixture.snapshot(), &records),
         [60, 70].into()
     );
+}
+
+#[test]
+fn displaced_registration_is_recorded_before_its_entry_is_removed() {
+    let used_by = Some(NonceUse {
+        transaction: hash(9),
+        block: 58,
+        is_foreign: true,
+    });
+    let evidence = Evidence {
+        used_by,
+        ..Evidence::default()
+    };
+    let sent = vec![sent_at('a', 5)];
+    let steps = PassFixture::new(account(6, 6), sent).showing(5, evidence);
+    let steps = steps.steps(true);
+    let [(_, displaced)] = steps.finish.as_slice() else {
+        panic!("{steps:?}");
+    };
+    assert!(displaced.is_displaced(Nonce(5)) && steps.prune.is_empty());
+
+    let recorded = PassFixture::new(account(6, 6), vec![displaced.clone()]);
+    let steps = recorded.steps(true);
+    assert_eq!(steps.prune, BTreeMap::from([(Nonce(5), Some(58))]));
+    assert!(steps.finish.is_empty());
 }
 
 #[test]
