@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::endpoints::Endpoints;
 use super::index::IndexStates;
+use super::ledger::prices::Quote;
 use super::ledger::questions::SendAge;
 use super::outcome::Issues;
 use super::records::LegacyChecks;
@@ -149,6 +150,8 @@ pub(crate) struct RegistryState {
     pub(super) final_receipts: HashMap<B256, Receipt>,
     /// Sender and nonce of transactions in final blocks.
     pub(super) final_transactions: HashMap<B256, (Address, Nonce)>,
+    /// What the last registration would have taken.
+    pub(super) quoted: Option<Quote>,
     /// The last final block at which each ledger agreed with the chain, as seen by this process since
     /// it leads.
     pub(super) agreed: BTreeMap<Address, u64>,

@@ -8,7 +8,10 @@ use std::time::Duration;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::eips::Decodable2718;
 use alloy::hex;
+use alloy::primitives::utils::parse_ether;
 use alloy::primitives::{Address, Bytes, U256, address, keccak256};
+use anyhow::{Context, ensure};
+use harness::wait::eventually;
 use rpc_proxy::Rule;
 use serde_json::json;
 
@@ -70,6 +73,23 @@ impl World {
         registry.wait_hits(swallow, offers as u64).await;
         registry.proxy.remove(swallow);
         (registry, cheap)
+    }
+
+    /// Waits until the first registry's status has exactly this much spent, and a fitting number of
+    /// registrations left, which it returns.
+    async fn wait_forecast(&self, paid: u128, is_fitting: impl Fn(u32) -> bool) -> u32 {
+        eventually("the numbers are right", SHOWN, async || {
+            let registry = self.objects().registries().get(&self.name(0)).await?;
+            let status = registry.status.unwrap_or_default();
+            let (spent, left) = (status.spent_last_24h, status.registrations_left);
+            let spent = spent.context("no sum")?;
+            let wei = parse_ether(spent.split_whitespace().next().unwrap_or_default())?;
+            ensure!(wei == U256::from(paid), "{spent} spent, {paid} wei paid");
+            let left = left.context("no forecast")?;
+            ensure!(is_fitting(left), "{left} left");
+            Ok(left)
+        })
+        .await
     }
 
     async fn assert_all_finish(&self, offers: usize, namespace: &str) {
@@ -173,7 +193,7 @@ fn limits_that_are_raised_let_a_replacement_through_and_lowered_ones_hold() {
 
 #[test]
 fn chain_without_fee_history_or_base_fee_is_registered_on() {
-    World::run("legacy", async |world| {
+    World::run("no-base-fee", async |world| {
         let missing = |method: &str| Rule::error(method, -32601, "method not found");
         let (history, base) = (world.proxy().await, world.proxy().await);
         history.add(missing("eth_feeHistory"));
@@ -214,7 +234,7 @@ fn rollup_fee_counts_in_limits_and_balance_before_anything_is_sent() {
         let code = [&[0x7f][..], &word, &hex!("60005260206000f3")].concat();
         Bytes::from(code)
     };
-    World::run("rollup", async |world| {
+    World::run("oracle", async |world| {
         let shop = world.namespace("shop").await;
         let chain = &world.chain;
         // 0.2 for L1 and as much for the operator, and a quarter more.
@@ -250,8 +270,11 @@ fn rollup_fee_counts_in_limits_and_balance_before_anything_is_sent() {
 fn price_above_the_default_limit_is_said_in_gwei() {
     World::run("gwei", async |world| {
         let shop = world.namespace("shop").await;
+        let proxy = world.proxy().await;
+        let mut manifest = world.manifest(0, &[&proxy]).await;
+        manifest["spec"]["limits"] = json!({});
         let scenario = async {
-            world.registry(0).await;
+            world.objects().create_registry(manifest).await;
             world.offer(0, &shop, "polygon").await;
             let message = world.wait_offer(&shop, "polygon", "FeeAboveLimit").await;
             let said = message.split(" gwei exceeds the limit of ");
@@ -262,5 +285,37 @@ fn price_above_the_default_limit_is_said_in_gwei() {
             world.wait_other(&shop, "polygon").await;
         };
         world.at_base_fee(60, scenario).await;
+    });
+}
+
+#[test]
+fn spending_and_forecast_are_right_after_a_failover() {
+    World::run("forecast", async |world| {
+        let proxy = world.proxy().await;
+        let limits = |day: &str| json!({ "perRegistration": "0.005", "perDay": day });
+        let mut manifest = world.manifest(0, &[&proxy]).await;
+        manifest["spec"]["limits"] = limits("0.05");
+        let objects = world.objects();
+        objects.create_registry(manifest).await;
+        let shop = world.namespace("shop").await;
+        let scenario = async {
+            for name in ["a", "b"] {
+                world.offer(0, &shop, name).await;
+                world.wait_other(&shop, name).await;
+            }
+            let owner = world.signer(0).address();
+            let minted = world.chain.registrations_of(owner).await.unwrap();
+            let fees = world.chain.fees(&minted).await.unwrap();
+            let cost = |(gas, price): (u64, u128)| u128::from(gas) * price;
+            let paid: u128 = fees.into_iter().map(cost).sum();
+            let before = world.wait_forecast(paid, |left| left > 20).await;
+
+            world.restart().await;
+            let change = json!({ "spec": { "limits": limits("0.01") } });
+            objects.patch_registry(&world.name(0), change).await;
+            let after = world.wait_forecast(paid, |left| left < before / 2).await;
+            assert!(after > 0, "{after} of {before}");
+        };
+        world.at_base_fee(1, scenario).await;
     });
 }

@@ -721,44 +721,14 @@ pub(super) async fn allocate(
         left: None,
         spent: Some(spent.total()),
     };
-    if pending.is_empty() {
-        return (Done::default(), spending);
-    }
     let snapshot = ready.snapshot();
     let limits = &input.target.limits;
-    if let Some(premise) = unknown.first() {
+    if let Some(premise) = unknown.first().filter(|_| !pending.is_empty()) {
         return (Done::obstacle(premise.clone()), spending);
     }
-    // Keys are of one length, and gas follows from the length of the URI: one estimate serves all.
-    let key = pending.first().map(|record| record.spec.key);
-    let uri = agent_uri(
-        input.registry,
-        key.unwrap_or_else(|| Key::derive("", 0, input.target.contract.address, 0)),
-    );
-    let quote = match Prices::default().quote(input, &uri, None).await {
-        Ok(Some(quote)) => quote,
-        Ok(None) => return (Done::default(), spending),
-        Err(NoQuote::Rpc(error)) => return (rpc_obstacle(input, error), spending),
-        Err(NoQuote::Issue(issue)) => {
-            let issues = pending
-                .iter()
-                .flat_map(|record| input.issues_of(record.spec.key, &issue))
-                .collect();
-            let obstacles = match issue {
-                OfferIssue::Shortage(shortage) => for_everyone(shortage).into_iter().collect(),
-                _ => Vec::new(),
-            };
-            let done = Done {
-                issues,
-                obstacles,
-                ..Done::default()
-            };
-            let spending = Spending {
-                left: Some(0),
-                ..spending
-            };
-            return (done, spending);
-        }
+    let quote = match quote_next(input, &pending, state).await {
+        Ok(quote) => quote,
+        Err((done, left)) => return (done, Spending { left, ..spending }),
     };
     let latest = (snapshot.account.counts.latest, account.balance);
     let costs = EntryCosts {
@@ -768,10 +738,7 @@ pub(super) async fn allocate(
     let records = &ready.records.by_key;
     let budget = Commitments::new(snapshot.ledger, latest, &spent.0, records, costs).budget();
     let cost = quote.takes.worst_cost(quote.fees);
-    let spending = Spending {
-        left: Some(budget.registrations_left(limits, cost)),
-        ..spending
-    };
+    let left = budget.registrations_left(limits, cost);
     let requests: Vec<AllocationRequest<'_>> = pending
         .iter()
         .map(|record| AllocationRequest {
@@ -795,12 +762,60 @@ pub(super) async fn allocate(
         indexes: &ready.logs.indexes,
     };
     let (legacy, allocation) = allocate_unclaimed(input, snapshot, requests, &bounds, state).await;
+    let allocated = u32::try_from(allocation.allocated.len()).unwrap_or(u32::MAX);
+    let spending = Spending {
+        left: Some(left.saturating_sub(allocated)),
+        ..spending
+    };
     if legacy.end.is_some() {
         return (legacy, spending);
     }
     let records = &ready.records.by_key;
     let bound = bind(input, ready.held, records, allocation, spent, state).await;
     (legacy.and(bound), spending)
+}
+
+/// What the next registration takes. If none waits, what the last one would have taken is good enough.
+/// An error comes with the number of registrations that are left, if it is known.
+async fn quote_next(
+    input: &LedgerInput<'_>,
+    pending: &[AgentRegistration],
+    state: &mut RegistryState,
+) -> Result<Quote, (Done, Option<u32>)> {
+    if let Some(quote) = state.quoted.filter(|_| pending.is_empty()) {
+        return Ok(quote);
+    }
+    let uri = typical_uri(input);
+    match Prices::default().quote(input, &uri, None).await {
+        Ok(Some(quote)) => Ok(*state.quoted.insert(quote)),
+        Ok(None) => Err((Done::default(), None)),
+        Err(NoQuote::Rpc(_)) if pending.is_empty() => Err((Done::default(), None)),
+        Err(NoQuote::Rpc(error)) => Err((rpc_obstacle(input, error), None)),
+        Err(NoQuote::Issue(_)) if pending.is_empty() => Err((Done::default(), Some(0))),
+        Err(NoQuote::Issue(issue)) => {
+            let issues = pending
+                .iter()
+                .flat_map(|record| input.issues_of(record.spec.key, &issue))
+                .collect();
+            let obstacles = match issue {
+                OfferIssue::Shortage(shortage) => for_everyone(shortage).into_iter().collect(),
+                _ => Vec::new(),
+            };
+            let done = Done {
+                issues,
+                obstacles,
+                ..Done::default()
+            };
+            Err((done, Some(0)))
+        }
+    }
+}
+
+/// The URI of an agent of the registry. Keys are of one length, and gas follows from the length of the
+/// URI: one quote serves all.
+fn typical_uri(input: &LedgerInput<'_>) -> String {
+    let contract = input.target.contract.address;
+    agent_uri(input.registry, Key::derive("", 0, contract, 0))
 }
 
 /// An allocation to records of which no object of the legacy controller says that they may be

@@ -19,7 +19,7 @@ mod foreign;
 mod former;
 mod logs;
 pub(crate) mod plan;
-mod prices;
+pub(super) mod prices;
 pub(crate) mod questions;
 mod read;
 
@@ -299,7 +299,8 @@ async fn use_ledger(
     }
     let pending = if may_allocate { pending } else { Vec::new() };
     let signs = steps.spend.values().any(SpendStep::signs);
-    let is_asked = signs || !pending.is_empty() || state.numbers_are_due();
+    let has_price = state.quoted.is_some();
+    let is_asked = signs || !pending.is_empty() || !has_price || state.numbers_are_due();
     let spent = if is_asked {
         match apply::spent_today(input, &ready, state).await {
             Ok(spent) => Some(spent),

@@ -27,7 +27,7 @@ struct Price {
 
 /// What one transaction takes within the limits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quote {
+pub(in crate::reconcile::registry) struct Quote {
     pub(super) takes: Consumption,
     pub(super) fees: Fees,
 }
