@@ -190,6 +190,25 @@ pub enum UnknownPremise {
          flight is not known: put its account first in spec.signers to see what to do"
     )]
     OtherLedgerQuarantined { name: String },
+    /// Another account that the IdentityRegistry uses or has used has sent more transactions than its
+    /// ledger allocated.
+    #[error(
+        "the account of SignerLedger {name} has sent {count} transactions and that ledger allocated \
+         nonces below {next}, so a registration may be in flight that it does not know: put the \
+         account first in spec.signers to see what to do"
+    )]
+    OtherNonceAhead {
+        name: String,
+        count: Nonce,
+        /// First nonce that the ledger has not allocated.
+        next: Nonce,
+    },
+    /// The transaction count of another account could not be read.
+    #[error(
+        "the endpoint does not say how many transactions the account of SignerLedger {name} has sent: \
+         check the endpoint; the operator retries automatically"
+    )]
+    OtherLedgerUnchecked { name: String },
     /// The ledger accepts no further keys.
     #[error(
         "the ledger of signer {account} is draining, so it registers nothing new: put another signer \
@@ -296,7 +315,13 @@ mod tests {
             UnknownPremise::LedgerUnreadable { name: name.clone() },
             UnknownPremise::RecordUnreadable { name: name.clone() },
             UnknownPremise::OtherLedgerLost { name: name.clone() },
-            UnknownPremise::OtherLedgerQuarantined { name },
+            UnknownPremise::OtherLedgerQuarantined { name: name.clone() },
+            UnknownPremise::OtherNonceAhead {
+                name: name.clone(),
+                count: Nonce(8),
+                next: Nonce(7),
+            },
+            UnknownPremise::OtherLedgerUnchecked { name },
             UnknownPremise::SignerRetired {
                 account: Address::ZERO,
             },

@@ -15,7 +15,7 @@ use super::evidence::UnknownPremise;
 use super::index::OwnerIndex;
 use super::unreadable::{OtherLedgers, UnreadableRecord};
 use crate::api::{
-    AgentRegistrationSpec, AgentWithoutKey, IgnoredAgents, Key, LedgerMarker, SignerLedger,
+    AgentRegistrationSpec, AgentWithoutKey, IgnoredAgents, Key, LedgerMarker, Nonce, SignerLedger,
     SignerLedgerSpec,
 };
 use crate::chain::RegisteredEvent;
@@ -35,19 +35,24 @@ pub struct NamedAccounts<'a> {
     pub unreadable_records: &'a [UnreadableRecord],
 }
 
+/// Accounts that an IdentityRegistry with these signers and ledger markers uses or has used.
+#[must_use]
+pub fn own_accounts(signers: &[Address], markers: &[LedgerMarker]) -> BTreeSet<Address> {
+    let marked = uids_by_account(markers).into_keys();
+    signers.iter().copied().chain(marked).collect()
+}
+
+fn uids_by_account(markers: &[LedgerMarker]) -> BTreeMap<Address, &str> {
+    let markers = markers.iter();
+    markers
+        .filter_map(|marker| Some((marker.signer.parse().ok()?, marker.uid.as_str())))
+        .collect()
+}
+
 impl<'a> NamedAccounts<'a> {
     /// Uids of the ledgers that the IdentityRegistry uses or has used, by account.
     fn own_ledgers(self) -> BTreeMap<Address, &'a str> {
-        let markers = self.own_markers.iter();
-        markers
-            .filter_map(|marker| Some((marker.signer.parse().ok()?, marker.uid.as_str())))
-            .collect()
-    }
-
-    /// Accounts that the IdentityRegistry uses or has used.
-    fn own_accounts(self) -> BTreeSet<Address> {
-        let signers = self.signers.iter().copied();
-        signers.chain(self.own_ledgers().into_keys()).collect()
+        uids_by_account(self.own_markers)
     }
 }
 
@@ -87,14 +92,17 @@ pub fn other_registrants<'a>(
 }
 
 /// Ledgers of the IdentityRegistry's other accounts that must be dealt with before this one gives a
-/// key its first nonce: what they had in flight is not known.
+/// key its first nonce: what they had in flight is not known. `counts` are the transaction counts of
+/// these accounts, with what is pending, read *before* their ledgers.
 #[must_use]
 pub fn unsettled_ledgers(
     ledger: &SignerLedgerSpec,
     named: NamedAccounts<'_>,
+    counts: &BTreeMap<Address, Nonce>,
 ) -> Vec<UnknownPremise> {
     let uids = named.own_ledgers();
-    let unsettled = named.own_accounts().into_iter().filter_map(|account| {
+    let accounts = own_accounts(named.signers, named.own_markers).into_iter();
+    let unsettled = accounts.filter_map(|account| {
         if account == ledger.signer {
             return None;
         }
@@ -107,7 +115,18 @@ pub fn unsettled_ledgers(
             (Some(other), _) if other.is_quarantined => {
                 Some(UnknownPremise::OtherLedgerQuarantined { name })
             }
-            _ => None,
+            (Some(other), _) => {
+                let next = other.spec.as_ref()?.next;
+                match counts.get(&account) {
+                    None => Some(UnknownPremise::OtherLedgerUnchecked { name }),
+                    Some(count) if *count > next => {
+                        let count = *count;
+                        Some(UnknownPremise::OtherNonceAhead { name, count, next })
+                    }
+                    Some(_) => None,
+                }
+            }
+            (None, None) => None,
         }
     });
     unsettled.collect()
@@ -193,7 +212,7 @@ pub fn unclaimed_agents<'a>(
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
     ignored: Option<&IgnoredAgents>,
 ) -> Option<UnknownPremise> {
-    let accounts = named.own_accounts();
+    let accounts = own_accounts(named.signers, named.own_markers);
     let others = indexes.others.iter().flatten();
     let others = others
         .filter_map(|other| other.index.as_deref())
@@ -335,6 +354,7 @@ mod tests {
                         own_markers: &own_markers,
                         ..named(others)
                     },
+                    &BTreeMap::new(),
                 )
             };
         let lost = [UnknownPremise::OtherLedgerLost { name: name.clone() }];
@@ -365,6 +385,43 @@ mod tests {
             [],
             "another registry's account"
         );
+    }
+
+    #[test]
+    fn account_that_has_sent_more_than_its_ledger_knows_is_unsettled() {
+        let mut others = others();
+        let spec = SignerLedgerSpec {
+            next: Nonce(4),
+            ..ledger()
+        };
+        let other = others.by_account.get_mut(&LEDGERED).unwrap();
+        other.spec = Some(Box::new(spec));
+        let signers = &[SIGNER, LEDGERED, STRANGER];
+        let of = |counts: &[(Address, u64)]| {
+            let counts = counts
+                .iter()
+                .map(|(account, count)| (*account, Nonce(*count)));
+            let named = NamedAccounts {
+                signers,
+                ..named(&others)
+            };
+            unsettled_ledgers(&ledger(), named, &counts.collect())
+        };
+        let name = SignerLedger::name_of(31337, LEDGERED);
+        let ahead = UnknownPremise::OtherNonceAhead {
+            name: name.clone(),
+            count: Nonce(5),
+            next: Nonce(4),
+        };
+        assert_eq!(of(&[(LEDGERED, 5), (STRANGER, 9)]), [ahead]);
+        assert_eq!(of(&[(LEDGERED, 4)]), []);
+        assert_eq!(of(&[]), [UnknownPremise::OtherLedgerUnchecked { name }]);
+        let markers = [LedgerMarker {
+            signer: format!("{MARKED:#x}"),
+            uid: "uid".into(),
+        }];
+        let accounts = BTreeSet::from([SIGNER, MARKED]);
+        assert_eq!(own_accounts(&[SIGNER], &markers), accounts);
     }
 
     /// An account's index with one agent of each given URI, numbered from 0, in block 10.

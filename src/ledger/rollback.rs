@@ -92,8 +92,8 @@ impl LedgerMarks {
 }
 
 /// The nonce of an attempt that a ledger should know and does not: a record with an attempt and
-/// without a final outcome has an entry, and no attempt is at or above `next`. The record must have
-/// been read before the ledger *and* after it: an entry is written before the first attempt and
+/// without a final outcome has an entry at its nonce, and no attempt is at or above `next`. The record must have
+/// been read before the ledger *and* after it: its entry is written before the first attempt and
 /// removed after the outcome, which may also be that something else used the nonce.
 #[must_use]
 pub fn unaccounted_nonce(
@@ -105,9 +105,11 @@ pub fn unaccounted_nonce(
     }
     let mut nonces = record.attempts.iter().map(|attempt| attempt.nonce);
     let beyond = nonces.find(|nonce| *nonce >= ledger.next);
-    let has_entry = !record.is_open() || ledger.registering.contains_key(&record.key);
-    let live = record.live_attempt().filter(|_| !has_entry);
-    beyond.or_else(|| live.map(|attempt| attempt.nonce))
+    let live = record.live_attempt().filter(|_| record.is_open());
+    let allocated = ledger.registering.get(&record.key);
+    // An entry at another nonce does not know the attempt either.
+    let unknown = live.filter(|attempt| allocated != Some(&attempt.nonce));
+    beyond.or_else(|| unknown.map(|attempt| attempt.nonce))
 }
 
 /// What a lagging copy shows, and what may therefore be a rollback.
@@ -317,6 +319,11 @@ mod tests {
             ..record('a')
         };
         assert_eq!(nonce_of(&in_flight), None, "it has an entry");
+        let elsewhere = AgentRegistrationSpec {
+            attempts: vec![attempt(4, 0)],
+            ..in_flight.clone()
+        };
+        assert_eq!(nonce_of(&elsewhere), Some(Nonce(4)), "its entry is at 5");
         let beyond = AgentRegistrationSpec {
             attempts: vec![attempt(8, 0)],
             ..in_flight

@@ -877,7 +877,7 @@ pub fn nonce_ahead(snapshot: LedgerSnapshot<'_>) -> Option<UnknownPremise> {
 }
 
 /// The tombstone of an agent that no offer uses any more. `None` if the record is one already, or
-/// if its registration is in flight, which is finished first. If the record has no result, a write
+/// if its registration is in flight or it is being moved to another signer, which is finished first. If the record has no result, a write
 /// of [`advance_history`] must follow: it makes an allocation fail that read the record before. A
 /// reverted registration keeps its phase, or reviving its agent would register it again.
 #[must_use]
@@ -887,7 +887,8 @@ pub fn retired(
 ) -> Option<AgentRegistrationSpec> {
     let in_flight = ledger.is_some_and(|ledger| ledger.registering.contains_key(&record.key));
     let done = record.tombstone.unwrap_or_default();
-    (!in_flight && !done).then(|| AgentRegistrationSpec {
+    let is_moving = record.moved_from.is_some();
+    (!in_flight && !done && !is_moving).then(|| AgentRegistrationSpec {
         phase: if record.phase == Phase::Reverted {
             Phase::Reverted
         } else {

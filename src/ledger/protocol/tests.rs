@@ -1931,6 +1931,15 @@ mod writes {
             None,
             "a registration in flight finishes first"
         );
+        let moving = AgentRegistrationSpec {
+            moved_from: Some(STRANGER),
+            ..record('c')
+        };
+        assert_eq!(
+            retired(Some(&ledger()), &moving),
+            None,
+            "and so does a move"
+        );
     }
 
     #[test]

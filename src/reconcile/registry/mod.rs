@@ -194,7 +194,7 @@ fn depth(
     schedule::depth(activity, state.reading_ages())
 }
 
-/// Keys that wait for a nonce or an adoption, as far as the cache knows.
+/// Keys that wait for a nonce, an adoption or another signer, as far as the cache knows.
 fn waiting(
     context: &Context,
     target: &RegistryTarget,
@@ -206,6 +206,7 @@ fn waiting(
         .filter(|record| target.has(record) && record.is_open());
     open.filter(|record| {
         record.adopt.is_some()
+            || record.moved_from.is_some()
             || (allocatable.contains(&record.key) && record.live_attempt().is_none())
     })
     .map(|record| record.key)

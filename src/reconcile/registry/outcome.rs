@@ -173,7 +173,9 @@ impl Obstacle {
                 | Self::Rpc { .. }
                 | Self::SendUnanswered { .. }
                 | Self::Premise(
-                    UnknownPremise::IndexNotProven | UnknownPremise::EntriesUnchecked { .. }
+                    UnknownPremise::IndexNotProven
+                        | UnknownPremise::EntriesUnchecked { .. }
+                        | UnknownPremise::OtherLedgerUnchecked { .. }
                 )
         )
     }

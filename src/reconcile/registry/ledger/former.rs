@@ -88,8 +88,11 @@ fn unusable(input: &LedgerInput<'_>, signer: Address, why: &str) -> LedgerWork {
 /// Gives the records that another signer has not begun to the first one.
 pub(super) async fn take_over(input: &LedgerInput<'_>, ready: &ReadyLedger) -> Done {
     let own = ready.held.spec().signer;
+    // A move that was begun is finished, even if no offer asks for the agent any more.
     let moving = ready.records.by_key.values().filter(|record| {
-        input.target.has(&record.spec) && input.allocatable.contains(&record.spec.key)
+        let spec = &record.spec;
+        let is_asked = input.allocatable.contains(&spec.key) || spec.moved_from.is_some();
+        input.target.has(spec) && is_asked
     });
     let mut by_former: BTreeMap<Address, Vec<&AgentRegistration>> = BTreeMap::new();
     for record in moving {

@@ -23,7 +23,7 @@ use crate::ledger::evidence::{
 use crate::ledger::foreign::NonceUse;
 use crate::ledger::protocol::{LedgerStep, ledger_step};
 use crate::ledger::registrants::{
-    NamedAccounts, other_registrants, unclaimed_agents, unsettled_ledgers,
+    NamedAccounts, other_registrants, own_accounts, unclaimed_agents, unsettled_ledgers,
 };
 use crate::ledger::rollback::unaccounted_nonce;
 use crate::ledger::store::ReadRecords;
@@ -130,6 +130,17 @@ pub(super) async fn ledger(
     let is_active = held
         .as_ref()
         .is_some_and(|held| held.spec().quarantine.is_none());
+    let signers = signers_of(registry.as_ref());
+    let status = registry
+        .as_ref()
+        .and_then(|registry| registry.status.as_ref());
+    let own_markers = status.map_or(&[][..], |status| &status.ledgers);
+    let other_counts = if input.needs_census {
+        let others = own_accounts(&signers, own_markers);
+        counts_of(input, others.into_iter().filter(|other| *other != signer)).await
+    } else {
+        BTreeMap::new()
+    };
     let records = if input.needs_census || !is_active {
         census(input, held.as_ref()).await?
     } else {
@@ -190,18 +201,16 @@ pub(super) async fn ledger(
         (Ok(LedgerStep::Ready), Some(held)) => held,
         (Ok(step), held) => return Ok(LedgerView::Unready(Box::new((step, held)))),
     };
-    let signers = signers_of(registry.as_ref());
-    let status = registry
-        .as_ref()
-        .and_then(|registry| registry.status.as_ref());
     let named = records.census.as_ref().map(|census| NamedAccounts {
         signers: &signers,
-        own_markers: status.map_or(&[], |status| &status.ledgers),
+        own_markers,
         marked: &census.marked,
         others: &census.others,
         unreadable_records: &census.unreadable,
     });
-    let mut unsettled = named.map_or_else(Vec::new, |named| unsettled_ledgers(held.spec(), named));
+    let mut unsettled = named.map_or_else(Vec::new, |named| {
+        unsettled_ledgers(held.spec(), named, &other_counts)
+    });
     // Logs are read for a decision that needs them, and not to keep up with the chain.
     let is_final = |nonce: &Nonce| *nonce < account_state.counts.finalized;
     let logs = if input.needs_census || held.spec().entries.keys().any(is_final) {
@@ -386,6 +395,21 @@ fn by_key(records: Vec<AgentRegistration>) -> BTreeMap<Key, AgentRegistration> {
         .into_iter()
         .map(|record| (record.spec.key, record))
         .collect()
+}
+
+/// Transaction counts of accounts, with what is pending. One that the endpoint does not say is missing.
+async fn counts_of(
+    input: &LedgerInput<'_>,
+    accounts: impl Iterator<Item = Address>,
+) -> BTreeMap<Address, Nonce> {
+    let endpoint = &input.chain.endpoint;
+    let mut counts = BTreeMap::new();
+    for account in accounts {
+        let pending = BlockNumberOrTag::Pending;
+        let count = endpoint.transaction_count_at(account, pending).await;
+        counts.extend(count.ok().map(|count| (account, count)));
+    }
+    counts
 }
 
 /// Accounts that the spec lists.
