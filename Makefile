@@ -99,6 +99,11 @@ bench-scale: deps build ## Benchmark many offers beside a controller-runtime rec
 	cargo build --quiet --locked --package scale --bin bench-scale
 	$(TESTBED) run -- target/debug/bench-scale
 
+.PHONY: bench-chain
+bench-chain: deps build ## Benchmark registrations beside an alloy program that only sends; REGISTRATIONS=n BLOCK_SECONDS=n
+	cargo build --quiet --locked --package scale --bin bench-chain
+	$(TESTBED) run -- target/debug/bench-chain
+
 .PHONY: coverage
 coverage: deps ## Check that the region coverage of the pure modules is complete
 	.ci/coverage

@@ -7,12 +7,14 @@
 //!   replica serves.
 //! - [`chain`] is an EVM node with an identity registry on it.
 //! - [`objects`] writes Kubernetes objects and reads the status of offers.
+//! - [`metrics`] reads what a replica counts.
 //! - [`candidate`] prepares a bare process that competes for a Lease: user, kubeconfig, command.
 //! - [`mod@bench`] is what benchmarks measure and report with.
 
 pub mod bench;
 pub mod candidate;
 pub mod chain;
+pub mod metrics;
 pub mod objects;
 pub mod release;
 pub mod wait;

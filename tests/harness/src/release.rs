@@ -14,6 +14,7 @@ use kube::{Api, ResourceExt};
 use reqwest::header::{ETAG, HeaderMap};
 use testbed::{Cluster, Process, Signal};
 
+use crate::metrics;
 use crate::wait::until;
 
 /// Name of the Lease that replicas compete for.
@@ -404,11 +405,7 @@ impl Release {
     /// If it does not answer now.
     pub async fn try_metrics(&self, pod: &Pod) -> Result<BTreeMap<String, f64>> {
         let text = self.try_admin(pod, "/metrics").await?;
-        let series = text.lines().filter(|line| !line.starts_with('#'));
-        let pairs = series.filter_map(|line| line.rsplit_once(' '));
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN)))
-            .collect())
+        Ok(metrics::parse(&text))
     }
 
     /// The sum of a series over all ready replicas.

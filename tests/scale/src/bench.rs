@@ -20,19 +20,19 @@ use harness::bench::process::{most_resident, resident};
 use harness::bench::{Environment, Progress};
 use harness::chain::LocalChain;
 use jiff::Timestamp;
+use scale::cost::Meter;
+use scale::offers::{Kind, Offers};
+use scale::replicas::{Contender, Replicas};
+use scale::requests::{RequestLog, Requests};
 use testbed::{AnvilConfig, Cluster, Component};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 
 use crate::Plan;
-use crate::cost::Meter;
-use crate::offers::{Kind, Offers};
 use crate::plot;
-use crate::replicas::{Contender, Replicas};
 use crate::report::{
     ChangeCost, Memory, Registrations, Report, Results, State, SteadyMinute, Work,
 };
-use crate::requests::{RequestLog, Requests};
 use crate::serving::{self, Document};
 
 /// Time after which a contender only does what it always does.

@@ -2,18 +2,12 @@
 //! controller-runtime reconciler, on the running testbed.
 //!
 //! Both are bare processes, one at a time, on one API server. [`mod@bench`] is the sequence of
-//! measurements; [`offers`] writes what sellers write, [`replicas`] starts and stops a contender,
-//! [`requests`] counts API requests in the audit log, [`cost`] reads processor time and memory,
-//! [`serving`] requests documents, [`report`] compares the results with their targets, and [`plot`]
-//! draws them. It exits with 1 if a target is missed.
+//! measurements; [`serving`] requests documents, [`report`] compares the results with their targets,
+//! and [`plot`] draws them. It exits with 1 if a target is missed.
 
 mod bench;
-mod cost;
-mod offers;
 mod plot;
-mod replicas;
 mod report;
-mod requests;
 mod serving;
 
 use std::process::ExitCode;

@@ -2,13 +2,13 @@
 
 use harness::bench::{Environment, Target, table, target};
 use jiff::Timestamp;
+use scale::cost::Cost;
+use scale::replicas::{Contender, Role};
+use scale::requests::Requests;
 use serde::Serialize;
 
 use crate::Plan;
 use crate::bench::total;
-use crate::cost::Cost;
-use crate::replicas::{Contender, Role};
-use crate::requests::Requests;
 use crate::serving::{Document, Serving};
 
 /// Resident memory of the leader, in megabytes.
@@ -231,7 +231,7 @@ impl Results {
                 steady.state.name(),
                 steady.role.name(),
                 steady.requests.offer_statuses,
-                steady.requests.other_writes
+                steady.requests.writes() - steady.requests.offer_statuses
             )
         });
         let measure = "steady minute, writes besides the Lease's";

@@ -27,6 +27,10 @@ pub struct Requests {
     pub offer_statuses: u32,
     /// Writes to Leases.
     pub lease_writes: u32,
+    /// Writes to AgentRegistrations.
+    pub records: u32,
+    /// Writes to SignerLedgers.
+    pub ledgers: u32,
     /// Other writes, Events included.
     pub other_writes: u32,
     /// Requests for an object or a list.
@@ -40,12 +44,12 @@ pub struct Requests {
 impl Requests {
     /// All requests.
     pub const fn total(&self) -> u32 {
-        self.offer_statuses + self.lease_writes + self.other_writes + self.reads + self.watches
+        self.writes() + self.lease_writes + self.reads + self.watches
     }
 
     /// Writes besides those to Leases.
     pub const fn writes(&self) -> u32 {
-        self.offer_statuses + self.other_writes
+        self.offer_statuses + self.records + self.ledgers + self.other_writes
     }
 
     fn count(&mut self, entry: &AuditEntry) {
@@ -56,6 +60,8 @@ impl Requests {
             ("get" | "list" | "head", _) => &mut self.reads,
             _ if entry.resource == "leases" => &mut self.lease_writes,
             _ if is_offer_status(entry) => &mut self.offer_statuses,
+            _ if entry.resource == "agentregistrations" => &mut self.records,
+            _ if entry.resource == "signerledgers" => &mut self.ledgers,
             _ => &mut self.other_writes,
         };
         *counter += 1;
@@ -69,6 +75,8 @@ impl AddAssign for Requests {
     fn add_assign(&mut self, other: Self) {
         self.offer_statuses += other.offer_statuses;
         self.lease_writes += other.lease_writes;
+        self.records += other.records;
+        self.ledgers += other.ledgers;
         self.other_writes += other.other_writes;
         self.reads += other.reads;
         self.watches += other.watches;
@@ -212,6 +220,8 @@ mod tests {
             entry("update", "leases", "", "ResponseComplete", 200),
             entry("patch", "serviceoffers", "status", "ResponseComplete", 200),
             entry("patch", "serviceoffers", "status", "ResponseComplete", 409),
+            entry("create", "agentregistrations", "", "ResponseComplete", 201),
+            entry("update", "signerledgers", "", "ResponseComplete", 200),
             entry("create", "events", "", "ResponseComplete", 201),
         ] {
             requests.count(&entry);
@@ -219,12 +229,14 @@ mod tests {
         let expected = Requests {
             offer_statuses: 2,
             lease_writes: 1,
+            records: 1,
+            ledgers: 1,
             other_writes: 1,
             reads: 1,
             watches: 1,
             failed: 1,
         };
         assert_eq!(requests, expected);
-        assert_eq!((requests.total(), requests.writes()), (6, 3));
+        assert_eq!((requests.total(), requests.writes()), (8, 5));
     }
 }

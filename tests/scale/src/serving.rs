@@ -10,12 +10,11 @@ use anyhow::{Context, Result, ensure};
 use election::Candidate;
 use harness::bench::{Distribution, ProgressTrack};
 use reqwest::header::HOST;
+use scale::offers::{BASE_URL, Kind, Offers};
+use scale::replicas::Role;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-
-use crate::offers::{BASE_URL, Kind, Offers};
-use crate::replicas::Role;
 
 /// Requests per second.
 pub const RATE: usize = 100;

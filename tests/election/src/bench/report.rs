@@ -161,7 +161,7 @@ pub fn targets(series: &[Series], usage: &[IdleUsage]) -> Vec<Target> {
     ];
     let ratio = graceful.and_then(|ours| Some(peer?.mean()? / ours.mean()?));
     targets.push(Target {
-        measure: "graceful handover, mean of client-go / operator",
+        measure: "graceful handover, mean of client-go / operator".to_owned(),
         target: ">= 20".to_owned(),
         measured: ratio.map(|ratio| format!("{ratio:.0}")),
         met: ratio.is_some_and(|ratio| ratio >= 20.0),

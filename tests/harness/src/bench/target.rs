@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Target {
     /// What is measured.
-    pub measure: &'static str,
+    pub measure: String,
     /// The target.
     pub target: String,
     /// The measured value; none if it was not measured.
@@ -20,13 +20,23 @@ pub struct Target {
 
 impl Target {
     /// A target that a value must not exceed.
-    pub fn at_most(measure: &'static str, most: f64, unit: &str, measured: Option<f64>) -> Self {
+    pub fn at_most(
+        measure: impl Into<String>,
+        most: f64,
+        unit: &str,
+        measured: Option<f64>,
+    ) -> Self {
         let met = measured.is_some_and(|measured| measured <= most);
         Self::of(measure, "<=", most, unit, measured, met)
     }
 
     /// A target that a value must reach.
-    pub fn at_least(measure: &'static str, least: f64, unit: &str, measured: Option<f64>) -> Self {
+    pub fn at_least(
+        measure: impl Into<String>,
+        least: f64,
+        unit: &str,
+        measured: Option<f64>,
+    ) -> Self {
         let met = measured.is_some_and(|measured| measured >= least);
         Self::of(measure, ">=", least, unit, measured, met)
     }
@@ -41,7 +51,7 @@ impl Target {
     }
 
     fn of(
-        measure: &'static str,
+        measure: impl Into<String>,
         relation: &str,
         bound: f64,
         unit: &str,
@@ -50,7 +60,7 @@ impl Target {
     ) -> Self {
         let text = |value: f64| format!("{} {unit}", number(value)).trim_end().to_owned();
         Self {
-            measure,
+            measure: measure.into(),
             target: format!("{relation} {}", text(bound)),
             measured: measured.map(text),
             met,
@@ -68,7 +78,7 @@ pub fn table(targets: &[Target]) -> String {
             Some(measured) => (measured.as_str(), if target.met { "met" } else { "MISSED" }),
         };
         rows.push([
-            target.measure.to_owned(),
+            target.measure.clone(),
             target.target.clone(),
             measured.to_owned(),
             met.to_owned(),
