@@ -116,6 +116,13 @@ pub(crate) fn is_settled(activity: Activity, finalized: u64) -> bool {
     matches!(activity, Activity::Settling { block } if finalized >= block)
 }
 
+/// Whether blocks are final within the delay of a pass, by the times of the latest and the finalized
+/// block in Unix seconds: what is included now is final before anyone asks about it.
+#[must_use]
+pub(crate) fn is_final_soon(latest: u64, finalized: u64) -> bool {
+    latest.saturating_sub(finalized) <= FINALITY.1.as_secs()
+}
+
 /// Delay of the next pass. `block_time` is the observed time between blocks.
 #[must_use]
 pub(crate) fn delay(
@@ -207,6 +214,13 @@ mod tests {
         assert!(!is_settled(settling, 8));
         assert!(is_settled(settling, 9));
         assert!(!is_settled(Activity::Idle, 9));
+    }
+
+    #[test]
+    fn finality_is_soon_if_the_finalized_block_is_at_most_a_delay_old() {
+        let [soon, late] = [12, 13].map(|age| is_final_soon(1_000 + age, 1_000));
+        assert!(soon && !late);
+        assert!(is_final_soon(1_000, 1_000) && is_final_soon(999, 1_000));
     }
 
     #[test]

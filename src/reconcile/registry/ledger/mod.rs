@@ -34,7 +34,7 @@ use super::chain::ChainSnapshot;
 use super::index::{IndexProblem, IndexReading};
 use super::outcome::{Issues, LedgerOutcome, Numbers, Obstacle, most_urgent};
 use super::records::OfferClaim;
-use super::schedule::Activity;
+use super::schedule::{Activity, is_final_soon};
 use super::state::RegistryState;
 use super::target::RegistryTarget;
 use crate::api::{
@@ -264,6 +264,12 @@ async fn use_ledger(
         |record| input.target.has(record),
         may_spend,
     );
+    let (latest, finalized) = (&input.chain.latest, &input.chain.finalized);
+    let steps = if is_final_soon(latest.timestamp, finalized.timestamp) {
+        steps.without_inclusions()
+    } else {
+        steps
+    };
     let numbers = Numbers {
         in_flight: Some(ready.held.spec().entries.len()),
         indexes: ready.logs.positions(),

@@ -48,6 +48,14 @@ impl EntrySteps {
     pub(crate) const fn has_foreign_gap(&self) -> bool {
         self.foreign_unsigned.is_some()
     }
+
+    /// Without notes of inclusion: where finality follows soon, the result is recorded next, and one
+    /// write of the record and of its offers' status is saved.
+    #[must_use]
+    pub(crate) fn without_inclusions(mut self) -> Self {
+        self.note.retain(|(_, spec)| spec.phase != Phase::Included);
+        self
+    }
 }
 
 /// What costs money if it is done.

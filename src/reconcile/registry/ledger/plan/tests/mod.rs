@@ -149,6 +149,32 @@ fn every_entry_gets_its_own_step() {
 }
 
 #[test]
+fn only_notes_of_inclusion_are_left_out() {
+    let noted = [
+        (key('a'), Phase::Bound),
+        (key('b'), Phase::Included),
+        (key('c'), Phase::Sent),
+    ];
+    let note = |(key, phase): (Key, Phase)| {
+        (
+            key,
+            AgentRegistrationSpec {
+                phase,
+                ..record('a')
+            },
+        )
+    };
+    let steps = EntrySteps {
+        note: noted.map(note).into(),
+        finish: vec![(key('d'), done_at('d', 8))],
+        ..EntrySteps::default()
+    };
+    let left = steps.clone().without_inclusions();
+    assert_eq!(keys(&left.note), [noted[0], noted[2]]);
+    assert_eq!(left.finish, steps.finish);
+}
+
+#[test]
 fn reverted_entry_is_finished_and_a_mined_one_waits_for_finality() {
     let records = vec![sent_at('a', 5), sent_at('b', 6)];
     let fixture = PassFixture::new(account(6, 7), records).showing(5, included(5, false));
