@@ -11,16 +11,19 @@ use alloy::providers::{Provider, RootProvider};
 use anyhow::{Context, Result, ensure};
 use harness::bench::ProgressTrack;
 use harness::chain::Chain;
+use harness::wait::until;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// Time between two questions to the node: the precision of all times.
-const INTERVAL: Duration = Duration::from_millis(10);
+const INTERVAL: Duration = Duration::from_millis(20);
 /// Time between two reports of progress.
 const PROGRESS: Duration = Duration::from_millis(200);
 /// How long no transaction may be included.
 const STALLED: Duration = Duration::from_secs(120);
+/// How long the node may take to show the logs of a block.
+const SOON: Duration = Duration::from_secs(10);
 
 /// How the registrations of one contender were included.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -115,6 +118,12 @@ impl InclusionWatch {
     /// # Errors
     /// If there is another number of them, or the node does not answer.
     pub async fn read(&self, chain: &Chain, expected: usize) -> Result<Inclusion> {
+        // A node shows the state of a block before its logs.
+        let what = format!("the logs show {expected} registrations");
+        until(&what, SOON, async || self.try_read(chain, expected).await).await
+    }
+
+    async fn try_read(&self, chain: &Chain, expected: usize) -> Result<Inclusion> {
         let mut counts = BTreeMap::<u64, usize>::new();
         for event in chain.registrations_of(self.account).await? {
             if event.block > self.since.0 {
