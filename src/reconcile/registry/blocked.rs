@@ -11,6 +11,9 @@ use crate::chain::RpcError;
 use crate::chain::key::KeyError;
 use crate::ledger::money::UnreadableLimit;
 
+/// Oldest major version of the contract whose interface [`crate::chain`] uses.
+pub(crate) const OLDEST_VERSION: u64 = 2;
+
 /// Why one side of a registry cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Blocked {
@@ -95,6 +98,12 @@ pub(crate) enum Unverified {
          Correct spec.address"
     )]
     NotARegistry { address: Address },
+    /// Written for an earlier interface, or for none that is known.
+    #[error(
+        "the contract at {address} is of version {version:?}, and version {OLDEST_VERSION} or later \
+         is needed: correct spec.address, or upgrade the contract"
+    )]
+    VersionNotSupported { address: Address, version: String },
     #[error("the endpoint knows no final block: use one that serves the tag \"finalized\"")]
     NoFinality,
     /// The genesis block identifies the chain beside its id.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256};
 
-use super::blocked::{Blocked, Unverified};
+use super::blocked::{Blocked, OLDEST_VERSION, Unverified};
 use super::outcome::{Check, Checks};
 use crate::chain::{ChainIdentity, RpcEndpoint, RpcError, UrlError};
 use crate::metrics::ChainMetrics;
@@ -248,13 +248,26 @@ fn judge(contract: Contract, identity: ChainIdentity) -> Result<VerifiedContract
             actual,
         });
     }
+    let genesis_hash = genesis.ok_or(Unverified::NoGenesis)?;
+    let code_hash = code_hash.ok_or(Unverified::NoContract { address, chain_id })?;
+    let version = version.ok_or(Unverified::NotARegistry { address })?;
+    if !is_supported(&version) {
+        return Err(Unverified::VersionNotSupported { address, version });
+    }
     Ok(VerifiedContract {
-        genesis_hash: genesis.ok_or(Unverified::NoGenesis)?,
-        code_hash: code_hash.ok_or(Unverified::NoContract { address, chain_id })?,
+        genesis_hash,
+        code_hash,
         implementation,
-        version: version.ok_or(Unverified::NotARegistry { address })?,
+        version,
         fee_oracle,
     })
+}
+
+/// Whether a contract of this version has the interface that is used. A later one is taken to have
+/// it: the contract can be upgraded in place, and agents must not wait for a new operator.
+fn is_supported(version: &str) -> bool {
+    let major = version.split('.').next().map(str::parse::<u64>);
+    major.is_some_and(|major| major.is_ok_and(|major| major >= OLDEST_VERSION))
 }
 
 /// The checks after a request failed. A single failure of a healthy endpoint proves nothing: the
@@ -292,4 +305,88 @@ fn unverified(checks: Checks, endpoint: &RpcEndpoint, error: RpcError) -> Checks
         checks.contract = unmade;
     }
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTRACT: Contract = Contract {
+        chain_id: 7,
+        address: Address::ZERO,
+    };
+
+    fn identity() -> ChainIdentity {
+        ChainIdentity {
+            chain_id: 7,
+            genesis: Some(B256::ZERO),
+            code_hash: Some(B256::ZERO),
+            implementation: None,
+            version: Some("2.0.0".into()),
+            fee_oracle: None,
+        }
+    }
+
+    #[test]
+    fn contract_is_verified_from_version_2_on() {
+        for (version, is_verified) in [
+            ("2.0.0", true),
+            ("2", true),
+            ("10.1.0", true),
+            ("1.0.0", false),
+            ("0.9", false),
+            ("", false),
+            ("two", false),
+        ] {
+            let judged = judge(
+                CONTRACT,
+                ChainIdentity {
+                    version: Some(version.into()),
+                    ..identity()
+                },
+            );
+            let refused = Unverified::VersionNotSupported {
+                address: CONTRACT.address,
+                version: version.into(),
+            };
+            assert_eq!(judged.is_ok(), is_verified, "{version}");
+            assert!(is_verified || judged == Err(refused), "{version}");
+        }
+    }
+
+    #[test]
+    fn chain_or_contract_that_is_another_one_is_named() {
+        let address = CONTRACT.address;
+        let wrong_chain = ChainIdentity {
+            chain_id: 8,
+            ..identity()
+        };
+        let no_code = ChainIdentity {
+            code_hash: None,
+            ..identity()
+        };
+        let no_version = ChainIdentity {
+            version: None,
+            ..identity()
+        };
+        for (identity, problem) in [
+            (
+                wrong_chain,
+                Unverified::WrongChain {
+                    expected: 7,
+                    actual: 8,
+                },
+            ),
+            (
+                no_code,
+                Unverified::NoContract {
+                    address,
+                    chain_id: 7,
+                },
+            ),
+            (no_version, Unverified::NotARegistry { address }),
+        ] {
+            assert_eq!(judge(CONTRACT, identity), Err(problem));
+        }
+    }
 }
