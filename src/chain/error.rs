@@ -18,8 +18,10 @@ pub(super) const TIMED_OUT: &str = "timed out";
 pub(super) const CONNECTION_LOST: &str = "the connection was lost";
 pub(super) const GATEWAY_TIMED_OUT: &str = "the endpoint timed out (HTTP 408, 504 or 524)";
 pub(super) const SERVER_ERROR: &str = "the endpoint reports a server error (HTTP 5xx)";
-/// Causes that no request avoids. The second is that of one that was given up.
+/// Causes that no request avoids. The last is that of one that was given up.
 pub(super) const NOT_CONNECTED: &str = "could not connect";
+pub(super) const TLS_FAILED: &str = "the TLS handshake failed: the endpoint must serve https, with a \
+     certificate for its host from a public authority";
 pub(super) const STOPPED_ANSWERING: &str = "timed out, and so did a short request after it";
 /// Causes that become [`RpcError::RpcRangeLimited`] for logs.
 pub(super) const TOO_LARGE: &str = "the request or its answer is too large (HTTP 413)";
@@ -128,7 +130,7 @@ impl RpcError {
         match *cause {
             STOPPED_ANSWERING => 2,
             TIMED_OUT | CONNECTION_LOST if is_logs => 0,
-            TIMED_OUT | CONNECTION_LOST | NOT_CONNECTED => 1,
+            TIMED_OUT | CONNECTION_LOST | NOT_CONNECTED | TLS_FAILED => 1,
             _ => 0,
         }
     }

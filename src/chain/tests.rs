@@ -266,6 +266,26 @@ async fn error_names_the_cause_but_not_the_url() {
 }
 
 #[tokio::test]
+async fn endpoint_without_tls_is_named() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+            let _ = connection.write_all(answer).await;
+        }
+    });
+    let metrics = Metrics::new("lease").unwrap().chain;
+    let endpoint = RpcEndpoint::new(&url, metrics).unwrap();
+    let error = endpoint.head().await.unwrap_err();
+    assert!(
+        error.to_string().contains("the TLS handshake failed"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn questions_are_one_batch_each() {
     let server = Server::answering(node).await;
     let endpoint = &server.endpoint;

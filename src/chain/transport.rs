@@ -4,7 +4,9 @@
 //! that time and from then on. Every call is counted, has a time limit, and its answer has a maximum
 //! size. What the bytes mean is read in [`super::envelope`].
 
+use std::error::Error;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +20,7 @@ use super::envelope::{
 };
 use super::error::{
     ANSWER_TOO_LARGE, CONNECTION_LOST, NOT_CONNECTED, Redaction, SERVER_ERROR, STOPPED_ANSWERING,
-    TIMED_OUT,
+    TIMED_OUT, TLS_FAILED,
 };
 use super::refusal::{Refusal, classify};
 use crate::metrics::{ChainMetrics, RpcMethod, RpcResult};
@@ -278,13 +280,33 @@ fn unix_time() -> u64 {
 }
 
 fn unreachable(error: &reqwest::Error) -> CallFailure {
-    CallFailure::Unreachable(if error.is_connect() {
+    CallFailure::Unreachable(if error.is_connect() && is_tls(error) {
+        TLS_FAILED
+    } else if error.is_connect() {
         NOT_CONNECTED
     } else if error.is_timeout() {
         TIMED_OUT
     } else {
         CONNECTION_LOST
     })
+}
+
+/// Whether a connection was opened and ended while TLS began: a refused or unanswered one has other
+/// kinds.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let first: Option<&(dyn Error + 'static)> = Some(error);
+    let mut causes = std::iter::successors(first, |cause| (*cause).source());
+    causes.any(|cause| cause.downcast_ref().is_some_and(ended_handshake))
+}
+
+fn ended_handshake(error: &io::Error) -> bool {
+    let ended = matches!(
+        error.kind(),
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+    );
+    // The source of an error that wraps another one is the source of that one.
+    let wrapped = error.get_ref().and_then(|inner| inner.downcast_ref());
+    ended || wrapped.is_some_and(ended_handshake)
 }
 
 fn kind(failure: &CallFailure) -> RpcResult {
