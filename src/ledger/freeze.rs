@@ -42,8 +42,8 @@ pub enum Freeze {
     Quarantined { reason: QuarantineReason },
     /// The ledger was written in another cluster.
     #[error(
-        "the ledger belongs to the cluster with uid {owner}: stop the operator there before this \
-         cluster may spend"
+        "the ledger belongs to the cluster with uid {owner}: stop the operator there. This version \
+         cannot take over a ledger: restore without ledgers and records, and set spec.bootstrap"
     )]
     LedgerCloned {
         /// Uid of the other cluster.
@@ -52,7 +52,7 @@ pub enum Freeze {
     /// The ledger belongs to another chain with the same id.
     #[error(
         "the chain's first block is {seen} and the ledger was created for {recorded}: the \
-         endpoint serves another chain"
+         endpoint serves another chain. Correct spec.rpc"
     )]
     OtherChain {
         /// First block that the endpoint shows.
@@ -80,7 +80,7 @@ pub enum Freeze {
     /// A key is registered by another transaction than its entry allows.
     #[error(
         "agent {key} is registered, but not at its allocated nonce {nonce}: \
-         the ledger was restored from a backup"
+         the ledger was restored from a backup; restore the newest state"
     )]
     RegistrationMisplaced {
         key: Key,

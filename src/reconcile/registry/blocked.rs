@@ -18,7 +18,7 @@ pub(crate) const OLDEST_VERSION: u64 = 2;
 #[derive(Clone, Debug, PartialEq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Blocked {
     /// No endpoint answers as it should.
-    #[error("{endpoint}: {error}")]
+    #[error("{endpoint}: {error}{}", remedy(error))]
     Rpc {
         /// The endpoint, without credentials.
         endpoint: String,
@@ -52,7 +52,7 @@ pub(crate) enum Blocked {
         error: KeyError,
     },
     /// The key belongs to another account.
-    #[error("signer {address}: {error}")]
+    #[error("signer {address}: {error}. Correct the address or the Secret")]
     KeyMismatch {
         /// Address that the spec names.
         address: String,
@@ -123,6 +123,15 @@ pub(crate) enum Side {
     Signers,
     Rpc,
     Contract,
+}
+
+/// What to do about an endpoint that does not answer. Other errors say it themselves, or are in the
+/// endpoint's own words.
+const fn remedy(error: &RpcError) -> &'static str {
+    match error {
+        RpcError::RpcUnreachable { .. } => ". Check the endpoint and spec.rpc",
+        _ => "",
+    }
 }
 
 impl Blocked {
