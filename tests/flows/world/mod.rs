@@ -3,8 +3,8 @@
 //! A test begins in a [`World`]: the operator, a chain of its own, and IdentityRegistries whose
 //! endpoints are proxies that fail as their rules say. It asserts that what fails is named on
 //! the object that has it, with a reason that is true, and that everything else is registered
-//! within [`OTHERS`]. [`endpoint`], [`sending`], [`fees`], [`logs`], [`signers`], [`foreign`], [`keys`], [`restore`],
-//! [`isolation`], [`adoption`] and [`economy`] are the kinds.
+//! within [`OTHERS`]. [`endpoint`], [`sending`], [`fees`], [`logs`], [`signers`], [`foreign`], [`keys`],
+//! [`restore`], [`selective`], [`isolation`], [`adoption`] and [`economy`] are the kinds.
 //!
 //! Tests of one run that disturb nothing but their own objects share an installed operator: see
 //! [`World::run`]. A test that does, or that fails, leaves a cluster that the next one clears.
@@ -41,6 +41,7 @@ mod isolation;
 mod keys;
 mod logs;
 mod restore;
+mod selective;
 mod sending;
 mod signers;
 
@@ -436,6 +437,52 @@ impl World {
             .wait_leader(Some(&leader), limit)
             .await
             .unwrap();
+    }
+
+    /// Stops the operator, and all that it remembers is gone.
+    async fn stop(&self) {
+        self.release.upgrade(&["replicaCount=0"]).await.unwrap();
+        eventually("the operator is gone", GONE, async || {
+            let pods = self.release.pod_api().list(&ListParams::default()).await?;
+            ensure!(pods.items.is_empty(), "{} Pods", pods.items.len());
+            anyhow::Ok(())
+        })
+        .await;
+    }
+
+    /// Starts the operator again.
+    async fn start(&self) {
+        self.release.upgrade(&["replicaCount=1"]).await.unwrap();
+        self.release.wait_leader(None, OTHERS).await.unwrap();
+    }
+
+    /// Waits until an offer's transaction is signed, and returns its record.
+    async fn wait_signed(&self, namespace: &str, name: &str) -> AgentRegistration {
+        let record = self.objects().wait_key(namespace, name).await.record_name();
+        let what = format!("the transaction of {name} is signed");
+        eventually(&what, OTHERS, async || {
+            let record = self.objects().records().get(&record).await?;
+            let attempt = record.spec.attempts.last();
+            let is_signed = attempt.is_some_and(|attempt| attempt.raw.is_some());
+            ensure!(is_signed, "{:?}", record.spec.phase);
+            anyhow::Ok(record)
+        })
+        .await
+    }
+
+    fn ledger_name(&self, nth: usize) -> String {
+        SignerLedger::name_of(chain_id(&self.case), self.signer(nth).address())
+    }
+
+    /// The nth registry's ledger once nothing is in flight.
+    async fn settled_ledger(&self, nth: usize) -> SignerLedger {
+        let name = self.ledger_name(nth);
+        eventually("nothing is in flight", OTHERS, async || {
+            let ledger = self.objects().ledgers().get(&name).await?;
+            ensure!(ledger.spec.entries.is_empty(), "{:?}", ledger.spec.entries);
+            anyhow::Ok(ledger)
+        })
+        .await
     }
 
     /// Asserts that no container of the operator was restarted: it neither panicked nor ran out of

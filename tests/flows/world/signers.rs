@@ -15,7 +15,7 @@ use super::{SHOWN, World, delete_all, delete_protected};
 
 impl World {
     /// Makes these accounts the signers of the first registry.
-    async fn set_signers(&self, proxy: &RpcProxy, signers: &[usize]) {
+    pub(super) async fn set_signers(&self, proxy: &RpcProxy, signers: &[usize]) {
         let signers = self.signers(proxy, signers).await;
         let change = json!({ "spec": { "signers": signers } });
         self.objects().patch_registry(&self.name(0), change).await;

@@ -41,12 +41,12 @@ fn data(state: &State) -> PathBuf {
 }
 
 impl Cluster {
-    /// Copies etcd's data. etcd is stopped for a moment.
+    /// Copies etcd's data, in place of an earlier copy of that name. etcd is stopped for a moment.
     ///
     /// # Errors
     /// If etcd does not start again, or its data cannot be copied.
-    pub async fn back_up_etcd(&self) -> Result<EtcdBackup> {
-        let backup = self.state().directory("backup")?.join("etcd");
+    pub async fn back_up_etcd(&self, name: &str) -> Result<EtcdBackup> {
+        let backup = self.state().directory("backup")?.join(name);
         let mut etcd = self.component(Component::Etcd)?;
         etcd.kill_and_wait(Signal::Kill).await?;
         replace(&backup, &data(self.state())).context("copying etcd's data")?;
