@@ -3,8 +3,8 @@
 //! A test begins in a [`World`]: the operator, a chain of its own, and IdentityRegistries whose
 //! endpoints are proxies that fail as their rules say. It asserts that what fails is named on
 //! the object that has it, with a reason that is true, and that everything else is registered
-//! within [`OTHERS`]. [`endpoint`], [`sending`], [`fees`], [`logs`], [`signers`], [`foreign`], [`keys`],
-//! [`restore`], [`selective`], [`isolation`], [`adoption`] and [`economy`] are the kinds.
+//! within [`OTHERS`]. [`endpoint`], [`sending`], [`fees`], [`logs`], [`input`], [`signers`], [`foreign`],
+//! [`keys`], [`restore`], [`selective`], [`isolation`], [`adoption`] and [`economy`] are the kinds.
 //!
 //! Tests of one run that disturb nothing but their own objects share an installed operator: see
 //! [`World::run`]. A test that does, or that fails, leaves a cluster that the next one clears.
@@ -37,6 +37,7 @@ mod economy;
 mod endpoint;
 mod fees;
 mod foreign;
+mod input;
 mod isolation;
 mod keys;
 mod logs;
