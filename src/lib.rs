@@ -34,14 +34,43 @@
 
 pub mod api;
 pub mod app;
+#[allow(
+    missing_docs,
+    reason = "a private room: `decisions` shows parts of it to the model"
+)]
 mod chain;
 pub mod cli;
 pub mod cluster;
 mod health;
 mod http;
 pub mod leader;
+#[allow(
+    missing_docs,
+    reason = "a private room: `decisions` shows parts of it to the model"
+)]
 mod ledger;
 mod metrics;
+#[allow(
+    missing_docs,
+    reason = "a private room: `decisions` shows parts of it to the model"
+)]
 mod reconcile;
 mod registration;
 pub mod telemetry;
+
+/// What `tests/model` drives through every schedule: the decisions of the ledger, and the values
+/// that they take and return. Nothing else may use it.
+#[doc(hidden)]
+pub mod decisions {
+    pub use crate::chain::key::read_key;
+    pub use crate::chain::{
+        Block, FeeMarket, Fees, LogPage, OnChainAgent, Receipt, RegisteredEvent, RpcError,
+        TransactionCounts, TransactionSigner,
+    };
+    pub use crate::cluster::Lenient;
+    pub use crate::ledger::{
+        Freeze, ReadLedger, evidence, foreign, index, money, protocol, registrants, rollback,
+        sender, unreadable,
+    };
+    pub use crate::reconcile::registry::ledger::{plan, questions};
+}

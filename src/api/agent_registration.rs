@@ -158,7 +158,8 @@ pub struct AgentRegistrationSpec {
 impl AgentRegistrationSpec {
     /// Whether this account registers the agent on this chain. An account has a separate ledger on
     /// each chain.
-    pub(crate) fn is_of(&self, chain_id: u64, signer: Address) -> bool {
+    #[must_use]
+    pub fn is_of(&self, chain_id: u64, signer: Address) -> bool {
         self.chain_id == chain_id && self.signer == Some(signer)
     }
 

@@ -17,7 +17,8 @@ pub struct Nonce(pub u64);
 
 impl Nonce {
     /// The nonce after this one.
-    pub(crate) const fn next(self) -> Self {
+    #[must_use]
+    pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }

@@ -19,7 +19,7 @@ mod decode;
 mod envelope;
 mod error;
 pub(crate) mod health;
-pub(crate) mod key;
+pub mod key;
 pub(crate) mod refusal;
 pub(crate) mod rpc;
 pub(crate) mod scan;
@@ -31,8 +31,9 @@ mod tests;
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 
-pub(crate) use rpc::{RpcEndpoint, RpcError, UrlError};
-pub(crate) use transaction::TransactionSigner;
+pub use rpc::RpcError;
+pub(crate) use rpc::{RpcEndpoint, UrlError};
+pub use transaction::TransactionSigner;
 
 use crate::api::Nonce;
 

@@ -67,7 +67,9 @@ impl<K: Resource + Clone> Resource for MaybeDecoded<K> {
 /// An object, or what is stored if that cannot be decoded: money may depend on what it still shows.
 #[derive(Clone, Debug)]
 pub enum Lenient<K> {
+    /// The object.
     Decoded(K),
+    /// What is stored.
     Undecodable(Box<Undecodable>),
 }
 

@@ -19,7 +19,8 @@ pub(crate) mod read;
 mod write;
 
 pub(crate) use cache::{Cache, CacheChange};
-pub(crate) use decode::{Lenient, MaybeDecoded, Undecodable};
+pub use decode::Lenient;
+pub(crate) use decode::{MaybeDecoded, Undecodable};
 pub(crate) use quarantine::QuarantineWriter;
 pub(crate) use read::{LegacyRead, Reader, SecretRead};
 pub use write::{EventDraft, Writer};

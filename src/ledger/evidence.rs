@@ -110,7 +110,9 @@ pub struct FinalRegistration {
 }
 
 impl FinalRegistration {
-    pub(super) fn result(&self) -> RegistrationResult {
+    /// What the record keeps of it.
+    #[must_use]
+    pub fn result(&self) -> RegistrationResult {
         let RegisteredEvent {
             agent_id,
             transaction,

@@ -17,21 +17,22 @@
 //! does not rest on leadership, clocks or an honest RPC endpoint. Leadership only decides which
 //! replica does the work.
 
-pub(crate) mod evidence;
-pub(crate) mod foreign;
-pub(crate) mod freeze;
-pub(crate) mod index;
-pub(crate) mod money;
+pub mod evidence;
+pub mod foreign;
+pub mod freeze;
+pub mod index;
+pub mod money;
 pub(crate) mod monitor;
-pub(crate) mod protocol;
-pub(crate) mod registrants;
-pub(crate) mod rollback;
-pub(crate) mod sender;
+pub mod protocol;
+pub mod registrants;
+pub mod rollback;
+pub mod sender;
 pub(crate) mod store;
-pub(crate) mod unreadable;
+pub mod unreadable;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
 
-pub(crate) use freeze::Freeze;
-pub(crate) use store::{BoundNonce, ReadLedger, Store};
+pub use freeze::Freeze;
+pub use store::ReadLedger;
+pub(crate) use store::{BoundNonce, Store};

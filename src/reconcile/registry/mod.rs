@@ -17,7 +17,7 @@ pub(crate) mod blocked;
 mod chain;
 mod endpoints;
 mod index;
-mod ledger;
+pub(crate) mod ledger;
 pub(crate) mod outcome;
 pub(crate) mod records;
 mod report;

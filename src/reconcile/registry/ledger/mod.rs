@@ -18,9 +18,9 @@ mod apply;
 mod foreign;
 mod former;
 mod logs;
-pub(crate) mod plan;
+pub mod plan;
 pub(super) mod prices;
-pub(crate) mod questions;
+pub mod questions;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,11 +18,11 @@ use crate::ledger::money::Budget;
 use crate::ledger::protocol::{self, EntryCosts, EntryStep, Reservation, entry_step, payer};
 
 /// What was gathered about each entry: an answer, or why there is none.
-pub(crate) type EvidenceByNonce = BTreeMap<Nonce, Result<Evidence, RpcError>>;
+pub type EvidenceByNonce = BTreeMap<Nonce, Result<Evidence, RpcError>>;
 
 /// What the entries of a ledger need.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct EntrySteps {
+pub struct EntrySteps {
     /// Records to replace, since what became of the nonce is final: the registration succeeded or
     /// reverted, or something else used it.
     pub finish: Vec<(Key, AgentRegistrationSpec)>,
@@ -45,7 +45,7 @@ impl EntrySteps {
     /// Whether a nonce waits for a transaction of another contract: nothing above it would be
     /// included.
     #[must_use]
-    pub(crate) const fn has_foreign_gap(&self) -> bool {
+    pub const fn has_foreign_gap(&self) -> bool {
         self.foreign_unsigned.is_some()
     }
 
@@ -60,7 +60,7 @@ impl EntrySteps {
 
 /// What costs money if it is done.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum SpendStep {
+pub enum SpendStep {
     /// Sign, store and send.
     Sign,
     /// Send again.
@@ -76,7 +76,7 @@ pub(crate) enum SpendStep {
 impl SpendStep {
     /// Whether something is signed.
     #[must_use]
-    pub(crate) const fn signs(&self) -> bool {
+    pub const fn signs(&self) -> bool {
         matches!(self, Self::Sign | Self::Replace { .. })
     }
 
@@ -98,7 +98,7 @@ impl SpendStep {
 /// Entries whose record belongs to another registry contract are not judged by this contract's
 /// logs. What is stored for them is still sent, since one missing nonce blocks all after it.
 #[must_use]
-pub(crate) fn entries(
+pub fn entries(
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     evidence: &EvidenceByNonce,
@@ -222,7 +222,7 @@ fn hold_back(
 /// When the oldest transaction of the entries was signed. It is read from the records, so that it
 /// survives a change of the leader.
 #[must_use]
-pub(crate) fn oldest_signed(
+pub fn oldest_signed(
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
 ) -> Option<Timestamp> {
@@ -238,7 +238,7 @@ pub(crate) fn oldest_signed(
 /// Entries below the finalized count that were not decided because a question was not answered:
 /// what they would show is a premise of every allocation.
 #[must_use]
-pub(crate) fn unchecked_finalized(snapshot: LedgerSnapshot<'_>, steps: &EntrySteps) -> usize {
+pub fn unchecked_finalized(snapshot: LedgerSnapshot<'_>, steps: &EntrySteps) -> usize {
     steps
         .unanswered
         .range(..snapshot.account.counts.finalized)
@@ -248,7 +248,7 @@ pub(crate) fn unchecked_finalized(snapshot: LedgerSnapshot<'_>, steps: &EntrySte
 /// Blocks of final transactions of an account, ascending and without repetition: those from which
 /// the spending of the last 24 hours is summed.
 #[must_use]
-pub(crate) fn spending_blocks<'a>(
+pub fn spending_blocks<'a>(
     snapshot: LedgerSnapshot<'_>,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
 ) -> BTreeSet<u64> {
@@ -269,7 +269,7 @@ fn of_account<'a>(
 
 /// What the records of an account say was spent from a block on, and who paid.
 #[must_use]
-pub(crate) fn spent<'a>(
+pub fn spent<'a>(
     snapshot: LedgerSnapshot<'_>,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
     from_block: u64,
@@ -291,7 +291,7 @@ pub(crate) fn spent<'a>(
 
 /// What an account has spent in the last 24 hours, and what it may still have to pay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Commitments {
+pub struct Commitments {
     /// In wei.
     pub balance: u128,
     /// First nonce that no block uses.
@@ -305,7 +305,7 @@ pub(crate) struct Commitments {
 impl Commitments {
     /// Those of a ledger.
     #[must_use]
-    pub(crate) fn new(
+    pub fn new(
         ledger: &SignerLedgerSpec,
         (latest, balance): (Nonce, u128),
         spent: &[(Option<String>, u128)],
@@ -328,13 +328,13 @@ impl Commitments {
     /// What may be spent: the balance without what unmined transactions may cost, and the day
     /// without what was spent in it or is reserved.
     #[must_use]
-    pub(crate) fn budget(&self) -> Budget {
+    pub fn budget(&self) -> Budget {
         self.budget_without(None)
     }
 
     /// What the transaction of one entry may cost: what is reserved for it is its own.
     #[must_use]
-    pub(crate) fn budget_of(&self, nonce: Nonce) -> Budget {
+    pub fn budget_of(&self, nonce: Nonce) -> Budget {
         self.budget_without(Some(nonce))
     }
 
@@ -364,7 +364,7 @@ impl Commitments {
 /// Block of the last 24 hours from which spending counts: found among the blocks in which something
 /// was spent, since times between them decide nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum DayStart {
+pub enum DayStart {
     /// Everything from this block on was spent within the day.
     From(u64),
     /// The time of this block is needed.
@@ -374,11 +374,7 @@ pub(crate) enum DayStart {
 /// Finds the first spending block whose time is `since` (Unix seconds) or later. `times` are the
 /// block times known so far; block times ascend with block numbers.
 #[must_use]
-pub(crate) fn day_start(
-    blocks: &BTreeSet<u64>,
-    times: &BTreeMap<u64, u64>,
-    since: u64,
-) -> DayStart {
+pub fn day_start(blocks: &BTreeSet<u64>, times: &BTreeMap<u64, u64>, since: u64) -> DayStart {
     let blocks: Vec<u64> = blocks.iter().copied().collect();
     let (mut before, mut within) = (0, blocks.len());
     while before < within {
@@ -394,7 +390,7 @@ pub(crate) fn day_start(
 
 /// Nonces of [`EntrySteps::prune`], and the blocks that are known of them.
 #[must_use]
-pub(crate) fn pruned_nonces(steps: &EntrySteps) -> (BTreeSet<Nonce>, Vec<u64>) {
+pub fn pruned_nonces(steps: &EntrySteps) -> (BTreeSet<Nonce>, Vec<u64>) {
     (
         steps.prune.keys().copied().collect(),
         steps.prune.values().copied().flatten().collect(),

@@ -18,7 +18,7 @@ use crate::reconcile::registry::adoption::taken_by;
 
 /// Questions about transactions and agents, without repetition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Questions {
+pub struct Questions {
     pub receipts: BTreeSet<B256>,
     pub transactions: BTreeSet<B256>,
     pub agents: BTreeSet<U256>,
@@ -26,7 +26,7 @@ pub(crate) struct Questions {
 
 /// Answers of one endpoint.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answers {
+pub struct Answers {
     pub receipts: HashMap<B256, Result<Option<Receipt>, RpcError>>,
     /// Sender and nonce.
     pub transactions: HashMap<B256, Result<Option<(Address, Nonce)>, RpcError>>,
@@ -71,7 +71,7 @@ fn open_entries<'a>(
 
 impl Questions {
     /// Asks what shows how the transactions of entries ended.
-    pub(crate) fn about_entries(
+    pub fn about_entries(
         &mut self,
         snapshot: LedgerSnapshot<'_>,
         records: &BTreeMap<Key, AgentRegistration>,
@@ -92,7 +92,7 @@ impl Questions {
     }
 
     /// Asks what proves whose registrations these are.
-    pub(crate) fn about_registrations<'a>(
+    pub fn about_registrations<'a>(
         &mut self,
         registrations: impl IntoIterator<Item = &'a RegisteredEvent>,
     ) {
@@ -104,7 +104,7 @@ impl Questions {
     }
 
     /// Asks for the agents that records want to adopt.
-    pub(crate) fn about_adoptions<'a>(
+    pub fn about_adoptions<'a>(
         &mut self,
         records: impl IntoIterator<Item = &'a AgentRegistration>,
     ) {
@@ -123,7 +123,7 @@ fn adoption_of(record: &AgentRegistration) -> Option<U256> {
 
 /// How long ago a transaction was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SendAge {
+pub struct SendAge {
     /// So recently that it need not be sent again.
     pub recent: bool,
     /// So long ago that its fee is probably too low.
@@ -131,7 +131,7 @@ pub(crate) struct SendAge {
 }
 
 /// What the answers show of each entry.
-pub(crate) fn evidence(
+pub fn evidence(
     snapshot: LedgerSnapshot<'_>,
     records: &BTreeMap<Key, AgentRegistration>,
     is_ours: impl Fn(&AgentRegistrationSpec) -> bool,
@@ -191,7 +191,7 @@ fn entry_evidence(
 
 /// Everything that proves whose these final registrations are. Each comes with the account whose
 /// logs show it.
-pub(crate) fn final_registrations<'a>(
+pub fn final_registrations<'a>(
     registrations: impl IntoIterator<Item = (Address, &'a RegisteredEvent)>,
     answers: &Answers,
 ) -> Result<Vec<FinalRegistration>, RpcError> {
@@ -220,7 +220,7 @@ pub(crate) fn final_registrations<'a>(
 }
 
 /// What the answers show of the agents that records want to adopt.
-pub(crate) fn adoption_targets<'a>(
+pub fn adoption_targets<'a>(
     records: impl IntoIterator<Item = &'a AgentRegistration> + Clone,
     finalized: &Block,
     answers: &Answers,
