@@ -65,8 +65,15 @@ test-unit: ## Run the tests that need no cluster
 	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --package rpc-proxy --package scale --lib --bins --test architecture --test faults --test language
 
 .PHONY: model
-model: ## Model-check the election core within bounds, and refute its broken variants
-	cargo run --quiet --locked --package model
+model: model-election model-ledger ## Model-check the cores of election and ledger within bounds, and refute their broken variants
+
+.PHONY: model-election
+model-election: ## Model-check the election core
+	cargo run --quiet --locked --package model --bin model
+
+.PHONY: model-ledger
+model-ledger: ## Model-check the ledger core; CONFIGURATION=name runs one
+	cargo run --quiet --locked --package model --bin model-ledger $(CONFIGURATION)
 
 .PHONY: test-flows
 test-flows: image ## Run the flows on a running testbed (make testbed-up); FLOW=name runs one

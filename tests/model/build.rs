@@ -1,5 +1,6 @@
 //! Generates one module tree per core in `$OUT_DIR/cores.rs`: the shipped one word for word, and
-//! each variant with its edits.
+//! each variant with its edits. `$OUT_DIR/ledger_cores.rs` gets the variants of the ledger's core,
+//! whose shipped one is the operator's library.
 //!
 //! It owns how the operator's sources become modules of this package, so that they need no hook for
 //! it. It must not change a word of the shipped core. All trees share the shipped `lease`, `time`
@@ -9,10 +10,18 @@
 #[path = "src/variants.rs"]
 mod variants;
 
+#[allow(dead_code, reason = "only the edits are needed here")]
+#[path = "src/ledger"]
+mod ledger {
+    mod flaws;
+    pub(crate) mod variants;
+}
+
 use std::{env, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use ledger::variants as ledger_variants;
 use variants::{VARIANTS, Variant};
 
 /// Modules of the core that the world uses as well. No variant may edit them.
@@ -21,7 +30,7 @@ const SHARED: [&str; 3] = ["action", "config", "input"];
 const TESTS: &str = "\n#[cfg(test)]\nmod tests;\n";
 
 fn main() {
-    if let Err(error) = build() {
+    if let Err(error) = build().and_then(|()| build_ledger_cores()) {
         // One line, because cargo shows only one line of an error.
         println!(
             "cargo::error={}",
@@ -156,4 +165,85 @@ fn replace(text: &str, find: &str, replacement: &str) -> Result<String> {
         1 => Ok(text.replacen(find, replacement, 1)),
         count => bail!("occurs {count} times, and not once: {find}"),
     }
+}
+
+/// Modules of the ledger's core that variants edit, and their sources.
+const LEDGER_MODULES: [(&str, &str); 3] = [
+    ("protocol", "ledger/protocol/mod.rs"),
+    ("registrants", "ledger/registrants.rs"),
+    ("plan", "reconcile/registry/ledger/plan/mod.rs"),
+];
+
+/// Writes the variants of the ledger's core. Each has its own text of [`LEDGER_MODULES`] and its own
+/// copy of the shell, and shares everything else with the operator's library.
+fn build_ledger_cores() -> Result<()> {
+    let package = env::var("CARGO_MANIFEST_DIR")?;
+    let sources = Path::new(&package).join("../../src");
+    let pass = Path::new(&package).join("src/ledger/pass.rs");
+    println!("cargo::rerun-if-changed=src/ledger/variants.rs");
+    println!("cargo::rerun-if-changed=src/ledger/flaws.rs");
+    let shipped = LEDGER_MODULES
+        .iter()
+        .map(|(module, file)| Ok((*module, without_tests(&read(&sources.join(file))?))))
+        .collect::<Result<Vec<_>>>()?;
+    let (mut cores, mut names) = (String::new(), String::new());
+    for variant in ledger_variants::VARIANTS {
+        let (ledger_variants::Change::Core(edits) | ledger_variants::Change::Both(edits, _)) =
+            variant.change
+        else {
+            continue;
+        };
+        let mut modules = shipped.clone();
+        for edit in edits {
+            let mut texts = modules.iter_mut();
+            let (_, text) = texts
+                .find(|(module, _)| *module == edit.module)
+                .with_context(|| format!("{} is not a module to edit", edit.module))?;
+            *text = replace(text, edit.find, edit.replacement)
+                .with_context(|| format!("variant {}", variant.name))?;
+        }
+        let name = variant.name;
+        writeln!(cores, "pub mod {name} {{ #[path = {pass:?}] pub mod pass;")?;
+        for (module, text) in modules {
+            writeln!(cores, "pub mod {module} {{\n{}\n}}", rerouted(&text))?;
+        }
+        writeln!(cores, "}}")?;
+        write!(names, " {name}")?;
+    }
+    writeln!(
+        cores,
+        "macro_rules! for_each_ledger_core {{ ($make:ident) => {{ $make! {{ {names} }} }} }}"
+    )?;
+    fs::write(
+        Path::new(&env::var("OUT_DIR")?).join("ledger_cores.rs"),
+        cores,
+    )?;
+    Ok(())
+}
+
+/// A module without its unit tests.
+fn without_tests(text: &str) -> String {
+    let (code, _) = text.split_once("\n#[cfg(test)]\n").unwrap_or((text, ""));
+    code.to_owned()
+}
+
+/// A module whose paths lead to the edited modules, and else to the operator's library.
+fn rerouted(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (from, to) in [
+        ("crate::ledger::protocol", "super::protocol"),
+        ("crate::ledger::", "serviceoffer::decisions::"),
+        ("crate::chain::", "serviceoffer::decisions::"),
+        ("crate::api::", "serviceoffer::api::"),
+        ("super::evidence", "serviceoffer::decisions::evidence"),
+        ("super::foreign", "serviceoffer::decisions::foreign"),
+        ("super::freeze", "serviceoffer::decisions"),
+        ("super::index", "serviceoffer::decisions::index"),
+        ("super::money", "serviceoffer::decisions::money"),
+        ("super::rollback", "serviceoffer::decisions::rollback"),
+        ("super::unreadable", "serviceoffer::decisions::unreadable"),
+    ] {
+        text = text.replace(from, to);
+    }
+    text
 }

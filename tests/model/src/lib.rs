@@ -1,4 +1,6 @@
-//! Proof of the election core: every schedule within bounds, and thousands beyond them at random.
+//! Proof of the two cores that decide: the election's, whose modules are here, and the ledger's in
+//! [`mod@ledger`]. Every schedule within bounds is tried, and for the election thousands beyond them
+//! at random.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -8,10 +10,12 @@
 //! | [`world`] | the Lease, the network, processes, clocks, and the invariants |
 //! | [`check`] | the search through all schedules |
 //! | [`simulation`] | random schedules |
+//! | [`mod@ledger`] | the same for the ledger: its own world, invariants, search and variants |
 
 pub mod bounds;
 pub mod check;
 pub mod core;
+pub mod ledger;
 pub mod simulation;
 pub mod variants;
 pub mod world;
