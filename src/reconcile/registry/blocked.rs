@@ -169,3 +169,34 @@ impl Blocked {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoint_that_does_not_answer_is_to_be_checked() {
+        let blocked = |error| Blocked::Rpc {
+            endpoint: "https://rpc.example".into(),
+            error,
+        };
+        let unreachable = blocked(RpcError::RpcUnreachable {
+            call: "eth_chainId",
+            cause: "could not connect",
+        });
+        assert_eq!(
+            unreachable.to_string(),
+            "https://rpc.example: eth_chainId failed: could not connect. Check the endpoint and \
+             spec.rpc"
+        );
+        let history_missing = blocked(RpcError::RpcHistoryMissing {
+            call: "eth_getBalance",
+            message: "pruned".into(),
+        });
+        let message = history_missing.to_string();
+        assert!(
+            message.ends_with("keeps the states of more blocks"),
+            "{message}"
+        );
+    }
+}
