@@ -30,6 +30,9 @@ const REFUTED: Duration = Duration::from_secs(15);
 pub(crate) async fn run(cache: Cache, store: Store) {
     let mut changes = cache.changes();
     store.remember_shown(cache.ledgers().iter().map(AsRef::as_ref));
+    for registry in cache.registries() {
+        store.remember_markers(&registry);
+    }
     let mut monitor = Monitor {
         cache,
         store,
@@ -81,6 +84,11 @@ impl Monitor {
                 Ok(CacheChange::LedgersInterrupted) | Err(RecvError::Lagged(_)) => {
                     self.must_read = true;
                     return true;
+                }
+                Ok(CacheChange::Registry(name)) => {
+                    if let Some(registry) = self.cache.registry(&name) {
+                        self.store.remember_markers(&registry);
+                    }
                 }
                 Ok(CacheChange::Record { .. }) => return true,
                 Ok(_) => {}

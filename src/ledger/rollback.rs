@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use alloy::primitives::{Address, B256};
+use kube::ResourceExt;
 
 use super::protocol::{MAX_UNFINAL, advance_history};
 use crate::api::{
-    AgentRegistrationSpec, Key, LedgerState, Nonce, Quarantine, QuarantineReason, SignerLedger,
-    SignerLedgerSpec,
+    AgentRegistrationSpec, IdentityRegistry, Key, LedgerMarker, LedgerState, Nonce, Quarantine,
+    QuarantineReason, SignerLedger, SignerLedgerSpec,
 };
 
 /// A state of a ledger that the API server has shown.
@@ -88,6 +89,31 @@ impl LedgerMarks {
     pub fn ahead_of(&self, name: &str, mark: &LedgerMark) -> Option<&LedgerMark> {
         let known = self.0.get(name)?.get(&mark.uid)?;
         known.is_ahead_of(mark).then_some(known)
+    }
+}
+
+/// The ledger markers that each IdentityRegistry has shown, by its name. A rollback takes back the
+/// marker of a signer together with its ledger, and then neither shows that there was one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownMarkers(BTreeMap<String, BTreeMap<String, LedgerMarker>>);
+
+impl ShownMarkers {
+    /// Remembers what an IdentityRegistry shows.
+    pub fn remember(&mut self, registry: &IdentityRegistry) {
+        let Some(status) = &registry.status else {
+            return;
+        };
+        let shown = self.0.entry(registry.name_any()).or_default();
+        for marker in &status.ledgers {
+            shown.insert(marker.signer.clone(), marker.clone());
+        }
+    }
+
+    /// The last marker of each signer that an IdentityRegistry of this name has ever shown.
+    #[must_use]
+    pub fn of(&self, registry: &str) -> Vec<LedgerMarker> {
+        let shown = self.0.get(registry).into_iter().flatten();
+        shown.map(|(_, marker)| marker.clone()).collect()
     }
 }
 
@@ -234,6 +260,8 @@ pub fn quarantined(ledger: &SignerLedgerSpec, proof: &Proof) -> SignerLedgerSpec
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::api::{Phase, RevertedRegistration};
     use crate::ledger::fixtures::{self, SIGNER, STRANGER, attempt, key, ledger, record};
@@ -297,6 +325,40 @@ mod tests {
         }
         marks.remember("a", mark(6, 9, 3));
         assert_eq!(marks.of("a")[1], mark(6, 9, 3));
+    }
+
+    #[test]
+    fn markers_are_remembered_after_they_are_gone() {
+        let with_markers = |markers: &[(&str, &str)]| {
+            let markers = markers.iter();
+            let markers = markers.map(|(signer, uid)| json!({ "signer": signer, "uid": uid }));
+            let registry = json!({
+                "apiVersion": "obol.org/v1alpha1",
+                "kind": "IdentityRegistry",
+                "metadata": { "name": "base" },
+                "spec": {
+                    "chainId": 1, "rpc": [], "baseUrl": "", "allowedNamespaces": { "from": "All" },
+                },
+                "status": { "ledgers": markers.collect::<Vec<_>>() },
+            });
+            serde_json::from_value::<IdentityRegistry>(registry).unwrap()
+        };
+        let mut shown = ShownMarkers::default();
+        let without_status = IdentityRegistry {
+            status: None,
+            ..with_markers(&[])
+        };
+        shown.remember(&without_status);
+        assert_eq!(shown.of("base"), []);
+        for markers in [&[("0xa", "1"), ("0xb", "2")][..], &[("0xa", "3")], &[]] {
+            shown.remember(&with_markers(markers));
+        }
+        let marker = |signer: &str, uid: &str| LedgerMarker {
+            signer: signer.into(),
+            uid: uid.into(),
+        };
+        assert_eq!(shown.of("base"), [marker("0xa", "3"), marker("0xb", "2")]);
+        assert_eq!(shown.of("other"), []);
     }
 
     /// A record of 'c', which the ledger of the fixtures does not register, with these attempts.

@@ -15,11 +15,13 @@ use alloy::primitives::Address;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
-use super::rollback::{LedgerMark, LedgerMarks, Proof, Suspicion, quarantined, suspicions};
+use super::rollback::{
+    LedgerMark, LedgerMarks, Proof, ShownMarkers, Suspicion, quarantined, suspicions,
+};
 use super::unreadable::{OtherLedgers, UnreadableRecord, marked_accounts};
 use crate::api::{
-    AgentRegistration, AgentRegistrationSpec, Entry, Key, Nonce, Operation, SignerLedger,
-    SignerLedgerSpec,
+    AgentRegistration, AgentRegistrationSpec, Entry, IdentityRegistry, Key, LedgerMarker, Nonce,
+    Operation, SignerLedger, SignerLedgerSpec,
 };
 use crate::cluster::{Error, Lenient, QuarantineWriter, Reader, Writer};
 use crate::leader::Leading;
@@ -147,6 +149,7 @@ pub struct Store {
     writer: Writer,
     quarantine_writer: QuarantineWriter,
     marks: Arc<Mutex<LedgerMarks>>,
+    shown_markers: Arc<Mutex<ShownMarkers>>,
 }
 
 impl Store {
@@ -158,11 +161,17 @@ impl Store {
             writer,
             quarantine_writer,
             marks: Arc::default(),
+            shown_markers: Arc::default(),
         }
     }
 
     fn marks(&self) -> MutexGuard<'_, LedgerMarks> {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shown_markers(&self) -> MutexGuard<'_, ShownMarkers> {
+        let shown = self.shown_markers.lock();
+        shown.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, ledger: SignerLedger) -> ReadLedger {
@@ -309,6 +318,17 @@ impl Store {
         for ledger in ledgers {
             marks.remember(&ledger.name_any(), LedgerMark::of(ledger));
         }
+    }
+
+    /// Remembers the ledger markers that an IdentityRegistry shows.
+    pub fn remember_markers(&self, registry: &IdentityRegistry) {
+        self.shown_markers().remember(registry);
+    }
+
+    /// The ledger markers that an IdentityRegistry of this name has ever shown.
+    #[must_use]
+    pub fn markers_of(&self, registry: &str) -> Vec<LedgerMarker> {
+        self.shown_markers().of(registry)
     }
 
     /// What looks like a rollback among copies of ledgers and records.

@@ -8,6 +8,7 @@ use anyhow::ensure;
 use harness::objects::delete;
 use harness::wait::eventually;
 use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
 use rpc_proxy::RpcProxy;
 use serde_json::{Value, json};
 
@@ -186,5 +187,48 @@ fn registration_in_flight_of_a_former_signer_is_not_repeated() {
         world.assert_quiet(next, Duration::from_secs(20)).await;
         world.assert_minted(next, 1).await;
         world.assert_minted(registry.owner(), 0).await;
+    });
+}
+
+#[test]
+fn ledger_of_a_signer_that_the_spec_forgot_is_remembered() {
+    World::run("forgot", async |world| {
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "old").await;
+        world.wait_other(&shop, "old").await;
+        let objects = world.objects();
+        let before = objects.registries().get(&registry.name).await.unwrap();
+        world.set_signers(&registry.proxy, &[1, 0]).await;
+        world.offer(0, &shop, "new").await;
+        world.wait_other(&shop, "new").await;
+        world.settled_ledger(1).await;
+
+        // What was made since then is gone, as if etcd had been restored.
+        let suspend = json!({ "spec": { "suspend": "Spending" } });
+        objects.patch_registry(&registry.name, suspend).await;
+        let record = objects.wait_key(&shop, "new").await.record_name();
+        delete(&objects.offers(&shop), "new").await.unwrap();
+        delete_protected(&objects.records(), &record).await;
+        delete_protected(&objects.ledgers(), &world.ledger_name(1)).await;
+        let markers = before.status.unwrap_or_default().ledgers;
+        let status = Patch::Merge(json!({ "status": { "ledgers": markers } }));
+        let registries = objects.registries();
+        let parameters = PatchParams::default();
+        let restored = registries.patch_status(&registry.name, &parameters, &status);
+        restored.await.unwrap();
+        world.set_signers(&registry.proxy, &[0]).await;
+        let resume = json!({ "spec": { "suspend": "None" } });
+        objects.patch_registry(&registry.name, resume).await;
+        world.offer(0, &shop, "new").await;
+
+        let message = world.wait_registry(0, "OtherLedgerLost").await;
+        let name = world.ledger_name(1);
+        assert!(message.contains(&name), "which one: {message}");
+        world
+            .assert_quiet(registry.owner(), Duration::from_secs(10))
+            .await;
+        world.assert_minted(registry.owner(), 1).await;
+        world.assert_minted(world.signer(1).address(), 1).await;
     });
 }

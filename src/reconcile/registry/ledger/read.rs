@@ -131,12 +131,12 @@ pub(super) async fn ledger(
         .as_ref()
         .is_some_and(|held| held.spec().quarantine.is_none());
     let signers = signers_of(registry.as_ref());
-    let status = registry
-        .as_ref()
-        .and_then(|registry| registry.status.as_ref());
-    let own_markers = status.map_or(&[][..], |status| &status.ledgers);
+    if let Some(registry) = &registry {
+        context.store.remember_markers(registry);
+    }
+    let own_markers = context.store.markers_of(&target.name);
     let other_counts = if input.needs_census {
-        let others = own_accounts(&signers, own_markers);
+        let others = own_accounts(&signers, &own_markers);
         counts_of(input, others.into_iter().filter(|other| *other != signer)).await
     } else {
         BTreeMap::new()
@@ -203,7 +203,7 @@ pub(super) async fn ledger(
     };
     let named = records.census.as_ref().map(|census| NamedAccounts {
         signers: &signers,
-        own_markers,
+        own_markers: &own_markers,
         marked: &census.marked,
         others: &census.others,
         unreadable_records: &census.unreadable,
