@@ -172,10 +172,12 @@ fn registration_in_flight_of_a_former_signer_is_not_repeated() {
         let shop = world.namespace("shop").await;
         let (registry, swallow) = world.registry_with_lost_transaction(&shop, "flying").await;
         world.set_signers(&registry.proxy, &[1]).await;
+        // Until then the former signer may send it again.
+        let objects = world.objects();
+        objects.wait_registry_observed(&registry.name, SHOWN).await;
         registry.proxy.remove(swallow);
         world.offer(0, &shop, "other").await;
         world.wait_other(&shop, "other").await;
-        let objects = world.objects();
         let record = objects.wait_key(&shop, "flying").await.record_name();
         let message = world.wait_offer(&shop, "flying", "SignerChanged").await;
         let former = format!("{:#x}", registry.owner());
