@@ -54,7 +54,7 @@ fn variants_within_small_bounds_are_refuted() {
         "coverage_unchecked",
         "reverted_on_latest",
         "retired_registers",
-        "records_before_ledger",
+        "conflict_retried",
         "prune_before_result",
         "agents_without_key_ignored",
     ] {

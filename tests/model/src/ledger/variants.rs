@@ -279,7 +279,7 @@ pub const VARIANTS: &[Variant] = &[
     },
     Variant {
         name: "records_before_ledger",
-        about: "records are read before the ledger (R1), and logs prove absence up to any block",
+        about: "records are read before the ledger (R1), and logs prove absence up to any block: the attempt is still not stored (R3)",
         change: Change::Both(
             &[edit(
                 "registrants",
@@ -288,7 +288,7 @@ pub const VARIANTS: &[Variant] = &[
             )],
             Flaw::RecordsBeforeLedger,
         ),
-        breaks: Some("L1"),
+        breaks: None,
         within: "base",
     },
     Variant {
