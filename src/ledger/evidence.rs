@@ -236,8 +236,8 @@ pub enum UnknownPremise {
     #[error(
         "the signer has sent {count} transactions and the ledger allocated nonces below {next}: its \
          key is used elsewhere, or the ledger was restored from a backup. Stop what else uses the \
-         key; registration resumes by itself if the transactions are final and prove to be of \
-         something else, and this replica has led since before them"
+         key, or restore the newest state; registration resumes by itself if the transactions are \
+         final and prove to be of something else, and this replica has led since before them"
     )]
     NonceAhead {
         count: Nonce,

@@ -458,6 +458,9 @@ fn found_by(input: &LedgerInput<'_>, steps: &EntrySteps, ready: &ReadyLedger) ->
     if let Some(freeze) = &steps.freeze {
         done.obstacles.push(freeze.clone().into());
     }
+    // Said even while no offer waits: the ledger may have been restored.
+    let ahead = nonce_ahead(ready.snapshot());
+    done.obstacles.extend(ahead.map(Obstacle::from));
     if let Some((nonce, key)) = steps.foreign_unsigned {
         done.obstacles.push(Obstacle::StoredTransactionMismatch {
             key,
