@@ -55,13 +55,6 @@ pub(super) fn amount(value: &Value) -> Option<u128> {
     Some(quantity(value)?.saturating_to())
 }
 
-/// The number in the one word that a view function returned; one that is larger than 128 bits counts
-/// as the largest.
-pub(super) fn returned_amount(value: &Value) -> Option<u128> {
-    let word = <[u8; 32]>::try_from(bytes(value)?.as_ref()).ok()?;
-    Some(U256::from_be_bytes(word).saturating_to())
-}
-
 /// Bytes in hex, with or without a prefix.
 pub(super) fn bytes(value: &Value) -> Option<Bytes> {
     let text = value.as_str()?.trim();
@@ -425,18 +418,6 @@ mod tests {
         let odd = json!({ "transactions": [odd] });
         for block in [json!(null), json!({ "transactions": ["0x01"] }), odd] {
             assert!(transactions_of(&block, own).is_err(), "{block}");
-        }
-    }
-
-    #[test]
-    fn returned_amount_is_one_word() {
-        assert_eq!(returned_amount(&json!(B256::with_last_byte(9))), Some(9));
-        assert_eq!(
-            returned_amount(&json!(B256::repeat_byte(0xff))),
-            Some(u128::MAX)
-        );
-        for other in [json!("0x"), json!("0x09"), json!(9), Value::Null] {
-            assert_eq!(returned_amount(&other), None, "{other}");
         }
     }
 

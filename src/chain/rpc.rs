@@ -526,9 +526,13 @@ impl RpcEndpoint {
             view(oracle, &operator, latest),
         ];
         let [bound, data, operator] = take(self.ask(&calls).await)?;
+        // All of them return one number.
         let amount = |answer| -> Result<Option<u128>, RpcError> {
-            let answer = tolerate(answer)?;
-            Ok(answer.and_then(|word| decode::returned_amount(&word)))
+            let fee = tolerate(answer)?.and_then(|fee| {
+                let fee = decode::returns::<abi::getL1FeeCall>(&fee, "L1 fee");
+                fee.ok()
+            });
+            Ok(fee.map(|fee| fee.saturating_to()))
         };
         // Older oracles revert where they lack a function.
         let data_fee = amount(bound)?.or(amount(data)?);
