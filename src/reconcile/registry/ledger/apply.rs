@@ -276,12 +276,16 @@ fn is_newer_than_final(input: &LedgerInput<'_>, record: &AgentRegistration) -> b
 pub(super) async fn prune(input: &LedgerInput<'_>, steps: &EntrySteps, ready: ReadyLedger) -> Done {
     let (nonces, blocks) = plan::pruned_nonces(steps);
     let after = without_entries(ready.held.spec(), &nonces, &blocks, &ready.account_state);
-    match input
-        .context
-        .store
-        .replace_ledger(input.leading, ready.held, after)
-        .await
-    {
+    replace_ledger(input, ready.held, after).await
+}
+
+async fn replace_ledger(
+    input: &LedgerInput<'_>,
+    held: ReadLedger,
+    after: SignerLedgerSpec,
+) -> Done {
+    let store = &input.context.store;
+    match store.replace_ledger(input.leading, held, after).await {
         Ok(_) => Done {
             wrote: true,
             ..Done::default()
@@ -298,17 +302,7 @@ pub(super) async fn raise_next(
 ) -> Done {
     let (signer, from, to) = (raised.signer, ready.held.spec().next, raised.next);
     warn!(%signer, %from, %to, "something else has used these nonces of the signer: continuing above them");
-    let store = &input.context.store;
-    match store
-        .replace_ledger(input.leading, ready.held, raised)
-        .await
-    {
-        Ok(_) => Done {
-            wrote: true,
-            ..Done::default()
-        },
-        Err(error) => Done::ended(error),
-    }
+    replace_ledger(input, ready.held, raised).await
 }
 
 /// Signs and sends what entries need, in the order of their nonces. Without `spent`, nothing is
@@ -318,10 +312,17 @@ pub(super) async fn spend(
     held: &ReadLedger,
     spends: &BTreeMap<Nonce, SpendStep>,
     records: &BTreeMap<Key, AgentRegistration>,
-    spent: Option<&SpentToday>,
+    (spent, prices): (Option<&SpentToday>, &mut Prices),
     state: &mut RegistryState,
 ) -> Done {
-    let (mut done, mut signing) = (Done::default(), Signing::new(held, records, spent));
+    let mut signing = Signing {
+        held,
+        records,
+        spent,
+        prices,
+        commitments: None,
+    };
+    let mut done = Done::default();
     for (nonce, spend) in spends {
         let Some(bound) = held.bound_nonce(*nonce) else {
             continue;
@@ -366,26 +367,12 @@ struct Signing<'a> {
     held: &'a ReadLedger,
     records: &'a BTreeMap<Key, AgentRegistration>,
     spent: Option<&'a SpentToday>,
-    prices: Prices,
+    prices: &'a mut Prices,
     /// What the account has to pay, once a price is known.
     commitments: Option<Commitments>,
 }
 
-impl<'a> Signing<'a> {
-    fn new(
-        held: &'a ReadLedger,
-        records: &'a BTreeMap<Key, AgentRegistration>,
-        spent: Option<&'a SpentToday>,
-    ) -> Self {
-        Self {
-            held,
-            records,
-            spent,
-            prices: Prices::default(),
-            commitments: None,
-        }
-    }
-
+impl Signing<'_> {
     /// What the account has to pay; `None` if that is not known.
     fn commitments(&mut self, input: &LedgerInput<'_>, quote: &Quote) -> Option<&mut Commitments> {
         if self.commitments.is_none() {
@@ -711,7 +698,7 @@ pub(super) async fn allocate(
     ready: ReadyLedger,
     pending: Vec<AgentRegistration>,
     unknown: Vec<UnknownPremise>,
-    spent: Option<&SpentToday>,
+    (spent, prices): (Option<&SpentToday>, &mut Prices),
     state: &mut RegistryState,
 ) -> (Done, Spending) {
     let (Some(account), Some(spent)) = (&input.chain.account, spent) else {
@@ -726,7 +713,7 @@ pub(super) async fn allocate(
     if let Some(premise) = unknown.first().filter(|_| !pending.is_empty()) {
         return (Done::obstacle(premise.clone()), spending);
     }
-    let quote = match quote_next(input, &pending, state).await {
+    let quote = match quote_next(input, &pending, prices, state).await {
         Ok(quote) => quote,
         Err((done, left)) => return (done, Spending { left, ..spending }),
     };
@@ -771,7 +758,15 @@ pub(super) async fn allocate(
         return (legacy, spending);
     }
     let records = &ready.records.by_key;
-    let bound = bind(input, ready.held, records, allocation, spent, state).await;
+    let bound = bind(
+        input,
+        ready.held,
+        records,
+        allocation,
+        (spent, prices),
+        state,
+    )
+    .await;
     (legacy.and(bound), spending)
 }
 
@@ -780,13 +775,14 @@ pub(super) async fn allocate(
 async fn quote_next(
     input: &LedgerInput<'_>,
     pending: &[AgentRegistration],
+    prices: &mut Prices,
     state: &mut RegistryState,
 ) -> Result<Quote, (Done, Option<u32>)> {
     if let Some(quote) = state.quoted.filter(|_| pending.is_empty()) {
         return Ok(quote);
     }
     let uri = typical_uri(input);
-    match Prices::default().quote(input, &uri, None).await {
+    match prices.quote(input, &uri, None).await {
         Ok(Some(quote)) => Ok(*state.quoted.insert(quote)),
         Ok(None) => Err((Done::default(), None)),
         Err(NoQuote::Rpc(_)) if pending.is_empty() => Err((Done::default(), None)),
@@ -877,7 +873,7 @@ async fn bind(
     held: ReadLedger,
     records: &BTreeMap<Key, AgentRegistration>,
     allocation: Allocation,
-    spent: &SpentToday,
+    (spent, prices): (&SpentToday, &mut Prices),
     state: &mut RegistryState,
 ) -> Done {
     let Allocation {
@@ -908,7 +904,8 @@ async fn bind(
         .iter()
         .map(|(nonce, _)| (*nonce, SpendStep::Sign))
         .collect();
-    done.and(spend(input, &held, &spends, records, Some(spent), state).await)
+    let money = (Some(spent), prices);
+    done.and(spend(input, &held, &spends, records, money, state).await)
 }
 
 fn count(input: &LedgerInput<'_>, outcome: RegistrationOutcome) {

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::primitives::Address;
 
 use self::plan::{EntrySteps, SpendStep};
+use self::prices::Prices;
 use self::read::{LedgerView, ReadyLedger};
 use super::adoption::Adoptions;
 use super::chain::ChainSnapshot;
@@ -318,13 +319,14 @@ async fn use_ledger(
     } else {
         None
     };
+    let mut prices = Prices::default();
     done = done.and(
         apply::spend(
             input,
             &ready.held,
             &steps.spend,
             &ready.records.by_key,
-            spent.as_ref(),
+            (spent.as_ref(), &mut prices),
             state,
         )
         .await,
@@ -344,8 +346,15 @@ async fn use_ledger(
         pending
     };
     let activity = activity_of(input, &ready, &steps);
-    let (allocated, spending) =
-        apply::allocate(input, ready, pending, unknown, spent.as_ref(), state).await;
+    let (allocated, spending) = apply::allocate(
+        input,
+        ready,
+        pending,
+        unknown,
+        (spent.as_ref(), &mut prices),
+        state,
+    )
+    .await;
     let numbers = Numbers {
         left: spending.left,
         spent: spending.spent,
