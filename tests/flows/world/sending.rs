@@ -54,6 +54,8 @@ fn reverted_registration_ends_its_record_alone() {
         let value = serde_json::to_value(&reverted.spec).unwrap();
         let spent = value["spentWei"].as_str().unwrap_or("0");
         assert_ne!(spent, "0", "a reverted transaction costs gas");
+        // The entry goes in the pass after the one that wrote the result.
+        world.settled_ledger(0).await;
         assert_eq!(world.objects().in_flight().await.unwrap(), 0);
         let owner = registry.owner();
         assert_eq!(world.chain.registrations_of(owner).await.unwrap().len(), 2);
