@@ -11,7 +11,7 @@
 //! | [`cluster`] | the Kubernetes API: clients, cache, reads, writes with proof of leadership | all |
 //! | [`registration`] | what an offer asks for: one view of it, identity, eligibility, document | none |
 //! | [`http`] | public documents, and the admin port | all |
-//! | [`api`] | the four kinds and their validation rules | none |
+//! | [`api`] | the five kinds and their validation rules | none |
 //! | [`health`], [`metrics`], [`telemetry`] | probes, Prometheus metrics, logs | |
 //! | [`cli`], [`app`] | flags; how the process is built, started and stopped | `app` |
 //!

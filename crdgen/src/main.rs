@@ -137,6 +137,7 @@ mod tests {
         let kinds = [
             "agentregistrations",
             "identityregistries",
+            "paymentfacilitators",
             "serviceoffers",
             "signerledgers",
         ];

@@ -224,7 +224,7 @@ pub struct SharedAgent {
     pub image: Option<String>,
 }
 
-/// Namespaces whose offers may use a registry.
+/// Namespaces whose offers may use a registry or a facilitator.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)")
     .message("selector is required when from is Selector, and forbidden otherwise"))]

@@ -1,4 +1,4 @@
-//! The API: four kinds of group `obol.org`, version `v1alpha1`. It is a contract with users and
+//! The API: five kinds of group `obol.org`, version `v1alpha1`. It is a contract with users and
 //! with the API server.
 //!
 //! The CRD schemas are derived from these types (`crdgen` writes them into the chart), so each rule
@@ -22,6 +22,7 @@ pub mod condition;
 mod identity_registry;
 mod key;
 pub(crate) mod network;
+mod payment_facilitator;
 mod reference;
 mod scalar;
 mod schema;
@@ -32,6 +33,7 @@ pub use agent_registration::*;
 pub use condition::{Condition, ConditionStatus};
 pub use identity_registry::*;
 pub use key::Key;
+pub use payment_facilitator::*;
 pub use reference::{Reference, SecretKey};
 pub use scalar::{AgentCount, Nonce, Wei};
 pub use service_offer::*;
@@ -46,12 +48,13 @@ pub(crate) const DEFAULT_REGISTRY_ANNOTATION: &str = "obol.org/is-default-regist
 /// Finalizer of the legacy controller. The operator removes it and never adds it.
 pub const LEGACY_FINALIZER: &str = "monetize.obol.org/finalizer";
 
-/// The CRDs of all four kinds, sorted by name.
+/// The CRDs of all five kinds, sorted by name.
 #[must_use]
-pub fn definitions() -> [CustomResourceDefinition; 4] {
+pub fn definitions() -> [CustomResourceDefinition; 5] {
     [
         AgentRegistration::crd(),
         IdentityRegistry::crd(),
+        PaymentFacilitator::crd(),
         ServiceOffer::crd(),
         SignerLedger::crd(),
     ]

@@ -25,6 +25,12 @@ pub(super) const GWEI_MESSAGE: &str =
 pub(super) const ADDRESS: &str = "^0x[0-9a-fA-F]{40}$";
 /// A hex address in lower case, the form that names and comparisons use.
 pub(super) const LOWER_ADDRESS: &str = "^0x[0-9a-f]{40}$";
+/// A CAIP-2 id in the `eip155` namespace.
+pub(super) const EIP155_NETWORK: &str = "^eip155:[1-9][0-9]{0,15}$";
+/// CEL: credentials and payments leave the cluster encrypted only.
+pub(super) const HTTPS_OUTSIDE_CLUSTER: &str = "self.startsWith('https://') || self.matches('^http://[a-z]([-a-z0-9]*[a-z0-9])?[.][a-z0-9]([-a-z0-9]*[a-z0-9])?[.]svc(:[0-9]{1,5})?(/.*)?$')";
+/// CEL: not a header that the HTTP client sets itself.
+pub(super) const NOT_A_TRANSPORT_HEADER: &str = "!(self.lowerAscii() in ['accept', 'connection', 'content-length', 'content-type', 'expect', 'host', 'te', 'trailer', 'transfer-encoding', 'upgrade'])";
 /// A 32-byte hash.
 pub(super) const HASH: &str = "^0x[0-9a-f]{64}$";
 /// An unsigned integer without leading zeros.

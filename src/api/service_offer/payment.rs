@@ -41,6 +41,12 @@ pub struct Payment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Asset")]
     pub asset: Option<Asset>,
+    /// When a payment is settled. authorization: it is verified, and settled once the upstream has
+    /// answered. upfront: it is settled before the upstream is asked, and a buyer pays even if the
+    /// upstream fails. Defaults to authorization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PaymentFlow")]
+    pub flow: Option<PaymentFlow>,
     /// Terms of a card payment; required when method is card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Card")]
@@ -74,6 +80,17 @@ pub enum Scheme {
     /// Pay the exact amount.
     #[default]
     Exact,
+}
+
+/// When a payment is settled.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PaymentFlow {
+    /// Once the upstream has answered.
+    #[default]
+    Authorization,
+    /// Before the upstream is asked.
+    Upfront,
 }
 
 /// Token.

@@ -170,7 +170,7 @@ pub enum Constraint {
     MinProperties(u64),
     MaxProperties(u64),
     Required(String),
-    /// No two items of the list have the same map keys.
+    /// No two items of the list are equal, or have the same map keys.
     UniqueBy,
 }
 
@@ -215,6 +215,7 @@ impl Constraint {
             "maxProperties" => Self::MaxProperties(count()),
             "required" => return texts().map(Self::Required).collect(),
             "x-kubernetes-list-map-keys" => Self::UniqueBy,
+            "x-kubernetes-list-type" if text() == "set" => Self::UniqueBy,
             "x-kubernetes-list-type" if text() == "atomic" || text() == "map" => return Vec::new(),
             "additionalProperties"
             | "default"
