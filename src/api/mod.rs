@@ -47,6 +47,8 @@ pub(crate) const VERSION: &str = "v1alpha1";
 pub(crate) const DEFAULT_REGISTRY_ANNOTATION: &str = "obol.org/is-default-registry";
 /// Finalizer of the legacy controller. The operator removes it and never adds it.
 pub const LEGACY_FINALIZER: &str = "monetize.obol.org/finalizer";
+/// Set on a ServiceOffer that sells nothing for the time being.
+pub(crate) const PAUSED_ANNOTATION: &str = "obol.org/paused";
 
 /// The CRDs of all five kinds, sorted by name.
 #[must_use]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
-use crate::cluster::{Cache, QuarantineWriter, Reader, Writer, client};
+use crate::cluster::{Cache, CacheScope, QuarantineWriter, Reader, Writer, client};
 use crate::health::Health;
 use crate::leader::clock::Clock;
 use crate::leader::{Drain, Fence};
@@ -58,7 +58,7 @@ impl Parts {
         };
         let reading = client::reading(config.clone(), metrics.kube.clone())?;
         let writing = client::writing(config.clone(), fence.clone(), metrics.kube.clone())?;
-        let (cache, watches) = Cache::start(&reading, &metrics);
+        let (cache, watches) = Cache::start(&reading, &metrics, CacheScope::Controller);
         metrics.count_offers({
             let cache = cache.clone();
             move || cache.count_offers()

@@ -14,6 +14,8 @@ label!(
         AgentRegistration = "AgentRegistration",
         IdentityRegistry = "IdentityRegistry",
         Namespace = "Namespace",
+        PaymentFacilitator = "PaymentFacilitator",
+        ReferenceGrant = "ReferenceGrant",
         Service = "Service",
         ServiceOffer = "ServiceOffer",
         SignerLedger = "SignerLedger",

@@ -33,6 +33,11 @@ pub enum CacheChange {
     /// that continues at its last version shows nothing for a long time.
     LedgersInterrupted,
     Namespace(String),
+    Facilitator(String),
+    /// A ReferenceGrant of this namespace.
+    Grant {
+        namespace: String,
+    },
     Service {
         namespace: String,
         name: String,
@@ -60,6 +65,12 @@ impl CacheChange {
 
     pub(super) fn namespace((_, name): &ObjectKey) -> Self {
         Self::Namespace(name.clone())
+    }
+
+    pub(super) fn grant((namespace, _): &ObjectKey) -> Self {
+        Self::Grant {
+            namespace: namespace.clone().unwrap_or_default(),
+        }
     }
 
     pub(super) fn service((namespace, name): &ObjectKey) -> Self {

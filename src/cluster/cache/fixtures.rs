@@ -8,8 +8,10 @@ use kube::runtime::watcher::Event;
 use super::changes::{Changes, listed_offers};
 use super::table::Table;
 use super::users::OfferUsers;
-use super::{Cache, trimmed_record};
-use crate::api::{AgentRegistration, IdentityRegistry, Key, ServiceOffer, SignerLedger};
+use super::{Cache, CacheScope, Grant, ServiceFacts, ServiceForm, trimmed_record};
+use crate::api::{
+    AgentRegistration, IdentityRegistry, Key, PaymentFacilitator, ServiceOffer, SignerLedger,
+};
 use crate::cluster::MaybeDecoded;
 use crate::leader::lease::ResourceVersion;
 
@@ -23,19 +25,37 @@ pub(crate) struct CachedObjects {
     pub(crate) undecodable: Vec<Key>,
     /// Names of namespaces, which have no labels.
     pub(crate) namespaces: Vec<&'static str>,
-    /// Namespaces and names of Services.
+    pub(crate) facilitators: Vec<PaymentFacilitator>,
+    /// Namespaces and names of Services, which lead to [`service_facts`].
     pub(crate) services: Vec<(&'static str, &'static str)>,
+    /// Namespaces and names of other Services.
+    pub(crate) other_services: Vec<(&'static str, &'static str, ServiceFacts)>,
+    /// Namespaces and their grants.
+    pub(crate) grants: Vec<(&'static str, Grant)>,
+}
+
+/// A Service with an address and a selector, on ports 80 and 8080.
+pub(crate) fn service_facts() -> ServiceFacts {
+    ServiceFacts {
+        form: ServiceForm::ClusterIp([10, 43, 0, 7].into()),
+        ports: vec![80, 8080],
+        has_selector: true,
+        offers_from: Default::default(),
+    }
 }
 
 impl Cache {
     pub(crate) fn holding(objects: CachedObjects) -> Self {
         let cache = Self {
+            scope: CacheScope::Controller,
             offers: stored(objects.offers),
             registries: stored(objects.registries),
+            facilitators: stored(objects.facilitators),
             records: Table::default(),
             ledgers: Table::default(),
             namespaces: Table::default(),
             services: Table::default(),
+            grants: Table::default(),
             users: OfferUsers::default(),
             changes: Changes::default(),
         };
@@ -55,9 +75,15 @@ impl Cache {
             let name = (None, namespace.to_owned());
             cache.namespaces.apply(name, version(), labels);
         }
-        for (namespace, name) in objects.services {
+        let services = objects.services.into_iter();
+        let services = services.map(|(namespace, name)| (namespace, name, service_facts()));
+        for (namespace, name, facts) in services.chain(objects.other_services) {
             let name = (Some(namespace.to_owned()), name.to_owned());
-            cache.services.apply(name, version(), ());
+            cache.services.apply(name, version(), Arc::new(facts));
+        }
+        for (index, (namespace, grant)) in objects.grants.into_iter().enumerate() {
+            let name = (Some(namespace.to_owned()), index.to_string());
+            cache.grants.apply(name, version(), grant);
         }
         cache
     }

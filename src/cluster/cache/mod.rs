@@ -2,7 +2,8 @@
 //! replica.
 //!
 //! - [`watch`] fills the stores and reports a [`CacheChange`] for every object that changed
-//! - [`table`] keeps one small value of each record, namespace and Service
+//! - [`table`] keeps one small value of each record, namespace, Service and ReferenceGrant
+//! - [`service`] and [`grant`] say what is kept of the last two
 //! - [`users`] finds the records that list an offer
 //! - [`catch_up`] waits until the stores are as new as the API server was
 //!
@@ -16,6 +17,8 @@ mod catch_up;
 mod changes;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod grant;
+mod service;
 mod table;
 mod users;
 mod watch;
@@ -32,13 +35,18 @@ use tokio::task::JoinSet;
 
 pub use self::changes::CacheChange;
 use self::changes::Changes;
+pub use self::grant::Grant;
+pub use self::service::ServiceFacts;
+#[allow(unused_imports, reason = "the form of a Service is read by the gate")]
+pub use self::service::ServiceForm;
 use self::table::Table;
 use self::users::OfferUsers;
 use self::watch::Watches;
 use super::{MaybeDecoded, Reader};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, ConditionStatus, DEFAULT_REGISTRY_ANNOTATION,
-    IdentityRegistry, Key, ServiceOffer, SignerLedger, condition,
+    IdentityRegistry, Key, PAUSED_ANNOTATION, PaymentFacilitator, ServiceOffer, SignerLedger,
+    condition,
 };
 use crate::metrics::{Label, Metrics, OfferCondition, OfferCounts, WatchedKind};
 
@@ -51,15 +59,28 @@ type CachedLedger = Option<Arc<SignerLedger>>;
 /// Labels of a namespace; `None` while it is being deleted.
 type Labels = Option<Arc<BTreeMap<String, String>>>;
 
+/// Who uses a cache, which decides what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheScope {
+    /// The operator: every kind.
+    Controller,
+    /// The gate: every kind but ledgers, which say nothing about what is for sale.
+    #[allow(dead_code, reason = "the gate starts its own cache")]
+    Gate,
+}
+
 /// One store per kind. All clones are the same cache.
 #[derive(Clone)]
 pub struct Cache {
+    scope: CacheScope,
     offers: Store<MaybeDecoded<ServiceOffer>>,
     registries: Store<MaybeDecoded<IdentityRegistry>>,
+    facilitators: Store<MaybeDecoded<PaymentFacilitator>>,
     records: Table<CachedRecord>,
     ledgers: Table<CachedLedger>,
     namespaces: Table<Labels>,
-    services: Table<()>,
+    services: Table<Arc<ServiceFacts>>,
+    grants: Table<Grant>,
     users: OfferUsers,
     changes: Changes,
 }
@@ -67,7 +88,7 @@ pub struct Cache {
 impl Cache {
     /// A cache, and the watches that fill it. A watch ends only if it panics.
     #[must_use]
-    pub fn start(client: &Client, metrics: &Metrics) -> (Self, JoinSet<()>) {
+    pub fn start(client: &Client, metrics: &Metrics, scope: CacheScope) -> (Self, JoinSet<()>) {
         let changes = Changes::default();
         let mut watches = Watches {
             client,
@@ -96,6 +117,12 @@ impl Cache {
                 }
             },
         );
+        let facilitators = watches.watch(
+            WatchedKind::PaymentFacilitator,
+            trim_facilitator,
+            is_undecodable,
+            |facilitator| CacheChange::Facilitator(facilitator.name_any()),
+        );
         let records = watches.table(
             WatchedKind::AgentRegistration,
             {
@@ -110,17 +137,20 @@ impl Cache {
             None,
             |_, record| CacheChange::record(record.as_deref()),
         );
-        let ledgers = watches.table(
-            WatchedKind::SignerLedger,
-            |ledger: &MaybeDecoded<SignerLedger>| {
-                let mut ledger = Arc::clone(ledger.decoded()?);
-                Arc::make_mut(&mut ledger).metadata.managed_fields = None;
-                Some(ledger)
-            },
-            is_undecodable,
-            Some(CacheChange::LedgersInterrupted),
-            |ledger, _| CacheChange::ledger(ledger),
-        );
+        let ledgers = match scope {
+            CacheScope::Gate => Table::default(),
+            CacheScope::Controller => watches.table(
+                WatchedKind::SignerLedger,
+                |ledger: &MaybeDecoded<SignerLedger>| {
+                    let mut ledger = Arc::clone(ledger.decoded()?);
+                    Arc::make_mut(&mut ledger).metadata.managed_fields = None;
+                    Some(ledger)
+                },
+                is_undecodable,
+                Some(CacheChange::LedgersInterrupted),
+                |ledger, _| CacheChange::ledger(ledger),
+            ),
+        };
         let namespaces = watches.table(
             WatchedKind::Namespace,
             labels_of,
@@ -130,20 +160,26 @@ impl Cache {
         );
         let services = watches.table(
             WatchedKind::Service,
-            |_: &PartialObjectMeta<Service>| (),
+            |service: &Service| Arc::new(ServiceFacts::of(service)),
             |_| false,
             None,
-            |service, ()| CacheChange::service(service),
+            |service, _| CacheChange::service(service),
         );
+        let grants = watches.optional_table(WatchedKind::ReferenceGrant, Grant::of, |grant, _| {
+            CacheChange::grant(grant)
+        });
         let tasks = watches.tasks;
         (
             Self {
+                scope,
                 offers,
                 registries,
+                facilitators,
                 records,
                 ledgers,
                 namespaces,
                 services,
+                grants,
                 users,
                 changes,
             },
@@ -153,23 +189,33 @@ impl Cache {
 
     /// Waits until every kind has been listed.
     pub async fn synced(&self) {
+        let ledgers = async {
+            if self.scope == CacheScope::Controller {
+                self.ledgers.listed().await;
+            }
+        };
         // A store fails only if its watch is gone. The process exits then, and the result does not
         // matter.
         let _ = futures::join!(
             self.offers.wait_until_ready(),
             self.registries.wait_until_ready(),
+            self.facilitators.wait_until_ready(),
             self.records.listed(),
-            self.ledgers.listed(),
+            ledgers,
             self.namespaces.listed(),
             self.services.listed(),
+            self.grants.listed(),
         );
     }
 
-    /// Waits until every store holds all that the API server stored when this was called.
+    /// Waits until every store holds all that the API server stored when this was called. Grants
+    /// are left out: their kind may not exist, and the operator writes nothing that depends on the
+    /// newest ones. Only a cache of [`CacheScope::Controller`] can catch up.
     pub async fn catch_up(&self, reader: &Reader) {
         futures::join!(
             catch_up::catch_up::<ServiceOffer>(&self.offers, reader),
             catch_up::catch_up::<IdentityRegistry>(&self.registries, reader),
+            catch_up::catch_up::<PaymentFacilitator>(&self.facilitators, reader),
             catch_up::catch_up::<AgentRegistration>(&self.records, reader),
             catch_up::catch_up::<SignerLedger>(&self.ledgers, reader),
             catch_up::catch_up::<Namespace>(&self.namespaces, reader),
@@ -304,6 +350,44 @@ impl Cache {
     }
 }
 
+/// What the gate reads to compile offers into routes.
+#[allow(
+    dead_code,
+    reason = "the gate, which reads them, is not part of this room"
+)]
+impl Cache {
+    /// Where a Service leads; `None` if it does not exist.
+    #[must_use]
+    pub fn service(&self, namespace: &str, name: &str) -> Option<Arc<ServiceFacts>> {
+        self.services.get(Some(namespace), name)
+    }
+
+    /// Grants of a namespace: who may refer to its objects.
+    #[must_use]
+    pub fn grants(&self, namespace: &str) -> Vec<Grant> {
+        self.grants.values_in(namespace)
+    }
+
+    /// Every facilitator that can be decoded.
+    #[must_use]
+    pub fn facilitators(&self) -> Vec<Arc<PaymentFacilitator>> {
+        decoded(&self.facilitators)
+    }
+
+    /// A facilitator, if it can be decoded.
+    #[must_use]
+    pub fn facilitator(&self, name: &str) -> Option<Arc<PaymentFacilitator>> {
+        let facilitator = self.facilitators.get(&ObjectRef::new(name))?;
+        facilitator.decoded().cloned()
+    }
+
+    /// The store of facilitators, for a reconcile loop.
+    #[must_use]
+    pub fn facilitator_store(&self) -> Store<MaybeDecoded<PaymentFacilitator>> {
+        self.facilitators.clone()
+    }
+}
+
 fn decoded<K>(store: &Store<MaybeDecoded<K>>) -> Vec<Arc<K>>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
@@ -319,10 +403,12 @@ fn is_undecodable<K>(object: &MaybeDecoded<K>) -> bool {
     object.0.is_err()
 }
 
-/// Drops the metadata of an offer that is not read.
+/// Drops the metadata of an offer that is not read: all but the annotation that pauses it.
 fn trim_offer(offer: &mut MaybeDecoded<ServiceOffer>) {
     let metadata = offer.meta_mut();
-    metadata.annotations = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|name, _| name == PAUSED_ANNOTATION);
+    }
     metadata.labels = None;
     metadata.managed_fields = None;
     metadata.owner_references = None;
@@ -334,6 +420,15 @@ fn trim_registry(registry: &mut MaybeDecoded<IdentityRegistry>) {
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|name, _| name == DEFAULT_REGISTRY_ANNOTATION);
     }
+    metadata.labels = None;
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+}
+
+/// Drops the metadata of a facilitator that is not read.
+fn trim_facilitator(facilitator: &mut MaybeDecoded<PaymentFacilitator>) {
+    let metadata = facilitator.meta_mut();
+    metadata.annotations = None;
     metadata.labels = None;
     metadata.managed_fields = None;
     metadata.owner_references = None;
@@ -378,6 +473,16 @@ mod tests {
         assert_eq!(metadata.annotations.as_ref().map(BTreeMap::len), Some(1));
         assert_eq!((&metadata.labels, &metadata.managed_fields), (&None, &None));
         assert_eq!(metadata.generation, Some(3));
+
+        let annotations = json!({ "obol.org/paused": "true", "other": "x" });
+        let metadata =
+            json!({ "name": "chat", "annotations": annotations, "labels": { "a": "b" } });
+        let offer = json!({ "metadata": metadata, "spec": {} });
+        let mut offer = serde_json::from_value(offer).unwrap();
+        trim_offer(&mut offer);
+        let kept = offer.meta().annotations.clone().unwrap_or_default();
+        assert_eq!(kept.into_keys().collect::<Vec<_>>(), ["obol.org/paused"]);
+        assert_eq!(offer.meta().labels, None);
     }
 
     #[test]

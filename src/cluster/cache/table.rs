@@ -103,6 +103,15 @@ impl<V: Clone + PartialEq> Table<V> {
         self.read().current.get(&key).map(|row| row.value.clone())
     }
 
+    /// The values of the objects of a namespace.
+    pub(super) fn values_in(&self, namespace: &str) -> Vec<V> {
+        let rows = self.read();
+        let rows = rows.current.iter();
+        rows.filter(|((own, _), _)| own.as_deref() == Some(namespace))
+            .map(|(_, row)| row.value.clone())
+            .collect()
+    }
+
     /// The values of all objects.
     pub(super) fn values(&self) -> Vec<V> {
         let rows = self.read();
@@ -111,6 +120,11 @@ impl<V: Clone + PartialEq> Table<V> {
 }
 
 impl<V> Table<V> {
+    /// Counts as listed, with what it holds.
+    pub(super) fn give_up(&self) {
+        self.listed.send_replace(true);
+    }
+
     /// Waits until every object has been listed once.
     pub(super) async fn listed(&self) {
         // The sender is part of this table, so it cannot be gone.
@@ -153,6 +167,8 @@ mod tests {
         assert!(table.apply(key("a"), version(3), "blue"));
         assert_eq!(table.get(Some("shop"), "a"), Some("blue"));
         assert_eq!(table.get(None, "a"), None);
+        assert_eq!(table.values_in("shop"), ["blue"]);
+        assert!(table.values_in("bank").is_empty());
         assert_eq!(table.remove(&key("a")), Some("blue"));
         assert_eq!(table.remove(&key("a")), None);
         assert!(table.values().is_empty());

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, TryStreamExt};
 use kube::runtime::reflector::{self, Store};
@@ -13,7 +14,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tokio::time::sleep;
+use tracing::{debug, warn};
 
 use super::CacheChange;
 use super::changes::Changes;
@@ -25,6 +27,16 @@ use crate::telemetry::causes;
 /// Seconds after which a watch is restarted, so that one whose connection died unnoticed does not
 /// last.
 const WATCH_SECONDS: u32 = 60;
+/// How often the API server is asked for a kind that it need not serve and does not.
+const ABSENT_PERIOD: Duration = Duration::from_secs(60);
+
+/// What a failure of a watch means.
+enum Failure {
+    /// The watch restarts, and people should know.
+    Reported,
+    /// The API server does not serve the kind, and need not.
+    Absent,
+}
 
 /// Starts watches that share a client.
 pub(super) struct Watches<'a> {
@@ -67,7 +79,7 @@ impl Watches<'_> {
             }
         };
         self.tasks
-            .spawn(follow(kind, stream, metrics, is_invalid, || {}, handle));
+            .spawn(follow(kind, stream, metrics, is_invalid, reported, handle));
         store
     }
 
@@ -86,6 +98,66 @@ impl Watches<'_> {
         V: Clone + PartialEq + Send + Sync + 'static,
     {
         let table = Table::default();
+        let failed = {
+            let changes = self.changes.clone();
+            move |error: &watcher::Error| {
+                if let Some(change) = interruption.clone() {
+                    changes.report(change);
+                }
+                reported(error)
+            }
+        };
+        self.fill(&table, kind, value_of, is_invalid, failed, change);
+        table
+    }
+
+    /// As [`Self::table`], for a kind that the API server need not serve: while it does not, the
+    /// table is empty and counts as listed. So it does, with what it holds, while this replica may
+    /// not read the kind, which an older role does not allow.
+    pub(super) fn optional_table<K, V>(
+        &mut self,
+        kind: WatchedKind,
+        value_of: impl Fn(&K) -> V + Send + 'static,
+        change: impl Fn(&ObjectKey, &V) -> CacheChange + Clone + Send + 'static,
+    ) -> Table<V>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        V: Clone + PartialEq + Send + Sync + 'static,
+    {
+        let table = Table::default();
+        let failed = {
+            let (table, changes, change) = (table.clone(), self.changes.clone(), change.clone());
+            move |error: &watcher::Error| {
+                if has_code(error, 404) {
+                    table.begin_list();
+                    for (key, value) in table.end_list() {
+                        changes.report(change(&key, &value));
+                    }
+                    return Failure::Absent;
+                }
+                if has_code(error, 403) {
+                    table.give_up();
+                }
+                Failure::Reported
+            }
+        };
+        self.fill(&table, kind, value_of, |_| false, failed, change);
+        table
+    }
+
+    /// Watches one kind and keeps the values of its objects in a table.
+    fn fill<K, V>(
+        &mut self,
+        table: &Table<V>,
+        kind: WatchedKind,
+        value_of: impl Fn(&K) -> V + Send + 'static,
+        is_invalid: impl Fn(&K) -> bool + Send + 'static,
+        failed: impl Fn(&watcher::Error) -> Failure + Send + 'static,
+        change: impl Fn(&ObjectKey, &V) -> CacheChange + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        V: Clone + PartialEq + Send + Sync + 'static,
+    {
         let stream = self.events::<K>();
         let metrics = self.metrics.watch.clone();
         let changes = self.changes.clone();
@@ -114,23 +186,8 @@ impl Watches<'_> {
                 }
             }
         };
-        let interrupted = {
-            let changes = self.changes.clone();
-            move || {
-                if let Some(change) = interruption.clone() {
-                    changes.report(change);
-                }
-            }
-        };
-        self.tasks.spawn(follow(
-            kind,
-            stream,
-            metrics,
-            is_invalid,
-            interrupted,
-            handle,
-        ));
-        table
+        self.tasks
+            .spawn(follow(kind, stream, metrics, is_invalid, failed, handle));
     }
 
     fn events<K>(
@@ -162,14 +219,18 @@ where
     differing
 }
 
-/// Handles every event of a watch, and counts invalid objects and what fails. `interrupted` is called
-/// at each failure.
+fn reported(_: &watcher::Error) -> Failure {
+    Failure::Reported
+}
+
+/// Handles every event of a watch, and counts invalid objects and what fails. `failed` is called at
+/// each failure.
 async fn follow<K: Resource<DynamicType = ()>>(
     kind: WatchedKind,
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
     metrics: WatchMetrics,
     is_invalid: impl Fn(&K) -> bool,
-    interrupted: impl Fn(),
+    failed: impl Fn(&watcher::Error) -> Failure,
     mut handle: impl FnMut(watcher::Event<K>),
 ) {
     let mut stream = std::pin::pin!(stream);
@@ -179,9 +240,17 @@ async fn follow<K: Resource<DynamicType = ()>>(
             Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
-                metrics.failed(kind, is_missing(&error));
-                warn!(?kind, error = %causes(&error), "watch failed, will restart");
-                interrupted();
+                match failed(&error) {
+                    Failure::Absent => {
+                        metrics.synced(kind);
+                        debug!(?kind, "the API server does not serve the kind");
+                        sleep(ABSENT_PERIOD).await;
+                    }
+                    Failure::Reported => {
+                        metrics.failed(kind, has_code(&error, 404));
+                        warn!(?kind, error = %causes(&error), "watch failed, will restart");
+                    }
+                }
                 continue;
             }
         };
@@ -207,8 +276,9 @@ async fn follow<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Whether the API server does not serve the kind.
-fn is_missing(error: &watcher::Error) -> bool {
+/// Whether the API server answered with this code; with 404 it says that it does not serve the
+/// kind.
+fn has_code(error: &watcher::Error, code: u16) -> bool {
     let source = match error {
         watcher::Error::InitialListFailed(source)
         | watcher::Error::WatchStartFailed(source)
@@ -216,7 +286,7 @@ fn is_missing(error: &watcher::Error) -> bool {
         _ => return false,
     };
     // The response for an unknown kind has no Status body, only the code.
-    matches!(source, kube::Error::Api(status) if status.code == 404)
+    matches!(source, kube::Error::Api(status) if status.code == code)
 }
 
 #[cfg(test)]
@@ -234,6 +304,7 @@ mod tests {
     use super::*;
     use crate::api::ServiceOffer;
     use crate::cluster::MaybeDecoded;
+    use crate::cluster::cache::Grant;
 
     fn offer(name: &str, version: &str) -> Value {
         json!({
@@ -284,6 +355,39 @@ mod tests {
             };
             let found = store.get(&ObjectRef::new(&name).within(&namespace));
             assert!(found.is_some(), "{name} is not in the store yet");
+        }
+    }
+
+    /// Watches ReferenceGrants of an API server that responds with this code.
+    fn grants(code: u16) -> (Table<Grant>, Metrics, JoinSet<()>) {
+        let respond = move |_: Request<Body>| async move {
+            let response = Response::builder().status(code);
+            let body = json!({ "kind": "Status", "code": code, "status": "Failure" });
+            Ok::<_, BoxError>(response.body(Body::from(body.to_string().into_bytes()))?)
+        };
+        let metrics = Metrics::new("operator/lease").unwrap();
+        let mut watches = Watches {
+            client: &Client::new(service_fn(respond), "default"),
+            metrics: &metrics,
+            changes: Changes::default(),
+            tasks: JoinSet::new(),
+        };
+        let change = |grant: &ObjectKey, _: &Grant| CacheChange::grant(grant);
+        let table = watches.optional_table(WatchedKind::ReferenceGrant, Grant::of, change);
+        let tasks = watches.tasks;
+        (table, metrics, tasks)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kind_that_need_not_exist_counts_as_listed_without_a_failure() {
+        let failures = r#"serviceoffer_watch_failures_total{kind="ReferenceGrant"} 0"#;
+        for (code, is_failure) in [(404, false), (403, true)] {
+            let (table, metrics, _tasks) = grants(code);
+            table.listed().await;
+            sleep(Duration::from_secs(1)).await;
+            assert!(table.values_in("shop").is_empty());
+            let text = metrics.render().unwrap();
+            assert_eq!(!text.contains(failures), is_failure, "{code}: {text}");
         }
     }
 

@@ -93,7 +93,10 @@ pub(super) fn offers(
                 RegistryChange::Ready => those(&store, awaits_registry),
                 RegistryChange::Spec => all(),
             },
-            CacheChange::Ledger(_) | CacheChange::LedgersInterrupted => Vec::new(),
+            CacheChange::Ledger(_)
+            | CacheChange::LedgersInterrupted
+            | CacheChange::Facilitator(_)
+            | CacheChange::Grant { .. } => Vec::new(),
             CacheChange::Namespace(namespace) => {
                 those(&store, |offer| is_in_namespace(offer, &namespace))
             }
@@ -169,7 +172,9 @@ pub(super) fn registries(
                     }
                     _ => BTreeSet::new(),
                 },
-                CacheChange::LedgersInterrupted => BTreeSet::new(),
+                CacheChange::LedgersInterrupted
+                | CacheChange::Facilitator(_)
+                | CacheChange::Grant { .. } => BTreeSet::new(),
                 CacheChange::Namespace(namespace) => {
                     let is_wanted = |offer: &ServiceOffer| is_in_namespace(offer, &namespace);
                     registries_of_offers(&cache, &names_of(&cache, is_wanted))
