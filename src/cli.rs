@@ -1,6 +1,7 @@
 //! Flags and environment variables, parsed once and validated before anything starts.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -121,6 +122,15 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Work"
     )]
     pub max_in_flight: u16,
+    /// Directory with one file for each credential of a facilitator: the mounted Secret
+    #[arg(
+        long,
+        env = "SERVICEOFFER_CREDENTIALS",
+        value_name = "PATH",
+        default_value = "/etc/serviceoffer/facilitators",
+        help_heading = "Work"
+    )]
+    pub credentials: PathBuf,
     /// Log level: error, warn, info, debug or trace, or directives such as
     /// serviceoffer::leader=debug
     #[arg(

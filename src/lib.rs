@@ -4,7 +4,7 @@
 //! # Map
 //! | Room | What it owns | I/O |
 //! |---|---|---|
-//! | [`reconcile`] | START HERE: the two loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
+//! | [`reconcile`] | START HERE: the three loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
 //! | [`gate`] | payments: what facilitators verify, settle and support | `facilitator` |
 //! | [`ledger`] | exactly-once registration: nonces, attempts, evidence, freezes, budget | `store`, `sender` |
 //! | [`leader`] | who may write: election, fence, drain | `elector` |

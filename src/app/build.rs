@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
 use crate::cluster::{Cache, CacheScope, QuarantineWriter, Reader, Writer, client};
+use crate::gate::FacilitatorClient;
 use crate::health::Health;
 use crate::leader::clock::Clock;
 use crate::leader::{Drain, Fence};
@@ -36,6 +37,7 @@ pub(super) struct Parts {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) store: Store,
+    pub(super) facilitators: FacilitatorClient,
 }
 
 impl Parts {
@@ -71,6 +73,7 @@ impl Parts {
         let reader = Reader::new(reading, namespace.clone());
         let writer = Writer::new(writing, identity.clone());
         Ok(Self {
+            facilitators: FacilitatorClient::new(args.credentials.clone())?,
             store: Store::new(reader.clone(), writer.clone(), quarantine_writer),
             reader,
             writer,

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::build::Parts;
 use crate::cluster::{Cache, Reader, Writer};
+use crate::gate::FacilitatorClient;
 use crate::health::Health;
 use crate::leader::{Drain, Fence};
 use crate::ledger::Store;
@@ -30,6 +31,7 @@ pub(super) struct Worker {
     metrics: Metrics,
     health: Arc<Health>,
     settings: Settings,
+    facilitators: FacilitatorClient,
 }
 
 impl Worker {
@@ -43,6 +45,7 @@ impl Worker {
             metrics: parts.metrics.clone(),
             health: Arc::clone(&parts.health),
             settings: Settings::from(&parts.args),
+            facilitators: parts.facilitators.clone(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Worker {
             metrics,
             health,
             settings,
+            facilitators,
         } = self;
         reconcile::Context {
             store,
@@ -95,6 +99,8 @@ impl Worker {
             adopted_owners: Default::default(),
             registry_states: Default::default(),
             applied: Default::default(),
+            facilitators,
+            facilitator_states: Default::default(),
             cache,
             reader,
             writer,

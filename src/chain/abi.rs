@@ -1,5 +1,5 @@
 //! The contract interfaces that the operator uses: the ERC-8004 Identity Registry (contract version
-//! 2.0.0), and the fee oracles of rollups.
+//! 2.0.0), the fee oracles of rollups, and how a token describes itself.
 
 use alloy::primitives::{Address, Bytes, U256, address};
 use alloy::sol;
@@ -32,6 +32,15 @@ sol! {
     function getL1Fee(bytes data) external view returns (uint256);
     /// What the operator charges for gas (OP Stack since Isthmus).
     function getOperatorFee(uint256 gasUsed) external view returns (uint256);
+
+    /// Name of a token (ERC-20).
+    function name() external view returns (string);
+    /// Version in the EIP-712 domain of a token, where it has one (as USDC does).
+    function version() external view returns (string);
+    /// Number of decimals of a token (ERC-20).
+    function decimals() external view returns (uint8);
+    /// Hash of the EIP-712 domain of a token (EIP-2612).
+    function DOMAIN_SEPARATOR() external view returns (bytes32);
 }
 
 /// Where rollups have their fee oracle: the OP Stack's and Scroll's `L1GasPriceOracle`. No one else
@@ -95,6 +104,10 @@ mod tests {
         assert_eq!(hex::encode(getVersionCall::SELECTOR), "0d8e6e2c");
         assert_eq!(hex::encode(getL1FeeUpperBoundCall::SELECTOR), "f1c7a58b");
         assert_eq!(hex::encode(getL1FeeCall::SELECTOR), "49948e0e");
+        assert_eq!(hex::encode(nameCall::SELECTOR), "06fdde03");
+        assert_eq!(hex::encode(versionCall::SELECTOR), "54fd4d50");
+        assert_eq!(hex::encode(decimalsCall::SELECTOR), "313ce567");
+        assert_eq!(hex::encode(DOMAIN_SEPARATORCall::SELECTOR), "3644e515");
         let registered = "ca52e62c367d81bb2e328eb795f7c7ba24afb478408a26c0e201d155c449bc4a";
         assert_eq!(hex::encode(Registered::SIGNATURE_HASH), registered);
         let transfer = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";

@@ -76,6 +76,19 @@ pub struct ChainIdentity {
     pub fee_oracle: Option<Address>,
 }
 
+/// How a token describes itself; `None` for what it does not answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenReading {
+    /// EIP-155 id of the chain that the endpoint serves.
+    pub chain_id: u64,
+    pub name: Option<String>,
+    /// Version in its EIP-712 domain.
+    pub version: Option<String>,
+    pub decimals: Option<u8>,
+    /// Hash of its EIP-712 domain.
+    pub domain_separator: Option<B256>,
+}
+
 /// What one batch shows of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountReading {

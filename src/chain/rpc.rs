@@ -22,7 +22,7 @@ use super::refusal::{Refusal, classify};
 use super::transport::Transport;
 use super::{
     AccountReading, AccountTransaction, Block, ChainIdentity, FeeMarket, Head, LogPage,
-    OnChainAgent, Receipt, TransactionCounts, abi,
+    OnChainAgent, Receipt, TokenReading, TransactionCounts, abi,
 };
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
@@ -392,6 +392,33 @@ impl RpcEndpoint {
             implementation,
             version,
             fee_oracle,
+        })
+    }
+
+    /// How a token describes itself.
+    pub async fn token(&self, token: Address) -> Result<TokenReading, RpcError> {
+        let reading = self.read_token(token).await;
+        self.judge("token", reading)
+    }
+
+    async fn read_token(&self, token: Address) -> Result<TokenReading, RpcError> {
+        let at = BlockNumberOrTag::Latest;
+        let calls = [
+            RpcCall::new(RpcMethod::ChainId, json!([])),
+            view(token, &abi::nameCall {}, at),
+            view(token, &abi::versionCall {}, at),
+            view(token, &abi::decimalsCall {}, at),
+            view(token, &abi::DOMAIN_SEPARATORCall {}, at),
+        ];
+        let [chain_id, name, version, decimals, domain_separator] = take(self.ask(&calls).await)?;
+        let chain_id = decode::number(&chain_id?)
+            .ok_or_else(|| incomplete(RpcMethod::ChainId, Missing("chain id")))?;
+        Ok(TokenReading {
+            chain_id,
+            name: returned::<abi::nameCall>(name)?,
+            version: returned::<abi::versionCall>(version)?,
+            decimals: returned::<abi::decimalsCall>(decimals)?,
+            domain_separator: returned::<abi::DOMAIN_SEPARATORCall>(domain_separator)?,
         })
     }
 
@@ -793,6 +820,12 @@ fn tolerate(answer: Result<Value, RpcError>) -> Result<Option<Value>, RpcError> 
 fn view<C: SolCall>(to: Address, call: &C, at: BlockNumberOrTag) -> RpcCall {
     let data = Bytes::from(call.abi_encode());
     RpcCall::new(RpcMethod::Call, json!([{ "to": to, "data": data }, at]))
+}
+
+/// What a view function returned; `None` if the contract has no such function.
+fn returned<C: SolCall>(answer: Result<Value, RpcError>) -> Result<Option<C::Return>, RpcError> {
+    let answer = tolerate(answer)?;
+    Ok(answer.and_then(|answer| decode::returns::<C>(&answer, "result").ok()))
 }
 
 fn read_count(answer: Result<Value, RpcError>) -> Result<Nonce, RpcError> {

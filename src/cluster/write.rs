@@ -23,7 +23,8 @@ use serde_json::json;
 
 use super::Error;
 use crate::api::{
-    GROUP, IdentityRegistry, LEGACY_FINALIZER, ServiceOffer, ServiceOfferStatus, VERSION,
+    GROUP, IdentityRegistry, LEGACY_FINALIZER, PaymentFacilitator, PaymentFacilitatorStatus,
+    ServiceOffer, ServiceOfferStatus, VERSION,
 };
 use crate::leader::Leading;
 use crate::leader::fence::Effect;
@@ -175,6 +176,45 @@ impl Writer {
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
             "kind": ServiceOffer::kind(&()),
+            "metadata": metadata,
+            "status": status,
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        leading
+            .guard(
+                Effect::Kubernetes,
+                api.patch_status(name, &parameters, &Patch::Apply(&body)),
+            )
+            .await??;
+        Ok(())
+    }
+
+    /// Applies the status of a facilitator. `object` names it and the resource version that the
+    /// status describes, as in [`Self::apply_offer_status`].
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the facilitator has another resource version.
+    pub async fn apply_facilitator_status(
+        &self,
+        leading: &Leading,
+        object: &ObjectReference,
+        status: &PaymentFacilitatorStatus,
+    ) -> Result<(), Error> {
+        debug_assert!(
+            object.resource_version.is_some(),
+            "an apply without a resource version is unconditional"
+        );
+        let (_, name) = object_key(object);
+        let api = Api::<kube::api::PartialObjectMeta<PaymentFacilitator>>::all(self.client.clone());
+        let metadata = ObjectMeta {
+            name: object.name.clone(),
+            uid: object.uid.clone(),
+            resource_version: object.resource_version.clone(),
+            ..ObjectMeta::default()
+        };
+        let body = json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"),
+            "kind": PaymentFacilitator::kind(&()),
             "metadata": metadata,
             "status": status,
         });

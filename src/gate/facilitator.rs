@@ -68,7 +68,16 @@ impl FacilitatorError {
         self.into_str()
     }
 
-    /// Whether asking again may help, without a change by a person.
+    /// Whether the facilitator is down, or something else answers for it: it may be back without a
+    /// change of the spec or a credential.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(
+            self,
+            Self::FacilitatorUnreachable { .. } | Self::AnswerNotUsable(_)
+        )
+    }
+
+    /// Whether the same request may have an answer a moment later.
     fn is_transient(&self) -> bool {
         matches!(self, Self::FacilitatorUnreachable { .. })
     }

@@ -10,3 +10,6 @@
 mod answer;
 mod facilitator;
 mod token;
+
+pub(crate) use answer::Supported;
+pub(crate) use facilitator::{FacilitatorClient, FacilitatorEndpoint, FacilitatorError};

@@ -1,7 +1,7 @@
 //! Prometheus metrics: one registry, typed recorders, labels with closed sets of values.
 //!
-//! - [`election`], [`reconcile`], [`kube`], [`chain`] and [`self::http`] hold the recorders of one
-//!   subsystem each, with their labels
+//! - [`election`], [`reconcile`], [`kube`], [`chain`], [`facilitator`] and [`self::http`] hold the
+//!   recorders of one subsystem each, with their labels
 //! - [`offers`] and [`runtime`] are computed when Prometheus scrapes
 //! - [`family`] and [`label`] are the typed families of series that all of them are made of
 //!
@@ -12,6 +12,7 @@
 
 mod chain;
 mod election;
+mod facilitator;
 mod family;
 mod http;
 mod kube;
@@ -27,6 +28,7 @@ use prometheus::{PullingGauge, Registry, TextEncoder};
 
 pub use self::chain::{ChainMetrics, ChainReading, RegistrationOutcome, RpcMethod, RpcResult};
 pub use self::election::{ElectionMetrics, RenewError, Takeover};
+pub use self::facilitator::{FacilitatorMetrics, SupportedResult};
 pub use self::http::{HttpMetrics, Route};
 pub use self::kube::{KubeMetrics, WatchMetrics, WatchedKind};
 pub use self::label::Label;
@@ -53,6 +55,7 @@ pub struct Metrics {
     pub watch: WatchMetrics,
     pub kube: KubeMetrics,
     pub chain: ChainMetrics,
+    pub facilitators: FacilitatorMetrics,
     pub http: HttpMetrics,
 }
 
@@ -69,6 +72,7 @@ impl Metrics {
             watch: WatchMetrics::new(&registry)?,
             kube: KubeMetrics::new(&registry)?,
             chain: ChainMetrics::new(&registry)?,
+            facilitators: FacilitatorMetrics::new(&registry)?,
             http: HttpMetrics::new(&registry)?,
             registry,
         })

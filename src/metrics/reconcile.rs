@@ -11,6 +11,7 @@ use super::{Error, WORK, unix_seconds};
 label!(
     /// A reconcile loop.
     Loop, "loop" {
+        Facilitator = "facilitator",
         Offer = "offer",
         Registry = "registry",
     }

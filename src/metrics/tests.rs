@@ -71,6 +71,7 @@ fn no_label_has_the_same_value_twice() {
     check::<label::ResponseCode>();
     check::<RpcMethod>();
     check::<RpcResult>();
+    check::<SupportedResult>();
     check::<RegistrationOutcome>();
     check::<Route>();
 }

@@ -1,16 +1,19 @@
-//! START HERE. Two loops, which run while this replica leads. Each observes one object, plans, and
+//! START HERE. Three loops, which run while this replica leads. Each observes one object, plans, and
 //! applies the plan.
 //!
 //! - [`registry`] works for each IdentityRegistry: it writes records and ledgers, allocates nonces,
 //!   signs, and sends.
 //! - [`offer`] keeps the status of each ServiceOffer true. It spends nothing.
+//! - [`facilitator`] keeps the status of each PaymentFacilitator true. It pays nothing: the gate does,
+//!   in a process of its own.
 //!
-//! In both, `observe` gathers, `plan` decides (pure), and `apply` carries out. [`run`] starts both
+//! In all, `observe` gathers, `plan` decides (pure), and `apply` carries out. [`run`] starts the
 //! loops; [`driver`] schedules them, [`triggers`] says which objects to reconcile when something
 //! changes, and [`legacy`] recognizes what the legacy controller registered (pure).
 //!
 //! # Channels
-//! The loops never call each other. They exchange five things, four in one direction and one back:
+//! The loops never call each other. Those of registries and offers exchange five things, four in one
+//! direction and one back:
 //! ```text
 //! registry loop                                                 offer loop
 //!   1  AgentRegistration: key, phase, attempts, result     -->    status.registration, agentId
@@ -34,6 +37,7 @@
 //! ```
 
 mod driver;
+pub(crate) mod facilitator;
 pub(crate) mod issues;
 pub(crate) mod legacy;
 pub(crate) mod offer;
@@ -49,6 +53,7 @@ use tracing::error;
 use self::driver::{LoopSettings, drive};
 use self::issues::{AdoptedOwners, OfferIssues};
 use crate::cluster::{self, Cache, Reader, Writer};
+use crate::gate::FacilitatorClient;
 use crate::health::Health;
 use crate::leader::{Drain, Fence};
 use crate::ledger;
@@ -85,6 +90,10 @@ pub(crate) struct Context {
     pub registry_states: registry::RegistryStates,
     /// What the offer loop last applied.
     pub applied: offer::Applied,
+    /// Asks facilitators what they support.
+    pub facilitators: FacilitatorClient,
+    /// What the facilitator loop keeps between passes.
+    pub facilitator_states: facilitator::FacilitatorStates,
     /// Uid of the namespace kube-system: distinguishes this cluster from a copy of it.
     pub cluster_uid: String,
     pub settings: Settings,
@@ -101,12 +110,13 @@ impl Error {
     }
 }
 
-/// Runs both loops until the drain begins and running reconciles have finished. Dropping the future
+/// Runs the loops until the drain begins and running reconciles have finished. Dropping the future
 /// stops them at once.
 pub(crate) async fn run(context: Arc<Context>, drain: &Drain) {
     let mut loops = JoinSet::new();
     let registries = context.cache.registry_store();
     let offers = context.cache.offer_store();
+    let facilitators = context.cache.facilitator_store();
     loops.spawn(drive(
         LoopSettings {
             which: Loop::Offer,
@@ -131,9 +141,21 @@ pub(crate) async fn run(context: Arc<Context>, drain: &Drain) {
         registries,
         |context, leading, registry| registry::reconcile(context, leading, registry).boxed(),
     ));
+    loops.spawn(drive(
+        // Facilitators do not wait for each other either.
+        LoopSettings {
+            which: Loop::Facilitator,
+            concurrency: u16::MAX,
+            drain: drain.clone(),
+        },
+        Arc::clone(&context),
+        triggers::facilitators(&context, facilitators.clone()),
+        facilitators,
+        |context, leading, object| facilitator::reconcile(context, leading, object).boxed(),
+    ));
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended {
-            // After a panic, one loop must not run without the other.
+            // After a panic, no loop must run without the others.
             error!(error = %causes(&error), "a reconcile loop panicked");
             return;
         }

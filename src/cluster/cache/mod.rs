@@ -273,6 +273,25 @@ impl Cache {
         registry.decoded().cloned()
     }
 
+    /// Every facilitator that can be decoded.
+    #[must_use]
+    pub fn facilitators(&self) -> Vec<Arc<PaymentFacilitator>> {
+        decoded(&self.facilitators)
+    }
+
+    /// A facilitator, if it can be decoded.
+    #[must_use]
+    pub fn facilitator(&self, name: &str) -> Option<Arc<PaymentFacilitator>> {
+        let facilitator = self.facilitators.get(&ObjectRef::new(name))?;
+        facilitator.decoded().cloned()
+    }
+
+    /// The store of facilitators, for a reconcile loop.
+    #[must_use]
+    pub fn facilitator_store(&self) -> Store<MaybeDecoded<PaymentFacilitator>> {
+        self.facilitators.clone()
+    }
+
     /// Every record that can be decoded, without the bytes of its transactions.
     #[must_use]
     pub fn records(&self) -> Vec<Arc<AgentRegistrationSpec>> {
@@ -366,25 +385,6 @@ impl Cache {
     #[must_use]
     pub fn grants(&self, namespace: &str) -> Vec<Grant> {
         self.grants.values_in(namespace)
-    }
-
-    /// Every facilitator that can be decoded.
-    #[must_use]
-    pub fn facilitators(&self) -> Vec<Arc<PaymentFacilitator>> {
-        decoded(&self.facilitators)
-    }
-
-    /// A facilitator, if it can be decoded.
-    #[must_use]
-    pub fn facilitator(&self, name: &str) -> Option<Arc<PaymentFacilitator>> {
-        let facilitator = self.facilitators.get(&ObjectRef::new(name))?;
-        facilitator.decoded().cloned()
-    }
-
-    /// The store of facilitators, for a reconcile loop.
-    #[must_use]
-    pub fn facilitator_store(&self) -> Store<MaybeDecoded<PaymentFacilitator>> {
-        self.facilitators.clone()
     }
 }
 

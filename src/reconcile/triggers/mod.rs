@@ -3,8 +3,8 @@
 //! Every stream begins with all objects, since a new leader cannot know what its predecessor
 //! finished. It repeats all of them every [`RESYNC`], and when changes were lost because the
 //! receiver lagged. In between, each change triggers only the objects that it matters to
-//! ([`matter`]). Triggers of registries are collected for [`COALESCE`], since each of their passes
-//! asks a chain. [`super::driver`] deduplicates and schedules what is left.
+//! ([`matter`]). Triggers of registries and facilitators are collected for [`COALESCE`], since their
+//! passes send requests. [`super::driver`] deduplicates and schedules what is left.
 
 mod matter;
 
@@ -25,8 +25,9 @@ use self::matter::{
     RegistryChange, RegistryDigest, awaits_registry, has_upstream, is_in_namespace, needs_pass,
 };
 use super::Context;
+use super::facilitator::plan::{lacks, tokens_of};
 use super::issues::OfferName;
-use crate::api::{IdentityRegistry, ServiceOffer};
+use crate::api::{IdentityRegistry, PaymentFacilitator, ServiceOffer};
 use crate::cluster::{Cache, CacheChange, MaybeDecoded};
 use crate::ledger::rollback::is_stopped;
 use crate::registration::contract::Contract;
@@ -34,7 +35,7 @@ use crate::registration::view::OfferView;
 
 /// How often everything is reconciled, whether or not it changed.
 const RESYNC: Duration = Duration::from_secs(300);
-/// Least time between two triggers of one registry. The first one is immediate.
+/// Least time between two triggers of one registry or facilitator. The first one is immediate.
 const COALESCE: Duration = Duration::from_millis(300);
 
 /// Digests of registries at their last change.
@@ -133,6 +134,68 @@ fn those(
     let mut offers = store.state();
     offers.retain(|offer| offer.decoded().is_some_and(|offer| is_wanted(offer)));
     refs(&offers)
+}
+
+/// Triggers of the facilitator loop.
+pub(super) fn facilitators(
+    context: &Arc<Context>,
+    store: Store<MaybeDecoded<PaymentFacilitator>>,
+) -> impl Stream<Item = ObjectRef<MaybeDecoded<PaymentFacilitator>>> + Send + 'static {
+    let cache = context.cache.clone();
+    let registries = cache.registry_store();
+    let mut known = KnownRegistries::all(&registries);
+    // An object that was deleted and created again may have the same generation.
+    let spec = |object: &MaybeDecoded<PaymentFacilitator>| {
+        (object.meta().uid.clone(), object.meta().generation)
+    };
+    let facilitators = store.state();
+    let mut specs: BTreeMap<String, _> = facilitators
+        .iter()
+        .map(|object| (object.name_any(), Some(spec(object))))
+        .collect();
+    let all = {
+        let store = store.clone();
+        move || refs(&store.state())
+    };
+    let dependents = {
+        let all = all.clone();
+        move |change| match change {
+            // The loop itself writes the status, which is no news to it.
+            CacheChange::Facilitator(name) => {
+                let object = ObjectRef::new(&name);
+                let after = store.get(&object).as_deref().map(spec);
+                let before = specs.insert(name, after.clone());
+                if before == Some(after) {
+                    Vec::new()
+                } else {
+                    vec![object]
+                }
+            }
+            CacheChange::Offer { namespace, name } => {
+                let offer = cache.offer(&namespace, &name);
+                let tokens = offer.map(|offer| tokens_of(&offer)).unwrap_or_default();
+                let mut facilitators = cache.facilitators();
+                facilitators
+                    .retain(|facilitator| tokens.iter().any(|token| lacks(facilitator, token)));
+                let names = facilitators
+                    .iter()
+                    .map(|facilitator| facilitator.name_any());
+                names.map(|name| ObjectRef::new(&name)).collect()
+            }
+            // It may have an endpoint that tokens can be asked through.
+            CacheChange::Registry(name) => match known.change(&registries, &name) {
+                RegistryChange::Spec => all(),
+                RegistryChange::Ready | RegistryChange::Nothing => Vec::new(),
+            },
+            CacheChange::Record { .. }
+            | CacheChange::Ledger(_)
+            | CacheChange::LedgersInterrupted
+            | CacheChange::Namespace(_)
+            | CacheChange::Grant { .. }
+            | CacheChange::Service { .. } => Vec::new(),
+        }
+    };
+    batches(context.cache.changes(), COALESCE, all, dependents)
 }
 
 /// Triggers of the registry loop.
