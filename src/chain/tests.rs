@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::refusal::Refusal;
 use super::rpc::{SendOutcome, UrlError};
-use super::{Block, FeeMarket, RpcEndpoint, RpcError, abi};
+use super::{Block, FeeMarket, RpcEndpoint, RpcError, TokenReading, abi};
 use crate::api::Nonce;
 use crate::leader::Fence;
 use crate::metrics::Metrics;
@@ -385,6 +385,34 @@ async fn identity_tolerates_what_not_every_node_has() {
     );
     assert_eq!((identity.implementation, identity.version), (None, None));
     assert!(server.endpoint.health().is_healthy());
+}
+
+#[tokio::test]
+async fn token_describes_itself_as_far_as_it_can() {
+    let selector = |params: &Value| params[0]["data"].as_str().unwrap().to_owned();
+    let server = Server::answering(move |method, params| match method {
+        "eth_call" if selector(params) == "0x06fdde03" => {
+            Ok(json!(Bytes::from("USDC".abi_encode())))
+        }
+        "eth_call" if selector(params) == "0x313ce567" => {
+            Ok(json!(Bytes::from(U256::from(6).abi_encode())))
+        }
+        "eth_call" if selector(params) == "0x3644e515" => Ok(json!("0x")),
+        "eth_call" => error(-32000, "execution reverted"),
+        method => node(method, params),
+    })
+    .await;
+    let expected = TokenReading {
+        chain_id: 31337,
+        name: Some("USDC".into()),
+        version: None,
+        decimals: Some(6),
+        domain_separator: None,
+    };
+    assert_eq!(server.endpoint.token(REGISTRY).await, Ok(expected));
+
+    let down = Server::start(|_| Reply::Close).await;
+    assert!(down.endpoint.token(REGISTRY).await.is_err());
 }
 
 #[tokio::test]

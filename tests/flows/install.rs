@@ -46,6 +46,7 @@ fn release_survives_upgrade_rollback_removal_and_reinstall() {
         for kind in [
             "serviceoffers",
             "identityregistries",
+            "paymentfacilitators",
             "agentregistrations",
             "signerledgers",
         ] {

@@ -9,9 +9,11 @@ use harness::objects::delete;
 use harness::release::{LEASE, Release, printed};
 use harness::wait::eventually;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use serviceoffer::api::LEGACY_FINALIZER;
+use serviceoffer::api::{LEGACY_FINALIZER, PaymentFacilitator};
 use testbed::AuditEntry;
 
 use crate::fixture::{RELEASE, TestEnv, block_every_second};
@@ -32,12 +34,16 @@ fn full_run_uses_exactly_its_rights_and_leaks_no_secret() {
     TestEnv::run(async |env| {
         let objects = &env.objects;
         let mut audit = env.cluster.audit().unwrap();
+        serve_grants(&env).await;
         let (chain, release) = deploy_with_password(&env).await;
         objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], 2).await;
         objects.assert_all_registered(&chain, 2, LIMIT).await;
         let deleted = objects.wait_key("shop", "offer-1").await;
         objects.delete_offer("shop", "offer-1").await;
+
+        // No facilitator answers there, which the operator reports.
+        create_facilitator(&env).await;
 
         // The operator removes the legacy controller's finalizer, so that its offers can be
         // deleted.
@@ -116,6 +122,66 @@ async fn deploy_with_password(env: &TestEnv) -> (LocalChain, Release) {
     (chain, release)
 }
 
+/// Has the API server serve ReferenceGrants, as it does where the Gateway API is installed.
+async fn serve_grants(env: &TestEnv) {
+    let anything = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "referencegrants.gateway.networking.k8s.io",
+            "annotations": { "api-approved.kubernetes.io": "unapproved, for a test" },
+        },
+        "spec": {
+            "group": "gateway.networking.k8s.io",
+            "names": { "kind": "ReferenceGrant", "plural": "referencegrants" },
+            "scope": "Namespaced",
+            "versions": [{
+                "name": "v1beta1", "served": true, "storage": true, "schema": { "openAPIV3Schema": anything },
+            }],
+        },
+    });
+    let definitions = Api::<CustomResourceDefinition>::all(env.cluster.client());
+    let (name, parameters) = (
+        "referencegrants.gateway.networking.k8s.io",
+        PatchParams::apply("rights"),
+    );
+    eventually("the CRD is applied", LIMIT, async || {
+        let document = Patch::Apply(&definition);
+        definitions.patch(name, &parameters, &document).await
+    })
+    .await;
+}
+
+async fn create_facilitator(env: &TestEnv) {
+    let facilitator = json!({
+        "apiVersion": "obol.org/v1alpha1",
+        "kind": "PaymentFacilitator",
+        "metadata": { "name": "nowhere" },
+        "spec": {
+            "networks": ["eip155:84532"],
+            "remote": { "url": "http://nowhere.serviceoffer-system.svc" },
+            "allowedNamespaces": { "from": "All" },
+        },
+    });
+    let facilitators = Api::<PaymentFacilitator>::all(env.cluster.client());
+    eventually("the facilitator is applied", LIMIT, async || {
+        let document = Patch::Apply(&facilitator);
+        let parameters = PatchParams::apply("rights");
+        facilitators.patch("nowhere", &parameters, &document).await
+    })
+    .await;
+    eventually(
+        "the facilitator has a status",
+        LIMIT,
+        async || -> Result<()> {
+            let facilitator = facilitators.get("nowhere").await?;
+            facilitator.status.map(drop).context("no status yet")
+        },
+    )
+    .await;
+}
+
 fn used(entries: &[&AuditEntry]) -> BTreeSet<Right> {
     let resources = entries.iter().filter(|entry| !entry.resource.is_empty());
     resources
@@ -164,7 +230,7 @@ async fn outputs(env: &TestEnv, release: &Release) -> Vec<(String, String)> {
         let metrics = release.admin(&pod, "/metrics").await.unwrap();
         outputs.push((format!("/metrics of {name}"), metrics));
     }
-    let kinds = "events,pods,deployments,configmaps,serviceoffers,identityregistries,agentregistrations,signerledgers";
+    let kinds = "events,pods,deployments,configmaps,serviceoffers,identityregistries,paymentfacilitators,agentregistrations,signerledgers";
     for arguments in [
         vec!["get", kinds, "--all-namespaces", "--output", "yaml"],
         vec!["describe", "identityregistries"],

@@ -7,7 +7,9 @@ use harness::objects::{is_not_served, is_transient};
 use harness::wait::eventually;
 use kube::{Client, Resource};
 use serde_json::Value;
-use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
+use serviceoffer::api::{
+    AgentRegistration, IdentityRegistry, PaymentFacilitator, ServiceOffer, SignerLedger,
+};
 
 /// How long the API server may take to serve a new kind.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -153,7 +155,7 @@ impl AdmissionClient {
     pub fn has_status_subresource(object: &Value) -> bool {
         matches!(
             object["kind"].as_str(),
-            Some("ServiceOffer" | "IdentityRegistry")
+            Some("ServiceOffer" | "IdentityRegistry" | "PaymentFacilitator")
         )
     }
 
@@ -161,9 +163,10 @@ impl AdmissionClient {
         match object["kind"].as_str() {
             Some("ServiceOffer") => ServiceOffer::url_path(&(), Some(NAMESPACE)),
             Some("IdentityRegistry") => IdentityRegistry::url_path(&(), None),
+            Some("PaymentFacilitator") => PaymentFacilitator::url_path(&(), None),
             Some("AgentRegistration") => AgentRegistration::url_path(&(), None),
             Some("SignerLedger") => SignerLedger::url_path(&(), None),
-            kind => panic!("{kind:?} is not one of the four kinds"),
+            kind => panic!("{kind:?} is not one of the five kinds"),
         }
     }
 }

@@ -3,12 +3,13 @@
 //!
 //! Two kinds of tests complement each other. [`violation`] derives from the schemas an object that
 //! violates each constraint, so that no constraint stays untested. Tables ([`offers`],
-//! [`registries`], [`records`], [`ledgers`]) list what users may and may not write, and their cases
+//! [`registries`], [`facilitators`], [`records`], [`ledgers`]) list what users may and may not write, and their cases
 //! must trigger every CEL rule. [`legacy`] has manifests that the legacy controller accepted.
 
 mod client;
 mod crd;
 mod diff;
+mod facilitators;
 mod ledgers;
 mod legacy;
 mod offers;
@@ -28,7 +29,9 @@ use kube::api::{Patch, PatchParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use serviceoffer::api::{AgentRegistration, IdentityRegistry, ServiceOffer, SignerLedger};
+use serviceoffer::api::{
+    AgentRegistration, IdentityRegistry, PaymentFacilitator, ServiceOffer, SignerLedger,
+};
 
 use crate::fixture::TestEnv;
 use client::{AdmissionClient, Cause, Operation, Outcome};
@@ -88,6 +91,7 @@ fn tables() -> Vec<CaseTable> {
     let tables = [
         offers::tables(),
         registries::tables(),
+        facilitators::tables(),
         records::tables(),
         ledgers::tables(),
     ];
@@ -98,6 +102,7 @@ fn complete_objects() -> Vec<Value> {
     vec![
         records::complete_object(),
         registries::complete_object(),
+        facilitators::complete_object(),
         offers::complete_object(),
         ledgers::complete_object(),
     ]
@@ -264,6 +269,7 @@ fn unread_fields(object: &Value) -> Option<String> {
     match object["kind"].as_str() {
         Some("ServiceOffer") => unread_fields_as::<ServiceOffer>(object),
         Some("IdentityRegistry") => unread_fields_as::<IdentityRegistry>(object),
+        Some("PaymentFacilitator") => unread_fields_as::<PaymentFacilitator>(object),
         Some("AgentRegistration") => unread_fields_as::<AgentRegistration>(object),
         _ => unread_fields_as::<SignerLedger>(object),
     }

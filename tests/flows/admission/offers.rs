@@ -91,6 +91,7 @@ fn payment() -> Value {
         "payTo": WALLET,
         "scheme": "exact",
         "maxTimeoutSeconds": 300,
+        "flow": "upfront",
         "asset": {
             "address": WALLET, "symbol": "USDC", "decimals": 6, "transferMethod": "eip3009", "eip712Name": "USDC",
             "eip712Version": "2",
