@@ -5,6 +5,7 @@
 //! | Room | What it owns | I/O |
 //! |---|---|---|
 //! | [`reconcile`] | START HERE: the two loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
+//! | [`gate`] | the payment gate: a reverse proxy that sells what offers describe | `proxy` |
 //! | [`ledger`] | exactly-once registration: nonces, attempts, evidence, freezes, budget | `store`, `sender` |
 //! | [`leader`] | who may write: election, fence, drain | `elector` |
 //! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc`, `transport` |
@@ -28,7 +29,7 @@
 //! # Rules
 //! Code that decides is pure: it takes values, including the time, and returns values. Code that
 //! awaits only gathers them or carries them out. No write compiles without a [`leader::Leading`].
-//! Dependencies point down the list `app`, `reconcile`, `ledger`, `http`, `registration`,
+//! Dependencies point down the list `app`, `reconcile`, `gate`, `ledger`, `http`, `registration`,
 //! `cluster`, `chain`, `leader`, and then `cli`, `health`, `metrics`, `telemetry`, `api`.
 //! `tests/architecture.rs` enforces all of this, and `tests/language.rs` the words.
 
@@ -41,6 +42,7 @@ pub mod app;
 mod chain;
 pub mod cli;
 pub mod cluster;
+mod gate;
 mod health;
 mod http;
 pub mod leader;
