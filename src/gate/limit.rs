@@ -131,7 +131,7 @@ impl Drop for InFlight {
 
 /// What a client address has a budget for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spending {
+pub(crate) enum AddressCost {
     /// A request without a payment.
     UnpaidRequest,
     /// A payment that was wrong.
@@ -195,36 +195,31 @@ impl AddressBudget {
     /// Spends from the budget of an address.
     pub(crate) fn spend(
         &self,
-        spending: Spending,
+        cost: AddressCost,
         address: IpAddr,
         now: Duration,
     ) -> Result<(), Limited> {
         let mut accounts = self.lock();
         let account = accounts.account(AddressKey::of(address), self.generation);
-        self.take(spending, account, now)
+        self.take(cost, account, now)
     }
 
     /// Whether an address has budget left, without spending: a request with a payment is held to
     /// the budget for wrong payments before it is known whether this one is wrong.
     pub(crate) fn check(
         &self,
-        spending: Spending,
+        cost: AddressCost,
         address: IpAddr,
         now: Duration,
     ) -> Result<(), Limited> {
         let mut account = self.lock().peek(AddressKey::of(address));
-        self.take(spending, &mut account, now)
+        self.take(cost, &mut account, now)
     }
 
-    fn take(
-        &self,
-        spending: Spending,
-        account: &mut Account,
-        now: Duration,
-    ) -> Result<(), Limited> {
-        match spending {
-            Spending::UnpaidRequest => account.unpaid.take(self.unpaid, now),
-            Spending::InvalidPayment => account.invalid.take(self.invalid, now),
+    fn take(&self, cost: AddressCost, account: &mut Account, now: Duration) -> Result<(), Limited> {
+        match cost {
+            AddressCost::UnpaidRequest => account.unpaid.take(self.unpaid, now),
+            AddressCost::InvalidPayment => account.invalid.take(self.invalid, now),
         }
     }
 
@@ -367,8 +362,8 @@ mod tests {
     fn budgets_are_spent_apart_by_address_and_kind() {
         let budget = budget(10);
         let (first, second) = (address("192.0.2.1"), address("192.0.2.2"));
-        let unpaid = |address, now| budget.spend(Spending::UnpaidRequest, address, now);
-        let invalid = |address, now| budget.spend(Spending::InvalidPayment, address, now);
+        let unpaid = |address, now| budget.spend(AddressCost::UnpaidRequest, address, now);
+        let invalid = |address, now| budget.spend(AddressCost::InvalidPayment, address, now);
         assert!(unpaid(first, seconds(0)).is_ok());
         assert!(unpaid(first, seconds(0)).is_ok());
         let refused = unpaid(first, seconds(0)).unwrap_err();
@@ -385,26 +380,26 @@ mod tests {
     fn check_spends_nothing() {
         let budget = budget(10);
         let client = address("192.0.2.1");
-        let check = || budget.check(Spending::InvalidPayment, client, seconds(0));
+        let check = || budget.check(AddressCost::InvalidPayment, client, seconds(0));
         for _ in 0..10 {
             assert!(check().is_ok());
         }
         for _ in 0..2 {
-            let spent = budget.spend(Spending::InvalidPayment, client, seconds(0));
+            let spent = budget.spend(AddressCost::InvalidPayment, client, seconds(0));
             assert!(spent.is_ok());
         }
         assert!(check().is_err());
         for _ in 0..10 {
-            let _ = budget.spend(Spending::UnpaidRequest, client, seconds(0));
+            let _ = budget.spend(AddressCost::UnpaidRequest, client, seconds(0));
         }
         assert!(
             budget
-                .check(Spending::InvalidPayment, client, seconds(60))
+                .check(AddressCost::InvalidPayment, client, seconds(60))
                 .is_ok()
         );
         assert!(
             budget
-                .check(Spending::UnpaidRequest, client, seconds(0))
+                .check(AddressCost::UnpaidRequest, client, seconds(0))
                 .is_err()
         );
     }
@@ -423,8 +418,10 @@ mod tests {
     fn idle_addresses_are_forgotten_when_there_are_many() {
         let budget = budget(4);
         let numbered = |number: u32| IpAddr::V4(number.into());
-        let spend = |number| budget.spend(Spending::InvalidPayment, numbered(number), seconds(0));
-        let check = |number| budget.check(Spending::InvalidPayment, numbered(number), seconds(0));
+        let spend =
+            |number| budget.spend(AddressCost::InvalidPayment, numbered(number), seconds(0));
+        let check =
+            |number| budget.check(AddressCost::InvalidPayment, numbered(number), seconds(0));
         for number in [1, 1, 2, 2] {
             assert!(spend(number).is_ok());
         }
