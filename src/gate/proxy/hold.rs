@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -72,14 +72,12 @@ impl HoldBudget {
 
 /// Whether what an upstream sends is of use before it ends.
 fn is_live(headers: &HeaderMap) -> bool {
-    let starts = |name: &str, start: &str| {
-        let value = headers.get(name).map(|value| value.as_bytes());
-        value.is_some_and(|value| {
-            let same = value.get(..start.len());
-            same.is_some_and(|same| same.eq_ignore_ascii_case(start.as_bytes()))
-        })
-    };
-    starts(CONTENT_TYPE.as_str(), "text/event-stream") || starts("x-accel-buffering", "no")
+    let value = |name: &str| headers.get(name).map_or(&[][..], HeaderValue::as_bytes);
+    let media_type = value(CONTENT_TYPE.as_str())
+        .split(|byte| *byte == b';')
+        .next();
+    media_type.is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+        || value("x-accel-buffering").eq_ignore_ascii_case(b"no")
 }
 
 pub(super) async fn hold(
@@ -151,10 +149,20 @@ impl Start {
     fn push(&mut self, frame: Frame<Bytes>) {
         match frame.into_data() {
             Ok(data) if self.data.len() + data.len() <= self.limit => {
+                self.grow(self.data.len() + data.len());
                 self.data.extend_from_slice(&data);
             }
             Ok(data) => self.over = Some(data),
             Err(frame) => self.trailers = frame.into_trailers().ok(),
+        }
+    }
+
+    /// Makes room for this number of bytes in few steps, and never for more than the limit, which
+    /// is what the budget was asked for.
+    fn grow(&mut self, needed: usize) {
+        if needed > self.data.capacity() {
+            let room = needed.max(2 * self.data.capacity()).min(self.limit);
+            self.data.reserve_exact(room - self.data.len());
         }
     }
 
