@@ -5,7 +5,7 @@
 //! | Room | What it owns | I/O |
 //! |---|---|---|
 //! | [`reconcile`] | START HERE: the three loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
-//! | [`gate`] | payments: what facilitators verify, settle and support | `facilitator` |
+//! | [`gate`] | the payment gate, in parts: paths, limits, fields, upstreams, facilitators | `proxy`, `facilitator` |
 //! | [`ledger`] | exactly-once registration: nonces, attempts, evidence, freezes, budget | `store`, `sender` |
 //! | [`leader`] | who may write: election, fence, drain | `elector` |
 //! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc`, `transport` |
