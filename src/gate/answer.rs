@@ -504,7 +504,9 @@ mod tests {
         };
         let cut = format!(r#"{{"success":true, "transaction" : "{HASH}", "net"#);
         let nested = format!(r#"{{"nonce":"{HASH}","error":{{"txHash":"{HASH}"}}}}"#);
-        let other = format!(r#"{{"nonce":"{HASH}","transaction":7,"transaction":"0x12"}}"#);
+        let other = format!(
+            r#"{{"nonce":"{HASH}","transaction":7,"transaction":"0x12","of":["transaction"]}}"#
+        );
         for (body, expected) in [(cut, Some(HASH)), (nested, Some(HASH)), (other, None)] {
             let Settlement::Unknown { transaction, .. } = settlement(&html(&body)) else {
                 panic!("{body}");

@@ -259,8 +259,7 @@ async fn answer_that_breaks_off_keeps_its_transaction() {
         let (mut stream, _) = listener.accept().await.unwrap();
         // What is not read is lost with the connection, and the answer with it.
         let mut request = [0; 4096];
-        let size = stream.read(&mut request).await.unwrap();
-        assert!(size > 0, "the request is empty");
+        assert!(stream.read(&mut request).await.unwrap() > 0);
         let head =
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n";
         let text = success().to_string();

@@ -280,6 +280,8 @@ fn tokens_are_those_of_crypto_payments_on_the_networks() {
             "crypto"
         ),
         payment("base-sepolia", None, "crypto"),
+        payment("unknown", Some(USDC), "crypto"),
+        { "network": "base-sepolia", "price": {}, "asset": { "symbol": "USDC" } },
     ]);
     let over = json!({
         "payment": payment("base-sepolia", Some(checksummed), "crypto"), "payments": payments,
