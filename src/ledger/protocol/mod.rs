@@ -701,6 +701,27 @@ pub fn former_signer(record: &AgentRegistrationSpec, signer: Address) -> Option<
     record.moved_from.or(other).filter(|_| is_unbegun)
 }
 
+/// What keeps an open record with a signer that is not the first one any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The signer finishes it.
+    InFlight,
+    /// Something else has used the nonce of what was signed. A signer that is not the first one gives
+    /// no other, and what it has signed cannot be moved.
+    Displaced,
+}
+
+/// What a signer has begun of an open record; `None` if the record can be moved. `is_registering` says
+/// whether its ledger registers the key.
+#[must_use]
+pub fn begun(record: &AgentRegistrationSpec, is_registering: bool) -> Option<Begun> {
+    if is_registering || record.live_attempt().is_some() {
+        Some(Begun::InFlight)
+    } else {
+        (!record.attempts.is_empty()).then_some(Begun::Displaced)
+    }
+}
+
 /// The next step of moving a record to another signer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MoveStep {

@@ -80,6 +80,16 @@ mod moving {
     }
 
     #[test]
+    fn record_that_was_begun_waits_for_its_signer_or_for_another_nonce() {
+        assert_eq!(begun(&record('a'), false), None);
+        assert_eq!(begun(&record('a'), true), Some(Begun::InFlight));
+        assert_eq!(begun(&sent(), false), Some(Begun::InFlight));
+        let displaced = displaced_at('a', 5);
+        assert_eq!(begun(&displaced, false), Some(Begun::Displaced));
+        assert_eq!(begun(&displaced, true), Some(Begun::InFlight));
+    }
+
+    #[test]
     fn record_is_marked_then_the_ledger_written_then_the_mark_removed() {
         let (ledger, pending) = (ledger(), record('c'));
         let MoveStep::Write(marked) = move_step(Some(&ledger), &pending, NEXT) else {
