@@ -167,6 +167,16 @@ pub(crate) enum OfferIssue {
         record: String,
         signer: Address,
     },
+    /// Something else has used the nonce of a transaction that another signer than the first has
+    /// signed.
+    #[error(
+        "something else has used the nonce of record {record}, and its signer {signer} gives it another one only while it is the first: put it first in spec.signers of the IdentityRegistry until the registration is final"
+    )]
+    SignerNotFirst {
+        /// Name of the record.
+        record: String,
+        signer: Address,
+    },
     /// Another signer than the first has begun the registration and cannot be used.
     #[error(
         "the registration waits for signer {signer}, which has begun it and cannot be used: {why}"
@@ -213,6 +223,7 @@ impl OfferIssue {
             | Self::RecordUndecodable { .. }
             | Self::SignerInUse { .. }
             | Self::SignerChanged { .. }
+            | Self::SignerNotFirst { .. }
             | Self::SignerUnusable { .. }
             | Self::StoredTransactionMismatch { .. }
             | Self::KeyTaken { .. } => true,
@@ -399,6 +410,10 @@ mod tests {
                 holder: "idr".into(),
             },
             OfferIssue::SignerChanged {
+                record: "r-a".into(),
+                signer: Address::ZERO,
+            },
+            OfferIssue::SignerNotFirst {
                 record: "r-a".into(),
                 signer: Address::ZERO,
             },

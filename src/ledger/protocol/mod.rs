@@ -309,8 +309,9 @@ pub fn entry_step(
     let record = record.ok_or(Freeze::RecordMissing { key: *key, nonce })?;
     let counts = snapshot.account.counts;
     let is_final = nonce < counts.finalized;
+    let is_own = is_own(snapshot, record);
     let signed_here = |transaction: Option<B256>| {
-        let mut attempts = record.attempts.iter();
+        let mut attempts = record.attempts.iter().filter(|_| is_own);
         attempts.any(|attempt| attempt.nonce == nonce && Some(attempt.hash) == transaction)
     };
     if let Some(result) = &record.result {
@@ -337,17 +338,11 @@ pub fn entry_step(
             (true, Some(false) | None) => {}
         }
     }
-    if record.is_displaced(nonce) {
-        // An endpoint that does not show that lags behind.
-        let step = if is_final {
-            EntryStep::Prune
-        } else {
-            EntryStep::Wait
-        };
-        return Ok(step);
-    }
     if is_final {
         finalized_step(snapshot, nonce, record, evidence)
+    } else if is_own && record.is_displaced(nonce) {
+        // This endpoint lags behind the one that showed the other transaction.
+        Ok(EntryStep::Wait)
     } else if nonce < counts.latest {
         let ours = evidence
             .included
@@ -360,6 +355,12 @@ pub fn entry_step(
     } else {
         unmined_step(snapshot, nonce, record, evidence)
     }
+}
+
+/// Whether what a record says of nonces is about the account of the ledger. Accounts count from the
+/// same number, and a record names only the nonces of its signer, which may be another one by now.
+fn is_own(snapshot: LedgerSnapshot<'_>, record: &AgentRegistrationSpec) -> bool {
+    record.is_of(snapshot.ledger.chain_id, snapshot.ledger.signer)
 }
 
 /// The step of an entry whose nonce is used in a finalized block.
@@ -420,6 +421,10 @@ fn finalized_step(
                 EntryStep::Wait
             })
         }
+        // The record cannot say what has used a nonce of another account.
+        _ if !is_own(snapshot, record) => Err(Freeze::KeyUsedElsewhere { nonce, key }),
+        // Only here, where complete logs would contradict a record that is wrong.
+        _ if record.is_displaced(nonce) => Ok(EntryStep::Prune),
         // Rule R6: the nonce is used by a transaction that registers nothing of ours.
         _ => match evidence.used_by.filter(|used| used.is_foreign) {
             Some(used) => Ok(EntryStep::RecordDisplaced(with_displaced(
@@ -696,6 +701,27 @@ pub fn former_signer(record: &AgentRegistrationSpec, signer: Address) -> Option<
     record.moved_from.or(other).filter(|_| is_unbegun)
 }
 
+/// What keeps an open record with a signer that is not the first one any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The signer finishes it.
+    InFlight,
+    /// Something else has used the nonce of what was signed. A signer that is not the first one gives
+    /// no other, and what it has signed cannot be moved.
+    Displaced,
+}
+
+/// What a signer has begun of an open record; `None` if the record can be moved. `is_registering` says
+/// whether its ledger registers the key.
+#[must_use]
+pub fn begun(record: &AgentRegistrationSpec, is_registering: bool) -> Option<Begun> {
+    if is_registering || record.live_attempt().is_some() {
+        Some(Begun::InFlight)
+    } else {
+        (!record.attempts.is_empty()).then_some(Begun::Displaced)
+    }
+}
+
 /// The next step of moving a record to another signer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MoveStep {
@@ -735,8 +761,10 @@ pub fn move_step(
             moved_from: None,
             ..record.clone()
         })),
+        // What displaced a nonce of the former signer says nothing about the next one's.
         (Some(_), false) => MoveStep::Complete(Box::new(AgentRegistrationSpec {
             moved_from: None,
+            displaced: None,
             ..record.clone()
         })),
     }

@@ -80,6 +80,16 @@ mod moving {
     }
 
     #[test]
+    fn record_that_was_begun_waits_for_its_signer_or_for_another_nonce() {
+        assert_eq!(begun(&record('a'), false), None);
+        assert_eq!(begun(&record('a'), true), Some(Begun::InFlight));
+        assert_eq!(begun(&sent(), false), Some(Begun::InFlight));
+        let displaced = displaced_at('a', 5);
+        assert_eq!(begun(&displaced, false), Some(Begun::Displaced));
+        assert_eq!(begun(&displaced, true), Some(Begun::InFlight));
+    }
+
+    #[test]
     fn record_is_marked_then_the_ledger_written_then_the_mark_removed() {
         let (ledger, pending) = (ledger(), record('c'));
         let MoveStep::Write(marked) = move_step(Some(&ledger), &pending, NEXT) else {
@@ -113,6 +123,53 @@ mod moving {
             panic!("an allocation was faster")
         };
         assert_eq!(*back, record('a'));
+    }
+
+    #[test]
+    fn displaced_nonce_of_the_former_signer_says_nothing_after_the_move() {
+        let displaced = AgentRegistrationSpec {
+            attempts: vec![],
+            ..displaced_at('a', 5)
+        };
+        let former = SignerLedgerSpec {
+            entries: BTreeMap::new(),
+            registering: BTreeMap::new(),
+            ..ledger()
+        };
+        let MoveStep::Write(marked) = move_step(Some(&former), &displaced, NEXT) else {
+            panic!()
+        };
+        let MoveStep::Write(back) = move_step(Some(&ledger()), &marked, NEXT) else {
+            panic!("an allocation was faster")
+        };
+        assert_eq!(*back, displaced, "it is its signer's again");
+        let MoveStep::Complete(moved) = move_step(Some(&former), &marked, NEXT) else {
+            panic!()
+        };
+        assert_eq!((moved.signer, &moved.displaced), (Some(NEXT), &None));
+
+        let registered = FinalRegistration {
+            sender: Some(NEXT),
+            ..final_registration('a', 5)
+        };
+        let sent = AgentRegistrationSpec {
+            attempts: vec![attempt(5, 7)],
+            ..*moved
+        };
+        let (ledger, index) = (
+            SignerLedgerSpec {
+                signer: NEXT,
+                ..ledger()
+            },
+            index_of(NEXT, 60, &['a']),
+        );
+        let snapshot = LedgerSnapshot {
+            ledger: &ledger,
+            index: &index,
+            account: &account(6, 6),
+        };
+        let step = entry_step(snapshot, Nonce(5), Some(&sent), &evidence(&[registered]));
+        assert!(matches!(step, Ok(EntryStep::RecordResult(_))), "{step:?}");
     }
 
     #[test]
@@ -1070,6 +1127,69 @@ mod entry {
         assert_eq!(step_of(&displaced, account(6, 6), &evidence(&[])), prune);
         let behind = step_of(&displaced, account(5, 5), &evidence(&[]));
         assert_eq!(behind, Ok(EntryStep::Wait), "the endpoint lags");
+    }
+
+    #[test]
+    fn complete_logs_contradict_a_displaced_nonce() {
+        let displaced = displaced_at('a', 5);
+        let found = evidence(&[final_registration('a', 5)]);
+        let step = step_of(&displaced, account(6, 6), &found);
+        assert!(matches!(step, Ok(EntryStep::RecordResult(_))), "{step:?}");
+        let ledger = ledger();
+        for index in [index(59, &[]), index(60, &['a'])] {
+            let snapshot = LedgerSnapshot {
+                ledger: &ledger,
+                index: &index,
+                account: &account(6, 6),
+            };
+            let step = entry_step(snapshot, Nonce(5), Some(&displaced), &evidence(&[]));
+            assert_eq!(step, Ok(EntryStep::Wait), "{index:?}");
+        }
+    }
+
+    #[test]
+    fn record_of_another_signer_neither_shows_nor_keeps_a_displaced_nonce() {
+        let moved = AgentRegistrationSpec {
+            signer: Some(STRANGER),
+            ..displaced_at('a', 5)
+        };
+        let elsewhere = Err(Freeze::KeyUsedElsewhere {
+            nonce: Nonce(5),
+            key: key('a'),
+        });
+        for evidence in [evidence(&[]), used_by(true)] {
+            assert_eq!(step_of(&moved, account(6, 6), &evidence), elsewhere);
+        }
+        let unmined = step_of(&moved, account(5, 5), &evidence(&[]));
+        assert_eq!(unmined, Ok(EntryStep::Send(attempt(5, 7))), "not its nonce");
+    }
+
+    #[test]
+    fn outcome_of_another_signer_at_the_same_nonce_freezes_the_entry() {
+        let moved = AgentRegistrationSpec {
+            signer: Some(STRANGER),
+            ..sent()
+        };
+        let registered = AgentRegistrationSpec {
+            result: Some(result(7)),
+            ..moved.clone()
+        };
+        let reverted = AgentRegistrationSpec {
+            phase: Phase::Reverted,
+            reverted: Some(RevertedRegistration {
+                transaction: hash(7),
+                block: 60,
+            }),
+            ..moved
+        };
+        let misplaced = Err(Freeze::RegistrationMisplaced {
+            nonce: Nonce(5),
+            key: key('a'),
+        });
+        for record in [registered, reverted] {
+            let step = step_of(&record, account(5, 5), &evidence(&[]));
+            assert_eq!(step, misplaced, "{record:?}");
+        }
     }
 
     #[test]

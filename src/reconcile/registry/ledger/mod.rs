@@ -46,7 +46,7 @@ use crate::leader::Leading;
 use crate::ledger::evidence::UnknownPremise;
 use crate::ledger::foreign::beyond_foreign_use;
 use crate::ledger::money::Shortage;
-use crate::ledger::protocol::{PendingStep, nonce_ahead, pending_step};
+use crate::ledger::protocol::{Begun, PendingStep, begun, nonce_ahead, pending_step};
 use crate::ledger::{Freeze, monitor};
 use crate::reconcile::Context;
 use crate::reconcile::issues::{OfferIssue, OfferName};
@@ -425,7 +425,7 @@ async fn settle_pending(
 }
 
 /// Registrations that another signer has begun and cannot finish, because the spec does not list
-/// it. The cache shows them: a pass reads only records that it may write.
+/// it, or because they need another nonce. The cache shows them: a pass reads only records that it may write.
 fn signer_changes(input: &LedgerInput<'_>) -> Issues {
     let Some(current) = &input.target.signer else {
         return Issues::new();
@@ -435,11 +435,9 @@ fn signer_changes(input: &LedgerInput<'_>) -> Issues {
         let mut listed = input.registry.spec.signers.iter();
         listed.any(|listed| listed.address.parse() == Ok(signer))
     };
-    let has_begun = |record: &AgentRegistrationSpec, signer| {
+    let is_registering = |record: &AgentRegistrationSpec, signer| {
         let ledger = cache.ledger(&SignerLedger::name_of(chain_id, signer));
-        let is_registering =
-            ledger.is_some_and(|ledger| ledger.spec.registering.contains_key(&record.key));
-        is_registering || !record.attempts.is_empty()
+        ledger.is_some_and(|ledger| ledger.spec.registering.contains_key(&record.key))
     };
     let records = cache.records();
     let open = records
@@ -449,12 +447,17 @@ fn signer_changes(input: &LedgerInput<'_>) -> Issues {
         let signer = record
             .signer
             .filter(|signer| *signer != current.address())?;
-        if is_listed(signer) || !has_begun(record, signer) {
-            return None;
-        }
-        let issue = OfferIssue::SignerChanged {
-            record: record.key.record_name(),
-            signer,
+        let name = record.key.record_name();
+        let issue = match begun(record, is_registering(record, signer))? {
+            Begun::InFlight if is_listed(signer) => return None,
+            Begun::InFlight => OfferIssue::SignerChanged {
+                record: name,
+                signer,
+            },
+            Begun::Displaced => OfferIssue::SignerNotFirst {
+                record: name,
+                signer,
+            },
         };
         Some(input.issues_of(record.key, &issue))
     });

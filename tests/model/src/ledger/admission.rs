@@ -122,6 +122,10 @@ pub fn record_refusal(
     let begun = !old.attempts.is_empty();
     let reverted_stays =
         new.reverted.is_none() || old.reverted.is_none() || new.reverted == old.reverted;
+    let displaced_rises = match (&old.displaced, &new.displaced) {
+        (Some(before), Some(after)) => after.nonce >= before.nonce,
+        _ => true,
+    };
     let rules = [
         (identity(old) == identity(new), "identity is immutable"),
         (
@@ -145,6 +149,10 @@ pub fn record_refusal(
             "result is written once",
         ),
         (reverted_stays, "reverted can be removed, not changed"),
+        (
+            displaced_rises,
+            "displaced can be removed or name a higher nonce",
+        ),
         (
             new.reverted.is_none() || new.phase == Phase::Reverted || new.result.is_some(),
             "reverted needs phase Reverted or a result",

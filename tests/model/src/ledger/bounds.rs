@@ -159,6 +159,9 @@ pub struct Bounds {
     pub legacy: bool,
     /// Whether replicas run on while a ledger is restored; otherwise all of them are restarted.
     pub online: bool,
+    /// Whether a ledger is rolled back only if its account has sent more than what is restored has
+    /// allocated. If the records are lost as well, nothing else shows the rollback.
+    pub counted: bool,
     /// Whether a replica remembers the ledgers that it has read.
     pub remembers: bool,
     /// Whether no nonce may be allocated to a retired key from the write of its record on;
@@ -181,6 +184,7 @@ impl Default for Bounds {
             born: true,
             legacy: false,
             online: false,
+            counted: false,
             remembers: false,
             strict: false,
             limits: [0; FAULTS],
@@ -298,13 +302,15 @@ pub fn others() -> Vec<Bounds> {
         .named("three-replicas", "one offer, three replicas"),
         Bounds {
             offers: 2,
+            counted: true,
             ..one.clone()
         }
         .feature(Feature::ForeignUse)
-        .feature(Feature::OlderLedger)
+        .with(Fault::RestoreLedger, 1)
+        .with(Fault::RestoreRecord, 1)
         .named(
             "foreign-use-restored",
-            "two offers, a ledger is rolled back, and something else uses the key",
+            "something else uses the key, a ledger is rolled back, and a record is deleted",
         ),
         one.clone().with(Fault::Rotate, 2).named(
             "small-rotation",
@@ -325,6 +331,19 @@ pub fn others() -> Vec<Bounds> {
                 "rotation+lost-both",
                 "the signer changes, a ledger is rolled back, and a record is deleted",
             ),
+        Bounds {
+            counted: true,
+            ..one.clone()
+        }
+        .feature(Feature::ForeignUse)
+        .with(Fault::Rotate, 1)
+        .with(Fault::RestoreLedger, 1)
+        .with(Fault::RestoreRecord, 1)
+        .named(
+            "rotation+lost-ledger",
+            "something else uses the key, a ledger is rolled back, a record is deleted, and the \
+             signer changes",
+        ),
         Bounds { offers: 2, ..one }
             .with(Fault::RestoreLedger, 1)
             .with(Fault::DropStatus, 1)
@@ -355,7 +374,7 @@ pub fn findings() -> Vec<Bounds> {
         Bounds {
             online: true,
             offers: 2,
-            ..one
+            ..one.clone()
         }
         .with(Fault::RestoreLedger, 1)
         .with(Fault::Backup, 1)
@@ -363,6 +382,13 @@ pub fn findings() -> Vec<Bounds> {
             "online-restore",
             "a ledger is rolled back while replicas run on",
         ),
+        Bounds { offers: 2, ..one }
+            .with(Fault::RestoreLedger, 1)
+            .with(Fault::RestoreRecord, 1)
+            .named(
+                "lost-both",
+                "two offers, a ledger is rolled back, and a record is deleted",
+            ),
     ]
 }
 
@@ -372,11 +398,7 @@ pub fn known_violation(name: &str) -> Option<&'static str> {
     match name {
         "retiring-race" => Some("L4"),
         // Nothing that is left shows the lost transaction: the README names this limit.
-        "older-ledger+older-records" => Some("L1"),
-        "rotation+lost-both" => Some("L1"),
-        "rotation+lost-record" | "rotation+older-records" | "registries+older-records" => {
-            Some("L5")
-        }
+        "lost-both" | "rotation+lost-both" => Some("L1"),
         _ => None,
     }
 }

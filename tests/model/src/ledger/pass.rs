@@ -21,13 +21,13 @@ use serviceoffer::decisions::money::{Consumption, Limits, fees_for};
 use serviceoffer::decisions::questions::{self, Questions, SendAge};
 use serviceoffer::decisions::rollback::{LedgerMark, unaccounted_nonce};
 use serviceoffer::decisions::unreadable::OtherLedgers;
-use serviceoffer::decisions::{Fees, Freeze, ReadLedger, sender};
+use serviceoffer::decisions::{Fees, Freeze, Lenient, ReadLedger, sender};
 
 use super::plan::{self, Commitments, SpendStep};
 use super::protocol::{
-    self, AllocationBounds, AllocationRequest, EntryCosts, LedgerStep, MoveStep, PendingStep,
-    allocate, entry_step, ledger_step, move_step, nonce_ahead, payer, pending_step, with_attempt,
-    without_entries,
+    self, AllocationBounds, AllocationRequest, Begun, EntryCosts, LedgerStep, MoveStep,
+    PendingStep, allocate, begun, entry_step, ledger_step, move_step, nonce_ahead, payer,
+    pending_step, with_attempt, without_entries,
 };
 use super::registrants::{
     NamedAccounts, OtherIndex, RegistrantIndexes, other_registrants, unclaimed_agents,
@@ -235,6 +235,9 @@ impl Pass<'_> {
         requests.extend(self.take_over());
         let freeze = steps.freeze.as_ref().or(refused.as_ref());
         let mut stopped = freeze.map(Freeze::reason);
+        if self.view.is_first {
+            stopped = stopped.or_else(|| specs().find_map(|record| self.signer_change(record)));
+        }
         if !steps.prune.is_empty() {
             let (nonces, blocks) = plan::pruned_nonces(&steps);
             requests.push(prune(&nonces, &blocks));
@@ -271,6 +274,25 @@ impl Pass<'_> {
             requests.extend(self.allocate(snapshot, &allocatable, &premises, &elsewhere, &indexes));
         }
         Decision { requests, stopped }
+    }
+
+    /// What offers are told of a record that another signer has begun and cannot finish.
+    fn signer_change(&self, record: &AgentRegistrationSpec) -> Option<&'static str> {
+        let own = self.ledger.spec.signer;
+        let signer = record.signer.filter(|signer| *signer != own)?;
+        if !record.is_open() || !self.view.allocatable.contains(&record.key) {
+            return None;
+        }
+        let mut ledgers = self.view.ledgers.iter().filter_map(|ledger| match ledger {
+            Lenient::Decoded(ledger) if ledger.spec.signer == signer => Some(&ledger.spec),
+            _ => None,
+        });
+        let is_registering = ledgers.any(|ledger| ledger.registering.contains_key(&record.key));
+        match begun(record, is_registering)? {
+            Begun::InFlight if self.view.signers.contains(&signer) => None,
+            Begun::InFlight => Some("SignerChanged"),
+            Begun::Displaced => Some("SignerNotFirst"),
+        }
     }
 
     /// Adds what used the nonces of entries that nothing else explains (R6).

@@ -349,9 +349,9 @@ pub const VARIANTS: &[Variant] = &[
     },
     Variant {
         name: "unsettled_ignored",
-        about: "a lost ledger of another signer is no obstacle: attempts show that as well",
+        about: "a lost ledger of another signer is no obstacle",
         change: Change::Shell(Flaw::UnsettledIgnored),
-        breaks: None,
+        breaks: Some("L1"),
         within: "rotation+lost-ledger",
     },
     Variant {

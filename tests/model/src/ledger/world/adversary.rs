@@ -109,7 +109,8 @@ impl World {
         let objects = &state.objects;
         for account in 0..ACCOUNTS {
             let (held, saved) = (objects.ledgers[account], state.backup.ledgers[account]);
-            if may(state, Fault::RestoreLedger) && held != saved && held.spec != 0 {
+            let is_shown = !self.bounds.counted || self.is_counted(state, account as u8);
+            if may(state, Fault::RestoreLedger) && held != saved && held.spec != 0 && is_shown {
                 let account = account as u8;
                 steps.push(Step::RestoreLedger {
                     account,
@@ -136,6 +137,15 @@ impl World {
                 });
             }
         }
+    }
+
+    /// Whether an account has sent more than its ledger of the backup has allocated.
+    fn is_counted(&self, state: &State, account: u8) -> bool {
+        let pool = self.pool.borrow();
+        let count = state.chain.count(&pool, account, state.chain.height);
+        let saved = state.backup.ledgers[usize::from(account)];
+        pool.ledger(saved.spec)
+            .is_none_or(|saved| u64::from(count) > saved.next.0)
     }
 
     /// Does what happens outside the replicas.

@@ -220,6 +220,12 @@ impl World {
         } = replica.snapshot;
         let chain = answering(finalized);
         let signers = Self::signers(replica.registry, replica.stage);
+        // Of every account that the IdentityRegistry uses or has used.
+        let own_markers = replica.markers[usize::from(replica.registry)];
+        let others = (0..ACCOUNTS as u8).filter(|other| {
+            let is_used = signers.contains(other) || own_markers[usize::from(*other)] != 0;
+            is_used && *other != replica.account
+        });
         let marked = key
             .markers
             .iter()
@@ -233,7 +239,7 @@ impl World {
                 .iter()
                 .map(|account| self.cast.address((*account).into()))
                 .collect(),
-            markers: self.markers(replica.markers[usize::from(replica.registry)]),
+            markers: self.markers(own_markers),
             marked: marked.map(|account| self.cast.address(account)).collect(),
             base_url: BASE_URLS[usize::from(replica.registry)],
             signer: &self.cast.signers[account],
@@ -248,14 +254,10 @@ impl World {
             ledgers: ledgers.map(Lenient::Decoded).collect(),
             account: chain.account(account, fee, Some(counts)),
             birth: answering(key.chain.finalized).account(account, fee, None),
-            other_counts: signers
-                .iter()
-                .filter(|other| **other != replica.account)
+            other_counts: others
                 .map(|other| {
-                    (
-                        self.cast.address((*other).into()),
-                        chain.latest_count(*other),
-                    )
+                    let address = self.cast.address(other.into());
+                    (address, chain.latest_count(other))
                 })
                 .collect(),
             has_agreed: replica.agreed & (1 << account) != 0,
