@@ -25,6 +25,8 @@ pub enum Contract {
     Receiver,
     /// Accepts the signatures of one key (ERC-1271).
     Wallet,
+    /// A dollar coin with signed transfers (EIP-3009).
+    Coin,
 }
 
 /// A compiled contract.
@@ -54,6 +56,7 @@ impl Contract {
             Self::Caller => compiled!("Caller"),
             Self::Receiver => compiled!("Receiver"),
             Self::Wallet => compiled!("Wallet"),
+            Self::Coin => compiled!("Coin"),
         };
         serde_json::from_str(json)
             .with_context(|| format!("{self:?}: cannot parse the compiler output"))

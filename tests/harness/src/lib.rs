@@ -8,6 +8,7 @@
 //! - [`chain`] is an EVM node with an identity registry on it.
 //! - [`objects`] writes Kubernetes objects and reads the status of offers.
 //! - [`metrics`] reads what a replica counts.
+//! - [`upstream`] answers requests on the node, and leads Services to programs there.
 //! - [`candidate`] prepares a bare process that competes for a Lease: user, kubeconfig, command.
 //! - [`mod@bench`] is what benchmarks measure and report with.
 
@@ -17,4 +18,5 @@ pub mod chain;
 pub mod metrics;
 pub mod objects;
 pub mod release;
+pub mod upstream;
 pub mod wait;

@@ -1,0 +1,116 @@
+//! An upstream on the node that counts what it is asked, and Services that lead to programs on the
+//! node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::objects::create;
+
+/// What the upstream saw, and what it does.
+#[derive(Debug, Default)]
+pub struct Upstream {
+    /// Number of requests, without those of its health.
+    pub requests: AtomicUsize,
+    /// Status code of every answer; 0 for 200.
+    pub status: AtomicUsize,
+    /// Milliseconds before every answer.
+    pub delay: AtomicUsize,
+}
+
+impl Upstream {
+    /// Serves at a free port of an address, for as long as the process runs.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub async fn serve(host: IpAddr) -> Result<(Arc<Self>, SocketAddr)> {
+        let listener = TcpListener::bind((host, 0)).await?;
+        let address = listener.local_addr()?;
+        let upstream = Arc::new(Self::default());
+        let state = Arc::clone(&upstream);
+        let router = Router::new().fallback(Self::answer).with_state(state);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok((upstream, address))
+    }
+
+    /// Number of requests so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    async fn answer(State(upstream): State<Arc<Self>>, request: Request) -> Response {
+        if request.uri().path() == "/health" {
+            return "healthy".into_response();
+        }
+        let count = upstream.requests.fetch_add(1, Ordering::SeqCst) + 1;
+        let delay = upstream.delay.load(Ordering::SeqCst) as u64;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let status = upstream.status.load(Ordering::SeqCst) as u16;
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        let payer = request.headers().get("x-payment-payer").cloned();
+        let payer = payer.and_then(|payer| payer.to_str().map(str::to_owned).ok());
+        let target = request.uri().to_string();
+        let answer = json!({ "count": count, "target": target, "payer": payer });
+        (status, Body::from(format!("{answer}\n"))).into_response()
+    }
+}
+
+/// A port that nothing listens on.
+///
+/// # Errors
+/// If there is none.
+pub async fn free_port(host: IpAddr) -> Result<u16> {
+    let listener = TcpListener::bind((host, 0)).await?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Leads port 80 of a Service to an address of the node, and creates the Service if it does not
+/// exist. It has a selector, as Services of sellers have.
+///
+/// # Errors
+/// If the API server refuses.
+pub async fn point_service(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    to: SocketAddr,
+) -> Result<()> {
+    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    if services.get_opt(name).await?.is_none() {
+        let service = json!({
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": { "selector": { "app": name }, "ports": [{ "port": 80 }] },
+        });
+        let service: Service = serde_json::from_value(service)?;
+        create(&services, &service).await?;
+    }
+    let slice = json!({
+        "metadata": {
+            "name": format!("{name}-node"), "namespace": namespace,
+            "labels": {
+                "kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "tests",
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": [to.ip()], "conditions": { "ready": true } }],
+        "ports": [{ "port": to.port() }],
+    });
+    let slices = Api::<EndpointSlice>::namespaced(client, namespace);
+    let slice: EndpointSlice = serde_json::from_value(slice)?;
+    create(&slices, &slice).await?;
+    Ok(())
+}
