@@ -71,6 +71,11 @@ impl Health {
         self.synced.load(Ordering::Relaxed)
     }
 
+    /// Records that this process is about to end: nothing more should be sent to it.
+    pub fn set_draining(&self) {
+        self.synced.store(false, Ordering::Relaxed);
+    }
+
     /// Records an elector heartbeat.
     pub fn heartbeat(&self) {
         let elapsed = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);

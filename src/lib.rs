@@ -1,11 +1,11 @@
-//! Kubernetes operator that turns ServiceOffers into ERC-8004 registrations, exactly once, with any
-//! number of replicas.
+//! Kubernetes operator that turns ServiceOffers into x402 payment-gated routes and ERC-8004
+//! registrations, exactly once, with any number of replicas.
 //!
 //! # Map
 //! | Room | What it owns | I/O |
 //! |---|---|---|
 //! | [`reconcile`] | START HERE: the three loops, each `observe`, `plan`, `apply` | `observe`, `apply` |
-//! | [`gate`] | the payment gate, in parts: paths, limits, fields, upstreams, facilitators | `proxy`, `facilitator` |
+//! | [`gate`] | the payment gate: a reverse proxy that sells what offers describe | `serve`, `proxy`, `facilitator` |
 //! | [`ledger`] | exactly-once registration: nonces, attempts, evidence, freezes, budget | `store`, `sender` |
 //! | [`leader`] | who may write: election, fence, drain | `elector` |
 //! | [`chain`] | an EVM chain and its identity registry contract: RPC, ABI, transactions | `rpc`, `transport` |
@@ -43,9 +43,8 @@ mod chain;
 pub mod cli;
 pub mod cluster;
 #[allow(
-    dead_code,
     missing_docs,
-    reason = "a private room: the operator asks only what facilitators support"
+    reason = "a private room: `decisions` shows parts of it to the model"
 )]
 mod gate;
 mod health;
@@ -65,8 +64,8 @@ mod reconcile;
 mod registration;
 pub mod telemetry;
 
-/// What `tests/model` drives through every schedule: the decisions of the ledger, and the values
-/// that they take and return. Nothing else may use it.
+/// What `tests/model` drives through every schedule: the decisions of the ledger and of payments, and
+/// the values that they take and return. Nothing else may use it.
 #[doc(hidden)]
 pub mod decisions {
     pub use crate::chain::key::read_key;
@@ -75,6 +74,7 @@ pub mod decisions {
         TransactionCounts, TransactionSigner,
     };
     pub use crate::cluster::Lenient;
+    pub use crate::gate::{Settlement, payment};
     pub use crate::ledger::{
         Freeze, ReadLedger, evidence, foreign, index, money, protocol, registrants, rollback,
         sender, unreadable,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser;
 use serviceoffer::app::{self, ExitReason};
-use serviceoffer::cli::{Cli, Command, RunArgs};
+use serviceoffer::cli::{Cli, Command, GateArgs, RunArgs};
 use serviceoffer::telemetry;
 use tikv_jemallocator::Jemalloc;
 
@@ -20,6 +20,7 @@ fn main() -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     match command {
         Some(Command::Probe { urls }) => runtime.block_on(probe(urls)),
+        Some(Command::Gate(args)) => runtime.block_on(run_gate(*args)),
         None => runtime.block_on(run_operator(run)),
     }
 }
@@ -27,10 +28,19 @@ fn main() -> Result<ExitCode> {
 async fn run_operator(args: RunArgs) -> Result<ExitCode> {
     args.validate()?;
     let filter = telemetry::init(&args.log_level, args.log_format)?;
-    Ok(match app::run(args, filter).await? {
+    Ok(exit_code(app::run(args, filter).await?))
+}
+
+async fn run_gate(args: GateArgs) -> Result<ExitCode> {
+    let filter = telemetry::init(&args.log_level, args.log_format)?;
+    Ok(exit_code(app::gate::run(args, filter).await?))
+}
+
+fn exit_code(reason: ExitReason) -> ExitCode {
+    match reason {
         ExitReason::Requested => ExitCode::SUCCESS,
         ExitReason::Failed => ExitCode::FAILURE,
-    })
+    }
 }
 
 async fn probe(urls: Vec<String>) -> Result<ExitCode> {

@@ -153,7 +153,8 @@ fn reasons_are_the_names_of_variants() {
 fn prose_has_no_translated_words() {
     let mut found = Vec::new();
     for (at, line) in prose() {
-        let line = line.to_lowercase();
+        // The name of a token.
+        let line = line.to_lowercase().replace("usd coin", "usdc");
         for (word, better) in TRANSLATED {
             if contains_word(&line, word) {
                 found.push(format!("{at}: {word:?}; say: {better}"));

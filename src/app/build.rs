@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
 use crate::cluster::{Cache, CacheScope, QuarantineWriter, Reader, Writer, client};
 use crate::gate::FacilitatorClient;
+use crate::gate::report::ReportReader;
 use crate::health::Health;
 use crate::leader::clock::Clock;
 use crate::leader::{Drain, Fence};
 use crate::ledger::Store;
 use crate::metrics::Metrics;
+use crate::reconcile::gate::GateWatch;
 
 /// How long after the end of a lease the elector may go without a heartbeat before the process
 /// counts as dead.
@@ -37,6 +41,7 @@ pub(super) struct Parts {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) store: Store,
+    pub(super) gate: Option<GateWatch>,
     pub(super) facilitators: FacilitatorClient,
 }
 
@@ -70,11 +75,15 @@ impl Parts {
             metrics.report_fence(move || fence.remaining())?;
         }
         let quarantine_writer = QuarantineWriter::new(reading.clone());
+        let (gate, watching) = watch_gate(&args, &cache, &metrics, &namespace)?;
+        let mut watches = watches;
+        watches.spawn(watching);
         let reader = Reader::new(reading, namespace.clone());
         let writer = Writer::new(writing, identity.clone());
         Ok(Self {
-            facilitators: FacilitatorClient::new(args.credentials.clone())?,
             store: Store::new(reader.clone(), writer.clone(), quarantine_writer),
+            gate,
+            facilitators: FacilitatorClient::new(args.table.credentials.clone())?,
             reader,
             writer,
             health: Arc::new(Health::new(elector_timeout)),
@@ -89,6 +98,25 @@ impl Parts {
             watches,
         })
     }
+}
+
+/// What the operator knows of the gate, if the release has one, and what keeps it current.
+fn watch_gate(
+    args: &RunArgs,
+    cache: &Cache,
+    metrics: &Metrics,
+    namespace: &str,
+) -> Result<(Option<GateWatch>, BoxFuture<'static, ()>)> {
+    if !args.gate {
+        return Ok((None, std::future::pending().boxed()));
+    }
+    let reader = args.gate_report_url.clone().map(ReportReader::new);
+    let reader = reader
+        .transpose()
+        .context("no client for the gate's report")?;
+    let settings = super::gate::settings(&args.table, namespace.to_owned());
+    let (gate, watching) = GateWatch::start(cache, settings, metrics.gate.clone(), reader);
+    Ok((Some(gate), watching.boxed()))
 }
 
 /// Identity of a replica outside a Pod: unique even among those on one host.

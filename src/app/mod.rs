@@ -1,6 +1,7 @@
 //! The composition root: builds every part, starts it, and stops it in the one safe order.
 //!
 //! - [`build`] creates the clients, the cache and everything that the tasks share
+//! - [`gate`] is the other process of this image: it serves buyers
 //! - [`leadership`] takes part in the election, or does without
 //! - [`work`] runs the reconcile loops while this replica leads
 //! - [`monitor`] looks for ledgers that were rolled back, whether this replica leads or not
@@ -10,6 +11,7 @@
 //! the process exits: a replica that only looks alive is worse than one that restarts.
 
 mod build;
+pub mod gate;
 mod leadership;
 mod work;
 
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt;
 use futures::future::{BoxFuture, join};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
@@ -122,16 +125,20 @@ async fn start_servers(
     filter: LogFilter,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<(std::io::Result<()>, std::io::Result<()>)>> {
-    let public = listen(parts.args.http_bind).await?;
     let private = listen(parts.args.admin_bind).await?;
     let health = || Arc::clone(&parts.health);
-    let documents = documents::router(parts.cache.clone(), health(), parts.metrics.http.clone());
     let admin = admin::router(health(), parts.metrics.clone(), filter);
     let stopped = || stop.clone().cancelled_owned();
-    let servers = join(
-        http::serve(public, documents, stopped()),
-        http::serve(private, admin, stopped()),
-    );
+    // With a gate, this process, which holds keys, has no public port.
+    let documents = if parts.args.gate {
+        async { Ok(()) }.boxed()
+    } else {
+        let public = listen(parts.args.http_bind).await?;
+        let cache = parts.cache.clone();
+        let documents = documents::router(cache, health(), parts.metrics.http.clone());
+        http::serve(public, documents, stopped()).boxed()
+    };
+    let servers = join(documents, http::serve(private, admin, stopped()));
     info!(
         identity = parts.identity,
         http = %parts.args.http_bind,
@@ -142,7 +149,7 @@ async fn start_servers(
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
+    http::listen(address)
         .await
         .with_context(|| format!("failed to listen on {address}: choose a free address and port"))
 }

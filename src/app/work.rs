@@ -15,6 +15,7 @@ use crate::health::Health;
 use crate::leader::{Drain, Fence};
 use crate::ledger::Store;
 use crate::metrics::Metrics;
+use crate::reconcile::gate::GateWatch;
 use crate::reconcile::{self, Settings};
 use crate::telemetry::causes;
 
@@ -27,11 +28,12 @@ pub(super) struct Worker {
     reader: Reader,
     writer: Writer,
     store: Store,
+    gate: Option<GateWatch>,
+    facilitators: FacilitatorClient,
     fence: Fence,
     metrics: Metrics,
     health: Arc<Health>,
     settings: Settings,
-    facilitators: FacilitatorClient,
 }
 
 impl Worker {
@@ -41,11 +43,12 @@ impl Worker {
             reader: parts.reader.clone(),
             writer: parts.writer.clone(),
             store: parts.store.clone(),
+            gate: parts.gate.clone(),
+            facilitators: parts.facilitators.clone(),
             fence: parts.fence.clone(),
             metrics: parts.metrics.clone(),
             health: Arc::clone(&parts.health),
             settings: Settings::from(&parts.args),
-            facilitators: parts.facilitators.clone(),
         }
     }
 
@@ -86,21 +89,23 @@ impl Worker {
             reader,
             writer,
             store,
+            gate,
+            facilitators,
             fence,
             metrics,
             health,
             settings,
-            facilitators,
         } = self;
         reconcile::Context {
             store,
+            gate,
+            facilitators,
+            facilitator_states: Default::default(),
             cluster_uid,
             issues: Default::default(),
             adopted_owners: Default::default(),
             registry_states: Default::default(),
             applied: Default::default(),
-            facilitators,
-            facilitator_states: Default::default(),
             cache,
             reader,
             writer,

@@ -41,6 +41,10 @@ sol! {
     function decimals() external view returns (uint8);
     /// Hash of the EIP-712 domain of a token (EIP-2612).
     function DOMAIN_SEPARATOR() external view returns (bytes32);
+    /// Whether an authorization was used or cancelled (EIP-3009).
+    function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
+    /// An authorization was used (EIP-3009).
+    event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce);
 }
 
 /// Where rollups have their fee oracle: the OP Stack's and Scroll's `L1GasPriceOracle`. No one else
@@ -108,8 +112,11 @@ mod tests {
         assert_eq!(hex::encode(versionCall::SELECTOR), "54fd4d50");
         assert_eq!(hex::encode(decimalsCall::SELECTOR), "313ce567");
         assert_eq!(hex::encode(DOMAIN_SEPARATORCall::SELECTOR), "3644e515");
+        assert_eq!(hex::encode(authorizationStateCall::SELECTOR), "e94a0102");
         let registered = "ca52e62c367d81bb2e328eb795f7c7ba24afb478408a26c0e201d155c449bc4a";
         assert_eq!(hex::encode(Registered::SIGNATURE_HASH), registered);
+        let used = "98de503528ee59b575ef0c0a2576a82497bfc029a5685b209e9ec333479b10a5";
+        assert_eq!(hex::encode(AuthorizationUsed::SIGNATURE_HASH), used);
         let transfer = "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef";
         assert_eq!(hex::encode(Transfer::SIGNATURE_HASH), transfer);
     }

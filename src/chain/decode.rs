@@ -8,7 +8,9 @@ use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use serde_json::Value;
 
-use super::{AccountTransaction, Block, OnChainAgent, Receipt, RegisteredEvent, abi};
+use super::{
+    AccountTransaction, AuthorizedTransfer, Block, OnChainAgent, Receipt, RegisteredEvent, abi,
+};
 use crate::api::Nonce;
 
 /// Maximum bytes of an agent's URI that are kept.
@@ -281,6 +283,29 @@ pub(super) fn incoming(
         }
     }
     Ok(events)
+}
+
+/// The transaction that made an authorized transfer between two blocks. A payer can use the nonce for
+/// another transfer: only one that shows both is this one.
+pub(super) fn transfer_transaction(
+    result: &Value,
+    token: Address,
+    transfer: &AuthorizedTransfer,
+    range: (u64, u64),
+) -> Read<Option<B256>> {
+    let logs = logs(result, token, range)?;
+    let word = |address: Address| B256::left_padding_from(address.as_slice());
+    let (from, to) = (word(transfer.from), word(transfer.to));
+    let uses = [abi::AuthorizationUsed::SIGNATURE_HASH, from, transfer.nonce];
+    let moves = [abi::Transfer::SIGNATURE_HASH, from, to];
+    let value = B256::from(transfer.value);
+    let has_moved = |transaction: B256| {
+        let mut logs = logs.iter().filter(|log| log.transaction == transaction);
+        logs.any(|log| log.topics == moves && log.data[..] == value[..])
+    };
+    let mut used = logs.iter().filter(|log| log.topics == uses);
+    let transaction = used.find(|log| has_moved(log.transaction));
+    Ok(transaction.map(|log| log.transaction))
 }
 
 /// Number of agents that an owner transferred away between two blocks.
@@ -707,6 +732,37 @@ mod tests {
         for odd in [json!([no_uri]), json!([no_agent]), Value::Null] {
             assert!(incoming(odd.clone()).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn authorized_transfer_is_found_by_its_nonce_and_its_transfer_in_one_transaction() {
+        let transfer = AuthorizedTransfer {
+            from: OWNER,
+            to: Address::with_last_byte(9),
+            value: U256::from(2000),
+            nonce: word(7),
+        };
+        let moved = |to: B256, value: u64| {
+            let moved = log(&[abi::Transfer::SIGNATURE_HASH, owner_word(), to]);
+            with(&moved, "data", json!(B256::from(U256::from(value))))
+        };
+        let used = |nonce| log(&[abi::AuthorizationUsed::SIGNATURE_HASH, owner_word(), nonce]);
+        let found = |logs: Value| transfer_transaction(&logs, CONTRACT, &transfer, RANGE);
+        let (paid, seller) = (moved(word(9), 2000), word(9));
+        let expected = found(json!([paid, used(word(7))])).unwrap();
+        assert_eq!(json!(expected), paid["transactionHash"]);
+        let elsewhere = with(&paid, "transactionHash", json!(B256::repeat_byte(5)));
+        for logs in [
+            json!([]),
+            json!([used(word(7))]),
+            json!([paid, used(word(8))]),
+            json!([moved(word(8), 2000), used(word(7))]),
+            json!([moved(seller, 1999), used(word(7))]),
+            json!([elsewhere, used(word(7))]),
+        ] {
+            assert_eq!(found(logs.clone()), Ok(None), "{logs}");
+        }
+        assert!(found(json!(null)).is_err());
     }
 
     #[test]

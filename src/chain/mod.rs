@@ -111,6 +111,16 @@ pub struct OnChainAgent {
     pub uri_hash: B256,
 }
 
+/// A transfer of tokens that its payer has authorized (EIP-3009).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthorizedTransfer {
+    pub from: Address,
+    pub to: Address,
+    /// In atomic units.
+    pub value: U256,
+    pub nonce: B256,
+}
+
 /// Transaction counts of an account, which are its next nonces, at three depths of the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransactionCounts {

@@ -21,8 +21,8 @@ use super::health::EndpointHealth;
 use super::refusal::{Refusal, classify};
 use super::transport::Transport;
 use super::{
-    AccountReading, AccountTransaction, Block, ChainIdentity, FeeMarket, Head, LogPage,
-    OnChainAgent, Receipt, TokenReading, TransactionCounts, abi,
+    AccountReading, AccountTransaction, AuthorizedTransfer, Block, ChainIdentity, FeeMarket, Head,
+    LogPage, OnChainAgent, Receipt, TokenReading, TransactionCounts, abi,
 };
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
@@ -38,6 +38,8 @@ const IMPLEMENTATION_SLOT: B256 =
 /// Blocks whose rewards are looked at, and the percentile of the rewards in each.
 const FEE_HISTORY_BLOCKS: &str = "0xa";
 const FEE_HISTORY_PERCENTILE: u64 = 20;
+/// Blocks in which a transfer is looked for: those of the last half hour on most chains.
+const TRANSFER_BLOCKS: u64 = 1000;
 /// How often a call is sent again whose block the endpoint did not have.
 const RETRIES: usize = 2;
 /// Requests in a row without an answer after which a pass asks the endpoint nothing more.
@@ -420,6 +422,82 @@ impl RpcEndpoint {
             decimals: returned::<abi::decimalsCall>(decimals)?,
             domain_separator: returned::<abi::DOMAIN_SEPARATORCall>(domain_separator)?,
         })
+    }
+
+    /// Whether an authorization of a token's transfer was used or cancelled by the latest block;
+    /// `None` if the endpoint serves another chain, or the token does not say.
+    pub async fn authorization_used(
+        &self,
+        chain_id: u64,
+        token: Address,
+        authorizer: Address,
+        nonce: B256,
+    ) -> Result<Option<bool>, RpcError> {
+        let question = abi::authorizationStateCall { authorizer, nonce };
+        let state = self.read_authorization(chain_id, token, &question).await;
+        self.judge("authorization", state)
+    }
+
+    async fn read_authorization(
+        &self,
+        chain_id: u64,
+        token: Address,
+        question: &abi::authorizationStateCall,
+    ) -> Result<Option<bool>, RpcError> {
+        let calls = [
+            RpcCall::new(RpcMethod::ChainId, json!([])),
+            view(token, question, BlockNumberOrTag::Latest),
+        ];
+        let [own, state] = take(self.ask(&calls).await)?;
+        let is_of_chain = decode::number(&own?) == Some(chain_id);
+        let state = returned::<abi::authorizationStateCall>(state)?;
+        Ok(state.filter(|_| is_of_chain))
+    }
+
+    /// The transaction that made an authorized transfer in the latest blocks; `None` if the endpoint
+    /// does not show it, or serves another chain.
+    pub async fn transfer_transaction(
+        &self,
+        chain_id: u64,
+        token: Address,
+        transfer: &AuthorizedTransfer,
+    ) -> Result<Option<B256>, RpcError> {
+        let found = self.read_transfer(chain_id, token, transfer).await;
+        self.judge("transfer", found)
+    }
+
+    async fn read_transfer(
+        &self,
+        chain_id: u64,
+        token: Address,
+        transfer: &AuthorizedTransfer,
+    ) -> Result<Option<B256>, RpcError> {
+        let latest = json!([BlockNumberOrTag::Latest, false]);
+        let calls = [
+            RpcCall::new(RpcMethod::ChainId, json!([])),
+            RpcCall::new(RpcMethod::Block, latest),
+        ];
+        let [own, latest] = take(self.ask(&calls).await)?;
+        if decode::number(&own?) != Some(chain_id) {
+            return Ok(None);
+        }
+        let Some(latest) = decode::block(&latest?).map_err(of(RpcMethod::Block))? else {
+            return Ok(None);
+        };
+        let range = (latest.number.saturating_sub(TRANSFER_BLOCKS), latest.number);
+        let events = [
+            abi::AuthorizationUsed::SIGNATURE_HASH,
+            abi::Transfer::SIGNATURE_HASH,
+        ];
+        // Both have the payer in the same topic.
+        let filter = json!([{
+            "address": token,
+            "fromBlock": BlockNumberOrTag::Number(range.0),
+            "toBlock": BlockNumberOrTag::Number(range.1),
+            "topics": [events, B256::left_padding_from(transfer.from.as_slice())],
+        }]);
+        let logs = self.ask_one(RpcMethod::Logs, filter).await?;
+        decode::transfer_transaction(&logs, token, transfer, range).map_err(of(RpcMethod::Logs))
     }
 
     /// Transaction counts, balance and code of an account.

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::refusal::Refusal;
 use super::rpc::{SendOutcome, UrlError};
-use super::{Block, FeeMarket, RpcEndpoint, RpcError, TokenReading, abi};
+use super::{AuthorizedTransfer, Block, FeeMarket, RpcEndpoint, RpcError, TokenReading, abi};
 use crate::api::Nonce;
 use crate::leader::Fence;
 use crate::metrics::Metrics;
@@ -413,6 +413,63 @@ async fn token_describes_itself_as_far_as_it_can() {
 
     let down = Server::start(|_| Reply::Close).await;
     assert!(down.endpoint.token(REGISTRY).await.is_err());
+}
+
+#[tokio::test]
+async fn authorization_is_used_only_if_the_token_of_the_chain_says_so() {
+    let used = |answer: Value| async move {
+        let server = Server::answering(move |method, params| match method {
+            "eth_call" => Ok(answer.clone()),
+            method => node(method, params),
+        })
+        .await;
+        let used = |chain_id| {
+            let endpoint = server.endpoint.clone();
+            async move {
+                let used = endpoint.authorization_used(chain_id, REGISTRY, OWNER, B256::ZERO);
+                used.await.unwrap()
+            }
+        };
+        (used(31337).await, used(1).await)
+    };
+    let word = |word: bool| json!(Bytes::from(word.abi_encode()));
+    assert_eq!(used(word(true)).await, (Some(true), None));
+    assert_eq!(used(word(false)).await, (Some(false), None));
+    assert_eq!(used(json!("0x")).await, (None, None));
+
+    let down = Server::start(|_| Reply::Close).await;
+    let used = down
+        .endpoint
+        .authorization_used(31337, REGISTRY, OWNER, B256::ZERO);
+    assert!(used.await.is_err());
+}
+
+#[tokio::test]
+async fn transfer_is_looked_for_in_the_latest_blocks_of_its_chain() {
+    let transfer = AuthorizedTransfer {
+        from: OWNER,
+        to: OTHER,
+        value: U256::from(2000),
+        nonce: B256::repeat_byte(7),
+    };
+    let event = |signature, last| log(&[signature, word(OWNER), last], Bytes::new(), 3);
+    let mut moved = event(abi::Transfer::SIGNATURE_HASH, word(OTHER));
+    moved["data"] = json!(B256::from(transfer.value));
+    let used = event(abi::AuthorizationUsed::SIGNATURE_HASH, transfer.nonce);
+    let logs = json!([moved, used]);
+    let server = Server::answering(move |method, params| match method {
+        "eth_getLogs" => {
+            assert_eq!(params[0]["topics"][1], json!(word(OWNER)));
+            Ok(logs.clone())
+        }
+        method => node(method, params),
+    })
+    .await;
+    let endpoint = &server.endpoint;
+    let found = endpoint.transfer_transaction(31337, REGISTRY, &transfer);
+    assert_eq!(json!(found.await.unwrap()), moved["transactionHash"]);
+    let elsewhere = endpoint.transfer_transaction(1, REGISTRY, &transfer);
+    assert_eq!(elsewhere.await, Ok(None));
 }
 
 #[tokio::test]

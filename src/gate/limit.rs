@@ -109,6 +109,7 @@ impl OfferLimiter {
         Ok(InFlight(self.clone()))
     }
 
+    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> u32 {
         self.with(|load| load.in_flight)
     }

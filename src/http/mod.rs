@@ -8,27 +8,62 @@
 pub(crate) mod admin;
 pub(crate) mod documents;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::Response;
+use rustix::io::Errno;
 use tokio::net::TcpListener;
 
 use crate::metrics::{self, Label, Route};
+
+/// Listens on an address. `[::]` accepts clients of both families, and on a node without IPv6 those
+/// of IPv4.
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) => match without_ipv6(address, &error) {
+            Some(address) => TcpListener::bind(address).await,
+            None => Err(error),
+        },
+        bound => bound,
+    }
+}
+
+/// The address to use instead of one that the node refused because it has no IPv6.
+fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let is_any = address.ip() == Ipv6Addr::UNSPECIFIED;
+    let has_none = Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT);
+    (is_any && has_none).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+}
 
 /// Serves until `end` resolves, then finishes open requests.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     end: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+) -> io::Result<()> {
+    let service = router
+        .layer(map_request(canonical_peer))
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service)
         .with_graceful_shutdown(end)
         .await
+}
+
+/// A socket of both families shows IPv4 clients under IPv6 addresses (`::ffff:127.0.0.1`), which are
+/// neither loopback nor in a range of IPv4. Handlers see the IPv4 address.
+async fn canonical_peer(mut request: Request) -> Request {
+    if let Some(ConnectInfo(peer)) = request
+        .extensions_mut()
+        .get_mut::<ConnectInfo<SocketAddr>>()
+    {
+        peer.set_ip(peer.ip().to_canonical());
+    }
+    request
 }
 
 /// Counts requests by route: a label per path would be unbounded.
@@ -52,4 +87,56 @@ async fn count(
     let response = next.run(request).await;
     metrics.served(route, response.status(), started.elapsed());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// What a handler sees of a client that connects to that address.
+    async fn peer_of(server: IpAddr, port: u16) -> io::Result<String> {
+        let mut client = TcpStream::connect((server, port)).await?;
+        let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await?;
+        let mut response = String::new();
+        client.read_to_string(&mut response).await?;
+        let body = response.rsplit("\r\n").next();
+        Ok(body.unwrap_or_default().to_owned())
+    }
+
+    #[tokio::test]
+    async fn clients_of_both_families_are_served_and_have_their_own_address() {
+        let any = (Ipv6Addr::UNSPECIFIED, 0).into();
+        let listener = listen(any).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let show = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.ip().to_string();
+        let router = Router::new().route("/", get(show));
+        tokio::spawn(serve(listener, router, std::future::pending()));
+        let mut families = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+        if address.is_ipv6() {
+            families.push(Ipv6Addr::LOCALHOST.into());
+        }
+        for loopback in families {
+            let seen = peer_of(loopback, address.port()).await.unwrap();
+            assert_eq!(seen, loopback.to_string());
+        }
+    }
+
+    #[test]
+    fn only_a_missing_ipv6_is_replaced() {
+        let any: SocketAddr = "[::]:8080".parse().unwrap();
+        let missing = io::Error::from(Errno::AFNOSUPPORT);
+        let ipv4 = "0.0.0.0:8080".parse().ok();
+        assert_eq!(without_ipv6(any, &missing), ipv4);
+        let one = "[::1]:8080".parse().unwrap();
+        assert_eq!(without_ipv6(one, &missing), None);
+        let taken = io::Error::from(Errno::ADDRINUSE);
+        assert_eq!(without_ipv6(any, &taken), None);
+    }
 }

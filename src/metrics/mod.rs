@@ -1,7 +1,7 @@
 //! Prometheus metrics: one registry, typed recorders, labels with closed sets of values.
 //!
-//! - [`election`], [`reconcile`], [`kube`], [`chain`], [`facilitator`] and [`self::http`] hold the
-//!   recorders of one subsystem each, with their labels
+//! - [`election`], [`reconcile`], [`kube`], [`chain`], [`facilitator`], [`gate`] and [`self::http`] hold
+//!   the recorders of one subsystem each, with their labels
 //! - [`offers`] and [`runtime`] are computed when Prometheus scrapes
 //! - [`family`] and [`label`] are the typed families of series that all of them are made of
 //!
@@ -14,6 +14,7 @@ mod chain;
 mod election;
 mod facilitator;
 mod family;
+mod gate;
 mod http;
 mod kube;
 mod label;
@@ -29,6 +30,7 @@ use prometheus::{PullingGauge, Registry, TextEncoder};
 pub use self::chain::{ChainMetrics, ChainReading, RegistrationOutcome, RpcMethod, RpcResult};
 pub use self::election::{ElectionMetrics, RenewError, Takeover};
 pub use self::facilitator::{FacilitatorMetrics, SupportedResult};
+pub use self::gate::{FacilitatorCall, GateMetrics, GateOutcome, SettlementOutcome};
 pub use self::http::{HttpMetrics, Route};
 pub use self::kube::{KubeMetrics, WatchMetrics, WatchedKind};
 pub use self::label::Label;
@@ -56,6 +58,7 @@ pub struct Metrics {
     pub kube: KubeMetrics,
     pub chain: ChainMetrics,
     pub facilitators: FacilitatorMetrics,
+    pub gate: GateMetrics,
     pub http: HttpMetrics,
 }
 
@@ -73,6 +76,7 @@ impl Metrics {
             kube: KubeMetrics::new(&registry)?,
             chain: ChainMetrics::new(&registry)?,
             facilitators: FacilitatorMetrics::new(&registry)?,
+            gate: GateMetrics::new(&registry)?,
             http: HttpMetrics::new(&registry)?,
             registry,
         })

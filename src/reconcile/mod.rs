@@ -7,9 +7,10 @@
 //! - [`facilitator`] keeps the status of each PaymentFacilitator true. It pays nothing: the gate does,
 //!   in a process of its own.
 //!
-//! In all, `observe` gathers, `plan` decides (pure), and `apply` carries out. [`run`] starts the
-//! loops; [`driver`] schedules them, [`triggers`] says which objects to reconcile when something
-//! changes, and [`legacy`] recognizes what the legacy controller registered (pure).
+//! In each, `observe` gathers, `plan` decides (pure), and `apply` carries out. [`run`] starts the
+//! loops, [`driver`] schedules them, and [`triggers`] says which objects to reconcile when something
+//! changes. [`gate`] watches what the gate serves, and [`legacy`] recognizes what the legacy
+//! controller registered (pure).
 //!
 //! # Channels
 //! The loops never call each other. Those of registries and offers exchange five things, four in one
@@ -38,6 +39,7 @@
 
 mod driver;
 pub(crate) mod facilitator;
+pub(crate) mod gate;
 pub(crate) mod issues;
 pub(crate) mod legacy;
 pub(crate) mod offer;
@@ -86,6 +88,8 @@ pub(crate) struct Context {
     pub issues: OfferIssues,
     /// Whose agents the registry loop adopted.
     pub adopted_owners: AdoptedOwners,
+    /// What is known of the gate, if the release has one.
+    pub gate: Option<gate::GateWatch>,
     /// What the registry loop keeps between passes.
     pub registry_states: registry::RegistryStates,
     /// What the offer loop last applied.
@@ -142,7 +146,7 @@ pub(crate) async fn run(context: Arc<Context>, drain: &Drain) {
         |context, leading, registry| registry::reconcile(context, leading, registry).boxed(),
     ));
     loops.spawn(drive(
-        // Facilitators do not wait for each other either.
+        // One that does not answer must not delay another.
         LoopSettings {
             which: Loop::Facilitator,
             concurrency: u16::MAX,

@@ -176,7 +176,10 @@ fn is_mistyped(address: &str) -> bool {
 }
 
 /// Whether a registry admits the offers of a namespace.
-fn is_allowed(allowed: &AllowedNamespaces, labels: Option<&BTreeMap<String, String>>) -> bool {
+pub(crate) fn is_allowed(
+    allowed: &AllowedNamespaces,
+    labels: Option<&BTreeMap<String, String>>,
+) -> bool {
     match (allowed.from, &allowed.selector, labels) {
         (_, _, None) => false,
         (NamespacesFrom::All, _, Some(_)) => true,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
 
 use super::changes::{Changes, listed_offers};
 use super::table::Table;
 use super::users::OfferUsers;
-use super::{Cache, CacheScope, Grant, ServiceFacts, ServiceForm, trimmed_record};
+use super::{Cache, Grant, ServiceFacts, ServiceForm, trimmed_record};
 use crate::api::{
     AgentRegistration, IdentityRegistry, Key, PaymentFacilitator, ServiceOffer, SignerLedger,
 };
@@ -26,28 +27,13 @@ pub(crate) struct CachedObjects {
     /// Names of namespaces, which have no labels.
     pub(crate) namespaces: Vec<&'static str>,
     pub(crate) facilitators: Vec<PaymentFacilitator>,
-    /// Namespaces and names of Services, which lead to [`service_facts`].
+    /// Namespaces and names of Services, with TCP ports 80 and 11434.
     pub(crate) services: Vec<(&'static str, &'static str)>,
-    /// Namespaces and names of other Services.
-    pub(crate) other_services: Vec<(&'static str, &'static str, ServiceFacts)>,
-    /// Namespaces and their grants.
-    pub(crate) grants: Vec<(&'static str, Grant)>,
-}
-
-/// A Service with an address and a selector, on ports 80 and 8080.
-pub(crate) fn service_facts() -> ServiceFacts {
-    ServiceFacts {
-        form: ServiceForm::ClusterIp([10, 43, 0, 7].into()),
-        ports: vec![80, 8080],
-        has_selector: true,
-        offers_from: Default::default(),
-    }
 }
 
 impl Cache {
     pub(crate) fn holding(objects: CachedObjects) -> Self {
         let cache = Self {
-            scope: CacheScope::Controller,
             offers: stored(objects.offers),
             registries: stored(objects.registries),
             facilitators: stored(objects.facilitators),
@@ -58,6 +44,7 @@ impl Cache {
             grants: Table::default(),
             users: OfferUsers::default(),
             changes: Changes::default(),
+            synced: async {}.boxed().shared(),
         };
         let version = ResourceVersion::default;
         for record in objects.records {
@@ -75,17 +62,35 @@ impl Cache {
             let name = (None, namespace.to_owned());
             cache.namespaces.apply(name, version(), labels);
         }
-        let services = objects.services.into_iter();
-        let services = services.map(|(namespace, name)| (namespace, name, service_facts()));
-        for (namespace, name, facts) in services.chain(objects.other_services) {
-            let name = (Some(namespace.to_owned()), name.to_owned());
-            cache.services.apply(name, version(), Arc::new(facts));
-        }
-        for (index, (namespace, grant)) in objects.grants.into_iter().enumerate() {
-            let name = (Some(namespace.to_owned()), index.to_string());
-            cache.grants.apply(name, version(), grant);
+        for (namespace, name) in objects.services {
+            cache.show_service(namespace, name, |_| {});
         }
         cache
+    }
+
+    /// Shows a Service that is like any other but for a change.
+    pub(crate) fn show_service(
+        &self,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut ServiceFacts),
+    ) {
+        let mut facts = ServiceFacts {
+            form: ServiceForm::ClusterIp([10, 96, 0, 7].into()),
+            ports: vec![80, 11434],
+            has_selector: true,
+            offers_from: Default::default(),
+        };
+        change(&mut facts);
+        let name = (Some(namespace.to_owned()), name.to_owned());
+        self.services
+            .apply(name, ResourceVersion::default(), Arc::new(facts));
+    }
+
+    /// Shows a ReferenceGrant.
+    pub(crate) fn show_grant(&self, namespace: &str, name: &str, grant: Grant) {
+        let name = (Some(namespace.to_owned()), name.to_owned());
+        self.grants.apply(name, ResourceVersion::default(), grant);
     }
 
     /// Shows a ledger, as a watch does.

@@ -26,6 +26,8 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -36,9 +38,7 @@ use tokio::task::JoinSet;
 pub use self::changes::CacheChange;
 use self::changes::Changes;
 pub use self::grant::Grant;
-pub use self::service::ServiceFacts;
-#[allow(unused_imports, reason = "the form of a Service is read by the gate")]
-pub use self::service::ServiceForm;
+pub use self::service::{ServiceFacts, ServiceForm};
 use self::table::Table;
 use self::users::OfferUsers;
 use self::watch::Watches;
@@ -65,14 +65,12 @@ pub enum CacheScope {
     /// The operator: every kind.
     Controller,
     /// The gate: every kind but ledgers, which say nothing about what is for sale.
-    #[allow(dead_code, reason = "the gate starts its own cache")]
     Gate,
 }
 
 /// One store per kind. All clones are the same cache.
 #[derive(Clone)]
 pub struct Cache {
-    scope: CacheScope,
     offers: Store<MaybeDecoded<ServiceOffer>>,
     registries: Store<MaybeDecoded<IdentityRegistry>>,
     facilitators: Store<MaybeDecoded<PaymentFacilitator>>,
@@ -83,6 +81,9 @@ pub struct Cache {
     grants: Table<Grant>,
     users: OfferUsers,
     changes: Changes,
+    /// Ends when every kind has been listed. It is shared because a store wakes only the last one of
+    /// the tasks that wait for it.
+    synced: Shared<BoxFuture<'static, ()>>,
 }
 
 impl Cache {
@@ -169,9 +170,33 @@ impl Cache {
             CacheChange::grant(grant)
         });
         let tasks = watches.tasks;
+        let synced = {
+            let (offers, registries) = (offers.clone(), registries.clone());
+            let (facilitators, records) = (facilitators.clone(), records.clone());
+            let (namespaces, services) = (namespaces.clone(), services.clone());
+            let (ledgers, grants) = (ledgers.clone(), grants.clone());
+            async move {
+                let ledgers = async {
+                    if scope == CacheScope::Controller {
+                        ledgers.listed().await;
+                    }
+                };
+                // A store fails only if its watch is gone. The process exits then, and the result does
+                // not matter.
+                let _ = futures::join!(
+                    offers.wait_until_ready(),
+                    registries.wait_until_ready(),
+                    facilitators.wait_until_ready(),
+                    records.listed(),
+                    ledgers,
+                    namespaces.listed(),
+                    services.listed(),
+                    grants.listed(),
+                );
+            }
+        };
         (
             Self {
-                scope,
                 offers,
                 registries,
                 facilitators,
@@ -182,30 +207,15 @@ impl Cache {
                 grants,
                 users,
                 changes,
+                synced: synced.boxed().shared(),
             },
             tasks,
         )
     }
 
-    /// Waits until every kind has been listed.
+    /// Waits until every kind has been listed. Any number of tasks may wait.
     pub async fn synced(&self) {
-        let ledgers = async {
-            if self.scope == CacheScope::Controller {
-                self.ledgers.listed().await;
-            }
-        };
-        // A store fails only if its watch is gone. The process exits then, and the result does not
-        // matter.
-        let _ = futures::join!(
-            self.offers.wait_until_ready(),
-            self.registries.wait_until_ready(),
-            self.facilitators.wait_until_ready(),
-            self.records.listed(),
-            ledgers,
-            self.namespaces.listed(),
-            self.services.listed(),
-            self.grants.listed(),
-        );
+        self.synced.clone().await;
     }
 
     /// Waits until every store holds all that the API server stored when this was called. Grants
@@ -370,10 +380,6 @@ impl Cache {
 }
 
 /// What the gate reads to compile offers into routes.
-#[allow(
-    dead_code,
-    reason = "the gate, which reads them, is not part of this room"
-)]
 impl Cache {
     /// Where a Service leads; `None` if it does not exist.
     #[must_use]
@@ -452,9 +458,43 @@ fn labels_of(namespace: &PartialObjectMeta<Namespace>) -> Labels {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use http::{Request, Response};
+    use kube::client::Body;
     use serde_json::json;
+    use tokio::time::{sleep, timeout};
+    use tower::{BoxError, service_fn};
 
     use super::*;
+
+    /// An empty list of any kind, after a while.
+    async fn serve(request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let query = request.uri().query().unwrap_or_default();
+        if query.contains("watch=true") {
+            return pending().await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        let list = json!({ "metadata": { "resourceVersion": "9" }, "items": [] });
+        Ok(Response::new(Body::from(serde_json::to_vec(&list)?)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_task_that_waits_learns_that_the_cache_is_synced() {
+        for scope in [CacheScope::Controller, CacheScope::Gate] {
+            let client = Client::new(service_fn(serve), "default");
+            let metrics = Metrics::new("operator/lease").unwrap();
+            let (cache, _watches) = Cache::start(&client, &metrics, scope);
+            let mut waiting = JoinSet::new();
+            for _ in 0..3 {
+                let cache = cache.clone();
+                waiting.spawn(async move { cache.synced().await });
+            }
+            let all = timeout(Duration::from_secs(10), waiting.join_all());
+            assert!(all.await.is_ok(), "{scope:?}");
+        }
+    }
 
     #[test]
     fn trimmed_objects_keep_what_is_read_from_them() {

@@ -50,6 +50,7 @@ impl Held {
 #[derive(Clone, Debug)]
 pub(super) struct HoldBudget {
     permits: Arc<Semaphore>,
+    #[cfg(test)]
     units: usize,
 }
 
@@ -57,7 +58,11 @@ impl HoldBudget {
     pub(super) fn new(bytes: usize) -> Self {
         let units = bytes / UNIT;
         let permits = Arc::new(Semaphore::new(units));
-        Self { permits, units }
+        Self {
+            permits,
+            #[cfg(test)]
+            units,
+        }
     }
 
     fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
@@ -65,6 +70,7 @@ impl HoldBudget {
         Arc::clone(&self.permits).try_acquire_many_owned(units).ok()
     }
 
+    #[cfg(test)]
     pub(super) fn used(&self) -> usize {
         (self.units - self.permits.available_permits()) * UNIT
     }

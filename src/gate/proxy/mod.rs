@@ -42,7 +42,6 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 
 pub(crate) use hold::{Held, HoldLimits};
-#[allow(unused_imports, reason = "the pieces of the gate are not joined yet")]
 pub(crate) use watched::{BodyEnd, watch};
 
 use super::headers::{clean_trailers, switches_to_websocket};
@@ -107,7 +106,9 @@ impl UpstreamError {
 
 /// An extension of a request: a value that lives until its tunnel is closed, if it becomes one.
 #[derive(Clone)]
-pub(crate) struct WhileTunnelled(pub(crate) Arc<dyn Any + Send + Sync>);
+pub(crate) struct WhileTunnelled(
+    #[expect(dead_code, reason = "it is dropped, not read")] pub(crate) Arc<dyn Any + Send + Sync>,
+);
 
 /// Connections to all upstreams. Clones share them.
 #[derive(Clone, Debug)]
@@ -184,7 +185,8 @@ impl Proxy {
     }
 
     /// Bytes that are reserved for responses that are held.
-    pub(crate) fn held_bytes(&self) -> usize {
+    #[cfg(test)]
+    fn held_bytes(&self) -> usize {
         self.budget.used()
     }
 }

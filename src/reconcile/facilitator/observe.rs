@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use kube::Resource;
 use tracing::debug;
 
-use super::plan::{self, FacilitatorSnapshot, Token};
+use super::plan::{self, FacilitatorSnapshot, TokenAddress};
 use crate::api::{Endpoint, PaymentFacilitator, RemoteFacilitator, TokenFacts};
 use crate::chain::RpcEndpoint;
 use crate::cluster::SecretRead;
@@ -43,7 +43,7 @@ pub(super) struct FacilitatorState {
     /// Answers in a row that were none.
     failures: u32,
     /// When tokens were asked that did not describe themselves.
-    unknown_tokens: HashMap<Token, Instant>,
+    unknown_tokens: HashMap<TokenAddress, Instant>,
 }
 
 /// The last answer, and to which spec.
@@ -146,16 +146,16 @@ async fn supported(
 async fn learn(
     context: &Context,
     facilitator: &PaymentFacilitator,
-    tokens: &[Token],
+    tokens: &[TokenAddress],
     state: &mut FacilitatorState,
 ) -> Vec<TokenFacts> {
     let status = facilitator.status.as_ref();
     let known = status.map(|status| &*status.assets).unwrap_or_default();
-    let is_missing = |token: &&Token| !known.iter().any(|facts| token.is(facts));
+    let is_missing = |token: &&TokenAddress| !known.iter().any(|facts| token.is(facts));
     state.unknown_tokens.retain(|token, asked| {
         tokens.contains(token) && is_missing(&token) && asked.elapsed() < TOKEN_PAUSE
     });
-    let asked: Vec<Token> = tokens
+    let asked: Vec<TokenAddress> = tokens
         .iter()
         .filter(is_missing)
         .filter(|token| !state.unknown_tokens.contains_key(*token))
@@ -191,7 +191,7 @@ async fn learn(
 }
 
 /// How a token describes itself to the first endpoint that answers and serves its chain.
-async fn ask(endpoints: &[RpcEndpoint], token: &Token) -> Option<TokenFacts> {
+async fn ask(endpoints: &[RpcEndpoint], token: &TokenAddress) -> Option<TokenFacts> {
     let address: Address = token.address.parse().ok()?;
     for endpoint in endpoints {
         match endpoint.token(address).await {

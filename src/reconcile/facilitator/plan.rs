@@ -14,12 +14,13 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::api::condition::{self, Observation};
 use crate::api::{
-    Condition, ConditionStatus, PaymentFacilitator, PaymentFacilitatorStatus, PaymentMethod,
-    ServiceOffer, SupportedKind, TokenFacts, network,
+    Condition, ConditionStatus, PaymentFacilitator, PaymentFacilitatorStatus, ServiceOffer,
+    SupportedKind, TokenFacts, network,
 };
 use crate::chain::TokenReading;
 use crate::cluster::EventDraft;
 use crate::gate::FacilitatorError;
+use crate::gate::terms::token_of;
 
 /// How often a facilitator is asked what it supports.
 const ASK_EVERY: Duration = Duration::from_secs(600);
@@ -47,14 +48,14 @@ pub(crate) struct FacilitatorSnapshot {
     /// What it supports on the networks of the spec.
     pub answer: Result<Vec<SupportedKind>, FacilitatorError>,
     /// Tokens that offers on these networks name.
-    pub tokens: Vec<Token>,
+    pub tokens: Vec<TokenAddress>,
     /// Facts of tokens that were not in the status.
     pub learned: Vec<TokenFacts>,
 }
 
 /// A token that an offer is paid with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Token {
+pub(crate) struct TokenAddress {
     pub chain_id: u64,
     /// In lower-case hex.
     pub address: String,
@@ -75,7 +76,7 @@ struct Problem {
     is_transient: bool,
 }
 
-impl Token {
+impl TokenAddress {
     /// Whether facts are those of this token.
     pub(crate) fn is(&self, facts: &TokenFacts) -> bool {
         facts.network == self.network() && facts.address == self.address
@@ -86,39 +87,37 @@ impl Token {
     }
 }
 
-/// Tokens that offers name on these networks. An offer that names none is paid with the default
-/// token of its chain.
+/// Tokens that offers are paid in on these networks.
 pub(crate) fn tokens<'a>(
     offers: impl Iterator<Item = &'a ServiceOffer>,
     networks: &[String],
-) -> Vec<Token> {
+) -> Vec<TokenAddress> {
     let chains: BTreeSet<u64> = networks
         .iter()
         .filter_map(|own| network::chain_id(own))
         .collect();
-    let tokens: BTreeSet<Token> = offers
+    let tokens: BTreeSet<TokenAddress> = offers
         .flat_map(tokens_of)
         .filter(|token| chains.contains(&token.chain_id))
         .collect();
     tokens.into_iter().take(ASSETS).collect()
 }
 
-/// Tokens that an offer names.
-pub(crate) fn tokens_of(offer: &ServiceOffer) -> Vec<Token> {
+/// Tokens that an offer is paid in.
+pub(crate) fn tokens_of(offer: &ServiceOffer) -> Vec<TokenAddress> {
     let spec = &offer.spec;
     let payments = [&spec.payment].into_iter().chain(&spec.payments);
-    let crypto = payments.filter(|payment| payment.method == PaymentMethod::Crypto);
-    let tokens = crypto.filter_map(|payment| {
-        Some(Token {
-            chain_id: network::chain_id(payment.network.as_ref()?)?,
-            address: payment.asset.as_ref()?.address.as_ref()?.to_lowercase(),
-        })
-    });
+    let tokens = payments
+        .filter_map(token_of)
+        .map(|(chain_id, address)| TokenAddress {
+            chain_id,
+            address: format!("{address:#x}"),
+        });
     tokens.collect()
 }
 
 /// Whether a facilitator's status lacks a token of its networks.
-pub(crate) fn lacks(facilitator: &PaymentFacilitator, token: &Token) -> bool {
+pub(crate) fn lacks(facilitator: &PaymentFacilitator, token: &TokenAddress) -> bool {
     let status = facilitator.status.as_ref();
     let assets = status.map(|status| &*status.assets).unwrap_or_default();
     let mut networks = facilitator.spec.networks.iter();
@@ -127,7 +126,7 @@ pub(crate) fn lacks(facilitator: &PaymentFacilitator, token: &Token) -> bool {
 
 /// The facts of a token as its contract stated them. Without a name and decimals it is none; and an
 /// endpoint of another chain speaks of another contract.
-pub(crate) fn facts(token: &Token, reading: TokenReading) -> Option<TokenFacts> {
+pub(crate) fn facts(token: &TokenAddress, reading: TokenReading) -> Option<TokenFacts> {
     let name = reading.name.filter(|name| name.len() <= NAME_LENGTH)?;
     let version = reading.version;
     Some(TokenFacts {

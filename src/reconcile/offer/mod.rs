@@ -23,7 +23,7 @@ pub(crate) async fn reconcile(
     leading: &Leading,
     offer: &MaybeDecoded<ServiceOffer>,
 ) -> Result<Action, Error> {
-    let snapshot = observe::snapshot(context, offer);
+    let snapshot = observe::snapshot(context, offer).await;
     if snapshot.is_suspended() {
         return Ok(Action::await_change());
     }

@@ -1,4 +1,5 @@
-//! Gathers what an offer's status depends on, from the cache and from issues.
+//! Gathers what an offer's status depends on, from the cache, from issues, and from
+//! what is known of the gate.
 //!
 //! It sends no request and decides nothing; [`super::plan`] decides.
 
@@ -15,7 +16,10 @@ use crate::cluster::MaybeDecoded;
 use crate::reconcile::Context;
 use crate::registration::view::OfferView;
 
-pub(super) fn snapshot(context: &Context, offer: &MaybeDecoded<ServiceOffer>) -> OfferSnapshot {
+pub(super) async fn snapshot(
+    context: &Context,
+    offer: &MaybeDecoded<ServiceOffer>,
+) -> OfferSnapshot {
     let now = Timestamp::now();
     // With the resource version: the status that is planned applies to this version only.
     let object = ObjectReference {
@@ -26,7 +30,7 @@ pub(super) fn snapshot(context: &Context, offer: &MaybeDecoded<ServiceOffer>) ->
     let generation = metadata.generation;
     let subject = match &offer.0 {
         Err(error) => undecodable(context, metadata, error.error.clone()),
-        Ok(offer) => subject(context, offer, now),
+        Ok(offer) => subject(context, offer, now).await,
     };
     let applied = object
         .uid
@@ -52,12 +56,17 @@ fn undecodable(context: &Context, metadata: &ObjectMeta, error: String) -> Offer
     OfferSubject::Undecodable { error, record }
 }
 
-fn subject(context: &Context, offer: &Arc<ServiceOffer>, now: Timestamp) -> OfferSubject {
+async fn subject(context: &Context, offer: &Arc<ServiceOffer>, now: Timestamp) -> OfferSubject {
     let view = OfferView::load(&context.cache, offer, now);
+    let gate = match &context.gate {
+        Some(gate) => Some(gate.view(&context.cache, &view.name).await),
+        None => None,
+    };
     let agent = view.agent();
     OfferSubject::Offer(Box::new(ObservedOffer {
         issue: agent.and_then(|agent| context.issues.get(&agent.registry.name_any(), &view.name)),
         owner: agent.and_then(|agent| context.adopted_owners.get(agent.key)),
+        gate,
         view,
     }))
 }

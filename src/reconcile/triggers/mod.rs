@@ -94,6 +94,7 @@ pub(super) fn offers(
                 RegistryChange::Ready => those(&store, awaits_registry),
                 RegistryChange::Spec => all(),
             },
+            // What a facilitator or a grant changes for an offer shows in the table.
             CacheChange::Ledger(_)
             | CacheChange::LedgersInterrupted
             | CacheChange::Facilitator(_)
@@ -112,8 +113,15 @@ pub(super) fn offers(
         all.clone(),
         move |offer| vec![named(offer)],
     );
+    let sales = match &context.gate {
+        Some(gate) => batches(gate.changes(), Duration::ZERO, all.clone(), move |offer| {
+            vec![named(offer)]
+        })
+        .left_stream(),
+        None => stream::pending().right_stream(),
+    };
     let changes = batches(context.cache.changes(), Duration::ZERO, all, dependents);
-    stream::select(changes, issues)
+    stream::select(stream::select(changes, issues), sales)
 }
 
 fn refs<K>(objects: &[Arc<MaybeDecoded<K>>]) -> Vec<ObjectRef<MaybeDecoded<K>>>

@@ -213,13 +213,15 @@ mod tests {
     }
 
     /// Variants whose reason is that of another enum, or that become no condition.
-    const DELEGATED: [&str; 7] = [
+    const DELEGATED: [&str; 9] = [
         "Freeze",
         "Logs",
         "NotLeading",
         "Premise",
         "Rpc",
         "Shortage",
+        "Unacceptable",
+        "Unpayable",
         "Unverified",
     ];
 

@@ -36,8 +36,8 @@ fn exact() -> SupportedKind {
     kind(2, "exact", "eip155:84532")
 }
 
-fn usdc() -> Token {
-    Token {
+fn usdc() -> TokenAddress {
+    TokenAddress {
         chain_id: 84532,
         address: USDC.into(),
     }
@@ -238,7 +238,7 @@ fn suspended_facilitator_says_so_beside_ready() {
 #[test]
 fn assets_are_those_that_offers_name() {
     let facts = |address: &str| {
-        let token = Token {
+        let token = TokenAddress {
             address: address.into(),
             ..usdc()
         };
@@ -299,7 +299,7 @@ fn tokens_are_those_of_crypto_payments_on_the_networks() {
 #[test]
 fn facilitator_lacks_a_token_of_its_networks_until_it_is_in_the_status() {
     let bare = facilitator(json!({}));
-    let mainnet = Token {
+    let mainnet = TokenAddress {
         chain_id: 1,
         ..usdc()
     };
@@ -309,7 +309,7 @@ fn facilitator_lacks_a_token_of_its_networks_until_it_is_in_the_status() {
         ..PaymentFacilitatorStatus::default()
     };
     let known = after(&bare, status);
-    let other = Token {
+    let other = TokenAddress {
         address: "0x0000000000000000000000000000000000000004".into(),
         ..usdc()
     };

@@ -1,8 +1,9 @@
 //! Decides what an offer's status says, and whether to write it. Pure.
 //!
-//! A status covers what this version does: acceptance, the upstream's Service, registration. It has
-//! no conditions for what does not exist yet (routes, payment gate, health), and it never changes
-//! another controller's conditions.
+//! A status covers acceptance, registration and, where there is a gate, selling ([`sale`]). Without
+//! a gate it never changes the conditions of the controller that sells.
+
+mod sale;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::api::{
     RegistrationStatus, ServiceOffer, ServiceOfferStatus, Suspend, condition,
 };
 use crate::cluster::EventDraft;
+use crate::reconcile::gate::GateView;
 use crate::reconcile::issues::OfferIssue;
 use crate::registration::document::{agent_uri, public_path, public_url};
 use crate::registration::eligibility::{self, Eligibility, Unacceptable};
@@ -32,8 +34,10 @@ pub(crate) const CONDITIONS: [&str; 6] = [
     "Stalled",
 ];
 
-/// Message of `Ready`: what it means in this version.
-const COVERS: &str = "covers acceptance, the upstream Service and registration; routes and payment are not managed by this version";
+/// Message of `Ready` where there is no gate: what it means.
+const COVERS: &str = "covers acceptance, the upstream Service and registration; the release has no gate, so routes and payment are not managed by it";
+/// Message of `Ready` where there is a gate.
+const SELLS: &str = "the offer is accepted, registered if it asks for it, and sold by the gate";
 
 /// Everything that an offer's status depends on.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub(crate) struct ObservedOffer {
     pub issue: Option<OfferIssue>,
     /// Owner of its agent on chain, if this process adopted the agent.
     pub owner: Option<Address>,
+    /// What is known of selling it; `None` if there is no gate.
+    pub gate: Option<GateView>,
 }
 
 impl ObservedOffer {
@@ -116,10 +122,14 @@ impl OfferSnapshot {
         let OfferSubject::Offer(observed) = &self.subject else {
             return None;
         };
-        let end = eligibility::accept(&observed.view.offer).ok()??;
-        let wait = end.duration_since(self.now);
-        wait.is_positive()
-            .then(|| wait.unsigned_abs() + Duration::from_secs(1))
+        let offer = &observed.view.offer;
+        let end = eligibility::accept(offer).ok()??;
+        let begin = offer.spec.drain_at.as_ref();
+        let begin = begin.and_then(|begin| begin.parse().ok());
+        let waits = begin.into_iter().chain([end]);
+        let waits = waits.map(|at: Timestamp| at.duration_since(self.now));
+        let wait = waits.filter(|wait| wait.is_positive()).min()?;
+        Some(wait.unsigned_abs() + Duration::from_secs(1))
     }
 
     /// The status in the cluster, as far as it is known.
@@ -278,7 +288,14 @@ fn decoded(
         )),
         _ => None,
     };
-    if let Some(message) = &missing {
+    let gate = observed.gate.as_ref();
+    let sale = gate.map(|gate| sale::sale(gate, &observed.view.name, offer, observation));
+    let (sold, sale_blocking, sale_url, sale_price) = match sale {
+        Some(sale) => (sale.conditions, sale.blocking, sale.url, sale.price),
+        None => (Vec::new(), None, None, None),
+    };
+    conditions.extend(sold);
+    if let (Some(message), None) = (&missing, gate) {
         conditions.push(observation.condition(
             "UpstreamHealthy",
             ConditionStatus::False,
@@ -293,15 +310,20 @@ fn decoded(
         )),
         (Ok(_), Some(message)) => Some(RegistrationState::waiting("MissingService", message)),
         (Ok(_), None) => inactive(observed)
+            .or(sale_blocking)
             .or(Some(registered).filter(|state| state.status != ConditionStatus::True)),
     };
-    conditions.extend(summary(blocking, observation));
+    let ready = match gate {
+        Some(_) => SELLS,
+        None => COVERS,
+    };
+    conditions.extend(summary(blocking, ready, observation));
     let transaction = record.and_then(|record| record.result.as_ref()?.transaction);
     ServiceOfferStatus {
         conditions,
         endpoint: Some(public_path(offer)),
-        url: registry.map(|registry| public_url(offer, registry)),
-        price: price(&offer.spec.payment.price, offer),
+        url: sale_url.or_else(|| registry.map(|registry| public_url(offer, registry))),
+        price: sale_price.or_else(|| price(&offer.spec.payment.price, offer)),
         agent_id: observed.agent_id().map(str::to_owned),
         registration_tx_hash: transaction.map(|hash| hash.to_string()),
         registration: registration(registry, record, observed.owner(), current),
@@ -342,10 +364,11 @@ fn accepted_condition(
 /// True.
 fn summary(
     blocking: Option<RegistrationState>,
+    ready: &str,
     observation: &condition::Observation<'_>,
 ) -> Vec<Condition> {
     let Some(state) = blocking else {
-        return vec![observation.condition("Ready", ConditionStatus::True, "Reconciled", COVERS)];
+        return vec![observation.condition("Ready", ConditionStatus::True, "Reconciled", ready)];
     };
     let abnormal = if state.needs_action {
         "Stalled"
@@ -683,22 +706,23 @@ pub(crate) fn must_write(
     applied: Option<&ServiceOfferStatus>,
     planned: &ServiceOfferStatus,
 ) -> bool {
-    let is_current = own(&overlay(current, planned)) == own(current);
+    let is_current = own(&overlay(current, planned), planned) == own(current, planned);
     !is_current || (!is_own(current, planned) && applied != Some(planned))
 }
 
 /// Whether a status is the planned one, as far as this operator owns it.
 #[must_use]
 pub(crate) fn is_own(current: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> bool {
-    own(current) == own(planned)
+    own(current, planned) == own(planned, planned)
 }
 
-/// The part of a status that this operator owns.
-fn own(status: &ServiceOfferStatus) -> ServiceOfferStatus {
-    let ours = status
-        .conditions
-        .iter()
-        .filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+/// The part of a status that this operator owns: conditions about selling only if it plans them.
+fn own(status: &ServiceOfferStatus, planned: &ServiceOfferStatus) -> ServiceOfferStatus {
+    let sells = condition::find(&planned.conditions, "PaymentGateReady").is_some();
+    let ours = status.conditions.iter().filter(|condition| {
+        let type_ = condition.type_.as_str();
+        CONDITIONS.contains(&type_) || (sells && sale::CONDITIONS.contains(&type_))
+    });
     let mut conditions: Vec<Condition> = ours.cloned().collect();
     conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
     ServiceOfferStatus {

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::AgentResolution;
+use crate::gate::health::UpstreamHealth;
+use crate::gate::report::OfferReport;
+use crate::gate::table::tests::{sold, table};
 use crate::ledger::money::Shortage;
 use crate::ledger::protocol::AdoptionRefused;
 use crate::registration::contract::Contract;
@@ -27,6 +30,7 @@ struct Given {
     record: Option<AgentRegistrationSpec>,
     issue: Option<OfferIssue>,
     owner: Option<Address>,
+    gate: Option<GateView>,
     upstream_exists: bool,
 }
 
@@ -40,6 +44,7 @@ fn observed(over: Value) -> Given {
         record: None,
         issue: None,
         owner: None,
+        gate: None,
         upstream_exists: true,
     }
 }
@@ -65,6 +70,7 @@ impl Given {
         ObservedOffer {
             view,
             issue: self.issue,
+            gate: self.gate,
             owner: self.owner,
         }
     }
@@ -767,13 +773,19 @@ fn only_the_legacy_finalizer_is_removed() {
 }
 
 #[test]
-fn status_changes_without_an_event_when_the_drain_ends() {
+fn status_changes_without_an_event_when_the_drain_begins_and_ends() {
     let next = |over: Value| view(observed(json!({ "spec": over }))).next_change();
     assert_eq!(next(json!({})), None);
     let draining = json!({ "drainAt": "1970-01-01T00:00:10Z", "drainGracePeriod": "20s" });
     assert_eq!(
         next(draining),
-        Some(Duration::from_secs(31)),
+        Some(Duration::from_secs(11)),
+        "one second after the drain begins"
+    );
+    let begun = json!({ "drainAt": "1969-12-31T23:59:50Z", "drainGracePeriod": "20s" });
+    assert_eq!(
+        next(begun),
+        Some(Duration::from_secs(11)),
         "one second after the drain ends"
     );
     assert_eq!(
@@ -814,6 +826,46 @@ fn offer_of_a_registry_that_is_suspended_as_a_whole_is_left_alone() {
         ..of("All")
     };
     assert!(!undecodable.is_suspended());
+}
+
+/// An offer that a gate sells, and has sold since this generation.
+fn on_sale(generation: i64) -> Given {
+    let offer = sold("shop", "chat", json!({}));
+    let report = OfferReport {
+        uid: "shop/chat".into(),
+        generation,
+        health: Some(UpstreamHealth {
+            is_healthy: true,
+            answer: "status 200".into(),
+        }),
+    };
+    Given {
+        gate: Some(GateView {
+            table: Arc::new(table(vec![offer.clone()])),
+            report: Some(report),
+            is_reporting: true,
+        }),
+        offer,
+        eligibility: Eligibility::Disabled,
+        ..observed(json!({}))
+    }
+}
+
+#[test]
+fn offer_that_a_gate_sells_is_ready_once_the_gate_says_so() {
+    let status = status_of(on_sale(4));
+    let ready = condition(&status, "Ready");
+    assert_eq!(ready, Some((ConditionStatus::True, "Reconciled")));
+    assert_eq!(status.price.as_deref(), Some("0.002 USDC/request"));
+    let older = status_of(on_sale(3));
+    let ready = condition(&older, "Ready");
+    assert_eq!(ready, Some((ConditionStatus::False, "WaitingForGate")));
+    assert!(must_write(&older, Some(&older), &status));
+    let mut other = status.clone();
+    let mut conditions = other.conditions.iter_mut();
+    let sold = conditions.find(|condition| condition.type_ == "PaymentGateReady");
+    sold.unwrap().reason = Some("Other".into());
+    assert!(must_write(&other, None, &status));
 }
 
 mod writes {

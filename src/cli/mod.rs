@@ -1,12 +1,16 @@
 //! Flags and environment variables, parsed once and validated before anything starts.
+//!
+//! [`gate`] holds the flags of the gate, and those that operator and gate have in common.
+
+mod gate;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
+pub use self::gate::{GateArgs, TableArgs};
 use crate::telemetry::LogFormat;
 
 /// Kubernetes operator that turns ServiceOffers into ERC-8004 registrations.
@@ -15,7 +19,11 @@ use crate::telemetry::LogFormat;
 /// registered twice, even if two replicas lead at once. Chains, keys and limits are configured by
 /// IdentityRegistry objects, not by flags.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
 pub struct Cli {
     /// Runs instead of the operator.
     #[command(subcommand)]
@@ -34,6 +42,8 @@ pub enum Command {
         #[arg(required = true)]
         urls: Vec<String>,
     },
+    /// Serve buyers: a reverse proxy that sells offers for x402 payments, and serves documents
+    Gate(Box<GateArgs>),
 }
 
 /// Flags of the operator. Each can also be set by an environment variable.
@@ -97,7 +107,7 @@ pub struct RunArgs {
         long,
         env = "SERVICEOFFER_HTTP_BIND",
         value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080",
+        default_value = "[::]:8080",
         help_heading = "Serving"
     )]
     pub http_bind: SocketAddr,
@@ -106,7 +116,7 @@ pub struct RunArgs {
         long,
         env = "SERVICEOFFER_ADMIN_BIND",
         value_name = "ADDRESS",
-        default_value = "0.0.0.0:8081",
+        default_value = "[::]:8081",
         help_heading = "Serving"
     )]
     pub admin_bind: SocketAddr,
@@ -122,15 +132,23 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Work"
     )]
     pub max_in_flight: u16,
-    /// Directory with one file for each credential of a facilitator: the mounted Secret
+    /// A gate serves offers and documents: report on it, and serve nothing but the admin port
+    #[arg(
+        long, env = "SERVICEOFFER_GATE", value_name = "BOOL", default_value_t = false, action = ArgAction::Set,
+        num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Offers"
+    )]
+    pub gate: bool,
+    /// URL at which the gate reports what it serves
     #[arg(
         long,
-        env = "SERVICEOFFER_CREDENTIALS",
-        value_name = "PATH",
-        default_value = "/etc/serviceoffer/facilitators",
-        help_heading = "Work"
+        env = "SERVICEOFFER_GATE_REPORT_URL",
+        value_name = "URL",
+        help_heading = "Offers"
     )]
-    pub credentials: PathBuf,
+    pub gate_report_url: Option<String>,
+    /// What operator and gate have in common.
+    #[command(flatten)]
+    pub table: TableArgs,
     /// Log level: error, warn, info, debug or trace, or directives such as
     /// serviceoffer::leader=debug
     #[arg(
@@ -284,6 +302,19 @@ mod tests {
     fn leader_elect_takes_an_optional_value() {
         assert!(!run(&["--leader-elect=false"]).leader_elect);
         assert!(run(&["--leader-elect"]).leader_elect);
+    }
+
+    #[test]
+    fn last_of_two_equal_flags_wins() {
+        let run = run(&[
+            "--log-level=info",
+            "--leader-elect=true",
+            "--log-level",
+            "debug",
+            "--leader-elect=false",
+        ]);
+        assert_eq!(run.log_level, "debug");
+        assert!(!run.leader_elect);
     }
 
     #[test]

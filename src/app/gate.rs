@@ -1,0 +1,182 @@
+//! The gate's process: a cache, the table that is compiled from it, and two HTTP servers. It takes
+//! part in no election, writes nothing, and has no key.
+//!
+//! On SIGTERM it stops accepting connections and finishes open requests. While the API server is
+//! away it serves the last table.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use axum::routing::any;
+use tokio::sync::watch;
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{ExitReason, SERVER_TIMEOUT, cancel_on_signal, failed, listen};
+use crate::cli::{GateArgs, TableArgs};
+use crate::cluster::{Cache, CacheScope, client};
+use crate::gate::FacilitatorClient;
+use crate::gate::chains::ChainReader;
+use crate::gate::claims::MemoryClaims;
+use crate::gate::headers::TrustedProxies;
+use crate::gate::keeper::{KeptTable, keep};
+use crate::gate::limit::{AddressBudget, Allowance};
+use crate::gate::proxy::Proxy;
+use crate::gate::report::{self, Reports};
+use crate::gate::serve::{GateServer, KeptAnswers, Limiters, serve, unix_seconds};
+use crate::gate::table::GateSettings;
+use crate::health::Health;
+use crate::http::{self, admin, documents};
+use crate::metrics::Metrics;
+use crate::telemetry::LogFilter;
+
+/// Client addresses whose requests are counted.
+const MOST_ADDRESSES: usize = 100_000;
+/// Payments of an address whose signature only a facilitator can check.
+const UNPROVEN_PAYMENTS: Allowance = Allowance {
+    every: Duration::from_secs(1),
+    burst: 60,
+};
+/// How often expired claims are forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How long open requests may take after SIGTERM. Shorter than the grace period of the Pod.
+const DRAIN: Duration = Duration::from_secs(100);
+/// How long a Pod that is ending still accepts connections, until no one sends any.
+const LAME_DUCK: Duration = Duration::from_secs(5);
+
+/// What the table depends on, by the flags that operator and gate have in common.
+pub(super) fn settings(args: &TableArgs, namespace: String) -> GateSettings {
+    GateSettings {
+        public_url: args.public_url.clone(),
+        release_namespace: namespace,
+        denied_namespaces: args
+            .denied_namespaces
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect(),
+        allowed_external_upstreams: args.allowed_external_upstreams.iter().cloned().collect(),
+    }
+}
+
+/// What a client address may do without paying.
+fn budget(unpaid_per_second: u32) -> AddressBudget {
+    let unpaid = Allowance {
+        every: Duration::from_secs(1) / unpaid_per_second.max(1),
+        burst: unpaid_per_second.saturating_mul(2).max(1),
+    };
+    AddressBudget::new(MOST_ADDRESSES, unpaid, UNPROVEN_PAYMENTS)
+}
+
+/// Serves buyers until the process should exit.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
+    let config = client::config()
+        .await
+        .context("no Kubernetes configuration: run in a Pod, or set KUBECONFIG")?;
+    let metrics = Metrics::new("")?;
+    let reading = client::reading(config, metrics.kube.clone())?;
+    let (cache, mut watches) = Cache::start(&reading, &metrics, CacheScope::Gate);
+    let health = Arc::new(Health::new(None));
+    let namespace = args.pod_namespace.clone().unwrap_or_default();
+    let settings = settings(&args.table, namespace);
+    let (kept, table) = watch::channel(KeptTable::default());
+    let gate = Arc::new(GateServer {
+        table: table.clone(),
+        claims: Arc::new(MemoryClaims::default()),
+        kept: KeptAnswers::default(),
+        facilitators: FacilitatorClient::new(args.table.credentials.clone())?,
+        chains: ChainReader::new(metrics.chain.clone()),
+        proxy: Proxy::new(),
+        trusted: TrustedProxies::new(args.trusted_proxies.clone()),
+        public_url: settings.public_url.clone(),
+        metrics: metrics.gate.clone(),
+        limiters: Limiters::default(),
+        budget: budget(args.unpaid_per_second),
+        limits_unpaid: args.unpaid_per_second > 0,
+        begun: Instant::now(),
+        begun_at: unix_seconds(),
+    });
+    let reports = Reports::default();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(keep(cache.clone(), settings, metrics.gate.clone(), kept));
+    tasks.spawn(report_ready(
+        table.clone(),
+        Arc::clone(&gate),
+        Arc::clone(&health),
+    ));
+    tasks.spawn(sweep(Arc::clone(&gate)));
+    tasks.spawn(report::probe(
+        table.clone(),
+        reports.clone(),
+        gate.proxy.clone(),
+    ));
+
+    let public = listen(args.http_bind).await?;
+    let private = listen(args.admin_bind).await?;
+    let documents = documents::router(cache, Arc::clone(&health), metrics.http.clone());
+    let router = documents.fallback(any(serve).with_state(Arc::clone(&gate)));
+    let admin =
+        admin::router(Arc::clone(&health), metrics, filter).merge(report::router(table, reports));
+    let stop = CancellationToken::new();
+    let servers = futures::future::join(
+        http::serve(public, router, stop.clone().cancelled_owned()),
+        http::serve(private, admin, stop.clone().cancelled_owned()),
+    );
+    let servers = tokio::spawn(servers);
+    info!(http = %args.http_bind, admin = %args.admin_bind, "serving");
+
+    let shutdown = CancellationToken::new();
+    let mut signals = tokio::spawn(cancel_on_signal(shutdown.clone()));
+    let reason = tokio::select! {
+        () = shutdown.cancelled() => ExitReason::Requested,
+        _ = tasks.join_next() => failed("a task of the gate ended"),
+        _ = watches.join_next() => failed("a watch ended"),
+    };
+    health.set_draining();
+    tokio::select! {
+        () = drain(stop, servers) => {}
+        _ = &mut signals => warn!("received a second signal"),
+    }
+    Ok(reason)
+}
+
+/// Accepts connections until no client sends any, and finishes open requests.
+async fn drain(
+    stop: CancellationToken,
+    servers: tokio::task::JoinHandle<(std::io::Result<()>, std::io::Result<()>)>,
+) {
+    sleep(LAME_DUCK).await;
+    stop.cancel();
+    if timeout(DRAIN.max(SERVER_TIMEOUT), servers).await.is_err() {
+        warn!("shutdown timeout: dropping open HTTP requests");
+    }
+}
+
+/// The gate is ready once it has a table.
+async fn report_ready(
+    mut table: watch::Receiver<KeptTable>,
+    gate: Arc<GateServer>,
+    health: Arc<Health>,
+) {
+    while table.changed().await.is_ok() {
+        let kept = table.borrow_and_update().clone();
+        gate.limiters.retain(&kept.table);
+        health.set_synced();
+    }
+}
+
+/// Forgets payments and answers that have expired.
+async fn sweep(gate: Arc<GateServer>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let now = unix_seconds();
+        gate.kept.sweep(now);
+        gate.metrics.claims(gate.claims.sweep(now).await);
+    }
+}

@@ -1,0 +1,176 @@
+//! Claims on payments: the first request with a payment works for it, and every other one learns
+//! what became of it. [`super::payment`] decides; this file keeps the claims.
+//!
+//! [`ClaimStore`] is what a store promises. Each change of a claim is one atomic step that only its
+//! holder can make, so a store that several processes share can keep the promise as well. Claims in
+//! memory are forgotten when the process ends.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::{BoxFuture, ready};
+
+use super::check::PaymentId;
+use super::payment::{
+    Claim, Event, Fingerprint, HolderToken, Moved, NotAllowed, Presented, present,
+};
+
+/// Most claims in memory. Beyond, payments are refused rather than forgotten.
+const MOST_CLAIMS: usize = 1_000_000;
+
+/// What taking a claim comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// The payment was not known: the caller holds it.
+    New,
+    /// It was presented before.
+    Known(Presented),
+}
+
+/// The store cannot take another claim, or does not answer: the payment must not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the claims are not available")]
+pub(crate) struct Unavailable;
+
+/// Keeps claims. All times are Unix seconds.
+pub(crate) trait ClaimStore: Send + Sync {
+    /// Claims a payment, or says what became of it. `now` drops claims that have expired.
+    fn take(
+        &self,
+        id: PaymentId,
+        claim: Claim,
+        now: u64,
+    ) -> BoxFuture<'_, Result<Taken, Unavailable>>;
+
+    /// Moves a claim. Fails, and changes nothing, unless the caller holds it.
+    fn advance(
+        &self,
+        id: PaymentId,
+        holder: HolderToken,
+        event: Event,
+    ) -> BoxFuture<'_, Result<(), NotAllowed>>;
+
+    /// Forgets claims that have expired, and answers with the number of those that are left.
+    fn sweep(&self, now: u64) -> BoxFuture<'_, usize>;
+}
+
+/// Claims of one process.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryClaims(Mutex<HashMap<PaymentId, Claim>>);
+
+impl MemoryClaims {
+    fn with<T>(&self, change: impl FnOnce(&mut HashMap<PaymentId, Claim>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClaimStore for MemoryClaims {
+    fn take(
+        &self,
+        id: PaymentId,
+        claim: Claim,
+        now: u64,
+    ) -> BoxFuture<'_, Result<Taken, Unavailable>> {
+        let taken = self.with(|claims| {
+            let known = claims.get(&id).filter(|known| known.expiry() > now);
+            if let Some(known) = known {
+                let presented = present(known, claim.fingerprint);
+                if presented.is_held() {
+                    let held = Claim {
+                        holder: claim.holder,
+                        ..known.clone()
+                    };
+                    claims.insert(id, held);
+                }
+                return Ok(Taken::Known(presented));
+            }
+            if claims.len() >= MOST_CLAIMS {
+                return Err(Unavailable);
+            }
+            claims.insert(id, claim);
+            Ok(Taken::New)
+        });
+        Box::pin(ready(taken))
+    }
+
+    fn advance(
+        &self,
+        id: PaymentId,
+        holder: HolderToken,
+        event: Event,
+    ) -> BoxFuture<'_, Result<(), NotAllowed>> {
+        let moved = self.with(|claims| {
+            let claim = claims.get(&id).cloned().ok_or(NotAllowed)?;
+            match claim.advance(holder, event)? {
+                Moved::To(claim) => claims.insert(id, claim),
+                Moved::Released => claims.remove(&id),
+            };
+            Ok(())
+        });
+        Box::pin(ready(moved))
+    }
+
+    fn sweep(&self, now: u64) -> BoxFuture<'_, usize> {
+        let left = self.with(|claims| {
+            claims.retain(|_, claim| claim.expiry() > now);
+            claims.len()
+        });
+        Box::pin(ready(left))
+    }
+}
+
+/// A claim that this process holds. Dropping it ends the work for it: what was not settled is
+/// released, and what was not delivered can be presented again. While it is being settled it belongs
+/// to the task that settles.
+pub(crate) struct Hold {
+    store: Arc<dyn ClaimStore>,
+    pub(crate) id: PaymentId,
+    pub(crate) token: HolderToken,
+    pub(crate) fingerprint: Fingerprint,
+    is_over: bool,
+}
+
+impl Hold {
+    pub(crate) fn new(
+        store: Arc<dyn ClaimStore>,
+        id: PaymentId,
+        token: HolderToken,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        Self {
+            store,
+            id,
+            token,
+            fingerprint,
+            is_over: false,
+        }
+    }
+
+    /// Moves the claim.
+    ///
+    /// # Errors
+    /// If it is no longer held, or its state does not allow it.
+    pub(crate) async fn report(&self, event: Event) -> Result<(), NotAllowed> {
+        self.store.advance(self.id, self.token, event).await
+    }
+
+    /// The answer was sent to its last byte.
+    pub(crate) fn complete(mut self) {
+        self.end(Event::Complete);
+    }
+
+    fn end(&mut self, event: Event) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let (store, id, token) = (Arc::clone(&self.store), self.id, self.token);
+        // A store in memory answers at once; another one may take its time.
+        tokio::spawn(async move { store.advance(id, token, event).await });
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end(Event::CutOff);
+    }
+}

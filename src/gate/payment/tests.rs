@@ -1,0 +1,336 @@
+use super::*;
+
+const HOLDER: HolderToken = HolderToken(1);
+const PRINT: Fingerprint = Fingerprint(B256::ZERO);
+
+fn claim() -> Claim {
+    Claim::new(PRINT, HOLDER, 1000)
+}
+
+fn success() -> Event {
+    Event::Success {
+        transaction: "0xa".into(),
+    }
+}
+
+fn refuse() -> Event {
+    Event::Refuse {
+        reason: "funds".into(),
+        transaction: None,
+    }
+}
+
+fn lose_track(transaction: Option<&str>) -> Event {
+    let transaction = transaction.map(str::to_owned);
+    Event::LoseTrack { transaction }
+}
+
+/// The claim after events that its holder reports. Who is free is taken over by the next one.
+fn after(events: &[Event]) -> Claim {
+    events.iter().fold(claim(), |mut claim, event| {
+        claim.holder.get_or_insert(HOLDER);
+        match claim.clone().advance(HOLDER, event.clone()) {
+            Ok(Moved::To(claim)) => claim,
+            other => panic!("{claim:?} {event:?} {other:?}"),
+        }
+    })
+}
+
+#[test]
+fn authorization_is_settled_after_the_work() {
+    use Event::{Complete, Deliver, Execute, Settle};
+    let claim = after(&[Execute, Settle, success(), Deliver, Complete]);
+    let transaction = "0xa".to_owned();
+    assert_eq!(claim.state, State::Delivered { transaction });
+    assert_eq!((claim.holder, claim.executions), (None, 1));
+}
+
+#[test]
+fn upfront_payment_is_settled_before_the_work() {
+    use Event::{Complete, Deliver, Execute, Settle};
+    let claim = after(&[Settle, success(), Execute, Deliver, Complete]);
+    assert!(matches!(claim.state, State::Delivered { .. }));
+}
+
+#[test]
+fn nothing_is_delivered_before_it_is_settled() {
+    use Event::{Deliver, Execute, Settle};
+    for events in [&[][..], &[Execute], &[Execute, Settle], &[Settle, refuse()]] {
+        let mut claim = after(events);
+        claim.holder = Some(HOLDER);
+        assert_eq!(
+            claim.advance(HOLDER, Deliver),
+            Err(NotAllowed),
+            "{events:?}"
+        );
+    }
+}
+
+#[test]
+fn claim_is_released_only_if_settle_was_not_sent() {
+    use Event::{CutOff, Execute, NotSent, Settle};
+    for (events, last) in [
+        (&[][..], CutOff),
+        (&[Execute], CutOff),
+        (&[Settle], NotSent),
+        (&[Execute, Settle], NotSent),
+    ] {
+        let released = after(events).advance(HOLDER, last);
+        assert_eq!(released, Ok(Moved::Released), "{events:?}");
+    }
+    for (events, last) in [
+        (&[Settle][..], CutOff),
+        (&[Settle, lose_track(None)], NotSent),
+        (&[Settle, success()], NotSent),
+    ] {
+        let mut claim = after(events);
+        claim.holder = Some(HOLDER);
+        assert_eq!(claim.advance(HOLDER, last), Err(NotAllowed), "{events:?}");
+    }
+}
+
+#[test]
+fn only_its_holder_moves_a_claim() {
+    let other = HolderToken(2);
+    assert_eq!(claim().advance(other, Event::Execute), Err(NotAllowed));
+}
+
+#[test]
+fn transaction_that_was_known_stays_known() {
+    let events = [Event::Settle, lose_track(Some("0xb")), lose_track(None)];
+    assert_eq!(after(&events).transaction().as_deref(), Some("0xb"));
+    assert_eq!(after(&[Event::Settle, refuse()]).transaction(), None);
+    assert_eq!(claim().transaction(), None);
+    let delivering = after(&[Event::Settle, success(), Event::Deliver]);
+    assert_eq!(delivering.transaction().as_deref(), Some("0xa"));
+    for end in [Event::CutOff, Event::Complete] {
+        let ended = after(&[Event::Settle, success(), Event::Deliver, end]);
+        assert_eq!(ended.transaction().as_deref(), Some("0xa"));
+    }
+}
+
+#[test]
+fn answer_that_was_cut_off_is_produced_three_times_more() {
+    use Event::{CutOff, Deliver, Execute, Settle};
+    let mut events = vec![Execute, Settle, success(), Deliver, CutOff];
+    for _ in 0..3 {
+        let transaction = "0xa".to_owned();
+        assert_eq!(
+            present(&after(&events), PRINT),
+            Presented::Execute { transaction }
+        );
+        events.extend([Execute, Deliver, CutOff]);
+    }
+    let transaction = "0xa".to_owned();
+    assert_eq!(
+        present(&after(&events), PRINT),
+        Presented::Used { transaction }
+    );
+}
+
+#[test]
+fn payment_that_is_presented_again_gets_what_became_of_it() {
+    use Event::{Complete, CutOff, Deliver, Execute, Settle};
+    let transaction = "0xa".to_owned();
+    let used = Presented::Used { transaction };
+    let refused = Presented::Refused {
+        reason: "funds".into(),
+        transaction: None,
+    };
+    for (events, expected) in [
+        (&[][..], Presented::InProgress),
+        (&[Execute], Presented::InProgress),
+        (&[Execute, Settle], Presented::InProgress),
+        (&[Settle, success()], Presented::InProgress),
+        (&[Settle, lose_track(None)], Presented::Join),
+        (&[Settle, refuse()], refused),
+        (&[Settle, success(), Deliver, Complete], used),
+    ] {
+        let presented = present(&after(events), PRINT);
+        assert_eq!(presented, expected, "{events:?}");
+        assert_eq!(presented.is_held(), expected == Presented::Join);
+    }
+    let cut = after(&[Settle, success(), CutOff]);
+    assert!(present(&cut, PRINT).is_held());
+    let free = Claim {
+        holder: None,
+        ..claim()
+    };
+    assert_eq!(present(&free, PRINT), Presented::InProgress);
+    let transaction = "0xa".to_owned();
+    let abandoned = Claim {
+        state: State::Delivering { transaction },
+        ..free
+    };
+    let transaction = "0xa".to_owned();
+    assert_eq!(present(&abandoned, PRINT), Presented::Used { transaction });
+}
+
+#[test]
+fn payment_that_was_presented_for_another_request_buys_nothing() {
+    let other = Fingerprint(B256::repeat_byte(1));
+    let settled = after(&[Event::Settle, success(), Event::CutOff]);
+    let transaction = Some("0xa".to_owned());
+    assert_eq!(
+        present(&settled, other),
+        Presented::OtherRequest { transaction }
+    );
+}
+
+#[test]
+fn open_claims_are_kept_longer() {
+    use Event::{Complete, CutOff, Deliver, Settle};
+    assert_eq!(claim().expiry(), 1060);
+    for events in [
+        &[Settle, lose_track(None)][..],
+        &[Settle, success(), CutOff],
+        &[Settle, success(), Deliver],
+    ] {
+        assert_eq!(after(events).expiry(), 4600, "{events:?}");
+    }
+    let delivered = after(&[Settle, success(), Deliver, Complete]);
+    assert_eq!(delivered.expiry(), 1060);
+}
+
+#[test]
+fn refusals_that_may_mean_used_are_recognized() {
+    for reason in [
+        "invalid_exact_evm_nonce_already_used",
+        "duplicate_settlement",
+        "invalid_exact_evm_transaction_simulation_failed",
+        "unexpected_error",
+    ] {
+        assert!(may_mean_used(reason), "{reason}");
+    }
+    assert!(!may_mean_used("invalid_exact_evm_insufficient_balance"));
+    assert!(is_used("nonce_already_used") && is_used("duplicate_settlement"));
+    assert!(!is_used("invalid_exact_evm_transaction_simulation_failed"));
+}
+
+#[test]
+fn refusals_that_may_follow_a_charge_are_recognized() {
+    for reason in [
+        "nonce_already_used",
+        "insufficient_funds",
+        "invalid_exact_evm_insufficient_balance",
+        "invalid_exact_evm_payload_authorization_valid_before",
+        "payment_expired",
+    ] {
+        assert!(may_follow_charge(reason), "{reason}");
+    }
+    for reason in ["invalid_exact_evm_payload_signature", "invalid_network"] {
+        assert!(!may_follow_charge(reason), "{reason}");
+    }
+}
+
+fn refused(reason: &str) -> Settlement {
+    Settlement::Refused {
+        reason: reason.into(),
+        transaction: None,
+    }
+}
+
+const ATTEMPTS: [SettleAttempt; 3] = [
+    SettleAttempt::First,
+    SettleAttempt::Repeated,
+    SettleAttempt::Learning,
+];
+
+#[test]
+fn success_counts_at_every_attempt() {
+    let settled = Settlement::Settled {
+        transaction: "0xa".into(),
+        payer: None,
+    };
+    for attempt in ATTEMPTS {
+        let outcome = Outcome::of(settled.clone(), attempt);
+        assert_eq!(outcome.event(), success());
+    }
+}
+
+#[test]
+fn refusal_is_definite_only_while_the_payment_cannot_have_been_charged() {
+    for (attempt, reason, is_definite) in [
+        (SettleAttempt::First, "funds", true),
+        (SettleAttempt::First, "nonce_already_used", true),
+        (SettleAttempt::Repeated, "funds", false),
+        (SettleAttempt::Repeated, "nonce_already_used", false),
+        (SettleAttempt::Learning, "funds", false),
+        (SettleAttempt::Learning, "nonce_already_used", true),
+    ] {
+        let expected = match is_definite {
+            true => Event::Refuse {
+                reason: reason.to_owned(),
+                transaction: None,
+            },
+            false => lose_track(None),
+        };
+        let outcome = Outcome::of(refused(reason), attempt);
+        assert_eq!(outcome.event(), expected, "{attempt:?} {reason}");
+    }
+}
+
+#[test]
+fn settlement_without_a_definite_answer_is_unknown() {
+    let transaction = Some("0xb".to_owned());
+    let pending = Settlement::Pending {
+        transaction: transaction.clone(),
+    };
+    let unknown = Settlement::Unknown {
+        why: "timeout".into(),
+        transaction,
+    };
+    for settlement in [pending, unknown] {
+        for attempt in ATTEMPTS {
+            let outcome = Outcome::of(settlement.clone(), attempt);
+            assert_eq!(outcome.event(), lose_track(Some("0xb")));
+        }
+    }
+}
+
+#[test]
+fn question_that_was_not_sent_leaves_everything_as_it_was() {
+    for (attempt, event) in [
+        (SettleAttempt::First, Event::NotSent),
+        (SettleAttempt::Learning, Event::NotSent),
+        (SettleAttempt::Repeated, lose_track(None)),
+    ] {
+        let not_sent = Settlement::NotSent { why: "down".into() };
+        assert_eq!(Outcome::of(not_sent, attempt).event(), event);
+    }
+}
+
+#[test]
+fn payment_that_is_only_asked_for_buys_nothing() {
+    use Event::{CutOff, Learn};
+    let transaction = "0xa".to_owned();
+    let used = Presented::Used { transaction };
+    let learned = after(&[Learn, success()]);
+    assert_eq!(
+        (learned.holder, present(&learned, PRINT)),
+        (None, used.clone())
+    );
+    let later = after(&[Learn, lose_track(None), success()]);
+    assert_eq!(present(&later, PRINT), used);
+    let learning = after(&[Learn]);
+    assert_eq!(learning.clone().advance(HOLDER, CutOff), Err(NotAllowed));
+    let unsent = learning.advance(HOLDER, Event::NotSent);
+    assert_eq!(unsent, Ok(Moved::Released));
+    assert_eq!(
+        after(&[Event::Execute]).advance(HOLDER, Learn),
+        Err(NotAllowed)
+    );
+}
+
+#[test]
+fn refusal_that_may_mean_used_is_kept_as_an_open_claim() {
+    let refused = |reason: &str| {
+        let refuse = Event::Refuse {
+            reason: reason.to_owned(),
+            transaction: None,
+        };
+        after(&[Event::Settle, refuse]).expiry()
+    };
+    assert_eq!(refused("funds"), 1000 + KEPT);
+    assert_eq!(refused("nonce_already_used"), 1000 + KEPT_OPEN);
+}

@@ -1,0 +1,138 @@
+//! Answers that were charged, until they are delivered: a buyer whose connection broke gets the same
+//! answer, and the upstream is not called again. They are kept in memory, within a budget.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+
+use crate::gate::check::PaymentId;
+
+/// Bytes of all answers together.
+const BUDGET: usize = 64 * 1024 * 1024;
+
+/// A complete answer of an upstream.
+#[derive(Debug)]
+struct KeptAnswer {
+    status: StatusCode,
+    fields: HeaderMap,
+    body: Bytes,
+    /// When it may be forgotten, in Unix seconds.
+    expiry: u64,
+}
+
+#[derive(Debug, Default)]
+struct KeptByPayment {
+    answers: HashMap<PaymentId, KeptAnswer>,
+    bytes: usize,
+}
+
+impl KeptByPayment {
+    fn remove(&mut self, id: PaymentId) -> Option<KeptAnswer> {
+        let answer = self.answers.remove(&id)?;
+        self.bytes -= answer.body.len();
+        Some(answer)
+    }
+}
+
+/// Answers by payment.
+#[derive(Debug, Default)]
+pub(crate) struct KeptAnswers(Mutex<KeptByPayment>);
+
+impl KeptAnswers {
+    fn with<T>(&self, change: impl FnOnce(&mut KeptByPayment) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps an answer, if there is room for it.
+    pub(super) fn keep(&self, id: PaymentId, answer: &Response, body: &Bytes, expiry: u64) {
+        self.with(|kept| {
+            kept.remove(id);
+            if kept.bytes + body.len() > BUDGET {
+                return;
+            }
+            kept.bytes += body.len();
+            let answer = KeptAnswer {
+                status: answer.status(),
+                fields: answer.headers().clone(),
+                body: body.clone(),
+                expiry,
+            };
+            kept.answers.insert(id, answer);
+        });
+    }
+
+    /// The answer to a payment, if it is kept. It stays until it is forgotten.
+    pub(super) fn get(&self, id: PaymentId) -> Option<Response> {
+        self.with(|kept| {
+            let answer = kept.answers.get(&id)?;
+            let mut response = Response::new(Body::from(answer.body.clone()));
+            *response.status_mut() = answer.status;
+            *response.headers_mut() = answer.fields.clone();
+            Some(response)
+        })
+    }
+
+    /// Forgets the answer to a payment: it was delivered, or will not be.
+    pub(super) fn forget(&self, id: PaymentId) {
+        self.with(|kept| kept.remove(id));
+    }
+
+    /// Forgets what has expired.
+    pub(crate) fn sweep(&self, now: u64) {
+        self.with(|kept| {
+            let expired = kept
+                .answers
+                .iter()
+                .filter(|(_, answer)| answer.expiry <= now);
+            for id in expired.map(|(id, _)| *id).collect::<Vec<_>>() {
+                kept.remove(id);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+
+    use super::*;
+
+    fn id(byte: u8) -> PaymentId {
+        PaymentId(B256::repeat_byte(byte))
+    }
+
+    fn keep(kept: &KeptAnswers, payment: u8, size: usize) {
+        let body = Bytes::from(vec![0; size]);
+        let answer = Response::new(Body::empty());
+        kept.keep(id(payment), &answer, &body, 100);
+    }
+
+    #[test]
+    fn answer_is_kept_until_it_is_forgotten_or_expires() {
+        let kept = KeptAnswers::default();
+        keep(&kept, 1, 10);
+        keep(&kept, 2, 10);
+        assert!(kept.get(id(1)).is_some() && kept.get(id(1)).is_some());
+        kept.forget(id(1));
+        assert!(kept.get(id(1)).is_none());
+        kept.sweep(99);
+        assert!(kept.get(id(2)).is_some());
+        kept.sweep(100);
+        assert!(kept.get(id(2)).is_none());
+        assert_eq!(kept.with(|kept| kept.bytes), 0);
+    }
+
+    #[test]
+    fn answers_beyond_the_budget_are_not_kept() {
+        let kept = KeptAnswers::default();
+        keep(&kept, 1, BUDGET - 10);
+        keep(&kept, 2, 11);
+        assert!(kept.get(id(2)).is_none());
+        keep(&kept, 1, 20);
+        keep(&kept, 2, 11);
+        assert!(kept.get(id(2)).is_some());
+    }
+}

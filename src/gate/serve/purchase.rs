@@ -1,0 +1,704 @@
+//! The paid road: one payment buys one answer.
+//!
+//! ```text
+//! authorization: read, check, claim, verify, call upstream, hold, settle, deliver
+//! upfront:       read, check, claim, settle, call upstream, deliver
+//! ```
+//! What is checked without asking anyone comes first. From the claim on, [`Hold`] says what may
+//! happen. A settlement runs in a task of its own, since a buyer who leaves must not stop it, and
+//! its outcome is asked again until it is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, HeaderValue, StatusCode};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+
+use super::answer::{Charged, ErrorResponse, add_receipt, payment_required};
+use super::settlement::ASK_FOR;
+use super::{
+    Answer, GateServer, Routed, limited_answer, upstream_failed, upstream_request, while_in_flight,
+};
+use crate::api::PaymentFlow;
+use crate::gate::answer::Verification;
+use crate::gate::chains::OnChain;
+use crate::gate::check::{
+    Invalid, OVERLAP, PaymentId, Signed, check_form, check_signature, check_window, may_be_older,
+    payment_id,
+};
+use crate::gate::claims::{Hold, Taken};
+use crate::gate::facilitator::FacilitatorEndpoint;
+use crate::gate::headers::{self, PaymentHeaders};
+use crate::gate::limit::AddressCost;
+use crate::gate::payment::{
+    Claim, Event, Fingerprint, HolderToken, Outcome, Presented, is_used, may_follow_charge,
+    may_mean_used,
+};
+use crate::gate::proxy::{BodyEnd, HoldLimits, UpstreamError, watch};
+use crate::gate::table::Paid;
+use crate::gate::terms::Terms;
+use crate::gate::wire::{PaymentReceipt, SignedPayment, chosen, facilitator_request, read_payment};
+use crate::metrics::{FacilitatorCall, GateOutcome};
+
+/// Says whether an answer of the upstream was charged.
+const CHARGED: HeaderName = HeaderName::from_static("x-payment-charged");
+/// Bytes of a request's body that tell one request from another.
+const FINGERPRINTED: usize = 1024 * 1024;
+/// How long these bytes may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a buyer waits for a settlement. The settlement continues.
+const SETTLEMENT_WAIT: Duration = Duration::from_secs(30);
+/// How often a buyer who waits for the outcome of a settlement looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How an answer is held before it is charged.
+const HOLD: HoldLimits = HoldLimits {
+    bytes: 256 * 1024,
+    time: Duration::from_secs(2),
+};
+
+/// A payment that may buy the answer to a request.
+pub(super) struct Purchase {
+    pub(super) payment: SignedPayment,
+    pub(super) terms: Terms,
+    pub(super) id: PaymentId,
+    /// What its signature proves. One that no key proves may be that of a contract: the facilitator
+    /// asks the chain, which costs more than any check here.
+    signed: Signed,
+    /// Facilitators of its chain, in the order of use.
+    facilitators: Vec<Arc<FacilitatorEndpoint>>,
+    /// What facilitators are asked.
+    pub(super) question: Bytes,
+}
+
+/// A payment is not settled.
+enum Unsettled {
+    /// Another request holds the claim.
+    InProgress,
+    Outcome(Outcome),
+}
+
+/// What a facilitator says before the work begins.
+enum Verified {
+    By(Arc<FacilitatorEndpoint>),
+    Invalid {
+        by: Arc<FacilitatorEndpoint>,
+        reason: String,
+    },
+    Unavailable {
+        retry_after: Option<Duration>,
+    },
+}
+
+impl GateServer {
+    /// Answers a request that carries a payment.
+    pub(super) async fn sell(
+        self: &Arc<Self>,
+        routed: Routed,
+        paid: &Paid,
+        request: Request,
+    ) -> Answer {
+        let purchase = match Purchase::read(&routed, paid, &request) {
+            Ok(purchase) => purchase,
+            Err(answer) => return *answer,
+        };
+        if purchase.signed == Signed::Unproven {
+            let (client, now) = (routed.origin.client, self.begun.elapsed());
+            if let Err(limited) = self.budget.check(AddressCost::InvalidPayment, client, now) {
+                return limited_answer(limited);
+            }
+        }
+        let (request, fingerprint) = match fingerprinted(&routed, request).await {
+            Ok(read) => read,
+            Err(refusal) => return (GateOutcome::Malformed, refusal.response()),
+        };
+        let token = HolderToken(rand::random());
+        let claim = Claim::new(fingerprint, token, purchase.valid_before());
+        let taken = self.claims.take(purchase.id, claim, unix_seconds()).await;
+        let hold = Hold::new(Arc::clone(&self.claims), purchase.id, token, fingerprint);
+        let sale = Sale {
+            gate: Arc::clone(self),
+            routed,
+            purchase: Arc::new(purchase),
+            paid,
+        };
+        let (outcome, response) = match taken {
+            Ok(Taken::New) => match sale.purchase.terms.flow {
+                PaymentFlow::Authorization => sale.by_authorization(request, hold).await,
+                PaymentFlow::Upfront => sale.upfront(request, hold).await,
+            },
+            Ok(Taken::Known(presented)) => sale.again(presented, request, hold).await,
+            Err(unavailable) => {
+                let refusal = sale.refusal(StatusCode::SERVICE_UNAVAILABLE, "claims_unavailable");
+                let refusal = refusal.hint(unavailable.to_string()).retry_after(5);
+                (GateOutcome::Closed, refusal.response())
+            }
+        };
+        (outcome, while_in_flight(response, sale.routed.in_flight))
+    }
+}
+
+impl Purchase {
+    /// Everything that can be checked without asking anyone.
+    fn read(routed: &Routed, paid: &Paid, request: &Request) -> Result<Self, Box<Answer>> {
+        let refused = |reason: &str| {
+            let resource = routed.resource();
+            let fields = request.headers();
+            let response = payment_required(&paid.terms, resource, reason, fields, None);
+            Box::new((GateOutcome::Refused, response))
+        };
+        let payment = match read_payment(request.headers()) {
+            Ok(Some(payment)) => payment,
+            Ok(None) => return Err(refused("payment_required")),
+            Err(malformed) => {
+                let refusal = ErrorResponse::new(StatusCode::BAD_REQUEST, "malformed_payment");
+                let response = refusal.hint(malformed.to_string()).response();
+                return Err(Box::new((GateOutcome::Malformed, response)));
+            }
+        };
+        let terms = chosen(&paid.terms, &payment);
+        let terms = terms
+            .ok_or_else(|| refused("no_matching_requirements"))?
+            .clone();
+        let signed = check_form(&payment, &terms, routed.path.as_str())
+            .and_then(|()| check_signature(&payment, &terms))
+            .map_err(|invalid| refused(&invalid.to_string()))?;
+        let facilitators = paid.facilitators.get(&terms.chain_id);
+        Ok(Self {
+            id: payment_id(&terms, &payment.authorization),
+            facilitators: facilitators.cloned().unwrap_or_default(),
+            question: facilitator_request(&payment, &terms, routed.resource()).into(),
+            payment,
+            terms,
+            signed,
+        })
+    }
+
+    /// When the authorization ends, in Unix seconds.
+    pub(super) fn valid_before(&self) -> u64 {
+        self.payment.authorization.valid_before.saturating_to()
+    }
+
+    fn receipt(&self, error_reason: Option<String>, transaction: Option<String>) -> PaymentReceipt {
+        PaymentReceipt {
+            success: error_reason.is_none(),
+            error_reason,
+            payer: self.payment.authorization.from.to_string(),
+            transaction: transaction.unwrap_or_default(),
+            network: self.payment.network.clone(),
+        }
+    }
+}
+
+/// One payment on its way to one answer.
+struct Sale<'a> {
+    gate: Arc<GateServer>,
+    routed: Routed,
+    purchase: Arc<Purchase>,
+    paid: &'a Paid,
+}
+
+impl Sale<'_> {
+    /// Whether a process that this one knows nothing of may have sold for the payment.
+    fn may_be_older(&self) -> bool {
+        may_be_older(&self.purchase.payment.authorization, self.gate.begun_at)
+    }
+
+    /// Verify, call, settle, deliver.
+    async fn by_authorization(&self, request: Request, hold: Hold) -> Answer {
+        let work = match check_window(&self.purchase.payment.authorization, unix_seconds()) {
+            Ok(work) => work,
+            Err(invalid) => return self.out_of_time(invalid).await,
+        };
+        let deadline = Instant::now() + Duration::from_secs(work);
+        let (facilitator, hold) = match self.verified(hold).await {
+            Ok(verified) => verified,
+            Err(answer) => return answer,
+        };
+        if hold.report(Event::Execute).await.is_err() {
+            return self.in_progress();
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let response = match self.call(request, left).await {
+            Ok(response) => response,
+            Err(error) => return self.failed(&error, Charged::No),
+        };
+        if !is_charged(response.status()) {
+            return not_charged(response);
+        }
+        let held = match self.gate.proxy.hold(response, HOLD).await {
+            Ok(held) => held,
+            Err(error) => return self.failed(&error, Charged::No),
+        };
+        let id = self.purchase.id;
+        match &held.whole {
+            Some(whole) => {
+                let expiry = self.purchase.valid_before().saturating_add(ASK_FOR);
+                self.gate.kept.keep(id, &held.response, whole, expiry);
+            }
+            // An earlier answer is that of an attempt that was not settled.
+            None => self.gate.kept.forget(id),
+        }
+        match self.settled(hold, facilitator, Event::Settle).await {
+            Ok((hold, transaction)) => self.deliver(hold, transaction, held.response).await,
+            Err(unsettled) => self.unsettled(unsettled).await,
+        }
+    }
+
+    /// Settle, call, deliver. What fails after the settlement is charged: the payment may be
+    /// presented again for the same request.
+    async fn upfront(&self, request: Request, hold: Hold) -> Answer {
+        let work = match check_window(&self.purchase.payment.authorization, unix_seconds()) {
+            Ok(work) => work,
+            Err(invalid) => return self.out_of_time(invalid).await,
+        };
+        let first = self.purchase.facilitators.first().cloned();
+        let (facilitator, hold) = match first {
+            None => return self.unavailable(None),
+            Some(first) if !self.may_be_older() => (first, hold),
+            Some(_) => match self.verified(hold).await {
+                Ok(verified) => verified,
+                Err(answer) => return answer,
+            },
+        };
+        match self.settled(hold, facilitator, Event::Settle).await {
+            Ok((hold, transaction)) => {
+                let work = Duration::from_secs(work);
+                self.execute(request, hold, transaction, work).await
+            }
+            Err(unsettled) => self.unsettled(unsettled).await,
+        }
+    }
+
+    /// A payment that was presented before.
+    async fn again(&self, presented: Presented, request: Request, hold: Hold) -> Answer {
+        match presented {
+            Presented::InProgress => self.in_progress(),
+            Presented::OtherRequest { transaction } => {
+                let receipt = self.purchase.receipt(None, transaction);
+                let refusal = self.refusal(StatusCode::CONFLICT, "payment_used");
+                let refusal = refusal
+                    .about(self.purchase.id, Charged::Unknown)
+                    .hint("The payment was presented for another request.");
+                let refusal = match receipt.transaction.is_empty() {
+                    true => refusal,
+                    false => refusal.receipt(receipt),
+                };
+                (GateOutcome::Conflict, refusal.response())
+            }
+            Presented::Used { transaction } => self.used(Some(transaction)),
+            Presented::Refused {
+                reason,
+                transaction,
+            } => self.definitely_refused(reason, transaction).await,
+            Presented::Execute { transaction } => {
+                if let Some(kept) = self.gate.kept.get(self.purchase.id) {
+                    return self.deliver(hold, transaction, kept).await;
+                }
+                self.gate.metrics.executed_again();
+                let work = Duration::from_secs(self.purchase.terms.max_timeout_seconds.into());
+                self.execute(request, hold, transaction, work).await
+            }
+            Presented::Join => self.join(request, hold).await,
+        }
+    }
+
+    /// Waits for the outcome of a settlement that another task asks for.
+    async fn join(&self, request: Request, mut hold: Hold) -> Answer {
+        let end = Instant::now() + SETTLEMENT_WAIT;
+        while Instant::now() < end {
+            let event = Event::LoseTrack { transaction: None };
+            if hold.report(event).await.is_err() {
+                break;
+            }
+            let presented = loop {
+                sleep(LOOK_AGAIN).await;
+                let token = HolderToken(rand::random());
+                let claim = Claim::new(hold.fingerprint, token, self.purchase.valid_before());
+                let id = self.purchase.id;
+                let taken = self.gate.claims.take(id, claim, unix_seconds()).await;
+                hold = Hold::new(Arc::clone(&self.gate.claims), id, token, hold.fingerprint);
+                match taken {
+                    Ok(Taken::Known(Presented::InProgress)) if Instant::now() < end => {}
+                    Ok(Taken::Known(presented)) => break presented,
+                    Ok(Taken::New) | Err(_) => return self.pending(None),
+                }
+            };
+            if presented != Presented::Join {
+                return Box::pin(self.again(presented, request, hold)).await;
+            }
+        }
+        let event = Event::LoseTrack { transaction: None };
+        let _ = hold.report(event).await;
+        self.pending(None)
+    }
+
+    /// A payment that a facilitator calls valid, and that did not buy anything before.
+    async fn verified(&self, hold: Hold) -> Result<(Arc<FacilitatorEndpoint>, Hold), Answer> {
+        match self.verify().await {
+            // Not every facilitator looks whether it was used before.
+            Verified::By(facilitator) if self.may_be_older() => {
+                match self.gate.on_chain(&self.purchase).await {
+                    Some(OnChain::Charged { transaction }) => Err(self.used(Some(transaction))),
+                    Some(OnChain::Used) => Err(self.used(None)),
+                    Some(OnChain::Unused) | None => Ok((facilitator, hold)),
+                }
+            }
+            Verified::By(facilitator) => Ok((facilitator, hold)),
+            Verified::Invalid { by, reason } => Err(self.refused(by, reason, hold).await),
+            Verified::Unavailable { retry_after } => Err(self.unavailable(retry_after)),
+        }
+    }
+
+    /// Asks facilitators in their order until one answers.
+    async fn verify(&self) -> Verified {
+        let mut wait = None;
+        for facilitator in &self.purchase.facilitators {
+            let begun = Instant::now();
+            let question = self.purchase.question.clone();
+            let verification = self.gate.facilitators.verify(facilitator, question).await;
+            let metrics = &self.gate.metrics;
+            metrics.called(FacilitatorCall::Verify, begun.elapsed());
+            match verification {
+                Verification::Valid => return Verified::By(Arc::clone(facilitator)),
+                Verification::Invalid { reason } => {
+                    let by = Arc::clone(facilitator);
+                    return Verified::Invalid { by, reason };
+                }
+                Verification::Unavailable { why, retry_after } => {
+                    warn!(
+                        facilitator = facilitator.name,
+                        why, "failed to verify a payment"
+                    );
+                    wait = wait.or(retry_after);
+                }
+            }
+        }
+        Verified::Unavailable { retry_after: wait }
+    }
+
+    /// Settles in a task of its own, and waits for it as long as a buyer should.
+    async fn settled(
+        &self,
+        hold: Hold,
+        facilitator: Arc<FacilitatorEndpoint>,
+        event: Event,
+    ) -> Result<(Hold, String), Unsettled> {
+        let (waiting, settled) = oneshot::channel();
+        let (gate, purchase) = (Arc::clone(&self.gate), Arc::clone(&self.purchase));
+        tokio::spawn(gate.begin_settlement(hold, purchase, facilitator, event, waiting));
+        match timeout(SETTLEMENT_WAIT, settled).await {
+            Ok(Ok(Ok((hold, Outcome::Settled { transaction })))) => Ok((hold, transaction)),
+            Ok(Ok(Ok((_, outcome)))) => Err(Unsettled::Outcome(outcome)),
+            Ok(Ok(Err(_))) => Err(Unsettled::InProgress),
+            Ok(Err(_)) | Err(_) => Err(Unsettled::Outcome(Outcome::Unknown { transaction: None })),
+        }
+    }
+
+    /// Answers a payment that was to be sold for and is not settled.
+    async fn unsettled(&self, unsettled: Unsettled) -> Answer {
+        match unsettled {
+            Unsettled::InProgress => self.in_progress(),
+            Unsettled::Outcome(Outcome::Refused {
+                reason,
+                transaction,
+            }) => self.definitely_refused(reason, transaction).await,
+            Unsettled::Outcome(Outcome::NotSent) => self.unavailable(None),
+            Unsettled::Outcome(Outcome::Unknown { transaction }) => self.pending(transaction),
+            Unsettled::Outcome(Outcome::Settled { transaction }) => self.pending(Some(transaction)),
+        }
+    }
+
+    /// Calls the upstream for a payment that is settled, and delivers what it answers.
+    async fn execute(
+        &self,
+        request: Request,
+        hold: Hold,
+        transaction: String,
+        work: Duration,
+    ) -> Answer {
+        if hold.report(Event::Execute).await.is_err() {
+            return self.in_progress();
+        }
+        match self.call(request, work).await {
+            Ok(response) => self.deliver(hold, transaction, response).await,
+            Err(error) => self.failed(&error, Charged::Yes),
+        }
+    }
+
+    async fn call(&self, request: Request, work: Duration) -> Result<Response, UpstreamError> {
+        let upstream = self.routed.offer.upstream.as_ref();
+        let upstream = upstream.map_err(|_| UpstreamError::Unreachable)?;
+        let (purchase, offer) = (&self.purchase, &self.routed.offer.name);
+        let payment = PaymentHeaders {
+            payer: purchase.payment.authorization.from.to_string(),
+            network: purchase.terms.network(),
+            amount: purchase.terms.amount.to_string(),
+            asset: purchase.terms.token.address.to_string(),
+            id: purchase.id.to_string(),
+            offer: format!("{}/{}", offer.0, offer.1),
+        };
+        let request = upstream_request(&self.routed, request, Some(payment));
+        self.gate.proxy.send(request, upstream, Some(work)).await
+    }
+
+    /// Sends an answer whose payment is settled. The claim proves it: no other state allows it.
+    async fn deliver(&self, hold: Hold, transaction: String, response: Response) -> Answer {
+        let is_settled = hold.report(Event::Deliver).await.is_ok();
+        self.gate.metrics.delivering(is_settled);
+        if !is_settled {
+            return self.in_progress();
+        }
+        let mut response = response;
+        let fields = response.headers_mut();
+        headers::from_upstream(fields, true, true);
+        add_receipt(fields, &self.purchase.receipt(None, Some(transaction)));
+        fields.insert(CHARGED, HeaderValue::from_static("true"));
+        headers::cors(fields);
+        let (gate, id) = (Arc::clone(&self.gate), self.purchase.id);
+        let response = watch(response, move |end| match end {
+            BodyEnd::Complete => {
+                gate.kept.forget(id);
+                hold.complete();
+            }
+            BodyEnd::Cut => {
+                gate.metrics.undelivered();
+                drop(hold);
+            }
+        });
+        (GateOutcome::Paid, response)
+    }
+
+    /// A facilitator says that the payment is invalid.
+    async fn refused(&self, by: Arc<FacilitatorEndpoint>, reason: String, hold: Hold) -> Answer {
+        if self.purchase.signed == Signed::Unproven {
+            let (client, now) = (self.routed.origin.client, self.gate.begun.elapsed());
+            // Whether the budget is used up shows at the next payment.
+            let _ = self
+                .gate
+                .budget
+                .spend(AddressCost::InvalidPayment, client, now);
+        }
+        // Another reason may pass, and then `/settle` would charge for nothing.
+        if !self.may_be_older() || !is_used(&reason) {
+            return self.unusable(reason).await;
+        }
+        match self.settled(hold, by, Event::Learn).await {
+            Ok((_, transaction)) => self.used(Some(transaction)),
+            Err(Unsettled::Outcome(Outcome::Unknown { transaction })) => self.pending(transaction),
+            Err(Unsettled::InProgress) => self.in_progress(),
+            Err(_) => self.unusable(reason).await,
+        }
+    }
+
+    /// A payment that cannot buy anything. Another one is asked for only if this one cannot have been
+    /// charged, by this process or an earlier one.
+    async fn unusable(&self, reason: String) -> Answer {
+        if !self.may_be_older() || !may_follow_charge(&reason) {
+            return match is_used(&reason) {
+                true => self.used(None),
+                false => self.ask_again(&reason, None),
+            };
+        }
+        match self.gate.on_chain(&self.purchase).await {
+            Some(OnChain::Charged { transaction }) => self.used(Some(transaction)),
+            Some(OnChain::Used) => self.used(None),
+            // What another process has sent is in a block by then.
+            Some(OnChain::Unused) if self.gate.begun.elapsed().as_secs() >= OVERLAP => {
+                self.ask_again(&reason, None)
+            }
+            _ => self.state_unknown(&reason, self.purchase.receipt(Some(reason.clone()), None)),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, code: &str) -> ErrorResponse {
+        ErrorResponse::new(status, code).about(self.purchase.id, Charged::No)
+    }
+
+    /// 402: asks for another payment.
+    fn ask_again(&self, reason: &str, receipt: Option<PaymentReceipt>) -> Answer {
+        let fields = http::HeaderMap::new();
+        let resource = self.routed.resource();
+        let response = payment_required(
+            &self.paid.terms,
+            resource,
+            reason,
+            &fields,
+            receipt.as_ref(),
+        );
+        (GateOutcome::Refused, response)
+    }
+
+    async fn out_of_time(&self, invalid: Invalid) -> Answer {
+        match invalid {
+            Invalid::ExpiresTooSoon => self.unusable(invalid.to_string()).await,
+            _ => self.ask_again(&invalid.to_string(), None),
+        }
+    }
+
+    /// The facilitator refused to settle. Only if the money cannot have moved, another payment is
+    /// asked for.
+    async fn definitely_refused(&self, reason: String, transaction: Option<String>) -> Answer {
+        self.gate.kept.forget(self.purchase.id);
+        let receipt = self.purchase.receipt(Some(reason.clone()), transaction);
+        if !may_mean_used(&reason) {
+            return match self.may_be_older() && may_follow_charge(&reason) {
+                true => self.unusable(reason).await,
+                false => self.ask_again(&reason, Some(receipt)),
+            };
+        }
+        match self.gate.on_chain(&self.purchase).await {
+            Some(OnChain::Charged { transaction }) => self.used(Some(transaction)),
+            Some(OnChain::Used) => self.used(None),
+            Some(OnChain::Unused) | None => self.state_unknown(&reason, receipt),
+        }
+    }
+
+    fn state_unknown(&self, reason: &str, receipt: PaymentReceipt) -> Answer {
+        let refusal = ErrorResponse::new(StatusCode::CONFLICT, "payment_state_unknown")
+            .about(self.purchase.id, Charged::Unknown)
+            .receipt(receipt)
+            .hint(format!(
+                "This payment may have been charged ({reason}). Present it again, or look for it on chain before you sign another one."
+            ));
+        (GateOutcome::Conflict, refusal.response())
+    }
+
+    fn used(&self, transaction: Option<String>) -> Answer {
+        let refusal = ErrorResponse::new(StatusCode::CONFLICT, "payment_used");
+        let id = self.purchase.id;
+        let refusal = match transaction {
+            Some(transaction) => refusal
+                .about(id, Charged::Yes)
+                .receipt(self.purchase.receipt(None, Some(transaction))),
+            None => refusal.about(id, Charged::Unknown),
+        };
+        let refusal = refusal.hint("This payment was used. Sign another one for another answer.");
+        (GateOutcome::Conflict, refusal.response())
+    }
+
+    fn in_progress(&self) -> Answer {
+        let refusal = ErrorResponse::new(StatusCode::CONFLICT, "payment_in_progress")
+            .about(self.purchase.id, Charged::Unknown)
+            .hint("Another request with this payment is being answered.");
+        (GateOutcome::Conflict, refusal.retry_after(2).response())
+    }
+
+    fn unavailable(&self, retry_after: Option<Duration>) -> Answer {
+        let seconds = retry_after.map_or(5, |wait| wait.as_secs().max(1));
+        let refusal = self
+            .refusal(StatusCode::SERVICE_UNAVAILABLE, "facilitator_unavailable")
+            .hint("The payment was not used. Present it again.");
+        let response = refusal.retry_after(seconds).response();
+        (GateOutcome::FacilitatorUnavailable, response)
+    }
+
+    fn pending(&self, transaction: Option<String>) -> Answer {
+        let reason = Some("settlement_pending".to_owned());
+        let refusal = ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "settlement_pending")
+            .about(self.purchase.id, Charged::Unknown)
+            .receipt(self.purchase.receipt(reason, transaction))
+            .hint("Send the same request with the same payment again. Do not sign a new payment.");
+        (GateOutcome::Pending, refusal.retry_after(2).response())
+    }
+
+    fn failed(&self, error: &UpstreamError, charged: Charged) -> Answer {
+        let hint = match charged {
+            Charged::No => "The payment was not used. Present it again.".to_owned(),
+            _ => {
+                let end = self.purchase.valid_before().saturating_add(ASK_FOR);
+                format!(
+                    "The payment was charged. Present it again with the same request, until Unix time {end}."
+                )
+            }
+        };
+        warn!(payment = %self.purchase.id, offer = ?self.routed.offer.name, %error, "upstream failed");
+        let about = (self.purchase.id, charged, hint);
+        (
+            GateOutcome::UpstreamFailed,
+            upstream_failed(error, Some(about)),
+        )
+    }
+}
+
+/// Whether an answer is paid for: what was asked for was done, or a connection was opened.
+fn is_charged(status: StatusCode) -> bool {
+    status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// The upstream answered, with something that is not charged.
+fn not_charged(mut response: Response) -> Answer {
+    let fields = response.headers_mut();
+    headers::from_upstream(fields, true, false);
+    fields.insert(CHARGED, HeaderValue::from_static("false"));
+    headers::cors(fields);
+    (GateOutcome::NotCharged, response)
+}
+
+/// Reads the beginning of a request's body, which is a part of what a payment is presented for. The
+/// rest streams.
+async fn fingerprinted(
+    routed: &Routed,
+    request: Request,
+) -> Result<(Request, Fingerprint), ErrorResponse> {
+    let (parts, body) = request.into_parts();
+    let mut digest = Sha256::new();
+    let length = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    let method = parts.method.as_str().as_bytes();
+    for part in [
+        routed.offer.uid.as_bytes(),
+        method,
+        routed.target.as_bytes(),
+        length.unwrap_or_default(),
+    ] {
+        digest.update(part);
+        digest.update([0]);
+    }
+    let mut rest = body.into_data_stream();
+    let mut read = Vec::new();
+    let mut size = 0;
+    let reading = async {
+        while size < FINGERPRINTED {
+            let Some(chunk) = rest.try_next().await? else {
+                break;
+            };
+            size += chunk.len();
+            digest.update(&chunk);
+            read.push(Ok::<Bytes, axum::Error>(chunk));
+        }
+        Ok::<(), axum::Error>(())
+    };
+    match timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => {
+            return Err(ErrorResponse::new(
+                StatusCode::BAD_REQUEST,
+                "malformed_request",
+            ));
+        }
+        Err(_) => {
+            return Err(ErrorResponse::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_too_slow",
+            ));
+        }
+    }
+    let hash: [u8; 32] = digest.finalize().into();
+    let body = match read.is_empty() {
+        true => Body::empty(),
+        false => Body::from_stream(stream::iter(read).chain(rest)),
+    };
+    Ok((Request::from_parts(parts, body), Fingerprint(hash.into())))
+}
+
+pub(crate) fn unix_seconds() -> u64 {
+    let now = jiff::Timestamp::now().as_second();
+    u64::try_from(now).unwrap_or_default()
+}

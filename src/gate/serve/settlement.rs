@@ -1,0 +1,157 @@
+//! Settles payments in tasks of their own: a buyer who leaves must not stop a settlement, and its
+//! outcome is asked for again until it is known.
+//!
+//! It carries out. [`crate::gate::payment`] decides what an answer of a facilitator means for the
+//! claim. Where the facilitator's answer is none, a transfer on the chain counts: it is this payment's,
+//! no matter who has sent it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::GateServer;
+use super::purchase::{Purchase, unix_seconds};
+use crate::gate::answer::Settlement;
+use crate::gate::chains::OnChain;
+use crate::gate::claims::{Hold, Taken};
+use crate::gate::facilitator::FacilitatorEndpoint;
+use crate::gate::payment::{
+    Claim, Event, Fingerprint, HolderToken, NotAllowed, Outcome, Presented, SettleAttempt,
+};
+use crate::metrics::{FacilitatorCall, SettlementOutcome};
+
+/// Seconds between questions for an unknown outcome; the last one repeats.
+const ASK_AGAIN: [u64; 7] = [1, 2, 4, 8, 16, 30, 60];
+/// Seconds for which an unknown outcome is asked for after the payment has ended.
+pub(super) const ASK_FOR: u64 = 3600;
+
+/// Where the outcome goes, with the claim.
+type Waiting = oneshot::Sender<Result<(Hold, Outcome), NotAllowed>>;
+
+impl GateServer {
+    /// Settles a payment for the first time. `event` says what for.
+    pub(super) async fn begin_settlement(
+        self: Arc<Self>,
+        hold: Hold,
+        purchase: Arc<Purchase>,
+        facilitator: Arc<FacilitatorEndpoint>,
+        event: Event,
+        waiting: Waiting,
+    ) {
+        let attempt = match event {
+            Event::Learn => SettleAttempt::Learning,
+            _ => SettleAttempt::First,
+        };
+        // The claim says so before `/settle` is sent.
+        if let Err(refused) = hold.report(event).await {
+            drop(waiting.send(Err(refused)));
+            return;
+        }
+        let outcome = self.settle(&hold, &purchase, &facilitator, attempt).await;
+        let is_open = matches!(outcome, Outcome::Unknown { .. });
+        let fingerprint = hold.fingerprint;
+        // If no request waits any more the hold is dropped here, and what was settled can be presented
+        // again.
+        drop(waiting.send(Ok((hold, outcome))));
+        if is_open {
+            tokio::spawn(self.resolve(purchase, facilitator, fingerprint));
+        }
+    }
+
+    /// Sends `/settle`, and reports the outcome to the claim.
+    async fn settle(
+        &self,
+        hold: &Hold,
+        purchase: &Purchase,
+        facilitator: &FacilitatorEndpoint,
+        attempt: SettleAttempt,
+    ) -> Outcome {
+        let begun = Instant::now();
+        let question = purchase.question.clone();
+        let settlement = self.facilitators.settle(facilitator, question).await;
+        self.metrics
+            .called(FacilitatorCall::Settle, begun.elapsed());
+        if let Settlement::Unknown { why, .. } | Settlement::NotSent { why } = &settlement {
+            warn!(payment = %purchase.id, facilitator = facilitator.name, why, "settlement failed");
+        }
+        let mut outcome = Outcome::of(settlement, attempt);
+        if matches!(outcome, Outcome::Unknown { .. })
+            && let Some(OnChain::Charged { transaction }) = self.on_chain(purchase).await
+        {
+            outcome = Outcome::Settled { transaction };
+        }
+        self.metrics.settled(counted(&outcome, attempt));
+        info!(
+            payment = %purchase.id,
+            payer = %purchase.payment.authorization.from,
+            amount = %purchase.terms.amount,
+            token = %purchase.terms.token.address,
+            network = purchase.terms.network(),
+            ?attempt,
+            ?outcome,
+            "settlement"
+        );
+        if hold.report(outcome.event()).await.is_err() {
+            warn!(payment = %purchase.id, "lost the claim during a settlement");
+        }
+        outcome
+    }
+
+    /// What the chain shows of a payment; `None` if it cannot be asked.
+    pub(super) async fn on_chain(&self, purchase: &Purchase) -> Option<OnChain> {
+        let (terms, authorization) = (&purchase.terms, &purchase.payment.authorization);
+        let table = Arc::clone(&self.table.borrow().table);
+        let urls = table.rpc_urls(terms.chain_id);
+        self.chains.read(urls, terms, authorization).await
+    }
+
+    /// Asks facilitator and chain for the outcome of a settlement until it is known.
+    fn resolve(
+        self: Arc<Self>,
+        purchase: Arc<Purchase>,
+        facilitator: Arc<FacilitatorEndpoint>,
+        fingerprint: Fingerprint,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let _unknown = self.metrics.unknown();
+            let end = purchase.valid_before().saturating_add(ASK_FOR);
+            let mut delays = ASK_AGAIN.iter().copied();
+            let mut delay = 0;
+            while unix_seconds() < end {
+                delay = delays.next().unwrap_or(delay);
+                sleep(Duration::from_secs(delay)).await;
+                let token = HolderToken(rand::random());
+                let claim = Claim::new(fingerprint, token, purchase.valid_before());
+                let taken = self.claims.take(purchase.id, claim, unix_seconds()).await;
+                let hold = Hold::new(Arc::clone(&self.claims), purchase.id, token, fingerprint);
+                match taken {
+                    Ok(Taken::Known(Presented::Join)) => {
+                        let attempt = SettleAttempt::Repeated;
+                        let outcome = self.settle(&hold, &purchase, &facilitator, attempt).await;
+                        if !matches!(outcome, Outcome::Unknown { .. }) {
+                            return;
+                        }
+                    }
+                    // Another request looks at it, or the store is away.
+                    Ok(Taken::Known(Presented::InProgress)) | Err(_) => {}
+                    Ok(_) => return,
+                }
+            }
+            warn!(payment = %purchase.id, "gave up asking for the outcome of a settlement");
+        })
+    }
+}
+
+fn counted(outcome: &Outcome, attempt: SettleAttempt) -> SettlementOutcome {
+    match outcome {
+        Outcome::Settled { .. } if attempt == SettleAttempt::First => SettlementOutcome::Success,
+        Outcome::Settled { .. } => SettlementOutcome::Recovered,
+        Outcome::Refused { .. } => SettlementOutcome::Refused,
+        Outcome::Unknown { .. } => SettlementOutcome::Unknown,
+        Outcome::NotSent => SettlementOutcome::NotSent,
+    }
+}
