@@ -65,7 +65,7 @@ test-unit: ## Run the tests that need no cluster
 	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --package rpc-proxy --package scale --lib --bins --test architecture --test faults --test language
 
 .PHONY: model
-model: model-election model-ledger ## Model-check the cores of election and ledger within bounds, and refute their broken variants
+model: model-election model-ledger model-payment ## Model-check the cores of election, ledger and payments within bounds, and refute their broken variants
 
 .PHONY: model-election
 model-election: ## Model-check the election core
@@ -74,6 +74,10 @@ model-election: ## Model-check the election core
 .PHONY: model-ledger
 model-ledger: ## Model-check the ledger core; CONFIGURATION=name runs one
 	cargo run --quiet --locked --package model --bin model-ledger $(CONFIGURATION)
+
+.PHONY: model-payment
+model-payment: ## Model-check the life of a payment; CONFIGURATION=name runs one
+	cargo run --quiet --locked --package model --bin model-payment $(CONFIGURATION)
 
 .PHONY: test-flows
 test-flows: image ## Run the flows on a running testbed (make testbed-up); FLOW=name runs one

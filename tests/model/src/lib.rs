@@ -1,6 +1,6 @@
-//! Proof of the two cores that decide: the election's, whose modules are here, and the ledger's in
-//! [`mod@ledger`]. Every schedule within bounds is tried, and for the election thousands beyond them
-//! at random.
+//! Proof of the cores that decide: the election's, whose modules are here, the ledger's in
+//! [`mod@ledger`], and that of payments in [`mod@payment`]. Every schedule within bounds is tried, and
+//! for the election thousands beyond them at random.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -11,11 +11,13 @@
 //! | [`check`] | the search through all schedules |
 //! | [`simulation`] | random schedules |
 //! | [`mod@ledger`] | the same for the ledger: its own world, invariants, search and variants |
+//! | [`mod@payment`] | the same for the gate's payments |
 
 pub mod bounds;
 pub mod check;
 pub mod core;
 pub mod ledger;
+pub mod payment;
 pub mod simulation;
 pub mod variants;
 pub mod world;
