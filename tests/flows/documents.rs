@@ -1,4 +1,4 @@
-//! Where an on-chain URI leads: to the same valid document on every replica.
+//! Where an on-chain URI leads: to the same valid document on every replica, and on the gate.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::objects::{offer, registry};
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long a change may take to show in a document.
 const SOON: Duration = Duration::from_secs(5);
-/// Name of the documents Service.
+/// Name of the public Service.
 const SERVICE: &str = "offers-serviceoffer-controller";
-/// Host name of the documents Service inside the cluster.
+/// Host name of the public Service inside the cluster.
 const HOST: &str = "offers-serviceoffer-controller.operator.svc";
 const WELL_KNOWN: &str = "/.well-known/agent-registration.json";
 
@@ -29,7 +29,8 @@ const WELL_KNOWN: &str = "/.well-known/agent-registration.json";
 fn on_chain_uri_serves_the_same_document_on_every_replica() {
     TestEnv::run(async |env| {
         let objects = &env.objects;
-        let (chain, release) = deploy(&env, &["replicaCount=3"]).await;
+        let values = ["replicaCount=3", "gate.enabled=false"];
+        let (chain, release) = deploy(&env, &values).await;
         let schema = Schema::new();
         for manifest in variety() {
             objects.create_offer(manifest).await;
@@ -91,7 +92,7 @@ fn on_chain_uri_serves_the_same_document_on_every_replica() {
 fn document_follows_registration_base_url_and_disabling() {
     TestEnv::run(async |env| {
         let objects = &env.objects;
-        let (_chain, release) = deploy(&env, &[]).await;
+        let (_chain, release) = deploy(&env, &["gate.enabled=true"]).await;
         let schema = Schema::new();
         let suspend = json!({ "spec": { "suspend": "Spending" } });
         objects.patch_registry("local", suspend).await;
@@ -99,15 +100,20 @@ fn document_follows_registration_base_url_and_disabling() {
         let key = objects.wait_key("shop", "chat").await;
         let path = format!("/agents/{key}.json");
         let document = async || -> Result<Value> {
-            let pods = release.wait_ready(1, LIMIT).await?;
-            let response = release.document(&pods[0], &path).await?;
+            let gate = release.wait_gate(LIMIT).await?;
+            let response = release.document(&gate, &path).await?;
             let document = response.error_for_status()?.json().await?;
             schema.assert_valid(&document);
             Ok(document)
         };
 
-        let pending = eventually("the document is served", LIMIT, &document).await;
-        assert_eq!(pending["active"], true);
+        // The gate may see the record before the offer.
+        let pending = eventually("the document is served and active", LIMIT, async || {
+            let document = document().await?;
+            ensure!(document["active"] == true, "{document}");
+            Ok(document)
+        })
+        .await;
         assert_eq!(pending["registrations"], Value::Null);
 
         let resume = json!({ "spec": { "suspend": "None" } });

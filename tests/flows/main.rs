@@ -34,6 +34,7 @@ mod outage;
 mod registration;
 mod rights;
 mod rollout;
+mod sale;
 mod shutdown;
 mod skew;
 mod tenancy;

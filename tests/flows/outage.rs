@@ -24,7 +24,9 @@ const WELL_KNOWN: &str = "/.well-known/agent-registration.json";
 fn hanging_chain_is_reported_and_loses_no_registration() {
     TestEnv::run(async |env| {
         let objects = &env.objects;
-        let (chain, release) = env.deploy(&["controller.maxInFlight=2"]).await;
+        let (chain, release) = env
+            .deploy(&["controller.maxInFlight=2", "gate.enabled=true"])
+            .await;
         objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], OFFERS).await;
         env.objects.wait_in_flight(LIMIT).await;
@@ -42,10 +44,10 @@ fn hanging_chain_is_reported_and_loses_no_registration() {
         );
         let elapsed = start.elapsed().as_secs_f64();
         println!("reported after {elapsed:.1} s: {message}");
-        let pods = release.wait_ready(1, LIMIT).await.unwrap();
+        let gate = release.wait_gate(LIMIT).await.unwrap();
         let rest = OUTAGE.saturating_sub(start.elapsed());
         throughout("documents are served", rest, async || {
-            let response = release.document(&pods[0], WELL_KNOWN).await?;
+            let response = release.document(&gate, WELL_KNOWN).await?;
             response.error_for_status()?;
             anyhow::Ok(())
         })
@@ -70,13 +72,14 @@ fn hanging_api_server_fences_the_leader_and_loses_nothing() {
             "leaderElection.renewDeadline=4s",
             "leaderElection.retryPeriod=1s",
             "controller.maxInFlight=2",
+            "gate.enabled=true",
         ];
         let (chain, release) = env.deploy(&values).await;
         env.objects.create_namespace("shop", &[]).await;
         env.objects.create_offers(&["shop"], OFFERS).await;
         env.objects.wait_in_flight(LIMIT).await;
         let pods = release.wait_ready(2, LIMIT).await.unwrap();
-        let leader = release.wait_leader(None, LIMIT).await.unwrap();
+        let gate = release.wait_gate(LIMIT).await.unwrap();
 
         let start = Instant::now();
         let server = env.cluster.component(Component::ApiServer).unwrap();
@@ -94,12 +97,8 @@ fn hanging_api_server_fences_the_leader_and_loses_nothing() {
         let what = "documents are served and nothing is sent";
         let rest = OUTAGE.saturating_sub(start.elapsed());
         throughout(what, rest, async || {
-            // A leader that cannot renew for two lease durations exits, and restarts as a
-            // candidate.
-            for pod in pods.iter().filter(|pod| pod.name_any() != leader) {
-                let response = release.document(pod, WELL_KNOWN).await?;
-                response.error_for_status()?;
-            }
+            let response = release.document(&gate, WELL_KNOWN).await?;
+            response.error_for_status()?;
             let now = chain.sent_transactions().await?;
             ensure!(now == sent, "{now} transactions, {sent} before");
             Ok(())

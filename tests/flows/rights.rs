@@ -1,11 +1,12 @@
-//! The operator uses exactly the rights it is granted, and shows no secret that it is trusted with.
+//! Operator and gate use exactly the rights they are granted, and show no secret that they are
+//! trusted with.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::chain::LocalChain;
-use harness::objects::delete;
+use harness::objects::{create, delete};
 use harness::release::{LEASE, Release, printed};
 use harness::wait::eventually;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
@@ -22,8 +23,10 @@ use crate::objects::{offer, registry};
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longer than the operator waits before it retires an agent that no offer uses.
 const RETIREMENT: Duration = Duration::from_secs(100);
-/// Name of the service account and of its roles.
-const ACCOUNT: &str = "offers-serviceoffer-controller";
+/// Name of the operator's service account and of its roles.
+const OPERATOR: &str = "offers-serviceoffer-controller";
+/// Name of the gate's service account and of its roles.
+const GATE: &str = "offers-serviceoffer-controller-gate";
 const PASSWORD: &str = "correct-horse-battery-staple";
 
 /// API group, resource with subresource, verb.
@@ -34,7 +37,7 @@ fn full_run_uses_exactly_its_rights_and_leaks_no_secret() {
     TestEnv::run(async |env| {
         let objects = &env.objects;
         let mut audit = env.cluster.audit().unwrap();
-        serve_grants(&env).await;
+        define_reference_grants(&env).await;
         let (chain, release) = deploy_with_password(&env).await;
         objects.create_namespace("shop", &[]).await;
         objects.create_offers(&["shop"], 2).await;
@@ -79,18 +82,20 @@ fn full_run_uses_exactly_its_rights_and_leaks_no_secret() {
         .await;
 
         let entries = audit.read().unwrap();
-        let user = format!("system:serviceaccount:{}:{ACCOUNT}", release.namespace());
-        let own: Vec<&AuditEntry> = entries.iter().filter(|entry| entry.user == user).collect();
-        let forbidden: Vec<_> = own.iter().filter(|entry| entry.code == 403).collect();
-        assert!(forbidden.is_empty(), "{forbidden:?}");
-        assert_eq!(
-            used(&own),
-            granted(&env, &release).await,
-            "the operator must use exactly what it is granted"
-        );
-        let leases: BTreeSet<&str> = own
+        for account in [OPERATOR, GATE] {
+            let user = format!("system:serviceaccount:{}:{account}", release.namespace());
+            let own: Vec<&AuditEntry> = entries.iter().filter(|entry| entry.user == user).collect();
+            let forbidden: Vec<_> = own.iter().filter(|entry| entry.code == 403).collect();
+            assert!(forbidden.is_empty(), "{forbidden:?}");
+            assert_eq!(
+                without_implied(used(&own)),
+                without_implied(granted(&env, &release, account).await),
+                "{account} must use exactly what it is granted"
+            );
+        }
+        let leases: BTreeSet<&str> = entries
             .iter()
-            .filter(|entry| entry.resource == "leases")
+            .filter(|entry| entry.resource == "leases" && entry.user.ends_with(OPERATOR))
             .map(|entry| &*entry.name)
             .collect();
         assert!(
@@ -106,9 +111,13 @@ fn full_run_uses_exactly_its_rights_and_leaks_no_secret() {
     });
 }
 
-/// A chain whose RPC URL contains a password, and an operator that logs as much as it can.
+/// A chain whose RPC URL contains a password, and a release that logs as much as it can.
 async fn deploy_with_password(env: &TestEnv) -> (LocalChain, Release) {
-    let values = ["replicaCount=2", "controller.logLevel=trace"];
+    let values = [
+        "replicaCount=2",
+        "controller.logLevel=trace",
+        "gate.logLevel=trace",
+    ];
     let (chain, release) = env.prepare(block_every_second(), &values).await;
     let credentials = format!("http://user:{PASSWORD}@");
     let url = chain.url().replace("http://", &credentials);
@@ -120,37 +129,6 @@ async fn deploy_with_password(env: &TestEnv) -> (LocalChain, Release) {
         json!([{ "urlFrom": { "secretKeyRef": { "name": "rpc", "key": "url" } } }]);
     env.objects.create_registry(manifest).await;
     (chain, release)
-}
-
-/// Has the API server serve ReferenceGrants, as it does where the Gateway API is installed.
-async fn serve_grants(env: &TestEnv) {
-    let anything = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": "referencegrants.gateway.networking.k8s.io",
-            "annotations": { "api-approved.kubernetes.io": "unapproved, for a test" },
-        },
-        "spec": {
-            "group": "gateway.networking.k8s.io",
-            "names": { "kind": "ReferenceGrant", "plural": "referencegrants" },
-            "scope": "Namespaced",
-            "versions": [{
-                "name": "v1beta1", "served": true, "storage": true, "schema": { "openAPIV3Schema": anything },
-            }],
-        },
-    });
-    let definitions = Api::<CustomResourceDefinition>::all(env.cluster.client());
-    let (name, parameters) = (
-        "referencegrants.gateway.networking.k8s.io",
-        PatchParams::apply("rights"),
-    );
-    eventually("the CRD is applied", LIMIT, async || {
-        let document = Patch::Apply(&definition);
-        definitions.patch(name, &parameters, &document).await
-    })
-    .await;
 }
 
 async fn create_facilitator(env: &TestEnv) {
@@ -195,14 +173,72 @@ fn used(entries: &[&AuditEntry]) -> BTreeSet<Right> {
         .collect()
 }
 
-async fn granted(env: &TestEnv, release: &Release) -> BTreeSet<Right> {
+/// Lists show all that `get` shows, so that `get` beside `list` is no further right.
+fn without_implied(rights: BTreeSet<Right>) -> BTreeSet<Right> {
+    let is_implied = |(group, resource, verb): &Right| {
+        let list = (group.clone(), resource.clone(), "list".to_owned());
+        verb == "get" && rights.contains(&list)
+    };
+    let kept = rights.iter().filter(|right| !is_implied(right));
+    kept.cloned().collect()
+}
+
+/// No right of the gate changes anything or reads a Secret, whether it is used or not.
+#[test]
+fn gate_is_granted_nothing_but_reading() {
+    TestEnv::run(async |env| {
+        let release = env.install(&["gate.enabled=true"]).await;
+        for (group, resource, verb) in granted(&env, &release, GATE).await {
+            let right = format!("{verb} {resource} of group {group:?}");
+            assert!(["get", "list", "watch"].contains(&&*verb), "{right}");
+            assert_ne!(resource, "secrets", "{right}");
+        }
+    });
+}
+
+/// The kind by which a namespace lets offers of others use its Services. It belongs to the Gateway
+/// API, which no cluster needs to have.
+async fn define_reference_grants(env: &TestEnv) {
+    let manifest = json!({
+        "metadata": {
+            "name": "referencegrants.gateway.networking.k8s.io",
+            // The API server requires it of groups that end in k8s.io.
+            "annotations": { "api-approved.kubernetes.io": "unapproved, for a test" },
+        },
+        "spec": {
+            "group": "gateway.networking.k8s.io",
+            "scope": "Namespaced",
+            "names": {
+                "kind": "ReferenceGrant",
+                "listKind": "ReferenceGrantList",
+                "plural": "referencegrants",
+                "singular": "referencegrant",
+            },
+            "versions": [{
+                "name": "v1beta1",
+                "served": true,
+                "storage": true,
+                "schema": { "openAPIV3Schema": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true,
+                } },
+            }],
+        },
+    });
+    let definition: CustomResourceDefinition = serde_json::from_value(manifest).unwrap();
+    let definitions = Api::all(env.cluster.client());
+    create(&definitions, &definition).await.unwrap();
+}
+
+async fn granted(env: &TestEnv, release: &Release, account: &str) -> BTreeSet<Right> {
     let cluster = Api::<ClusterRole>::all(env.cluster.client());
     let own = Api::<Role>::namespaced(env.cluster.client(), release.namespace());
     let (cluster, own) = eventually("the roles are read", LIMIT, async || {
-        Ok::<_, kube::Error>((cluster.get(ACCOUNT).await?, own.get(ACCOUNT).await?))
+        Ok::<_, kube::Error>((cluster.get(account).await?, own.get_opt(account).await?))
     })
     .await;
-    let rules = cluster.rules.into_iter().chain(own.rules).flatten();
+    let own = own.and_then(|role| role.rules);
+    let rules = cluster.rules.into_iter().chain(own).flatten();
     rules.flat_map(rights).collect()
 }
 
@@ -220,10 +256,12 @@ fn rights(rule: PolicyRule) -> Vec<Right> {
     rights
 }
 
-/// Everything that people and programs see of the operator, apart from the Secrets themselves.
+/// Everything that people and programs see of operator and gate, apart from the Secrets themselves.
 async fn outputs(env: &TestEnv, release: &Release) -> Vec<(String, String)> {
     let mut outputs = Vec::new();
-    for pod in release.wait_ready(2, LIMIT).await.unwrap() {
+    let mut pods = release.wait_ready(2, LIMIT).await.unwrap();
+    pods.push(release.wait_gate(LIMIT).await.unwrap());
+    for pod in pods {
         let name = pod.name_any();
         let log = release.log(&name).await.unwrap();
         outputs.push((format!("the log of {name}"), log));

@@ -143,7 +143,7 @@ async fn roll_out(
 /// Waits until no Pod of an earlier template is left.
 async fn wait_replaced(release: &Release, template: &str) {
     eventually("all Pods are of the new template", LIMIT, async || {
-        let pods = release.pod_api().list(&ListParams::default()).await?.items;
+        let pods = release.list_replicas().await?;
         let is_new = |pod: &&Pod| {
             let rollout = pod.annotations().get("rollout");
             rollout.is_some_and(|rollout| rollout == template)

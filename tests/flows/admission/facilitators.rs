@@ -340,6 +340,6 @@ fn statuses() -> CaseTable {
         .rejects(
             "an address in upper case",
             status(json!({ "assets": [asset("0x036CbD53842c5426634e7929541eC2318f3dCF7e")] })),
-            "status.assets[0].address in body should match",
+            "assets[0].address in body should match",
         )
 }

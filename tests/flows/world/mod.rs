@@ -444,8 +444,8 @@ impl World {
     async fn stop(&self) {
         self.release.upgrade(&["replicaCount=0"]).await.unwrap();
         eventually("the operator is gone", GONE, async || {
-            let pods = self.release.pod_api().list(&ListParams::default()).await?;
-            ensure!(pods.items.is_empty(), "{} Pods", pods.items.len());
+            let pods = self.release.list_replicas().await?;
+            ensure!(pods.is_empty(), "{} Pods", pods.len());
             anyhow::Ok(())
         })
         .await;

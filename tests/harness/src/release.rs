@@ -1,4 +1,4 @@
-//! The operator as Helm installs it: its replicas, its Lease, and what each replica serves.
+//! The operator as Helm installs it: its replicas, its Lease, its gate, and what each of them serves.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::wait::until;
 pub const LEASE: &str = "serviceoffer-controller";
 /// The series by which a replica reports that it leads.
 pub const LEADS: &str = r#"leader_election_master_status{name="serviceoffer-controller"}"#;
-/// Name of the container in each Pod.
+/// Name of the container in each Pod of the operator.
 const CONTAINER: &str = "controller";
 /// How long Helm may wait for Pods. A busy machine needs a minute and more; no test asserts it.
 const HELM_TIMEOUT: &str = "120s";
@@ -191,14 +191,50 @@ impl Release {
     }
 
     async fn list_pods(&self) -> kube::Result<Vec<Pod>> {
+        let mut pods = self.list_replicas().await?;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(pods)
+    }
+
+    /// Replicas, those that are being deleted included.
+    ///
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn list_replicas(&self) -> kube::Result<Vec<Pod>> {
+        self.list("!=gate").await
+    }
+
+    /// Pods of the gate, those that are being deleted included.
+    ///
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn list_gates(&self) -> kube::Result<Vec<Pod>> {
+        self.list("=gate").await
+    }
+
+    /// Pods of the release whose component is, or is not, one.
+    async fn list(&self, component: &str) -> kube::Result<Vec<Pod>> {
         let selector = format!(
-            "app.kubernetes.io/name=serviceoffer-controller,app.kubernetes.io/instance={}",
+            "app.kubernetes.io/name=serviceoffer-controller,app.kubernetes.io/instance={},app.kubernetes.io/component{component}",
             self.name
         );
         let parameters = ListParams::default().labels(&selector);
-        let mut pods = self.pod_api().list(&parameters).await?.items;
-        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(pods)
+        Ok(self.pod_api().list(&parameters).await?.items)
+    }
+
+    /// Waits until one Pod of the gate is left and ready.
+    ///
+    /// # Errors
+    /// If there is another number of them when the limit is reached.
+    pub async fn wait_gate(&self, limit: Duration) -> Result<Pod> {
+        until("the gate is ready", limit, async || {
+            let mut gates = self.list_gates().await?;
+            let names: Vec<_> = gates.iter().map(ResourceExt::name_any).collect();
+            let one_is_ready = gates.len() == 1 && gates.iter().all(is_ready);
+            ensure!(one_is_ready, "Pods of the gate: {names:?}");
+            gates.pop().context("there is no gate")
+        })
+        .await
     }
 
     async fn list_ready_pods(&self) -> kube::Result<Vec<Pod>> {
@@ -295,6 +331,17 @@ impl Release {
         self.process(pod).await?.kill(Signal::Kill)
     }
 
+    /// Ends the gate's process in a Pod with SIGKILL and deletes the Pod without grace, as if its node
+    /// had died.
+    ///
+    /// # Errors
+    /// If it does not run now.
+    pub async fn kill_gate(&self, pod: &str) -> Result<()> {
+        let process = self.cluster.container(&self.namespace, pod, "gate").await?;
+        process.kill(Signal::Kill)?;
+        self.force_delete(pod).await
+    }
+
     /// Everything that a replica has logged since its container started.
     ///
     /// # Errors
@@ -321,7 +368,8 @@ impl Release {
         Ok(response.error_for_status()?.text().await?)
     }
 
-    /// What a replica serves under a path of its public port.
+    /// What a Pod serves under a path of its public port. Of the two workloads, the gate has one, or
+    /// without a gate the operator.
     ///
     /// # Errors
     /// If it does not answer now.
@@ -330,8 +378,8 @@ impl Release {
         Ok(self.http.get(url).send().await?)
     }
 
-    /// What the Service and each of these replicas serve alike under a URL of the Service. Every
-    /// replica follows the cluster on its own and may be a moment behind: see [`until`].
+    /// What the Service and each of these Pods serve alike under a URL of the Service. Every
+    /// Pod follows the cluster on its own and may be a moment behind: see [`until`].
     ///
     /// # Errors
     /// If one of them does not answer with 200 now, or serves other bytes or another ETag.

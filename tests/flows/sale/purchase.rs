@@ -1,0 +1,111 @@
+//! One payment buys one answer.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::ensure;
+use harness::wait::eventually;
+use serde_json::{Value, json};
+
+use super::shop::{PRICE, SOON, Shop};
+use crate::fixture::TestEnv;
+
+#[test]
+fn buyer_pays_and_gets_the_answer_and_the_seller_the_money() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let unpaid = reqwest::get(shop.url("/v1")).await.unwrap();
+        assert_eq!(unpaid.status(), 402);
+        assert!(unpaid.headers().contains_key("payment-required"));
+        let terms: Value = unpaid.json().await.unwrap();
+        assert_eq!(terms["accepts"][0]["maxAmountRequired"], PRICE.to_string());
+        assert_eq!(shop.upstream.count(), 0);
+
+        let mut buyer = shop.buyer();
+        for nth in 1..=3 {
+            let bought = buyer.post(&shop.url("/v1?a=b"), "question").await.unwrap();
+            assert_eq!(bought.status, 200, "{bought:?}");
+            let answer: Value = serde_json::from_str(&bought.body).unwrap();
+            assert_eq!(
+                (&answer["count"], &answer["target"]),
+                (&json!(nth), &json!("/v1?a=b"))
+            );
+            assert_eq!(answer["payer"], shop.buyer_key.address().to_string());
+            let receipt = bought.receipt.unwrap();
+            assert_eq!(receipt["success"], true);
+            let transfers = shop.transfers().await;
+            assert_eq!(transfers.len(), nth);
+            assert_eq!(
+                receipt["transaction"],
+                transfers[nth - 1].transaction.to_string()
+            );
+        }
+        assert_eq!(
+            shop.count("serviceoffer_gate_delivered_unsettled_total")
+                .await,
+            0.0
+        );
+
+        let offer = shop
+            .env
+            .objects
+            .offers(super::shop::SHOP)
+            .get("chat")
+            .await
+            .unwrap();
+        let status = offer.status.unwrap();
+        assert_eq!(status.price.as_deref(), Some("0.002 USDC/request"));
+        let facilitator = shop.facilitators().get("sepolia").await.unwrap();
+        let status = facilitator.status.unwrap();
+        assert_eq!(status.host.as_deref(), Some("facilitator.payments.svc"));
+    });
+}
+
+#[test]
+fn answer_that_failed_is_not_charged() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let mut buyer = shop.buyer();
+        for status in [302, 404, 500, 503] {
+            shop.upstream.status.store(status, Ordering::SeqCst);
+            let failed = buyer.get(&shop.url("/v1")).await.unwrap();
+            assert_eq!(usize::from(failed.status), status);
+            assert_eq!(failed.fields["x-payment-charged"], "false");
+        }
+        assert!(shop.transfers().await.is_empty());
+        assert!(shop.calls("/settle").await.is_empty());
+    });
+}
+
+#[test]
+fn offer_without_a_facilitator_says_what_to_create_and_opens_when_it_is_there() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.env.objects.create_offer(shop.offer("chat")).await;
+        let message = shop.wait_gate_reason("chat", "NoFacilitator").await;
+        assert!(message.contains("eip155:84532"), "{message}");
+        let closed = reqwest::get(shop.url("/")).await.unwrap();
+        assert_eq!(closed.status(), 503);
+        shop.create_facilitator().await;
+        shop.wait_ready("chat").await;
+        shop.patch_facilitator(json!({ "spec": { "suspend": "Settling" } }))
+            .await;
+        shop.wait_gate_reason("chat", "Suspended").await;
+        eventually(
+            "nothing is sold while the facilitator is suspended",
+            SOON,
+            async || {
+                let status = reqwest::get(shop.url("/")).await?.status();
+                ensure!(status == 503, "{status}");
+                Ok(())
+            },
+        )
+        .await;
+        shop.patch_facilitator(json!({ "spec": { "suspend": "None" } }))
+            .await;
+        shop.wait_ready("chat").await;
+        let bought = shop.buyer().get(&shop.url("/")).await.unwrap();
+        assert_eq!(bought.status, 200);
+    });
+}
