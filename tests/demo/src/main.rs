@@ -9,6 +9,7 @@ mod offers;
 mod output;
 mod readme;
 mod replicas;
+mod sale;
 mod sandbox;
 mod scenario;
 mod summary;

@@ -19,7 +19,7 @@ use crate::summary::count;
 /// Name and namespace of the release in the README.
 pub const NAME: &str = "serviceoffer-controller";
 pub const NAMESPACE: &str = "serviceoffer-system";
-/// Where on-chain URIs lead: the documents Service by its name inside the cluster.
+/// Where on-chain URIs lead: the public Service by its name inside the cluster.
 pub const BASE_URL: &str = "http://serviceoffer-controller.serviceoffer-system.svc.cluster.local";
 /// How long a replica may take to become leader once the Lease of a dead one has expired.
 const SLACK: Duration = Duration::from_secs(5);
@@ -95,6 +95,11 @@ impl Replicas {
             .await
     }
 
+    /// Waits until the gate is ready.
+    pub async fn wait_gate(&self) -> Result<Pod> {
+        self.release.wait_gate(Duration::from_secs(60)).await
+    }
+
     /// Waits until a replica leads, and returns its name.
     pub async fn wait_leader(&self) -> Result<String> {
         self.release.wait_leader(None, SOON).await
@@ -116,24 +121,29 @@ impl Replicas {
         ))
     }
 
-    /// Waits until the leader has nonces in flight, and kills it: its process with SIGKILL and its
-    /// Pod without grace, as if the node had died. It can neither finish anything nor release its
-    /// Lease.
-    pub async fn kill_leader(&self, chain: &Chain) -> Result<Death> {
+    /// Kills the leader: its process with SIGKILL and its Pod without grace, as if the node had died.
+    /// It can neither finish anything nor release its Lease. Returns its name.
+    pub async fn end_leader(&self) -> Result<String> {
         let leader = self.wait_leader().await?;
         let process = until("the leader's process runs", SOON, async || {
             self.release.process(&leader).await
         })
         .await?;
+        process.kill(Signal::Kill)?;
+        self.release.force_delete(&leader).await?;
+        Ok(leader)
+    }
+
+    /// Kills the leader once it has nonces in flight.
+    pub async fn kill_leader(&self, chain: &Chain) -> Result<Death> {
         until("nonces are in flight", SOON, async || {
             let (in_flight, _) = self.in_flight(chain).await?;
             ensure!(in_flight > 0, "none");
             Ok(())
         })
         .await?;
-        process.kill(Signal::Kill)?;
+        let leader = self.end_leader().await?;
         let moment = Instant::now();
-        self.release.force_delete(&leader).await?;
         let (in_flight, signed) = until("the ledger is read", SOON, async || {
             self.in_flight(chain).await
         })
@@ -215,7 +225,7 @@ impl Replicas {
     }
 
     /// Waits until an agent's document is served under its on-chain URI, and in the same bytes by
-    /// each replica.
+    /// each of these Pods.
     pub async fn check_document(&self, uri: &str, agent: &str, pods: &[Pod]) -> Result<()> {
         ensure!(uri.starts_with(BASE_URL), "{uri} is not below {BASE_URL}");
         let what = format!("the document of agent {agent} is served everywhere");

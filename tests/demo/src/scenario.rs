@@ -19,6 +19,7 @@ use crate::offers::{self, Batch, Offers};
 use crate::output::{self, Steps};
 use crate::readme::Section;
 use crate::replicas::{self, Death, Replicas, Takeover};
+use crate::sale::{self, Market, PURCHASES};
 use crate::sandbox::{Sandbox, Show};
 use crate::summary::{ChainCounts, Summary, count};
 
@@ -81,6 +82,18 @@ pub async fn run(cluster: &Cluster, mut steps: Steps) -> Result<Summary> {
     steps
         .run("Metrics of each replica", metrics(&replicas))
         .await?;
+    let mut market = steps
+        .run(
+            "Open the sale: a token, a facilitator, a buyer",
+            open_market(cluster, &sandbox, &chain),
+        )
+        .await?;
+    let sale = steps
+        .run(
+            "Sell 20 answers while the leader dies and the gate is replaced",
+            market.sell(&sandbox, &replicas, &chain),
+        )
+        .await?;
     let documents = steps
         .run(
             "Fetch every document by its on-chain URI",
@@ -116,6 +129,11 @@ pub async fn run(cluster: &Cluster, mut steps: Steps) -> Result<Summary> {
         takeover_seconds: takeover.duration.as_secs_f64(),
         takeover_limit_seconds: takeover.limit.as_secs_f64(),
         documents_served: documents,
+        purchases: count(PURCHASES),
+        delivered: sale.delivered(),
+        transfers: count(sale.transfers.len() + sale.other_transfers),
+        executed_again: sale.executed_again(),
+        unpaid: sale.unpaid(),
         cost: chain::cost(&chain).await?,
         steps: steps.into_vec(),
     })
@@ -135,9 +153,11 @@ async fn clean(cluster: &Cluster, sandbox: &Sandbox) -> Result<()> {
         sandbox.follow(Section::Remove, Show::Everything).await?;
     }
     let namespaces: Api<Namespace> = Api::all(cluster.client());
-    let own = offers::NAMESPACES
-        .into_iter()
-        .chain([chain::NAMESPACE, replicas::NAMESPACE]);
+    let own = offers::NAMESPACES.into_iter().chain([
+        chain::NAMESPACE,
+        sale::NAMESPACE,
+        replicas::NAMESPACE,
+    ]);
     for name in own.clone() {
         // The API server refuses to delete a namespace that it is already deleting. What counts is
         // that it is gone in the end.
@@ -224,6 +244,15 @@ async fn scale(sandbox: &Sandbox, replicas: &Replicas) -> Result<()> {
     replicas.show_metrics().await
 }
 
+/// Applies the README's PaymentFacilitator, with the demo's in place of a public one.
+async fn open_market(cluster: &Cluster, sandbox: &Sandbox, chain: &Chain) -> Result<Market> {
+    let market = Market::open(cluster, chain).await?;
+    let changes = [("https://x402.org/facilitator", sale::FACILITATOR_URL)];
+    sandbox.write_changed("facilitator.yaml", &changes)?;
+    sandbox.follow(Section::Sell, Show::Everything).await?;
+    Ok(market)
+}
+
 async fn kill_leader(
     replicas: &Replicas,
     chain: &Chain,
@@ -252,11 +281,11 @@ async fn metrics(replicas: &Replicas) -> Result<()> {
 
 /// Fetches every document by its on-chain URI, and returns how many are correct everywhere.
 async fn documents(replicas: &Replicas, chain: &Chain) -> Result<u64> {
-    let pods = replicas.wait_ready(REPLICAS).await?;
+    let gate = [replicas.wait_gate().await?];
     let registrations = chain.all_registrations().await?;
     let fetched = join_all(registrations.iter().map(async |event| {
         let agent = event.agent_id.to_string();
-        let outcome = replicas.check_document(&event.uri, &agent, &pods).await;
+        let outcome = replicas.check_document(&event.uri, &agent, &gate).await;
         outcome
             .inspect_err(|error| output::text(&format!("{error:#}")))
             .is_ok()
@@ -264,8 +293,7 @@ async fn documents(replicas: &Replicas, chain: &Chain) -> Result<u64> {
     .await;
     let served = fetched.into_iter().filter(|served| *served).count();
     output::text(&format!(
-        "{served} documents, each in the same bytes from the Service and from {} replicas",
-        pods.len()
+        "{served} documents, each in the same bytes from the Service and from the gate"
     ));
     Ok(count(served))
 }
@@ -309,6 +337,10 @@ pub fn show_verdict(summary: &Summary, broken: &[String]) {
         registrations,
         duplicates,
         documents_served,
+        purchases,
+        delivered,
+        transfers,
+        unpaid,
         cost,
         ..
     } = summary;
@@ -317,6 +349,12 @@ pub fn show_verdict(summary: &Summary, broken: &[String]) {
         &format!(
             "{offers} offers, {registrations} registrations, {duplicates} duplicates; \
              {registered} confirmed by status, {documents_served} documents served"
+        ),
+    );
+    output::verdict(
+        broken.is_empty(),
+        &format!(
+            "{purchases} purchases, {delivered} answers, {transfers} transfers, {unpaid} unpaid"
         ),
     );
     for promise in broken {

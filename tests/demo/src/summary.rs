@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use alloy::primitives::B256;
 use serde::Serialize;
 
 /// An offer according to its status.
@@ -95,6 +96,49 @@ impl Cost {
     }
 }
 
+/// An answer that a buyer got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bought {
+    /// Number of the answer.
+    pub answer: u64,
+    /// The transaction in its receipt.
+    pub transaction: B256,
+}
+
+/// What was sold, according to buyer, upstream and chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SaleCounts {
+    /// What the buyer got.
+    pub bought: Vec<Bought>,
+    /// How often the upstream was called.
+    pub executed: usize,
+    /// Transfers of the price from the buyer to the seller.
+    pub transfers: Vec<B256>,
+    /// Any other transfers to the seller.
+    pub other_transfers: usize,
+}
+
+impl SaleCounts {
+    /// Different answers that the buyer got.
+    pub fn delivered(&self) -> u64 {
+        let answers: BTreeSet<u64> = self.bought.iter().map(|bought| bought.answer).collect();
+        count(answers.len())
+    }
+
+    /// Calls of the upstream whose answer the buyer did not get.
+    pub fn executed_again(&self) -> u64 {
+        count(self.executed).saturating_sub(self.delivered())
+    }
+
+    /// Answers that no transfer of their own pays for.
+    pub fn unpaid(&self) -> u64 {
+        let transfers: BTreeSet<&B256> = self.transfers.iter().collect();
+        let receipts: BTreeSet<&B256> = self.bought.iter().map(|one| &one.transaction).collect();
+        let paid = receipts.intersection(&transfers).count();
+        count(self.bought.len().saturating_sub(paid))
+    }
+}
+
 /// One step of the demo.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
@@ -123,6 +167,16 @@ pub struct Summary {
     pub takeover_limit_seconds: f64,
     /// Documents that the Service and every replica served in the same bytes.
     pub documents_served: u64,
+    /// Purchases that were made.
+    pub purchases: u64,
+    /// Answers that the buyer got, each counted once.
+    pub delivered: u64,
+    /// Transfers to the seller.
+    pub transfers: u64,
+    /// Calls of the upstream whose answer the buyer did not get.
+    pub executed_again: u64,
+    /// Answers that no transfer of their own pays for.
+    pub unpaid: u64,
     pub cost: Cost,
     /// In their order.
     pub steps: Vec<Step>,
@@ -138,6 +192,10 @@ impl Summary {
             ("duplicates", self.duplicates, 0),
             ("transactions of the signer", self.transactions, offers),
             ("documents served", self.documents_served, offers),
+            ("answers delivered", self.delivered, self.purchases),
+            ("transfers to the seller", self.transfers, self.purchases),
+            ("calls of the upstream for nothing", self.executed_again, 0),
+            ("unpaid answers", self.unpaid, 0),
         ];
         let mut broken: Vec<String> = equal
             .into_iter()
@@ -196,6 +254,11 @@ mod tests {
             takeover_seconds: 28.0,
             takeover_limit_seconds: 35.0,
             documents_served: 24,
+            purchases: 20,
+            delivered: 20,
+            transfers: 20,
+            executed_again: 0,
+            unpaid: 0,
             cost: Cost::default(),
             steps: Vec::new(),
         }
@@ -267,6 +330,36 @@ mod tests {
     }
 
     #[test]
+    fn sale_counts_different_answers_and_payments() {
+        let bought = |answer: u64, transaction: u8| Bought {
+            answer,
+            transaction: B256::repeat_byte(transaction),
+        };
+        let transfers = vec![B256::repeat_byte(1), B256::repeat_byte(2)];
+        let good = SaleCounts {
+            bought: vec![bought(1, 1), bought(2, 2)],
+            executed: 2,
+            transfers,
+            other_transfers: 0,
+        };
+        let counts =
+            |counts: &SaleCounts| (counts.delivered(), counts.executed_again(), counts.unpaid());
+        assert_eq!(counts(&good), (2, 0, 0));
+        let same_answer = SaleCounts {
+            bought: vec![bought(1, 1), bought(1, 2)],
+            ..good.clone()
+        };
+        assert_eq!(counts(&same_answer), (1, 1, 0));
+        for receipt in [1, 3] {
+            let one_payment = SaleCounts {
+                bought: vec![bought(1, 1), bought(2, receipt)],
+                ..good.clone()
+            };
+            assert_eq!(counts(&one_payment), (2, 0, 1), "{receipt}");
+        }
+    }
+
+    #[test]
     fn kept_promises_are_not_reported() {
         assert_eq!(good().broken(), Vec::<String>::new());
     }
@@ -308,6 +401,34 @@ mod tests {
                     ..good()
                 },
                 "documents served: 0 instead of 24",
+            ),
+            (
+                Summary {
+                    delivered: 19,
+                    ..good()
+                },
+                "answers delivered: 19 instead of 20",
+            ),
+            (
+                Summary {
+                    transfers: 21,
+                    ..good()
+                },
+                "transfers to the seller: 21 instead of 20",
+            ),
+            (
+                Summary {
+                    executed_again: 1,
+                    ..good()
+                },
+                "calls of the upstream for nothing: 1 instead of 0",
+            ),
+            (
+                Summary {
+                    unpaid: 1,
+                    ..good()
+                },
+                "unpaid answers: 1 instead of 0",
             ),
             (
                 Summary {
