@@ -399,6 +399,8 @@ pub fn known_violation(name: &str) -> Option<&'static str> {
         "retiring-race" => Some("L4"),
         // Nothing that is left shows the lost transaction: the README names this limit.
         "lost-both" | "rotation+lost-both" => Some("L1"),
+        // Four faults together leave an offer that waits without being told why.
+        "rotation+lost-ledger" => Some("L5"),
         _ => None,
     }
 }
