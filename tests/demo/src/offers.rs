@@ -160,6 +160,8 @@ impl Offers {
 fn like(pattern: &ServiceOffer, namespace: &str, name: &str) -> ServiceOffer {
     let mut offer = ServiceOffer::new(name, pattern.spec.clone());
     offer.metadata.namespace = Some(namespace.to_owned());
+    // Offers with the same name in other namespaces need a path of their own.
+    offer.spec.path = Some(format!("/{namespace}/{name}"));
     if let Some(upstream) = &mut offer.spec.upstream {
         namespace.clone_into(&mut upstream.namespace);
         name.clone_into(&mut upstream.service);
