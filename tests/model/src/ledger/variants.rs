@@ -231,8 +231,8 @@ pub const VARIANTS: &[Variant] = &[
             "            moved_from: record.signer,\n",
             "            moved_from: None,\n",
         )]),
-        breaks: Some("L5"),
-        within: "small-rotation",
+        breaks: Some("L1"),
+        within: "rotation+lost-record",
     },
     Variant {
         name: "mark_ignored",
@@ -242,8 +242,8 @@ pub const VARIANTS: &[Variant] = &[
             "    if record.moved_from.is_some() {\n        return PendingStep::Wait;\n    }\n",
             "",
         )]),
-        breaks: Some("L5"),
-        within: "small-rotation",
+        breaks: Some("L1"),
+        within: "rotation+lost-record",
     },
     Variant {
         name: "ledger_forgotten",
@@ -358,8 +358,8 @@ pub const VARIANTS: &[Variant] = &[
         name: "move_without_touch",
         about: "a move does not write the former ledger",
         change: Change::Shell(Flaw::MoveWithoutTouch),
-        breaks: Some("L5"),
-        within: "small-rotation",
+        breaks: Some("L1"),
+        within: "rotation+lost-record",
     },
     Variant {
         name: "retire_without_touch",
