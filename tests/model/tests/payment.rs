@@ -25,7 +25,6 @@ fn shipped_core_and_shell_violate_only_what_is_known() {
         "restart-blind-asked",
         "balance-first",
         "restart-balance-blind",
-        "amended-balance-blind",
     ] {
         let bounds = bounds(name).expect("they exist");
         let outcome = check(bounds, LIMIT);
