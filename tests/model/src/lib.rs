@@ -10,6 +10,7 @@
 //! | [`world`] | the Lease, the network, processes, clocks, and the invariants |
 //! | [`check`] | the search through all schedules |
 //! | [`simulation`] | random schedules |
+//! | [`table`] | how the searches of ledger and payments are run and printed |
 //! | [`mod@ledger`] | the same for the ledger: its own world, invariants, search and variants |
 //! | [`mod@payment`] | the same for the gate's payments |
 
@@ -19,5 +20,6 @@ pub mod core;
 pub mod ledger;
 pub mod payment;
 pub mod simulation;
+pub mod table;
 pub mod variants;
 pub mod world;

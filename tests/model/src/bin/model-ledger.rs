@@ -6,17 +6,13 @@
 //! ends otherwise than its row says.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use model::ledger::bounds::{Bounds, bounds, findings, known_violation, others, pairs, singles};
 use model::ledger::check::{check, refute};
 use model::ledger::search::Outcome;
 use model::ledger::variants::{VARIANTS, Variant};
+use model::table;
 
-/// Number of searches at a time. Each uses one thread.
-const SEARCHES: usize = 2;
 /// States at which a search gives up; two such searches fit into 16 GiB.
 const LIMIT: usize = 25_000_000;
 
@@ -43,37 +39,12 @@ fn rows() -> Vec<Row> {
 }
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let mut rows = rows();
-    rows.retain(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name()));
+    let rows = rows();
     println!(
         "{:<28} {:<14} {:>9} {:>5} {:>7}  {:<9} what is explored, or what is broken",
         "configuration or variant", "bounds", "states", "depth", "time", "result"
     );
-    let begun = Instant::now();
-    let (next, sound, output) = (AtomicUsize::new(0), AtomicBool::new(true), Mutex::new(()));
-    std::thread::scope(|scope| {
-        for _ in 0..SEARCHES {
-            scope.spawn(|| {
-                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (line, holds) = run(row);
-                    let _output = output.lock();
-                    println!("{line}");
-                    sound.fetch_and(holds, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    println!(
-        "{} rows, {:.0} s",
-        rows.len(),
-        begun.elapsed().as_secs_f64()
-    );
-    if sound.into_inner() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    table::print(rows, Row::name, run)
 }
 
 /// Runs one row. Returns its line, and whether it ends as expected.

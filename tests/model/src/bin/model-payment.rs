@@ -6,16 +6,12 @@
 //! search did not reach every state, or if a variant survives.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use model::payment::bounds::{Bounds, all, bounds};
 use model::payment::check::{Outcome, check, refute};
 use model::payment::variants::{VARIANTS, Variant};
+use model::table;
 
-/// Number of searches at a time. Each uses one thread.
-const SEARCHES: usize = 2;
 /// Steps at which a search gives up.
 const LIMIT: usize = 100_000_000;
 
@@ -35,38 +31,14 @@ impl Row {
 }
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
     let shipped = all().map(Row::Shipped);
     let variants = VARIANTS.iter().copied().map(Row::Variant);
-    let mut rows: Vec<Row> = shipped.chain(variants).collect();
-    rows.retain(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name()));
+    let rows: Vec<Row> = shipped.chain(variants).collect();
     println!(
         "{:<26} {:>9} {:>5} {:>7}  {:<34} what is explored, or what is broken",
         "configuration or variant", "states", "depth", "time", "result"
     );
-    let begun = Instant::now();
-    let (next, sound, output) = (AtomicUsize::new(0), AtomicBool::new(true), Mutex::new(()));
-    std::thread::scope(|scope| {
-        for _ in 0..SEARCHES {
-            scope.spawn(|| {
-                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (line, holds) = run(row);
-                    let _output = output.lock();
-                    println!("{line}");
-                    sound.fetch_and(holds, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    println!(
-        "{} rows, {:.0} s",
-        rows.len(),
-        begun.elapsed().as_secs_f64()
-    );
-    match sound.into_inner() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    table::print(rows, Row::name, run)
 }
 
 /// Runs one row. Returns its line, and whether it ends as expected.

@@ -22,7 +22,7 @@ pub enum Property {
     NoLateRelease,
     /// P5: no claim outlives validBefore + 1 h.
     Expires,
-    /// P5: whoever holds a claim is still running, so no claim is blocked by a request that ended.
+    /// P5: the holder of a claim is still running, so no claim is blocked by a request that ended.
     HolderRuns,
     /// P5: while an outcome is unknown, a task asks for it.
     UnknownIsAsked,

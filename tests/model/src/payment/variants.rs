@@ -59,7 +59,7 @@ pub enum Flaw {
     /// The answer to a repeated `/settle` is read like that to the first one.
     AgainIsFirst,
     /// An unknown outcome is not asked for.
-    NobodyResolves,
+    OutcomeNotAsked,
     /// The token moves the money for a used nonce.
     TokenPaysTwice,
 }
@@ -314,9 +314,9 @@ pub const VARIANTS: &[Variant] = &[
         within: "authorization",
     },
     Variant {
-        name: "nobody_resolves",
+        name: "outcome_not_asked",
         about: "an unknown outcome is not asked for",
-        change: Change::Shell(Flaw::NobodyResolves),
+        change: Change::Shell(Flaw::OutcomeNotAsked),
         breaks: Property::UnknownIsAsked,
         within: "authorization",
     },

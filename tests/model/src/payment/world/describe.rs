@@ -125,7 +125,7 @@ fn settle(state: &State, task: usize) -> String {
     match task.waiter {
         Waiter::Request(at) => format!("/settle of {at}{purpose}"),
         Waiter::Resolve => format!("repeated /settle{purpose}"),
-        Waiter::Nobody => format!("/settle{purpose}, without a request,"),
+        Waiter::Gone => format!("/settle{purpose}, without a request,"),
     }
 }
 

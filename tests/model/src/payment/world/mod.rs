@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Whether a property holds in a state. The checker keeps the last schedule that violates one, so
-    /// after the first one, which is the shortest, it is told no other.
+    /// after the first one, which is the shortest, every other state counts as sound.
     pub(super) fn holds(&self, property: Property, state: &State) -> bool {
         let bit = 1 << property as u16;
         if self.found.load(Ordering::Relaxed) & bit != 0 {

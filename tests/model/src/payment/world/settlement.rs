@@ -97,7 +97,7 @@ impl Shell<'_> {
         }
     }
 
-    /// The endpoints show what the facilitator did not say. A transfer counts whoever has sent it.
+    /// The endpoints show what the facilitator did not say. A transfer counts, no matter who has sent it.
     pub(super) fn shown_to_task(&mut self, task: usize, is_used: Option<bool>) {
         let mut task = self.state.process.settling.remove(task);
         let outcome = match (task.unknown.take(), is_used) {
@@ -119,7 +119,7 @@ impl Shell<'_> {
                 let told = Request::Told(task.purpose, task.held, outcome);
                 self.state.process.requests[at] = told;
             }
-            Waiter::Nobody => self.end(task.held.token, End::CutOff),
+            Waiter::Gone => self.end(task.held.token, End::CutOff),
             Waiter::Resolve => {
                 self.end(task.held.token, End::CutOff);
                 let resolving = self.state.process.resolving.as_mut();
@@ -129,7 +129,7 @@ impl Shell<'_> {
                 }
             }
         }
-        if is_open && task.attempt != SettleAttempt::Repeated && !self.has(Flaw::NobodyResolves) {
+        if is_open && task.attempt != SettleAttempt::Repeated && !self.has(Flaw::OutcomeNotAsked) {
             self.state.process.resolving = Some(Resolving {
                 fingerprint: task.held.fingerprint,
                 purpose: task.purpose,

@@ -310,7 +310,7 @@ impl Shell<'_> {
         let Some(task) = own else {
             return;
         };
-        task.waiter = Waiter::Nobody;
+        task.waiter = Waiter::Gone;
         let token = task.held.token;
         if self.has(Flaw::BuyerStopsSettlement) {
             let tasks = &mut self.state.process.settling;

@@ -90,7 +90,7 @@ pub(super) enum Waiter {
     Request(usize),
     Resolve,
     /// Its request has ended.
-    Nobody,
+    Gone,
 }
 
 /// What a facilitator answers to `/settle`.
