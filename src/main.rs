@@ -27,12 +27,12 @@ fn main() -> Result<ExitCode> {
 
 async fn run_operator(args: RunArgs) -> Result<ExitCode> {
     args.validate()?;
-    let filter = telemetry::init(&args.log_level, args.log_format)?;
+    let filter = telemetry::init(&args.process.log_level, args.process.log_format)?;
     Ok(exit_code(app::run(args, filter).await?))
 }
 
 async fn run_gate(args: GateArgs) -> Result<ExitCode> {
-    let filter = telemetry::init(&args.log_level, args.log_format)?;
+    let filter = telemetry::init(&args.process.log_level, args.process.log_format)?;
     Ok(exit_code(app::gate::run(args, filter).await?))
 }
 

@@ -17,16 +17,16 @@ use tracing::{info, warn};
 use super::{ExitReason, SERVER_TIMEOUT, cancel_on_signal, failed, listen};
 use crate::cli::{GateArgs, TableArgs};
 use crate::cluster::{Cache, CacheScope, client};
-use crate::gate::FacilitatorClient;
 use crate::gate::chains::ChainReader;
 use crate::gate::claims::MemoryClaims;
 use crate::gate::headers::TrustedProxies;
 use crate::gate::keeper::{KeptTable, keep};
 use crate::gate::limit::{AddressBudget, Allowance};
 use crate::gate::proxy::Proxy;
-use crate::gate::report::{self, Reports};
-use crate::gate::serve::{GateServer, KeptAnswers, Limiters, serve, unix_seconds};
+use crate::gate::report::{self, Probes};
+use crate::gate::serve::{GateServer, KeptAnswers, Limiters, serve};
 use crate::gate::table::GateSettings;
+use crate::gate::{FacilitatorClient, unix_seconds};
 use crate::health::Health;
 use crate::http::{self, admin, documents};
 use crate::metrics::Metrics;
@@ -101,7 +101,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
         begun: Instant::now(),
         begun_at: unix_seconds(),
     });
-    let reports = Reports::default();
+    let probes = Probes::default();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep(cache.clone(), settings, metrics.gate.clone(), kept));
     tasks.spawn(report_ready(
@@ -112,23 +112,23 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
     tasks.spawn(sweep(Arc::clone(&gate)));
     tasks.spawn(report::probe(
         table.clone(),
-        reports.clone(),
+        probes.clone(),
         gate.proxy.clone(),
     ));
 
-    let public = listen(args.http_bind).await?;
-    let private = listen(args.admin_bind).await?;
+    let public = listen(args.process.http_bind).await?;
+    let private = listen(args.process.admin_bind).await?;
     let documents = documents::router(cache, Arc::clone(&health), metrics.http.clone());
     let router = documents.fallback(any(serve).with_state(Arc::clone(&gate)));
     let admin =
-        admin::router(Arc::clone(&health), metrics, filter).merge(report::router(table, reports));
+        admin::router(Arc::clone(&health), metrics, filter).merge(report::router(table, probes));
     let stop = CancellationToken::new();
     let servers = futures::future::join(
         http::serve(public, router, stop.clone().cancelled_owned()),
         http::serve(private, admin, stop.clone().cancelled_owned()),
     );
     let servers = tokio::spawn(servers);
-    info!(http = %args.http_bind, admin = %args.admin_bind, "serving");
+    info!(http = %args.process.http_bind, admin = %args.process.admin_bind, "serving");
 
     let shutdown = CancellationToken::new();
     let mut signals = tokio::spawn(cancel_on_signal(shutdown.clone()));

@@ -125,7 +125,7 @@ async fn start_servers(
     filter: LogFilter,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<(std::io::Result<()>, std::io::Result<()>)>> {
-    let private = listen(parts.args.admin_bind).await?;
+    let private = listen(parts.args.process.admin_bind).await?;
     let health = || Arc::clone(&parts.health);
     let admin = admin::router(health(), parts.metrics.clone(), filter);
     let stopped = || stop.clone().cancelled_owned();
@@ -133,7 +133,7 @@ async fn start_servers(
     let documents = if parts.args.gate {
         async { Ok(()) }.boxed()
     } else {
-        let public = listen(parts.args.http_bind).await?;
+        let public = listen(parts.args.process.http_bind).await?;
         let cache = parts.cache.clone();
         let documents = documents::router(cache, health(), parts.metrics.http.clone());
         http::serve(public, documents, stopped()).boxed()
@@ -141,8 +141,8 @@ async fn start_servers(
     let servers = join(documents, http::serve(private, admin, stopped()));
     info!(
         identity = parts.identity,
-        http = %parts.args.http_bind,
-        admin = %parts.args.admin_bind,
+        http = %parts.args.process.http_bind,
+        admin = %parts.args.process.admin_bind,
         "serving"
     );
     Ok(tokio::spawn(servers))

@@ -1,12 +1,11 @@
 //! Flags of the gate, and those that operator and gate have in common.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::telemetry::LogFormat;
+use super::ProcessArgs;
 
 /// What the table of offers depends on besides objects. Operator and gate are given the same.
 #[derive(Clone, Debug, Args)]
@@ -50,24 +49,9 @@ pub struct GateArgs {
     /// What operator and gate have in common.
     #[command(flatten)]
     pub table: TableArgs,
-    /// Address on which buyers are served
-    #[arg(
-        long,
-        env = "SERVICEOFFER_HTTP_BIND",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080",
-        help_heading = "Serving"
-    )]
-    pub http_bind: SocketAddr,
-    /// Address on which /livez, /readyz, /metrics and /report are served
-    #[arg(
-        long,
-        env = "SERVICEOFFER_ADMIN_BIND",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8081",
-        help_heading = "Serving"
-    )]
-    pub admin_bind: SocketAddr,
+    /// Addresses and logs.
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// Networks of proxies whose X-Forwarded-* fields are believed, like 10.0.0.0/8
     #[arg(
         long, env = "SERVICEOFFER_TRUSTED_PROXIES", value_name = "CIDR",
@@ -84,26 +68,6 @@ pub struct GateArgs {
         help_heading = "Serving"
     )]
     pub unpaid_per_second: u32,
-    /// Log level: error, warn, info, debug or trace, or directives such as
-    /// serviceoffer::gate=debug
-    #[arg(
-        long,
-        env = "SERVICEOFFER_LOG_LEVEL",
-        value_name = "LEVEL",
-        default_value = "info",
-        help_heading = "Logs"
-    )]
-    pub log_level: String,
-    /// Log format
-    #[arg(
-        long,
-        env = "SERVICEOFFER_LOG_FORMAT",
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        help_heading = "Logs"
-    )]
-    pub log_format: LogFormat,
     /// Namespace of this Pod, whose Services are never sold
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = "Pod")]
     pub pod_namespace: Option<String>,
@@ -160,6 +124,7 @@ mod tests {
     fn gate_needs_no_flags() {
         let args = gate(&[]).unwrap();
         assert_eq!(args.table.public_url, None);
+        assert_eq!(args.process.http_bind.port(), 8080);
         assert_eq!(args.table.denied_namespaces, ["kube-system"]);
         assert!(args.trusted_proxies.is_empty());
         assert!(args.table.allowed_external_upstreams.is_empty());

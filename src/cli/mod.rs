@@ -102,24 +102,9 @@ pub struct RunArgs {
         num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Leader election"
     )]
     pub mark_pod: bool,
-    /// Address on which documents are served
-    #[arg(
-        long,
-        env = "SERVICEOFFER_HTTP_BIND",
-        value_name = "ADDRESS",
-        default_value = "[::]:8080",
-        help_heading = "Serving"
-    )]
-    pub http_bind: SocketAddr,
-    /// Address on which /livez, /readyz and /metrics are served
-    #[arg(
-        long,
-        env = "SERVICEOFFER_ADMIN_BIND",
-        value_name = "ADDRESS",
-        default_value = "[::]:8081",
-        help_heading = "Serving"
-    )]
-    pub admin_bind: SocketAddr,
+    /// Addresses and logs.
+    #[command(flatten)]
+    pub process: ProcessArgs,
     /// Offers reconciled concurrently
     #[arg(
         long, env = "SERVICEOFFER_CONCURRENCY", value_name = "NUMBER", default_value_t = 16,
@@ -149,6 +134,39 @@ pub struct RunArgs {
     /// What operator and gate have in common.
     #[command(flatten)]
     pub table: TableArgs,
+    /// Name of this Pod: its identity in the election. Defaults to the host name with a random
+    /// suffix outside a cluster
+    #[arg(long, env = "POD_NAME", value_name = "NAME", help_heading = "Pod")]
+    pub pod_name: Option<String>,
+    /// Namespace of this Pod; Secrets are read in it
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = "Pod")]
+    pub pod_namespace: Option<String>,
+    /// Uid of this Pod; lets a restarted container reclaim the lease immediately
+    #[arg(long, env = "POD_UID", value_name = "UID", help_heading = "Pod")]
+    pub pod_uid: Option<String>,
+}
+
+/// What every process of the image listens on, and how it logs.
+#[derive(Clone, Debug, Args)]
+pub struct ProcessArgs {
+    /// Address on which offers and documents are served
+    #[arg(
+        long,
+        env = "SERVICEOFFER_HTTP_BIND",
+        value_name = "ADDRESS",
+        default_value = "[::]:8080",
+        help_heading = "Serving"
+    )]
+    pub http_bind: SocketAddr,
+    /// Address on which /livez, /readyz and /metrics are served, and /report of the gate
+    #[arg(
+        long,
+        env = "SERVICEOFFER_ADMIN_BIND",
+        value_name = "ADDRESS",
+        default_value = "[::]:8081",
+        help_heading = "Serving"
+    )]
+    pub admin_bind: SocketAddr,
     /// Log level: error, warn, info, debug or trace, or directives such as
     /// serviceoffer::leader=debug
     #[arg(
@@ -169,16 +187,6 @@ pub struct RunArgs {
         help_heading = "Logs"
     )]
     pub log_format: LogFormat,
-    /// Name of this Pod: its identity in the election. Defaults to the host name with a random
-    /// suffix outside a cluster
-    #[arg(long, env = "POD_NAME", value_name = "NAME", help_heading = "Pod")]
-    pub pod_name: Option<String>,
-    /// Namespace of this Pod; Secrets are read in it
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = "Pod")]
-    pub pod_namespace: Option<String>,
-    /// Uid of this Pod; lets a restarted container reclaim the lease immediately
-    #[arg(long, env = "POD_UID", value_name = "UID", help_heading = "Pod")]
-    pub pod_uid: Option<String>,
 }
 
 /// Flags whose values are unsafe or contradict each other.
@@ -313,7 +321,7 @@ mod tests {
             "debug",
             "--leader-elect=false",
         ]);
-        assert_eq!(run.log_level, "debug");
+        assert_eq!(run.process.log_level, "debug");
         assert!(!run.leader_elect);
     }
 

@@ -124,26 +124,33 @@ impl ClaimStore for MemoryClaims {
 /// to the task that settles.
 pub(crate) struct Hold {
     store: Arc<dyn ClaimStore>,
-    pub(crate) id: PaymentId,
-    pub(crate) token: HolderToken,
+    id: PaymentId,
+    token: HolderToken,
     pub(crate) fingerprint: Fingerprint,
     is_over: bool,
 }
 
 impl Hold {
-    pub(crate) fn new(
-        store: Arc<dyn ClaimStore>,
+    /// Claims a payment under a token of its own, or learns what became of it. Only what the store
+    /// gave to that token can be moved with it.
+    pub(crate) async fn take(
+        store: &Arc<dyn ClaimStore>,
         id: PaymentId,
-        token: HolderToken,
         fingerprint: Fingerprint,
-    ) -> Self {
-        Self {
-            store,
+        valid_before: u64,
+        now: u64,
+    ) -> (Result<Taken, Unavailable>, Self) {
+        let token = HolderToken(rand::random());
+        let claim = Claim::new(fingerprint, token, valid_before);
+        let taken = store.take(id, claim, now).await;
+        let hold = Self {
+            store: Arc::clone(store),
             id,
             token,
             fingerprint,
             is_over: false,
-        }
+        };
+        (taken, hold)
     }
 
     /// Moves the claim.

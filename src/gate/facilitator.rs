@@ -6,7 +6,7 @@
 //! each request, so that a changed Secret needs no restart.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use kube::ResourceExt;
@@ -260,7 +260,8 @@ impl FacilitatorClient {
             let invalid = |error: CdpKeyError| invalid(error.to_string());
             let host = host_of(url).unwrap_or_default();
             let request = format!("{method} {host}{}", url.path());
-            let token = CdpKey::read(&stored).and_then(|key| key.token(&request, unix_time()));
+            let token =
+                CdpKey::read(&stored).and_then(|key| key.token(&request, super::unix_seconds()));
             let token = format!("Bearer {}", token.map_err(invalid)?);
             (None, Zeroizing::new(token.into_bytes()))
         };
@@ -349,11 +350,6 @@ fn host_of(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     let port = url.port().map(|port| format!(":{port}"));
     Some(format!("{host}{}", port.unwrap_or_default()))
-}
-
-fn unix_time() -> u64 {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH);
-    time.map_or(0, |time| time.as_secs())
 }
 
 #[cfg(test)]

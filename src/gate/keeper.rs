@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::table::{GateSettings, OfferTable, compile};
-use crate::api::{PAUSED_ANNOTATION, SupportedKind, TokenFacts};
+use crate::api::{SupportedKind, TokenFacts};
 use crate::cluster::{Cache, CacheChange};
 use crate::metrics::GateMetrics;
 
@@ -96,7 +96,7 @@ impl TableDigests {
                 let digest = cache.offer(namespace, name).map(|offer| {
                     let metadata = &offer.metadata;
                     let is_deleted = metadata.deletion_timestamp.is_some();
-                    let is_paused = offer.annotations().contains_key(PAUSED_ANNOTATION);
+                    let is_paused = offer.is_paused();
                     (offer.uid(), metadata.generation, is_deleted, is_paused)
                 });
                 let name = (namespace.clone(), name.clone());
@@ -128,5 +128,41 @@ impl TableDigests {
             | CacheChange::Ledger(_)
             | CacheChange::LedgersInterrupted => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::cache::fixtures::CachedObjects;
+    use crate::gate::table::tests::sold;
+
+    /// Whether the table is compiled again after `shop/chat` changed from one state to another.
+    fn matters(before: Value, after: Value) -> bool {
+        let mut known = TableDigests::default();
+        let change = CacheChange::Offer {
+            namespace: "shop".into(),
+            name: "chat".into(),
+        };
+        let mut see = |over| {
+            let objects = CachedObjects {
+                offers: vec![sold("shop", "chat", over)],
+                ..CachedObjects::default()
+            };
+            known.matters(&Cache::holding(objects), &change)
+        };
+        assert!(see(before), "an offer that was not known");
+        see(after)
+    }
+
+    #[test]
+    fn table_follows_what_the_annotation_says_and_no_status() {
+        let paused =
+            |value: &str| json!({ "metadata": { "annotations": { "obol.org/paused": value } } });
+        assert!(matters(paused("false"), paused("true")));
+        assert!(matters(paused("true"), json!({})));
+        assert!(!matters(json!({}), json!({ "status": { "agentId": "7" } })));
     }
 }

@@ -49,3 +49,9 @@ pub(crate) mod wire;
 pub use answer::Settlement;
 pub(crate) use answer::Supported;
 pub(crate) use facilitator::{FacilitatorClient, FacilitatorEndpoint, FacilitatorError};
+
+/// Seconds since the Unix epoch: the time of authorizations and tokens.
+pub(crate) fn unix_seconds() -> u64 {
+    let now = jiff::Timestamp::now().as_second();
+    u64::try_from(now).unwrap_or_default()
+}

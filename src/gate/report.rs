@@ -54,9 +54,9 @@ pub(crate) struct Report {
 
 /// Probes of upstreams, by uid of the offer. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reports(Arc<Mutex<HashMap<String, Probe>>>);
+pub(crate) struct Probes(Arc<Mutex<HashMap<String, Probe>>>);
 
-impl Reports {
+impl Probes {
     fn with<T>(&self, change: impl FnOnce(&mut HashMap<String, Probe>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -66,7 +66,7 @@ impl Reports {
             let report = OfferReport {
                 uid: offer.uid.clone(),
                 generation: offer.generation,
-                health: self.with(|probes| probes.get(&offer.uid)?.health.clone()),
+                health: self.with(|all| all.get(&offer.uid)?.health.clone()),
             };
             (format!("{}/{}", offer.name.0, offer.name.1), report)
         };
@@ -77,18 +77,18 @@ impl Reports {
 }
 
 /// Serves the report. A reader that names the tag of the last one gets it only if it changed.
-pub(crate) fn router(table: watch::Receiver<KeptTable>, reports: Reports) -> Router {
+pub(crate) fn router(table: watch::Receiver<KeptTable>, probes: Probes) -> Router {
     Router::new()
         .route(PATH, get(report))
-        .with_state((table, reports))
+        .with_state((table, probes))
 }
 
 async fn report(
-    State((table, reports)): State<(watch::Receiver<KeptTable>, Reports)>,
+    State((table, probes)): State<(watch::Receiver<KeptTable>, Probes)>,
     fields: HeaderMap,
 ) -> Response {
     let table = Arc::clone(&table.borrow().table);
-    let Ok(body) = serde_json::to_string(&reports.report(&table)) else {
+    let Ok(body) = serde_json::to_string(&probes.report(&table)) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let hash: [u8; 32] = Sha256::digest(&body).into();
@@ -167,7 +167,7 @@ impl ReportReader {
 }
 
 /// Probes every upstream of the table, again and again.
-pub(crate) async fn probe(table: watch::Receiver<KeptTable>, reports: Reports, proxy: Proxy) {
+pub(crate) async fn probe(table: watch::Receiver<KeptTable>, probes: Probes, proxy: Proxy) {
     let begun = std::time::Instant::now();
     loop {
         let current = Arc::clone(&table.borrow().table);
@@ -176,26 +176,23 @@ pub(crate) async fn probe(table: watch::Receiver<KeptTable>, reports: Reports, p
             .published()
             .filter(|offer| offer.upstream.is_ok())
             .filter(|offer| {
-                reports.with(|probes| {
-                    probes
-                        .entry(offer.uid.clone())
-                        .or_default()
-                        .is_due(offer.generation, now)
+                probes.with(|all| {
+                    let probe = all.entry(offer.uid.clone()).or_default();
+                    probe.is_due(offer.generation, now)
                 })
             })
             .cloned()
             .collect();
-        reports.with(|probes| {
-            probes.retain(|uid, _| current.published().any(|offer| offer.uid == *uid));
-        });
+        let uids = current.uids();
+        probes.with(|all| all.retain(|uid, _| uids.contains(uid.as_str())));
         let probing = futures::stream::iter(due).for_each_concurrent(PROBES_AT_ONCE, |offer| {
-            let (proxy, reports) = (&proxy, &reports);
+            let (proxy, probes) = (&proxy, &probes);
             async move {
                 let answer = ask(proxy, &offer).await;
                 let jitter = rand::random::<f64>().mul_add(0.4, 0.8);
                 let next = begun.elapsed() + PROBE_EVERY.mul_f64(jitter);
-                reports.with(|probes| {
-                    let probe = probes.entry(offer.uid.clone()).or_default();
+                probes.with(|all| {
+                    let probe = all.entry(offer.uid.clone()).or_default();
                     probe.answered(offer.generation, &answer, next);
                 });
             }

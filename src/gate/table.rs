@@ -6,7 +6,7 @@
 //! found, and only a route that says `free` is free.
 
 use core::net::{IpAddr, SocketAddr};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,8 +19,8 @@ use super::proxy::UpstreamAddress;
 use super::route::{Methods, Pattern};
 use super::terms::{Terms, Unpayable, terms};
 use crate::api::{
-    FacilitatorSuspend, Gate, IdentityRegistry, PAUSED_ANNOTATION, Payment, PaymentFacilitator,
-    PriceTable, ServiceOffer, TokenFacts, Upstream,
+    FacilitatorSuspend, Gate, IdentityRegistry, Payment, PaymentFacilitator, PriceTable,
+    ServiceOffer, TokenFacts, Upstream,
 };
 use crate::cluster::Cache;
 use crate::cluster::cache::{Grant, ServiceFacts, ServiceForm};
@@ -274,6 +274,16 @@ impl OfferTable {
     /// Offers with a place, by namespace and name.
     pub(crate) fn published(&self) -> impl Iterator<Item = &Arc<Published>> {
         self.published.values()
+    }
+
+    /// Uids of offers with a place.
+    pub(crate) fn uids(&self) -> HashSet<&str> {
+        self.published().map(|offer| offer.uid.as_str()).collect()
+    }
+
+    /// Whether a host is an offer's own.
+    pub(crate) fn is_offers_host(&self, host: &str) -> bool {
+        !host.is_empty() && self.places.contains_key(host)
     }
 
     /// An offer that has a place.
@@ -550,7 +560,6 @@ impl<'a> Compiler<'a> {
                 .and_then(limit)
                 .filter(|limit| *limit > 0)
         };
-        let annotations = offer.annotations();
         Published {
             uid: offer.uid().unwrap_or_default(),
             generation: offer.metadata.generation.unwrap_or_default(),
@@ -567,9 +576,7 @@ impl<'a> Compiler<'a> {
             requests_per_second: limit(|limits| limits.rps),
             max_in_flight: limit(|limits| limits.max_in_flight),
             end: accepted.ok().flatten(),
-            is_paused: annotations
-                .get(PAUSED_ANNOTATION)
-                .is_some_and(|value| value == "true"),
+            is_paused: offer.is_paused(),
             notices: notices.into_iter().collect(),
             access: own,
             routes,

@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn token_that_nobody_knows_must_be_described() {
+    fn token_that_is_not_known_must_be_described() {
         let own = "0x9fE46736679d2D9a65F0992F2272dE9f3c7fa6e0";
         let described = json!({
             "asset": { "address": own, "eip712Name": "Own", "eip712Version": "1", "decimals": 18 },

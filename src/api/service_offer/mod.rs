@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use status::*;
 use std::collections::BTreeMap;
 
-use super::schema;
+use super::{PAUSED_ANNOTATION, schema};
 
 /// What the offer sells: a Service in the cluster, its price, and its registration.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -167,6 +167,14 @@ pub enum OfferType {
     Skill,
     /// Dataset.
     Dataset,
+}
+
+impl ServiceOffer {
+    /// Whether its seller has taken it off sale.
+    pub(crate) fn is_paused(&self) -> bool {
+        let annotations = self.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(PAUSED_ANNOTATION)) == Some(&"true".to_owned())
+    }
 }
 
 impl OfferType {

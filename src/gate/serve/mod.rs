@@ -30,7 +30,6 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use self::answer::{Charged, ErrorResponse, is_browser, payment_required};
-pub(crate) use self::purchase::unix_seconds;
 use super::chains::ChainReader;
 use super::claims::ClaimStore;
 use super::facilitator::FacilitatorClient;
@@ -90,8 +89,9 @@ impl Limiters {
 
     /// Forgets offers that no longer exist.
     pub(crate) fn retain(&self, table: &OfferTable) {
+        let uids = table.uids();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|uid, _| table.published().any(|offer| offer.uid == *uid));
+        all.retain(|uid, _| uids.contains(uid.as_str()));
     }
 }
 
@@ -287,10 +287,8 @@ impl GateServer {
         path: &CanonicalPath,
         request: &Request,
     ) -> Option<Answer> {
-        let is_offers_host = table
-            .published()
-            .any(|offer| offer.hostname.as_deref() == Some(name_of(&origin.host)));
-        if is_offers_host || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let is_offers = table.is_offers_host(name_of(&origin.host));
+        if is_offers || !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
         let base = self

@@ -39,12 +39,12 @@ use crate::gate::facilitator::FacilitatorEndpoint;
 use crate::gate::headers::{self, PaymentHeaders};
 use crate::gate::limit::AddressCost;
 use crate::gate::payment::{
-    Claim, Event, Fingerprint, HolderToken, Outcome, Presented, is_used, may_follow_charge,
-    may_mean_used,
+    Event, Fingerprint, Outcome, Presented, is_used, may_follow_charge, may_mean_used,
 };
 use crate::gate::proxy::{BodyEnd, HoldLimits, UpstreamError, watch};
 use crate::gate::table::Paid;
 use crate::gate::terms::Terms;
+use crate::gate::unix_seconds;
 use crate::gate::wire::{PaymentReceipt, SignedPayment, chosen, facilitator_request, read_payment};
 use crate::metrics::{FacilitatorCall, GateOutcome};
 
@@ -82,7 +82,15 @@ pub(super) struct Purchase {
 enum Unsettled {
     /// Another request holds the claim.
     InProgress,
-    Outcome(Outcome),
+    Refused {
+        reason: String,
+        transaction: Option<String>,
+    },
+    /// The outcome is not known, or not yet.
+    Unknown {
+        transaction: Option<String>,
+    },
+    NotSent,
 }
 
 /// What a facilitator says before the work begins.
@@ -119,10 +127,7 @@ impl GateServer {
             Ok(read) => read,
             Err(refusal) => return (GateOutcome::Malformed, refusal.response()),
         };
-        let token = HolderToken(rand::random());
-        let claim = Claim::new(fingerprint, token, purchase.valid_before());
-        let taken = self.claims.take(purchase.id, claim, unix_seconds()).await;
-        let hold = Hold::new(Arc::clone(&self.claims), purchase.id, token, fingerprint);
+        let (taken, hold) = self.claim(&purchase, fingerprint).await;
         let sale = Sale {
             gate: Arc::clone(self),
             routed,
@@ -283,8 +288,7 @@ impl Sale<'_> {
             Presented::InProgress => self.in_progress(),
             Presented::OtherRequest { transaction } => {
                 let receipt = self.purchase.receipt(None, transaction);
-                let refusal = self.refusal(StatusCode::CONFLICT, "payment_used");
-                let refusal = refusal
+                let refusal = ErrorResponse::new(StatusCode::CONFLICT, "payment_used")
                     .about(self.purchase.id, Charged::Unknown)
                     .hint("The payment was presented for another request.");
                 let refusal = match receipt.transaction.is_empty() {
@@ -320,11 +324,9 @@ impl Sale<'_> {
             }
             let presented = loop {
                 sleep(LOOK_AGAIN).await;
-                let token = HolderToken(rand::random());
-                let claim = Claim::new(hold.fingerprint, token, self.purchase.valid_before());
-                let id = self.purchase.id;
-                let taken = self.gate.claims.take(id, claim, unix_seconds()).await;
-                hold = Hold::new(Arc::clone(&self.gate.claims), id, token, hold.fingerprint);
+                let fingerprint = hold.fingerprint;
+                let (taken, taker) = self.gate.claim(&self.purchase, fingerprint).await;
+                hold = taker;
                 match taken {
                     Ok(Taken::Known(Presented::InProgress)) if Instant::now() < end => {}
                     Ok(Taken::Known(presented)) => break presented,
@@ -344,13 +346,10 @@ impl Sale<'_> {
     async fn verified(&self, hold: Hold) -> Result<(Arc<FacilitatorEndpoint>, Hold), Answer> {
         match self.verify().await {
             // Not every facilitator looks whether it was used before.
-            Verified::By(facilitator) if self.may_be_older() => {
-                match self.gate.on_chain(&self.purchase).await {
-                    Some(OnChain::Charged { transaction }) => Err(self.used(Some(transaction))),
-                    Some(OnChain::Used) => Err(self.used(None)),
-                    Some(OnChain::Unused) | None => Ok((facilitator, hold)),
-                }
-            }
+            Verified::By(facilitator) if self.may_be_older() => match self.used_on_chain().await {
+                Ok(used) => Err(used),
+                Err(_) => Ok((facilitator, hold)),
+            },
             Verified::By(facilitator) => Ok((facilitator, hold)),
             Verified::Invalid { by, reason } => Err(self.refused(by, reason, hold).await),
             Verified::Unavailable { retry_after } => Err(self.unavailable(retry_after)),
@@ -394,11 +393,21 @@ impl Sale<'_> {
         let (waiting, settled) = oneshot::channel();
         let (gate, purchase) = (Arc::clone(&self.gate), Arc::clone(&self.purchase));
         tokio::spawn(gate.begin_settlement(hold, purchase, facilitator, event, waiting));
-        match timeout(SETTLEMENT_WAIT, settled).await {
-            Ok(Ok(Ok((hold, Outcome::Settled { transaction })))) => Ok((hold, transaction)),
-            Ok(Ok(Ok((_, outcome)))) => Err(Unsettled::Outcome(outcome)),
-            Ok(Ok(Err(_))) => Err(Unsettled::InProgress),
-            Ok(Err(_)) | Err(_) => Err(Unsettled::Outcome(Outcome::Unknown { transaction: None })),
+        let Ok(Ok(ended)) = timeout(SETTLEMENT_WAIT, settled).await else {
+            return Err(Unsettled::Unknown { transaction: None });
+        };
+        let (hold, outcome) = ended.map_err(|_| Unsettled::InProgress)?;
+        match outcome {
+            Outcome::Settled { transaction } => Ok((hold, transaction)),
+            Outcome::Refused {
+                reason,
+                transaction,
+            } => Err(Unsettled::Refused {
+                reason,
+                transaction,
+            }),
+            Outcome::Unknown { transaction } => Err(Unsettled::Unknown { transaction }),
+            Outcome::NotSent => Err(Unsettled::NotSent),
         }
     }
 
@@ -406,13 +415,12 @@ impl Sale<'_> {
     async fn unsettled(&self, unsettled: Unsettled) -> Answer {
         match unsettled {
             Unsettled::InProgress => self.in_progress(),
-            Unsettled::Outcome(Outcome::Refused {
+            Unsettled::Refused {
                 reason,
                 transaction,
-            }) => self.definitely_refused(reason, transaction).await,
-            Unsettled::Outcome(Outcome::NotSent) => self.unavailable(None),
-            Unsettled::Outcome(Outcome::Unknown { transaction }) => self.pending(transaction),
-            Unsettled::Outcome(Outcome::Settled { transaction }) => self.pending(Some(transaction)),
+            } => self.definitely_refused(reason, transaction).await,
+            Unsettled::NotSent => self.unavailable(None),
+            Unsettled::Unknown { transaction } => self.pending(transaction),
         }
     }
 
@@ -492,7 +500,7 @@ impl Sale<'_> {
         }
         match self.settled(hold, by, Event::Learn).await {
             Ok((_, transaction)) => self.used(Some(transaction)),
-            Err(Unsettled::Outcome(Outcome::Unknown { transaction })) => self.pending(transaction),
+            Err(Unsettled::Unknown { transaction }) => self.pending(transaction),
             Err(Unsettled::InProgress) => self.in_progress(),
             Err(_) => self.unusable(reason).await,
         }
@@ -507,14 +515,25 @@ impl Sale<'_> {
                 false => self.ask_again(&reason, None),
             };
         }
+        let is_unused = match self.used_on_chain().await {
+            Ok(used) => return used,
+            Err(is_unused) => is_unused,
+        };
+        // What another process has sent is in a block by then.
+        if is_unused && self.gate.begun.elapsed().as_secs() >= OVERLAP {
+            return self.ask_again(&reason, None);
+        }
+        self.state_unknown(&reason, self.purchase.receipt(Some(reason.clone()), None))
+    }
+
+    /// The answer to a payment that the chain shows to be used. Otherwise, whether the chain shows that
+    /// it is not.
+    async fn used_on_chain(&self) -> Result<Answer, bool> {
         match self.gate.on_chain(&self.purchase).await {
-            Some(OnChain::Charged { transaction }) => self.used(Some(transaction)),
-            Some(OnChain::Used) => self.used(None),
-            // What another process has sent is in a block by then.
-            Some(OnChain::Unused) if self.gate.begun.elapsed().as_secs() >= OVERLAP => {
-                self.ask_again(&reason, None)
-            }
-            _ => self.state_unknown(&reason, self.purchase.receipt(Some(reason.clone()), None)),
+            Some(OnChain::Charged { transaction }) => Ok(self.used(Some(transaction))),
+            Some(OnChain::Used) => Ok(self.used(None)),
+            Some(OnChain::Unused) => Err(true),
+            None => Err(false),
         }
     }
 
@@ -554,10 +573,9 @@ impl Sale<'_> {
                 false => self.ask_again(&reason, Some(receipt)),
             };
         }
-        match self.gate.on_chain(&self.purchase).await {
-            Some(OnChain::Charged { transaction }) => self.used(Some(transaction)),
-            Some(OnChain::Used) => self.used(None),
-            Some(OnChain::Unused) | None => self.state_unknown(&reason, receipt),
+        match self.used_on_chain().await {
+            Ok(used) => used,
+            Err(_) => self.state_unknown(&reason, receipt),
         }
     }
 
@@ -696,9 +714,4 @@ async fn fingerprinted(
         false => Body::from_stream(stream::iter(read).chain(rest)),
     };
     Ok((Request::from_parts(parts, body), Fingerprint(hash.into())))
-}
-
-pub(crate) fn unix_seconds() -> u64 {
-    let now = jiff::Timestamp::now().as_second();
-    u64::try_from(now).unwrap_or_default()
 }

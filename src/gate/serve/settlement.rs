@@ -14,14 +14,13 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::GateServer;
-use super::purchase::{Purchase, unix_seconds};
+use super::purchase::Purchase;
 use crate::gate::answer::Settlement;
 use crate::gate::chains::OnChain;
-use crate::gate::claims::{Hold, Taken};
+use crate::gate::claims::{Hold, Taken, Unavailable};
 use crate::gate::facilitator::FacilitatorEndpoint;
-use crate::gate::payment::{
-    Claim, Event, Fingerprint, HolderToken, NotAllowed, Outcome, Presented, SettleAttempt,
-};
+use crate::gate::payment::{Event, Fingerprint, NotAllowed, Outcome, Presented, SettleAttempt};
+use crate::gate::unix_seconds;
 use crate::metrics::{FacilitatorCall, SettlementOutcome};
 
 /// Seconds between questions for an unknown outcome; the last one repeats.
@@ -33,6 +32,16 @@ pub(super) const ASK_FOR: u64 = 3600;
 type Waiting = oneshot::Sender<Result<(Hold, Outcome), NotAllowed>>;
 
 impl GateServer {
+    /// Claims a payment, or learns what became of it.
+    pub(super) async fn claim(
+        &self,
+        purchase: &Purchase,
+        fingerprint: Fingerprint,
+    ) -> (Result<Taken, Unavailable>, Hold) {
+        let (id, valid_before) = (purchase.id, purchase.valid_before());
+        Hold::take(&self.claims, id, fingerprint, valid_before, unix_seconds()).await
+    }
+
     /// Settles a payment for the first time. `event` says what for.
     pub(super) async fn begin_settlement(
         self: Arc<Self>,
@@ -124,10 +133,7 @@ impl GateServer {
             while unix_seconds() < end {
                 delay = delays.next().unwrap_or(delay);
                 sleep(Duration::from_secs(delay)).await;
-                let token = HolderToken(rand::random());
-                let claim = Claim::new(fingerprint, token, purchase.valid_before());
-                let taken = self.claims.take(purchase.id, claim, unix_seconds()).await;
-                let hold = Hold::new(Arc::clone(&self.claims), purchase.id, token, fingerprint);
+                let (taken, hold) = self.claim(&purchase, fingerprint).await;
                 match taken {
                     Ok(Taken::Known(Presented::Join)) => {
                         let attempt = SettleAttempt::Repeated;
