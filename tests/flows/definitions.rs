@@ -2,16 +2,48 @@
 
 use std::time::Duration;
 
+use harness::objects::create;
 use harness::wait::eventually;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
 };
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client, Resource};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long the API server may take to use a CRD that changed.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Creates the CRD of a kind in namespaces, with a schema that admits anything.
+pub async fn create_lax(client: &Client, kind: &ApiResource) {
+    let manifest = json!({
+        "metadata": {
+            "name": format!("{}.{}", kind.plural, kind.group),
+            // The API server requires it of groups that end in k8s.io.
+            "annotations": { "api-approved.kubernetes.io": "unapproved, for a test" },
+        },
+        "spec": {
+            "group": kind.group,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.kind, "plural": kind.plural, "singular": kind.kind.to_lowercase(),
+            },
+            "versions": [{
+                "name": kind.version,
+                "served": true,
+                "storage": true,
+                "schema": { "openAPIV3Schema": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true,
+                } },
+            }],
+        },
+    });
+    let definition: CustomResourceDefinition = serde_json::from_value(manifest).unwrap();
+    create(&Api::all(client.clone()), &definition)
+        .await
+        .unwrap();
+}
 
 /// Changes the CRD of a kind and returns it as it was. The API server writes to it as well, so that
 /// a conflict is retried.

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use harness::chain::LocalChain;
-use harness::objects::{create, delete};
+use harness::objects::delete;
 use harness::release::{LEASE, Release, printed};
 use harness::wait::eventually;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use serviceoffer::api::{LEGACY_FINALIZER, PaymentFacilitator};
 use testbed::AuditEntry;
 
+use crate::definitions::create_lax;
 use crate::fixture::{RELEASE, TestEnv, block_every_second};
 use crate::objects::{offer, registry};
 
@@ -199,35 +199,9 @@ fn gate_is_granted_nothing_but_reading() {
 /// The kind by which a namespace lets offers of others use its Services. It belongs to the Gateway
 /// API, which no cluster needs to have.
 async fn define_reference_grants(env: &TestEnv) {
-    let manifest = json!({
-        "metadata": {
-            "name": "referencegrants.gateway.networking.k8s.io",
-            // The API server requires it of groups that end in k8s.io.
-            "annotations": { "api-approved.kubernetes.io": "unapproved, for a test" },
-        },
-        "spec": {
-            "group": "gateway.networking.k8s.io",
-            "scope": "Namespaced",
-            "names": {
-                "kind": "ReferenceGrant",
-                "listKind": "ReferenceGrantList",
-                "plural": "referencegrants",
-                "singular": "referencegrant",
-            },
-            "versions": [{
-                "name": "v1beta1",
-                "served": true,
-                "storage": true,
-                "schema": { "openAPIV3Schema": {
-                    "type": "object",
-                    "x-kubernetes-preserve-unknown-fields": true,
-                } },
-            }],
-        },
-    });
-    let definition: CustomResourceDefinition = serde_json::from_value(manifest).unwrap();
-    let definitions = Api::all(env.cluster.client());
-    create(&definitions, &definition).await.unwrap();
+    let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant");
+    let kind = ApiResource::from_gvk(&kind);
+    create_lax(&env.cluster.client(), &kind).await;
 }
 
 async fn granted(env: &TestEnv, release: &Release, account: &str) -> BTreeSet<Right> {

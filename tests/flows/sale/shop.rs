@@ -1,4 +1,4 @@
-//! A shop: a chain with a dollar coin, a facilitator that nobody here wrote, an upstream that counts
+//! A shop: a chain with a dollar coin, the reference facilitator, an upstream that counts
 //! its requests, and an operator whose gate sells it.
 
 use std::net::{IpAddr, SocketAddr};

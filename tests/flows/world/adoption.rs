@@ -7,13 +7,13 @@ use alloy::sol_types::SolValue;
 use anyhow::{anyhow, ensure};
 use harness::objects::delete;
 use harness::wait::{eventually, throughout};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use rpc_proxy::Rule;
 use serde_json::{Value, json};
 
 use super::{OTHERS, SHOWN, World};
+use crate::definitions::create_lax;
 
 /// How long an offer waits for its first nonce where the legacy controller was.
 const LEGACY_WAIT: Duration = Duration::from_secs(60);
@@ -401,27 +401,9 @@ fn claims_of_two_namespaces_are_decided_by_the_admin() {
 
 /// Creates the CRD of a kind of the legacy controller, without a schema.
 async fn define(world: &World, kind: &str, plural: &str) {
-    let manifest = json!({
-        "metadata": { "name": format!("{plural}.obol.org") },
-        "spec": {
-            "group": "obol.org",
-            "scope": "Namespaced",
-            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
-            "versions": [{
-                "name": "v1alpha1",
-                "served": true,
-                "storage": true,
-                "schema": { "openAPIV3Schema": {
-                    "type": "object",
-                    "x-kubernetes-preserve-unknown-fields": true,
-                } },
-            }],
-        },
-    });
-    let definition: CustomResourceDefinition = serde_json::from_value(manifest).unwrap();
-    let definitions = Api::<CustomResourceDefinition>::all(world.env.cluster.client());
-    let parameters = PostParams::default();
-    definitions.create(&parameters, &definition).await.unwrap();
+    let kind = GroupVersionKind::gvk("obol.org", "v1alpha1", kind);
+    let kind = ApiResource::from_gvk_with_plural(&kind, plural);
+    create_lax(&world.env.cluster.client(), &kind).await;
 }
 
 /// Creates an object of a kind of the legacy controller, as soon as the kind is served.
