@@ -19,7 +19,7 @@ use x402::{Buyer, Facilitator, Purchase};
 
 use crate::offers::NAMESPACES;
 use crate::replicas::{self, Replicas};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Show};
 use crate::summary::{Bought, SaleCounts};
 use crate::{chain, output};
 
@@ -121,9 +121,7 @@ impl Market {
                 let command = format!(
                     "kubectl --namespace {namespace} rollout restart deployment/{name}-gate"
                 );
-                sandbox
-                    .run(&command, crate::sandbox::Show::Everything)
-                    .await?;
+                sandbox.run(&command, Show::Everything).await?;
             }
         }
         let transfers = coin::transfers_to(chain.provider(), PAY_TO).await?;
