@@ -188,6 +188,25 @@ fn offer_with_a_hostname_answers_on_it_alone() {
         table.find("shop.example", &Method::GET, &path),
         Err(NotServed::NotFound)
     );
+    assert!(table.is_offers_host("chat.example"));
+    assert!(!table.is_offers_host("shop.example"));
+    let elsewhere = self::table(vec![sold("shop", "chat", json!({}))]);
+    assert!(!elsewhere.is_offers_host(""));
+}
+
+#[test]
+fn uids_are_those_of_offers_with_a_place() {
+    let displaced = json!({
+        "metadata": { "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": { "path": "/services/chat" },
+    });
+    let table = table(vec![
+        sold("shop", "chat", json!({})),
+        sold("other", "chat", displaced),
+    ]);
+    assert_eq!(table.uids().len(), 1);
+    let winner = table.published().next().unwrap();
+    assert!(table.uids().contains(winner.uid.as_str()));
 }
 
 #[test]
