@@ -321,8 +321,29 @@ pub const VARIANTS: &[Variant] = &[
     },
     Variant {
         name: "sign_without_entry",
-        about: "a transaction is signed although the entry was not written (R2)",
+        about: "a transaction is signed although the entry was not written (R2): it is stored before it is sent (R3), and an attempt that the ledger lacks stops it",
         change: Change::Shell(Flaw::SignWithoutEntry),
+        breaks: None,
+        within: "base",
+    },
+    Variant {
+        name: "attempt_without_entry",
+        about: "the same, and attempts are not compared",
+        change: Change::Both(
+            &[
+                edit(
+                    "protocol",
+                    "            if let Some((key, nonce)) = history.unaccounted {",
+                    "            if let Some((key, nonce)) = history.unaccounted.filter(|_| false) {",
+                ),
+                edit(
+                    "protocol",
+                    "    if let Some(attempt) = record.live_attempt() {\n        return PendingStep::Refuse(Freeze::EntryMissing {",
+                    "    if let Some(attempt) = record.live_attempt().filter(|_| false) {\n        return PendingStep::Refuse(Freeze::EntryMissing {",
+                ),
+            ],
+            Flaw::SignWithoutEntry,
+        ),
         breaks: Some("L1"),
         within: "base",
     },
