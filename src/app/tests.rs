@@ -37,7 +37,7 @@ impl Replica {
         Self {
             server,
             config: kube::Config::new(address.parse().unwrap()),
-            fence: Fence::closed(Clock::start()),
+            fence: Fence::closed(Clock::paused()),
             drain: Drain::default(),
             shutdown: CancellationToken::new(),
         }

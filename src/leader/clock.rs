@@ -30,6 +30,16 @@ impl Clock {
         }
     }
 
+    /// A clock that shows nothing but the time of a paused runtime: on a busy machine, real time passes
+    /// while that one stands still.
+    #[cfg(test)]
+    pub(crate) fn paused() -> Self {
+        Self {
+            boot: Duration::MAX,
+            ..Self::start()
+        }
+    }
+
     /// The present moment.
     #[must_use]
     pub fn moment(self) -> Moment {
@@ -110,6 +120,15 @@ mod tests {
             Instant::now(),
             "a past moment is due at once"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn paused_clock_ignores_real_time() {
+        let clock = Clock::paused();
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(clock.moment(), Moment::default());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(clock.moment(), Moment(Duration::from_secs(3)));
     }
 
     #[tokio::test(start_paused = true)]

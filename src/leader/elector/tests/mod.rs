@@ -33,8 +33,7 @@ use crate::metrics::Metrics;
 
 const LEASE: &str = "controller";
 const SECOND: Duration = Duration::from_secs(1);
-/// Allowance for the boot-time clock, which cannot be paused, and for the latency of a few
-/// requests.
+/// Allowance for the latency of a few requests.
 const SLACK: Duration = Duration::from_millis(200);
 
 /// One replica and its connection to the API server.
@@ -56,7 +55,7 @@ impl Replica {
     fn with(server: &Server, name: &str, change: impl FnOnce(&mut Elector, &Link)) -> Self {
         let (link, fence, drain) = (
             server.link(),
-            Fence::closed(Clock::start()),
+            Fence::closed(Clock::paused()),
             Drain::default(),
         );
         let (metrics, leave) = (Metrics::new(LEASE).unwrap(), CancellationToken::new());
