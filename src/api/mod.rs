@@ -50,6 +50,16 @@ pub const LEGACY_FINALIZER: &str = "monetize.obol.org/finalizer";
 /// Set on a ServiceOffer that sells nothing for the time being.
 pub(crate) const PAUSED_ANNOTATION: &str = "obol.org/paused";
 
+/// Reason of an offer that another controller sells as well.
+pub(crate) const OTHER_GATE: &str = "OtherGate";
+/// Types of the conditions about selling an offer.
+pub(crate) const SALE_CONDITIONS: [&str; 4] = [
+    "PaymentGateReady",
+    "UpstreamHealthy",
+    "RoutePublished",
+    "Draining",
+];
+
 /// The CRDs of all five kinds, sorted by name.
 #[must_use]
 pub fn definitions() -> [CustomResourceDefinition; 5] {

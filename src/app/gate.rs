@@ -84,6 +84,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
     let health = Arc::new(Health::new(None));
     let namespace = args.pod_namespace.clone().unwrap_or_default();
     let settings = settings(&args.table, namespace);
+    let public_path = settings.public_path().to_owned();
     let (kept, table) = watch::channel(KeptTable::default());
     let gate = Arc::new(GateServer {
         table: table.clone(),
@@ -120,6 +121,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
     let private = listen(args.process.admin_bind).await?;
     let documents = documents::router(cache, Arc::clone(&health), metrics.http.clone());
     let router = documents.fallback(any(serve).with_state(Arc::clone(&gate)));
+    let router = http::below(public_path, router);
     let admin =
         admin::router(Arc::clone(&health), metrics, filter).merge(report::router(table, probes));
     let stop = CancellationToken::new();

@@ -105,7 +105,7 @@ impl Worker {
             issues: Default::default(),
             adopted_owners: Default::default(),
             registry_states: Default::default(),
-            applied: Default::default(),
+            offer_states: Default::default(),
             cache,
             reader,
             writer,

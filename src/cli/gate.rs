@@ -10,7 +10,8 @@ use super::ProcessArgs;
 /// What the table of offers depends on besides objects. Operator and gate are given the same.
 #[derive(Clone, Debug, Args)]
 pub struct TableArgs {
-    /// Public URL of the gate, for offers that have neither a hostname nor a registry
+    /// Public URL of the gate, for offers that have neither a hostname nor a registry. The gate answers
+    /// below its path
     #[arg(
         long, env = "SERVICEOFFER_PUBLIC_URL", value_name = "URL", value_parser = public_url,
         help_heading = "Offers"

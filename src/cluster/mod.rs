@@ -18,7 +18,7 @@ pub(crate) mod quarantine;
 pub(crate) mod read;
 mod write;
 
-pub(crate) use cache::{Cache, CacheChange, CacheScope};
+pub(crate) use cache::{Cache, CacheChange, CacheScope, SaleEdit};
 pub use decode::Lenient;
 pub(crate) use decode::{MaybeDecoded, Undecodable};
 pub(crate) use quarantine::QuarantineWriter;

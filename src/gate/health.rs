@@ -11,11 +11,33 @@ const SUCCESSES: u8 = 3;
 /// How soon a probe is repeated while its result is not settled.
 const SOON: Duration = Duration::from_secs(2);
 
+/// Whether an upstream can be sold.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum UpstreamState {
+    Healthy,
+    /// It wants its clients to sign in, and the gate has nothing to sign in with.
+    NeedsCredentials,
+    Unhealthy,
+}
+
+impl UpstreamState {
+    /// What one answer says: a status code, or why there was none. A status below 500 is healthy, since
+    /// a Service without a health path says 404.
+    const fn of(answer: Result<u16, ()>) -> Self {
+        match answer {
+            Ok(401) => Self::NeedsCredentials,
+            Ok(..500) => Self::Healthy,
+            Ok(_) | Err(()) => Self::Unhealthy,
+        }
+    }
+}
+
 /// What probes say of an upstream.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UpstreamHealth {
-    pub is_healthy: bool,
+    pub state: UpstreamState,
     /// The last answer.
     pub answer: String,
 }
@@ -36,8 +58,7 @@ impl Probe {
         self.generation != generation || self.next <= now
     }
 
-    /// Takes an answer in: a status code, or why there was none. A status below 500 is healthy,
-    /// since a Service without a health path says 404.
+    /// Takes an answer in: a status code, or why there was none.
     pub(crate) fn answered(
         &mut self,
         generation: i64,
@@ -50,30 +71,29 @@ impl Probe {
                 ..Self::default()
             };
         }
-        let is_success = answer.as_ref().is_ok_and(|status| *status < 500);
-        let text = match answer {
-            Ok(status) => format!("status {status}"),
-            Err(error) => error.clone(),
-        };
+        let shown = UpstreamState::of(answer.as_ref().copied().map_err(|_| ()));
+        let is_success = shown != UpstreamState::Unhealthy;
         (self.failures, self.successes) = match is_success {
             true => (0, self.successes.saturating_add(1)),
             false => (self.failures.saturating_add(1), 0),
         };
-        let was_healthy = self.health.as_ref().map(|health| health.is_healthy);
-        let is_healthy = match was_healthy {
-            None => Some(is_success).filter(|healthy| *healthy || self.failures >= FAILURES),
-            Some(true) => Some(self.failures < FAILURES),
-            Some(false) => Some(self.successes >= SUCCESSES),
+        let before = self.health.as_ref().map(|health| health.state);
+        let is_proven = match before {
+            None => is_success || self.failures >= FAILURES,
+            Some(UpstreamState::Unhealthy) => !is_success || self.successes >= SUCCESSES,
+            Some(_) => is_success || self.failures >= FAILURES,
         };
-        let is_settled = is_healthy == Some(is_success);
         // The answer is that of the last change, so that a report stays the same while nothing does.
-        if is_healthy != was_healthy || self.health.is_none() {
-            self.health = is_healthy.map(|is_healthy| UpstreamHealth {
-                is_healthy,
-                answer: text,
+        if is_proven && before != Some(shown) {
+            self.health = Some(UpstreamHealth {
+                state: shown,
+                answer: match answer {
+                    Ok(status) => format!("status {status}"),
+                    Err(error) => error.clone(),
+                },
             });
         }
-        self.next = match is_settled {
+        self.next = match is_proven {
             true => next,
             false => next.min(self.next + SOON),
         };
@@ -88,33 +108,44 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Health after answers that come 30 s apart.
-    fn after(answers: &[Result<u16, &str>]) -> Option<bool> {
+    /// State after answers that come 30 s apart.
+    fn after(answers: &[Result<u16, &str>]) -> Option<UpstreamState> {
         let mut probe = Probe::default();
         for (index, answer) in answers.iter().enumerate() {
             let answer = answer.map_err(str::to_owned);
             probe.answered(1, &answer, seconds(30 * (index as u64 + 1)));
         }
-        probe.health.map(|health| health.is_healthy)
+        probe.health.map(|health| health.state)
     }
 
     #[test]
     fn upstream_turns_unhealthy_after_two_failures_and_healthy_after_three_successes() {
+        use UpstreamState::{Healthy, Unhealthy};
         assert_eq!(after(&[]), None);
-        assert_eq!(after(&[Ok(200)]), Some(true));
+        assert_eq!(after(&[Ok(200)]), Some(Healthy));
         assert_eq!(after(&[Err("refused")]), None);
-        assert_eq!(after(&[Err("refused"), Ok(503)]), Some(false));
-        assert_eq!(after(&[Ok(200), Ok(500)]), Some(true));
-        assert_eq!(after(&[Ok(200), Ok(500), Err("timeout")]), Some(false));
+        assert_eq!(after(&[Err("refused"), Ok(503)]), Some(Unhealthy));
+        assert_eq!(after(&[Ok(200), Ok(500)]), Some(Healthy));
+        assert_eq!(after(&[Ok(200), Ok(500), Err("timeout")]), Some(Unhealthy));
         let down = [Ok(500), Ok(500)];
         let up = |count| [&down[..], &vec![Ok(200); count]].concat();
-        assert_eq!(after(&up(2)), Some(false));
-        assert_eq!(after(&up(3)), Some(true));
+        assert_eq!(after(&up(2)), Some(Unhealthy));
+        assert_eq!(after(&up(3)), Some(Healthy));
     }
 
     #[test]
     fn service_without_a_health_path_is_healthy() {
-        assert_eq!(after(&[Ok(404)]), Some(true));
+        assert_eq!(after(&[Ok(404)]), Some(UpstreamState::Healthy));
+    }
+
+    #[test]
+    fn upstream_that_wants_its_clients_to_sign_in_needs_credentials() {
+        use UpstreamState::{Healthy, NeedsCredentials, Unhealthy};
+        assert_eq!(after(&[Ok(401)]), Some(NeedsCredentials));
+        assert_eq!(after(&[Ok(200), Ok(401)]), Some(NeedsCredentials));
+        assert_eq!(after(&[Ok(401), Ok(403)]), Some(Healthy));
+        assert_eq!(after(&[Ok(401), Ok(500)]), Some(NeedsCredentials));
+        assert_eq!(after(&[Ok(401), Ok(500), Ok(500)]), Some(Unhealthy));
     }
 
     #[test]

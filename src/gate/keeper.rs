@@ -78,8 +78,9 @@ struct TableDigests {
     registries: HashMap<String, Option<i64>>,
 }
 
-/// Of an offer: uid, generation, and whether it is being deleted or off sale.
-type OfferDigest = (Option<String>, Option<i64>, bool, bool);
+/// Of an offer: uid, generation, and whether it is being deleted, off sale, or sold by another
+/// controller.
+type OfferDigest = (Option<String>, Option<i64>, [bool; 3]);
 /// Of a facilitator: uid, generation, and what it settles and knows.
 type FacilitatorDigest = (
     Option<String>,
@@ -96,8 +97,8 @@ impl TableDigests {
                 let digest = cache.offer(namespace, name).map(|offer| {
                     let metadata = &offer.metadata;
                     let is_deleted = metadata.deletion_timestamp.is_some();
-                    let is_paused = offer.is_paused();
-                    (offer.uid(), metadata.generation, is_deleted, is_paused)
+                    let closes = [is_deleted, offer.is_paused(), offer.has_other_gate()];
+                    (offer.uid(), metadata.generation, closes)
                 });
                 let name = (namespace.clone(), name.clone());
                 self.offers.insert(name, digest.clone()) != Some(digest)
@@ -158,11 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn table_follows_what_the_annotation_says_and_no_status() {
+    fn table_follows_what_closes_an_offer_and_nothing_else_of_its_status() {
         let paused =
             |value: &str| json!({ "metadata": { "annotations": { "obol.org/paused": value } } });
         assert!(matters(paused("false"), paused("true")));
         assert!(matters(paused("true"), json!({})));
         assert!(!matters(json!({}), json!({ "status": { "agentId": "7" } })));
+        let stalled = |reason: &str| {
+            let stalled = json!({ "type": "Stalled", "status": "True", "reason": reason });
+            json!({ "status": { "conditions": [stalled] } })
+        };
+        assert!(matters(stalled("OtherGate"), stalled("Drained")));
+        assert!(!matters(json!({}), stalled("Drained")));
     }
 }

@@ -55,6 +55,20 @@ pub(crate) struct GateSettings {
     pub allowed_external_upstreams: BTreeSet<(String, String)>,
 }
 
+impl GateSettings {
+    /// Path below which the gate is reachable, without trailing slash; empty for the root.
+    pub(crate) fn public_path(&self) -> &str {
+        path_of(self.public_url.as_deref().unwrap_or_default())
+    }
+}
+
+/// Path of a base URL, without trailing slash.
+fn path_of(base: &str) -> &str {
+    let after_scheme = base.split_once("://").map_or(base, |(_, rest)| rest);
+    let path = after_scheme.find('/').map(|begin| &after_scheme[begin..]);
+    path.unwrap_or_default().trim_end_matches('/')
+}
+
 /// Why an offer is not sold. A variant's name is the reason of condition `PaymentGateReady`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
 pub(crate) enum Closed {
@@ -98,6 +112,12 @@ pub(crate) enum Closed {
         "Service {service} is in another namespace, which did not agree: create a ReferenceGrant there from ServiceOffer (group obol.org) of namespace {from}, or annotate the Service with obol.org/offers-from={from}"
     )]
     UpstreamNotGranted { service: String, from: String },
+    #[error(
+        "every route asks buyers to sign in, which this version does not support: add a route with gate paid or free"
+    )]
+    SignInNotSupported,
+    #[error("another controller sells the offer as well: its condition Stalled says which one")]
+    OtherGate,
 }
 
 impl Closed {
@@ -188,10 +208,11 @@ impl Published {
             true => own,
             false if routes().any(sells) => None,
             false => own.or_else(|| {
-                routes().find_map(|access| match access {
+                let mut closed = routes().filter_map(|access| match access {
                     Access::Paid(Err(closed)) => Some(closed),
                     _ => None,
-                })
+                });
+                closed.next().or(Some(&Closed::SignInNotSupported))
             }),
         }
     }
@@ -522,7 +543,9 @@ impl<'a> Compiler<'a> {
         let view = OfferView::among(&self.registries, self.cache, offer, Timestamp::UNIX_EPOCH);
         let accepted = accept(offer).map_err(Closed::from);
         let mut notices = BTreeSet::new();
+        let is_closed = offer.has_other_gate();
         let mut access = |gate: Gate, price: Option<&PriceTable>| match gate {
+            _ if is_closed => Access::Paid(Err(Closed::OtherGate)),
             Gate::Free => Access::Free,
             Gate::Auth => Access::Auth,
             Gate::Paid => {
@@ -554,6 +577,12 @@ impl<'a> Compiler<'a> {
             }
         });
         let routes = routes.collect();
+        notices.extend(self.base_path_notice(&view, &place));
+        let mut gates = spec.routes.iter().map(|route| route.gate);
+        if gates.any(|gate| gate == Gate::Auth) {
+            let notice = "SignInNotSupported: routes with gate auth are answered 403";
+            notices.insert(notice.to_owned());
+        }
         let limit = |limit: fn(&crate::api::OfferLimits) -> Option<u32>| {
             spec.limits
                 .as_ref()
@@ -582,6 +611,19 @@ impl<'a> Compiler<'a> {
             routes,
             name: view.name,
         }
+    }
+
+    /// What a seller should know if the gate is not reachable where the offer's URL points to.
+    fn base_path_notice(&self, view: &OfferView, place: &Placement) -> Option<String> {
+        let agent = view.agent().filter(|_| place.hostname.is_none())?;
+        let (base, own) = (&agent.registry.spec.base_url, self.settings.public_path());
+        (path_of(base) != own).then(|| {
+            format!(
+                "BasePathDiffers: buyers are sent to {base}, the baseUrl of IdentityRegistry {}, and the gate answers below {}/: give both the same path, or let a proxy replace one by the other",
+                agent.registry.name_any(),
+                own
+            )
+        })
     }
 
     /// Public URL of an offer: below its host name, its registry's base URL, or the gate's URL.

@@ -8,12 +8,14 @@
 pub(crate) mod admin;
 pub(crate) mod documents;
 
+use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::Uri;
 use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::Response;
 use rustix::io::Errno;
@@ -66,6 +68,40 @@ async fn canonical_peer(mut request: Request) -> Request {
     request
 }
 
+/// Serves a router below a path as well as at the root: a proxy that shares its host with something
+/// else keeps the path, and clients in the cluster do not know it.
+pub(crate) fn below(path: String, router: Router) -> Router {
+    if path.is_empty() {
+        return router;
+    }
+    let enter = move |mut request: Request| {
+        if let Some(uri) = without_prefix(request.uri(), &path) {
+            *request.uri_mut() = uri;
+        }
+        ready(request)
+    };
+    Router::new()
+        .fallback_service(router)
+        .layer(map_request(enter))
+}
+
+/// A URI without the first part of its path; `None` if it does not begin so.
+fn without_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    let rest = parts
+        .path_and_query?
+        .as_str()
+        .strip_prefix(prefix)?
+        .to_owned();
+    let rest = match rest.chars().next() {
+        None | Some('?') => format!("/{rest}"),
+        Some('/') => rest,
+        Some(_) => return None,
+    };
+    parts.path_and_query = Some(rest.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
 /// Counts requests by route: a label per path would be unbounded.
 fn counted(router: Router, metrics: metrics::HttpMetrics) -> Router {
     router.layer(from_fn_with_state(metrics, count))
@@ -93,9 +129,11 @@ async fn count(
 mod tests {
     use std::net::IpAddr;
 
+    use axum::body::{Body, to_bytes};
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -125,6 +163,31 @@ mod tests {
         for loopback in families {
             let seen = peer_of(loopback, address.port()).await.unwrap();
             assert_eq!(seen, loopback.to_string());
+        }
+    }
+
+    #[tokio::test]
+    async fn router_answers_below_its_path_and_at_the_root() {
+        let asked = async |uri: Uri, path: Option<MatchedPath>| {
+            let matched = path.as_ref().map(MatchedPath::as_str);
+            format!("{uri} {}", matched.unwrap_or_default())
+        };
+        let inner = Router::new().route("/a/{b}", get(asked)).fallback(asked);
+        let router = below("/x".to_owned(), inner);
+        for (target, seen) in [
+            ("/x/a/1", "/a/1 /a/{b}"),
+            ("/a/1", "/a/1 /a/{b}"),
+            ("/x", "/ "),
+            ("/x?q=/x", "/?q=/x "),
+            ("/x/", "/ "),
+            ("/xy/a/1", "/xy/a/1 "),
+            ("/x/%2e%2e/a", "/%2e%2e/a "),
+            ("/x/x/a/1", "/x/a/1 "),
+        ] {
+            let request = Request::get(target).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let body = to_bytes(response.into_body(), 1024).await.unwrap();
+            assert_eq!(body, seen, "{target}");
         }
     }
 

@@ -92,8 +92,8 @@ pub(crate) struct Context {
     pub gate: Option<gate::GateWatch>,
     /// What the registry loop keeps between passes.
     pub registry_states: registry::RegistryStates,
-    /// What the offer loop last applied.
-    pub applied: offer::Applied,
+    /// What the offer loop keeps between reconciles.
+    pub offer_states: offer::OfferStates,
     /// Asks facilitators what they support.
     pub facilitators: FacilitatorClient,
     /// What the facilitator loop keeps between passes.

@@ -214,21 +214,24 @@ fn expression(requirement: &Requirement) -> Expression {
     }
 }
 
-/// Fields that are set but have no effect in this version.
+/// Fields that are set but have no effect in this version; those about selling have one where there is a
+/// gate.
 #[must_use]
-pub(crate) fn ignored_fields(spec: &ServiceOfferSpec) -> Vec<&'static str> {
+pub(crate) fn ignored_fields(spec: &ServiceOfferSpec, has_gate: bool) -> Vec<&'static str> {
+    let mut quotas = spec.routes.iter().filter_map(|route| route.free_quota);
     let fields = [
         (
             "agent",
             spec.agent.is_some() || spec.type_ == OfferType::Agent,
         ),
-        ("payments", !spec.payments.is_empty()),
-        ("routes", !spec.routes.is_empty()),
-        ("hostname", spec.hostname.is_some()),
+        ("payments", !has_gate && !spec.payments.is_empty()),
+        ("routes", !has_gate && !spec.routes.is_empty()),
+        ("routes.freeQuota", has_gate && quotas.any(|free| free > 0)),
+        ("hostname", !has_gate && spec.hostname.is_some()),
         ("branding", spec.branding.is_some()),
         ("listing", spec.listing.is_some()),
         ("async", spec.async_.is_some()),
-        ("limits", spec.limits.is_some()),
+        ("limits", !has_gate && spec.limits.is_some()),
         ("payment.card", spec.payment.card.is_some()),
         ("skill", spec.skill.is_some()),
         ("dataset", spec.dataset.is_some()),
@@ -477,11 +480,11 @@ mod tests {
 
     #[test]
     fn fields_without_effect_are_listed() {
-        assert!(ignored_fields(&offer(json!({})).spec).is_empty());
+        assert!(ignored_fields(&offer(json!({})).spec, false).is_empty());
         let all = offer(spec(json!({
             "type": "agent",
             "payments": [{ "network": "base", "price": { "perHour": "1" } }],
-            "routes": [{ "path": "/v1" }],
+            "routes": [{ "path": "/v1", "freeQuota": 1 }],
             "hostname": "chat.example.org",
             "branding": {},
             "listing": {},
@@ -504,11 +507,22 @@ mod tests {
             "skill",
             "dataset",
         ];
-        assert_eq!(ignored_fields(&all.spec), listed);
+        assert_eq!(ignored_fields(&all.spec, false), listed);
+        let sold = [
+            "agent",
+            "routes.freeQuota",
+            "branding",
+            "listing",
+            "async",
+            "payment.card",
+            "skill",
+            "dataset",
+        ];
+        assert_eq!(ignored_fields(&all.spec, true), sold);
         let referenced = offer(spec(
             json!({ "agent": { "ref": { "name": "a", "namespace": "shop" } } }),
         ));
-        assert_eq!(ignored_fields(&referenced.spec), ["agent"]);
+        assert_eq!(ignored_fields(&referenced.spec, true), ["agent"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use status::*;
 use std::collections::BTreeMap;
 
-use super::{PAUSED_ANNOTATION, schema};
+use super::{OTHER_GATE, PAUSED_ANNOTATION, schema};
 
 /// What the offer sells: a Service in the cluster, its price, and its registration.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -174,6 +174,13 @@ impl ServiceOffer {
     pub(crate) fn is_paused(&self) -> bool {
         let annotations = self.metadata.annotations.as_ref();
         annotations.and_then(|all| all.get(PAUSED_ANNOTATION)) == Some(&"true".to_owned())
+    }
+
+    /// Whether its status says that another controller sells it as well.
+    pub(crate) fn has_other_gate(&self) -> bool {
+        let conditions = self.status.iter().flat_map(|status| &status.conditions);
+        let mut stalled = conditions.filter(|own| own.type_ == "Stalled" && own.is_true());
+        stalled.any(|own| own.reason.as_deref() == Some(OTHER_GATE))
     }
 }
 

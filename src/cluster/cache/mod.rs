@@ -18,6 +18,7 @@ mod changes;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod grant;
+mod sale_edit;
 mod service;
 mod table;
 mod users;
@@ -38,6 +39,7 @@ use tokio::task::JoinSet;
 pub use self::changes::CacheChange;
 use self::changes::Changes;
 pub use self::grant::Grant;
+pub(crate) use self::sale_edit::SaleEdit;
 pub use self::service::{ServiceFacts, ServiceForm};
 use self::table::Table;
 use self::users::OfferUsers;
@@ -409,14 +411,15 @@ fn is_undecodable<K>(object: &MaybeDecoded<K>) -> bool {
     object.0.is_err()
 }
 
-/// Drops the metadata of an offer that is not read: all but the annotation that pauses it.
+/// Drops the metadata of an offer that is not read: all but the annotation that pauses it, and who else
+/// writes its conditions about selling.
 fn trim_offer(offer: &mut MaybeDecoded<ServiceOffer>) {
     let metadata = offer.meta_mut();
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|name, _| name == PAUSED_ANNOTATION);
     }
     metadata.labels = None;
-    metadata.managed_fields = None;
+    metadata.managed_fields = sale_edit::others(metadata.managed_fields.take());
     metadata.owner_references = None;
 }
 

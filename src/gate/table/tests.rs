@@ -156,6 +156,29 @@ fn routes_are_exhaustive_and_only_free_is_free() {
 }
 
 #[test]
+fn offer_whose_routes_all_ask_to_sign_in_is_closed() {
+    let routes = |routes: Value| {
+        table(vec![sold(
+            "shop",
+            "chat",
+            json!({ "spec": { "routes": routes } }),
+        )])
+    };
+    let account = json!({ "path": "/account", "gate": "auth" });
+    let closed = routes(json!([account]));
+    assert_eq!(reason(&closed), Some("SignInNotSupported"));
+    let open = routes(json!([account, { "path": "/v1" }]));
+    assert_eq!(reason(&open), None);
+    let notices = &open.offer(&name("shop", "chat")).unwrap().notices;
+    assert!(
+        notices
+            .iter()
+            .any(|own| own.starts_with("SignInNotSupported")),
+        "{notices:?}"
+    );
+}
+
+#[test]
 fn path_is_free_only_if_it_is_free_in_every_reading() {
     let routes = json!([{ "path": "/*", "gate": "free" }, { "path": "/admin" }]);
     let table = table(vec![sold(
@@ -172,6 +195,21 @@ fn path_is_free_only_if_it_is_free_in_every_reading() {
     }
     for path in ["/", "/admins", "/a/admin", ""] {
         assert!(is_free(path), "{path}");
+    }
+}
+
+#[test]
+fn offer_that_another_controller_sells_is_closed_on_every_route() {
+    let stalled = json!({ "type": "Stalled", "status": "True", "reason": "OtherGate" });
+    let routes = json!([{ "path": "/paid" }, { "path": "/free", "gate": "free" }]);
+    for routes in [json!([]), routes] {
+        let over = json!({ "spec": { "routes": routes }, "status": { "conditions": [stalled] } });
+        let table = table(vec![sold("shop", "chat", over)]);
+        assert_eq!(reason(&table), Some("OtherGate"));
+        for path in ["/paid", "/free"] {
+            let served = find(&table, Method::GET, &format!("/services/chat{path}")).unwrap();
+            assert_eq!(*served.access, Access::Paid(Err(Closed::OtherGate)));
+        }
     }
 }
 
@@ -239,6 +277,52 @@ fn url_is_that_of_hostname_registry_or_gate() {
         url(hostname, vec![], gate).as_deref(),
         Some("http://chat.example")
     );
+}
+
+#[test]
+fn base_url_with_another_path_than_the_gate_is_a_notice() {
+    let notices = |base_url: &str, public: Option<&str>| {
+        let over = json!({ "spec": { "registration": { "enabled": true } } });
+        let objects = CachedObjects {
+            registries: vec![registry(json!({ "spec": { "baseUrl": base_url } }))],
+            ..objects(vec![sold("shop", "chat", over)])
+        };
+        let settings = GateSettings {
+            public_url: public.map(str::to_owned),
+            ..GateSettings::default()
+        };
+        let table = compile(&Cache::holding(objects), &settings);
+        let notices = &table.offer(&name("shop", "chat")).unwrap().notices;
+        let found = notices.iter().any(|own| own.contains("BasePathDiffers"));
+        (found, reason(&table))
+    };
+    for (base_url, public, differs) in [
+        ("https://agents.example", None, false),
+        (
+            "https://agents.example",
+            Some("https://gate.example"),
+            false,
+        ),
+        (
+            "https://agents.example/x",
+            Some("https://gate.example/x"),
+            false,
+        ),
+        ("https://agents.example/x", None, true),
+        (
+            "https://agents.example",
+            Some("https://gate.example/x"),
+            true,
+        ),
+        (
+            "https://agents.example/y",
+            Some("https://gate.example/x"),
+            true,
+        ),
+    ] {
+        let found = notices(base_url, public);
+        assert_eq!(found, (differs, None), "{base_url} {public:?}");
+    }
 }
 
 #[test]

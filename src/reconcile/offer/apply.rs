@@ -3,67 +3,26 @@
 //!
 //! It decides nothing; [`super::plan`] does.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use tracing::{debug, info};
 
 use super::plan::{OfferPlan, OfferSnapshot, OfferSubject, is_own, must_write};
-use crate::api::ServiceOfferStatus;
+use super::state::OfferState;
 use crate::leader::Leading;
 use crate::reconcile::{Context, Error};
 use crate::telemetry::causes;
 
-/// The status last applied to each offer, by uid.
-///
-/// A field that another controller owns keeps its value whatever is applied. Without this, it would
-/// look like a difference indefinitely and cause a write in every reconcile. The cache may also lag
-/// behind the last write. Once the cache shows what was applied, nothing is kept.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Applied(Arc<Mutex<BTreeMap<String, ServiceOfferStatus>>>);
-
-impl Applied {
-    pub(super) fn get(&self, uid: &str) -> Option<ServiceOfferStatus> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(uid)
-            .cloned()
-    }
-
-    /// Drops offers that no longer exist.
-    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| exists(uid));
-    }
-
-    fn remove(&self, uid: &str) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
-    }
-
-    fn insert(&self, uid: &str, status: ServiceOfferStatus) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(uid.to_owned(), status);
-    }
-}
-
 /// Writes what differs, in an order in which a crash between two writes loses nothing: the
 /// finalizer first, because an offer that is being deleted may be gone after that; then the status;
-/// then its Events.
+/// then its Events. Returns when to look again, if it left the status as it is for a while.
 pub(super) async fn apply(
     context: &Context,
     leading: &Leading,
     snapshot: &OfferSnapshot,
     plan: OfferPlan,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let OfferPlan {
         status,
         strip_finalizer,
@@ -76,21 +35,32 @@ pub(super) async fn apply(
             .strip_finalizer(leading, &observed.view.offer)
             .await?;
         // The watch delivers the new resource version, which the status is then applied to.
-        return Ok(());
+        return Ok(None);
     }
     let uid = snapshot.object.uid.clone().unwrap_or_default();
     let current = snapshot.current();
+    let other_gate = snapshot.other_gate.clone();
     if !must_write(&current, snapshot.applied.as_ref(), &status) {
-        if is_own(&current, &status) {
-            context.applied.remove(&uid);
-        }
-        return Ok(());
+        let applied = snapshot.applied.clone();
+        let state = OfferState {
+            applied: applied.filter(|_| !is_own(&current, &status)),
+            other_gate: other_gate.confirmed(&status),
+        };
+        context.offer_states.set(&uid, state);
+        return Ok(None);
+    }
+    if let Some(rest) = other_gate.rests(&current, snapshot.now) {
+        return Ok(Some(rest));
     }
     context
         .writer
         .apply_offer_status(leading, &snapshot.object, &status)
         .await?;
-    context.applied.insert(&uid, status);
+    let state = OfferState {
+        other_gate: other_gate.written(&status, snapshot.now),
+        applied: Some(status),
+    };
+    context.offer_states.set(&uid, state);
     // Without a resource version: Events about all versions of an offer are grouped under one
     // offer.
     let offer = ObjectReference {
@@ -103,5 +73,5 @@ pub(super) async fn apply(
             debug!(error = %causes(&error), "failed to publish event");
         }
     }
-    Ok(())
+    Ok(None)
 }

@@ -7,10 +7,11 @@
 mod apply;
 mod observe;
 pub(crate) mod plan;
+mod state;
 
 use kube::runtime::controller::Action;
 
-pub(crate) use apply::Applied;
+pub(crate) use state::OfferStates;
 
 use super::{Context, Error};
 use crate::api::ServiceOffer;
@@ -28,9 +29,7 @@ pub(crate) async fn reconcile(
         return Ok(Action::await_change());
     }
     let plan = plan::plan(&snapshot);
-    apply::apply(context, leading, &snapshot, plan).await?;
-    Ok(match snapshot.next_change() {
-        Some(wait) => Action::requeue(wait),
-        None => Action::await_change(),
-    })
+    let rests = apply::apply(context, leading, &snapshot, plan).await?;
+    let wait = rests.into_iter().chain(snapshot.next_change()).min();
+    Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }

@@ -12,7 +12,7 @@ use kube::{Resource, ResourceExt};
 
 use super::plan::{ObservedOffer, OfferSnapshot, OfferSubject};
 use crate::api::ServiceOffer;
-use crate::cluster::MaybeDecoded;
+use crate::cluster::{MaybeDecoded, SaleEdit};
 use crate::reconcile::Context;
 use crate::registration::view::OfferView;
 
@@ -32,15 +32,21 @@ pub(super) async fn snapshot(
         Err(error) => undecodable(context, metadata, error.error.clone()),
         Ok(offer) => subject(context, offer, now).await,
     };
-    let applied = object
-        .uid
-        .as_deref()
-        .and_then(|uid| context.applied.get(uid));
+    let uid = object.uid.as_deref().unwrap_or_default();
+    let mut state = context.offer_states.get(uid);
+    if let (Some(_), OfferSubject::Offer(observed)) = (&context.gate, &subject) {
+        let offer = &observed.view.offer;
+        let status = offer.status.clone().unwrap_or_default();
+        let other = state.other_gate.clone();
+        state.other_gate = other.seen(&status, SaleEdit::last(offer), now);
+        context.offer_states.set(uid, state.clone());
+    }
     OfferSnapshot {
         object,
         generation,
         now,
-        applied,
+        applied: state.applied,
+        other_gate: state.other_gate,
         subject,
     }
 }

@@ -70,14 +70,14 @@ pub(super) fn offers(
     store: Store<MaybeDecoded<ServiceOffer>>,
 ) -> impl Stream<Item = ObjectRef<MaybeDecoded<ServiceOffer>>> + Send + 'static {
     let all = {
-        let (store, applied) = (store.clone(), context.applied.clone());
+        let (store, states) = (store.clone(), context.offer_states.clone());
         move || {
             let offers = store.state();
             let uids: HashSet<&str> = offers
                 .iter()
                 .filter_map(|offer| offer.meta().uid.as_deref())
                 .collect();
-            applied.retain(|uid| uids.contains(uid));
+            states.retain(|uid| uids.contains(uid));
             refs(&offers)
         }
     };

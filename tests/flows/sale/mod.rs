@@ -1,6 +1,11 @@
 //! Selling: buyers and facilitators of the reference implementation trade through the gate, and the
 //! chain says what was paid.
 
+mod change;
+mod conditions;
 mod failure;
+mod legacy;
+mod outage;
 mod purchase;
 mod shop;
+mod upstream;

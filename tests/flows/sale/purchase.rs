@@ -109,3 +109,27 @@ fn offer_without_a_facilitator_says_what_to_create_and_opens_when_it_is_there() 
         assert_eq!(bought.status, 200);
     });
 }
+
+#[test]
+fn gate_below_a_path_sells_and_lists_below_it() {
+    TestEnv::run(async |env| {
+        let values = [
+            "gate.publicPath=/market",
+            "gate.publicUrl=http://gate.example/market",
+        ];
+        let shop = Shop::open(env, &values).await;
+        shop.sell().await;
+        let url = shop.url("/v1").replace("/services", "/market/services");
+        let bought = shop.buyer().post(&url, "question").await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        let answer: Value = serde_json::from_str(&bought.body).unwrap();
+        assert_eq!(answer["target"], "/v1");
+        let listed = reqwest::get(format!("http://{}/market/", shop.gate)).await;
+        let listed: Value = listed.unwrap().json().await.unwrap();
+        let offered = "http://gate.example/market/services/chat";
+        assert!(listed.to_string().contains(offered), "{listed}");
+        let offers = shop.env.objects.offers(super::shop::SHOP);
+        let status = offers.get("chat").await.unwrap().status.unwrap();
+        assert_eq!(status.url.as_deref(), Some(offered));
+    });
+}

@@ -1,6 +1,7 @@
 //! An upstream on the node that counts what it is asked, and Services that lead to programs on the
 //! node.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures::stream;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
@@ -20,11 +22,20 @@ use tokio::net::TcpListener;
 
 use crate::objects::create;
 
+/// Path that answers with a stream of events.
+pub const EVENTS: &str = "/events";
+/// Number of events of a stream.
+pub const EVENT_COUNT: usize = 6;
+/// Time between two events.
+pub const EVENT_EVERY: Duration = Duration::from_secs(1);
+
 /// What the upstream saw, and what it does.
 #[derive(Debug, Default)]
 pub struct Upstream {
     /// Number of requests, without those of its health.
     pub requests: AtomicUsize,
+    /// Status code of its health; 0 for 200.
+    pub health: AtomicUsize,
     /// Status code of every answer; 0 for 200.
     pub status: AtomicUsize,
     /// Milliseconds before every answer.
@@ -53,20 +64,41 @@ impl Upstream {
     }
 
     async fn answer(State(upstream): State<Arc<Self>>, request: Request) -> Response {
+        let code = |stored: &AtomicUsize| {
+            let status = stored.load(Ordering::SeqCst) as u16;
+            StatusCode::from_u16(status).unwrap_or(StatusCode::OK)
+        };
         if request.uri().path() == "/health" {
-            return "healthy".into_response();
+            return (code(&upstream.health), "health").into_response();
         }
         let count = upstream.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let delay = upstream.delay.load(Ordering::SeqCst) as u64;
         tokio::time::sleep(Duration::from_millis(delay)).await;
-        let status = upstream.status.load(Ordering::SeqCst) as u16;
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        let status = code(&upstream.status);
+        if request.uri().path() == EVENTS {
+            return events();
+        }
         let payer = request.headers().get("x-payment-payer").cloned();
         let payer = payer.and_then(|payer| payer.to_str().map(str::to_owned).ok());
         let target = request.uri().to_string();
         let answer = json!({ "count": count, "target": target, "payer": payer });
         (status, Body::from(format!("{answer}\n"))).into_response()
     }
+}
+
+/// An event every [`EVENT_EVERY`].
+fn events() -> Response {
+    let events = stream::unfold(0, |nth| async move {
+        if nth == EVENT_COUNT {
+            return None;
+        }
+        if nth > 0 {
+            tokio::time::sleep(EVENT_EVERY).await;
+        }
+        Some((Ok::<_, Infallible>(format!("data: {nth}\n\n")), nth + 1))
+    });
+    let fields = [("content-type", "text/event-stream")];
+    (fields, Body::from_stream(events)).into_response()
 }
 
 /// A port that nothing listens on.

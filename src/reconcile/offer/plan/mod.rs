@@ -3,6 +3,7 @@
 //! A status covers acceptance, registration and, where there is a gate, selling ([`sale`]). Without
 //! a gate it never changes the conditions of the controller that sells.
 
+mod other_gate;
 mod sale;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::ResourceExt;
 
+pub(crate) use self::other_gate::OtherGate;
 use crate::api::{
     AgentRegistrationSpec, Condition, ConditionStatus, IdentityRegistry, Phase, PriceTable,
     RegistrationStatus, ServiceOffer, ServiceOfferStatus, Suspend, condition,
@@ -25,14 +27,8 @@ use crate::registration::eligibility::{self, Eligibility, Unacceptable};
 use crate::registration::view::OfferView;
 
 /// Types of the conditions that this operator owns on an offer.
-pub(crate) const CONDITIONS: [&str; 6] = [
-    "Accepted",
-    "UpstreamHealthy",
-    "Registered",
-    "Ready",
-    "Reconciling",
-    "Stalled",
-];
+pub(crate) const CONDITIONS: [&str; 5] =
+    ["Accepted", "Registered", "Ready", "Reconciling", "Stalled"];
 
 /// Message of `Ready` where there is no gate: what it means.
 const COVERS: &str = "covers acceptance, the upstream Service and registration; the release has no gate, so routes and payment are not managed by it";
@@ -48,6 +44,8 @@ pub(crate) struct OfferSnapshot {
     pub now: Timestamp,
     /// The status that this process last applied. The cache may not show it yet.
     pub applied: Option<ServiceOfferStatus>,
+    /// What is known of another controller that sells it.
+    pub other_gate: OtherGate,
     pub subject: OfferSubject,
 }
 
@@ -116,20 +114,22 @@ impl OfferSnapshot {
         agent.is_some_and(|agent| agent.registry.spec.suspend == Suspend::All)
     }
 
-    /// Time until the status changes without any event: when the offer is drained.
+    /// Time until the status changes without any event: when the offer is drained, or opens again.
     #[must_use]
     pub(crate) fn next_change(&self) -> Option<Duration> {
         let OfferSubject::Offer(observed) = &self.subject else {
             return None;
         };
         let offer = &observed.view.offer;
-        let end = eligibility::accept(offer).ok()??;
-        let begin = offer.spec.drain_at.as_ref();
+        let end = eligibility::accept(offer).ok().flatten();
+        let begin = offer.spec.drain_at.as_ref().filter(|_| end.is_some());
         let begin = begin.and_then(|begin| begin.parse().ok());
-        let waits = begin.into_iter().chain([end]);
-        let waits = waits.map(|at: Timestamp| at.duration_since(self.now));
-        let wait = waits.filter(|wait| wait.is_positive()).min()?;
-        Some(wait.unsigned_abs() + Duration::from_secs(1))
+        let drain = begin.into_iter().chain(end);
+        let drain = drain.map(|at: Timestamp| at.duration_since(self.now));
+        let drain = drain.filter(|wait| wait.is_positive());
+        let waits = drain.map(|wait| wait.unsigned_abs());
+        let wait = waits.chain(self.other_gate.opens_in(self.now)).min()?;
+        Some(wait + Duration::from_secs(1))
     }
 
     /// The status in the cluster, as far as it is known.
@@ -219,7 +219,8 @@ pub(crate) fn plan(snapshot: &OfferSnapshot) -> OfferPlan {
                 .finalizers()
                 .iter()
                 .any(|own| own == crate::api::LEGACY_FINALIZER);
-            (decoded(observed, &current, &observation), strip)
+            let other = snapshot.other_gate.closed();
+            (decoded(observed, other, &current, &observation), strip)
         }
     };
     let events = events(before, &status);
@@ -265,6 +266,7 @@ fn undecodable(error: &str, observation: &condition::Observation<'_>) -> Service
 
 fn decoded(
     observed: &ObservedOffer,
+    other: Option<&str>,
     current: &ServiceOfferStatus,
     observation: &condition::Observation<'_>,
 ) -> ServiceOfferStatus {
@@ -273,7 +275,7 @@ fn decoded(
     let accepted = eligibility::accept(offer);
     let registered = registration_state(observed);
     let mut conditions = vec![
-        accepted_condition(offer, accepted.as_ref().err(), observation),
+        accepted_condition(observed, accepted.as_ref().err(), observation),
         observation.condition(
             "Registered",
             registered.status,
@@ -289,20 +291,12 @@ fn decoded(
         _ => None,
     };
     let gate = observed.gate.as_ref();
-    let sale = gate.map(|gate| sale::sale(gate, &observed.view.name, offer, observation));
+    let sale = gate.map(|gate| sale::sale(gate, other, &observed.view.name, offer, observation));
     let (sold, sale_blocking, sale_url, sale_price) = match sale {
         Some(sale) => (sale.conditions, sale.blocking, sale.url, sale.price),
         None => (Vec::new(), None, None, None),
     };
     conditions.extend(sold);
-    if let (Some(message), None) = (&missing, gate) {
-        conditions.push(observation.condition(
-            "UpstreamHealthy",
-            ConditionStatus::False,
-            "MissingService",
-            message,
-        ));
-    }
     let blocking = match (accepted, missing) {
         (Err(unacceptable), _) => Some(RegistrationState::stalled(
             unacceptable.reason(),
@@ -332,11 +326,12 @@ fn decoded(
 }
 
 fn accepted_condition(
-    offer: &ServiceOffer,
+    observed: &ObservedOffer,
     unacceptable: Option<&Unacceptable>,
     observation: &condition::Observation<'_>,
 ) -> Condition {
-    let ignored = eligibility::ignored_fields(&offer.spec);
+    let spec = &observed.view.offer.spec;
+    let ignored = eligibility::ignored_fields(spec, observed.gate.is_some());
     let (status, reason, message) = match (unacceptable, ignored.is_empty()) {
         (Some(unacceptable), _) => (
             ConditionStatus::False,

@@ -5,19 +5,13 @@
 use jiff::Timestamp;
 
 use super::RegistrationState;
-use crate::api::{Condition, ConditionStatus, ServiceOffer, condition::Observation};
+pub(super) use crate::api::SALE_CONDITIONS as CONDITIONS;
+use crate::api::{Condition, ConditionStatus, OTHER_GATE, ServiceOffer, condition::Observation};
+use crate::gate::health::{UpstreamHealth, UpstreamState};
 use crate::gate::page::whole;
 use crate::gate::table::{Access, Closed, Published};
 use crate::reconcile::gate::GateView;
 use crate::registration::view::OfferName;
-
-/// Types of the conditions that this operator owns on an offer if there is a gate.
-pub(super) const CONDITIONS: [&str; 4] = [
-    "PaymentGateReady",
-    "UpstreamHealthy",
-    "RoutePublished",
-    "Draining",
-];
 
 /// What the status says of selling.
 pub(super) struct SaleStatus {
@@ -28,15 +22,19 @@ pub(super) struct SaleStatus {
     pub(super) price: Option<String>,
 }
 
-/// What to say about selling an offer.
+/// What to say about selling an offer. `other` says why it is closed, if another controller sells it.
 pub(super) fn sale(
     gate: &GateView,
+    other: Option<&str>,
     name: &OfferName,
     offer: &ServiceOffer,
     observation: &Observation<'_>,
 ) -> SaleStatus {
     let published = gate.table.offer(name);
-    let ready = gate_ready(gate, name, offer, observation);
+    let ready = match other {
+        Some(why) => RegistrationState::stalled(OTHER_GATE, why),
+        None => gate_ready(gate, name, offer, observation),
+    };
     let healthy = upstream_healthy(gate, name);
     let (is_ready, is_healthy) = (
         ready.status == ConditionStatus::True,
@@ -73,14 +71,17 @@ fn gate_ready(
     offer: &ServiceOffer,
     observation: &Observation<'_>,
 ) -> RegistrationState {
+    let waiting = |message| RegistrationState::waiting("WaitingForGate", message);
     if let Some(closed) = gate.table.closed(name) {
+        if *closed == Closed::OtherGate {
+            return waiting("the gate is about to open the offer");
+        }
         let reason = closed.reason();
         return match is_waiting(closed) {
             true => RegistrationState::waiting(reason, closed.to_string()),
             false => RegistrationState::stalled(reason, closed.to_string()),
         };
     }
-    let waiting = |message| RegistrationState::waiting("WaitingForGate", message);
     let Some(published) = gate.table.offer(name) else {
         return waiting("the offer is about to be added to the table");
     };
@@ -136,17 +137,21 @@ fn upstream_healthy(gate: &GateView, name: &OfferName) -> RegistrationState {
         .as_ref()
         .and_then(|report| report.health.as_ref());
     match health {
-        Some(health) if health.is_healthy => RegistrationState::done(
-            "Healthy",
-            format!("the upstream answered: {}", health.answer),
-        ),
-        Some(health) => RegistrationState::waiting(
-            "Unhealthy",
-            format!(
-                "the upstream does not answer its health path: {}",
-                health.answer
+        Some(UpstreamHealth { state, answer }) => match state {
+            UpstreamState::Healthy => {
+                RegistrationState::done("Healthy", format!("the upstream answered: {answer}"))
+            }
+            UpstreamState::NeedsCredentials => RegistrationState::stalled(
+                "UpstreamNeedsCredentials",
+                format!(
+                    "the upstream wants its clients to sign in, and the gate has nothing to sign in with: {answer}. Let it answer requests of the gate without, for example through a proxy in front of it that adds the credentials; if only its health path wants them, set spec.upstream.healthPath"
+                ),
             ),
-        ),
+            UpstreamState::Unhealthy => RegistrationState::waiting(
+                "Unhealthy",
+                format!("the upstream does not answer its health path: {answer}"),
+            ),
+        },
         None => RegistrationState {
             status: ConditionStatus::Unknown,
             ..RegistrationState::waiting(
@@ -202,19 +207,18 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::gate::health::UpstreamHealth;
     use crate::gate::report::OfferReport;
     use crate::gate::table::tests::{name, sold, table};
 
     const NOW: &str = "2026-01-01T00:30:00Z";
 
     /// What the gate reports of `shop/chat`.
-    fn report(generation: i64, is_healthy: Option<bool>) -> OfferReport {
+    fn report(generation: i64, state: Option<UpstreamState>) -> OfferReport {
         OfferReport {
             uid: "shop/chat".into(),
             generation,
-            health: is_healthy.map(|is_healthy| UpstreamHealth {
-                is_healthy,
+            health: state.map(|state| UpstreamHealth {
+                state,
                 answer: "status 200".into(),
             }),
         }
@@ -232,7 +236,7 @@ mod tests {
             before: &[],
             now: NOW.parse().unwrap(),
         };
-        sale(&gate, &name("shop", "chat"), &offer, &observation)
+        sale(&gate, None, &name("shop", "chat"), &offer, &observation)
     }
 
     fn said(sale: &SaleStatus) -> Vec<(ConditionStatus, &str)> {
@@ -245,7 +249,11 @@ mod tests {
     #[test]
     fn offer_that_the_gate_serves_is_ready() {
         use ConditionStatus::{False, True};
-        let sale = seen(json!({}), Some(report(1, Some(true))), true);
+        let sale = seen(
+            json!({}),
+            Some(report(1, Some(UpstreamState::Healthy))),
+            true,
+        );
         let expected = [
             (True, "Reconciled"),
             (True, "Healthy"),
@@ -271,7 +279,7 @@ mod tests {
         for (report, is_reporting) in [
             (None, false),
             (None, true),
-            (Some(report(0, Some(true))), true),
+            (Some(report(0, Some(UpstreamState::Healthy))), true),
         ] {
             let sale = seen(json!({}), report, is_reporting);
             assert_eq!(said(&sale)[0], (False, "WaitingForGate"));
@@ -280,7 +288,7 @@ mod tests {
         }
         let other = OfferReport {
             uid: "other".into(),
-            ..report(1, Some(true))
+            ..report(1, Some(UpstreamState::Healthy))
         };
         let sale = seen(json!({}), Some(other), true);
         assert_eq!(said(&sale)[0], (False, "WaitingForGate"));
@@ -299,7 +307,7 @@ mod tests {
             before: &[],
             now: NOW.parse().unwrap(),
         };
-        let sale = sale(&gate, &name("shop", "chat"), &offer, &observation);
+        let sale = sale(&gate, None, &name("shop", "chat"), &offer, &observation);
         assert_eq!(said(&sale)[0], (ConditionStatus::False, "WaitingForGate"));
         assert_eq!((sale.price, sale.url), (None, None));
     }
@@ -326,7 +334,11 @@ mod tests {
                 true,
             ),
         ] {
-            let sale = seen(json!({ "spec": over }), Some(report(1, Some(true))), true);
+            let sale = seen(
+                json!({ "spec": over }),
+                Some(report(1, Some(UpstreamState::Healthy))),
+                true,
+            );
             assert_eq!((said(&sale)[0].1, said(&sale)[1].1), (reason, health));
             let blocking = sale.blocking.unwrap();
             assert_eq!(
@@ -337,11 +349,24 @@ mod tests {
     }
 
     #[test]
-    fn upstream_that_does_not_answer_is_unhealthy() {
+    fn upstream_that_does_not_answer_is_not_healthy() {
         use ConditionStatus::{False, Unknown};
-        let sale = seen(json!({}), Some(report(1, Some(false))), true);
-        assert_eq!(said(&sale)[1], (False, "Unhealthy"));
-        assert_eq!(sale.blocking.unwrap().reason, "Unhealthy");
+        for (state, reason, needs_action) in [
+            (UpstreamState::Unhealthy, "Unhealthy", false),
+            (
+                UpstreamState::NeedsCredentials,
+                "UpstreamNeedsCredentials",
+                true,
+            ),
+        ] {
+            let sale = seen(json!({}), Some(report(1, Some(state))), true);
+            assert_eq!(said(&sale)[1], (False, reason));
+            let blocking = sale.blocking.unwrap();
+            assert_eq!(
+                (blocking.reason, blocking.needs_action),
+                (reason, needs_action)
+            );
+        }
         let sale = seen(json!({}), Some(report(1, None)), true);
         assert_eq!(said(&sale)[1], (Unknown, "WaitingForGate"));
     }
@@ -351,7 +376,11 @@ mod tests {
         use ConditionStatus::{False, True};
         let drain = |begin: &str, grace: &str| {
             let spec = json!({ "drainAt": begin, "drainGracePeriod": grace });
-            seen(json!({ "spec": spec }), Some(report(1, Some(true))), true)
+            seen(
+                json!({ "spec": spec }),
+                Some(report(1, Some(UpstreamState::Healthy))),
+                true,
+            )
         };
         let begun = drain("2026-01-01T00:00:00Z", "1h");
         assert_eq!(
@@ -370,7 +399,7 @@ mod tests {
     #[test]
     fn paused_offer_is_off_sale() {
         let paused = json!({ "metadata": { "annotations": { "obol.org/paused": "true" } } });
-        let sale = seen(paused, Some(report(1, Some(true))), true);
+        let sale = seen(paused, Some(report(1, Some(UpstreamState::Healthy))), true);
         assert_eq!(sale.blocking.unwrap().reason, "Paused");
     }
 

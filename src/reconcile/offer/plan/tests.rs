@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::api::AgentResolution;
-use crate::gate::health::UpstreamHealth;
+use crate::gate::health::{UpstreamHealth, UpstreamState};
 use crate::gate::report::OfferReport;
 use crate::gate::table::tests::{sold, table};
 use crate::ledger::money::Shortage;
@@ -102,6 +102,7 @@ fn view(given: Given) -> OfferSnapshot {
         generation: Some(4),
         now: now(),
         applied: None,
+        other_gate: OtherGate::default(),
         subject: OfferSubject::Offer(Box::new(given.observed())),
     }
 }
@@ -461,10 +462,6 @@ fn unacceptable_offer_is_not_accepted_whatever_else_is_missing() {
             Some((ConditionStatus::False, "InvalidDrain"))
         );
     }
-    assert_eq!(
-        condition(&status, "UpstreamHealthy"),
-        Some((ConditionStatus::False, "MissingService"))
-    );
     assert_eq!(abnormal(&status), Some("Stalled"));
 }
 
@@ -475,13 +472,11 @@ fn missing_service_keeps_the_offer_reconciling() {
         record: registered(),
         ..observed(json!({}))
     });
-    for type_ in ["UpstreamHealthy", "Ready"] {
-        assert_eq!(
-            condition(&status, type_),
-            Some((ConditionStatus::False, "MissingService"))
-        );
-        assert!(message(&status, type_).starts_with("Service shop/backend does not exist"));
-    }
+    assert_eq!(
+        condition(&status, "Ready"),
+        Some((ConditionStatus::False, "MissingService"))
+    );
+    assert!(message(&status, "Ready").starts_with("Service shop/backend does not exist"));
     assert_eq!(abnormal(&status), Some("Reconciling"));
 }
 
@@ -835,7 +830,7 @@ fn on_sale(generation: i64) -> Given {
         uid: "shop/chat".into(),
         generation,
         health: Some(UpstreamHealth {
-            is_healthy: true,
+            state: UpstreamState::Healthy,
             answer: "status 200".into(),
         }),
     };
@@ -866,6 +861,35 @@ fn offer_that_a_gate_sells_is_ready_once_the_gate_says_so() {
     let sold = conditions.find(|condition| condition.type_ == "PaymentGateReady");
     sold.unwrap().reason = Some("Other".into());
     assert!(must_write(&other, None, &status));
+}
+
+#[test]
+fn conditions_about_selling_are_left_alone_without_a_gate() {
+    for upstream_exists in [true, false] {
+        let status = status_of(Given {
+            upstream_exists,
+            ..observed(json!({}))
+        });
+        let mut conditions = status.conditions.iter();
+        assert!(!conditions.any(|own| sale::CONDITIONS.contains(&own.type_.as_str())));
+    }
+}
+
+#[test]
+fn offer_that_another_controller_sells_is_stalled() {
+    let mut snapshot = view(on_sale(4));
+    let closed = json!({
+        "type": "Stalled", "status": "True", "reason": "OtherGate", "message": "why",
+    });
+    let closed = serde_json::from_value(json!({ "conditions": [closed] })).unwrap();
+    snapshot.other_gate = OtherGate::default().seen(&closed, None, now());
+    let status = plan(&snapshot).status;
+    for type_ in ["PaymentGateReady", "Ready"] {
+        let expected = Some((ConditionStatus::False, "OtherGate"));
+        assert_eq!(condition(&status, type_), expected);
+    }
+    assert_eq!(abnormal(&status), Some("Stalled"));
+    assert_eq!(snapshot.next_change(), Some(Duration::from_secs(601)));
 }
 
 mod writes {

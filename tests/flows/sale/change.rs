@@ -1,0 +1,132 @@
+//! Offers, prices and facilitators change while they are sold.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use harness::objects::delete;
+use harness::wait::eventually;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use x402::coin;
+
+use super::shop::{PRICE, SHOP, SOON, Shop};
+use crate::fixture::TestEnv;
+
+/// Longest time from an offer to its first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+
+/// The price that an unpaid request is told, in atomic units.
+async fn asked(url: &str) -> anyhow::Result<String> {
+    let unpaid = reqwest::get(url).await?;
+    ensure!(unpaid.status() == 402, "{}", unpaid.status());
+    let terms: Value = unpaid.json().await?;
+    let amount = terms["accepts"][0]["maxAmountRequired"].as_str();
+    Ok(amount.unwrap_or_default().to_owned())
+}
+
+#[test]
+fn offer_is_sold_within_a_second_and_price_and_wallet_follow_it() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.create_facilitator().await;
+        shop.env.objects.create_offer(shop.offer("first")).await;
+        shop.wait_ready("first").await;
+        let begun = Instant::now();
+        shop.env.objects.create_offer(shop.offer("chat")).await;
+        while asked(&shop.url("/v1")).await.is_err() {
+            assert!(begun.elapsed() < SOON, "the offer is not sold");
+            sleep(Duration::from_millis(20)).await;
+        }
+        let took = begun.elapsed();
+        println!("first 402 after {} ms", took.as_millis());
+        assert!(took <= FIRST_ANSWER, "{took:?}");
+
+        // A payment for the former terms is in flight while they change.
+        shop.upstream.delay.store(4_000, Ordering::SeqCst);
+        let wallet = shop.chain.anvil.keys()[6].address();
+        let change = async {
+            sleep(Duration::from_secs(2)).await;
+            let payment =
+                json!({ "payTo": wallet.to_string(), "price": { "perRequest": "0.003" } });
+            let change = json!({ "spec": { "payment": payment } });
+            shop.env.objects.patch_offer(SHOP, "chat", change).await;
+        };
+        let (mut buyer, url) = (shop.buyer(), shop.url("/v1"));
+        let (before, ()) = tokio::join!(buyer.get(&url), change);
+        assert_eq!(before.unwrap().status, 200);
+        assert_eq!(
+            shop.transfers().await.len(),
+            1,
+            "{PRICE} to the former wallet"
+        );
+        shop.upstream.delay.store(0, Ordering::SeqCst);
+        eventually("the price follows", SOON, async || {
+            let asked = asked(&url).await?;
+            ensure!(asked == "3000", "{asked}");
+            Ok(())
+        })
+        .await;
+        let after = buyer.get(&url).await.unwrap();
+        assert_eq!(after.status, 200, "{after:?}");
+        let moved = coin::transfers_to(shop.chain.provider(), wallet)
+            .await
+            .unwrap();
+        let values: Vec<String> = moved.iter().map(|moved| moved.value.to_string()).collect();
+        assert_eq!(values, ["3000"]);
+        assert_eq!(shop.transfers().await.len(), 1);
+    });
+}
+
+#[test]
+fn payment_in_flight_is_settled_although_its_facilitator_is_deleted() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        shop.upstream.delay.store(4_000, Ordering::SeqCst);
+        let remove = async {
+            sleep(Duration::from_secs(2)).await;
+            delete(&shop.facilitators(), "sepolia").await.unwrap();
+        };
+        let (mut buyer, url) = (shop.buyer(), shop.url("/v1"));
+        let (bought, ()) = tokio::join!(buyer.get(&url), remove);
+        let bought = bought.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        assert_eq!(shop.transfers().await.len(), 1);
+        shop.wait_gate_reason("chat", "NoFacilitator").await;
+        let closed = reqwest::get(&url).await.unwrap();
+        assert_eq!(closed.status(), 503);
+        shop.create_facilitator().await;
+        shop.wait_ready("chat").await;
+    });
+}
+
+#[test]
+fn drained_offer_says_when_it_ends_and_is_gone_afterwards() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let now = jiff::Timestamp::now();
+        let drain = json!({ "drainAt": now.to_string(), "drainGracePeriod": "15s" });
+        let change = json!({ "spec": drain });
+        shop.env.objects.patch_offer(SHOP, "chat", change).await;
+        eventually("the answer names the end", SOON, async || {
+            let unpaid = reqwest::get(shop.url("/v1")).await?;
+            ensure!(unpaid.status() == 402, "{}", unpaid.status());
+            ensure!(unpaid.headers().contains_key("sunset"), "no Sunset");
+            Ok(())
+        })
+        .await;
+        let becomes = async |expected: u16| {
+            eventually(&format!("it is answered {expected}"), SOON, async || {
+                let status = reqwest::get(shop.url("/v1")).await?.status();
+                ensure!(status == expected, "{status}");
+                Ok(())
+            })
+            .await;
+        };
+        becomes(410).await;
+        shop.env.objects.delete_offer(SHOP, "chat").await;
+        becomes(404).await;
+    });
+}

@@ -1,0 +1,63 @@
+//! The API server is away: the gate sells what it knows.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use harness::wait::eventually;
+use kube::ResourceExt;
+use testbed::Component;
+use tokio::time::sleep;
+
+use super::shop::Shop;
+use crate::fixture::TestEnv;
+
+const OUTAGE: Duration = Duration::from_secs(60);
+/// Longest time until a container that ended runs again, once the API server answers.
+const RESTART: Duration = Duration::from_secs(120);
+
+#[test]
+fn gate_sells_while_the_api_server_is_away() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let mut buyer = shop.buyer();
+        let server = shop.env.cluster.component(Component::ApiServer).unwrap();
+        let paused = server.pause().unwrap();
+        let begun = Instant::now();
+        let mut bought = 0;
+        while begun.elapsed() < OUTAGE {
+            let answer = buyer.get(&shop.url("/v1")).await.unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            bought += 1;
+            sleep(Duration::from_secs(2)).await;
+        }
+        paused.resume();
+        println!("{bought} purchases without an API server");
+        assert_eq!(shop.transfers().await.len(), bought);
+    });
+}
+
+#[test]
+fn gate_that_starts_while_the_api_server_is_away_sells_once_it_is_back() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let gates = shop.release.list_gates().await.unwrap();
+        let server = shop.env.cluster.component(Component::ApiServer).unwrap();
+        let paused = server.pause().unwrap();
+        shop.release.kill_gate(&gates[0].name_any()).await.unwrap();
+        sleep(Duration::from_secs(20)).await;
+        let unready = reqwest::get(shop.url("/v1")).await;
+        let status = unready.map(|response| response.status().as_u16());
+        assert!(!matches!(status, Ok(200 | 402 | 404)), "{status:?}");
+        paused.resume();
+        eventually("the offer is sold", RESTART, async || {
+            let status = reqwest::get(shop.url("/v1")).await?.status();
+            ensure!(status == 402, "{status}");
+            Ok(())
+        })
+        .await;
+        let bought = shop.buyer().get(&shop.url("/v1")).await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+    });
+}

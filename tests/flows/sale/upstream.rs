@@ -1,0 +1,133 @@
+//! What the gate does with upstreams that are slow, that stream, or that move.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use harness::objects::{delete, patch};
+use harness::upstream::{EVENT_COUNT, EVENT_EVERY, EVENTS, Upstream, point_service};
+use harness::wait::eventually;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use serde_json::json;
+
+use super::shop::{SHOP, SOON, Shop};
+use crate::fixture::TestEnv;
+
+#[test]
+fn upstream_that_takes_40_seconds_is_waited_for_and_paid_once() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        shop.upstream.delay.store(40_000, Ordering::SeqCst);
+        let bought = shop.buyer().post(&shop.url("/v1"), "x").await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        assert_eq!(
+            (shop.upstream.count(), shop.transfers().await.len()),
+            (1, 1)
+        );
+    });
+}
+
+#[test]
+fn events_are_passed_on_as_they_come() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.create_facilitator().await;
+        let mut manifest = shop.offer("chat");
+        manifest["spec"]["routes"] = json!([
+            { "path": "/events", "methods": ["GET"], "gate": "free" },
+            { "path": "/events", "methods": ["POST"] },
+        ]);
+        shop.env.objects.create_offer(manifest).await;
+        shop.wait_ready("chat").await;
+        let mut free = reqwest::get(shop.url(EVENTS)).await.unwrap();
+        let mut arrived = Vec::new();
+        while free.chunk().await.unwrap().is_some() {
+            arrived.push(Instant::now());
+        }
+        assert_eq!(arrived.len(), EVENT_COUNT);
+        let spread = arrived[EVENT_COUNT - 1] - arrived[0];
+        assert!(spread > EVENT_EVERY * 3, "they came together: {spread:?}");
+
+        let bought = shop.buyer().post(&shop.url(EVENTS), "x").await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        let events = bought.body.matches("data: ").count();
+        assert_eq!((events, shop.transfers().await.len()), (EVENT_COUNT, 1));
+    });
+}
+
+#[test]
+fn upstream_that_moves_to_another_address_is_found() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let client = || shop.env.objects.client.clone();
+        let services = Api::<Service>::namespaced(client(), SHOP);
+        let (moved, at) = Upstream::serve(shop.env.cluster.node_ip()).await.unwrap();
+        delete(&services, "backend").await.unwrap();
+        let offers = &shop.env.objects;
+        offers
+            .wait_offer_reason(SHOP, "chat", "UpstreamHealthy", "MissingService", SOON)
+            .await;
+        let closed = reqwest::get(shop.url("/v1")).await.unwrap();
+        assert_eq!(closed.status(), 503, "no one is asked to pay for nothing");
+        point_service(client(), SHOP, "backend", at).await.unwrap();
+        shop.wait_ready("chat").await;
+        let bought = shop.buyer().get(&shop.url("/v1")).await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        assert_eq!((shop.upstream.count(), moved.count()), (0, 1));
+    });
+}
+
+#[test]
+fn service_of_another_namespace_is_sold_while_it_agrees() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.create_facilitator().await;
+        let client = shop.env.objects.client.clone();
+        shop.env.objects.create_namespace("llm", &[]).await;
+        let (_, at) = Upstream::serve(shop.env.cluster.node_ip()).await.unwrap();
+        point_service(client.clone(), "llm", "model", at)
+            .await
+            .unwrap();
+        let mut manifest = shop.offer("chat");
+        manifest["spec"]["upstream"] =
+            json!({ "service": "model", "namespace": "llm", "port": 80 });
+        shop.env.objects.create_offer(manifest).await;
+        let message = shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
+        assert!(message.contains("obol.org/offers-from=shop"), "{message}");
+        let services = Api::<Service>::namespaced(client, "llm");
+        let agree = async |namespaces: Option<&str>| {
+            let annotations = json!({ "obol.org/offers-from": namespaces });
+            let change = json!({ "metadata": { "annotations": annotations } });
+            patch(&services, "model", change).await.unwrap();
+        };
+        agree(Some("elsewhere,shop")).await;
+        shop.wait_ready("chat").await;
+        agree(None).await;
+        shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
+        eventually("nothing is sold any more", SOON, async || {
+            let status = reqwest::get(shop.url("/v1")).await?.status();
+            ensure!(status == 503, "{status}");
+            Ok(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn unpaid_request_reaches_no_upstream_however_slow_it_is() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        shop.upstream.delay.store(5_000, Ordering::SeqCst);
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let unpaid = reqwest::get(shop.url("/v1")).await.unwrap();
+            assert_eq!(unpaid.status(), 402);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert_eq!(shop.upstream.count(), 0);
+    });
+}
