@@ -119,6 +119,11 @@ bench-chain: deps build ## Benchmark registrations beside an alloy program that 
 coverage: deps ## Check that the region coverage of the pure modules is complete
 	.ci/coverage
 
+FUZZ_SECONDS ?= 600
+.PHONY: fuzz
+fuzz: ## Damage payments, paths and answers of facilitators at random; FUZZ_SECONDS=n sets the time, FUZZ_SEED=n repeats a run
+	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --quiet --locked --package serviceoffer-controller --lib gate::fuzz -- --nocapture
+
 .PHONY: mutants
 mutants: ## Change the pure modules in every way that cargo-mutants knows, and check that the unit tests notice; MUTANTS="--file src/x.rs" selects
 	.ci/mutants $(MUTANTS)

@@ -171,10 +171,11 @@ impl Answer {
                 "the answer with status {status} was cut off or is larger than 64 KiB"
             ));
         }
-        if !self.content_type.as_deref().is_some_and(is_json) {
-            return Err(format!("the answer with status {status} is not JSON"));
-        }
-        serde_json::from_slice(&self.body)
+        let is_declared = self.content_type.as_deref().is_some_and(is_json);
+        // The parser skips strings that no field needs without looking at their encoding.
+        let text = str::from_utf8(&self.body).ok().filter(|_| is_declared);
+        let text = text.ok_or_else(|| format!("the answer with status {status} is not JSON"))?;
+        serde_json::from_str(text)
             .map_err(|_| format!("the answer with status {status} is not of the form of x402"))
     }
 

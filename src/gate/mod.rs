@@ -30,6 +30,8 @@ pub(crate) mod chains;
 pub(crate) mod check;
 pub(crate) mod claims;
 mod facilitator;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod headers;
 pub(crate) mod health;
 pub(crate) mod keeper;

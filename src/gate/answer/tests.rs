@@ -279,3 +279,15 @@ fn only_overload_and_server_errors_pass() {
         assert_eq!(answer(status, "").is_transient(), is_transient, "{status}");
     }
 }
+
+#[test]
+fn answer_that_is_not_unicode_is_no_verdict() {
+    let mut answer = answer(200, r#"{"isValid":true,"payer":"?"}"#);
+    assert_eq!(verification(&answer), Verification::Valid);
+    let odd = answer.body.iter().position(|byte| *byte == b'?').unwrap();
+    answer.body[odd] = 0xe4;
+    assert!(matches!(
+        verification(&answer),
+        Verification::Unavailable { .. }
+    ));
+}

@@ -5,7 +5,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::api::PaymentFlow;
-use crate::gate::check::signing_hash;
+use crate::gate::check::{Signed, check_form, check_signature, check_window, signing_hash};
 use crate::gate::terms::Token;
 
 pub(crate) const RESOURCE: Resource<'_> = Resource {
@@ -451,4 +451,65 @@ fn receipt_is_json_in_base64() {
     let value: Value = serde_json::from_slice(&decoded).unwrap();
     let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
     assert_eq!(keys, ["network", "payer", "success", "transaction"]);
+}
+
+/// What the reference implementation wrote and read; `tests/x402/golden.mjs` prints it.
+fn golden() -> Value {
+    serde_json::from_str(include_str!("golden.json")).unwrap()
+}
+
+/// JSON of a field.
+fn decoded(field: &str) -> Value {
+    serde_json::from_slice(&BASE64.decode(field.as_bytes()).unwrap()).unwrap()
+}
+
+#[test]
+fn reference_implementation_writes_the_same_terms() {
+    let golden = golden();
+    let own = required(&[terms()], RESOURCE, "payment_required");
+    assert_eq!(own, golden["required"]["json"]);
+    let field = golden["required"]["header"].as_str().unwrap();
+    assert_eq!(decoded(&encoded(&own)), decoded(field));
+}
+
+#[test]
+fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
+    let golden = golden();
+    let payments = golden["payments"].as_array().unwrap();
+    assert_eq!(payments.len(), 2, "one of each version");
+    for golden_payment in payments {
+        let written = golden_payment["fields"].as_object().unwrap();
+        let written = written.iter().map(|(name, value)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            (name, value.as_str().unwrap().to_owned())
+        });
+        let payment = read_payment(&fields(&written.collect::<Vec<_>>()));
+        let payment = payment.unwrap().unwrap();
+        let authorization = &golden_payment["payload"]["payload"]["authorization"];
+        let read = &payment.authorization;
+        assert_eq!(read.from.to_string(), golden["payer"]);
+        assert_eq!(read.nonce.to_string(), authorization["nonce"]);
+        assert_eq!(read.valid_before.to_string(), authorization["validBefore"]);
+        let terms = [terms()];
+        let chosen = chosen(&terms, &payment).unwrap();
+        assert_eq!(check_form(&payment, chosen, "/services/chat/v1"), Ok(()));
+        assert_eq!(check_signature(&payment, chosen), Ok(Signed::ByPayer));
+        let now = read.valid_before.to::<u64>() - 300;
+        assert!(check_window(read, now).is_ok());
+    }
+}
+
+#[test]
+fn reference_implementation_reads_the_same_receipt() {
+    let golden = &golden()["receipt"];
+    let of = |key: &str| golden["json"][key].as_str().unwrap().to_owned();
+    let receipt = PaymentReceipt {
+        success: true,
+        error_reason: None,
+        payer: of("payer"),
+        transaction: of("transaction"),
+        network: of("network"),
+    };
+    let field = golden["header"].as_str().unwrap();
+    assert_eq!(decoded(&receipt.encoded()), decoded(field));
 }
