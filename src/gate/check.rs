@@ -16,9 +16,9 @@ use super::wire::{Authorization, SignedPayment};
 
 /// Seconds for which a payment must still be valid once it is settled: facilitators refuse one that
 /// ends within 6 s.
-const MARGIN: u64 = 7;
+pub(crate) const MARGIN: u64 = 7;
 /// Seconds that are kept for the settlement.
-const SETTLING: u64 = 30;
+pub(crate) const SETTLING: u64 = 30;
 /// Seconds for which another gate may go on after this one has begun: a rollout lets open requests
 /// finish.
 pub(crate) const OVERLAP: u64 = 600;

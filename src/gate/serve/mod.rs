@@ -428,3 +428,6 @@ fn upstream_failed(
         None => refusal.response(),
     }
 }
+
+#[cfg(test)]
+mod tests;

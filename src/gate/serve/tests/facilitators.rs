@@ -1,0 +1,168 @@
+//! What a facilitator says is believed only if it can be, and no answer makes a buyer pay twice.
+
+use super::*;
+
+/// Answers that are no verdict: x402-rs/x402-rs#65, and R3 to R9 of x402-conformance.
+fn no_verdicts(success: &Value) -> Vec<Reply> {
+    let whole = success.to_string();
+    let half = whole[..whole.len() / 2].to_owned();
+    vec![
+        Reply::Whole(502, "text/html", "<h1>Bad Gateway</h1>".into()),
+        Reply::Whole(200, "text/html", whole.clone()),
+        Reply::Whole(200, "application/json", half.clone()),
+        Reply::Cut(200, half),
+        Reply::json(503, success.clone()),
+        Reply::json(200, json!([success])),
+        Reply::json(200, json!("ok")),
+        Reply::json(200, json!({})),
+        Reply::json(302, success.clone()),
+        Reply::json(429, json!({ "error": "too many requests" })),
+    ]
+}
+
+#[tokio::test]
+async fn payment_that_no_one_verified_reaches_no_upstream() {
+    for reply in no_verdicts(&json!({ "isValid": true })) {
+        let shop = Shop::open().await;
+        shop.facilitator.will("/verify", [reply]);
+        let seen = shop.pay(&payment(1)).await;
+        assert_eq!(
+            (seen.status, seen.code().as_str()),
+            (503, "facilitator_unavailable")
+        );
+        assert!(seen.field("retry-after").is_some());
+        let (_, settled, worked) = shop.calls();
+        assert_eq!((settled, worked), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn answer_that_no_one_settled_is_not_delivered_and_no_new_payment_is_asked_for() {
+    let success = json!({ "success": true, "transaction": TRANSACTION, "network": "eip155:84532" });
+    for reply in no_verdicts(&success) {
+        let shop = Shop::open().await;
+        shop.facilitator.will("/settle", [reply]);
+        let seen = shop.pay(&payment(1)).await;
+        assert_eq!(
+            (seen.status, seen.code().as_str()),
+            (503, "settlement_pending"),
+            "{seen:?}"
+        );
+        assert!(!seen.body.contains("the answer"));
+        assert_eq!(
+            seen.receipt().unwrap()["success"],
+            false,
+            "middyjs/middy#1678"
+        );
+        assert_eq!(shop.calls().2, 1);
+        assert_eq!(
+            shop.metric("serviceoffer_gate_delivered_unsettled_total"),
+            0.0
+        );
+    }
+}
+
+#[tokio::test]
+async fn refused_settlement_is_answered_402_with_its_reason() {
+    // x402-foundation/x402#451, x402-foundation/x402#3223
+    let shop = Shop::open().await;
+    shop.facilitator
+        .will("/settle", [Reply::refused("insufficient_funds")]);
+    let seen = shop.pay(&payment(1)).await;
+    assert_eq!(seen.status, 402);
+    let receipt = seen.receipt().unwrap();
+    assert_eq!(
+        (&receipt["success"], &receipt["errorReason"]),
+        (&json!(false), &json!("insufficient_funds"))
+    );
+    assert!(!seen.body.contains("the answer"));
+    assert_eq!(shop.calls(), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn settlement_that_is_slow_is_asked_for_again_and_its_answer_kept() {
+    // x402-foundation/x402#1062, x402-foundation/x402#2294: the transaction was sent, and the answer was not.
+    let shop = Shop::open().await;
+    let slow = Reply::settled().late(Duration::from_secs(3));
+    shop.facilitator.will("/settle", [slow, Reply::settled()]);
+    let first = payment(1);
+    let seen = shop.pay(&first).await;
+    assert_eq!(
+        (seen.status, seen.code().as_str()),
+        (503, "settlement_pending")
+    );
+    let again = shop.pay(&first).await;
+    assert_eq!((again.status, again.body.as_str()), (200, "the answer"));
+    assert_eq!(again.receipt().unwrap()["transaction"], TRANSACTION);
+    assert_eq!(shop.calls().2, 1, "the work is done once");
+}
+
+#[tokio::test]
+async fn transaction_of_a_failed_answer_is_named() {
+    // the transaction was mined
+    let shop = Shop::open().await;
+    let failed =
+        json!({ "success": false, "errorReason": "unexpected_error", "transaction": TRANSACTION });
+    shop.facilitator.will("/settle", [Reply::json(500, failed)]);
+    let seen = shop.pay(&payment(1)).await;
+    assert_eq!(
+        (seen.status, seen.code().as_str()),
+        (503, "settlement_pending")
+    );
+    assert_eq!(seen.json()["transaction"], TRANSACTION);
+}
+
+#[tokio::test]
+async fn invalid_payment_is_answered_402_before_the_work() {
+    let shop = Shop::open().await;
+    let invalid = json!({ "isValid": false, "invalidReason": "insufficient_funds" });
+    shop.facilitator
+        .will("/verify", [Reply::json(200, invalid)]);
+    let seen = shop.pay(&payment(1)).await;
+    assert_eq!(seen.status, 402);
+    assert!(seen.body.contains("insufficient_funds"), "{}", seen.body);
+    assert_eq!(shop.calls(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn upfront_payment_is_settled_before_the_work_and_charged_if_it_fails() {
+    // a buyer who takes the work and never pays
+    let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
+    let shop = Shop::with(upfront, |_| {}).await;
+    shop.facilitator
+        .will("/settle", [Reply::refused("insufficient_funds")]);
+    let upfront = |nonce| {
+        let mut json = payment_json(nonce, |_| {});
+        json["accepted"]["extra"]["paymentFlow"] = "upfront".into();
+        encoded(&json)
+    };
+    assert_eq!(shop.pay(&upfront(1)).await.status, 402);
+    assert_eq!(shop.upstream.count(""), 0);
+    shop.facilitator.will("/settle", [Reply::settled()]);
+    shop.upstream.will(
+        "*",
+        [
+            Reply::Cut(200, "the".into()),
+            Reply::text(200, "the answer"),
+        ],
+    );
+    let second = upfront(2);
+    let cut = shop.pay(&second).await;
+    assert_ne!(cut.body, "the answer");
+    let again = shop.pay(&second).await;
+    assert_eq!(
+        (again.status, again.body.as_str()),
+        (200, "the answer"),
+        "{again:?}"
+    );
+    assert_eq!(shop.facilitator.count("/settle"), 2, "one for each payment");
+}
+
+#[tokio::test]
+async fn second_facilitator_verifies_while_the_first_is_down() {
+    let shop = Shop::open().await;
+    shop.facilitator
+        .will("/verify", [Reply::text(500, "down"), Reply::valid()]);
+    let seen = shop.pay(&payment(1)).await;
+    assert_eq!(seen.status, 200, "a verification is repeated once");
+}

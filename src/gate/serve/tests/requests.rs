@@ -1,0 +1,199 @@
+//! What buyers send: no request is read in two ways, and nothing is sold that was not paid for.
+
+use reqwest::Method;
+
+use super::*;
+
+#[tokio::test]
+async fn request_without_a_payment_is_told_the_terms_in_every_form() {
+    // x402-foundation/x402#965, x402-foundation/x402#2955, xpaysh/awesome-x402#414
+    let shop = Shop::open().await;
+    for accept in ["application/json", "text/html", "*/*"] {
+        let fields = [("accept", accept), ("user-agent", "Mozilla/5.0")];
+        let seen = shop.ask(Method::GET, "/v1", &fields).await;
+        assert_eq!(seen.status, 402);
+        let header = seen.field("payment-required").unwrap();
+        let text = data_encoding::BASE64.decode(header.as_bytes()).unwrap();
+        let terms: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(
+            (&terms["x402Version"], &terms["accepts"][0]["amount"]),
+            (&json!(2), &json!("2000"))
+        );
+        assert!(seen.field("cache-control").unwrap().contains("no-store"));
+        assert_eq!(seen.field("access-control-allow-origin"), Some("*"));
+        let exposed = seen.field("access-control-expose-headers").unwrap();
+        assert!(
+            exposed.to_ascii_lowercase().contains("payment-required"),
+            "{exposed}"
+        );
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn head_is_the_402_of_get_and_never_charged() {
+    // ngx-l402/ngx-l402#187, R16 of x402-conformance
+    let shop = Shop::open().await;
+    for fields in [vec![], vec![("payment-signature", payment(1))]] {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let seen = shop.ask(Method::HEAD, "/v1", &fields).await;
+        assert_eq!((seen.status, seen.body.as_str()), (402, ""));
+        assert!(seen.field("payment-required").is_some());
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn preflight_is_answered_without_a_payment() {
+    // xpaysh/awesome-x402#414
+    let shop = Shop::open().await;
+    let fields = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "POST"),
+        (
+            "access-control-request-headers",
+            "payment-signature, content-type",
+        ),
+    ];
+    let seen = shop.ask(Method::OPTIONS, "/v1", &fields).await;
+    assert_eq!(seen.status, 204);
+    let allowed = seen.field("access-control-allow-headers").unwrap();
+    assert!(
+        allowed.to_ascii_lowercase().contains("payment-signature"),
+        "{allowed}"
+    );
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn malformed_payment_is_answered_400_and_asks_no_one() {
+    // x402-foundation/x402#800, R24 of x402-conformance
+    let shop = Shop::open().await;
+    let without = |field: &str| {
+        let mut json = payment_json(1, |_| {});
+        json["payload"]["authorization"]
+            .as_object_mut()
+            .unwrap()
+            .remove(field);
+        encoded(&json)
+    };
+    for field in [
+        "not base64!".to_owned(),
+        encoded(&json!("x402")),
+        encoded(&json!({})),
+        encoded(&json!({ "x402Version": 3 })),
+        without("nonce"),
+        without("value"),
+        "A".repeat(60_000),
+    ] {
+        let seen = shop.pay(&field).await;
+        assert!([400, 431].contains(&seen.status), "{seen:?}");
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn two_different_payments_in_one_request_are_refused() {
+    // header ambiguity of arXiv 2605.11781
+    let shop = Shop::open().await;
+    let (first, second) = (payment(1), payment(2));
+    for fields in [
+        [
+            ("payment-signature", first.as_str()),
+            ("payment-signature", second.as_str()),
+        ],
+        [
+            ("payment-signature", first.as_str()),
+            ("x-payment", second.as_str()),
+        ],
+    ] {
+        let seen = shop.ask(Method::POST, "/v1", &fields).await;
+        assert_eq!(
+            (seen.status, seen.code().as_str()),
+            (400, "malformed_payment")
+        );
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn path_that_upstreams_read_otherwise_is_refused() {
+    // x402-foundation/x402#2372
+    let routes = json!([{ "path": "/free/*", "gate": "free" }, { "path": "/*" }]);
+    let shop = Shop::with(json!({ "spec": { "routes": routes } }), |_| {}).await;
+    for path in [
+        "/free/..%2fpaid",
+        "/free/%2e%2e/paid",
+        "/free%2fx",
+        "/free/%252e%252e/paid",
+        "/free/x%5c..%5cpaid",
+        "//paid",
+    ] {
+        let seen = shop.ask(Method::GET, path, &[]).await;
+        assert!([400, 402].contains(&seen.status), "{path}: {seen:?}");
+    }
+    assert_eq!(shop.upstream.count(""), 0);
+    assert_eq!(shop.ask(Method::GET, "/free/x", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn payment_that_ends_too_soon_is_refused_before_the_work() {
+    // x402-foundation/x402#831
+    let shop = Shop::open().await;
+    for end in [-1_i64, 1, 5] {
+        let end = unix_seconds().saturating_add_signed(end);
+        let own = payment_with(1, |own| own.valid_before = U256::from(end));
+        assert_eq!(shop.pay(&own).await.status, 402);
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn unpaid_requests_are_limited_and_paid_ones_are_not() {
+    // Kong/kong-js-pdk#408
+    let few = Allowance {
+        every: Duration::from_secs(10),
+        burst: 2,
+    };
+    let shop = Shop::with(json!({}), |gate| {
+        gate.budget = AddressBudget::new(1000, few, few);
+        gate.limits_unpaid = true;
+    })
+    .await;
+    let mut unpaid = Vec::new();
+    for _ in 0..4 {
+        unpaid.push(shop.ask(Method::GET, "/v1", &[]).await.status);
+    }
+    assert_eq!(unpaid, [402, 402, 429, 429]);
+    for nonce in 1..=5 {
+        assert_eq!(shop.pay(&payment(nonce)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn worthless_signatures_reach_the_facilitator_only_within_their_budget() {
+    // Denial of settlement of arXiv 2605.30998
+    let few = Allowance {
+        every: Duration::from_secs(10),
+        burst: 2,
+    };
+    let shop = Shop::with(json!({}), |gate| {
+        gate.budget = AddressBudget::new(1000, few, few)
+    })
+    .await;
+    let invalid =
+        json!({ "isValid": false, "invalidReason": "invalid_exact_evm_payload_signature" });
+    shop.facilitator
+        .will("/verify", [Reply::json(200, invalid)]);
+    let mut seen = Vec::new();
+    for nonce in 1..=6 {
+        let mut json = payment_json(nonce, |_| {});
+        json["payload"]["signature"] = format!("0x{}", "22".repeat(200)).into();
+        seen.push(shop.pay(&encoded(&json)).await.status);
+    }
+    assert_eq!(seen, [402, 402, 429, 429, 429, 429]);
+    assert_eq!(shop.facilitator.count("/verify"), 2);
+}
