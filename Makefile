@@ -122,7 +122,7 @@ coverage: deps ## Check that the region coverage of the pure modules is complete
 FUZZ_SECONDS ?= 600
 .PHONY: fuzz
 fuzz: ## Damage payments, paths and answers of facilitators at random; FUZZ_SECONDS=n sets the time, FUZZ_SEED=n repeats a run
-	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --quiet --locked --package serviceoffer-controller --lib gate::fuzz -- --nocapture
+	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --quiet --locked --package serviceoffer-controller --lib gate::tests -- --nocapture
 
 .PHONY: mutants
 mutants: ## Change the pure modules in every way that cargo-mutants knows, and check that the unit tests notice; MUTANTS="--file src/x.rs" selects

@@ -25,6 +25,7 @@ pub type WorkItem = (Loop, Option<String>, String);
 pub struct Health {
     origin: Instant,
     synced: AtomicBool,
+    draining: AtomicBool,
     /// Milliseconds from `origin` to the last heartbeat of the elector; zero before the first.
     heartbeat: AtomicU64,
     elector_timeout: Option<Duration>,
@@ -54,6 +55,7 @@ impl Health {
         Self {
             origin: Instant::now(),
             synced: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             heartbeat: AtomicU64::new(0),
             elector_timeout,
             queue: Mutex::default(),
@@ -74,6 +76,13 @@ impl Health {
     /// Records that this process is about to end: nothing more should be sent to it.
     pub fn set_draining(&self) {
         self.synced.store(false, Ordering::Relaxed);
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process is about to end.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Records an elector heartbeat.

@@ -122,6 +122,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
     let documents = documents::router(cache, Arc::clone(&health), metrics.http.clone());
     let router = documents.fallback(any(serve).with_state(Arc::clone(&gate)));
     let router = http::below(public_path, router);
+    let router = http::closing(router, Arc::clone(&health));
     let admin =
         admin::router(Arc::clone(&health), metrics, filter).merge(report::router(table, probes));
     let stop = CancellationToken::new();

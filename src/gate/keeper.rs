@@ -24,6 +24,8 @@ const COLLECT: Duration = Duration::from_millis(50);
 pub(crate) struct KeptTable {
     pub(crate) table: Arc<OfferTable>,
     pub(crate) version: u64,
+    /// Whether the table was compiled. The first one is empty because nothing is known yet.
+    pub(crate) is_compiled: bool,
 }
 
 /// Keeps the table of a cache for as long as it is read.
@@ -48,7 +50,11 @@ pub(crate) async fn keep(
                 let open = table.published().filter(|offer| offer.closed().is_none());
                 info!(open = open.count(), digest = table.digest, "table changed");
             }
-            kept.send_replace(KeptTable { table, version });
+            kept.send_replace(KeptTable {
+                table,
+                version,
+                is_compiled: true,
+            });
         } else {
             kept.send_modify(|kept| kept.version = version);
         }

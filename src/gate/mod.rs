@@ -30,8 +30,6 @@ pub(crate) mod chains;
 pub(crate) mod check;
 pub(crate) mod claims;
 mod facilitator;
-#[cfg(test)]
-mod fuzz;
 pub(crate) mod headers;
 pub(crate) mod health;
 pub(crate) mod keeper;
@@ -57,3 +55,6 @@ pub(crate) fn unix_seconds() -> u64 {
     let now = jiff::Timestamp::now().as_second();
     u64::try_from(now).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

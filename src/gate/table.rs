@@ -152,6 +152,7 @@ pub(crate) struct Paid {
 
 #[derive(Clone, Debug, PartialEq)]
 struct CompiledRoute {
+    path: String,
     pattern: Pattern,
     methods: Methods,
     access: Access,
@@ -191,6 +192,14 @@ impl Published {
     /// Whether the offer is off sale.
     pub(crate) fn is_drained(&self, now: Timestamp) -> bool {
         self.is_paused || self.end.is_some_and(|end| end <= now)
+    }
+
+    /// A route that is not sold although others may be, and why.
+    pub(crate) fn closed_route(&self) -> Option<(&str, &Closed)> {
+        self.routes.iter().find_map(|route| match &route.access {
+            Access::Paid(Err(closed)) => Some((route.path.as_str(), closed)),
+            _ => None,
+        })
     }
 
     /// Why nothing of it is sold, if so.
@@ -571,6 +580,7 @@ impl<'a> Compiler<'a> {
                 }
             };
             CompiledRoute {
+                path: route.path.clone(),
                 pattern,
                 methods: Methods::of(&route.methods),
                 access,

@@ -11,16 +11,19 @@ pub(crate) mod documents;
 use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::Uri;
-use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state, map_request, map_response};
 use axum::response::Response;
 use rustix::io::Errno;
 use tokio::net::TcpListener;
 
+use crate::health::Health;
 use crate::metrics::{self, Label, Route};
 
 /// Listens on an address. `[::]` accepts clients of both families, and on a node without IPv6 those
@@ -66,6 +69,19 @@ async fn canonical_peer(mut request: Request) -> Request {
         peer.set_ip(peer.ip().to_canonical());
     }
     request
+}
+
+/// Ends each connection with its next response once this process drains: a request on a connection that
+/// is being closed would have no response.
+pub(crate) fn closing(router: Router, health: Arc<Health>) -> Router {
+    let close = move |mut response: Response| {
+        if health.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let fields = response.headers_mut();
+            fields.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ready(response)
+    };
+    router.layer(map_response(close))
 }
 
 /// Serves a router below a path as well as at the root: a proxy that shares its host with something
@@ -188,6 +204,23 @@ mod tests {
             let response = router.clone().oneshot(request).await.unwrap();
             let body = to_bytes(response.into_body(), 1024).await.unwrap();
             assert_eq!(body, seen, "{target}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_ends_with_the_next_response_once_the_process_drains() {
+        let health = Arc::new(Health::new(None));
+        let router = closing(
+            Router::new().route("/", get(|| async {})),
+            Arc::clone(&health),
+        );
+        for drains in [false, true] {
+            if drains {
+                health.set_draining();
+            }
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers().get(CONNECTION).is_some(), drains);
         }
     }
 

@@ -136,7 +136,12 @@ type Answer = (GateOutcome, Response);
 
 impl GateServer {
     async fn serve(self: &Arc<Self>, peer: IpAddr, request: Request) -> Answer {
-        let table = Arc::clone(&self.table.borrow().table);
+        let kept = self.table.borrow().clone();
+        if !kept.is_compiled {
+            let refusal = ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "starting");
+            return (GateOutcome::Closed, refusal.retry_after(5).response());
+        }
+        let table = kept.table;
         let (host, path) = match target_of(&request) {
             Ok(RequestTarget::Path { host, path }) => (host, path),
             Ok(RequestTarget::Server) => {

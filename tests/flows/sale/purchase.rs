@@ -119,6 +119,22 @@ fn gate_below_a_path_sells_and_lists_below_it() {
         ];
         let shop = Shop::open(env, &values).await;
         shop.sell().await;
+        let ready = shop.wait_gate_reason("chat", "Reconciled").await;
+        assert!(ready.contains("BasePathDiffers"), "{ready}");
+        let moved = json!({ "spec": { "baseUrl": "http://gate.example/market" } });
+        shop.env.objects.patch_registry("sepolia", moved).await;
+        let offered = "http://gate.example/market/services/chat";
+        let offers = shop.env.objects.offers(super::shop::SHOP);
+        eventually("the URL follows the registry", SOON, async || {
+            let url = offers
+                .get("chat")
+                .await?
+                .status
+                .and_then(|status| status.url);
+            ensure!(url.as_deref() == Some(offered), "{url:?}");
+            Ok(())
+        })
+        .await;
         let url = shop.url("/v1").replace("/services", "/market/services");
         let bought = shop.buyer().post(&url, "question").await.unwrap();
         assert_eq!(bought.status, 200, "{bought:?}");
@@ -126,10 +142,6 @@ fn gate_below_a_path_sells_and_lists_below_it() {
         assert_eq!(answer["target"], "/v1");
         let listed = reqwest::get(format!("http://{}/market/", shop.gate)).await;
         let listed: Value = listed.unwrap().json().await.unwrap();
-        let offered = "http://gate.example/market/services/chat";
         assert!(listed.to_string().contains(offered), "{listed}");
-        let offers = shop.env.objects.offers(super::shop::SHOP);
-        let status = offers.get("chat").await.unwrap().status.unwrap();
-        assert_eq!(status.url.as_deref(), Some(offered));
     });
 }

@@ -337,9 +337,18 @@ impl Release {
     /// # Errors
     /// If it does not run now.
     pub async fn kill_gate(&self, pod: &str) -> Result<()> {
-        let process = self.cluster.container(&self.namespace, pod, "gate").await?;
-        process.kill(Signal::Kill)?;
+        self.crash_gate(pod).await?;
         self.force_delete(pod).await
+    }
+
+    /// Ends the gate's process in a Pod with SIGKILL, so that the kubelet starts another one. It needs no
+    /// API server.
+    ///
+    /// # Errors
+    /// If it does not run now.
+    pub async fn crash_gate(&self, pod: &str) -> Result<()> {
+        let process = self.cluster.container(&self.namespace, pod, "gate").await?;
+        process.kill(Signal::Kill)
     }
 
     /// Everything that a replica has logged since its container started.

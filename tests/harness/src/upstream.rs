@@ -20,7 +20,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::objects::create;
+use crate::objects::{create, delete_if_exists};
 
 /// Path that answers with a stream of events.
 pub const EVENTS: &str = "/events";
@@ -143,6 +143,7 @@ pub async fn point_service(
     });
     let slices = Api::<EndpointSlice>::namespaced(client, namespace);
     let slice: EndpointSlice = serde_json::from_value(slice)?;
+    delete_if_exists(&slices, &format!("{name}-node")).await?;
     create(&slices, &slice).await?;
     Ok(())
 }

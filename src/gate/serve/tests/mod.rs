@@ -171,7 +171,7 @@ struct Shop {
     upstream: Double,
     metrics: Metrics,
     client: reqwest::Client,
-    _table: watch::Sender<KeptTable>,
+    table: watch::Sender<KeptTable>,
 }
 
 impl Shop {
@@ -208,7 +208,11 @@ impl Shop {
         let table = Arc::new(compile(&cache, &GateSettings::default()));
         let name = ("shop".to_owned(), "chat".to_owned());
         assert_eq!(table.closed(&name), None);
-        let (sender, receiver) = watch::channel(KeptTable { table, version: 1 });
+        let (sender, receiver) = watch::channel(KeptTable {
+            table,
+            version: 1,
+            is_compiled: true,
+        });
         let metrics = Metrics::new("").unwrap();
         let many = Allowance {
             every: Duration::from_millis(1),
@@ -245,7 +249,7 @@ impl Shop {
             upstream,
             metrics,
             client: client.unwrap(),
-            _table: sender,
+            table: sender,
         }
     }
 

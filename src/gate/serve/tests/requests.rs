@@ -197,3 +197,12 @@ async fn worthless_signatures_reach_the_facilitator_only_within_their_budget() {
     assert_eq!(seen, [402, 402, 429, 429, 429, 429]);
     assert_eq!(shop.facilitator.count("/verify"), 2);
 }
+
+#[tokio::test]
+async fn gate_that_knows_no_offers_yet_does_not_say_that_there_are_none() {
+    let shop = Shop::open().await;
+    shop.table.send_replace(KeptTable::default());
+    let seen = shop.ask(Method::GET, "/v1", &[]).await;
+    assert_eq!((seen.status, seen.code().as_str()), (503, "starting"));
+    assert!(seen.field("retry-after").is_some());
+}

@@ -76,11 +76,7 @@ fn gate_ready(
         if *closed == Closed::OtherGate {
             return waiting("the gate is about to open the offer");
         }
-        let reason = closed.reason();
-        return match is_waiting(closed) {
-            true => RegistrationState::waiting(reason, closed.to_string()),
-            false => RegistrationState::stalled(reason, closed.to_string()),
-        };
+        return not_sold(closed, closed.to_string());
     }
     let Some(published) = gate.table.offer(name) else {
         return waiting("the offer is about to be added to the table");
@@ -93,6 +89,9 @@ fn gate_ready(
     }
     if published.is_drained(observation.now) {
         return RegistrationState::stalled("Drained", "the offer has been drained");
+    }
+    if let Some((path, closed)) = published.closed_route() {
+        return not_sold(closed, format!("route {path} is not sold: {closed}"));
     }
     let is_current = gate.report.as_ref().is_some_and(|report| {
         Some(&report.uid) == offer.metadata.uid.as_ref()
@@ -110,6 +109,14 @@ fn gate_ready(
         message.push_str(notice);
     }
     RegistrationState::done("Reconciled", message)
+}
+
+/// What to say of an offer that is closed, or has a route that is.
+fn not_sold(closed: &Closed, message: String) -> RegistrationState {
+    match is_waiting(closed) {
+        true => RegistrationState::waiting(closed.reason(), message),
+        false => RegistrationState::stalled(closed.reason(), message),
+    }
 }
 
 /// Whether a closed offer opens without a change of its spec.
@@ -346,6 +353,19 @@ mod tests {
                 (reason, needs_action)
             );
         }
+    }
+
+    #[test]
+    fn route_that_is_not_sold_is_named_although_others_are() {
+        let routes = json!([
+            { "path": "/free", "gate": "free" },
+            { "path": "/paid", "price": { "perRequest": "0.0000001" } },
+        ]);
+        let over = json!({ "spec": { "routes": routes } });
+        let sale = seen(over, Some(report(1, Some(UpstreamState::Healthy))), true);
+        assert_eq!(said(&sale)[0], (ConditionStatus::False, "PriceTooFine"));
+        let message = sale.conditions[0].message.clone().unwrap();
+        assert!(message.starts_with("route /paid is not sold"), "{message}");
     }
 
     #[test]
