@@ -77,14 +77,16 @@ pub(crate) enum Invalid {
     Signature,
 }
 
-/// Checks what does not depend on the time: amount, recipient and resource.
+/// Checks what does not depend on the time: amount, recipient and resource. The resource has the path of
+/// the request, or that of the URL which buyers see: a proxy may have replaced one by the other.
 ///
 /// # Errors
-/// The first thing that does not fit the terms or the path of the request.
+/// The first thing that does not fit the terms or the request.
 pub(crate) fn check_form(
     payment: &SignedPayment,
     terms: &Terms,
     path: &str,
+    url: &str,
 ) -> Result<(), Invalid> {
     let authorization = &payment.authorization;
     if authorization.value != terms.amount {
@@ -93,11 +95,14 @@ pub(crate) fn check_form(
     if authorization.to != terms.pay_to {
         return Err(Invalid::Recipient);
     }
-    let paid_for = payment.resource.as_deref();
-    if paid_for.is_some_and(|url| path_of(url).as_deref() != Some(path)) {
-        return Err(Invalid::Resource);
+    let is_asked = |resource: &str| {
+        let paid_for = path_of(resource);
+        paid_for.as_deref() == Some(path) || (paid_for.is_some() && paid_for == path_of(url))
+    };
+    match payment.resource.as_deref() {
+        Some(resource) if !is_asked(resource) => Err(Invalid::Resource),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The canonical path of a URL.
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn payment_for_the_route_passes() {
         for version in [Version::V1, Version::V2] {
-            assert_eq!(check_form(&payment(version), &terms(), PATH), Ok(()));
+            assert_eq!(check_form(&payment(version), &terms(), PATH, ""), Ok(()));
         }
     }
 
@@ -204,14 +209,17 @@ mod tests {
             ..terms()
         };
         let paid = payment(Version::V2);
-        assert_eq!(check_form(&paid, &expensive, PATH), Err(Invalid::Value));
+        assert_eq!(check_form(&paid, &expensive, PATH, ""), Err(Invalid::Value));
         let other = Terms {
             pay_to: signer().address(),
             ..terms()
         };
-        assert_eq!(check_form(&paid, &other, PATH), Err(Invalid::Recipient));
+        assert_eq!(check_form(&paid, &other, PATH, ""), Err(Invalid::Recipient));
         for path in ["/services/chat", "/services/chat/v2"] {
-            assert_eq!(check_form(&paid, &terms(), path), Err(Invalid::Resource));
+            assert_eq!(
+                check_form(&paid, &terms(), path, ""),
+                Err(Invalid::Resource)
+            );
         }
         for url in [
             "shop.example",
@@ -221,14 +229,14 @@ mod tests {
             let mut paid = payment(Version::V2);
             paid.resource = Some(url.to_owned());
             assert_eq!(
-                check_form(&paid, &terms(), PATH),
+                check_form(&paid, &terms(), PATH, ""),
                 Err(Invalid::Resource),
                 "{url}"
             );
         }
         let mut paid = payment(Version::V2);
         paid.resource = Some("https://shop.example?a=b".to_owned());
-        assert_eq!(check_form(&paid, &terms(), "/"), Ok(()));
+        assert_eq!(check_form(&paid, &terms(), "/", ""), Ok(()));
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn check_payment(field: &[u8]) {
     let _ = check_window(&payment.authorization, 1_000_000);
     let _ = check_signature(&payment, &offered[0]);
     if let Some(terms) = chosen(&offered, &payment) {
-        let _ = check_form(&payment, terms, "/services/chat/v1");
+        let _ = check_form(&payment, terms, "/services/chat/v1", "");
         let asked: Value =
             serde_json::from_str(&facilitator_request(&payment, terms, RESOURCE)).unwrap();
         assert_eq!(asked["paymentPayload"], sent);

@@ -172,7 +172,7 @@ impl Purchase {
         let terms = terms
             .ok_or_else(|| refused("no_matching_requirements"))?
             .clone();
-        let signed = check_form(&payment, &terms, routed.path.as_str())
+        let signed = check_form(&payment, &terms, routed.path.as_str(), &routed.url)
             .and_then(|()| check_signature(&payment, &terms))
             .map_err(|invalid| refused(&invalid.to_string()))?;
         let facilitators = paid.facilitators.get(&terms.chain_id);

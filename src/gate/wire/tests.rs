@@ -492,7 +492,10 @@ fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
         assert_eq!(read.valid_before.to_string(), authorization["validBefore"]);
         let terms = [terms()];
         let chosen = chosen(&terms, &payment).unwrap();
-        assert_eq!(check_form(&payment, chosen, "/services/chat/v1"), Ok(()));
+        assert_eq!(
+            check_form(&payment, chosen, "/services/chat/v1", ""),
+            Ok(())
+        );
         assert_eq!(check_signature(&payment, chosen), Ok(Signed::ByPayer));
         let now = read.valid_before.to::<u64>() - 300;
         assert!(check_window(read, now).is_ok());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use harness::wait::eventually;
 use kube::ResourceExt;
-use testbed::Component;
+use testbed::{Component, Signal};
 use tokio::time::sleep;
 
 use super::shop::Shop;
@@ -43,10 +43,10 @@ fn gate_that_starts_while_the_api_server_is_away_sells_once_it_is_back() {
         let shop = Shop::open(env, &[]).await;
         shop.sell().await;
         let gates = shop.release.list_gates().await.unwrap();
+        let gate = shop.release.gate_process(&gates[0].name_any()).await;
         let server = shop.env.cluster.component(Component::ApiServer).unwrap();
         let paused = server.pause().unwrap();
-        let gate = gates[0].name_any();
-        shop.release.crash_gate(&gate).await.unwrap();
+        gate.unwrap().kill(Signal::Kill).unwrap();
         eventually("another gate is starting", RESTART, async || {
             let response = reqwest::get(shop.url("/v1")).await?;
             let status = response.status();

@@ -337,18 +337,16 @@ impl Release {
     /// # Errors
     /// If it does not run now.
     pub async fn kill_gate(&self, pod: &str) -> Result<()> {
-        self.crash_gate(pod).await?;
+        self.gate_process(pod).await?.kill(Signal::Kill)?;
         self.force_delete(pod).await
     }
 
-    /// Ends the gate's process in a Pod with SIGKILL, so that the kubelet starts another one. It needs no
-    /// API server.
+    /// The gate's process in a Pod.
     ///
     /// # Errors
     /// If it does not run now.
-    pub async fn crash_gate(&self, pod: &str) -> Result<()> {
-        let process = self.cluster.container(&self.namespace, pod, "gate").await?;
-        process.kill(Signal::Kill)
+    pub async fn gate_process(&self, pod: &str) -> Result<Process> {
+        self.cluster.container(&self.namespace, pod, "gate").await
     }
 
     /// Everything that a replica has logged since its container started.

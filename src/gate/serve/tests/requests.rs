@@ -206,3 +206,29 @@ async fn gate_that_knows_no_offers_yet_does_not_say_that_there_are_none() {
     assert_eq!((seen.status, seen.code().as_str()), (503, "starting"));
     assert!(seen.field("retry-after").is_some());
 }
+
+#[tokio::test]
+async fn payment_for_the_url_that_buyers_see_is_taken_below_another_path() {
+    let shop = Shop::with(json!({}), |gate| {
+        gate.public_url = Some("https://shop.example/market".into())
+    })
+    .await;
+    let unpaid = shop.ask(Method::GET, "/v1", &[]).await;
+    let header = unpaid.field("payment-required").unwrap();
+    let text = data_encoding::BASE64.decode(header.as_bytes()).unwrap();
+    let told: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(
+        told["resource"]["url"],
+        "https://shop.example/market/services/chat/v1"
+    );
+    for (nonce, url, status) in [
+        (1, told["resource"]["url"].as_str().unwrap(), 200),
+        (2, "https://shop.example/services/chat/v1", 200),
+        (3, "https://shop.example/market/services/other/v1", 402),
+        (4, "market", 402),
+    ] {
+        let mut own = payment_json(nonce, |_| {});
+        own["resource"] = json!({ "url": url });
+        assert_eq!(shop.pay(&encoded(&own)).await.status, status, "{url}");
+    }
+}
