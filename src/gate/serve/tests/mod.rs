@@ -1,6 +1,6 @@
 //! The whole gate over real HTTP, between facilitators and upstreams that misbehave as real ones do.
 //!
-//! - [`facilitators`]: what is believed, and what a buyer is told when nothing can be
+//! - [`facilitators`]: what is believed, and what a buyer learns when nothing can be
 //! - [`upstreams`]: what is charged, and what is not
 //! - [`replays`]: one payment buys one answer
 //! - [`requests`]: what buyers send
@@ -103,7 +103,7 @@ impl Reply {
     }
 }
 
-/// A server that answers what it is told to, and remembers what it was asked.
+/// A server that answers what it should, and remembers what it was asked.
 #[derive(Clone)]
 struct Double {
     port: u16,
