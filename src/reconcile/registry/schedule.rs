@@ -195,7 +195,7 @@ impl BlockClock {
 }
 
 impl BlockPace {
-    /// Delay until the next block is likely to be shown: what waits for it goes on at once, or every
+    /// Delay until the next block is likely to be shown: what waits for it continues at once, or every
     /// other block would be missed where blocks are short.
     fn until_next_block(self) -> Duration {
         let (least, most) = INCLUSION;

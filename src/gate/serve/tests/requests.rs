@@ -216,13 +216,13 @@ async fn payment_for_the_url_that_buyers_see_is_taken_below_another_path() {
     let unpaid = shop.ask(Method::GET, "/v1", &[]).await;
     let header = unpaid.field("payment-required").unwrap();
     let text = data_encoding::BASE64.decode(header.as_bytes()).unwrap();
-    let told: Value = serde_json::from_slice(&text).unwrap();
+    let required: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(
-        told["resource"]["url"],
+        required["resource"]["url"],
         "https://shop.example/market/services/chat/v1"
     );
     for (nonce, url, status) in [
-        (1, told["resource"]["url"].as_str().unwrap(), 200),
+        (1, required["resource"]["url"].as_str().unwrap(), 200),
         (2, "https://shop.example/services/chat/v1", 200),
         (3, "https://shop.example/market/services/other/v1", 402),
         (4, "market", 402),
