@@ -102,15 +102,15 @@ impl OtherGate {
 
     /// How long to leave a status as it is: both controllers would write without end.
     pub(crate) fn rests(&self, status: &ServiceOfferStatus, now: Timestamp) -> Option<Duration> {
-        self.closed()?;
-        stored(status)?;
-        positive((self.written_at? + REWRITE_EVERY).duration_since(now))
+        let is_said = self.closed.is_some() && stored(status).is_some();
+        let written_at = self.written_at.filter(|_| is_said)?;
+        positive((written_at + REWRITE_EVERY).duration_since(now))
     }
 
     /// Time until the offer opens.
     pub(super) fn opens_in(&self, now: Timestamp) -> Option<Duration> {
-        self.closed()?;
-        positive((self.changed_at? + WINDOW).duration_since(now))
+        let changed_at = self.changed_at.filter(|_| self.closed.is_some())?;
+        positive((changed_at + WINDOW).duration_since(now))
     }
 }
 

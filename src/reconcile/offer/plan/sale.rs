@@ -356,6 +356,14 @@ mod tests {
     }
 
     #[test]
+    fn offer_that_no_other_controller_sells_any_more_waits_for_the_gate() {
+        let stalled = json!({ "type": "Stalled", "status": "True", "reason": "OtherGate" });
+        let over = json!({ "status": { "conditions": [stalled] } });
+        let sale = seen(over, Some(report(1, Some(UpstreamState::Healthy))), true);
+        assert_eq!(said(&sale)[0], (ConditionStatus::False, "WaitingForGate"));
+    }
+
+    #[test]
     fn route_that_is_not_sold_is_named_although_others_are() {
         let routes = json!([
             { "path": "/free", "gate": "free" },
