@@ -97,7 +97,7 @@ pub(crate) async fn reconcile(
     Ok(Action::requeue(schedule::delay(
         state.activity,
         pass.wrote,
-        state.block_pace(),
+        state.block_time(),
         retry_after,
     )))
 }

@@ -25,10 +25,6 @@ const UNRESOLVED: Duration = Duration::from_secs(5);
 const AFTER_WRITE: Duration = Duration::from_millis(50);
 /// Bounds of the delay while transactions wait to be included.
 const INCLUSION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
-/// The least delay while the next block is late.
-const LATE: Duration = Duration::from_millis(250);
-/// How long an endpoint may take to show a block.
-const SHOWN: Duration = Duration::from_millis(30);
 /// Bounds of the delay while transactions wait for finality.
 const FINALITY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(12));
 
@@ -127,104 +123,20 @@ pub(crate) fn is_final_soon(latest: u64, finalized: u64) -> bool {
     latest.saturating_sub(finalized) <= FINALITY.1.as_secs()
 }
 
-/// When blocks appear, by the readings of the latest one. Moments are times since any fixed one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlockClock {
-    /// The latest block, and its time in Unix seconds.
-    number: u64,
-    timestamp: u64,
-    /// When it appeared. A reading shows that late, so the ones before it count as well.
-    appeared: Duration,
-    /// The last reading, which did not show the next block.
-    read: Duration,
-    /// Time between blocks.
-    interval: Option<Duration>,
-}
-
-/// What a delay needs to know of blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BlockPace {
-    /// Time between blocks; `None` before two were seen.
-    pub interval: Option<Duration>,
-    /// Time since the latest one appeared.
-    pub age: Duration,
-}
-
-impl BlockClock {
-    #[must_use]
-    pub(crate) const fn new(number: u64, timestamp: u64, now: Duration) -> Self {
-        Self {
-            number,
-            timestamp,
-            appeared: now,
-            read: now,
-            interval: None,
-        }
-    }
-
-    /// After a reading of the latest block. An endpoint that is behind shows an earlier one.
-    #[must_use]
-    pub(crate) fn shown(self, number: u64, timestamp: u64, now: Duration) -> Self {
-        if number == self.number {
-            return Self { read: now, ..self };
-        }
-        let Some(blocks) = number.checked_sub(self.number) else {
-            return Self {
-                interval: self.interval,
-                ..Self::new(number, timestamp, now)
-            };
-        };
-        let elapsed = Duration::from_secs(timestamp.saturating_sub(self.timestamp));
-        let expected = self.appeared.saturating_add(elapsed);
-        Self {
-            number,
-            timestamp,
-            appeared: expected.max(self.read).min(now),
-            read: now,
-            interval: Some(elapsed / u32::try_from(blocks).unwrap_or(u32::MAX)),
-        }
-    }
-
-    #[must_use]
-    pub(crate) fn pace(self, now: Duration) -> BlockPace {
-        BlockPace {
-            interval: self.interval,
-            age: now.saturating_sub(self.appeared),
-        }
-    }
-}
-
-impl BlockPace {
-    /// Delay until the next block is likely to be shown: what waits for it continues at once, or every
-    /// other block would be missed where blocks are short.
-    fn until_next_block(self) -> Duration {
-        let (least, most) = INCLUSION;
-        let interval = self.interval.unwrap_or_default();
-        if self.age < interval {
-            (interval - self.age + SHOWN).min(most)
-        } else if self.age < interval * 2 {
-            (interval / 4).clamp(LATE, least)
-        } else {
-            interval.clamp(least, most)
-        }
-    }
-}
-
-/// Delay of the next pass.
+/// Delay of the next pass. `block_time` is the observed time between blocks.
 #[must_use]
 pub(crate) fn delay(
     activity: Activity,
     wrote: bool,
-    blocks: BlockPace,
+    block_time: Option<Duration>,
     retry_after: Option<Duration>,
 ) -> Duration {
+    let by_blocks =
+        |(least, most): (Duration, Duration)| block_time.unwrap_or(least).clamp(least, most);
     let delay = match activity {
         _ if wrote => AFTER_WRITE,
-        Activity::Active => blocks.until_next_block(),
-        Activity::Settling { .. } => {
-            let (least, most) = FINALITY;
-            blocks.interval.unwrap_or(least).clamp(least, most)
-        }
+        Activity::Active => by_blocks(INCLUSION),
+        Activity::Settling { .. } => by_blocks(FINALITY),
         Activity::Unresolved => UNRESOLVED,
         Activity::Failing { passes } => {
             let (least, most) = FAILING;
@@ -312,83 +224,32 @@ mod tests {
     }
 
     #[test]
-    fn delay_follows_the_time_between_blocks_within_bounds() {
+    fn delay_follows_the_block_time_within_bounds() {
         let seconds = Duration::from_secs;
         let settling = Activity::Settling { block: 9 };
-        for (activity, interval, expected) in [
+        for (activity, block_time, expected) in [
+            (Activity::Active, Some(seconds(0)), seconds(1)),
+            (Activity::Active, Some(seconds(2)), seconds(2)),
+            (Activity::Active, Some(seconds(12)), seconds(4)),
             (settling, None, seconds(5)),
             (settling, Some(seconds(12)), seconds(12)),
             (settling, Some(seconds(600)), seconds(12)),
             (Activity::Idle, Some(seconds(1)), HEAD_EVERY),
         ] {
-            let age = Duration::ZERO;
-            let blocks = BlockPace { interval, age };
-            assert_eq!(delay(activity, false, blocks, None), expected);
+            assert_eq!(delay(activity, false, block_time, None), expected);
         }
-    }
-
-    #[test]
-    fn what_waits_for_a_block_goes_on_when_the_block_is_due() {
-        let millis = Duration::from_millis;
-        for (interval, age, expected) in [
-            (None, 0, 1_000),
-            (Some(0), 0, 1_000),
-            (Some(1_000), 0, 1_030),
-            (Some(1_000), 800, 230),
-            (Some(1_000), 1_000, 250),
-            (Some(1_000), 2_000, 1_000),
-            (Some(2_000), 500, 1_530),
-            (Some(2_000), 2_100, 500),
-            (Some(12_000), 0, 4_000),
-            (Some(12_000), 11_000, 1_030),
-            (Some(12_000), 12_000, 1_000),
-            (Some(12_000), 24_000, 4_000),
-        ] {
-            let blocks = BlockPace {
-                interval: interval.map(millis),
-                age: millis(age),
-            };
-            let delay = delay(Activity::Active, false, blocks, None);
-            assert_eq!(delay, millis(expected), "{interval:?} {age}");
-        }
-    }
-
-    #[test]
-    fn block_appears_between_two_readings_and_as_early_as_expected() {
-        let millis = Duration::from_millis;
-        let shown = |clock: BlockClock, number, at| clock.shown(number, number, millis(at));
-        let appeared = |clock: BlockClock| clock.appeared.as_millis();
-        let first = BlockClock::new(5, 5, millis(100));
-        assert_eq!(first.pace(millis(150)).interval, None);
-        let second = shown(first, 6, 1_400);
-        assert_eq!(appeared(second), 1_100, "one second after the first");
-        let pace = second.pace(millis(1_500));
-        let interval = Some(millis(1_000));
-        assert_eq!((pace.interval, pace.age), (interval, millis(400)));
-
-        let same = shown(second, 6, 2_300);
-        let late = shown(same, 7, 2_350);
-        assert_eq!(appeared(late), 2_300, "it was not there before");
-        let early = shown(second, 7, 1_900);
-        assert_eq!(appeared(early), 1_900, "it is there already");
-        let several = shown(second, 9, 4_500);
-        assert_eq!((appeared(several), several.interval), (4_100, interval));
-
-        let behind = shown(several, 8, 4_600);
-        assert_eq!((appeared(behind), behind.interval), (4_600, interval));
     }
 
     #[test]
     fn next_pass_follows_at_once_only_after_a_write() {
-        let blocks = BlockPace::default();
-        assert_eq!(delay(Activity::Idle, true, blocks, None), AFTER_WRITE);
-        assert!(delay(Activity::Active, false, blocks, None) >= Duration::from_secs(1));
+        assert_eq!(delay(Activity::Idle, true, None, None), AFTER_WRITE);
+        assert!(delay(Activity::Active, false, None, None) >= Duration::from_secs(1));
     }
 
     #[test]
     fn delay_is_short_while_something_outside_can_change() {
         for (activity, expected) in [(Activity::Unresolved, 5), (Activity::Short, 15)] {
-            let delay = delay(activity, false, BlockPace::default(), None);
+            let delay = delay(activity, false, None, None);
             assert_eq!(delay, Duration::from_secs(expected), "{activity:?}");
         }
     }
@@ -397,7 +258,7 @@ mod tests {
     fn delay_doubles_while_questions_fail() {
         let delays = [1, 2, 3, 4, 5, 9].map(|passes| {
             let failing = Activity::Failing { passes };
-            delay(failing, false, BlockPace::default(), None).as_secs()
+            delay(failing, false, None, None).as_secs()
         });
         assert_eq!(delays, [1, 2, 4, 8, 15, 15]);
     }
@@ -405,7 +266,6 @@ mod tests {
     #[test]
     fn retry_after_delays_every_pass() {
         let wait = Duration::from_secs(30);
-        let blocks = BlockPace::default();
-        assert_eq!(delay(Activity::Active, true, blocks, Some(wait)), wait);
+        assert_eq!(delay(Activity::Active, true, None, Some(wait)), wait);
     }
 }

@@ -18,7 +18,7 @@ use super::ledger::prices::Quote;
 use super::ledger::questions::SendAge;
 use super::outcome::Issues;
 use super::records::LegacyChecks;
-use super::schedule::{Activity, BlockClock, BlockPace, ReadingAges};
+use super::schedule::{Activity, ReadingAges};
 use super::status::NUMBERS_EVERY;
 use crate::api::{AgentRegistrationSpec, Key, Nonce};
 use crate::chain::key::KeyError;
@@ -139,7 +139,7 @@ pub(crate) struct RegistryState {
     pub(super) full_read: Option<Instant>,
     /// The latest block, its time in Unix seconds, and since when it is the latest.
     head: Option<(u64, u64, Instant)>,
-    blocks: Option<(Instant, BlockClock)>,
+    block_time: Option<Duration>,
     /// The logs of each account that may have registered.
     pub(super) indexes: IndexStates,
     /// What was read of the logs of all accounts; `None` before a record asked for a nonce.
@@ -149,8 +149,6 @@ pub(crate) struct RegistryState {
     pub(super) open_transactions: BTreeSet<B256>,
     /// When the first transaction of each key was sent.
     pub(super) first_sent: HashMap<Key, SystemTime>,
-    /// Receipts of transactions in blocks that need not be final.
-    pub(super) inclusions: HashMap<B256, Receipt>,
     /// Receipts of transactions in final blocks.
     pub(super) final_receipts: HashMap<B256, Receipt>,
     /// Sender and nonce of transactions in final blocks.
@@ -204,14 +202,10 @@ impl RegistryState {
         let at = Instant::now();
         self.head_read = Some(at);
         let latest = head.latest;
-        let (number, timestamp) = (latest.number, latest.timestamp);
-        let (since, clock) = self
-            .blocks
-            .unwrap_or_else(|| (at, BlockClock::new(number, timestamp, Duration::ZERO)));
-        let clock = clock.shown(number, timestamp, at.duration_since(since));
-        self.blocks = Some((since, clock));
         match self.head {
-            Some((number, ..)) if latest.number > number => {
+            Some((number, time, _)) if latest.number > number => {
+                let seconds = latest.timestamp.saturating_sub(time);
+                self.block_time = Some(Duration::from_secs(seconds / (latest.number - number)));
                 self.head = Some((latest.number, latest.timestamp, at));
             }
             Some((number, ..)) if latest.number == number => {}
@@ -226,10 +220,8 @@ impl RegistryState {
             .map(|(number, ..)| number)
     }
 
-    pub(super) fn block_pace(&self) -> BlockPace {
-        let paces = self.blocks.iter();
-        let mut paces = paces.map(|(since, clock)| clock.pace(since.elapsed()));
-        paces.next().unwrap_or_default()
+    pub(super) fn block_time(&self) -> Option<Duration> {
+        self.block_time
     }
 
     pub(super) fn reading_ages(&self) -> ReadingAges {
@@ -310,7 +302,6 @@ impl RegistryState {
         let open = std::mem::take(&mut self.open_transactions);
         self.sends.retain(|hash, _| open.contains(hash));
         self.final_receipts.retain(|hash, _| open.contains(hash));
-        self.inclusions.retain(|hash, _| open.contains(hash));
         self.final_transactions
             .retain(|hash, _| open.contains(hash));
     }

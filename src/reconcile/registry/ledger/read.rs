@@ -273,15 +273,6 @@ pub(super) async fn ledger(
     state
         .open_transactions
         .extend(in_flight.chain(questions.transactions.iter().copied()));
-    // A reorg removed the blocks of these.
-    for (nonce, entry) in snapshot.ledger.entries.range(account_state.counts.latest..) {
-        let record = entry.key.and_then(|key| records.by_key.get(&key));
-        for attempt in record.iter().flat_map(|record| &record.spec.attempts) {
-            if attempt.nonce == *nonce {
-                state.inclusions.remove(&attempt.hash);
-            }
-        }
-    }
     let answers = ask(input, questions, state).await;
     let send_age = |hash| state.send_age(hash, chain.latest.number);
     let mut evidence = questions::evidence(snapshot, &records.by_key, is_ours, &answers, send_age);
@@ -467,18 +458,8 @@ async fn ask(input: &LedgerInput<'_>, questions: Questions, state: &mut Registry
     let endpoint = &input.chain.endpoint;
     let finalized = &input.chain.finalized;
     let mut answers = Answers::default();
-    let mut asked = questions.receipts;
-    for hash in questions.inclusions {
-        match state.inclusions.get(&hash) {
-            Some(receipt) if !asked.contains(&hash) => {
-                answers.receipts.insert(hash, Ok(Some(*receipt)));
-            }
-            _ => {
-                asked.insert(hash);
-            }
-        }
-    }
-    let receipts: Vec<_> = asked
+    let receipts: Vec<_> = questions
+        .receipts
         .into_iter()
         .filter(|hash| match state.final_receipts.get(hash) {
             Some(receipt) => {
@@ -489,11 +470,10 @@ async fn ask(input: &LedgerInput<'_>, questions: Questions, state: &mut Registry
         })
         .collect();
     for (hash, receipt) in receipts.iter().zip(endpoint.receipts(&receipts).await) {
-        if let Ok(Some(receipt)) = &receipt {
-            state.inclusions.insert(*hash, *receipt);
-            if receipt.block <= finalized.number {
-                state.final_receipts.insert(*hash, *receipt);
-            }
+        if let Ok(Some(receipt)) = &receipt
+            && receipt.block <= finalized.number
+        {
+            state.final_receipts.insert(*hash, *receipt);
         }
         answers.receipts.insert(*hash, receipt);
     }

@@ -19,12 +19,9 @@ pub const OFFER_STATUSES: f64 = 4.0;
 pub const CALLS: f64 = 12.0;
 
 /// Writes to records and ledgers per registration: a record is created, gets its transaction and
-/// its result; and the ledger gets and loses the entries of a window in one write each. A window that
-/// is not full takes both writes as well, so whole windows count: with 300 registrations that is
-/// 0.002 more than two writes by the size of the window.
-pub fn most_writes(window: u16, registrations: usize) -> f64 {
-    let windows = registrations.div_ceil(usize::from(window));
-    3.0 + 2.0 * windows as f64 / registrations as f64
+/// its result; and the ledger gets and loses the entries of a window in one write each.
+pub fn most_writes(window: u16) -> f64 {
+    3.0 + 2.0 / f64::from(window)
 }
 
 /// How the program's registrations were included.
@@ -115,9 +112,7 @@ impl Results {
                     self.rate_target(window),
                     each_target(
                         format!("record and ledger writes each, window {window}"),
-                        operator.map_or(most_writes(window, window.into()), |run| {
-                            rounded(most_writes(window, run.registrations))
-                        }),
+                        most_writes(window),
                         operator.map(Operator::stored_each),
                     )
                     .because(operator.map_or_else(String::new, explain_writes)),
@@ -359,13 +354,6 @@ mod tests {
         let measured = |per_block| verdict(&results(operator(per_block)), measure);
         assert_eq!(measured(95), (true, Some("0.950".into())));
         assert_eq!(measured(94), (false, Some("0.940".into())));
-    }
-
-    #[test]
-    fn window_that_is_not_full_takes_its_writes() {
-        let most = |window| rounded(most_writes(window, 300));
-        assert_eq!([16, 64].map(most), [3.127, 3.033]);
-        assert_eq!(most_writes(16, 320), 3.125, "3 + 2 / 16");
     }
 
     #[test]

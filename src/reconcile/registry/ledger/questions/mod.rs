@@ -20,9 +20,6 @@ use crate::reconcile::registry::adoption::taken_by;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Questions {
     pub receipts: BTreeSet<B256>,
-    /// Transactions of entries that are in a block and not final. No decision but the record's phase
-    /// rests on their receipts, so one that was read in an earlier pass is good enough.
-    pub inclusions: BTreeSet<B256>,
     pub transactions: BTreeSet<B256>,
     pub agents: BTreeSet<U256>,
 }
@@ -89,12 +86,7 @@ impl Questions {
             };
             self.about_registrations(registrations);
             if nonce < counts.latest && registrations.is_empty() {
-                let asked = if nonce < counts.finalized {
-                    &mut self.receipts
-                } else {
-                    &mut self.inclusions
-                };
-                asked.extend(attempts_at(record, nonce));
+                self.receipts.extend(attempts_at(record, nonce));
             }
         }
     }
