@@ -308,19 +308,15 @@ fn spending_and_forecast_are_right_after_a_failover() {
             let fees = world.chain.fees(&minted).await.unwrap();
             let cost = |(gas, price): (u64, u128)| u128::from(gas) * price;
             let paid: u128 = fees.into_iter().map(cost).sum();
-            world.wait_forecast(paid, |left| left > 20).await;
+            // The limit of a day pays for 400 registrations at the price that is held, and for fewer before
+            // that price is known.
+            let before = world.wait_forecast(paid, |left| left > 200).await;
 
             world.restart().await;
-            let limit = async |day: &str| {
-                let change = json!({ "spec": { "limits": limits(day) } });
-                objects.patch_registry(&world.name(0), change).await;
-                objects.wait_registry_observed(&world.name(0), OTHERS).await;
-            };
-            limit("0.01").await;
-            let lower = world.wait_forecast(paid, |left| left > 0).await;
-            // The price still falls, which raises the forecast, and never by as much as the limit.
-            limit("0.05").await;
-            world.wait_forecast(paid, |left| left > 3 * lower).await;
+            let change = json!({ "spec": { "limits": limits("0.01") } });
+            objects.patch_registry(&world.name(0), change).await;
+            let after = world.wait_forecast(paid, |left| left < before / 2).await;
+            assert!(after > 0, "{after} of {before}");
         };
         world.at_base_fee(1, scenario).await;
     });
