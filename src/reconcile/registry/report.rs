@@ -52,6 +52,7 @@ pub(super) async fn write(
     };
     let (wanted, stored) = planned(&fresh);
     state.status_written = Some(Instant::now());
+    state.status_generation = registry.metadata.generation;
     if stored == wanted {
         return Ok(());
     }

@@ -172,6 +172,8 @@ pub(crate) struct RegistryState {
     pub(super) uncounted: BTreeSet<Key>,
     /// When the status was last written.
     pub(super) status_written: Option<Instant>,
+    /// Generation of the registry that it describes.
+    pub(super) status_generation: Option<i64>,
 }
 
 impl RegistryState {
@@ -231,9 +233,13 @@ impl RegistryState {
         }
     }
 
-    pub(super) fn numbers_are_due(&self) -> bool {
+    /// Whether the numbers of the status are needed. Those of an earlier generation may follow from other
+    /// limits.
+    pub(super) fn numbers_are_due(&self, generation: Option<i64>) -> bool {
         let is_old = |written: Instant| written.elapsed() >= NUMBERS_EVERY;
-        !self.uncounted.is_empty() || self.status_written.is_none_or(is_old)
+        !self.uncounted.is_empty()
+            || self.status_generation != generation
+            || self.status_written.is_none_or(is_old)
     }
 
     /// Takes note of the records that the numbers of this pass are made of; the cache may lag.
@@ -348,12 +354,14 @@ mod tests {
         let stale = in_cache(json!({}));
         let mut state = RegistryState {
             status_written: Some(Instant::now()),
+            status_generation: Some(1),
             ..RegistryState::default()
         };
-        assert!(!state.numbers_are_due());
+        assert!(!state.numbers_are_due(Some(1)));
+        assert!(state.numbers_are_due(Some(2)), "limits may have changed");
         state.uncounted.insert(stale.key);
         state.counted([&stale]);
-        assert!(state.numbers_are_due() && state.status_written.is_some());
+        assert!(state.numbers_are_due(Some(1)) && state.status_written.is_some());
         state.counted([&in_cache(json!({ "result": result("3") }))]);
         assert!(state.uncounted.is_empty());
         assert_eq!(state.status_written, None, "the sum is written at once");

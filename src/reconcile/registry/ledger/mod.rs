@@ -308,7 +308,10 @@ async fn use_ledger(
     let pending = if may_allocate { pending } else { Vec::new() };
     let signs = steps.spend.values().any(SpendStep::signs);
     let has_price = state.quoted.is_some();
-    let is_asked = signs || !pending.is_empty() || !has_price || state.numbers_are_due();
+    let is_asked = signs
+        || !pending.is_empty()
+        || !has_price
+        || state.numbers_are_due(input.registry.metadata.generation);
     let spent = if is_asked {
         match apply::spent_today(input, &ready, state).await {
             Ok(spent) => Some(spent),
