@@ -17,7 +17,7 @@
 mod apply;
 mod foreign;
 mod former;
-pub(super) mod logs;
+mod logs;
 pub mod plan;
 pub(super) mod prices;
 pub mod questions;
@@ -274,7 +274,6 @@ async fn use_ledger(
     let numbers = Numbers {
         in_flight: Some(ready.held.spec().entries.len()),
         indexes: ready.logs.positions(),
-        orphans: ready.logs.indexes.orphans().cloned(),
         is_start_unverified: ready.logs.is_start_unverified(),
         holds_transferred: ready.logs.indexes.own().holds_transferred(),
         oldest_signed: plan::oldest_signed(ready.snapshot(), &ready.records.by_key),
