@@ -10,7 +10,7 @@ use alloy::primitives::{B256, Signature, U256, keccak256};
 use alloy::sol;
 use alloy::sol_types::{Eip712Domain, SolStruct, SolValue};
 
-use super::path::CanonicalPath;
+use super::path::{CanonicalPath, path_of};
 use super::terms::Terms;
 use super::wire::{Authorization, SignedPayment};
 
@@ -96,8 +96,8 @@ pub(crate) fn check_form(
         return Err(Invalid::Recipient);
     }
     let is_asked = |resource: &str| {
-        let paid_for = path_of(resource);
-        paid_for.as_deref() == Some(path) || (paid_for.is_some() && paid_for == path_of(url))
+        let paid_for = canonical_path(resource);
+        paid_for.as_deref() == Some(path) || (paid_for.is_some() && paid_for == canonical_path(url))
     };
     match payment.resource.as_deref() {
         Some(resource) if !is_asked(resource) => Err(Invalid::Resource),
@@ -105,12 +105,13 @@ pub(crate) fn check_form(
     }
 }
 
-/// The canonical path of a URL.
-fn path_of(url: &str) -> Option<String> {
-    let (_, rest) = url.split_once("://")?;
-    let path = rest.find('/').map_or("/", |begin| &rest[begin..]);
-    let end = path.find(['?', '#']).unwrap_or(path.len());
-    Some(CanonicalPath::new(&path[..end]).ok()?.as_str().to_owned())
+/// The canonical path of a URL. One without a path means the root.
+fn canonical_path(url: &str) -> Option<String> {
+    let path = match path_of(url)? {
+        "" => "/",
+        path => path,
+    };
+    Some(CanonicalPath::new(path).ok()?.as_str().to_owned())
 }
 
 /// Checks that there is time for work and settlement. Returns the seconds that the work may take.

@@ -22,13 +22,13 @@ pub(crate) enum UpstreamState {
 }
 
 impl UpstreamState {
-    /// What one answer says: a status code, or why there was none. A status below 500 is healthy, since
-    /// a Service without a health path says 404.
-    const fn of(answer: Result<u16, ()>) -> Self {
-        match answer {
-            Ok(401) => Self::NeedsCredentials,
-            Ok(..500) => Self::Healthy,
-            Ok(_) | Err(()) => Self::Unhealthy,
+    /// What the status code of an answer says, if there was one. A code below 500 is healthy, since a
+    /// Service without a health path says 404.
+    const fn of(status: Option<u16>) -> Self {
+        match status {
+            Some(401) => Self::NeedsCredentials,
+            Some(..500) => Self::Healthy,
+            Some(_) | None => Self::Unhealthy,
         }
     }
 }
@@ -71,7 +71,7 @@ impl Probe {
                 ..Self::default()
             };
         }
-        let shown = UpstreamState::of(answer.as_ref().copied().map_err(|_| ()));
+        let shown = UpstreamState::of(answer.as_ref().ok().copied());
         let is_success = shown != UpstreamState::Unhealthy;
         (self.failures, self.successes) = match is_success {
             true => (0, self.successes.saturating_add(1)),

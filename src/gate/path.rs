@@ -229,6 +229,13 @@ fn hex_digit(byte: Option<u8>) -> Option<u8> {
     }
 }
 
+/// Path of a URL, without query and fragment; empty if it has none. `None` if it has no scheme.
+pub(super) fn path_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let rest = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
+    Some(rest.find('/').map_or("", |begin| &rest[begin..]))
+}
+
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
@@ -509,6 +516,20 @@ mod tests {
         }
         assert_eq!(below("/", "/").as_deref(), Some("/"));
         assert_eq!(below("/a/b", "/").as_deref(), Some("/a/b"));
+    }
+
+    #[test]
+    fn path_of_a_url_is_neither_its_host_nor_its_query() {
+        for (url, expected) in [
+            ("https://shop.example", Some("")),
+            ("https://shop.example/", Some("/")),
+            ("https://shop.example/a/b?c=/d#e", Some("/a/b")),
+            ("https://shop.example?a=/b", Some("")),
+            ("https://shop.example#/a", Some("")),
+            ("shop.example/a", None),
+        ] {
+            assert_eq!(path_of(url), expected, "{url}");
+        }
     }
 
     #[test]

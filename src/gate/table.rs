@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
 use super::facilitator::FacilitatorEndpoint;
-use super::path::CanonicalPath;
+use super::path::{CanonicalPath, path_of};
 use super::proxy::UpstreamAddress;
 use super::route::{Methods, Pattern};
 use super::terms::{Terms, Unpayable, terms};
@@ -58,15 +58,13 @@ pub(crate) struct GateSettings {
 impl GateSettings {
     /// Path below which the gate is reachable, without trailing slash; empty for the root.
     pub(crate) fn public_path(&self) -> &str {
-        path_of(self.public_url.as_deref().unwrap_or_default())
+        base_path(self.public_url.as_deref().unwrap_or_default())
     }
 }
 
 /// Path of a base URL, without trailing slash.
-fn path_of(base: &str) -> &str {
-    let after_scheme = base.split_once("://").map_or(base, |(_, rest)| rest);
-    let path = after_scheme.find('/').map(|begin| &after_scheme[begin..]);
-    path.unwrap_or_default().trim_end_matches('/')
+fn base_path(base: &str) -> &str {
+    path_of(base).unwrap_or_default().trim_end_matches('/')
 }
 
 /// Why an offer is not sold. A variant's name is the reason of condition `PaymentGateReady`.
@@ -627,7 +625,7 @@ impl<'a> Compiler<'a> {
     fn base_path_notice(&self, view: &OfferView, place: &Placement) -> Option<String> {
         let agent = view.agent().filter(|_| place.hostname.is_none())?;
         let (base, own) = (&agent.registry.spec.base_url, self.settings.public_path());
-        (path_of(base) != own).then(|| {
+        (base_path(base) != own).then(|| {
             format!(
                 "BasePathDiffers: buyers are sent to {base}, the baseUrl of IdentityRegistry {}, and the gate answers below {}/: give both the same path, or let a proxy replace one by the other",
                 agent.registry.name_any(),

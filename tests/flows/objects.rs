@@ -20,6 +20,27 @@ const SOON: Duration = Duration::from_secs(30);
 /// How long an offer may outlive its deletion.
 const GONE: Duration = Duration::from_secs(10);
 
+/// A JSON merge patch (RFC 7396).
+pub fn merge(target: &mut Value, change: &Value) {
+    let Value::Object(changes) = change else {
+        *target = change.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    for (name, change) in changes {
+        match change {
+            Value::Null => drop(
+                target
+                    .as_object_mut()
+                    .and_then(|fields| fields.remove(name)),
+            ),
+            _ => merge(&mut target[name], change),
+        }
+    }
+}
+
 /// A manifest of an offer: one HTTP service for sale, to be registered.
 pub fn offer(namespace: &str, name: &str) -> Value {
     json!({

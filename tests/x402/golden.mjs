@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Prints what the reference implementation writes and reads: node golden.mjs > src/gate/wire/golden.json. The unit tests of
-// src/gate/wire.rs hold the gate to it. Nonces are random, so every run prints other payments.
+// Prints what the reference implementation writes and reads, for src/gate/wire/golden.json, to which the unit tests of
+// src/gate/wire.rs hold the gate. Run it where the packages are installed: npm ci && node golden.mjs. Nonces are random, so every
+// run prints other payments.
 
 import {
   decodePaymentRequiredHeader,

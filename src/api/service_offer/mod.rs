@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use status::*;
 use std::collections::BTreeMap;
 
-use super::{OTHER_GATE, PAUSED_ANNOTATION, schema};
+use super::{PAUSED_ANNOTATION, schema};
 
 /// What the offer sells: a Service in the cluster, its price, and its registration.
 #[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, KubeSchema)]
@@ -178,9 +178,8 @@ impl ServiceOffer {
 
     /// Whether its status says that another controller sells it as well.
     pub(crate) fn has_other_gate(&self) -> bool {
-        let conditions = self.status.iter().flat_map(|status| &status.conditions);
-        let mut stalled = conditions.filter(|own| own.type_ == "Stalled" && own.is_true());
-        stalled.any(|own| own.reason.as_deref() == Some(OTHER_GATE))
+        let status = self.status.as_ref();
+        status.is_some_and(|status| status.other_gate().is_some())
     }
 }
 

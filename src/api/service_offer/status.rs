@@ -6,7 +6,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Condition, Key, schema};
+use crate::api::{Condition, Key, OTHER_GATE, condition, schema};
 
 /// Status that the operator observed.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, KubeSchema)]
@@ -49,6 +49,14 @@ pub struct ServiceOfferStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RegistrationStatus")]
     pub registration: Option<RegistrationStatus>,
+}
+
+impl ServiceOfferStatus {
+    /// The condition that says that another controller sells the offer as well.
+    pub(crate) fn other_gate(&self) -> Option<&Condition> {
+        condition::find(&self.conditions, "Stalled")
+            .filter(|own| own.is_true() && own.reason.as_deref() == Some(OTHER_GATE))
+    }
 }
 
 /// Resolved Agent.

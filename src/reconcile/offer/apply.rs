@@ -39,28 +39,29 @@ pub(super) async fn apply(
     }
     let uid = snapshot.object.uid.clone().unwrap_or_default();
     let current = snapshot.current();
-    let other_gate = snapshot.other_gate.clone();
-    if !must_write(&current, snapshot.applied.as_ref(), &status) {
-        let applied = snapshot.applied.clone();
+    let (applied, other_gate) = (snapshot.applied.clone(), snapshot.other_gate.clone());
+    let keep = |applied, other_gate| {
         let state = OfferState {
-            applied: applied.filter(|_| !is_own(&current, &status)),
-            other_gate: other_gate.confirmed(&status),
+            applied,
+            other_gate,
         };
         context.offer_states.set(&uid, state);
+    };
+    if !must_write(&current, applied.as_ref(), &status) {
+        let applied = applied.filter(|_| !is_own(&current, &status));
+        keep(applied, other_gate.confirmed(&status));
         return Ok(None);
     }
     if let Some(rest) = other_gate.rests(&current, snapshot.now) {
+        keep(applied, other_gate);
         return Ok(Some(rest));
     }
     context
         .writer
         .apply_offer_status(leading, &snapshot.object, &status)
         .await?;
-    let state = OfferState {
-        other_gate: other_gate.written(&status, snapshot.now),
-        applied: Some(status),
-    };
-    context.offer_states.set(&uid, state);
+    let other_gate = other_gate.written(&status, snapshot.now);
+    keep(Some(status), other_gate);
     // Without a resource version: Events about all versions of an offer are grouped under one
     // offer.
     let offer = ObjectReference {

@@ -37,9 +37,8 @@ pub(super) async fn snapshot(
     if let (Some(_), OfferSubject::Offer(observed)) = (&context.gate, &subject) {
         let offer = &observed.view.offer;
         let status = offer.status.clone().unwrap_or_default();
-        let other = state.other_gate.clone();
-        state.other_gate = other.seen(&status, SaleEdit::last(offer), now);
-        context.offer_states.set(uid, state.clone());
+        let edit = SaleEdit::last(offer);
+        state.other_gate = state.other_gate.seen(&status, edit, now);
     }
     OfferSnapshot {
         object,

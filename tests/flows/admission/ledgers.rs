@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::table::{CaseTable, merge};
+use super::table::CaseTable;
+use crate::objects::merge;
 
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 const OTHER_HASH: &str = "0x2222222222222222222222222222222222222222222222222222222222222222";

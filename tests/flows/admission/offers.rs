@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::client::NAMESPACE;
-use super::table::{CaseTable, merge};
+use super::table::CaseTable;
 use crate::objects;
+use crate::objects::merge;
 
 const WALLET: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::table::{CaseTable, merge};
+use super::table::CaseTable;
+use crate::objects::merge;
 
 const CONTRACT: &str = "0x8004a818bfb912233c491871b3d84c89a494bd9e";
 const SIGNER: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";

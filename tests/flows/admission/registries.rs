@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::table::{CaseTable, merge};
+use super::table::CaseTable;
+use crate::objects::merge;
 
 const CONTRACT: &str = "0x8004A818BFB912233c491871b3d84c89A494BD9e";
 const SIGNER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";

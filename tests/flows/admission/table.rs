@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::client::{AdmissionClient, Operation, Outcome};
+use crate::objects::merge;
 
 /// Cases that differ from one base object.
 pub struct CaseTable {
@@ -144,27 +145,6 @@ impl Case {
                     self.name, self.expected_messages
                 ))
             }
-        }
-    }
-}
-
-/// A JSON merge patch (RFC 7396).
-pub fn merge(target: &mut Value, change: &Value) {
-    let Value::Object(changes) = change else {
-        *target = change.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    for (name, change) in changes {
-        match change {
-            Value::Null => drop(
-                target
-                    .as_object_mut()
-                    .and_then(|fields| fields.remove(name)),
-            ),
-            _ => merge(&mut target[name], change),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::fixture::TestEnv;
 /// Longest time from an offer to its first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
-/// The price that an unpaid request is told, in atomic units.
+/// The price in the answer to a request without a payment, in atomic units.
 async fn asked(url: &str) -> anyhow::Result<String> {
     let unpaid = reqwest::get(url).await?;
     ensure!(unpaid.status() == 402, "{}", unpaid.status());
@@ -117,16 +117,8 @@ fn drained_offer_says_when_it_ends_and_is_gone_afterwards() {
             Ok(())
         })
         .await;
-        let becomes = async |expected: u16| {
-            eventually(&format!("it is answered {expected}"), SOON, async || {
-                let status = reqwest::get(shop.url("/v1")).await?.status();
-                ensure!(status == expected, "{status}");
-                Ok(())
-            })
-            .await;
-        };
-        becomes(410).await;
+        shop.wait_status(&shop.url("/v1"), 410).await;
         shop.env.objects.delete_offer(SHOP, "chat").await;
-        becomes(404).await;
+        shop.wait_status(&shop.url("/v1"), 404).await;
     });
 }

@@ -3,9 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use harness::objects::condition_of;
-use harness::wait::eventually;
 use kube::api::PostParams;
 use tokio::time::sleep;
 
@@ -40,10 +37,6 @@ async fn contend(shop: &Shop, stop: &AtomicBool) {
     }
 }
 
-async fn status_of(url: &str) -> Result<u16> {
-    Ok(reqwest::get(url).await?.status().as_u16())
-}
-
 #[test]
 fn offer_that_another_controller_sells_is_closed_and_others_are_sold() {
     TestEnv::run(async |env| {
@@ -54,22 +47,13 @@ fn offer_that_another_controller_sells_is_closed_and_others_are_sold() {
         let stop = AtomicBool::new(false);
         let closes = async {
             let offers = shop.env.objects.offers(SHOP);
-            let message = eventually("the offer is closed", SOON, async || {
-                let offer = offers.get("chat").await?;
-                let (_, reason, message) = condition_of(&offer, "Ready");
-                ensure!(reason == "OtherGate", "{reason}: {message}");
-                Ok(message)
-            })
-            .await;
+            let objects = &shop.env.objects;
+            let closed = objects.wait_offer_reason(SHOP, "chat", "Ready", "OtherGate", SOON);
+            let (_, message) = closed.await;
             assert!(message.contains("verifier"), "{message}");
-            eventually("the gate closes the offer", SOON, async || {
-                let status = status_of(&shop.url("/v1")).await?;
-                ensure!(status == 503, "{status}");
-                Ok(())
-            })
-            .await;
+            shop.wait_status(&shop.url("/v1"), 503).await;
             let other = shop.url("/v1").replace("chat", "other");
-            assert_eq!(status_of(&other).await.unwrap(), 402);
+            assert_eq!(reqwest::get(other).await.unwrap().status(), 402);
             // The two controllers do not write without end.
             let version = async || offers.get("chat").await.unwrap().metadata.resource_version;
             sleep(Duration::from_secs(2)).await;
@@ -89,17 +73,10 @@ fn upstream_that_wants_credentials_is_named_until_it_wants_none() {
         shop.upstream.health.store(401, Ordering::SeqCst);
         shop.create_facilitator().await;
         shop.env.objects.create_offer(shop.offer("chat")).await;
-        let offers = shop.env.objects.offers(SHOP);
-        let says = async |expected: &str| {
-            eventually(&format!("the upstream is {expected}"), PROBED, async || {
-                let offer = offers.get("chat").await?;
-                let (_, reason, message) = condition_of(&offer, "UpstreamHealthy");
-                ensure!(reason == expected, "{reason}: {message}");
-                Ok(message)
-            })
-            .await
-        };
-        let message = says("UpstreamNeedsCredentials").await;
+        let objects = &shop.env.objects;
+        let says =
+            |reason| objects.wait_offer_reason(SHOP, "chat", "UpstreamHealthy", reason, PROBED);
+        let (_, message) = says("UpstreamNeedsCredentials").await;
         assert!(message.contains("healthPath"), "{message}");
         shop.upstream.health.store(200, Ordering::SeqCst);
         says("Healthy").await;

@@ -1,16 +1,15 @@
 //! Offers as sellers of the legacy stack have stored them: each is sold, is sold after the change that its
 //! condition asks for, or says why not. `docs/migrate.md` has the same rows.
 
-use anyhow::ensure;
-use harness::objects::{condition_of, create, patch};
+use harness::objects::{create, patch};
 use harness::upstream::{Upstream, point_service};
-use harness::wait::eventually;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::shop::{SHOP, SOON, Shop};
+use super::shop::{SHOP, Shop};
 use crate::fixture::TestEnv;
+use crate::objects::merge;
 
 /// Namespace of the model server, whose Service leads out of the cluster.
 const LLM: &str = "llm";
@@ -141,34 +140,6 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// `change` merged into `target`, as RFC 7386 says.
-fn merge(target: &mut Value, change: Value) {
-    match (target, change) {
-        (Value::Object(target), Value::Object(change)) => {
-            for (key, value) in change {
-                match value {
-                    Value::Null => {
-                        target.remove(&key);
-                    }
-                    value => merge(target.entry(key).or_insert(json!({})), value),
-                }
-            }
-        }
-        (target, change) => *target = change,
-    }
-}
-
-async fn wait_reason(shop: &Shop, name: &str, reason: &str) {
-    let offers = shop.env.objects.offers(SHOP);
-    eventually(&format!("{name} says {reason}"), SOON, async || {
-        let offer = offers.get(name).await?;
-        let (_, found, message) = condition_of(&offer, "PaymentGateReady");
-        ensure!(found == reason, "{found}: {message}");
-        Ok(())
-    })
-    .await;
-}
-
 #[test]
 fn stored_offers_are_sold_or_say_what_to_change() {
     TestEnv::run(async |env| {
@@ -176,7 +147,7 @@ fn stored_offers_are_sold_or_say_what_to_change() {
         shop.create_facilitator().await;
         for Row { name, spec, .. } in rows() {
             let mut manifest = shop.offer(name);
-            merge(&mut manifest["spec"], spec);
+            merge(&mut manifest["spec"], &spec);
             shop.env.objects.create_offer(manifest).await;
         }
         for Row {
@@ -186,11 +157,11 @@ fn stored_offers_are_sold_or_say_what_to_change() {
             ..
         } in rows()
         {
-            wait_reason(&shop, name, reason).await;
+            shop.wait_gate_reason(name, reason).await;
             if let Some(change) = change {
                 let change = json!({ "spec": change });
                 shop.env.objects.patch_offer(SHOP, name, change).await;
-                wait_reason(&shop, name, "Reconciled").await;
+                shop.wait_gate_reason(name, "Reconciled").await;
             }
         }
         let at = |path: &str| shop.url("").replace("/services/chat", path);

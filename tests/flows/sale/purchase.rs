@@ -92,16 +92,7 @@ fn offer_without_a_facilitator_says_what_to_create_and_opens_when_it_is_there() 
         shop.patch_facilitator(json!({ "spec": { "suspend": "Settling" } }))
             .await;
         shop.wait_gate_reason("chat", "Suspended").await;
-        eventually(
-            "nothing is sold while the facilitator is suspended",
-            SOON,
-            async || {
-                let status = reqwest::get(shop.url("/")).await?.status();
-                ensure!(status == 503, "{status}");
-                Ok(())
-            },
-        )
-        .await;
+        shop.wait_status(&shop.url("/"), 503).await;
         shop.patch_facilitator(json!({ "spec": { "suspend": "None" } }))
             .await;
         shop.wait_ready("chat").await;

@@ -146,6 +146,16 @@ impl Shop {
         .await;
     }
 
+    /// Waits until requests without a payment for that URL are answered so.
+    pub async fn wait_status(&self, url: &str, expected: u16) {
+        eventually(&format!("{url} answers {expected}"), SOON, async || {
+            let status = reqwest::get(url).await?.status();
+            ensure!(status == expected, "{status}");
+            Ok(())
+        })
+        .await;
+    }
+
     pub async fn wait_gate_reason(&self, name: &str, reason: &str) -> String {
         let offers = self.env.objects.offers(SHOP);
         eventually(&format!("{SHOP}/{name} says {reason}"), SOON, async || {

@@ -119,12 +119,7 @@ fn service_of_another_namespace_is_sold_while_it_agrees() {
         shop.wait_ready("chat").await;
         agree(None).await;
         shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
-        eventually("nothing is sold any more", SOON, async || {
-            let status = reqwest::get(shop.url("/v1")).await?.status();
-            ensure!(status == 503, "{status}");
-            Ok(())
-        })
-        .await;
+        shop.wait_status(&shop.url("/v1"), 503).await;
     });
 }
 

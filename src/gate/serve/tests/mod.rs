@@ -319,11 +319,15 @@ impl Seen {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// JSON of a field in base64.
+    fn decoded(&self, name: &str) -> Option<Value> {
+        let text = data_encoding::BASE64.decode(self.field(name)?.as_bytes());
+        Some(serde_json::from_slice(&text.unwrap()).unwrap())
+    }
+
     /// The receipt, if there is one.
     fn receipt(&self) -> Option<Value> {
-        let field = self.field("payment-response")?;
-        let text = data_encoding::BASE64.decode(field.as_bytes()).unwrap();
-        Some(serde_json::from_slice(&text).unwrap())
+        self.decoded("payment-response")
     }
 }
 

@@ -4,6 +4,12 @@ use reqwest::Method;
 
 use super::*;
 
+/// Two requests at once, and one every ten seconds.
+const TWO: Allowance = Allowance {
+    every: Duration::from_secs(10),
+    burst: 2,
+};
+
 #[tokio::test]
 async fn request_without_a_payment_is_told_the_terms_in_every_form() {
     // x402-foundation/x402#965, x402-foundation/x402#2955, xpaysh/awesome-x402#414
@@ -12,9 +18,7 @@ async fn request_without_a_payment_is_told_the_terms_in_every_form() {
         let fields = [("accept", accept), ("user-agent", "Mozilla/5.0")];
         let seen = shop.ask(Method::GET, "/v1", &fields).await;
         assert_eq!(seen.status, 402);
-        let header = seen.field("payment-required").unwrap();
-        let text = data_encoding::BASE64.decode(header.as_bytes()).unwrap();
-        let terms: Value = serde_json::from_slice(&text).unwrap();
+        let terms = seen.decoded("payment-required").unwrap();
         assert_eq!(
             (&terms["x402Version"], &terms["accepts"][0]["amount"]),
             (&json!(2), &json!("2000"))
@@ -154,12 +158,8 @@ async fn payment_that_ends_too_soon_is_refused_before_the_work() {
 #[tokio::test]
 async fn unpaid_requests_are_limited_and_paid_ones_are_not() {
     // Kong/kong-js-pdk#408
-    let few = Allowance {
-        every: Duration::from_secs(10),
-        burst: 2,
-    };
     let shop = Shop::with(json!({}), |gate| {
-        gate.budget = AddressBudget::new(1000, few, few);
+        gate.budget = AddressBudget::new(1000, TWO, TWO);
         gate.limits_unpaid = true;
     })
     .await;
@@ -176,12 +176,8 @@ async fn unpaid_requests_are_limited_and_paid_ones_are_not() {
 #[tokio::test]
 async fn worthless_signatures_reach_the_facilitator_only_within_their_budget() {
     // Denial of settlement of arXiv 2605.30998
-    let few = Allowance {
-        every: Duration::from_secs(10),
-        burst: 2,
-    };
     let shop = Shop::with(json!({}), |gate| {
-        gate.budget = AddressBudget::new(1000, few, few)
+        gate.budget = AddressBudget::new(1000, TWO, TWO)
     })
     .await;
     let invalid =
@@ -214,9 +210,7 @@ async fn payment_for_the_url_that_buyers_see_is_taken_below_another_path() {
     })
     .await;
     let unpaid = shop.ask(Method::GET, "/v1", &[]).await;
-    let header = unpaid.field("payment-required").unwrap();
-    let text = data_encoding::BASE64.decode(header.as_bytes()).unwrap();
-    let required: Value = serde_json::from_slice(&text).unwrap();
+    let required = unpaid.decoded("payment-required").unwrap();
     assert_eq!(
         required["resource"]["url"],
         "https://shop.example/market/services/chat/v1"

@@ -37,13 +37,6 @@ fn about_selling(status: &ServiceOfferStatus) -> Vec<Condition> {
     found.into_iter().flatten().collect()
 }
 
-/// Why an offer is closed, by its status. It is kept when another replica takes over.
-fn stored(status: &ServiceOfferStatus) -> Option<String> {
-    let stalled = condition::find(&status.conditions, "Stalled")?;
-    let is_closed = stalled.is_true() && stalled.reason.as_deref() == Some(crate::api::OTHER_GATE);
-    stalled.message.clone().filter(|_| is_closed)
-}
-
 impl OtherGate {
     /// What is known after a look at the offer: its status, and who of others changed it last.
     #[must_use]
@@ -54,7 +47,8 @@ impl OtherGate {
         now: Timestamp,
     ) -> Self {
         if self == Self::default() {
-            self.closed = stored(status);
+            // Another replica closed it.
+            self.closed = status.other_gate().and_then(|own| own.message.clone());
             self.changed_at = self.closed.as_ref().map(|_| now);
         }
         let is_recent = self.changed_at.is_some_and(|at| at + WINDOW > now);
@@ -102,7 +96,7 @@ impl OtherGate {
 
     /// How long to leave a status as it is: both controllers would write without end.
     pub(crate) fn rests(&self, status: &ServiceOfferStatus, now: Timestamp) -> Option<Duration> {
-        let is_said = self.closed.is_some() && stored(status).is_some();
+        let is_said = self.closed.is_some() && status.other_gate().is_some();
         let written_at = self.written_at.filter(|_| is_said)?;
         positive((written_at + REWRITE_EVERY).duration_since(now))
     }
