@@ -646,7 +646,9 @@ impl RpcEndpoint {
         Ok(data_fee.saturating_add(operator_fee))
     }
 
-    /// Estimates the gas of a call.
+    /// Estimates the gas of a call on the latest block. By default some nodes (anvil, older
+    /// geth) take the pending one, in which the account's own transactions have already made the
+    /// next one cheaper: a replacement of the first of them would run out of gas.
     ///
     /// # Errors
     /// [`Refusal::Reverted`] if the call would revert, and [`Refusal::InsufficientFunds`] if the
@@ -657,7 +659,7 @@ impl RpcEndpoint {
         to: Address,
         calldata: Bytes,
     ) -> Result<u64, RpcError> {
-        let call = json!([{ "from": from, "to": to, "data": calldata }]);
+        let call = json!([{ "from": from, "to": to, "data": calldata }, BlockNumberOrTag::Latest]);
         let answer = self.ask_one(RpcMethod::EstimateGas, call).await;
         let gas = answer.and_then(|gas| {
             decode::number(&gas).ok_or_else(|| incomplete(RpcMethod::EstimateGas, Missing("gas")))

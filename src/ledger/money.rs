@@ -221,6 +221,17 @@ impl Consumption {
         fees.worst_cost(self.gas).saturating_add(self.rollup_fee)
     }
 
+    /// The same for a transaction that replaces one with this gas limit. A limit is never lowered: the
+    /// replaced one may have been estimated before a transaction with a lower nonce was included,
+    /// after which the contract writes fewer slots for the first time.
+    #[must_use]
+    pub fn for_replacement_of(self, replaced: Option<u64>) -> Self {
+        Self {
+            gas: self.gas.max(replaced.unwrap_or_default()),
+            ..self
+        }
+    }
+
     /// Maximum fee per gas within the limits.
     fn fee_cap(self, limits: &Limits) -> u128 {
         let for_gas = limits.per_registration.saturating_sub(self.rollup_fee);
@@ -426,6 +437,15 @@ mod tests {
 
     fn limits() -> Limits {
         Limits::read(&SpendingLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn gas_limit_of_a_replacement_is_not_lower_than_before() {
+        let gas = |replaced| GAS.for_replacement_of(replaced).gas;
+        assert_eq!(
+            [None, Some(190_000), Some(240_000)].map(gas),
+            [200_000, 200_000, 240_000]
+        );
     }
 
     #[test]

@@ -118,6 +118,10 @@ fn rising_base_fee_replaces_all_that_is_in_flight() {
         let shop = world.namespace("shop").await;
         let limits = json!({ "perRegistration": "0.02", "perDay": "1" });
         let (registry, cheap) = world.in_flight(OFFERS, limits, &shop).await;
+        // Too little for an agent, so the replacements must keep the gas limits of before.
+        registry
+            .proxy
+            .add(Rule::result("eth_estimateGas", json!("0x20000")));
         let finish = world.assert_all_finish(OFFERS, &shop);
         world.at_base_fee(20, finish).await;
         assert_eq!(registry.proxy.hits(cheap), 0, "both fees rise by a tenth");

@@ -17,9 +17,9 @@ use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Attempt, IdentityRegistry, Key, LedgerMarker, Nonce,
     Phase, SignerLedgerSpec,
 };
+use crate::chain::RpcError;
 use crate::chain::refusal::Refusal;
 use crate::chain::rpc::SendOutcome;
-use crate::chain::{Fees, RpcError};
 use crate::cluster;
 use crate::ledger::evidence::{AdoptionTarget, LedgerSnapshot, Premises, UnknownPremise};
 use crate::ledger::money::{Shortage, format_native};
@@ -410,11 +410,7 @@ async fn sign(
         .clone()
         .filter(|_| record.spec.calldata_hash.is_some());
     let uri = frozen.unwrap_or_else(|| agent_uri(input.registry, bound.key()));
-    let before = replaced.map(|attempt| Fees::Dynamic {
-        max_fee: attempt.max_fee_per_gas.0,
-        tip: attempt.max_priority_fee_per_gas.0,
-    });
-    let quote = match signing.prices.quote(input, &uri, before).await {
+    let quote = match signing.prices.quote(input, &uri, replaced).await {
         Ok(Some(quote)) => quote,
         Ok(None) => return (Done::default(), false),
         Err(NoQuote::Issue(issue)) => return (short(input, bound.key(), issue), false),

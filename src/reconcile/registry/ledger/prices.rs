@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::Address;
 
 use super::LedgerInput;
-use crate::api::Nonce;
+use crate::api::{Attempt, Nonce};
 use crate::chain::refusal::Refusal;
 use crate::chain::transaction::UnsignedTransaction;
 use crate::chain::{FeeMarket, Fees, RpcError, TransactionSigner, abi};
@@ -42,13 +42,13 @@ pub(super) enum NoQuote {
 }
 
 impl Prices {
-    /// What a registration takes, or the replacement of a transaction that was sent; `None` if that
+    /// What a registration takes, or the replacement of a transaction that was signed; `None` if that
     /// one is good enough.
     pub(super) async fn quote(
         &mut self,
         input: &LedgerInput<'_>,
         uri: &str,
-        replaced: Option<Fees>,
+        replaced: Option<&Attempt>,
     ) -> Result<Option<Quote>, NoQuote> {
         let Price { takes, market } = match self.0.get(&uri.len()) {
             Some(price) => *price,
@@ -57,7 +57,12 @@ impl Prices {
                 *self.0.entry(uri.len()).or_insert(price)
             }
         };
-        match fees_for(replaced, market, &input.target.limits, takes) {
+        let takes = takes.for_replacement_of(replaced.map(|attempt| attempt.gas));
+        let before = replaced.map(|attempt| Fees::Dynamic {
+            max_fee: attempt.max_fee_per_gas.0,
+            tip: attempt.max_priority_fee_per_gas.0,
+        });
+        match fees_for(before, market, &input.target.limits, takes) {
             Ok(fees) => Ok(fees.map(|fees| Quote { takes, fees })),
             Err(shortage) => Err(NoQuote::Issue(shortage.into())),
         }
