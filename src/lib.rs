@@ -77,7 +77,7 @@ pub mod decisions {
     pub use crate::gate::{Settlement, payment};
     pub use crate::ledger::{
         Freeze, ReadLedger, evidence, foreign, index, money, protocol, registrants, rollback,
-        sender, unreadable,
+        sender, sweep, unreadable,
     };
     pub use crate::reconcile::registry::ledger::{plan, questions};
 }

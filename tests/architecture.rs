@@ -16,7 +16,7 @@ use std::fs;
 use sources::{Source, files, is_word, repository, sources};
 
 /// Code that decides: files, and folders with all files in them.
-const PURE: [&str; 49] = [
+const PURE: [&str; 50] = [
     "api",
     "chain/abi.rs",
     "chain/decode.rs",
@@ -51,6 +51,7 @@ const PURE: [&str; 49] = [
     "ledger/protocol",
     "ledger/registrants.rs",
     "ledger/rollback.rs",
+    "ledger/sweep.rs",
     "ledger/unreadable.rs",
     "reconcile/facilitator/plan.rs",
     "reconcile/legacy.rs",

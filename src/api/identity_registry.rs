@@ -383,7 +383,8 @@ pub struct Bootstrap {
     pub from_block: Option<u64>,
     /// Agents that belong to no offer. An agent that a signer has registered and whose URI names no
     /// key may be the agent of an offer: until an offer adopts it or it is listed here, nothing is
-    /// registered.
+    /// registered. An agent that an unknown account has registered with the URI of an offer's agent
+    /// keeps that offer from being registered until it is listed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "IgnoredAgents")]
     pub ignore_agents: Option<IgnoredAgents>,
@@ -452,6 +453,11 @@ pub struct IdentityRegistryStatus {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["signer".into()]))]
     pub indexes: Vec<IndexPosition>,
+    /// Block of the first agent with the URI of a document of this registry whose account nothing in
+    /// the cluster names. After a restart, the logs of all accounts are read from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 0, max = 9_007_199_254_740_991u64), extend("format" = "int64"))]
+    pub orphans_from: Option<u64>,
     /// Signers and their balances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

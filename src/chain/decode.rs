@@ -308,6 +308,23 @@ pub(super) fn transfer_transaction(
     Ok(transaction.map(|log| log.transaction))
 }
 
+/// Registrations of agents between two blocks, each with the account that it was made for.
+pub(super) fn registrations(
+    result: &Value,
+    registry: Address,
+    range: (u64, u64),
+) -> Read<Vec<(Address, RegisteredEvent)>> {
+    let mut found = Vec::new();
+    for log in logs(result, registry, range)? {
+        let [abi::Registered::SIGNATURE_HASH, agent_id, owner] = &log.topics[..] else {
+            continue;
+        };
+        let event = registered(&log, *agent_id)?;
+        found.push((Address::from_word(*owner), event));
+    }
+    Ok(found)
+}
+
 /// Number of agents that an owner transferred away between two blocks.
 pub(super) fn outgoing(
     result: &Value,
@@ -763,6 +780,27 @@ mod tests {
             assert_eq!(found(logs.clone()), Ok(None), "{logs}");
         }
         assert!(found(json!(null)).is_err());
+    }
+
+    #[test]
+    fn registrations_come_with_their_accounts() {
+        let registrations = |logs: Value| super::registrations(&logs, CONTRACT, RANGE);
+        let by = |owner| log(&[abi::Registered::SIGNATURE_HASH, word(3), owner]);
+        let others = [
+            log(&[abi::Registered::SIGNATURE_HASH, word(3)]),
+            transfer(B256::ZERO, owner_word()),
+            with(&registration(), "blockNumber", json!("0xa")),
+        ];
+        let found = registrations(json!([by(owner_word()), others, by(word(7))]));
+        assert!(found.is_err(), "a log is an object");
+        let [first, second, third] = others;
+        let all = json!([by(owner_word()), first, second, third, by(word(7))]);
+        let found = registrations(all).unwrap();
+        let owners: Vec<Address> = found.iter().map(|(owner, _)| *owner).collect();
+        assert_eq!(owners, [OWNER, Address::with_last_byte(7)]);
+        assert_eq!(found[0].1.agent_uri, "data:x");
+        let odd = with(&registration(), "data", json!("0x20"));
+        assert!(registrations(json!([odd])).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::refusal::{Refusal, classify};
 use super::transport::Transport;
 use super::{
     AccountReading, AccountTransaction, AuthorizedTransfer, Block, ChainIdentity, FeeMarket, Head,
-    LogPage, OnChainAgent, Receipt, TokenReading, TransactionCounts, abi,
+    LogPage, OnChainAgent, Receipt, RegisteredEvent, TokenReading, TransactionCounts, abi,
 };
 use crate::api::Nonce;
 use crate::leader::fence::Effect;
@@ -699,10 +699,41 @@ impl RpcEndpoint {
         to: u64,
     ) -> Result<LogPage, RpcError> {
         let page = self.read_log_page(registry, owner, from, to).await;
-        match page {
-            // The range is to blame, until it cannot be smaller.
+        self.judge_range("log_page", (from, to), page)
+    }
+
+    /// Registrations by all accounts in a range of blocks, each with its account.
+    ///
+    /// # Errors
+    /// Those of [`Self::log_page`].
+    pub async fn registrations(
+        &self,
+        registry: Address,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(Address, RegisteredEvent)>, RpcError> {
+        let filter = log_filter(
+            registry,
+            (from, to),
+            json!([abi::Registered::SIGNATURE_HASH]),
+        );
+        let logs = self.ask_one(filter.method, filter.params).await;
+        let found = logs.and_then(|logs| {
+            decode::registrations(&logs, registry, (from, to)).map_err(of(RpcMethod::Logs))
+        });
+        self.judge_range("registrations", (from, to), found)
+    }
+
+    /// An answer about a range of blocks: the range is to blame, until it cannot be smaller.
+    fn judge_range<T>(
+        &self,
+        call: &'static str,
+        (from, to): (u64, u64),
+        answer: Result<T, RpcError>,
+    ) -> Result<T, RpcError> {
+        match answer {
             Err(error) if error.narrows_range() && from < to => Err(error),
-            page => self.judge("log_page", page),
+            answer => self.judge(call, answer),
         }
     }
 
@@ -715,15 +746,7 @@ impl RpcEndpoint {
     ) -> Result<LogPage, RpcError> {
         let owner_topic = B256::left_padding_from(owner.as_slice());
         let transfer = abi::Transfer::SIGNATURE_HASH;
-        let filter = |topics: Value| {
-            let filter = json!([{
-                "address": registry,
-                "fromBlock": BlockNumberOrTag::Number(from),
-                "toBlock": BlockNumberOrTag::Number(to),
-                "topics": topics,
-            }]);
-            RpcCall::new(RpcMethod::Logs, filter)
-        };
+        let filter = |topics| log_filter(registry, (from, to), topics);
         // `Registered` and `Transfer` have the owner in the same topic. One filter for both comes
         // from one node, so that each mint can be matched with its registration.
         let calls = [
@@ -856,6 +879,17 @@ impl RpcEndpoint {
 }
 
 /// The answers to a fixed number of calls.
+/// Asks for the logs of a contract in a range of blocks.
+fn log_filter(contract: Address, (from, to): (u64, u64), topics: Value) -> RpcCall {
+    let filter = json!([{
+        "address": contract,
+        "fromBlock": BlockNumberOrTag::Number(from),
+        "toBlock": BlockNumberOrTag::Number(to),
+        "topics": topics,
+    }]);
+    RpcCall::new(RpcMethod::Logs, filter)
+}
+
 fn take<const N: usize>(
     answers: Vec<Result<Value, RpcError>>,
 ) -> Result<[Result<Value, RpcError>; N], RpcError> {

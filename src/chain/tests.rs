@@ -865,6 +865,27 @@ async fn log_page_matches_mints_with_registrations() {
 }
 
 #[tokio::test]
+async fn registrations_of_all_accounts_are_read_at_once() {
+    let registered = abi::Registered::SIGNATURE_HASH;
+    let uri = Bytes::from("https://x/a.json".to_owned().abi_encode());
+    let by = |owner| {
+        let topics = [registered, B256::with_last_byte(1), word(owner)];
+        log(&topics, uri.clone(), 3)
+    };
+    let logs = json!([by(OWNER), by(OTHER)]);
+    let server = Server::answering(move |_, params| {
+        assert_eq!(params[0]["topics"], json!([registered]));
+        Ok(logs.clone())
+    })
+    .await;
+    let found = server.endpoint.registrations(REGISTRY, 1, 10).await;
+    let found = found.unwrap();
+    let owners: Vec<_> = found.iter().map(|(owner, _)| *owner).collect();
+    assert_eq!(owners, [OWNER, OTHER]);
+    assert_eq!(found[1].1.agent_uri, "https://x/a.json");
+}
+
+#[tokio::test]
 async fn log_without_its_block_is_never_left_out() {
     let mut pending = log(
         &[

@@ -1,6 +1,6 @@
 //! A ledger with two entries, records, and evidence about them, for unit tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, U256};
@@ -8,6 +8,7 @@ use alloy::primitives::{Address, B256, U256};
 use super::evidence::{AccountState, Evidence, FinalRegistration, Inclusion, LedgerIdentity};
 use super::index::OwnerIndex;
 use super::registrants::RegistrantIndexes;
+use super::sweep::{Orphans, Sweep};
 use super::unreadable::OtherLedger;
 use crate::api::{
     AgentCount, AgentRegistrationSpec, Attempt, DisplacingTransaction, Entry, Key, LedgerState,
@@ -152,7 +153,21 @@ pub(crate) fn index(covered: u64, keys: &[char]) -> OwnerIndex {
 
 /// The logs of an account if no other account may have registered.
 pub(crate) fn alone(own: OwnerIndex) -> RegistrantIndexes {
-    RegistrantIndexes::new(Arc::new(own), Some(vec![]))
+    RegistrantIndexes::new(Arc::new(own), Some(vec![]), Some(orphans(&[])))
+}
+
+/// What a sweep shows that found an agent of a stranger for each key.
+pub(crate) fn orphans(keys: &[char]) -> Orphans {
+    let mut sweep = Sweep::new(0, None);
+    let found = keys
+        .iter()
+        .map(|letter| (STRANGER, registered_event(*letter)));
+    sweep.extend(60, found, |key| {
+        format!("https://agents.example/agents/{key}.json")
+    });
+    sweep.end_at(60);
+    let orphans = sweep.orphans(&BTreeSet::new(), &BTreeSet::new(), None);
+    orphans.unwrap()
 }
 
 pub(crate) fn other_ledger(uid: &str, finalized_block: u64) -> OtherLedger {

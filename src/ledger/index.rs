@@ -435,7 +435,7 @@ pub(super) fn names_key(uri: &str) -> bool {
 }
 
 /// The key in the name of the document, as in every URI that this operator registers.
-fn canonical_key(uri: &str) -> Option<Key> {
+pub(super) fn canonical_key(uri: &str) -> Option<Key> {
     let (_, name) = uri.rsplit_once('/')?;
     name.strip_suffix(".json")?.parse().ok()
 }

@@ -28,6 +28,7 @@ pub mod registrants;
 pub mod rollback;
 pub mod sender;
 pub(crate) mod store;
+pub mod sweep;
 pub mod unreadable;
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ const REFUTED: Duration = Duration::from_secs(15);
 /// Looks for rollbacks. Returns only once the watches are gone, which ends the process.
 pub(crate) async fn run(cache: Cache, store: Store) {
     let mut changes = cache.changes();
-    store.remember_shown(cache.ledgers().iter().map(AsRef::as_ref));
+    let shown = cache.ledgers();
+    store.remember_shown(shown.iter().map(AsRef::as_ref));
+    store.note_finalized(shown.iter().map(AsRef::as_ref));
     for registry in cache.registries() {
         store.remember_markers(&registry);
     }
@@ -102,6 +104,7 @@ impl Monitor {
         let (ledgers, records) = (self.cache.ledgers(), self.cache.records());
         let ledgers: Vec<&SignerLedger> = ledgers.iter().map(AsRef::as_ref).collect();
         let records: Vec<&AgentRegistrationSpec> = records.iter().map(AsRef::as_ref).collect();
+        self.store.note_finalized(ledgers.iter().copied());
         let found = self.store.suspicions(&ledgers, &records);
         self.store.remember_shown(ledgers);
         let lasting: Vec<Suspicion> = found.intersection(&self.suspected).cloned().collect();

@@ -4,7 +4,8 @@
 //! An agent outlives the spec that made it: its signer is removed from the spec, its record or its
 //! ledger is deleted, and the agent stands. So everything that still names an account counts: the
 //! signers of the IdentityRegistry, ledgers, ledger markers and records. A key is absent only if
-//! the logs of each of them are proven and contain no registration of it.
+//! the logs of each of them are proven and contain no registration of it, and if it has no orphan
+//! ([`super::sweep`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use alloy::primitives::{Address, U256};
 
 use super::evidence::UnknownPremise;
 use super::index::OwnerIndex;
+use super::sweep::{OrphanAgent, Orphans};
 use super::unreadable::{OtherLedgers, UnreadableRecord};
 use crate::api::{
     AgentRegistrationSpec, AgentWithoutKey, IgnoredAgents, Key, LedgerMarker, Nonce, SignerLedger,
@@ -138,6 +140,8 @@ pub struct RegistrantIndexes {
     own: Arc<OwnerIndex>,
     /// `None` while it is not known who else may have registered.
     others: Option<Vec<OtherIndex>>,
+    /// `None` before the logs of all accounts were read.
+    orphans: Option<Orphans>,
 }
 
 /// The logs of another registrant.
@@ -167,8 +171,16 @@ fn proves_absent(index: &OwnerIndex, account: Address, required: u64, key: Key) 
 impl RegistrantIndexes {
     /// The logs of a ledger's account, and of everyone else who may have registered.
     #[must_use]
-    pub fn new(own: Arc<OwnerIndex>, others: Option<Vec<OtherIndex>>) -> Self {
-        Self { own, others }
+    pub fn new(
+        own: Arc<OwnerIndex>,
+        others: Option<Vec<OtherIndex>>,
+        orphans: Option<Orphans>,
+    ) -> Self {
+        Self {
+            own,
+            others,
+            orphans,
+        }
     }
 
     /// The index of the ledger's account.
@@ -189,15 +201,29 @@ impl RegistrantIndexes {
             })
     }
 
+    /// The agents that keep keys from getting a nonce; `None` before all logs were read.
+    #[must_use]
+    pub fn orphans(&self) -> Option<&Orphans> {
+        self.orphans.as_ref()
+    }
+
+    /// The agent that keeps a key from getting a nonce.
+    #[must_use]
+    pub fn orphan_of(&self, key: Key) -> Option<&OrphanAgent> {
+        self.orphans.as_ref()?.of(key)
+    }
+
     /// Rule R11: whether the final logs of every registrant are proven to contain no registration
-    /// of the key, up to the last finalized block of the ledgers.
+    /// of the key, up to the last finalized block of the ledgers, and no other account has
+    /// registered an agent with its URI since then.
     #[must_use]
     pub fn proves_absent(&self, ledger: &SignerLedgerSpec, key: Key) -> bool {
-        let Some(others) = &self.others else {
+        let (Some(others), Some(orphans)) = (&self.others, &self.orphans) else {
             return false;
         };
         proves_absent(&self.own, ledger.signer, ledger.finalized_block, key)
             && others.iter().all(|other| other.proves_absent(key))
+            && orphans.of(key).is_none()
     }
 }
 
@@ -268,8 +294,8 @@ mod tests {
     use super::*;
     use crate::api::RegistrationResult;
     use crate::ledger::fixtures::{
-        SIGNER, STRANGER, alone, index, index_of, key, ledger, log_page, other_ledger, record,
-        registered_event, result,
+        SIGNER, STRANGER, alone, index, index_of, key, ledger, log_page, orphans, other_ledger,
+        record, registered_event, result,
     };
 
     const REMOVED: Address = Address::repeat_byte(0xaa);
@@ -514,7 +540,11 @@ mod tests {
             required: 70,
             index: other.map(Arc::new),
         };
-        RegistrantIndexes::new(Arc::new(index(50, &[])), Some(vec![other]))
+        RegistrantIndexes::new(
+            Arc::new(index(50, &[])),
+            Some(vec![other]),
+            Some(orphans(&[])),
+        )
     }
 
     #[test]
@@ -524,8 +554,15 @@ mod tests {
         assert!(!proves(&alone(index(49, &[]))));
         assert!(!proves(&alone(index(50, &['c']))));
         assert!(!proves(&alone(index_of(STRANGER, 50, &[]))));
-        let unknown = RegistrantIndexes::new(Arc::new(index(50, &[])), None);
+        let own = || Arc::new(index(50, &[]));
+        let unknown = RegistrantIndexes::new(own(), None, Some(orphans(&[])));
         assert!(!proves(&unknown), "others may have registered it");
+        let unread = RegistrantIndexes::new(own(), Some(vec![]), None);
+        assert!(!proves(&unread), "any account may have");
+        assert_eq!((unread.orphans(), unread.orphan_of(key('c'))), (None, None));
+        let found = RegistrantIndexes::new(own(), Some(vec![]), Some(orphans(&['c'])));
+        assert!(!proves(&found) && found.proves_absent(&ledger(), key('d')));
+        assert_eq!(found.orphans(), Some(&orphans(&['c'])));
 
         assert!(proves(&with(Some(index_of(STRANGER, 70, &[])))));
         assert!(!proves(&with(Some(index_of(STRANGER, 69, &[])))));

@@ -18,6 +18,7 @@ use kube::api::ObjectMeta;
 use super::rollback::{
     LedgerMark, LedgerMarks, Proof, ShownMarkers, Suspicion, quarantined, suspicions,
 };
+use super::sweep::FirstFinalized;
 use super::unreadable::{OtherLedgers, UnreadableRecord, marked_accounts};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Entry, IdentityRegistry, Key, LedgerMarker, Nonce,
@@ -150,6 +151,7 @@ pub struct Store {
     quarantine_writer: QuarantineWriter,
     marks: Arc<Mutex<LedgerMarks>>,
     shown_markers: Arc<Mutex<ShownMarkers>>,
+    first_finalized: Arc<Mutex<FirstFinalized>>,
 }
 
 impl Store {
@@ -162,6 +164,7 @@ impl Store {
             quarantine_writer,
             marks: Arc::default(),
             shown_markers: Arc::default(),
+            first_finalized: Arc::default(),
         }
     }
 
@@ -172,6 +175,11 @@ impl Store {
     fn shown_markers(&self) -> MutexGuard<'_, ShownMarkers> {
         let shown = self.shown_markers.lock();
         shown.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn first_finalized(&self) -> MutexGuard<'_, FirstFinalized> {
+        let first = self.first_finalized.lock();
+        first.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, ledger: SignerLedger) -> ReadLedger {
@@ -207,6 +215,7 @@ impl Store {
         let spec = ledger.spec();
         let own_name = SignerLedger::name_of(spec.chain_id, spec.signer);
         let ledgers = self.reader.ledgers().await?;
+        self.note_finalized(ledgers.iter().filter_map(Lenient::decoded));
         Ok(OtherLedgers::of(spec.chain_id, &own_name, &ledgers))
     }
 
@@ -323,6 +332,18 @@ impl Store {
     /// Remembers the ledger markers that an IdentityRegistry shows.
     pub fn remember_markers(&self, registry: &IdentityRegistry) {
         self.shown_markers().remember(registry);
+    }
+
+    /// Takes note of what all ledgers knew of their chains, unless they were seen before.
+    pub fn note_finalized<'a>(&self, ledgers: impl IntoIterator<Item = &'a SignerLedger>) {
+        let specs = ledgers.into_iter().map(|ledger| &ledger.spec);
+        self.first_finalized().note(specs);
+    }
+
+    /// The last final block that the ledgers of a chain knew when this process first saw them.
+    #[must_use]
+    pub fn first_finalized_of(&self, chain_id: u64) -> Option<u64> {
+        self.first_finalized().of(chain_id)
     }
 
     /// The ledger markers that an IdentityRegistry of this name has ever shown.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, U256};
 use strum::IntoStaticStr;
 use tokio::sync::broadcast;
 
@@ -182,6 +182,11 @@ pub(crate) enum OfferIssue {
         "the registration waits for signer {signer}, which has begun it and cannot be used: {why}"
     )]
     SignerUnusable { signer: Address, why: String },
+    /// An account that nothing in the cluster names has registered an agent with the same URI.
+    #[error(
+        "account {account} has registered agent {agent_id} with the URI of this agent, and nothing in the cluster names that account: if it is yours, list it in spec.signers of the IdentityRegistry, after the first; to use only the agent, delete the offer and create it again with registration.agentId; if both are someone else's, list the agent in spec.bootstrap.ignoreAgents.ids of the IdentityRegistry"
+    )]
+    RegisteredByOtherAccount { agent_id: U256, account: Address },
     /// A question about this agent was not answered.
     #[error(
         "the endpoint did not answer a question about this agent: {why}. The operator asks again"
@@ -225,6 +230,7 @@ impl OfferIssue {
             | Self::SignerChanged { .. }
             | Self::SignerNotFirst { .. }
             | Self::SignerUnusable { .. }
+            | Self::RegisteredByOtherAccount { .. }
             | Self::StoredTransactionMismatch { .. }
             | Self::KeyTaken { .. } => true,
             Self::AwaitingLegacy { .. }
@@ -420,6 +426,10 @@ mod tests {
             OfferIssue::SignerUnusable {
                 signer: Address::ZERO,
                 why: "no".into(),
+            },
+            OfferIssue::RegisteredByOtherAccount {
+                agent_id: U256::ZERO,
+                account: Address::ZERO,
             },
             OfferIssue::RpcFailed { why: "no".into() },
             OfferIssue::StoredTransactionMismatch {

@@ -241,6 +241,7 @@ fn rerouted(text: &str) -> String {
         ("super::index", "serviceoffer::decisions::index"),
         ("super::money", "serviceoffer::decisions::money"),
         ("super::rollback", "serviceoffer::decisions::rollback"),
+        ("super::sweep", "serviceoffer::decisions::sweep"),
         ("super::unreadable", "serviceoffer::decisions::unreadable"),
     ] {
         text = text.replace(from, to);

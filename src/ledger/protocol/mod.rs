@@ -19,8 +19,9 @@
 //! 4. A transaction is signed only for an entry that was read back, and an account uses each nonce
 //!    once.
 //! 5. A key gets a nonce only after the chain's final logs of every account that may have registered
-//!    it are proven not to contain it ([`super::registrants`]): deleting a record or a ledger, or
-//!    changing the signer, cannot cause a second registration.
+//!    it are proven not to contain it ([`super::registrants`]), and after all accounts were searched
+//!    for its URI ([`super::sweep`]): deleting a record or a ledger, or changing the signer, cannot
+//!    cause a second registration.
 //! 6. A key gets no nonce while any other ledger of the chain registers it, and none while a premise
 //!    is unknown ([`Premises`]).
 //! 7. A record changes its signer only before anything is signed, and in steps that no concurrent
@@ -46,6 +47,7 @@ use super::freeze::Freeze;
 use super::money::{Budget, Limits, Shortage};
 use super::registrants::RegistrantIndexes;
 use super::rollback::{LedgerMark, is_stopped};
+use super::sweep::OrphanAgent;
 use crate::api::{
     AgentCount, AgentRegistrationSpec, Attempt, DisplacingTransaction, Entry, Key, LedgerState,
     Nonce, Operation, Phase, ProvenAbsent, Quarantine, QuarantineReason, RegistrationResult,
@@ -605,6 +607,8 @@ pub enum PendingStep {
     Allocate,
     /// Report that the record must not get a nonce.
     Refuse(Freeze),
+    /// Report the agent of another account that may be the one that the record asks for.
+    HoldBack(OrphanAgent),
     /// Wait until the logs of every registrant are proven up to the last finalized block.
     AwaitIndex,
     /// Do nothing.
@@ -684,6 +688,9 @@ pub fn pending_step(
     // See `move_step`.
     if record.moved_from.is_some() {
         return PendingStep::Wait;
+    }
+    if let Some(orphan) = indexes.orphan_of(record.key) {
+        return PendingStep::HoldBack(orphan.clone());
     }
     if indexes.proves_absent(ledger, record.key) {
         PendingStep::Allocate

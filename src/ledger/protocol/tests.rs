@@ -1409,13 +1409,41 @@ mod record_without_entry {
             index: index.map(Arc::new),
         };
         let step_with = |other| {
-            let indexes = RegistrantIndexes::new(Arc::new(index(60, &[])), Some(vec![other]));
+            let own = Arc::new(index(60, &[]));
+            let indexes = RegistrantIndexes::new(own, Some(vec![other]), Some(orphans(&[])));
             pending_step(Some(&ledger()), &record('c'), Some(&indexes), &[], None)
         };
         let proven = |keys| other(Some(index_of(STRANGER, 70, keys)));
         assert_eq!(step_with(proven(&[])), PendingStep::Allocate);
         assert_eq!(step_with(proven(&['c'])), PendingStep::AwaitIndex);
         assert_eq!(step_with(other(None)), PendingStep::AwaitIndex);
+    }
+
+    #[test]
+    fn orphan_holds_back_the_record_of_its_key_only() {
+        let with =
+            |orphans| RegistrantIndexes::new(Arc::new(index(60, &[])), Some(vec![]), orphans);
+        let step_of = |record: &AgentRegistrationSpec, indexes: &RegistrantIndexes| {
+            pending_step(Some(&ledger()), record, Some(indexes), &[], None)
+        };
+        let found = with(Some(orphans(&['c'])));
+        let PendingStep::HoldBack(orphan) = step_of(&record('c'), &found) else {
+            panic!("it must be held back");
+        };
+        assert_eq!(orphan.owner, STRANGER);
+        assert_eq!(step_of(&record('d'), &found), PendingStep::Allocate);
+        assert_eq!(step_of(&record('d'), &with(None)), PendingStep::AwaitIndex);
+
+        let adopting = AgentRegistrationSpec {
+            adopt: Some("0".into()),
+            ..record('c')
+        };
+        assert_eq!(step_of(&adopting, &found), PendingStep::Wait);
+        let retired = AgentRegistrationSpec {
+            tombstone: Some(true),
+            ..record('c')
+        };
+        assert_eq!(step_of(&retired, &found), PendingStep::Wait);
     }
 
     #[test]

@@ -28,7 +28,7 @@ const MISMATCHES_AFTER_PROOF: u32 = 5;
 /// How long reading backs off.
 const BACK_OFF: Duration = Duration::from_secs(60);
 /// Blocks whose logs some nodes behind a load balancer may lack, because they are behind the others.
-const LAG: u64 = 16;
+pub(super) const LAG: u64 = 16;
 
 /// Which logs are read, and what is known of them.
 #[derive(Clone, Copy, Debug)]
@@ -282,7 +282,7 @@ fn empty(of: &IndexOf, start: &IndexStart) -> OwnerIndex {
 pub(crate) struct IndexStates {
     pub(super) by_account: BTreeMap<Address, IndexState>,
     /// How many blocks an endpoint searches at once does not depend on the account.
-    step: ScanStep,
+    pub(super) step: ScanStep,
 }
 
 /// Reads logs until the index is proven at the last final block, or the budget is used up.
@@ -413,17 +413,26 @@ async fn read_pages(
                     return Ok(incomplete(rejected, state.index()));
                 }
             }
-            Err(error) if error.narrows_range() => {
-                let limit = hinted_limit(&error.to_string());
-                let Some(narrower) = step.refused((from, to), limit) else {
-                    return Err(error);
-                };
-                *step = narrower;
-            }
-            Err(error) => return Err(error),
+            Err(error) => *step = narrowed(*step, (from, to), error)?,
         }
     }
     Ok(Pages::All)
+}
+
+/// The step after a request for logs that failed, if fewer blocks may succeed.
+///
+/// # Errors
+/// The error, if they may not.
+pub(super) fn narrowed(
+    step: ScanStep,
+    range: (u64, u64),
+    error: RpcError,
+) -> Result<ScanStep, RpcError> {
+    if !error.narrows_range() {
+        return Err(error);
+    }
+    let limit = hinted_limit(&error.to_string());
+    step.refused(range, limit).ok_or(error)
 }
 
 /// What a rejected page says about the agents of the account.

@@ -18,6 +18,7 @@ use crate::cluster;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::UnknownPremise;
 use crate::ledger::money::Shortage;
+use crate::ledger::sweep::Orphans;
 use crate::reconcile::issues::{OfferIssue, OfferName};
 
 /// Result of checking one side of a registry.
@@ -243,6 +244,8 @@ pub(crate) struct Numbers {
     pub spent: Option<u128>,
     /// How far the logs of each account were read.
     pub indexes: Vec<IndexPosition>,
+    /// Agents that keep keys from getting a nonce, once the logs of all accounts were read.
+    pub orphans: Option<Orphans>,
     /// Whether the configured `fromBlock` is accepted without proof, because the endpoint no
     /// longer has the state of that block.
     pub is_start_unverified: bool,

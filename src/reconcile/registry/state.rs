@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::endpoints::Endpoints;
 use super::index::IndexStates;
+use super::ledger::logs::SweepState;
 use super::ledger::prices::Quote;
 use super::ledger::questions::SendAge;
 use super::outcome::Issues;
@@ -141,6 +142,8 @@ pub(crate) struct RegistryState {
     block_time: Option<Duration>,
     /// The logs of each account that may have registered.
     pub(super) indexes: IndexStates,
+    /// What was read of the logs of all accounts; `None` before a record asked for a nonce.
+    pub(super) sweep: Option<SweepState>,
     pub(super) sends: HashMap<B256, SendHistory>,
     /// Transactions that decisions of this pass needed.
     pub(super) open_transactions: BTreeSet<B256>,

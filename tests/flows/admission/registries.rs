@@ -51,6 +51,7 @@ pub fn complete_object() -> Value {
                 "lastTransitionTime": "2026-01-02T03:04:05Z", "observedGeneration": 1,
             }],
             "ledgers": [{ "signer": SIGNER.to_lowercase(), "uid": UID }],
+            "orphansFrom": 100,
             "indexes": [{
                 "signer": SIGNER.to_lowercase(), "fromBlock": 90, "block": 120, "held": "4", "keys": 3,
                 "keysHash": HASH, "withoutKey": [{ "agentId": "7", "agentUri": "https://old.example", "block": 93 }],

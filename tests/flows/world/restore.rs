@@ -204,3 +204,25 @@ fn restore_of_before_a_rotation_registers_nothing_twice() {
         world.assert_minted(world.signer(1).address(), 2).await;
     });
 }
+
+#[test]
+fn former_signer_repeats_nothing_after_a_restore_of_before_the_rotation() {
+    World::run_alone("forgotten", async |world| {
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "first").await;
+        world.wait_other(&shop, "first").await;
+        world.settled_ledger(0).await;
+        let backup = world.env.cluster.back_up_etcd("before").await.unwrap();
+        world.set_signers(&registry.proxy, &[1, 0]).await;
+        world.offer(0, &shop, "next").await;
+        world.wait_other(&shop, "next").await;
+
+        // Only the chain knows of the next signer.
+        world.restore_etcd(&backup).await;
+        world.offer(0, &shop, "next").await;
+        world.assert_quiet(registry.owner(), QUIET).await;
+        world.assert_minted(registry.owner(), 1).await;
+        world.assert_minted(world.signer(1).address(), 1).await;
+    });
+}

@@ -260,6 +260,16 @@ pub(super) async fn settle(
             }
         }
         PendingStep::Refuse(freeze) => Done::obstacle(freeze),
+        PendingStep::HoldBack(orphan) => {
+            let issue = OfferIssue::RegisteredByOtherAccount {
+                agent_id: orphan.agent_id,
+                account: orphan.owner,
+            };
+            Done {
+                issues: input.issues_of(record.spec.key, &issue),
+                ..Done::default()
+            }
+        }
         PendingStep::AwaitIndex | PendingStep::Allocate | PendingStep::Wait => Done::default(),
     }
 }

@@ -1,24 +1,31 @@
-//! Reads the logs of every account that may have registered on the contract. It writes nothing.
+//! Reads the logs of every account that may have registered on the contract, and once those of all
+//! accounts. It writes nothing.
 //!
-//! Who that is, and what the logs prove, is decided in [`crate::ledger::registrants`]; how one
-//! account's logs are read, in [`crate::reconcile::registry::index`].
+//! Who that is, and what the logs prove, is decided in [`crate::ledger::registrants`] and
+//! [`crate::ledger::sweep`]; how one account's logs are read, in
+//! [`crate::reconcile::registry::index`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, U256};
 
+use tracing::warn;
+
 use super::LedgerInput;
-use crate::api::{IdentityRegistry, IndexPosition, Nonce, SignerLedgerSpec};
+use crate::api::{IdentityRegistry, IndexPosition, Key, Nonce, SignerLedgerSpec};
 use crate::chain::RpcError;
+use crate::chain::scan::ScanStep;
 use crate::ledger::ReadLedger;
 use crate::ledger::index::{IndexOf, IndexStart, OwnerIndex};
 use crate::ledger::registrants::{OtherIndex, RegistrantIndexes};
+use crate::ledger::sweep::{Orphans, Sweep};
 use crate::ledger::unreadable::OtherLedgers;
-use crate::reconcile::registry::index::{self, IndexProblem, IndexQuery, IndexReading};
+use crate::reconcile::registry::index::{self, IndexProblem, IndexQuery, IndexReading, LAG};
 use crate::reconcile::registry::state::RegistryState;
+use crate::registration::document::agent_uri;
 
 /// How long a pass may read logs; the rest is read in the next one.
 const SCAN_BUDGET: Duration = Duration::from_secs(10);
@@ -36,6 +43,7 @@ impl Logs {
         own: IndexReading,
         owner: Address,
         others: Option<Vec<(OtherIndex, IndexReading)>>,
+        (orphans, swept): (Option<Orphans>, Option<IndexReading>),
     ) -> Self {
         let index = own.index.clone();
         let index = index.unwrap_or_else(|| Arc::new(OwnerIndex::new(owner, 0, U256::ZERO)));
@@ -47,8 +55,9 @@ impl Logs {
             });
             others.collect()
         });
+        readings.extend(swept);
         Self {
-            indexes: RegistrantIndexes::new(index, others),
+            indexes: RegistrantIndexes::new(index, others, orphans),
             readings,
         }
     }
@@ -88,7 +97,7 @@ impl Logs {
 /// What earlier passes read of the ledger's account.
 pub(super) fn kept(owner: Address, state: &RegistryState) -> Logs {
     let kept = IndexReading::kept(state.indexes.by_account.get(&owner));
-    Logs::new(kept, owner, None)
+    Logs::new(kept, owner, None, (None, None))
 }
 
 /// Who besides the ledger's account may have registered, and what is known of their ledgers.
@@ -96,6 +105,10 @@ pub(super) struct OtherRegistrants<'a> {
     /// To each account, the block up to which its logs must be proven.
     pub(super) required: BTreeMap<Address, u64>,
     pub(super) ledgers: &'a OtherLedgers,
+    /// Whether a record asks for a nonce, so that the logs of all accounts are needed.
+    pub(super) must_sweep: bool,
+    /// Keys of this registry that have their agents.
+    pub(super) registered: BTreeSet<Key>,
 }
 
 /// Continues to read the logs of the ledger's account, and of all others if they are known. Those
@@ -119,14 +132,14 @@ pub(super) async fn read(
         .read(owner, Some(held.spec()), SCAN_BUDGET, state)
         .await;
     let Some(others) = others.filter(|_| own.is_complete()) else {
-        return Logs::new(own, owner, None);
+        return Logs::new(own, owner, None, (None, None));
     };
     state
         .indexes
         .by_account
         .retain(|account, _| *account == owner || others.required.contains_key(account));
     let (mut read, mut is_complete) = (Vec::new(), true);
-    for (account, required) in others.required {
+    for (account, required) in others.required.clone() {
         let ledger = others.ledgers.by_account.get(&account);
         let ledger = ledger.and_then(|ledger| ledger.spec.as_deref());
         let budget = SCAN_BUDGET.saturating_sub(begun.elapsed());
@@ -143,7 +156,135 @@ pub(super) async fn read(
         };
         read.push((other, reading));
     }
-    Logs::new(own, owner, Some(read))
+    let swept = if others.must_sweep && is_complete {
+        let budget = SCAN_BUDGET.saturating_sub(begun.elapsed());
+        Some(sweep(input, held.spec(), registry, budget, state).await)
+    } else {
+        None
+    };
+    let orphans = orphans(input, owner, &others, state);
+    Logs::new(own, owner, Some(read), (orphans, swept))
+}
+
+/// What was read of the logs of all accounts.
+#[derive(Debug)]
+pub(in crate::reconcile::registry) struct SweepState {
+    /// The contract, by the account of the ledger: another chain or account begins a new sweep.
+    of: IndexOf,
+    sweep: Sweep,
+    step: ScanStep,
+    /// Whether orphans were logged.
+    is_reported: bool,
+}
+
+/// Continues to read the logs of all accounts, unless that is done. The last blocks are left out: some
+/// nodes behind a load balancer may lack them.
+async fn sweep(
+    input: &LedgerInput<'_>,
+    ledger: &SignerLedgerSpec,
+    registry: Option<&IdentityRegistry>,
+    budget: Duration,
+    state: &mut RegistryState,
+) -> IndexReading {
+    let chain = input.chain;
+    let contract = input.target.contract;
+    let of = index_of(input, ledger.signer);
+    let known = input
+        .context
+        .store
+        .first_finalized_of(contract.chain_id)
+        .unwrap_or(ledger.finalized_block);
+    let step = state.indexes.step;
+    let swept = state.sweep.take().filter(|swept| swept.of == of);
+    let swept = state.sweep.insert(swept.unwrap_or_else(|| {
+        let status = registry.and_then(|registry| registry.status.as_ref());
+        let orphans_from = status.and_then(|status| status.orphans_from);
+        SweepState {
+            of,
+            sweep: Sweep::new(known, orphans_from),
+            step,
+            is_reported: false,
+        }
+    }));
+    let last = chain
+        .latest
+        .number
+        .saturating_sub(LAG)
+        .max(chain.finalized.number);
+    let begun = Instant::now();
+    while !swept.sweep.is_complete() {
+        let next = swept.sweep.next_block();
+        let progress = Some((next, last));
+        let Some((from, to)) = swept.step.range(next, last) else {
+            swept.sweep.end_at(last);
+            break;
+        };
+        if begun.elapsed() > budget {
+            return IndexReading {
+                progress,
+                ..IndexReading::default()
+            };
+        }
+        let page = chain.endpoint.registrations(contract.address, from, to);
+        let failed = match page.await {
+            Ok(registrations) => {
+                swept.step = swept.step.grown();
+                let uri_of = |key| agent_uri(input.registry, key);
+                swept.sweep.extend(to, registrations, uri_of);
+                continue;
+            }
+            Err(error) => index::narrowed(swept.step, (from, to), error),
+        };
+        match failed {
+            Ok(narrower) => swept.step = narrower,
+            // What was read is kept.
+            Err(error) => {
+                return IndexReading {
+                    progress,
+                    problem: Some(error.into()),
+                    is_retried_soon: true,
+                    ..IndexReading::default()
+                };
+            }
+        }
+    }
+    // An endpoint that is behind has nothing to read, and catches up.
+    IndexReading {
+        is_retried_soon: !swept.sweep.is_complete(),
+        ..IndexReading::default()
+    }
+}
+
+/// The agents that keep keys from getting a nonce; `None` if the logs of all accounts are not read.
+fn orphans(
+    input: &LedgerInput<'_>,
+    owner: Address,
+    others: &OtherRegistrants<'_>,
+    state: &mut RegistryState,
+) -> Option<Orphans> {
+    let swept = state.sweep.as_mut()?;
+    let swept = Some(swept).filter(|swept| swept.of == index_of(input, owner))?;
+    let registrants = others.required.keys().copied().chain([owner]).collect();
+    let bootstrap = input.target.bootstrap.as_ref();
+    let ignored = bootstrap.and_then(|bootstrap| bootstrap.ignore_agents.as_ref());
+    let orphans = swept
+        .sweep
+        .orphans(&registrants, &others.registered, ignored)?;
+    if !std::mem::replace(&mut swept.is_reported, true) {
+        for (key, orphan) in orphans.iter() {
+            warn!(%key, agent = %orphan.agent_id, account = %orphan.owner, "an account that nothing names has registered an agent with the URI of a document of this registry: list it in spec.signers, or the agent in spec.bootstrap.ignoreAgents");
+        }
+    }
+    Some(orphans)
+}
+
+fn index_of(input: &LedgerInput<'_>, owner: Address) -> IndexOf {
+    IndexOf {
+        chain_id: input.target.contract.chain_id,
+        genesis_hash: input.chain.genesis_hash(),
+        registry: input.target.contract.address,
+        owner,
+    }
 }
 
 /// Reads the logs of single accounts.
@@ -164,12 +305,7 @@ impl AccountLogs<'_> {
         state: &mut RegistryState,
     ) -> IndexReading {
         let chain = self.input.chain;
-        let of = IndexOf {
-            chain_id: self.input.target.contract.chain_id,
-            genesis_hash: chain.genesis_hash(),
-            registry: self.input.target.contract.address,
-            owner,
-        };
+        let of = index_of(self.input, owner);
         let start = match self.start(&of, ledger, state).await {
             Ok(start) => start,
             Err(error) => {

@@ -17,7 +17,7 @@
 mod apply;
 mod foreign;
 mod former;
-mod logs;
+pub(super) mod logs;
 pub mod plan;
 pub(super) mod prices;
 pub mod questions;
@@ -274,13 +274,14 @@ async fn use_ledger(
     let numbers = Numbers {
         in_flight: Some(ready.held.spec().entries.len()),
         indexes: ready.logs.positions(),
+        orphans: ready.logs.indexes.orphans().cloned(),
         is_start_unverified: ready.logs.is_start_unverified(),
         holds_transferred: ready.logs.indexes.own().holds_transferred(),
         oldest_signed: plan::oldest_signed(ready.snapshot(), &ready.records.by_key),
         ..numbers(input)
     };
     let recorded = apply::record(input, &steps, &ready, state).await;
-    let (settled, pending) = settle_pending(input, &ready).await;
+    let (settled, Waiting { pending, orphaned }) = settle_pending(input, &ready).await;
     let mut done = recorded.and(settled).and(found_by(input, &steps, &ready));
     if done.end.is_none() {
         done = done.and(former::take_over(input, &ready).await);
@@ -300,7 +301,8 @@ async fn use_ledger(
     }
     let may_allocate = may_spend && steps.freeze.is_none() && !steps.has_foreign_gap();
     let unknown = unknown_premises(&ready, &steps);
-    if input.is_suspended() && !pending.is_empty() {
+    // The allocation below says which premise it lacks, if it comes to one.
+    if orphaned > 0 || input.is_suspended() && !pending.is_empty() {
         let premise = unknown.first().cloned();
         done.obstacles.extend(premise.map(Obstacle::from));
     }
@@ -366,13 +368,18 @@ async fn use_ledger(
     ended(done.and(allocated), numbers, activity)
 }
 
-/// Settles every record of this registry that has neither outcome nor entry. Returns those that may
-/// get a nonce, the oldest first.
-async fn settle_pending(
-    input: &LedgerInput<'_>,
-    ready: &ReadyLedger,
-) -> (Done, Vec<AgentRegistration>) {
-    let (mut done, mut pending) = (Done::default(), Vec::new());
+/// Records of this registry that ask for their first nonce.
+struct Waiting {
+    /// Those that may get one, the oldest first.
+    pending: Vec<AgentRegistration>,
+    /// How many may not, because of an orphan.
+    orphaned: usize,
+}
+
+/// Settles every record of this registry that has neither outcome nor entry. Returns those that wait
+/// for a nonce.
+async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, Waiting) {
+    let (mut done, mut pending, mut orphaned) = (Done::default(), Vec::new(), 0);
     let snapshot = ready.snapshot();
     let ours = ready
         .records
@@ -411,7 +418,10 @@ async fn settle_pending(
             PendingStep::Allocate if input.allocatable.contains(&key) => {
                 pending.push(record.clone());
             }
-            step => done = done.and(apply::settle(input, record, step, target).await),
+            step => {
+                orphaned += usize::from(matches!(step, PendingStep::HoldBack(_)));
+                done = done.and(apply::settle(input, record, step, target).await);
+            }
         }
     }
     pending.sort_by_key(|record| {
@@ -424,7 +434,7 @@ async fn settle_pending(
             record.spec.key,
         )
     });
-    (done, pending)
+    (done, Waiting { pending, orphaned })
 }
 
 /// Registrations that another signer has begun and cannot finish, because the spec does not list

@@ -13,7 +13,9 @@ use super::foreign;
 use super::logs::{self, Logs, OtherRegistrants};
 use super::plan::{self, DayStart, EvidenceByNonce};
 use super::questions::{self, Answers, Questions};
-use crate::api::{AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, Nonce};
+use crate::api::{
+    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, Nonce, SignerLedgerSpec,
+};
 use crate::chain::{RpcEndpoint, RpcError};
 use crate::cluster::{self, Lenient};
 use crate::ledger::evidence::{
@@ -221,6 +223,8 @@ pub(super) async fn ledger(
                 records.by_key.values().map(|record| &record.spec),
             ),
             ledgers: named.others,
+            must_sweep: asks_for_nonce(input, held.spec(), &records),
+            registered: registered(input, &records),
         });
         logs::read(input, &held, registry.as_ref(), others, state).await
     } else {
@@ -294,6 +298,27 @@ pub(super) async fn ledger(
         adoption_targets,
         uses_beyond_next,
     })))
+}
+
+/// Whether a record of the registry may get a nonce, as far as the cluster shows.
+fn asks_for_nonce(input: &LedgerInput<'_>, ledger: &SignerLedgerSpec, records: &Records) -> bool {
+    let mut records = records.by_key.values().map(|record| &record.spec);
+    records.any(|record| {
+        input.target.has(record)
+            && input.allocatable.contains(&record.key)
+            && record.is_open()
+            && record.adopt.is_none()
+            && !ledger.registering.contains_key(&record.key)
+    })
+}
+
+/// Keys of the registry that have their agents.
+fn registered(input: &LedgerInput<'_>, records: &Records) -> BTreeSet<Key> {
+    let records = records.by_key.values().map(|record| &record.spec);
+    records
+        .filter(|record| input.target.has(record) && record.result.is_some())
+        .map(|record| record.key)
+        .collect()
 }
 
 /// A ledger that has to wait because the chain did not answer.

@@ -69,6 +69,10 @@ pub(crate) fn status(
             .map(format_native)
             .or_else(|| before.spent_last_24h.clone()),
         indexes: updated_positions(&before.indexes, &numbers.indexes),
+        orphans_from: match &numbers.orphans {
+            Some(orphans) => orphans.first_block(),
+            None => before.orphans_from,
+        },
         ..before
     }
 }
@@ -353,8 +357,13 @@ pub(crate) fn must_write(
     wanted: &IdentityRegistryStatus,
     age: Option<Duration>,
 ) -> bool {
-    let said =
-        |status: &IdentityRegistryStatus| (status.observed_generation, status.conditions.clone());
+    let said = |status: &IdentityRegistryStatus| {
+        (
+            status.observed_generation,
+            status.conditions.clone(),
+            status.orphans_from,
+        )
+    };
     let known = |status: &IdentityRegistryStatus| {
         [
             status.agents.is_some(),

@@ -10,6 +10,7 @@ use crate::chain::RpcError;
 use crate::chain::key::KeyError;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::UnknownPremise;
+use crate::ledger::fixtures::orphans;
 use crate::reconcile::registry::blocked::{Blocked, Unverified};
 use crate::registration::fixtures::registry;
 
@@ -618,6 +619,32 @@ fn position_is_written_once_it_is_worth_it() {
     assert!(!must_write(&at(10), &at(11), late));
     assert!(must_write(&at(10), &at(100_000), late));
     assert!(must_write(&status_of(&healthy()), &at(10), late));
+}
+
+#[test]
+fn block_of_the_first_orphan_is_written_at_once_and_kept() {
+    let status_with = |orphans, before: Option<&IdentityRegistryStatus>| {
+        let numbers = Numbers {
+            orphans,
+            ..healthy().numbers
+        };
+        let findings = Findings {
+            numbers,
+            ..healthy()
+        };
+        match before {
+            Some(before) => status_after(before, &findings),
+            None => status_of(&findings),
+        }
+    };
+    let none = status_with(Some(orphans(&[])), None);
+    let found = status_with(Some(orphans(&['c'])), Some(&none));
+    assert_eq!((none.orphans_from, found.orphans_from), (None, Some(60)));
+    assert!(must_write(&none, &found, Some(Duration::ZERO)));
+    let unread = status_with(None, Some(&found));
+    assert_eq!(unread.orphans_from, Some(60));
+    let ended = status_with(Some(orphans(&[])), Some(&found));
+    assert_eq!(ended.orphans_from, None);
 }
 
 #[test]

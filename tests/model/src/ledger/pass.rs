@@ -20,6 +20,7 @@ use serviceoffer::decisions::index::{IndexStart, OwnerIndex};
 use serviceoffer::decisions::money::{Consumption, Limits, fees_for};
 use serviceoffer::decisions::questions::{self, Questions, SendAge};
 use serviceoffer::decisions::rollback::{LedgerMark, unaccounted_nonce};
+use serviceoffer::decisions::sweep::Orphans;
 use serviceoffer::decisions::unreadable::OtherLedgers;
 use serviceoffer::decisions::{Fees, Freeze, Lenient, ReadLedger, sender};
 
@@ -348,7 +349,8 @@ impl Pass<'_> {
             read.collect()
         });
         let own = own.unwrap_or_else(|| Arc::new(OwnerIndex::new(owner, 0, Default::default())));
-        RegistrantIndexes::new(own, others)
+        // No account registers with this registry's URIs that nothing names.
+        RegistrantIndexes::new(own, others, Some(Orphans::default()))
     }
 
     fn index(
