@@ -91,6 +91,10 @@ PREVIOUS ?=
 test-skew: image ## Upgrade from the version of commit BASE (default HEAD~1), roll back and upgrade again; PREVIOUS=dir uses a built checkout
 	BASE=$(BASE) PREVIOUS=$(PREVIOUS) .ci/skew
 
+.PHONY: test-clients
+test-clients: image ## Buy through the gate with clients of others, in JavaScript, Python and Rust; installs them below target/clients
+	.ci/clients
+
 STOPS ?= 200
 .PHONY: campaign
 campaign: image ## Inject faults into a group of operators, STOPS=n leader freezes among them, and check for overlaps

@@ -64,9 +64,9 @@ impl Market {
         let client = || cluster.client();
         let host = cluster.node_ip();
         let at = SocketAddr::new(host, free_port(host).await?);
-        let (host, port, key) = (host.to_string(), at.port(), hex(settler));
+        let key = hex(settler);
         let rpc = url_of(cluster, chain::NAMESPACE, "anvil").await?;
-        let facilitator = Facilitator::start(&host, port, &rpc, chain.id, &key).await?;
+        let facilitator = Facilitator::start(at, &rpc, chain.id, &key).await?;
         let namespace: Namespace =
             serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
         create(&Api::all(client()), &namespace).await?;

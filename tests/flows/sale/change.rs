@@ -6,24 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use harness::objects::delete;
 use harness::wait::eventually;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 use x402::coin;
 
-use super::shop::{PRICE, SHOP, SOON, Shop};
+use super::shop::{PRICE, SHOP, SOON, Shop, asked_price};
 use crate::fixture::TestEnv;
 
 /// Longest time from an offer to its first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
-
-/// The price in the answer to a request without a payment, in atomic units.
-async fn asked(url: &str) -> anyhow::Result<String> {
-    let unpaid = reqwest::get(url).await?;
-    ensure!(unpaid.status() == 402, "{}", unpaid.status());
-    let terms: Value = unpaid.json().await?;
-    let amount = terms["accepts"][0]["maxAmountRequired"].as_str();
-    Ok(amount.unwrap_or_default().to_owned())
-}
 
 #[test]
 fn offer_is_sold_within_a_second_and_price_and_wallet_follow_it() {
@@ -34,7 +25,7 @@ fn offer_is_sold_within_a_second_and_price_and_wallet_follow_it() {
         shop.wait_ready("first").await;
         let begun = Instant::now();
         shop.env.objects.create_offer(shop.offer("chat")).await;
-        while asked(&shop.url("/v1")).await.is_err() {
+        while asked_price(&shop.url("/v1")).await.is_err() {
             assert!(begun.elapsed() < SOON, "the offer is not sold");
             sleep(Duration::from_millis(20)).await;
         }
@@ -61,12 +52,7 @@ fn offer_is_sold_within_a_second_and_price_and_wallet_follow_it() {
             "{PRICE} to the former wallet"
         );
         shop.upstream.delay.store(0, Ordering::SeqCst);
-        eventually("the price follows", SOON, async || {
-            let asked = asked(&url).await?;
-            ensure!(asked == "3000", "{asked}");
-            Ok(())
-        })
-        .await;
+        shop.wait_price("3000").await;
         let after = buyer.get(&url).await.unwrap();
         assert_eq!(after.status, 200, "{after:?}");
         let moved = coin::transfers_to(shop.chain.provider(), wallet)

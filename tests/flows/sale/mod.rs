@@ -2,6 +2,7 @@
 //! chain says what was paid.
 
 mod change;
+mod clients;
 mod conditions;
 mod failure;
 mod legacy;

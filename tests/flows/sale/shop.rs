@@ -18,6 +18,7 @@ use kube::Api;
 use serde_json::{Value, json};
 use serviceoffer::api::PaymentFacilitator;
 use testbed::AnvilConfig;
+use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 use x402::coin::{self, CHAIN_ID, Moved};
@@ -156,6 +157,17 @@ impl Shop {
         .await;
     }
 
+    /// Waits until a request for `chat` asks for that price, in atomic units.
+    pub async fn wait_price(&self, expected: &str) {
+        let url = self.url("/");
+        eventually("the price follows", SOON, async || {
+            let asked = asked_price(&url).await?;
+            ensure!(asked == expected, "{asked}");
+            Ok(())
+        })
+        .await;
+    }
+
     pub async fn wait_gate_reason(&self, name: &str, reason: &str) -> String {
         let offers = self.env.objects.offers(SHOP);
         eventually(&format!("{SHOP}/{name} says {reason}"), SOON, async || {
@@ -180,6 +192,15 @@ impl Shop {
         sleep(after).await;
         let (at, key) = &self.facilitator_at;
         *facilitator = start_facilitator(*at, &self.chain, key).await;
+    }
+
+    /// Puts another facilitator in the place of the reference one.
+    pub async fn use_facilitator(&self, program: Command) {
+        let mut facilitator = self.facilitator.lock().await;
+        facilitator.kill().await.unwrap();
+        let (at, key) = &self.facilitator_at;
+        let started = Facilitator::start_program(program, *at, self.chain.url(), CHAIN_ID, key);
+        *facilitator = started.await.unwrap();
     }
 
     /// What the facilitator was asked so far.
@@ -218,9 +239,17 @@ impl Shop {
     }
 }
 
+/// The price in the answer to a request without a payment, in atomic units.
+pub async fn asked_price(url: &str) -> anyhow::Result<String> {
+    let unpaid = reqwest::get(url).await?;
+    ensure!(unpaid.status() == 402, "{}", unpaid.status());
+    let terms: Value = unpaid.json().await?;
+    let amount = terms["accepts"][0]["maxAmountRequired"].as_str();
+    Ok(amount.unwrap_or_default().to_owned())
+}
+
 async fn start_facilitator(at: SocketAddr, chain: &LocalChain, key: &str) -> Facilitator {
-    let host = at.ip().to_string();
-    let started = Facilitator::start(&host, at.port(), chain.url(), CHAIN_ID, key).await;
+    let started = Facilitator::start(at, chain.url(), CHAIN_ID, key).await;
     started.unwrap()
 }
 

@@ -3,10 +3,13 @@
 //!
 //! - [`Facilitator`] runs the reference facilitator on one chain, and lists what it was asked
 //! - [`Buyer`] pays with the reference client
+//! - [`clients`] lists the clients of others that `make test-clients` installs
 //! - [`coin`] puts a dollar coin where the clients expect USD Coin
 
+pub mod clients;
 pub mod coin;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,12 +29,19 @@ const PURCHASE: Duration = Duration::from_secs(180);
 
 fn script(name: &str) -> Command {
     let mut command = Command::new("node");
+    command.arg(Path::new(env!("OUT_DIR")).join(name));
     command
-        .arg(Path::new(env!("OUT_DIR")).join(name))
+}
+
+/// Runs a program that is asked and answers in lines, and that ends when it is dropped.
+fn run(mut command: Command) -> Result<Child> {
+    command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
-    command
+    let program = command.as_std().get_program().to_owned();
+    let child = command.spawn();
+    child.with_context(|| format!("cannot run {}", program.display()))
 }
 
 /// A request that a facilitator answered.
@@ -45,7 +55,7 @@ pub struct Call {
     pub result: Value,
 }
 
-/// The reference facilitator. It ends when this is dropped.
+/// A facilitator: the reference one, or one with the same arguments. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Facilitator {
     child: Child,
@@ -53,16 +63,28 @@ pub struct Facilitator {
 }
 
 impl Facilitator {
-    /// Starts a facilitator on a chain. `key` pays for the gas.
+    /// Starts the reference facilitator on a chain. `key` pays for the gas.
     ///
     /// # Errors
     /// If it does not start.
-    pub async fn start(host: &str, port: u16, rpc: &str, chain_id: u64, key: &str) -> Result<Self> {
-        let port = port.to_string();
-        let mut child = script("facilitator.mjs")
-            .args([host, &port, rpc, &chain_id.to_string(), key])
-            .spawn()
-            .context("cannot run node")?;
+    pub async fn start(at: SocketAddr, rpc: &str, chain_id: u64, key: &str) -> Result<Self> {
+        Self::start_program(script("facilitator.mjs"), at, rpc, chain_id, key).await
+    }
+
+    /// Starts another facilitator.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start_program(
+        mut program: Command,
+        at: SocketAddr,
+        rpc: &str,
+        chain_id: u64,
+        key: &str,
+    ) -> Result<Self> {
+        let (host, port) = (at.ip().to_string(), at.port().to_string());
+        program.args([&host, &port, rpc, &chain_id.to_string(), key]);
+        let mut child = run(program)?;
         let output = child.stdout.take().context("no output")?;
         let mut lines = BufReader::new(output).lines();
         match timeout(START, lines.next_line()).await?? {
@@ -103,7 +125,7 @@ impl Facilitator {
     }
 }
 
-/// The reference client, which pays whatever is asked.
+/// A client that pays whatever is asked: the reference one, or one with the same lines.
 #[derive(Debug)]
 pub struct Buyer {
     input: ChildStdin,
@@ -125,15 +147,21 @@ pub struct Purchase {
 }
 
 impl Buyer {
-    /// Starts a buyer that pays with a key.
+    /// Starts the reference client, which pays with a key.
     ///
     /// # Errors
     /// If it does not start.
     pub fn start(key: &str) -> Result<Self> {
-        let mut child = script("buyer.mjs")
-            .arg(key)
-            .spawn()
-            .context("cannot run node")?;
+        Self::start_program(script("buyer.mjs"), key)
+    }
+
+    /// Starts another client.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_program(mut program: Command, key: &str) -> Result<Self> {
+        program.arg(key);
+        let mut child = run(program)?;
         let input = child.stdin.take().context("no input")?;
         let output = child.stdout.take().context("no output")?;
         Ok(Self {
