@@ -95,6 +95,11 @@ test-skew: image ## Upgrade from the version of commit BASE (default HEAD~1), ro
 test-clients: image ## Buy through the gate with clients of others, in JavaScript, Python and Rust; installs them below target/clients
 	.ci/clients
 
+.PHONY: test-gateway
+test-gateway: image ## Buy through Traefik, which an Ingress of the chart leads to the gate; builds Traefik
+	target/debug/testbed deps --traefik
+	$(TESTBED) run -- .ci/gateway
+
 STOPS ?= 200
 .PHONY: campaign
 campaign: image ## Inject faults into a group of operators, STOPS=n leader freezes among them, and check for overlaps

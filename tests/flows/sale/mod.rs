@@ -5,6 +5,7 @@ mod change;
 mod clients;
 mod conditions;
 mod failure;
+mod gateway;
 mod legacy;
 mod outage;
 mod purchase;

@@ -82,6 +82,9 @@ enum Action {
         /// Prints the directories of the tools, to prepend to PATH.
         #[arg(long)]
         print_path: bool,
+        /// Builds Traefik as well.
+        #[arg(long)]
+        traefik: bool,
     },
     /// Starts the cluster, runs a command, and always removes the cluster afterwards.
     Run {
@@ -140,9 +143,15 @@ fn run_action(Arguments { name, action }: Arguments) -> Result<u8> {
                 .collect();
             println!("{}", image::build(&context, &stages, &tag)?.display());
         }
-        Action::Deps { print_path } => {
+        Action::Deps {
+            print_path,
+            traefik,
+        } => {
             interrupt::listen()?;
             testbed.install()?;
+            if traefik {
+                tools::traefik()?;
+            }
             if print_path {
                 println!("{}", tools::path(&Cache::open()?)?);
             }

@@ -1,5 +1,5 @@
-//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, and the peers of the
-//! elector.
+//! Programs built from Go modules: the Kubernetes components, etcd, CoreDNS, Traefik, and the peers
+//! of the elector.
 //!
 //! The module files are part of this repository. `go.sum` pins every source, and Go's build cache
 //! makes a rebuild fast.
@@ -63,6 +63,17 @@ pub(super) const COREDNS: Module = Module {
     ],
     linker_flags: "-s -w",
     packages: &["serviceoffer.test/coredns"],
+};
+
+/// A proxy that reads Ingresses. Only some flows need it, and its build takes minutes.
+pub(super) const TRAEFIK: Module = Module {
+    label: "traefik-3.6.12",
+    files: &[
+        ("go.mod", include_str!("../../node/traefik/go.mod")),
+        ("go.sum", include_str!("../../node/traefik/go.sum")),
+    ],
+    linker_flags: "-s -w -X github.com/traefik/traefik/v3/pkg/version.Version=3.6.12",
+    packages: &["github.com/traefik/traefik/v3/cmd/traefik"],
 };
 
 /// The programs that the operator is compared with: leader election libraries, and a reconciler.

