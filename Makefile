@@ -98,7 +98,7 @@ test-clients: image ## Buy through the gate with clients of others, in JavaScrip
 .PHONY: test-gateway
 test-gateway: image ## Buy through Traefik, which an Ingress of the chart leads to the gate; builds Traefik
 	target/debug/testbed deps --traefik
-	$(TESTBED) run -- .ci/gateway
+	$(TESTBED) run -- .ci/ignored-flows sale::gateway
 
 STOPS ?= 200
 .PHONY: campaign
