@@ -86,16 +86,14 @@ pub async fn place_contracts(provider: &impl Provider) -> Result<()> {
     Ok(())
 }
 
-/// A command whose files are below the folder of what is installed.
+/// A command whose files are below the folder of what is installed. A word without a slash is a
+/// program in PATH or an argument.
 fn program(command: &[&str]) -> Result<Command> {
-    let installed: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../target/clients"]
-        .iter()
-        .collect();
-    let path = |name: &str| match name {
-        _ if name.contains('/') => installed.join(name),
-        _ => PathBuf::from(name),
-    };
-    let mut words = command.iter().map(|word| path(word));
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients");
+    let mut words = command.iter().map(|word| match word.contains('/') {
+        true => installed.join(word),
+        false => PathBuf::from(word),
+    });
     let first = words.next().unwrap_or_default();
     ensure!(
         !first.is_absolute() || first.exists(),
@@ -103,6 +101,6 @@ fn program(command: &[&str]) -> Result<Command> {
         first.display()
     );
     let mut program = Command::new(first);
-    program.args(words.map(|word| Path::new(&word).to_owned()));
+    program.args(words);
     Ok(program)
 }
