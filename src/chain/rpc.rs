@@ -878,7 +878,6 @@ impl RpcEndpoint {
     }
 }
 
-/// The answers to a fixed number of calls.
 /// Asks for the logs of a contract in a range of blocks.
 fn log_filter(contract: Address, (from, to): (u64, u64), topics: Value) -> RpcCall {
     let filter = json!([{
@@ -890,6 +889,7 @@ fn log_filter(contract: Address, (from, to): (u64, u64), topics: Value) -> RpcCa
     RpcCall::new(RpcMethod::Logs, filter)
 }
 
+/// The answers to a fixed number of calls.
 fn take<const N: usize>(
     answers: Vec<Result<Value, RpcError>>,
 ) -> Result<[Result<Value, RpcError>; N], RpcError> {

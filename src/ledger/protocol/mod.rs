@@ -699,6 +699,12 @@ pub fn pending_step(
     }
 }
 
+/// Whether a record asks for its first nonce: then [`pending_step`] needs the logs of all accounts.
+#[must_use]
+pub fn asks_for_nonce(ledger: &SignerLedgerSpec, record: &AgentRegistrationSpec) -> bool {
+    record.is_open() && record.adopt.is_none() && !ledger.registering.contains_key(&record.key)
+}
+
 /// The account that a record waits for instead of its ledger's, if the record can be moved or is
 /// being moved.
 #[must_use]

@@ -1420,6 +1420,22 @@ mod record_without_entry {
     }
 
     #[test]
+    fn open_record_without_an_entry_asks_for_a_nonce_unless_it_adopts() {
+        let asks = |record: AgentRegistrationSpec| asks_for_nonce(&ledger(), &record);
+        assert!(asks(record('c')) && !asks(record('a')), "a has an entry");
+        let adopt = Some("0".into());
+        assert!(!asks(AgentRegistrationSpec {
+            adopt,
+            ..record('c')
+        }));
+        let result = Some(result(3));
+        assert!(!asks(AgentRegistrationSpec {
+            result,
+            ..record('c')
+        }));
+    }
+
+    #[test]
     fn orphan_holds_back_the_record_of_its_key_only() {
         let with =
             |orphans| RegistrantIndexes::new(Arc::new(index(60, &[])), Some(vec![]), orphans);

@@ -265,10 +265,7 @@ pub(super) async fn settle(
                 agent_id: orphan.agent_id,
                 account: orphan.owner,
             };
-            Done {
-                issues: input.issues_of(record.spec.key, &issue),
-                ..Done::default()
-            }
+            short(input, record.spec.key, issue)
         }
         PendingStep::AwaitIndex | PendingStep::Allocate | PendingStep::Wait => Done::default(),
     }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, U256};
-
 use tracing::warn;
 
 use super::LedgerInput;
@@ -139,7 +138,7 @@ pub(super) async fn read(
         .by_account
         .retain(|account, _| *account == owner || others.required.contains_key(account));
     let (mut read, mut is_complete) = (Vec::new(), true);
-    for (account, required) in others.required.clone() {
+    for (&account, &required) in &others.required {
         let ledger = others.ledgers.by_account.get(&account);
         let ledger = ledger.and_then(|ledger| ledger.spec.as_deref());
         let budget = SCAN_BUDGET.saturating_sub(begun.elapsed());

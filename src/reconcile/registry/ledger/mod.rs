@@ -281,7 +281,13 @@ async fn use_ledger(
         ..numbers(input)
     };
     let recorded = apply::record(input, &steps, &ready, state).await;
-    let (settled, Waiting { pending, orphaned }) = settle_pending(input, &ready).await;
+    let (
+        settled,
+        Waiting {
+            pending,
+            has_orphan,
+        },
+    ) = settle_pending(input, &ready).await;
     let mut done = recorded.and(settled).and(found_by(input, &steps, &ready));
     if done.end.is_none() {
         done = done.and(former::take_over(input, &ready).await);
@@ -302,7 +308,7 @@ async fn use_ledger(
     let may_allocate = may_spend && steps.freeze.is_none() && !steps.has_foreign_gap();
     let unknown = unknown_premises(&ready, &steps);
     // The allocation below says which premise it lacks, if it comes to one.
-    if orphaned > 0 || input.is_suspended() && !pending.is_empty() {
+    if has_orphan || input.is_suspended() && !pending.is_empty() {
         let premise = unknown.first().cloned();
         done.obstacles.extend(premise.map(Obstacle::from));
     }
@@ -372,14 +378,14 @@ async fn use_ledger(
 struct Waiting {
     /// Those that may get one, the oldest first.
     pending: Vec<AgentRegistration>,
-    /// How many may not, because of an orphan.
-    orphaned: usize,
+    /// Whether one may not, because of an orphan.
+    has_orphan: bool,
 }
 
 /// Settles every record of this registry that has neither outcome nor entry. Returns those that wait
 /// for a nonce.
 async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, Waiting) {
-    let (mut done, mut pending, mut orphaned) = (Done::default(), Vec::new(), 0);
+    let (mut done, mut pending, mut has_orphan) = (Done::default(), Vec::new(), false);
     let snapshot = ready.snapshot();
     let ours = ready
         .records
@@ -419,7 +425,7 @@ async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, 
                 pending.push(record.clone());
             }
             step => {
-                orphaned += usize::from(matches!(step, PendingStep::HoldBack(_)));
+                has_orphan |= matches!(step, PendingStep::HoldBack(_));
                 done = done.and(apply::settle(input, record, step, target).await);
             }
         }
@@ -434,7 +440,13 @@ async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, 
             record.spec.key,
         )
     });
-    (done, Waiting { pending, orphaned })
+    (
+        done,
+        Waiting {
+            pending,
+            has_orphan,
+        },
+    )
 }
 
 /// Registrations that another signer has begun and cannot finish, because the spec does not list

@@ -23,7 +23,7 @@ use crate::ledger::evidence::{
     OwnerBalance, UnknownPremise,
 };
 use crate::ledger::foreign::NonceUse;
-use crate::ledger::protocol::{LedgerStep, ledger_step};
+use crate::ledger::protocol::{LedgerStep, asks_for_nonce, ledger_step};
 use crate::ledger::registrants::{
     NamedAccounts, other_registrants, own_accounts, unclaimed_agents, unsettled_ledgers,
 };
@@ -223,7 +223,7 @@ pub(super) async fn ledger(
                 records.by_key.values().map(|record| &record.spec),
             ),
             ledgers: named.others,
-            must_sweep: asks_for_nonce(input, held.spec(), &records),
+            must_sweep: is_nonce_asked(input, held.spec(), &records),
             registered: registered(input, &records),
         });
         logs::read(input, &held, registry.as_ref(), others, state).await
@@ -301,14 +301,12 @@ pub(super) async fn ledger(
 }
 
 /// Whether a record of the registry may get a nonce, as far as the cluster shows.
-fn asks_for_nonce(input: &LedgerInput<'_>, ledger: &SignerLedgerSpec, records: &Records) -> bool {
+fn is_nonce_asked(input: &LedgerInput<'_>, ledger: &SignerLedgerSpec, records: &Records) -> bool {
     let mut records = records.by_key.values().map(|record| &record.spec);
     records.any(|record| {
         input.target.has(record)
             && input.allocatable.contains(&record.key)
-            && record.is_open()
-            && record.adopt.is_none()
-            && !ledger.registering.contains_key(&record.key)
+            && asks_for_nonce(ledger, record)
     })
 }
 
