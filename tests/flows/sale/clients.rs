@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use alloy::primitives::U256;
 use harness::upstream::{EVENT_COUNT, EVENTS};
 use serde_json::{Value, json};
-use x402::clients::{CLIENTS, Client, facilitator, place_contracts};
+use x402::clients::{CLIENTS, Client, conformance, facilitator, place_contracts};
 use x402::{Buyer, Purchase, coin};
 
 use super::shop::{SHOP, Shop};
@@ -119,6 +119,24 @@ fn facilitator_in_rust_settles_what_every_client_pays() {
                 .await;
             shop.assert_sold(&bought.unwrap(), before, client.name)
                 .await;
+        }
+    });
+}
+
+#[test]
+#[ignore = "make test-clients installs the clients"]
+fn conformance_command_accepts_what_the_gate_asks_for() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let mut command = conformance().expect(NOT_INSTALLED);
+        let checked = command.arg(shop.url("/v1")).output().await.unwrap();
+        assert!(checked.status.success(), "{checked:?}");
+        let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
+        let checks = report["results"][0]["checks"].as_array().unwrap();
+        assert_eq!(checks.len(), 7, "P1 to P7: {report:#}");
+        for check in checks {
+            assert_eq!(check["pass"], true, "{check:#}");
         }
     });
 }

@@ -64,6 +64,18 @@ impl Client {
     }
 }
 
+/// The command of x402-conformance that looks at the terms of a URL, which is its last argument. It
+/// fails if one of its checks does.
+///
+/// # Errors
+/// If it is not installed.
+pub fn conformance() -> Result<Command> {
+    let python = "python/current/bin/python";
+    let mut command = program(&[python, "-m", "x402conf", "resource"])?;
+    command.arg("--fail-on-error");
+    Ok(command)
+}
+
 /// The facilitator of x402-rs, for
 /// [`Facilitator::start_program`](crate::Facilitator::start_program).
 ///
