@@ -31,9 +31,25 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const VERDICT_STATUSES: [u16; 4] = [400, 402, 412, 500];
 /// Reason for a transaction that was sent and has not been included.
 const PENDING: &str = "settlement_pending";
+/// Words with which codes say what is wrong with a payment.
+const DEFINITE: [&str; 10] = [
+    "_used",
+    "duplicate",
+    "expired",
+    "insufficient",
+    "invalid",
+    "mismatch",
+    "not_allowed",
+    "not_supported",
+    "permit2_allowance_required",
+    "unsupported",
+];
 /// A reason with one of these says that the facilitator does not know what happened.
-const INDEFINITE: [&str; 8] = [
+const INDEFINITE: [&str; 12] = [
+    "connection",
     "internal",
+    "network_error",
+    "node",
     "pending",
     "rpc",
     "timed_out",
@@ -41,6 +57,7 @@ const INDEFINITE: [&str; 8] = [
     "unavailable",
     "unexpected",
     "unknown",
+    "verification_failed",
 ];
 /// Names of fields that hold the hash of a transaction.
 const TRANSACTION_FIELDS: [&str; 3] = ["\"transaction\"", "\"transactionHash\"", "\"txHash\""];
@@ -265,14 +282,15 @@ pub(super) fn retry_after(header: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-/// Whether a failure with this reason is final: a code that says what is wrong. Facilitators also
-/// pass on the texts of their libraries, of which nothing follows, and call it failed when they
+/// Whether a failure with this reason is final: a code that says what is wrong with the payment. A code
+/// that is not known may say that the transaction was not seen in time. Facilitators also pass on the texts of their libraries, of which nothing follows, and call it failed when they
 /// could not send a transaction, although their endpoint may have taken it.
 fn is_definite(reason: &str, has_transaction: bool) -> bool {
     let is_code = |letter: char| letter.is_ascii_alphanumeric() || "_-.:".contains(letter);
     let lower = reason.to_ascii_lowercase();
     reason.len() <= CODE_LENGTH
         && reason.chars().all(is_code)
+        && DEFINITE.iter().any(|word| lower.contains(word))
         && !INDEFINITE.iter().any(|word| lower.contains(word))
         && (has_transaction || !lower.ends_with("transaction_failed"))
 }

@@ -19,6 +19,9 @@ use super::wire::{Authorization, SignedPayment};
 pub(crate) const MARGIN: u64 = 7;
 /// Seconds that are kept for the settlement.
 pub(crate) const SETTLING: u64 = 30;
+/// Seconds by which the buyer's clock may be ahead, and by which an authorization may last longer than
+/// its terms say.
+pub(crate) const LENIENCE: u64 = 600;
 /// Seconds for which another gate may go on after this one has begun: a rollout lets open requests
 /// finish.
 pub(crate) const OVERLAP: u64 = 600;
@@ -73,6 +76,8 @@ pub(crate) enum Invalid {
     NotYetValid,
     #[error("payment_expires_too_soon")]
     ExpiresTooSoon,
+    #[error("payment_expires_too_late")]
+    ExpiresTooLate,
     #[error("invalid_exact_evm_payload_signature")]
     Signature,
 }
@@ -115,15 +120,23 @@ fn canonical_path(url: &str) -> Option<String> {
 }
 
 /// Checks that there is time for work and settlement. Returns the seconds that the work may take.
+/// `most` is how long the terms let a payment last: what is known of it is kept as long.
 ///
 /// # Errors
-/// If the payment is not valid yet, or ends too soon.
-pub(crate) fn check_window(authorization: &Authorization, now: u64) -> Result<u64, Invalid> {
+/// If the payment is not valid yet, ends too soon, or does not end in time.
+pub(crate) fn check_window(
+    authorization: &Authorization,
+    most: u32,
+    now: u64,
+) -> Result<u64, Invalid> {
     if authorization.valid_after >= U256::from(now) {
         return Err(Invalid::NotYetValid);
     }
     let left = authorization.valid_before.saturating_sub(U256::from(now));
     let left = left.saturating_to::<u64>();
+    if left > u64::from(most) + LENIENCE {
+        return Err(Invalid::ExpiresTooLate);
+    }
     match left.checked_sub(SETTLING + MARGIN) {
         Some(work @ 1..) => Ok(work),
         _ => Err(Invalid::ExpiresTooSoon),
@@ -248,14 +261,18 @@ mod tests {
                 valid_before: U256::from(before),
                 ..payment(Version::V2).authorization
             };
-            check_window(&authorization, now)
+            check_window(&authorization, 300, now)
         };
+        assert_eq!(window(0, 1900, 1000), Ok(863));
+        for before in [1901, u64::MAX] {
+            assert_eq!(window(0, before, 1000), Err(Invalid::ExpiresTooLate));
+        }
         assert_eq!(window(0, 1038, 1000), Ok(1));
         assert_eq!(window(0, 1300, 1000), Ok(263));
         assert_eq!(window(0, 1037, 1000), Err(Invalid::ExpiresTooSoon));
         assert_eq!(window(0, 900, 1000), Err(Invalid::ExpiresTooSoon));
         assert_eq!(window(1000, 2000, 1000), Err(Invalid::NotYetValid));
-        assert_eq!(window(999, 2000, 1000), Ok(963));
+        assert_eq!(window(999, 1500, 1000), Ok(463));
     }
 
     #[test]

@@ -314,7 +314,7 @@ pub enum Presented {
         transaction: Option<String>,
     },
     /// The outcome of its settlement is not known; the caller holds the claim.
-    Join,
+    Join { transaction: Option<String> },
     /// It is settled and was not delivered: the caller holds the claim, and may call the upstream
     /// again without a charge.
     Execute { transaction: String },
@@ -323,7 +323,7 @@ pub enum Presented {
 impl Presented {
     /// Whether the caller takes the claim over.
     pub const fn is_held(&self) -> bool {
-        matches!(self, Self::Join | Self::Execute { .. })
+        matches!(self, Self::Join { .. } | Self::Execute { .. })
     }
 }
 
@@ -338,7 +338,9 @@ pub fn present(claim: &Claim, fingerprint: Fingerprint) -> Presented {
     }
     match &claim.state {
         State::Claimed | State::Executing => Presented::InProgress,
-        State::Settling { .. } => Presented::Join,
+        State::Settling { transaction, .. } => Presented::Join {
+            transaction: transaction.clone(),
+        },
         State::Settled { transaction } if claim.executions < MOST_EXECUTIONS => {
             Presented::Execute {
                 transaction: transaction.clone(),
@@ -374,26 +376,27 @@ impl Claim {
     }
 }
 
-/// Whether a facilitator's refusal says that the authorization was used.
+/// Whether a facilitator's refusal says that the authorization was used. A connection that was refused
+/// and a token that is paused say nothing of it.
 pub fn is_used(reason: &str) -> bool {
-    let reason = reason.to_ascii_lowercase();
-    reason.contains("used") || reason.contains("duplicate")
+    let lower = reason.to_ascii_lowercase();
+    let mut words = lower.split(|letter: char| !letter.is_ascii_alphanumeric());
+    let parts = ["alreadyused", "authorizationused", "duplicate"];
+    words.any(|word| word == "used") || parts.iter().any(|part| lower.contains(part))
 }
 
 /// Whether a facilitator's refusal may mean that the authorization was used: then the money may
 /// have moved, and the payment must not be answered as if it had not.
 pub fn may_mean_used(reason: &str) -> bool {
-    let reason = reason.to_ascii_lowercase();
+    let lower = reason.to_ascii_lowercase();
     let words = [
         "nonce",
-        "used",
-        "duplicate",
         "simulation",
         "unexpected",
         "transaction_failed",
         "invalid_transaction_state",
     ];
-    words.iter().any(|word| reason.contains(word))
+    is_used(reason) || words.iter().any(|word| lower.contains(word))
 }
 
 /// Whether a refusal may be the effect of the payment's own charge: it is used, the payer has less

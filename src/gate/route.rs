@@ -58,6 +58,18 @@ impl Pattern {
         Self(vec![Segment::Rest])
     }
 
+    /// The pattern in lower case, for upstreams that do not distinguish the cases of letters.
+    pub(crate) fn in_lower_case(&self) -> Self {
+        let lower = |segment: &Segment| match segment {
+            Segment::Glob(parts) => {
+                Segment::Glob(parts.iter().map(|part| part.to_lowercase()).collect())
+            }
+            Segment::Literal(text) => Segment::Literal(text.to_lowercase()),
+            other => other.clone(),
+        };
+        Self(self.0.iter().map(lower).collect())
+    }
+
     /// Whether it matches a canonical path.
     pub(crate) fn matches(&self, path: &str) -> bool {
         let mut texts = path.strip_prefix('/').unwrap_or(path).split('/');

@@ -98,6 +98,10 @@ pub(crate) enum Closed {
     PathConflict { path: String, older: String },
     #[error("hostname {hostname} is taken by the older offer {older}")]
     HostnameConflict { hostname: String, older: String },
+    #[error(
+        "hostname {hostname} is that of all offers: set spec.hostname to one of its own, or leave it out"
+    )]
+    ReservedHostname { hostname: String },
     #[error("the offer names no upstream: set spec.upstream to the Service that answers")]
     MissingUpstream,
     #[error("waiting for Service {service}")]
@@ -152,6 +156,7 @@ pub(crate) struct Paid {
 struct CompiledRoute {
     path: String,
     pattern: Pattern,
+    lower: Pattern,
     methods: Methods,
     access: Access,
 }
@@ -224,36 +229,68 @@ impl Published {
         }
     }
 
-    /// Who may use a path below the prefix. Some upstreams take `/a/` and `/a;b` for `/a`: a path is
-    /// free only if it is free in every reading.
+    /// Who may use a path below the prefix. Some upstreams take `/a/`, `/a;b` and `/A` for `/a`: a path
+    /// is free only if it is free in every reading, and a general route serves nothing for which a
+    /// specific one asks something else.
     fn access(&self, method: &http::Method, rest: &str) -> Result<&Access, NotServed> {
         if self.routes.is_empty() {
             return Ok(&self.access);
         }
-        let access = self.route(method, rest)?;
-        match (access, self.route(method, &plain(rest))) {
-            (Access::Free, Ok(other)) => Ok(other),
-            (access, _) => Ok(access),
+        let mut route = served_by(&self.best(rest, |route| &route.pattern), method)?;
+        let plain = plain(rest);
+        for best in [
+            self.best(&plain, |route| &route.pattern),
+            self.best(&plain.to_lowercase(), |route| &route.lower),
+        ] {
+            let is_same = |other: &&CompiledRoute| other.access == route.access;
+            if best.is_empty() || best.iter().any(is_same) {
+                continue;
+            }
+            let other = served_by(&best, method)?;
+            if route.access == Access::Free {
+                route = other;
+            } else if other.pattern > route.pattern {
+                return Err(NotServed::NotFound);
+            }
         }
+        Ok(&route.access)
     }
 
-    fn route(&self, method: &http::Method, rest: &str) -> Result<&Access, NotServed> {
-        let matching = self.routes.iter();
-        let matching = matching.filter(|route| route.pattern.matches(rest));
-        let Some(best) = matching.clone().map(|route| &route.pattern).max() else {
-            return Err(NotServed::NotFound);
+    /// The routes that match a path, as far as none is more specific: a general route must not serve
+    /// what a specific one does not allow.
+    fn best(
+        &self,
+        path: &str,
+        pattern: impl Fn(&CompiledRoute) -> &Pattern,
+    ) -> Vec<&CompiledRoute> {
+        let matching = self
+            .routes
+            .iter()
+            .filter(|route| pattern(route).matches(path));
+        let Some(best) = matching.clone().map(|route| pattern(route)).max() else {
+            return Vec::new();
         };
-        // Only routes as specific as the best one: a general free route must not serve what a
-        // specific one does not allow.
-        let best = matching.filter(|route| route.pattern.cmp(best).is_eq());
-        let mut allowing = best.clone().filter(|route| route.methods.allow(method));
-        match allowing.next() {
-            Some(route) => Ok(&route.access),
-            None => Err(NotServed::MethodNotAllowed {
-                allow: Methods::union(best.map(|route| &route.methods)),
-            }),
-        }
+        matching
+            .filter(|route| pattern(route).cmp(best).is_eq())
+            .collect()
     }
+}
+
+/// The first of equally specific routes that allows a method.
+fn served_by<'a>(
+    best: &[&'a CompiledRoute],
+    method: &http::Method,
+) -> Result<&'a CompiledRoute, NotServed> {
+    if best.is_empty() {
+        return Err(NotServed::NotFound);
+    }
+    let mut allowing = best.iter().filter(|route| route.methods.allow(method));
+    allowing
+        .next()
+        .copied()
+        .ok_or_else(|| NotServed::MethodNotAllowed {
+            allow: Methods::union(best.iter().map(|route| &route.methods)),
+        })
 }
 
 /// A path without parameters of segments and without a slash at its end.
@@ -390,7 +427,10 @@ pub(crate) fn compile(cache: &Cache, settings: &GateSettings) -> OfferTable {
             offer.name_any(),
         )
     });
-    let mut places = Placements::default();
+    let mut places = Placements {
+        reserved: compiler.own_hosts(),
+        ..Placements::default()
+    };
     let mut table = OfferTable {
         rpc_urls: rpc_urls(cache),
         ..OfferTable::default()
@@ -475,6 +515,8 @@ fn place_of(offer: &ServiceOffer) -> Result<Placement, Closed> {
 /// Placements that are taken, and by whom.
 #[derive(Debug, Default)]
 struct Placements {
+    /// Host names of all offers.
+    reserved: BTreeSet<String>,
     hostnames: HashMap<String, OfferName>,
     prefixes: BTreeMap<String, OfferName>,
 }
@@ -485,6 +527,10 @@ impl Placements {
     fn take(&mut self, place: Placement, name: &OfferName) -> Result<Placement, Closed> {
         let older = |older: &OfferName| format!("{}/{}", older.0, older.1);
         if let Some(hostname) = &place.hostname {
+            if self.reserved.contains(&hostname.to_lowercase()) {
+                let hostname = hostname.clone();
+                return Err(Closed::ReservedHostname { hostname });
+            }
             if let Some(taken) = self.hostnames.get(hostname) {
                 return Err(Closed::HostnameConflict {
                     hostname: hostname.clone(),
@@ -545,6 +591,16 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Host names under which the gate serves every offer, in lower case.
+    fn own_hosts(&self) -> BTreeSet<String> {
+        let registries = self.registries.iter();
+        let bases = registries.map(|registry| registry.spec.base_url.as_str());
+        let bases = bases.chain(self.settings.public_url.as_deref());
+        let hosts =
+            bases.filter_map(|base| Some(base.parse::<http::Uri>().ok()?.host()?.to_owned()));
+        hosts.map(|host| host.to_lowercase()).collect()
+    }
+
     fn publish(&self, offer: &Arc<ServiceOffer>, place: Placement) -> Published {
         let spec = &offer.spec;
         let view = OfferView::among(&self.registries, self.cache, offer, Timestamp::UNIX_EPOCH);
@@ -579,6 +635,7 @@ impl<'a> Compiler<'a> {
             };
             CompiledRoute {
                 path: route.path.clone(),
+                lower: pattern.in_lower_case(),
                 pattern,
                 methods: Methods::of(&route.methods),
                 access,

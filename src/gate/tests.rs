@@ -111,7 +111,7 @@ fn check_payment(field: &[u8]) {
         "what is checked is what is passed on"
     );
     let offered = [terms()];
-    let _ = check_window(&payment.authorization, 1_000_000);
+    let _ = check_window(&payment.authorization, 300, 1_000_000);
     let _ = check_signature(&payment, &offered[0]);
     if let Some(terms) = chosen(&offered, &payment) {
         let _ = check_form(&payment, terms, "/services/chat/v1", "");

@@ -7,6 +7,7 @@
 //! Sources: x402 `specs/x402-specification-v1.md`, `-v2.md`, `transports-v1/http.md`,
 //! `transports-v2/http.md`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use alloy::primitives::{Address, B256, U256, hex};
@@ -195,7 +196,7 @@ fn with_recovery_id(text: String, signature: &str, mut bytes: Vec<u8>) -> (Strin
     (text, bytes)
 }
 
-/// JSON in which no key occurs twice, of limited depth.
+/// JSON in which no key occurs twice, in whatever case, of limited depth.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -259,12 +260,14 @@ impl<'de> Visitor<'de> for Level {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
+        let (mut values, mut keys) = (Map::new(), BTreeSet::new());
         while let Some(key) = entries.next_key::<String>()? {
-            let value = entries.next_value_seed(Level(self.0 + 1))?;
-            if values.insert(key, value).is_some() {
+            // Some facilitators do not distinguish upper from lower case.
+            if !keys.insert(key.to_uppercase().to_lowercase()) {
                 return Err(de::Error::custom("a key occurs twice"));
             }
+            let value = entries.next_value_seed(Level(self.0 + 1))?;
+            values.insert(key, value);
         }
         Ok(values.into())
     }
@@ -345,6 +348,19 @@ pub(crate) fn required_body(terms: &[Terms], resource: Resource<'_>, error: &str
 pub(crate) fn chosen<'a>(terms: &'a [Terms], payment: &SignedPayment) -> Option<&'a Terms> {
     let mut offered = terms.iter();
     offered.find(|terms| payment.scheme == "exact" && is_chosen(terms, payment))
+}
+
+/// Terms in the token of a payment that was made on others: they tell which payment it is.
+pub(crate) fn in_same_token<'a>(terms: &'a [Terms], payment: &SignedPayment) -> Option<&'a Terms> {
+    let is_same = |terms: &&Terms| match &payment.accepted {
+        None => terms.v1_network() == Some(payment.network.as_str()),
+        Some(accepted) => {
+            let asset = accepted.get("asset").and_then(Value::as_str);
+            payment.network == terms.network()
+                && asset.is_some_and(|asset| asset.parse() == Ok(terms.token.address))
+        }
+    };
+    terms.iter().find(is_same)
 }
 
 fn is_chosen(terms: &Terms, payment: &SignedPayment) -> bool {

@@ -147,6 +147,10 @@ fn settlement_is_refused_only_for_a_definite_reason() {
         (200, "Timed out while waiting for transaction", "", false),
         (200, "transaction_timeout", "", false),
         (200, "RPC_ERROR", "", false),
+        (200, "settle_exact_node_failure", HASH, false),
+        (200, "invalid_exact_evm_verification_failed", "", false),
+        (500, "settle_error", HASH, false),
+        (200, "network_error", "", false),
         (503, "insufficient_funds", "", false),
         (200, "", "", false),
     ] {

@@ -142,13 +142,17 @@ fn payment_that_is_presented_again_gets_what_became_of_it() {
         (&[Execute], Presented::InProgress),
         (&[Execute, Settle], Presented::InProgress),
         (&[Settle, success()], Presented::InProgress),
-        (&[Settle, lose_track(None)], Presented::Join),
+        (
+            &[Settle, lose_track(None)],
+            Presented::Join { transaction: None },
+        ),
         (&[Settle, refuse()], refused),
         (&[Settle, success(), Deliver, Complete], used),
     ] {
         let presented = present(&after(events), PRINT);
         assert_eq!(presented, expected, "{events:?}");
-        assert_eq!(presented.is_held(), expected == Presented::Join);
+        let is_joined = matches!(expected, Presented::Join { .. });
+        assert_eq!(presented.is_held(), is_joined);
     }
     let cut = after(&[Settle, success(), CutOff]);
     assert!(present(&cut, PRINT).is_held());
@@ -204,7 +208,17 @@ fn refusals_that_may_mean_used_are_recognized() {
     }
     assert!(!may_mean_used("invalid_exact_evm_insufficient_balance"));
     assert!(is_used("nonce_already_used") && is_used("duplicate_settlement"));
-    assert!(!is_used("invalid_exact_evm_transaction_simulation_failed"));
+    assert!(is_used("FiatTokenV2: authorization is used or canceled"));
+    assert!(is_used("AuthorizationAlreadyUsed()") && is_used("AuthorizationUsed"));
+    for reason in [
+        "invalid_exact_evm_transaction_simulation_failed",
+        "connect ECONNREFUSED 10.0.0.9:8545",
+        "Pausable: paused",
+        "unused",
+    ] {
+        assert!(!is_used(reason), "{reason}");
+    }
+    assert!(!may_mean_used("payment_refused"));
 }
 
 #[test]

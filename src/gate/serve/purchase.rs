@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::primitives::hex;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
@@ -45,7 +46,9 @@ use crate::gate::proxy::{BodyEnd, HoldLimits, UpstreamError, watch};
 use crate::gate::table::Paid;
 use crate::gate::terms::Terms;
 use crate::gate::unix_seconds;
-use crate::gate::wire::{PaymentReceipt, SignedPayment, chosen, facilitator_request, read_payment};
+use crate::gate::wire::{
+    PaymentReceipt, SignedPayment, chosen, facilitator_request, in_same_token, read_payment,
+};
 use crate::metrics::{FacilitatorCall, GateOutcome};
 
 /// Says whether an answer of the upstream was charged.
@@ -76,6 +79,14 @@ pub(super) struct Purchase {
     facilitators: Vec<Arc<FacilitatorEndpoint>>,
     /// What facilitators are asked.
     pub(super) question: Bytes,
+}
+
+/// Why a payment cannot buy anything on the terms of its route.
+enum Unread {
+    Refused(Box<Answer>),
+    /// It is not made on these terms. It may have bought something on those of before: then it is
+    /// answered as what became of it says.
+    OnOtherTerms(Box<Purchase>, Box<Answer>),
 }
 
 /// A payment is not settled.
@@ -113,9 +124,10 @@ impl GateServer {
         paid: &Paid,
         request: Request,
     ) -> Answer {
-        let purchase = match Purchase::read(&routed, paid, &request) {
-            Ok(purchase) => purchase,
-            Err(answer) => return *answer,
+        let (purchase, refusal) = match Purchase::read(&routed, paid, &request) {
+            Ok(purchase) => (purchase, None),
+            Err(Unread::Refused(answer)) => return *answer,
+            Err(Unread::OnOtherTerms(purchase, answer)) => (*purchase, Some(answer)),
         };
         if purchase.signed == Signed::Unproven {
             let (client, now) = (routed.origin.client, self.begun.elapsed());
@@ -123,11 +135,15 @@ impl GateServer {
                 return limited_answer(limited);
             }
         }
-        let (request, fingerprint) = match fingerprinted(&routed, request).await {
+        let signature = &purchase.payment.signature;
+        let (request, fingerprint) = match fingerprinted(&routed, signature, request).await {
             Ok(read) => read,
             Err(refusal) => return (GateOutcome::Malformed, refusal.response()),
         };
         let (taken, hold) = self.claim(&purchase, fingerprint).await;
+        if let (Ok(Taken::New), Some(answer)) = (&taken, refusal) {
+            return *answer;
+        }
         let sale = Sale {
             gate: Arc::clone(self),
             routed,
@@ -152,38 +168,51 @@ impl GateServer {
 
 impl Purchase {
     /// Everything that can be checked without asking anyone.
-    fn read(routed: &Routed, paid: &Paid, request: &Request) -> Result<Self, Box<Answer>> {
-        let refused = |reason: &str| {
+    fn read(routed: &Routed, paid: &Paid, request: &Request) -> Result<Self, Unread> {
+        let answer = |reason: &str| {
             let resource = routed.resource();
             let fields = request.headers();
             let response = payment_required(&paid.terms, resource, reason, fields, None);
             Box::new((GateOutcome::Refused, response))
         };
+        let refused = |reason: &str| Unread::Refused(answer(reason));
         let payment = match read_payment(request.headers()) {
             Ok(Some(payment)) => payment,
             Ok(None) => return Err(refused("payment_required")),
             Err(malformed) => {
                 let refusal = ErrorResponse::new(StatusCode::BAD_REQUEST, "malformed_payment");
                 let response = refusal.hint(malformed.to_string()).response();
-                return Err(Box::new((GateOutcome::Malformed, response)));
+                return Err(Unread::Refused(Box::new((
+                    GateOutcome::Malformed,
+                    response,
+                ))));
             }
         };
-        let terms = chosen(&paid.terms, &payment);
-        let terms = terms
-            .ok_or_else(|| refused("no_matching_requirements"))?
-            .clone();
-        let signed = check_form(&payment, &terms, routed.path.as_str(), &routed.url)
-            .and_then(|()| check_signature(&payment, &terms))
+        let purchase = |payment: SignedPayment, terms: &Terms, signed| {
+            let facilitators = paid.facilitators.get(&terms.chain_id);
+            Self {
+                id: payment_id(terms, &payment.authorization),
+                facilitators: facilitators.cloned().unwrap_or_default(),
+                question: facilitator_request(&payment, terms, routed.resource()).into(),
+                payment,
+                terms: terms.clone(),
+                signed,
+            }
+        };
+        let Some(terms) = chosen(&paid.terms, &payment) else {
+            let no_match = answer("no_matching_requirements");
+            return Err(match in_same_token(&paid.terms, &payment) {
+                None => Unread::Refused(no_match),
+                Some(terms) => {
+                    let purchase = purchase(payment, terms, Signed::Unproven);
+                    Unread::OnOtherTerms(Box::new(purchase), no_match)
+                }
+            });
+        };
+        let signed = check_form(&payment, terms, routed.path.as_str(), &routed.url)
+            .and_then(|()| check_signature(&payment, terms))
             .map_err(|invalid| refused(&invalid.to_string()))?;
-        let facilitators = paid.facilitators.get(&terms.chain_id);
-        Ok(Self {
-            id: payment_id(&terms, &payment.authorization),
-            facilitators: facilitators.cloned().unwrap_or_default(),
-            question: facilitator_request(&payment, &terms, routed.resource()).into(),
-            payment,
-            terms,
-            signed,
-        })
+        Ok(purchase(payment, terms, signed))
     }
 
     /// When the authorization ends, in Unix seconds.
@@ -216,9 +245,16 @@ impl Sale<'_> {
         may_be_older(&self.purchase.payment.authorization, self.gate.begun_at)
     }
 
+    /// Seconds that the work may take.
+    fn time_for_work(&self) -> Result<u64, Invalid> {
+        let purchase = &self.purchase;
+        let most = purchase.terms.max_timeout_seconds;
+        check_window(&purchase.payment.authorization, most, unix_seconds())
+    }
+
     /// Verify, call, settle, deliver.
     async fn by_authorization(&self, request: Request, hold: Hold) -> Answer {
-        let work = match check_window(&self.purchase.payment.authorization, unix_seconds()) {
+        let work = match self.time_for_work() {
             Ok(work) => work,
             Err(invalid) => return self.out_of_time(invalid).await,
         };
@@ -260,7 +296,7 @@ impl Sale<'_> {
     /// Settle, call, deliver. What fails after the settlement is charged: the payment may be
     /// presented again for the same request.
     async fn upfront(&self, request: Request, hold: Hold) -> Answer {
-        let work = match check_window(&self.purchase.payment.authorization, unix_seconds()) {
+        let work = match self.time_for_work() {
             Ok(work) => work,
             Err(invalid) => return self.out_of_time(invalid).await,
         };
@@ -310,12 +346,17 @@ impl Sale<'_> {
                 let work = Duration::from_secs(self.purchase.terms.max_timeout_seconds.into());
                 self.execute(request, hold, transaction, work).await
             }
-            Presented::Join => self.join(request, hold).await,
+            Presented::Join { transaction } => self.join(transaction, request, hold).await,
         }
     }
 
     /// Waits for the outcome of a settlement that another task asks for.
-    async fn join(&self, request: Request, mut hold: Hold) -> Answer {
+    async fn join(
+        &self,
+        mut transaction: Option<String>,
+        request: Request,
+        mut hold: Hold,
+    ) -> Answer {
         let end = Instant::now() + SETTLEMENT_WAIT;
         while Instant::now() < end {
             let event = Event::LoseTrack { transaction: None };
@@ -330,16 +371,17 @@ impl Sale<'_> {
                 match taken {
                     Ok(Taken::Known(Presented::InProgress)) if Instant::now() < end => {}
                     Ok(Taken::Known(presented)) => break presented,
-                    Ok(Taken::New) | Err(_) => return self.pending(None),
+                    Ok(Taken::New) | Err(_) => return self.pending(transaction),
                 }
             };
-            if presented != Presented::Join {
-                return Box::pin(self.again(presented, request, hold)).await;
+            match presented {
+                Presented::Join { transaction: known } => transaction = known.or(transaction),
+                other => return Box::pin(self.again(other, request, hold)).await,
             }
         }
         let event = Event::LoseTrack { transaction: None };
         let _ = hold.report(event).await;
-        self.pending(None)
+        self.pending(transaction)
     }
 
     /// A payment that a facilitator calls valid, and that did not buy anything before.
@@ -436,9 +478,25 @@ impl Sale<'_> {
             return self.in_progress();
         }
         match self.call(request, work).await {
-            Ok(response) => self.deliver(hold, transaction, response).await,
+            Ok(response) if is_charged(response.status()) => {
+                self.deliver(hold, transaction, response).await
+            }
+            // It bought nothing: the payment may be presented again for the same request.
+            Ok(mut response) => {
+                self.add_charge(&mut response, transaction);
+                (GateOutcome::UpstreamFailed, response)
+            }
             Err(error) => self.failed(&error, Charged::Yes),
         }
+    }
+
+    /// Says in an answer of the upstream that the payment was charged.
+    fn add_charge(&self, response: &mut Response, transaction: String) {
+        let fields = response.headers_mut();
+        headers::from_upstream(fields, true, true);
+        add_receipt(fields, &self.purchase.receipt(None, Some(transaction)));
+        fields.insert(CHARGED, HeaderValue::from_static("true"));
+        headers::cors(fields);
     }
 
     async fn call(&self, request: Request, work: Duration) -> Result<Response, UpstreamError> {
@@ -448,7 +506,7 @@ impl Sale<'_> {
         let payment = PaymentHeaders {
             payer: purchase.payment.authorization.from.to_string(),
             network: purchase.terms.network(),
-            amount: purchase.terms.amount.to_string(),
+            amount: purchase.payment.authorization.value.to_string(),
             asset: purchase.terms.token.address.to_string(),
             id: purchase.id.to_string(),
             offer: format!("{}/{}", offer.0, offer.1),
@@ -465,11 +523,7 @@ impl Sale<'_> {
             return self.in_progress();
         }
         let mut response = response;
-        let fields = response.headers_mut();
-        headers::from_upstream(fields, true, true);
-        add_receipt(fields, &self.purchase.receipt(None, Some(transaction)));
-        fields.insert(CHARGED, HeaderValue::from_static("true"));
-        headers::cors(fields);
+        self.add_charge(&mut response, transaction);
         let (gate, id) = (Arc::clone(&self.gate), self.purchase.id);
         let response = watch(response, move |end| match end {
             BodyEnd::Complete => {
@@ -496,23 +550,23 @@ impl Sale<'_> {
         }
         // Another reason may pass, and then `/settle` would charge for nothing.
         if !self.may_be_older() || !is_used(&reason) {
-            return self.unusable(reason).await;
+            return self.unusable(reason, None).await;
         }
         match self.settled(hold, by, Event::Learn).await {
             Ok((_, transaction)) => self.used(Some(transaction)),
             Err(Unsettled::Unknown { transaction }) => self.pending(transaction),
             Err(Unsettled::InProgress) => self.in_progress(),
-            Err(_) => self.unusable(reason).await,
+            Err(_) => self.unusable(reason, None).await,
         }
     }
 
     /// A payment that cannot buy anything. Another one is asked for only if this one cannot have been
-    /// charged, by this process or an earlier one.
-    async fn unusable(&self, reason: String) -> Answer {
+    /// charged, by this process or an earlier one. `receipt` is that of a refused settlement.
+    async fn unusable(&self, reason: String, receipt: Option<PaymentReceipt>) -> Answer {
         if !self.may_be_older() || !may_follow_charge(&reason) {
             return match is_used(&reason) {
                 true => self.used(None),
-                false => self.ask_again(&reason, None),
+                false => self.ask_again(&reason, receipt),
             };
         }
         let is_unused = match self.used_on_chain().await {
@@ -521,9 +575,10 @@ impl Sale<'_> {
         };
         // What another process has sent is in a block by then.
         if is_unused && self.gate.begun.elapsed().as_secs() >= OVERLAP {
-            return self.ask_again(&reason, None);
+            return self.ask_again(&reason, receipt);
         }
-        self.state_unknown(&reason, self.purchase.receipt(Some(reason.clone()), None))
+        let receipt = receipt.unwrap_or_else(|| self.purchase.receipt(Some(reason.clone()), None));
+        self.state_unknown(&reason, receipt)
     }
 
     /// The answer to a payment that the chain shows to be used. Otherwise, whether the chain shows that
@@ -557,7 +612,7 @@ impl Sale<'_> {
 
     async fn out_of_time(&self, invalid: Invalid) -> Answer {
         match invalid {
-            Invalid::ExpiresTooSoon => self.unusable(invalid.to_string()).await,
+            Invalid::ExpiresTooSoon => self.unusable(invalid.to_string(), None).await,
             _ => self.ask_again(&invalid.to_string(), None),
         }
     }
@@ -569,7 +624,7 @@ impl Sale<'_> {
         let receipt = self.purchase.receipt(Some(reason.clone()), transaction);
         if !may_mean_used(&reason) {
             return match self.may_be_older() && may_follow_charge(&reason) {
-                true => self.unusable(reason).await,
+                true => self.unusable(reason, Some(receipt)).await,
                 false => self.ask_again(&reason, Some(receipt)),
             };
         }
@@ -661,9 +716,11 @@ fn not_charged(mut response: Response) -> Answer {
 }
 
 /// Reads the beginning of a request's body, which is a part of what a payment is presented for. The
-/// rest streams.
+/// rest streams. The signature is another part: a nonce is public once it is used, and someone else
+/// must not collect with it what was paid for.
 async fn fingerprinted(
     routed: &Routed,
+    signature: &[u8],
     request: Request,
 ) -> Result<(Request, Fingerprint), ErrorResponse> {
     let (parts, body) = request.into_parts();
@@ -674,6 +731,7 @@ async fn fingerprinted(
         routed.offer.uid.as_bytes(),
         method,
         routed.target.as_bytes(),
+        hex::encode(signature).as_bytes(),
         length.unwrap_or_default(),
     ] {
         digest.update(part);

@@ -135,7 +135,7 @@ impl GateServer {
                 sleep(Duration::from_secs(delay)).await;
                 let (taken, hold) = self.claim(&purchase, fingerprint).await;
                 match taken {
-                    Ok(Taken::Known(Presented::Join)) => {
+                    Ok(Taken::Known(Presented::Join { .. })) => {
                         let attempt = SettleAttempt::Repeated;
                         let outcome = self.settle(&hold, &purchase, &facilitator, attempt).await;
                         if !matches!(outcome, Outcome::Unknown { .. }) {

@@ -190,11 +190,82 @@ fn path_is_free_only_if_it_is_free_in_every_reading() {
         let served = find(&table, Method::GET, &format!("/services/chat{path}"));
         *served.unwrap().access == Access::Free
     };
-    for path in ["/admin", "/admin/", "/admin;x", "/admin;x=/", "/admin;/"] {
+    for path in [
+        "/admin",
+        "/admin/",
+        "/admin;x",
+        "/admin;x=/",
+        "/admin;/",
+        "/ADMIN",
+        "/Admin/",
+    ] {
         assert!(!is_free(path), "{path}");
     }
     for path in ["/", "/admins", "/a/admin", ""] {
         assert!(is_free(path), "{path}");
+    }
+}
+
+#[test]
+fn general_route_serves_nothing_for_which_a_specific_one_asks_something_else() {
+    let dear = json!({ "perRequest": "1" });
+    let routes = json!([
+        { "path": "/v1/*" },
+        { "path": "/v1/Gpt*", "price": dear },
+        { "path": "/v1/docs/", "price": dear },
+        { "path": "/account", "gate": "auth" },
+        { "path": "/*", "gate": "free" },
+        { "path": "/jobs", "methods": ["POST"] },
+    ]);
+    let table = table(vec![sold(
+        "shop",
+        "chat",
+        json!({ "spec": { "routes": routes } }),
+    )]);
+    let served = |path: &str| {
+        let served = find(&table, Method::GET, &format!("/services/chat{path}"));
+        served.map(|served| served.access.clone())
+    };
+    let cheap = served("/v1/other").unwrap();
+    let dear = served("/v1/Gpt4").unwrap();
+    assert_ne!(cheap, dear);
+    assert_eq!(served("/v1/other/"), Ok(cheap));
+    assert_eq!(served("/v1/docs/"), Ok(dear));
+    for path in ["/v1/Gpt4/", "/v1/GPT4", "/v1/gpt4;x/"] {
+        assert_eq!(served(path), Err(NotServed::NotFound), "{path}");
+    }
+    for path in ["/account", "/account/", "/ACCOUNT;x"] {
+        assert_eq!(served(path), Ok(Access::Auth), "{path}");
+    }
+    for path in ["/jobs", "/jobs/", "/Jobs"] {
+        let allow = "POST".to_owned();
+        assert_eq!(
+            served(path),
+            Err(NotServed::MethodNotAllowed { allow }),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn hostname_of_all_offers_belongs_to_no_offer() {
+    let own = |hostname: &str| sold("shop", "chat", json!({ "spec": { "hostname": hostname } }));
+    let settings = GateSettings {
+        public_url: Some("https://Pay.example/base".into()),
+        ..GateSettings::default()
+    };
+    let registry = registry(json!({ "spec": { "baseUrl": "https://agents.example:8443" } }));
+    for (hostname, expected) in [
+        ("pay.example", Some("ReservedHostname")),
+        ("agents.example", Some("ReservedHostname")),
+        ("chat.example", None),
+    ] {
+        let objects = CachedObjects {
+            registries: vec![registry.clone()],
+            ..objects(vec![own(hostname)])
+        };
+        let table = compile(&Cache::holding(objects), &settings);
+        assert_eq!(reason(&table), expected, "{hostname}");
     }
 }
 

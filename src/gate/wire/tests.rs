@@ -162,6 +162,8 @@ fn payment_that_is_not_what_it_claims_is_refused() {
         "{} {}",
         r#"{"x402Version":2,"x402Version":2}"#,
         r#"{"a":{"b":1,"b":2}}"#,
+        r#"{"a":{"nonce":1,"Nonce":2}}"#,
+        "{\"\u{212a}\":1,\"k\":2}",
         &format!("{}1{}", "[".repeat(20), "]".repeat(20)),
     ] {
         assert_eq!(read_text(text), Err(Malformed::NotJson), "{text}");
@@ -498,7 +500,7 @@ fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
         );
         assert_eq!(check_signature(&payment, chosen), Ok(Signed::ByPayer));
         let now = read.valid_before.to::<u64>() - 300;
-        assert!(check_window(read, now).is_ok());
+        assert!(check_window(read, chosen.max_timeout_seconds, now).is_ok());
     }
 }
 
@@ -515,4 +517,26 @@ fn reference_implementation_reads_the_same_receipt() {
     };
     let field = golden["header"].as_str().unwrap();
     assert_eq!(decoded(&receipt.encoded()), decoded(field));
+}
+
+#[test]
+fn payment_on_other_terms_is_known_by_its_token() {
+    let offered = |change: fn(&mut Terms)| {
+        let mut terms = terms();
+        change(&mut terms);
+        [terms]
+    };
+    for version in [Version::V1, Version::V2] {
+        let payment = payment(version);
+        let found = |terms: &[Terms]| in_same_token(terms, &payment).is_some();
+        let dearer = offered(|terms| terms.amount += U256::ONE);
+        assert!(found(&dearer) && chosen(&dearer, &payment).is_none());
+        assert!(!found(&offered(|terms| terms.chain_id = 1)));
+        let other = offered(|terms| terms.token.address = Address::ZERO);
+        assert_eq!(
+            found(&other),
+            version == Version::V1,
+            "version 1 names none"
+        );
+    }
 }

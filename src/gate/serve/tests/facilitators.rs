@@ -159,6 +159,81 @@ async fn upfront_payment_is_settled_before_the_work_and_charged_if_it_fails() {
 }
 
 #[tokio::test]
+async fn upfront_payment_is_kept_for_the_same_request_while_the_upstream_fails() {
+    let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
+    let shop = Shop::with(upfront, |_| {}).await;
+    let mut json = payment_json(1, |_| {});
+    json["accepted"]["extra"]["paymentFlow"] = "upfront".into();
+    let payment = encoded(&json);
+    let failed = Reply::text(503, "later");
+    shop.upstream
+        .will("*", [failed, Reply::text(200, "the answer")]);
+    let seen = shop.pay(&payment).await;
+    assert_eq!((seen.status, seen.body.as_str()), (503, "later"));
+    assert_eq!(seen.field("x-payment-charged"), Some("true"));
+    assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
+    let again = shop.pay(&payment).await;
+    assert_eq!((again.status, again.body.as_str()), (200, "the answer"));
+    assert_eq!(shop.facilitator.count("/settle"), 1);
+    assert_eq!(shop.pay(&payment).await.code(), "payment_used");
+}
+
+#[tokio::test]
+async fn refused_settlement_has_its_receipt_however_old_the_payment_may_be() {
+    let shop = Shop::open().await;
+    let refused = "invalid_exact_evm_payload_authorization_value_mismatch";
+    shop.facilitator.will("/settle", [Reply::refused(refused)]);
+    let old = payment_with(1, |own| own.valid_after = U256::ZERO);
+    let seen = shop.pay(&old).await;
+    assert_eq!(seen.status, 402);
+    assert_eq!(seen.receipt().unwrap()["errorReason"], refused);
+}
+
+#[tokio::test]
+async fn pending_settlement_names_its_transaction_every_time() {
+    let shop = Shop::open().await;
+    let pending = json!({
+        "success": false, "errorReason": "settlement_pending", "transaction": TRANSACTION,
+    });
+    shop.facilitator
+        .will("/settle", [Reply::json(200, pending)]);
+    for _ in 0..2 {
+        let seen = shop.pay(&payment(1)).await;
+        assert_eq!(
+            (seen.status, seen.code().as_str()),
+            (503, "settlement_pending")
+        );
+        assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
+    }
+}
+
+#[tokio::test]
+async fn failure_of_the_facilitators_own_asks_for_no_new_payment() {
+    for reason in ["settle_exact_node_failure", "settle_error", "network_error"] {
+        let shop = Shop::open().await;
+        shop.facilitator.will("/settle", [Reply::refused(reason)]);
+        let seen = shop.pay(&payment(1)).await;
+        assert_eq!(
+            (seen.status, seen.code().as_str()),
+            (503, "settlement_pending"),
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn verification_that_fails_for_another_reason_charges_nothing() {
+    let shop = Shop::open().await;
+    let invalid =
+        |reason: &str| Reply::json(200, json!({ "isValid": false, "invalidReason": reason }));
+    shop.facilitator
+        .will("/verify", [invalid("connect ECONNREFUSED 10.0.0.9:8545")]);
+    let old = payment_with(1, |own| own.valid_after = U256::ZERO);
+    assert_eq!(shop.pay(&old).await.status, 402);
+    assert_eq!(shop.calls(), (1, 0, 0));
+}
+
+#[tokio::test]
 async fn second_facilitator_verifies_while_the_first_is_down() {
     let shop = Shop::open().await;
     shop.facilitator

@@ -186,28 +186,7 @@ impl Shop {
         facilitator_double.will("/verify", [Reply::valid()]);
         facilitator_double.will("/settle", [Reply::settled()]);
         upstream.will("*", [Reply::text(200, "the answer")]);
-        let mut offer = json!({
-            "spec": { "upstream": { "service": "backend", "namespace": "shop", "port": upstream.port } },
-        });
-        crate::registration::fixtures::merge(&mut offer, over);
-        let remote = json!({
-            "url": format!("http://127.0.0.1:{}", facilitator_double.port),
-            "verifyTimeoutSeconds": 1, "settleTimeoutSeconds": 1,
-        });
-        let objects = CachedObjects {
-            offers: vec![sold("shop", "chat", offer)],
-            facilitators: vec![facilitator(json!({ "spec": { "remote": remote } }))],
-            namespaces: vec!["shop"],
-            ..CachedObjects::default()
-        };
-        let cache = Cache::holding(objects);
-        cache.show_service("shop", "backend", |facts| {
-            facts.form = ServiceForm::ClusterIp(Ipv4Addr::LOCALHOST.into());
-            facts.ports = vec![upstream.port];
-        });
-        let table = Arc::new(compile(&cache, &GateSettings::default()));
-        let name = ("shop".to_owned(), "chat".to_owned());
-        assert_eq!(table.closed(&name), None);
+        let table = table_of(&facilitator_double, &upstream, over);
         let (sender, receiver) = watch::channel(KeptTable {
             table,
             version: 1,
@@ -253,6 +232,12 @@ impl Shop {
         }
     }
 
+    /// Sells with other fields of the offer from here on.
+    fn change(&self, over: Value) {
+        let table = table_of(&self.facilitator, &self.upstream, over);
+        self.table.send_modify(|kept| kept.table = table);
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}/services/chat{path}", self.address)
     }
@@ -296,6 +281,32 @@ impl Shop {
         let of = |path| self.facilitator.count(path);
         (of("/verify"), of("/settle"), self.upstream.count(""))
     }
+}
+
+/// A table that sells `shop/chat`. `over` overrides fields of the offer.
+fn table_of(facilitator_double: &Double, upstream: &Double, over: Value) -> Arc<OfferTable> {
+    let mut offer = json!({
+        "spec": { "upstream": { "service": "backend", "namespace": "shop", "port": upstream.port } },
+    });
+    crate::registration::fixtures::merge(&mut offer, over);
+    let remote = json!({
+        "url": format!("http://127.0.0.1:{}", facilitator_double.port),
+        "verifyTimeoutSeconds": 1, "settleTimeoutSeconds": 1,
+    });
+    let objects = CachedObjects {
+        offers: vec![sold("shop", "chat", offer)],
+        facilitators: vec![facilitator(json!({ "spec": { "remote": remote } }))],
+        namespaces: vec!["shop"],
+        ..CachedObjects::default()
+    };
+    let cache = Cache::holding(objects);
+    cache.show_service("shop", "backend", |facts| {
+        facts.form = ServiceForm::ClusterIp(Ipv4Addr::LOCALHOST.into());
+        facts.ports = vec![upstream.port];
+    });
+    let table = compile(&cache, &GateSettings::default());
+    assert_eq!(table.closed(&("shop".to_owned(), "chat".to_owned())), None);
+    Arc::new(table)
 }
 
 /// What a buyer saw.

@@ -106,3 +106,55 @@ async fn malleable_signature_is_no_second_payment() {
     assert_eq!(shop.pay(&encoded(&own)).await.status, 409);
     assert_eq!(shop.calls(), (1, 1, 1));
 }
+
+#[tokio::test]
+async fn payment_on_former_terms_is_answered_as_what_became_of_it() {
+    let shop = Shop::open().await;
+    let slow = Reply::settled().late(Duration::from_secs(3));
+    shop.facilitator.will("/settle", [slow, Reply::settled()]);
+    let first = payment(1);
+    assert_eq!(shop.pay(&first).await.code(), "settlement_pending");
+    shop.change(json!({ "spec": { "payment": { "price": { "perRequest": "0.5" } } } }));
+    let again = shop.pay(&first).await;
+    assert_eq!((again.status, again.body.as_str()), (200, "the answer"));
+    assert_eq!(shop.pay(&first).await.code(), "payment_used");
+    let unknown = shop.pay(&payment(2)).await;
+    assert_eq!(unknown.status, 402, "it bought nothing before");
+    assert_eq!(shop.calls().2, 1);
+}
+
+#[tokio::test]
+async fn answer_is_not_given_to_someone_who_signs_for_the_payer() {
+    let shop = Shop::open().await;
+    let slow = Reply::settled().late(Duration::from_secs(3));
+    shop.facilitator.will("/settle", [slow, Reply::settled()]);
+    let own = payment_json(1, |_| {});
+    assert_eq!(shop.pay(&encoded(&own)).await.code(), "settlement_pending");
+    let mut forged = own.clone();
+    forged["payload"]["signature"] = format!("0x{}", "01".repeat(66)).into();
+    let seen = shop.pay(&encoded(&forged)).await;
+    assert_eq!((seen.status, seen.code().as_str()), (409, "payment_used"));
+    let again = shop.pay(&encoded(&own)).await;
+    assert_eq!((again.status, again.body.as_str()), (200, "the answer"));
+}
+
+#[tokio::test]
+async fn payment_that_never_ends_is_refused_before_anyone_is_asked() {
+    let shop = Shop::open().await;
+    for end in [
+        U256::MAX,
+        U256::from(u64::MAX),
+        U256::from(unix_seconds() + 86_400),
+    ] {
+        let seen = shop
+            .pay(&payment_with(1, |own| own.valid_before = end))
+            .await;
+        assert_eq!(seen.status, 402);
+        assert!(
+            seen.body.contains("payment_expires_too_late"),
+            "{}",
+            seen.body
+        );
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}

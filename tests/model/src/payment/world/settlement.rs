@@ -175,7 +175,7 @@ impl Shell<'_> {
         let fingerprint = resolving.fingerprint;
         let held = Held { token, fingerprint };
         match self.take(held) {
-            Some(Presented::Join) => {
+            Some(Presented::Join { .. }) => {
                 let is_asking = true;
                 self.state.process.resolving = Some(Resolving {
                     is_asking,

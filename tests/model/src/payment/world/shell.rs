@@ -129,7 +129,7 @@ impl Shell<'_> {
                 Some(kept) => self.deliver(at, held, kept),
                 None => self.execute(at, held),
             },
-            Presented::Join => self.join(at, held),
+            Presented::Join { .. } => self.join(at, held),
         }
     }
 
