@@ -596,9 +596,9 @@ impl<'a> Compiler<'a> {
         let registries = self.registries.iter();
         let bases = registries.map(|registry| registry.spec.base_url.as_str());
         let bases = bases.chain(self.settings.public_url.as_deref());
-        let hosts =
-            bases.filter_map(|base| Some(base.parse::<http::Uri>().ok()?.host()?.to_owned()));
-        hosts.map(|host| host.to_lowercase()).collect()
+        let bases = bases.filter_map(|base| base.parse::<http::Uri>().ok());
+        let hosts = bases.filter_map(|base| base.host().map(str::to_lowercase));
+        hosts.collect()
     }
 
     fn publish(&self, offer: &Arc<ServiceOffer>, place: Placement) -> Published {

@@ -179,14 +179,20 @@ async fn upfront_payment_is_kept_for_the_same_request_while_the_upstream_fails()
 }
 
 #[tokio::test]
-async fn refused_settlement_has_its_receipt_however_old_the_payment_may_be() {
+async fn refused_settlement_names_its_transaction_however_old_the_payment_may_be() {
     let shop = Shop::open().await;
-    let refused = "invalid_exact_evm_payload_authorization_value_mismatch";
-    shop.facilitator.will("/settle", [Reply::refused(refused)]);
+    let refused = json!({
+        "success": false, "errorReason": "insufficient_funds", "transaction": TRANSACTION,
+    });
+    shop.facilitator
+        .will("/settle", [Reply::json(200, refused)]);
     let old = payment_with(1, |own| own.valid_after = U256::ZERO);
     let seen = shop.pay(&old).await;
-    assert_eq!(seen.status, 402);
-    assert_eq!(seen.receipt().unwrap()["errorReason"], refused);
+    assert_eq!(
+        (seen.status, seen.code().as_str()),
+        (409, "payment_state_unknown")
+    );
+    assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
 }
 
 #[tokio::test]
