@@ -208,11 +208,11 @@ fn path_is_free_only_if_it_is_free_in_every_reading() {
 
 #[test]
 fn general_route_serves_nothing_for_which_a_specific_one_asks_something_else() {
-    let dear = json!({ "perRequest": "1" });
+    let expensive = json!({ "perRequest": "1" });
     let routes = json!([
         { "path": "/v1/*" },
-        { "path": "/v1/Gpt*", "price": dear },
-        { "path": "/v1/docs/", "price": dear },
+        { "path": "/v1/Gpt*", "price": expensive },
+        { "path": "/v1/docs/", "price": expensive },
         { "path": "/account", "gate": "auth" },
         { "path": "/*", "gate": "free" },
         { "path": "/jobs", "methods": ["POST"] },
@@ -227,10 +227,10 @@ fn general_route_serves_nothing_for_which_a_specific_one_asks_something_else() {
         served.map(|served| served.access.clone())
     };
     let cheap = served("/v1/other").unwrap();
-    let dear = served("/v1/Gpt4").unwrap();
-    assert_ne!(cheap, dear);
+    let expensive = served("/v1/Gpt4").unwrap();
+    assert_ne!(cheap, expensive);
     assert_eq!(served("/v1/other/"), Ok(cheap));
-    assert_eq!(served("/v1/docs/"), Ok(dear));
+    assert_eq!(served("/v1/docs/"), Ok(expensive));
     for path in ["/v1/Gpt4/", "/v1/GPT4", "/v1/gpt4;x/"] {
         assert_eq!(served(path), Err(NotServed::NotFound), "{path}");
     }
