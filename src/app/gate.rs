@@ -149,10 +149,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
 }
 
 /// Accepts connections until no client sends any, and finishes open requests.
-async fn drain(
-    stop: CancellationToken,
-    servers: tokio::task::JoinHandle<(std::io::Result<()>, std::io::Result<()>)>,
-) {
+async fn drain(stop: CancellationToken, servers: tokio::task::JoinHandle<((), ())>) {
     sleep(LAME_DUCK).await;
     stop.cancel();
     if timeout(DRAIN.max(SERVER_TIMEOUT), servers).await.is_err() {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt;
-use futures::future::{BoxFuture, join};
+use futures::future::{BoxFuture, join, ready};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,7 +74,7 @@ struct Process {
     leadership: BoxFuture<'static, ExitReason>,
     work: JoinHandle<()>,
     signals: JoinHandle<std::io::Result<()>>,
-    servers: JoinHandle<(std::io::Result<()>, std::io::Result<()>)>,
+    servers: JoinHandle<((), ())>,
     stop_serving: CancellationToken,
 }
 
@@ -124,14 +124,14 @@ async fn start_servers(
     parts: &Parts,
     filter: LogFilter,
     stop: &CancellationToken,
-) -> Result<JoinHandle<(std::io::Result<()>, std::io::Result<()>)>> {
+) -> Result<JoinHandle<((), ())>> {
     let private = listen(parts.args.process.admin_bind).await?;
     let health = || Arc::clone(&parts.health);
     let admin = admin::router(health(), parts.metrics.clone(), filter);
     let stopped = || stop.clone().cancelled_owned();
     // With a gate, this process, which holds keys, has no public port.
     let documents = if parts.args.gate {
-        async { Ok(()) }.boxed()
+        ready(()).boxed()
     } else {
         let public = listen(parts.args.process.http_bind).await?;
         let cache = parts.cache.clone();

@@ -3,28 +3,49 @@
 //! - [`documents`] serves registration files from the cache, on leader and standbys alike
 //! - [`admin`] serves `/livez`, `/readyz`, `/metrics` and the log level
 //!
-//! They share only the counting of requests. Neither reads from the API server or a chain.
+//! They share the limits of a [`connection`] and the counting of requests. Neither reads from the API server or a chain.
 
 pub(crate) mod admin;
+mod connection;
 pub(crate) mod documents;
 
 use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state, map_request, map_response};
 use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tower::ServiceExt;
+use tracing::warn;
 
+use self::connection::{Connection, Requests};
 use crate::health::Health;
 use crate::metrics::{self, Label, Route};
+
+/// Largest head of a request: payments of 16 KiB, in base64, fit in it.
+const HEAD_BYTES: usize = 32 * 1024;
+/// Connections of one server at a time, so that their heads cannot fill the memory. Further ones wait until one ends.
+const MAX_CONNECTIONS: usize = 4096;
+/// Pause after a connection that could not be accepted, as when there are no file descriptors left.
+const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Listens on an address. `[::]` accepts clients of both families, and on a node without IPv6 those
 /// of IPv4.
@@ -50,25 +71,72 @@ pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     end: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let service = router
-        .layer(map_request(canonical_peer))
-        .into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(end)
-        .await
+) {
+    serve_at_most(MAX_CONNECTIONS, listener, router, end).await;
 }
 
-/// A socket of both families shows IPv4 clients under IPv6 addresses (`::ffff:127.0.0.1`), which are
-/// neither loopback nor in a range of IPv4. Handlers see the IPv4 address.
-async fn canonical_peer(mut request: Request) -> Request {
-    if let Some(ConnectInfo(peer)) = request
-        .extensions_mut()
-        .get_mut::<ConnectInfo<SocketAddr>>()
-    {
-        peer.set_ip(peer.ip().to_canonical());
+async fn serve_at_most(
+    limit: usize,
+    listener: TcpListener,
+    router: Router,
+    end: impl Future<Output = ()> + Send + 'static,
+) {
+    let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limit));
+    let mut end = pin!(end);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut end => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Without it, a short piece of a response may wait for the client's next packet.
+                let _ = stream.set_nodelay(true);
+                let served = connections.watch(serve_connection(stream, peer, router.clone()));
+                tokio::spawn(async move {
+                    // How a connection ends concerns its client only.
+                    let _ = served.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "accept failed");
+                sleep(ACCEPT_BACKOFF).await;
+            }
+        }
     }
-    request
+    drop(listener);
+    connections.shutdown().await;
+}
+
+/// Serves the requests on one connection.
+fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    mut peer: SocketAddr,
+    router: Router,
+) -> impl GracefulConnection + Send {
+    // A socket of both families shows IPv4 clients under IPv6 addresses (`::ffff:127.0.0.1`), which
+    // are neither loopback nor in a range of IPv4. Handlers see the IPv4 address.
+    peer.set_ip(peer.ip().to_canonical());
+    let requests = Requests::default();
+    let connection = Connection::new(stream, requests.clone());
+    let answer = move |request: hyper::Request<Incoming>| {
+        let open = requests.begin();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let response = router.clone().oneshot(request);
+        async move { response.await.map(|response| open.until_sent(response)) }
+    };
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().max_buf_size(HEAD_BYTES);
+    builder
+        .serve_connection_with_upgrades(TokioIo::new(connection), service_fn(answer))
+        .into_owned()
 }
 
 /// Ends each connection with its next response once this process drains: a request on a connection that
@@ -149,7 +217,7 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tower::ServiceExt;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -180,6 +248,20 @@ mod tests {
             let seen = peer_of(loopback, address.port()).await.unwrap();
             assert_eq!(seen, loopback.to_string());
         }
+    }
+
+    #[tokio::test]
+    async fn connection_above_the_limit_is_served_once_another_ends() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "served" }));
+        tokio::spawn(serve_at_most(1, listener, router, std::future::pending()));
+        let first = TcpStream::connect(address).await.unwrap();
+        let mut second = tokio::spawn(peer_of(address.ip(), address.port()));
+        let early = timeout(Duration::from_millis(200), &mut second).await;
+        assert!(early.is_err(), "{early:?}");
+        drop(first);
+        assert_eq!(second.await.unwrap().unwrap(), "served");
     }
 
     #[tokio::test]

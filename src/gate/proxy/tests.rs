@@ -1,5 +1,6 @@
 //! A client, a gate and an upstream on the loopback interface. The client is the proxy itself.
 
+use std::future::pending;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -40,7 +41,7 @@ fn address_of(listener: &TcpListener) -> UpstreamAddress {
 async fn serve(router: Router) -> UpstreamAddress {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = address_of(&listener);
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    tokio::spawn(crate::http::serve(listener, router, pending()));
     address
 }
 

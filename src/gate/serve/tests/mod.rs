@@ -13,6 +13,7 @@ mod requests;
 mod upstreams;
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::net::Ipv4Addr;
 
 use alloy::primitives::{B256, U256};
@@ -217,8 +218,7 @@ impl Shop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(any(serve).with_state(Arc::new(gate)));
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        tokio::spawn(crate::http::serve(listener, router, pending()));
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build();
