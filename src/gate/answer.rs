@@ -59,6 +59,19 @@ const INDEFINITE: [&str; 12] = [
     "unknown",
     "verification_failed",
 ];
+/// A reason with one of these, and none of [`DEFINITE`], says that the facilitator could not look at the
+/// payment.
+const OUTAGE: [&str; 9] = [
+    "connection",
+    "econn",
+    "internal",
+    "network_error",
+    "rpc",
+    "timed out",
+    "timeout",
+    "unavailable",
+    "unexpected",
+];
 /// Names of fields that hold the hash of a transaction.
 const TRANSACTION_FIELDS: [&str; 3] = ["\"transaction\"", "\"transactionHash\"", "\"txHash\""];
 
@@ -230,6 +243,9 @@ pub(super) fn verification(answer: &Answer) -> Verification {
     match (body.is_valid, printable(body.invalid_reason)) {
         (true, None) if status == 200 => Verification::Valid,
         (true, _) => unavailable(format!("it calls the payment valid with status {status}")),
+        (false, Some(reason)) if is_outage(&reason) => {
+            unavailable(format!("it could not verify the payment: {reason}"))
+        }
         (false, Some(reason)) if answer.may_be_verdict() => Verification::Invalid { reason },
         (false, None) if status == 200 => Verification::Invalid {
             reason: "no_reason_given".to_owned(),
@@ -282,9 +298,21 @@ pub(super) fn retry_after(header: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
+/// Whether a payment was called invalid because something else failed.
+fn is_outage(reason: &str) -> bool {
+    let lower = reason.to_ascii_lowercase().replace('_', " ");
+    let says = |words: &[&str]| {
+        words
+            .iter()
+            .any(|word| lower.contains(&word.replace('_', " ")))
+    };
+    says(&OUTAGE) && !says(&DEFINITE)
+}
+
 /// Whether a failure with this reason is final: a code that says what is wrong with the payment. A code
-/// that is not known may say that the transaction was not seen in time. Facilitators also pass on the texts of their libraries, of which nothing follows, and call it failed when they
-/// could not send a transaction, although their endpoint may have taken it.
+/// that is not known may say that the transaction was not seen in time. Facilitators also pass on the
+/// texts of their libraries, of which nothing follows, and call it failed when they could not send a
+/// transaction, although their endpoint may have taken it.
 fn is_definite(reason: &str, has_transaction: bool) -> bool {
     let is_code = |letter: char| letter.is_ascii_alphanumeric() || "_-.:".contains(letter);
     let lower = reason.to_ascii_lowercase();

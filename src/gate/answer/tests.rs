@@ -45,9 +45,9 @@ fn payment_is_valid_only_if_status_and_body_say_so() {
 
 #[test]
 fn verdict_is_read_with_the_statuses_that_facilitators_use() {
-    let body = json!({ "isValid": false, "invalidReason": "unexpected_error" });
+    let body = json!({ "isValid": false, "invalidReason": "insufficient_funds" });
     for status in [200, 400, 402, 412, 500] {
-        assert_eq!(verdict(status, body.clone()), invalid("unexpected_error"));
+        assert_eq!(verdict(status, body.clone()), invalid("insufficient_funds"));
     }
     assert_eq!(
         verdict(200, json!({ "isValid": false })),
@@ -57,6 +57,27 @@ fn verdict_is_read_with_the_statuses_that_facilitators_use() {
         let found = verdict(status, body);
         let is_unavailable = matches!(found, Verification::Unavailable { .. });
         assert!(is_unavailable, "{status}: {found:?}");
+    }
+}
+
+#[test]
+fn payment_that_a_facilitator_could_not_look_at_is_not_invalid() {
+    // x402-rs/x402-rs#42
+    for (reason, is_outage) in [
+        ("rpc_unavailable", true),
+        ("unexpected_verify_error", true),
+        ("Request timed out", true),
+        ("network_error", true),
+        ("connect ECONNREFUSED 10.0.0.9:8545", true),
+        ("insufficient_funds", false),
+        ("invalid_network", false),
+        ("invalid_exact_evm_payload_signature", false),
+        ("authorization_used", false),
+        ("blocked_payer", false),
+    ] {
+        let found = verdict(200, json!({ "isValid": false, "invalidReason": reason }));
+        let is_unavailable = matches!(found, Verification::Unavailable { .. });
+        assert_eq!(is_unavailable, is_outage, "{reason}: {found:?}");
     }
 }
 
