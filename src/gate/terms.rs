@@ -5,7 +5,8 @@
 //! its chain (`PaymentFacilitator.status.assets`), from the offer, and from the table of USD Coin
 //! contracts here. An offer that contradicts its chain is not sold.
 
-use alloy::primitives::{Address, U256, address};
+use alloy::primitives::{Address, B256, U256, address};
+use alloy::sol_types::Eip712Domain;
 
 use crate::api::{
     Asset, Payment, PaymentFlow, PaymentMethod, PriceTable, TokenFacts, TransferMethod, network,
@@ -105,6 +106,16 @@ pub(crate) enum Unpayable {
         offered: String,
         actual: String,
         network: String,
+    },
+    /// The token would refuse what buyers sign (EIP-712).
+    #[error(
+        "DOMAIN_SEPARATOR() of token {token} on {network} is not that of name {name:?} and version {version:?}: set payment.asset.eip712Name and eip712Version to those of its EIP-712 domain"
+    )]
+    OtherDomain {
+        token: Address,
+        network: String,
+        name: String,
+        version: String,
     },
 }
 
@@ -302,27 +313,42 @@ fn token(
             }),
             _ => Ok(()),
         };
-        differs("eip712Name", name, &actual.name)?;
-        if let Some(actual) = &actual.version {
-            differs("eip712Version", version.clone(), actual)?;
-        }
         differs(
             "decimals",
             decimals.map(|decimals| decimals.to_string()),
             &actual.decimals.to_string(),
         )?;
+        let offered = (name.clone(), version.clone());
+        let name = name.unwrap_or_else(|| actual.name.clone());
+        // A chain that does not say leaves it to the offer, and then to the table.
+        let version = version.or_else(|| actual.version.clone());
+        let version = match version.or_else(|| known.map(|_| "2".to_owned())) {
+            Some(version) => version,
+            None => return Err(unknown()),
+        };
+        let own = domain_separator(chain_id, address, &name, &version);
+        let is_verified = actual.domain_separator.map(|separator| separator == own);
+        // The domain may have another name than the token, and then the offer may say so.
+        if is_verified != Some(true) {
+            differs("eip712Name", offered.0, &actual.name)?;
+            if let Some(actual) = &actual.version {
+                differs("eip712Version", offered.1, actual)?;
+            }
+        }
+        if is_verified == Some(false) {
+            return Err(Unpayable::OtherDomain {
+                token: address,
+                network,
+                name,
+                version,
+            });
+        }
         return Ok(Token {
             address,
-            name: actual.name.clone(),
-            // A chain that does not say leaves it to the offer, and then to the table.
-            version: match &actual.version {
-                Some(actual) => actual.clone(),
-                None => version
-                    .or_else(|| known.map(|_| "2".to_owned()))
-                    .ok_or_else(unknown)?,
-            },
+            name,
+            version,
             decimals: actual.decimals,
-            is_verified: actual.domain_separator.is_some(),
+            is_verified: is_verified == Some(true),
         });
     }
     let known = known.filter(|(_, known, _)| *known == address);
@@ -337,6 +363,18 @@ fn token(
         decimals: decimals.or(known.map(|_| 6)).ok_or_else(unknown)?,
         is_verified: false,
     })
+}
+
+/// Hash of the EIP-712 domain of a token.
+pub(super) fn domain_separator(chain_id: u64, token: Address, name: &str, version: &str) -> B256 {
+    let domain = Eip712Domain::new(
+        Some(name.to_owned().into()),
+        Some(version.to_owned().into()),
+        Some(U256::from(chain_id)),
+        Some(token),
+        None,
+    );
+    domain.separator()
 }
 
 /// What one request costs, in atomic units of a token: the price per request, or a thousandth of
@@ -405,10 +443,18 @@ mod tests {
     fn asset(over: Value) -> TokenFacts {
         let mut asset = json!({
             "network": "eip155:84532", "address": "0x036cbd53842c5426634e7929541ec2318f3dcf7e",
-            "name": "USDC", "version": "2", "decimals": 6, "domainSeparator": format!("0x{}", "71".repeat(32)),
+            "name": "USDC", "version": "2", "decimals": 6,
         });
         crate::registration::fixtures::merge(&mut asset, over);
         serde_json::from_value(asset).unwrap()
+    }
+
+    /// A token that answers DOMAIN_SEPARATOR() as one of that name and version.
+    fn asset_in_domain(name: &str, version: &str) -> TokenFacts {
+        let mut asset = asset(json!({}));
+        let token = asset.address.parse().unwrap();
+        asset.domain_separator = Some(domain_separator(84532, token, name, version));
+        asset
     }
 
     #[test]
@@ -515,7 +561,7 @@ mod tests {
     fn token_of_the_chain_is_verified() {
         let terms = terms_of(
             json!({ "asset": { "eip712Name": "USDC" } }),
-            &[asset(json!({}))],
+            &[asset_in_domain("USDC", "2")],
         );
         assert!(terms.unwrap().token.is_verified);
         let elsewhere = asset(json!({ "network": "eip155:1" }));
@@ -556,6 +602,41 @@ mod tests {
                 assert!(message.contains(part), "{message}");
             }
         }
+    }
+
+    #[test]
+    fn domain_is_that_of_tokens_on_public_chains() {
+        for (chain_id, token, name, separator) in [
+            (
+                1,
+                "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48",
+                "USD Coin",
+                "0x06c37168a7db5138defc7866392bb87a741f9b3d104deb5094588ce041cae335",
+            ),
+            (
+                84532,
+                "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+                "USDC",
+                "0x71f17a3b2ff373b803d70a5a07c046c1a2bc8e89c09ef722fcb047abe94c9818",
+            ),
+        ] {
+            let own = domain_separator(chain_id, token.parse().unwrap(), name, "2");
+            assert_eq!(own.to_string(), separator);
+        }
+    }
+
+    #[test]
+    fn token_in_another_domain_than_its_name_makes_is_sold_only_if_the_offer_says_so() {
+        let assets = [asset_in_domain("USD Coin", "2")];
+        let refused = terms_of(json!({}), &assets).unwrap_err();
+        assert_eq!(refused.reason(), "OtherDomain");
+        assert!(refused.to_string().contains("eip712Name"), "{refused}");
+        let said = json!({ "asset": { "eip712Name": "USD Coin" } });
+        let token = terms_of(said, &assets).unwrap().token;
+        assert_eq!((token.name.as_str(), token.is_verified), ("USD Coin", true));
+        let wrong = json!({ "asset": { "eip712Name": "Dollar" } });
+        let refused = terms_of(wrong, &assets).unwrap_err();
+        assert_eq!(refused.reason(), "InvalidAsset");
     }
 
     #[test]
