@@ -22,7 +22,7 @@ use crate::gate::claims::MemoryClaims;
 use crate::gate::headers::TrustedProxies;
 use crate::gate::keeper::{KeptTable, keep};
 use crate::gate::limit::{AddressBudget, Allowance};
-use crate::gate::proxy::Proxy;
+use crate::gate::proxy::{MemoryBudget, Proxy};
 use crate::gate::report::{self, Probes};
 use crate::gate::serve::{GateServer, KeptAnswers, Limiters, serve};
 use crate::gate::table::GateSettings;
@@ -34,11 +34,13 @@ use crate::telemetry::LogFilter;
 
 /// Client addresses whose requests are counted.
 const MOST_ADDRESSES: usize = 100_000;
-/// Payments of an address whose signature only a facilitator can check.
-const UNPROVEN_PAYMENTS: Allowance = Allowance {
+/// Payments of an address that a facilitator may refuse.
+const INVALID_PAYMENTS: Allowance = Allowance {
     every: Duration::from_secs(1),
     burst: 60,
 };
+/// Bytes of all bodies together that are read to tell paid requests apart.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
 /// How often expired claims are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
 /// How long open requests may take after SIGTERM. Shorter than the grace period of the Pod.
@@ -67,7 +69,7 @@ fn budget(unpaid_per_second: u32) -> AddressBudget {
         every: Duration::from_secs(1) / unpaid_per_second.max(1),
         burst: unpaid_per_second.saturating_mul(2).max(1),
     };
-    AddressBudget::new(MOST_ADDRESSES, unpaid, UNPROVEN_PAYMENTS)
+    AddressBudget::new(MOST_ADDRESSES, unpaid, INVALID_PAYMENTS)
 }
 
 /// Serves buyers until the process should exit.
@@ -93,6 +95,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
         facilitators: FacilitatorClient::new(args.table.credentials.clone())?,
         chains: ChainReader::new(metrics.chain.clone()),
         proxy: Proxy::new(),
+        bodies: MemoryBudget::new(BODY_BYTES),
         trusted: TrustedProxies::new(args.trusted_proxies.clone()),
         public_url: settings.public_url.clone(),
         metrics: metrics.gate.clone(),

@@ -1,14 +1,13 @@
-//! What can be checked of a payment without asking anyone: that it pays for this route, in time, and
-//! who signed it. Pure.
+//! What can be checked of a payment without asking anyone: that it pays for this route, in time, with a
+//! signature that a token may take. Pure.
 //!
 //! No check relies on what the buyer says about price, recipient or resource: the terms of the
-//! route are compared with what was signed (EIP-3009, EIP-712).
+//! route are compared with what was signed (EIP-3009).
 
 use std::fmt;
 
 use alloy::primitives::{B256, Signature, U256, keccak256};
-use alloy::sol;
-use alloy::sol_types::{Eip712Domain, SolStruct, SolValue};
+use alloy::sol_types::SolValue;
 
 use super::path::{CanonicalPath, path_of};
 use super::terms::Terms;
@@ -25,20 +24,10 @@ pub(crate) const LENIENCE: u64 = 600;
 /// Seconds for which another gate may go on after this one has begun: a rollout lets open requests
 /// finish.
 pub(crate) const OVERLAP: u64 = 600;
+/// Seconds for which authorizations may have lasted on the terms of before.
+const FORMER_TIMEOUT: u32 = 3600;
 /// Bytes of an ECDSA signature.
 const ECDSA_BYTES: usize = 65;
-
-sol! {
-    /// The message of EIP-3009.
-    struct TransferWithAuthorization {
-        address from;
-        address to;
-        uint256 value;
-        uint256 validAfter;
-        uint256 validBefore;
-        bytes32 nonce;
-    }
-}
 
 /// Identity of a payment: the hash of chain, token, payer and nonce. The token moves money once for
 /// it, however the payment is written.
@@ -143,60 +132,29 @@ pub(crate) fn check_window(
     }
 }
 
-/// Whether a payment may have been presented to a gate that served before `begun`, in Unix seconds, or
-/// to one that went on for a while. A token moves nothing before `validAfter` (EIP-3009), so that a
-/// later payment cannot have bought anything there.
-pub(crate) fn may_be_older(authorization: &Authorization, begun: u64) -> bool {
-    authorization.valid_after < U256::from(begun.saturating_add(OVERLAP))
+/// Whether a payment may have bought something from a gate that served before `begun`, in Unix seconds,
+/// or from one that went on for a while. A token moves nothing before `validAfter` (EIP-3009), and no
+/// gate takes an authorization that lasts longer than `most` seconds and the lenience.
+pub(crate) fn may_be_older(authorization: &Authorization, most: u32, begun: u64) -> bool {
+    let end = begun.saturating_add(OVERLAP);
+    let longest = LENIENCE + u64::from(most.max(FORMER_TIMEOUT));
+    authorization.valid_after < U256::from(end)
+        && authorization.valid_before <= U256::from(end.saturating_add(longest))
 }
 
-/// What a signature proves by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signed {
-    /// The payer's key signed.
-    ByPayer,
-    /// It may be the signature of a contract: only the chain can tell (EIP-1271).
-    Unproven,
-}
-
-/// Checks who signed an authorization.
+/// Checks the form of a signature. Who signed is for the chain to say, which a facilitator asks: one that
+/// no key explains may be that of a contract (EIP-1271).
 ///
 /// # Errors
 /// If an ECDSA signature is malleable: tokens refuse a high `s`.
-pub(crate) fn check_signature(payment: &SignedPayment, terms: &Terms) -> Result<Signed, Invalid> {
+pub(crate) fn check_signature(payment: &SignedPayment) -> Result<(), Invalid> {
     if payment.signature.len() != ECDSA_BYTES {
-        return Ok(Signed::Unproven);
+        return Ok(());
     }
-    let signature = Signature::from_raw(&payment.signature).map_err(|_| Invalid::Signature)?;
-    if signature.normalize_s().is_some() {
-        return Err(Invalid::Signature);
+    match Signature::from_raw(&payment.signature) {
+        Ok(signature) if signature.normalize_s().is_none() => Ok(()),
+        _ => Err(Invalid::Signature),
     }
-    let hash = signing_hash(&payment.authorization, terms);
-    let signer = signature.recover_address_from_prehash(&hash);
-    Ok(match signer {
-        Ok(signer) if signer == payment.authorization.from => Signed::ByPayer,
-        _ => Signed::Unproven,
-    })
-}
-
-/// The hash that the payer signs (EIP-712).
-pub(crate) fn signing_hash(authorization: &Authorization, terms: &Terms) -> B256 {
-    let domain = Eip712Domain::new(
-        Some(terms.token.name.clone().into()),
-        Some(terms.token.version.clone().into()),
-        Some(U256::from(terms.chain_id)),
-        Some(terms.token.address),
-        None,
-    );
-    let message = TransferWithAuthorization {
-        from: authorization.from,
-        to: authorization.to,
-        value: authorization.value,
-        validAfter: authorization.valid_after,
-        validBefore: authorization.valid_before,
-        nonce: authorization.nonce,
-    };
-    message.eip712_signing_hash(&domain)
 }
 
 #[cfg(test)]
@@ -205,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::gate::wire::Version;
-    use crate::gate::wire::tests::{payment, signer, terms};
+    use crate::gate::wire::tests::{payment, signer, signing_hash, terms};
 
     const PATH: &str = "/services/chat/v1";
 
@@ -276,25 +234,35 @@ mod tests {
     }
 
     #[test]
-    fn payment_is_known_to_be_later_only_by_its_beginning() {
+    fn payment_is_known_to_be_later_by_its_beginning() {
         let mut authorization = payment(Version::V2).authorization;
-        assert!(may_be_older(&authorization, 0), "valid since ever");
+        authorization.valid_before = U256::ZERO;
         authorization.valid_after = U256::from(1000 + OVERLAP - 1);
-        assert!(may_be_older(&authorization, 1000));
+        assert!(may_be_older(&authorization, 300, 1000));
         authorization.valid_after = U256::from(1000 + OVERLAP);
-        assert!(!may_be_older(&authorization, 1000));
-        assert!(may_be_older(&authorization, u64::MAX));
+        assert!(!may_be_older(&authorization, 300, 1000));
+        assert!(may_be_older(&authorization, 300, u64::MAX));
     }
 
     #[test]
-    fn signature_of_the_payer_is_proven() {
-        let paid = payment(Version::V2);
-        assert_eq!(check_signature(&paid, &terms()), Ok(Signed::ByPayer));
-        let mut other = paid.clone();
-        other.authorization.nonce = B256::ZERO;
-        assert_eq!(check_signature(&other, &terms()), Ok(Signed::Unproven));
-        other.signature = vec![1; 66];
-        assert_eq!(check_signature(&other, &terms()), Ok(Signed::Unproven));
+    fn payment_without_a_beginning_is_known_to_be_later_by_its_end() {
+        let mut authorization = payment(Version::V2).authorization;
+        authorization.valid_after = U256::ZERO;
+        for (most, longest) in [(300, 3600), (7200, 7200)] {
+            let latest = 1000 + OVERLAP + longest + LENIENCE;
+            authorization.valid_before = U256::from(latest);
+            assert!(may_be_older(&authorization, most, 1000));
+            authorization.valid_before = U256::from(latest + 1);
+            assert!(!may_be_older(&authorization, most, 1000));
+        }
+    }
+
+    #[test]
+    fn signatures_of_keys_and_contracts_pass() {
+        let mut paid = payment(Version::V2);
+        assert_eq!(check_signature(&paid), Ok(()));
+        paid.signature = vec![1; 66];
+        assert_eq!(check_signature(&paid), Ok(()));
     }
 
     #[test]
@@ -312,9 +280,9 @@ mod tests {
         );
         let mut paid = payment(Version::V2);
         paid.signature = high.as_bytes().to_vec();
-        assert_eq!(check_signature(&paid, &terms()), Err(Invalid::Signature));
+        assert_eq!(check_signature(&paid), Err(Invalid::Signature));
         paid.signature[64] = 9;
-        assert_eq!(check_signature(&paid, &terms()), Err(Invalid::Signature));
+        assert_eq!(check_signature(&paid), Err(Invalid::Signature));
     }
 
     #[test]
@@ -338,23 +306,5 @@ mod tests {
         ] {
             assert_ne!(id, different);
         }
-    }
-
-    #[test]
-    fn hash_is_that_of_the_reference_client() {
-        // Domain separator of USDC on Base Sepolia: 0x71f17a3b...9818.
-        let separator = Eip712Domain::new(
-            Some("USDC".into()),
-            Some("2".into()),
-            Some(U256::from(84532)),
-            Some(terms().token.address),
-            None,
-        )
-        .separator();
-        let text = separator.to_string();
-        assert!(
-            text.starts_with("0x71f17a3b") && text.ends_with("9818"),
-            "{text}"
-        );
     }
 }

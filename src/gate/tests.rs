@@ -112,7 +112,7 @@ fn check_payment(field: &[u8]) {
     );
     let offered = [terms()];
     let _ = check_window(&payment.authorization, 300, 1_000_000);
-    let _ = check_signature(&payment, &offered[0]);
+    let _ = check_signature(&payment);
     if let Some(terms) = chosen(&offered, &payment) {
         let _ = check_form(&payment, terms, "/services/chat/v1", "");
         let asked: Value =

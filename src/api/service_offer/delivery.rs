@@ -178,11 +178,11 @@ pub enum ResultVisibility {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OfferLimits {
-    /// Maximum number of concurrent requests.
+    /// Maximum number of concurrent requests to the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub max_in_flight: Option<u32>,
-    /// Maximum number of requests per second.
+    /// Maximum number of requests to the upstream per second. A request that is asked to pay does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub rps: Option<u32>,

@@ -46,16 +46,16 @@ impl Held {
     }
 }
 
-/// Memory for all responses that are held. Clones share it.
+/// Memory for all bodies that are read ahead. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct HoldBudget {
+pub(crate) struct MemoryBudget {
     permits: Arc<Semaphore>,
     #[cfg(test)]
     units: usize,
 }
 
-impl HoldBudget {
-    pub(super) fn new(bytes: usize) -> Self {
+impl MemoryBudget {
+    pub(crate) fn new(bytes: usize) -> Self {
         let units = bytes / UNIT;
         let permits = Arc::new(Semaphore::new(units));
         Self {
@@ -65,9 +65,22 @@ impl HoldBudget {
         }
     }
 
-    fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Memory for as long as the permit lives; none if others use it.
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         Arc::clone(&self.permits).try_acquire_many_owned(units).ok()
+    }
+
+    /// Makes a permit stand for this many bytes in all. Whether there was memory left.
+    pub(crate) fn extend(&self, permit: &mut OwnedSemaphorePermit, bytes: usize) -> bool {
+        let more = bytes.div_ceil(UNIT).saturating_sub(permit.num_permits());
+        match self.reserve(more * UNIT) {
+            Some(more) => {
+                permit.merge(more);
+                true
+            }
+            None => false,
+        }
     }
 
     #[cfg(test)]
@@ -89,7 +102,7 @@ fn is_live(headers: &HeaderMap) -> bool {
 pub(super) async fn hold(
     response: Response<Body>,
     limits: HoldLimits,
-    budget: &HoldBudget,
+    budget: &MemoryBudget,
 ) -> Result<Held, UpstreamError> {
     let is_tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if is_tunnel || is_live(response.headers()) {

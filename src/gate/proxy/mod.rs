@@ -41,11 +41,10 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tower::Service;
 
-pub(crate) use hold::{Held, HoldLimits};
+pub(crate) use hold::{Held, HoldLimits, MemoryBudget};
 pub(crate) use watched::{BodyEnd, watch};
 
 use super::headers::{clean_trailers, switches_to_websocket};
-use hold::HoldBudget;
 
 /// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -114,7 +113,7 @@ pub(crate) struct WhileTunnelled(
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     client: Client<HttpConnector<Resolver>, Body>,
-    budget: HoldBudget,
+    budget: MemoryBudget,
 }
 
 impl Proxy {
@@ -132,7 +131,7 @@ impl Proxy {
             .build(connector);
         Self {
             client,
-            budget: HoldBudget::new(HOLD_BYTES),
+            budget: MemoryBudget::new(HOLD_BYTES),
         }
     }
 

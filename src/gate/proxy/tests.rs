@@ -873,7 +873,7 @@ async fn live_responses_are_not_held() {
 
 #[tokio::test]
 async fn response_is_not_held_when_the_budget_is_used_up() {
-    let budget = HoldBudget::new(2048);
+    let budget = MemoryBudget::new(2048);
     let hold = async |response| hold::hold(response, LIMITS, &budget).await.unwrap();
     let first = hold(response_of(&["a"], false)).await;
     let second = hold(response_of(&["b"], false)).await;

@@ -2,6 +2,7 @@
 //! the upstream, or sells.
 //!
 //! - [`purchase`] is the paid road: claim, verify, call, settle, deliver
+//! - [`body`] reads as much of a request as tells it from others
 //! - [`settlement`] settles, and asks for outcomes that are not known
 //! - [`kept`] keeps what was charged until it is delivered
 //! - [`answer`] makes the responses that are not the upstream's
@@ -10,6 +11,7 @@
 //! ([`super::payment`]). What is unknown is refused: no path is free because it has no price.
 
 mod answer;
+mod body;
 mod kept;
 mod purchase;
 mod settlement;
@@ -38,7 +40,7 @@ use super::keeper::KeptTable;
 use super::limit::{AddressBudget, AddressCost, InFlight, Limited, OfferLimiter};
 use super::page;
 use super::path::{CanonicalPath, PathRefusal, RequestTarget};
-use super::proxy::{Proxy, UpstreamError, WhileTunnelled, watch};
+use super::proxy::{MemoryBudget, Proxy, UpstreamError, WhileTunnelled, watch};
 use super::table::{Access, NotServed, OfferTable, Published, Served};
 use super::wire::{PAYMENT_SIGNATURE, Resource, X_PAYMENT};
 use crate::metrics::{GateMetrics, GateOutcome};
@@ -56,6 +58,8 @@ pub(crate) struct GateServer {
     pub(crate) facilitators: FacilitatorClient,
     pub(crate) chains: ChainReader,
     pub(crate) proxy: Proxy,
+    /// Memory for the bodies of requests that carry a payment.
+    pub(crate) bodies: MemoryBudget,
     pub(crate) trusted: TrustedProxies,
     pub(crate) public_url: Option<String>,
     pub(crate) metrics: GateMetrics,
@@ -216,7 +220,7 @@ impl GateServer {
         (outcome, response)
     }
 
-    /// A route within the limits of an offer that is on sale.
+    /// The route of a request for an offer that is on sale.
     fn route(
         &self,
         served: Served<'_>,
@@ -229,10 +233,6 @@ impl GateServer {
             let refusal = ErrorResponse::new(StatusCode::GONE, "drained");
             return Err(Box::new((GateOutcome::Drained, refusal.response())));
         }
-        let now = self.begun.elapsed();
-        let limiter = self.limiters.of(offer);
-        let in_flight = limiter.map(|limiter| limiter.take(now)).transpose();
-        let in_flight = in_flight.map_err(|limited| Box::new(limited_answer(limited)))?;
         let base = match (&offer.url, &self.public_url) {
             (Some(url), _) => url.clone(),
             (None, Some(base)) => format!("{base}{}", offer.prefix),
@@ -247,11 +247,23 @@ impl GateServer {
             rest: served.rest,
             path,
             origin,
-            in_flight: in_flight.map(Arc::new),
+            in_flight: None,
         })
     }
 
-    async fn free(&self, routed: Routed, request: Request) -> Answer {
+    /// Counts a request within the limits of its offer, until its answer has ended. One that is asked to
+    /// pay costs the upstream nothing, and must not keep out those that do.
+    fn admit(&self, routed: &mut Routed) -> Result<(), Limited> {
+        let limiter = self.limiters.of(&routed.offer);
+        let in_flight = limiter.map(|limiter| limiter.take(self.begun.elapsed()));
+        routed.in_flight = in_flight.transpose()?.map(Arc::new);
+        Ok(())
+    }
+
+    async fn free(&self, mut routed: Routed, request: Request) -> Answer {
+        if let Err(limited) = self.admit(&mut routed) {
+            return limited_answer(limited);
+        }
         let Ok(upstream) = &routed.offer.upstream else {
             let refusal =
                 ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable");

@@ -11,19 +11,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::hex;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::Response;
-use futures::{StreamExt, TryStreamExt, stream};
-use http::header::CONTENT_LENGTH;
 use http::{HeaderName, HeaderValue, StatusCode};
-use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::answer::{Charged, ErrorResponse, add_receipt, payment_required};
+use super::body::fingerprinted;
 use super::settlement::ASK_FOR;
 use super::{
     Answer, GateServer, Routed, limited_answer, upstream_failed, upstream_request, while_in_flight,
@@ -32,16 +29,14 @@ use crate::api::PaymentFlow;
 use crate::gate::answer::Verification;
 use crate::gate::chains::OnChain;
 use crate::gate::check::{
-    Invalid, OVERLAP, PaymentId, Signed, check_form, check_signature, check_window, may_be_older,
+    Invalid, OVERLAP, PaymentId, check_form, check_signature, check_window, may_be_older,
     payment_id,
 };
 use crate::gate::claims::{Hold, Taken};
 use crate::gate::facilitator::FacilitatorEndpoint;
 use crate::gate::headers::{self, PaymentHeaders};
 use crate::gate::limit::AddressCost;
-use crate::gate::payment::{
-    Event, Fingerprint, Outcome, Presented, is_used, may_follow_charge, may_mean_used,
-};
+use crate::gate::payment::{Event, Outcome, Presented, is_used, may_follow_charge, may_mean_used};
 use crate::gate::proxy::{BodyEnd, HoldLimits, UpstreamError, watch};
 use crate::gate::table::Paid;
 use crate::gate::terms::Terms;
@@ -53,10 +48,6 @@ use crate::metrics::{FacilitatorCall, GateOutcome};
 
 /// Says whether an answer of the upstream was charged.
 const CHARGED: HeaderName = HeaderName::from_static("x-payment-charged");
-/// Bytes of a request's body that tell one request from another.
-const FINGERPRINTED: usize = 1024 * 1024;
-/// How long these bytes may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a buyer waits for a settlement. The settlement continues.
 const SETTLEMENT_WAIT: Duration = Duration::from_secs(30);
 /// How often a buyer who waits for the outcome of a settlement looks.
@@ -72,9 +63,6 @@ pub(super) struct Purchase {
     pub(super) payment: SignedPayment,
     pub(super) terms: Terms,
     pub(super) id: PaymentId,
-    /// What its signature proves. One that no key proves may be that of a contract: the facilitator
-    /// asks the chain, which costs more than any check here.
-    signed: Signed,
     /// Facilitators of its chain, in the order of use.
     facilitators: Vec<Arc<FacilitatorEndpoint>>,
     /// What facilitators are asked.
@@ -120,7 +108,7 @@ impl GateServer {
     /// Answers a request that carries a payment.
     pub(super) async fn sell(
         self: &Arc<Self>,
-        routed: Routed,
+        mut routed: Routed,
         paid: &Paid,
         request: Request,
     ) -> Answer {
@@ -129,20 +117,27 @@ impl GateServer {
             Err(Unread::Refused(answer)) => return *answer,
             Err(Unread::OnOtherTerms(purchase, answer)) => (*purchase, Some(answer)),
         };
-        if purchase.signed == Signed::Unproven {
-            let (client, now) = (routed.origin.client, self.begun.elapsed());
-            if let Err(limited) = self.budget.check(AddressCost::InvalidPayment, client, now) {
-                return limited_answer(limited);
-            }
-        }
         let signature = &purchase.payment.signature;
-        let (request, fingerprint) = match fingerprinted(&routed, signature, request).await {
+        let read = fingerprinted(&routed, signature, request, &self.bodies).await;
+        let (request, fingerprint) = match read {
             Ok(read) => read,
-            Err(refusal) => return (GateOutcome::Malformed, refusal.response()),
+            Err(answer) => return *answer,
         };
         let (taken, hold) = self.claim(&purchase, fingerprint).await;
         if let (Ok(Taken::New), Some(answer)) = (&taken, refusal) {
             return *answer;
+        }
+        let admitted = match &taken {
+            Ok(Taken::New) => {
+                let (client, now) = (routed.origin.client, self.begun.elapsed());
+                let within = self.budget.check(AddressCost::InvalidPayment, client, now);
+                within.and_then(|()| self.admit(&mut routed))
+            }
+            Ok(Taken::Known(Presented::Execute { .. })) => self.admit(&mut routed),
+            _ => Ok(()),
+        };
+        if let Err(limited) = admitted {
+            return limited_answer(limited);
         }
         let sale = Sale {
             gate: Arc::clone(self),
@@ -188,7 +183,7 @@ impl Purchase {
                 ))));
             }
         };
-        let purchase = |payment: SignedPayment, terms: &Terms, signed| {
+        let purchase = |payment: SignedPayment, terms: &Terms| {
             let facilitators = paid.facilitators.get(&terms.chain_id);
             Self {
                 id: payment_id(terms, &payment.authorization),
@@ -196,7 +191,6 @@ impl Purchase {
                 question: facilitator_request(&payment, terms, routed.resource()).into(),
                 payment,
                 terms: terms.clone(),
-                signed,
             }
         };
         let Some(terms) = chosen(&paid.terms, &payment) else {
@@ -204,15 +198,15 @@ impl Purchase {
             return Err(match in_same_token(&paid.terms, &payment) {
                 None => Unread::Refused(no_match),
                 Some(terms) => {
-                    let purchase = purchase(payment, terms, Signed::Unproven);
+                    let purchase = purchase(payment, terms);
                     Unread::OnOtherTerms(Box::new(purchase), no_match)
                 }
             });
         };
-        let signed = check_form(&payment, terms, routed.path.as_str(), &routed.url)
-            .and_then(|()| check_signature(&payment, terms))
+        check_form(&payment, terms, routed.path.as_str(), &routed.url)
+            .and_then(|()| check_signature(&payment))
             .map_err(|invalid| refused(&invalid.to_string()))?;
-        Ok(purchase(payment, terms, signed))
+        Ok(purchase(payment, terms))
     }
 
     /// When the authorization ends, in Unix seconds.
@@ -242,7 +236,9 @@ struct Sale<'a> {
 impl Sale<'_> {
     /// Whether a process that this one knows nothing of may have sold for the payment.
     fn may_be_older(&self) -> bool {
-        may_be_older(&self.purchase.payment.authorization, self.gate.begun_at)
+        let purchase = &self.purchase;
+        let most = purchase.terms.max_timeout_seconds;
+        may_be_older(&purchase.payment.authorization, most, self.gate.begun_at)
     }
 
     /// Seconds that the work may take.
@@ -460,8 +456,14 @@ impl Sale<'_> {
             Unsettled::Refused {
                 reason,
                 transaction,
-            } => self.definitely_refused(reason, transaction).await,
-            Unsettled::NotSent => self.unavailable(None),
+            } => {
+                self.spend_invalid();
+                self.definitely_refused(reason, transaction).await
+            }
+            Unsettled::NotSent => {
+                self.gate.kept.forget(self.purchase.id);
+                self.unavailable(None)
+            }
             Unsettled::Unknown { transaction } => self.pending(transaction),
         }
     }
@@ -540,14 +542,7 @@ impl Sale<'_> {
 
     /// A facilitator says that the payment is invalid.
     async fn refused(&self, by: Arc<FacilitatorEndpoint>, reason: String, hold: Hold) -> Answer {
-        if self.purchase.signed == Signed::Unproven {
-            let (client, now) = (self.routed.origin.client, self.gate.begun.elapsed());
-            // Whether the budget is used up shows at the next payment.
-            let _ = self
-                .gate
-                .budget
-                .spend(AddressCost::InvalidPayment, client, now);
-        }
+        self.spend_invalid();
         // Another reason may pass, and then `/settle` would charge for nothing.
         if !self.may_be_older() || !is_used(&reason) {
             return self.unusable(reason, None).await;
@@ -558,6 +553,14 @@ impl Sale<'_> {
             Err(Unsettled::InProgress) => self.in_progress(),
             Err(_) => self.unusable(reason, None).await,
         }
+    }
+
+    /// Counts a payment that cost a facilitator something, or even the upstream, and the buyer nothing.
+    fn spend_invalid(&self) {
+        let (client, now) = (self.routed.origin.client, self.gate.begun.elapsed());
+        // Whether the budget is used up shows at the next payment.
+        let budget = &self.gate.budget;
+        let _ = budget.spend(AddressCost::InvalidPayment, client, now);
     }
 
     /// A payment that cannot buy anything. Another one is asked for only if this one cannot have been
@@ -713,63 +716,4 @@ fn not_charged(mut response: Response) -> Answer {
     fields.insert(CHARGED, HeaderValue::from_static("false"));
     headers::cors(fields);
     (GateOutcome::NotCharged, response)
-}
-
-/// Reads the beginning of a request's body, which is a part of what a payment is presented for. The
-/// rest streams. The signature is another part: a nonce is public once it is used, and someone else
-/// must not collect with it what was paid for.
-async fn fingerprinted(
-    routed: &Routed,
-    signature: &[u8],
-    request: Request,
-) -> Result<(Request, Fingerprint), ErrorResponse> {
-    let (parts, body) = request.into_parts();
-    let mut digest = Sha256::new();
-    let length = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    let method = parts.method.as_str().as_bytes();
-    for part in [
-        routed.offer.uid.as_bytes(),
-        method,
-        routed.target.as_bytes(),
-        hex::encode(signature).as_bytes(),
-        length.unwrap_or_default(),
-    ] {
-        digest.update(part);
-        digest.update([0]);
-    }
-    let mut rest = body.into_data_stream();
-    let mut read = Vec::new();
-    let mut size = 0;
-    let reading = async {
-        while size < FINGERPRINTED {
-            let Some(chunk) = rest.try_next().await? else {
-                break;
-            };
-            size += chunk.len();
-            digest.update(&chunk);
-            read.push(Ok::<Bytes, axum::Error>(chunk));
-        }
-        Ok::<(), axum::Error>(())
-    };
-    match timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) => {
-            return Err(ErrorResponse::new(
-                StatusCode::BAD_REQUEST,
-                "malformed_request",
-            ));
-        }
-        Err(_) => {
-            return Err(ErrorResponse::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_too_slow",
-            ));
-        }
-    }
-    let hash: [u8; 32] = digest.finalize().into();
-    let body = match read.is_empty() {
-        true => Body::empty(),
-        false => Body::from_stream(stream::iter(read).chain(rest)),
-    };
-    Ok((Request::from_parts(parts, body), Fingerprint(hash.into())))
 }

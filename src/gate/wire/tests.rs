@@ -1,11 +1,13 @@
-use alloy::primitives::U256;
+use alloy::primitives::{Signature, U256};
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
+use alloy::sol;
+use alloy::sol_types::{Eip712Domain, SolStruct};
 use http::HeaderValue;
 
 use super::*;
 use crate::api::PaymentFlow;
-use crate::gate::check::{Signed, check_form, check_signature, check_window, signing_hash};
+use crate::gate::check::{check_form, check_signature, check_window};
 use crate::gate::terms::Token;
 
 pub(crate) const RESOURCE: Resource<'_> = Resource {
@@ -13,6 +15,38 @@ pub(crate) const RESOURCE: Resource<'_> = Resource {
     description: "chat",
     mime_type: "application/json",
 };
+
+sol! {
+    /// The message of EIP-3009.
+    struct TransferWithAuthorization {
+        address from;
+        address to;
+        uint256 value;
+        uint256 validAfter;
+        uint256 validBefore;
+        bytes32 nonce;
+    }
+}
+
+/// The hash that the payer signs (EIP-712).
+pub(crate) fn signing_hash(authorization: &Authorization, terms: &Terms) -> B256 {
+    let domain = Eip712Domain::new(
+        Some(terms.token.name.clone().into()),
+        Some(terms.token.version.clone().into()),
+        Some(U256::from(terms.chain_id)),
+        Some(terms.token.address),
+        None,
+    );
+    let message = TransferWithAuthorization {
+        from: authorization.from,
+        to: authorization.to,
+        value: authorization.value,
+        validAfter: authorization.valid_after,
+        validBefore: authorization.valid_before,
+        nonce: authorization.nonce,
+    };
+    message.eip712_signing_hash(&domain)
+}
 
 /// Terms of 0.002 USDC on Base Sepolia.
 pub(crate) fn terms() -> Terms {
@@ -498,7 +532,10 @@ fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
             check_form(&payment, chosen, "/services/chat/v1", ""),
             Ok(())
         );
-        assert_eq!(check_signature(&payment, chosen), Ok(Signed::ByPayer));
+        assert_eq!(check_signature(&payment), Ok(()));
+        let signature = Signature::from_raw(&payment.signature).unwrap();
+        let signer = signature.recover_address_from_prehash(&signing_hash(read, chosen));
+        assert_eq!(signer.unwrap(), read.from);
         let now = read.valid_before.to::<u64>() - 300;
         assert!(check_window(read, chosen.max_timeout_seconds, now).is_ok());
     }

@@ -180,7 +180,7 @@ async fn upfront_payment_is_kept_for_the_same_request_while_the_upstream_fails()
 
 #[tokio::test]
 async fn refused_settlement_names_its_transaction_however_old_the_payment_may_be() {
-    let shop = Shop::open().await;
+    let shop = Shop::with(json!({}), |gate| gate.begun_at = unix_seconds()).await;
     let refused = json!({
         "success": false, "errorReason": "insufficient_funds", "transaction": TRANSACTION,
     });
@@ -229,14 +229,27 @@ async fn failure_of_the_facilitators_own_asks_for_no_new_payment() {
 
 #[tokio::test]
 async fn verification_that_fails_for_another_reason_charges_nothing() {
-    let shop = Shop::open().await;
+    let shop = Shop::with(json!({}), |gate| gate.begun_at = unix_seconds()).await;
     let invalid =
         |reason: &str| Reply::json(200, json!({ "isValid": false, "invalidReason": reason }));
-    shop.facilitator
-        .will("/verify", [invalid("connect ECONNREFUSED 10.0.0.9:8545")]);
     let old = payment_with(1, |own| own.valid_after = U256::ZERO);
-    assert_eq!(shop.pay(&old).await.status, 402);
-    assert_eq!(shop.calls(), (1, 0, 0));
+    for (reason, status) in [
+        ("connect ECONNREFUSED 10.0.0.9:8545", 503),
+        ("policy_denied", 402),
+    ] {
+        shop.facilitator.will("/verify", [invalid(reason)]);
+        assert_eq!(shop.pay(&old).await.status, status, "{reason}");
+    }
+    assert_eq!(shop.calls(), (2, 0, 0));
+}
+
+#[tokio::test]
+async fn payment_without_a_beginning_is_not_older_than_a_gate_that_began_long_ago() {
+    let shop = Shop::open().await;
+    let refused = Reply::refused("insufficient_funds");
+    shop.facilitator.will("/settle", [refused]);
+    let endless = payment_with(1, |own| own.valid_after = U256::ZERO);
+    assert_eq!(shop.pay(&endless).await.status, 402);
 }
 
 #[tokio::test]

@@ -28,13 +28,12 @@ use super::*;
 use crate::cluster::Cache;
 use crate::cluster::cache::ServiceForm;
 use crate::cluster::cache::fixtures::CachedObjects;
-use crate::gate::check::signing_hash;
 use crate::gate::claims::MemoryClaims;
 use crate::gate::limit::Allowance;
 use crate::gate::table::tests::{facilitator, sold};
 use crate::gate::table::{GateSettings, compile};
 use crate::gate::unix_seconds;
-use crate::gate::wire::tests::{signer, terms};
+use crate::gate::wire::tests::{signer, signing_hash, terms};
 use crate::gate::wire::{Authorization, encoded, requirement};
 use crate::metrics::Metrics;
 
@@ -205,6 +204,7 @@ impl Shop {
             facilitators: FacilitatorClient::new("/nonexistent".into()).unwrap(),
             chains: ChainReader::new(metrics.chain.clone()),
             proxy: Proxy::new(),
+            bodies: MemoryBudget::new(1024 * 1024),
             trusted: TrustedProxies::new(Vec::new()),
             public_url: None,
             metrics: metrics.gate.clone(),

@@ -1,8 +1,12 @@
 //! What buyers send: no request is read in two ways, and nothing is sold that was not paid for.
 
 use reqwest::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::*;
+use crate::gate::proxy::MemoryBudget;
 
 /// Two requests at once, and one every ten seconds.
 const TWO: Allowance = Allowance {
@@ -174,24 +178,127 @@ async fn unpaid_requests_are_limited_and_paid_ones_are_not() {
 }
 
 #[tokio::test]
-async fn worthless_signatures_reach_the_facilitator_only_within_their_budget() {
-    // Denial of settlement of arXiv 2605.30998
+async fn invalid_payments_reach_the_facilitator_only_within_their_budget() {
+    // Denial of settlement of arXiv 2605.30998; signed by an empty wallet, which costs its owner nothing
+    let worthless = |nonce: u8| {
+        let mut json = payment_json(nonce, |_| {});
+        json["payload"]["signature"] = format!("0x{}", "22".repeat(200)).into();
+        encoded(&json)
+    };
+    let empty = payment as fn(u8) -> String;
+    for (sign, reason) in [
+        (
+            worthless as fn(u8) -> String,
+            "invalid_exact_evm_payload_signature",
+        ),
+        (empty, "insufficient_funds"),
+    ] {
+        let shop = Shop::with(json!({}), |gate| {
+            gate.budget = AddressBudget::new(1000, TWO, TWO)
+        })
+        .await;
+        let invalid = json!({ "isValid": false, "invalidReason": reason });
+        shop.facilitator
+            .will("/verify", [Reply::json(200, invalid)]);
+        let mut seen = Vec::new();
+        for nonce in 1..=6 {
+            seen.push(shop.pay(&sign(nonce)).await.status);
+        }
+        assert_eq!(seen, [402, 402, 429, 429, 429, 429], "{reason}");
+        assert_eq!(shop.facilitator.count("/verify"), 2);
+    }
+}
+
+#[tokio::test]
+async fn payments_that_fail_at_their_settlement_are_within_the_budget_too() {
+    // verify-then-work lets a buyer take work and never pay, GetBindu/Bindu
     let shop = Shop::with(json!({}), |gate| {
         gate.budget = AddressBudget::new(1000, TWO, TWO)
     })
     .await;
-    let invalid =
-        json!({ "isValid": false, "invalidReason": "invalid_exact_evm_payload_signature" });
-    shop.facilitator
-        .will("/verify", [Reply::json(200, invalid)]);
+    let refused = Reply::refused("insufficient_funds");
+    shop.facilitator.will("/settle", [refused]);
     let mut seen = Vec::new();
-    for nonce in 1..=6 {
-        let mut json = payment_json(nonce, |_| {});
-        json["payload"]["signature"] = format!("0x{}", "22".repeat(200)).into();
-        seen.push(shop.pay(&encoded(&json)).await.status);
+    for nonce in 1..=4 {
+        seen.push(shop.pay(&payment(nonce)).await.status);
     }
-    assert_eq!(seen, [402, 402, 429, 429, 429, 429]);
-    assert_eq!(shop.facilitator.count("/verify"), 2);
+    assert_eq!(seen, [402, 402, 429, 429]);
+    assert_eq!(shop.calls(), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn answer_that_was_bought_is_delivered_although_the_budget_is_used_up() {
+    let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
+    let shop = Shop::with(upfront, |gate| {
+        gate.budget = AddressBudget::new(1000, TWO, TWO)
+    })
+    .await;
+    let upfront = |nonce| {
+        let mut json = payment_json(nonce, |_| {});
+        json["accepted"]["extra"]["paymentFlow"] = "upfront".into();
+        encoded(&json)
+    };
+    let answers = [
+        Reply::Cut(200, "the".into()),
+        Reply::text(200, "the answer"),
+    ];
+    shop.upstream.will("*", answers);
+    let bought = upfront(1);
+    shop.pay(&bought).await;
+    let refused = Reply::refused("insufficient_funds");
+    shop.facilitator.will("/settle", [refused]);
+    let mut seen = Vec::new();
+    for nonce in 2..=4 {
+        seen.push(shop.pay(&upfront(nonce)).await.status);
+    }
+    assert_eq!(seen, [402, 402, 429]);
+    assert_eq!(shop.pay(&bought).await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_that_are_asked_to_pay_take_no_place_of_those_that_paid() {
+    let limits = json!({ "spec": { "limits": { "rps": 1, "maxInFlight": 1 } } });
+    let shop = Shop::with(limits, |_| {}).await;
+    for _ in 0..10 {
+        assert_eq!(shop.ask(Method::GET, "/v1", &[]).await.status, 402);
+    }
+    let mut paid = Vec::new();
+    for nonce in 1..=3 {
+        paid.push(shop.pay(&payment(nonce)).await.status);
+    }
+    assert_eq!(paid, [200, 200, 429], "two at once, then one each second");
+    assert_eq!(shop.calls(), (2, 2, 2));
+}
+
+#[tokio::test]
+async fn bodies_that_are_read_ahead_share_a_limit_of_memory() {
+    let shop = Shop::with(json!({}), |gate| {
+        gate.bodies = MemoryBudget::new(300 * 1024);
+    })
+    .await;
+    let upload = async |nonce, bytes| {
+        let request = shop.client.post(shop.url("/v1")).body(vec![0; bytes]);
+        let request = request.header("payment-signature", payment(nonce));
+        request.send().await.unwrap().status().as_u16()
+    };
+    let mut nonces = 1..=u8::MAX;
+    let mut until = async |status| {
+        while upload(nonces.next().unwrap(), 100 * 1024).await != status {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut slow = TcpStream::connect(shop.address).await.unwrap();
+    let head = format!(
+        "POST /services/chat/v1 HTTP/1.1\r\nhost: a\r\npayment-signature: {}\r\n\
+         content-length: 250001\r\n\r\n",
+        payment(0)
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(&[0; 250_000]).await.unwrap();
+    until(429).await;
+    assert_eq!(upload(u8::MAX, 1024).await, 200);
+    drop(slow);
+    until(200).await;
 }
 
 #[tokio::test]

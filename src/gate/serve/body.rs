@@ -1,0 +1,163 @@
+//! What a payment is presented for: the request, of whose body the beginning is read first.
+
+use std::time::Duration;
+
+use alloy::primitives::hex;
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::Request;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, StatusCode};
+use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::answer::ErrorResponse;
+use super::{Answer, Routed, limited_answer};
+use crate::gate::limit::Limited;
+use crate::gate::payment::Fingerprint;
+use crate::gate::proxy::MemoryBudget;
+use crate::metrics::GateOutcome;
+
+/// Bytes of a request's body that tell one request from another.
+const FINGERPRINTED: usize = 256 * 1024;
+/// How long these bytes may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads the beginning of a request's body, which is a part of what a payment is presented for. The
+/// rest streams. The signature is another part: a nonce is public once it is used, and someone else
+/// must not collect with it what was paid for.
+pub(super) async fn fingerprinted(
+    routed: &Routed,
+    signature: &[u8],
+    request: Request,
+    memory: &MemoryBudget,
+) -> Result<(Request, Fingerprint), Box<Answer>> {
+    let (parts, body) = request.into_parts();
+    let mut digest = Sha256::new();
+    let length = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    let method = parts.method.as_str().as_bytes();
+    for part in [
+        routed.offer.uid.as_bytes(),
+        method,
+        routed.target.as_bytes(),
+        hex::encode(signature).as_bytes(),
+        length.unwrap_or_default(),
+    ] {
+        digest.update(part);
+        digest.update([0]);
+    }
+    let reading = timeout(BODY_TIMEOUT, BodyStart::read(body, memory));
+    let (start, rest) = match reading.await {
+        Ok(Ok(read)) => read,
+        Ok(Err(NotRead::Limited(limited))) => return Err(Box::new(limited_answer(limited))),
+        Ok(Err(NotRead::Broken)) => {
+            let refusal = ErrorResponse::new(StatusCode::BAD_REQUEST, "malformed_request");
+            return Err(Box::new((GateOutcome::Malformed, refusal.response())));
+        }
+        Err(_) => {
+            let refusal = ErrorResponse::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow");
+            return Err(Box::new((GateOutcome::Malformed, refusal.response())));
+        }
+    };
+    digest.update(start.telling());
+    let hash: [u8; 32] = digest.finalize().into();
+    let body = match start.bytes.is_empty() {
+        true => Body::empty(),
+        false => Body::from_stream(start.stream().chain(rest)),
+    };
+    Ok((Request::from_parts(parts, body), Fingerprint(hash.into())))
+}
+
+/// The beginning of a body, which was read before the request is sent on.
+struct BodyStart {
+    /// Copied, because a small piece of a received buffer would keep all of it in memory.
+    bytes: Vec<u8>,
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+/// Why the beginning of a body was not read.
+enum NotRead {
+    Broken,
+    Limited(Limited),
+}
+
+impl BodyStart {
+    /// Reads as much as tells one request from another. The rest of the body comes with it.
+    async fn read(body: Body, budget: &MemoryBudget) -> Result<(Self, BodyDataStream), NotRead> {
+        let mut rest = body.into_data_stream();
+        let mut start = Self {
+            bytes: Vec::new(),
+            memory: budget.reserve(0),
+        };
+        while start.bytes.len() < FINGERPRINTED {
+            let Some(chunk) = rest.try_next().await.map_err(|_| NotRead::Broken)? else {
+                break;
+            };
+            start.bytes.extend_from_slice(&chunk);
+            let memory = start.memory.as_mut();
+            if !memory.is_some_and(|memory| budget.extend(memory, start.bytes.len())) {
+                return Err(NotRead::Limited(Limited {
+                    retry_after: Duration::from_secs(1),
+                }));
+            }
+        }
+        Ok((start, rest))
+    }
+
+    /// What tells one request from another: it does not depend on how the body was cut into pieces.
+    fn telling(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len().min(FINGERPRINTED)]
+    }
+
+    /// The beginning in one piece, which takes its memory until it is sent on.
+    fn stream(self) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+        stream::once(async move {
+            drop(self.memory);
+            Ok(self.bytes.into())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    fn pieces(body: &[u8], size: usize) -> Body {
+        let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+        let pieces: Vec<_> = pieces.map(Ok::<_, axum::Error>).collect();
+        Body::from_stream(stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn body_tells_the_same_however_it_is_cut() {
+        let sent: Vec<u8> = (0..FINGERPRINTED + 50_000).map(|at| at as u8).collect();
+        let budget = MemoryBudget::new(1024 * 1024);
+        for size in [1000, 4096, 100_000, 1_000_000] {
+            let read = BodyStart::read(pieces(&sent, size), &budget).await;
+            let Ok((start, rest)) = read else {
+                panic!("{size}");
+            };
+            assert_eq!(start.telling(), &sent[..FINGERPRINTED], "{size}");
+            let passed = Body::from_stream(start.stream().chain(rest));
+            assert_eq!(to_bytes(passed, usize::MAX).await.unwrap(), sent, "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_given_back_once_the_beginning_is_sent() {
+        let budget = MemoryBudget::new(100 * 1024);
+        let read = async || BodyStart::read(pieces(&[0; 60 * 1024], 1000), &budget).await;
+        let first = read().await;
+        assert!(first.is_ok());
+        assert!(matches!(read().await, Err(NotRead::Limited(_))));
+        let Ok((start, _)) = first else {
+            panic!();
+        };
+        let sent: Vec<_> = start.stream().collect().await;
+        assert_eq!(sent.len(), 1);
+        assert!(read().await.is_ok());
+    }
+}
