@@ -110,13 +110,14 @@ impl hyper::body::Body for Sent {
     }
 }
 
+/// What the client is to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
-    /// For the first byte of a request.
-    Idle,
-    /// For the rest of the head of a request.
+enum Awaited {
+    /// The first byte of a request.
+    Request,
+    /// The rest of the head of a request.
     Head,
-    /// For the client to close its end.
+    /// The end of its side of the connection.
     Close,
 }
 
@@ -126,7 +127,7 @@ pub(super) struct Connection<S> {
     requests: Requests,
     /// How many requests had begun when the deadline was set.
     begun: u64,
-    waiting: Option<Waiting>,
+    awaited: Option<Awaited>,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -136,14 +137,14 @@ impl<S> Connection<S> {
             stream,
             requests,
             begun: 0,
-            waiting: Some(Waiting::Head),
+            awaited: Some(Awaited::Head),
             deadline: Box::pin(sleep(HEAD_TIMEOUT)),
         }
     }
 
-    fn wait(&mut self, waiting: Waiting, limit: Duration) {
-        if self.waiting != Some(waiting) {
-            self.waiting = Some(waiting);
+    fn wait(&mut self, awaited: Awaited, limit: Duration) {
+        if self.awaited != Some(awaited) {
+            self.awaited = Some(awaited);
             self.deadline.as_mut().reset(Instant::now() + limit);
         }
     }
@@ -161,17 +162,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         let begun = this.requests.begun();
         if begun != this.begun {
             this.begun = begun;
-            this.waiting = None;
+            this.awaited = None;
         }
         if this.requests.is_any_open() {
             return read;
         }
         if read.is_ready() {
-            this.wait(Waiting::Head, HEAD_TIMEOUT);
+            this.wait(Awaited::Head, HEAD_TIMEOUT);
             return read;
         }
-        if this.waiting.is_none() {
-            this.wait(Waiting::Idle, IDLE_TIMEOUT);
+        if this.awaited.is_none() {
+            this.wait(Awaited::Request, IDLE_TIMEOUT);
         }
         ready!(this.deadline.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -209,9 +210,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         if this.requests.is_any_open() {
             return Pin::new(&mut this.stream).poll_shutdown(context);
         }
-        if this.waiting != Some(Waiting::Close) {
+        if this.awaited != Some(Awaited::Close) {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            this.wait(Waiting::Close, LINGER_TIMEOUT);
+            this.wait(Awaited::Close, LINGER_TIMEOUT);
         }
         let mut unread = [0; 8192];
         while this.deadline.as_mut().poll(context).is_pending() {
