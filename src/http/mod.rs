@@ -3,7 +3,8 @@
 //! - [`documents`] serves registration files from the cache, on leader and standbys alike
 //! - [`admin`] serves `/livez`, `/readyz`, `/metrics` and the log level
 //!
-//! They share the limits of a [`connection`] and the counting of requests. Neither reads from the API server or a chain.
+//! They share the limits of a [`connection`] and the counting of requests. Neither reads from the
+//! API server or a chain.
 
 pub(crate) mod admin;
 mod connection;
@@ -42,7 +43,8 @@ use crate::metrics::{self, Label, Route};
 
 /// Largest head of a request: payments of 16 KiB, in base64, fit in it.
 const HEAD_BYTES: usize = 32 * 1024;
-/// Connections of one server at a time, so that their heads cannot fill the memory. Further ones wait until one ends.
+/// Connections of one server at a time, so that their heads cannot fill the memory. Further ones
+/// wait until one ends.
 const MAX_CONNECTIONS: usize = 4096;
 /// Pause after a connection that could not be accepted, as when there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
