@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::task::AtomicWaker;
-use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::watch;
 
 /// How long the head of a request may take, from its first byte; the first one of a connection, from
 /// when it was accepted.
@@ -71,7 +71,7 @@ impl OpenRequest {
     /// switches protocols keeps it open for good: what follows are no requests.
     pub(super) fn until_sent(mut self, response: Response) -> Response {
         self.ends = response.status() != StatusCode::SWITCHING_PROTOCOLS;
-        response.map(|body| Body::new(Sent { body, _open: self }))
+        watch(response, move |_| drop(self))
     }
 }
 
@@ -81,32 +81,6 @@ impl Drop for OpenRequest {
             self.requests.0.ended.fetch_add(1, Ordering::AcqRel);
             self.requests.0.reader.wake();
         }
-    }
-}
-
-/// The body of a response to an open request.
-struct Sent {
-    body: Body,
-    _open: OpenRequest,
-}
-
-impl hyper::body::Body for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

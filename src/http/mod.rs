@@ -4,11 +4,12 @@
 //! - [`admin`] serves `/livez`, `/readyz`, `/metrics` and the log level
 //!
 //! They share the limits of a [`connection`] and the counting of requests. Neither reads from the
-//! API server or a chain.
+//! API server or a chain. [`watched`] reports how the body of a response ends, to the gate too.
 
 pub(crate) mod admin;
 mod connection;
 pub(crate) mod documents;
+mod watched;
 
 use std::future::ready;
 use std::io;
@@ -38,6 +39,7 @@ use tower::ServiceExt;
 use tracing::warn;
 
 use self::connection::{Connection, Requests};
+pub(crate) use self::watched::{BodyEnd, watch};
 use crate::health::Health;
 use crate::metrics::{self, Label, Route};
 
@@ -46,6 +48,8 @@ const HEAD_BYTES: usize = 32 * 1024;
 /// Connections of one server at a time, so that their heads cannot fill the memory. Further ones
 /// wait until one ends.
 const MAX_CONNECTIONS: usize = 4096;
+/// How often it is reported that connections wait. Whoever opens them must not fill the log.
+const FULL_PERIOD: Duration = Duration::from_secs(60);
 /// Pause after a connection that could not be accepted, as when there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -85,8 +89,14 @@ async fn serve_at_most(
 ) {
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limit));
+    let mut reported: Option<Instant> = None;
     let mut end = pin!(end);
     loop {
+        let is_due = reported.is_none_or(|last| last.elapsed() >= FULL_PERIOD);
+        if places.available_permits() == 0 && is_due {
+            warn!(limit, "connection limit reached, further connections wait");
+            reported = Some(Instant::now());
+        }
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
             (place, listener.accept().await)

@@ -1,7 +1,6 @@
 //! Carries requests to upstreams and their responses back.
 //!
 //! - [`hold`] reads the start of a response before it is paid for
-//! - [`watched`] reports whether a response reached its end
 //!
 //! Bodies stream in both directions: a slow reader slows the writer, and what is in memory does not
 //! depend on their size. A request is sent again only if no byte of it was written, which the HTTP
@@ -14,7 +13,6 @@
 mod hold;
 #[cfg(test)]
 mod tests;
-mod watched;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -42,7 +40,6 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 
 pub(crate) use hold::{Held, HoldLimits, MemoryBudget};
-pub(crate) use watched::{BodyEnd, watch};
 
 use super::headers::{clean_trailers, switches_to_websocket};
 

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::super::headers::{Forwarded, UpstreamHeaders, from_upstream, to_upstream};
 use super::*;
+use crate::http::{BodyEnd, watch};
 
 const MIB: usize = 1024 * 1024;
 /// Longer than anything takes here, on a busy machine too.
@@ -887,52 +888,6 @@ async fn response_is_not_held_when_the_budget_is_used_up() {
     let small = hold(Response::new(Body::from("e"))).await;
     assert_eq!(small.whole.unwrap(), "e");
     assert_eq!(budget.used(), 2048);
-}
-
-/// How a response ended that a client read in this way.
-async fn end_of<F: Future<Output = ()>>(
-    response: Response<Body>,
-    read: impl FnOnce(Body) -> F,
-) -> BodyEnd {
-    let (end, mut ended) = mpsc::unbounded_channel();
-    let watched = watch(response, move |how| end.send(how).unwrap());
-    read(watched.into_body()).await;
-    let how = ended.try_recv().unwrap();
-    assert!(ended.recv().await.is_none(), "reported once");
-    how
-}
-
-#[tokio::test]
-async fn end_of_a_body_is_reported_once() {
-    let to_its_end = async |body: Body| {
-        let _ = body.collect().await;
-    };
-    let one_frame = async |mut body: Body| {
-        let _ = body.frame().await;
-    };
-    let unread = async |body: Body| drop(body);
-    let pieces = || response_of(&["a", "b"], false);
-    assert_eq!(end_of(pieces(), to_its_end).await, BodyEnd::Complete);
-    assert_eq!(end_of(pieces(), one_frame).await, BodyEnd::Cut);
-    assert_eq!(end_of(pieces(), unread).await, BodyEnd::Cut);
-    let known = || Response::new(Body::from("a"));
-    assert_eq!(end_of(known(), one_frame).await, BodyEnd::Complete);
-    assert_eq!(end_of(known(), unread).await, BodyEnd::Cut);
-    let empty = || Response::new(Body::empty());
-    assert_eq!(end_of(empty(), unread).await, BodyEnd::Complete);
-    let announced = |length: &'static str| {
-        let mut response = response_of(&["a"], true);
-        let length = HeaderValue::from_static(length);
-        response.headers_mut().insert(CONTENT_LENGTH, length);
-        response
-    };
-    assert_eq!(end_of(announced("1"), one_frame).await, BodyEnd::Complete);
-    assert_eq!(end_of(announced("2"), one_frame).await, BodyEnd::Cut);
-    assert_eq!(end_of(announced("0"), unread).await, BodyEnd::Complete);
-    assert_eq!(end_of(announced("?"), one_frame).await, BodyEnd::Cut);
-    let broken = stream::iter([Ok("a"), Err(io::Error::other("gone"))]);
-    let broken = Response::new(Body::from_stream(broken));
-    assert_eq!(end_of(broken, to_its_end).await, BodyEnd::Cut);
 }
 
 #[tokio::test]

@@ -40,9 +40,10 @@ use super::keeper::KeptTable;
 use super::limit::{AddressBudget, AddressCost, InFlight, Limited, OfferLimiter};
 use super::page;
 use super::path::{CanonicalPath, PathRefusal, RequestTarget};
-use super::proxy::{MemoryBudget, Proxy, UpstreamError, WhileTunnelled, watch};
+use super::proxy::{MemoryBudget, Proxy, UpstreamError, WhileTunnelled};
 use super::table::{Access, NotServed, OfferTable, Published, Served};
 use super::wire::{PAYMENT_SIGNATURE, Resource, X_PAYMENT};
+use crate::http::watch;
 use crate::metrics::{GateMetrics, GateOutcome};
 
 /// RFC 8594.

@@ -37,13 +37,14 @@ use crate::gate::facilitator::FacilitatorEndpoint;
 use crate::gate::headers::{self, PaymentHeaders};
 use crate::gate::limit::AddressCost;
 use crate::gate::payment::{Event, Outcome, Presented, is_used, may_follow_charge, may_mean_used};
-use crate::gate::proxy::{BodyEnd, HoldLimits, UpstreamError, watch};
+use crate::gate::proxy::{HoldLimits, UpstreamError};
 use crate::gate::table::Paid;
 use crate::gate::terms::Terms;
 use crate::gate::unix_seconds;
 use crate::gate::wire::{
     PaymentReceipt, SignedPayment, chosen, facilitator_request, in_same_token, read_payment,
 };
+use crate::http::{BodyEnd, watch};
 use crate::metrics::{FacilitatorCall, GateOutcome};
 
 /// Says whether an answer of the upstream was charged.

@@ -102,3 +102,66 @@ impl Drop for Watched {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io;
+
+    use futures::{StreamExt, stream};
+    use http::HeaderValue;
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// How a response ended that a client read in this way.
+    async fn end_of<F: Future<Output = ()>>(
+        response: Response<Body>,
+        read: impl FnOnce(Body) -> F,
+    ) -> BodyEnd {
+        let (end, mut ended) = mpsc::unbounded_channel();
+        let watched = watch(response, move |how| end.send(how).unwrap());
+        read(watched.into_body()).await;
+        let how = ended.try_recv().unwrap();
+        assert!(ended.recv().await.is_none(), "reported once");
+        how
+    }
+
+    #[tokio::test]
+    async fn end_of_a_body_is_reported_once() {
+        let to_its_end = async |body: Body| {
+            let _ = body.collect().await;
+        };
+        let one_frame = async |mut body: Body| {
+            let _ = body.frame().await;
+        };
+        let unread = async |body: Body| drop(body);
+        let pieces = || {
+            let pieces = stream::iter(["a", "b"].map(Ok::<_, Infallible>));
+            Response::new(Body::from_stream(pieces))
+        };
+        assert_eq!(end_of(pieces(), to_its_end).await, BodyEnd::Complete);
+        assert_eq!(end_of(pieces(), one_frame).await, BodyEnd::Cut);
+        assert_eq!(end_of(pieces(), unread).await, BodyEnd::Cut);
+        let known = || Response::new(Body::from("a"));
+        assert_eq!(end_of(known(), one_frame).await, BodyEnd::Complete);
+        assert_eq!(end_of(known(), unread).await, BodyEnd::Cut);
+        let empty = || Response::new(Body::empty());
+        assert_eq!(end_of(empty(), unread).await, BodyEnd::Complete);
+        let announced = |length: &'static str| {
+            let piece = stream::iter([Ok::<_, Infallible>("a")]);
+            let mut response = Response::new(Body::from_stream(piece.chain(stream::pending())));
+            let length = HeaderValue::from_static(length);
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            response
+        };
+        assert_eq!(end_of(announced("1"), one_frame).await, BodyEnd::Complete);
+        assert_eq!(end_of(announced("2"), one_frame).await, BodyEnd::Cut);
+        assert_eq!(end_of(announced("0"), unread).await, BodyEnd::Complete);
+        assert_eq!(end_of(announced("?"), one_frame).await, BodyEnd::Cut);
+        let broken = stream::iter([Ok("a"), Err(io::Error::other("gone"))]);
+        let broken = Response::new(Body::from_stream(broken));
+        assert_eq!(end_of(broken, to_its_end).await, BodyEnd::Cut);
+    }
+}
