@@ -31,47 +31,33 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const VERDICT_STATUSES: [u16; 4] = [400, 402, 412, 500];
 /// Reason for a transaction that was sent and has not been included.
 const PENDING: &str = "settlement_pending";
-/// Words with which codes say what is wrong with a payment.
+/// Words with which reasons say what is wrong with a payment.
 const DEFINITE: [&str; 10] = [
-    "_used",
+    " used",
     "duplicate",
     "expired",
     "insufficient",
     "invalid",
     "mismatch",
-    "not_allowed",
-    "not_supported",
-    "permit2_allowance_required",
+    "not allowed",
+    "not supported",
+    "permit2 allowance required",
     "unsupported",
 ];
-/// A reason with one of these says that the facilitator does not know what happened.
-const INDEFINITE: [&str; 12] = [
-    "connection",
-    "internal",
-    "network_error",
-    "node",
-    "pending",
-    "rpc",
-    "timed_out",
-    "timeout",
-    "unavailable",
-    "unexpected",
-    "unknown",
-    "verification_failed",
-];
-/// A reason with one of these, and none of [`DEFINITE`], says that the facilitator could not look at the
-/// payment.
+/// Words with which reasons say that the facilitator, or what it needs, did not work.
 const OUTAGE: [&str; 9] = [
     "connection",
     "econn",
     "internal",
-    "network_error",
+    "network error",
     "rpc",
     "timed out",
     "timeout",
     "unavailable",
     "unexpected",
 ];
+/// Further words with which reasons leave open what becomes of a settlement.
+const INDEFINITE: [&str; 4] = ["node", "pending", "unknown", "verification failed"];
 /// Names of fields that hold the hash of a transaction.
 const TRANSACTION_FIELDS: [&str; 3] = ["\"transaction\"", "\"transactionHash\"", "\"txHash\""];
 
@@ -300,13 +286,13 @@ pub(super) fn retry_after(header: &str) -> Option<Duration> {
 
 /// Whether a payment was called invalid because something else failed.
 fn is_outage(reason: &str) -> bool {
-    let lower = reason.to_ascii_lowercase().replace('_', " ");
-    let says = |words: &[&str]| {
-        words
-            .iter()
-            .any(|word| lower.contains(&word.replace('_', " ")))
-    };
-    says(&OUTAGE) && !says(&DEFINITE)
+    says(reason, &OUTAGE) && !says(reason, &DEFINITE)
+}
+
+/// Whether a reason has one of these words. Codes have underscores where texts have spaces.
+fn says(reason: &str, words: &[&str]) -> bool {
+    let text = reason.to_ascii_lowercase().replace('_', " ");
+    words.iter().any(|word| text.contains(word))
 }
 
 /// Whether a failure with this reason is final: a code that says what is wrong with the payment. A code
@@ -315,12 +301,13 @@ fn is_outage(reason: &str) -> bool {
 /// transaction, although their endpoint may have taken it.
 fn is_definite(reason: &str, has_transaction: bool) -> bool {
     let is_code = |letter: char| letter.is_ascii_alphanumeric() || "_-.:".contains(letter);
-    let lower = reason.to_ascii_lowercase();
+    let is_not_sent = reason.to_ascii_lowercase().ends_with("transaction_failed");
     reason.len() <= CODE_LENGTH
         && reason.chars().all(is_code)
-        && DEFINITE.iter().any(|word| lower.contains(word))
-        && !INDEFINITE.iter().any(|word| lower.contains(word))
-        && (has_transaction || !lower.ends_with("transaction_failed"))
+        && says(reason, &DEFINITE)
+        && !says(reason, &OUTAGE)
+        && !says(reason, &INDEFINITE)
+        && (has_transaction || !is_not_sent)
 }
 
 /// Whether a content type is that of JSON.
