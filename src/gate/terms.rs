@@ -286,83 +286,82 @@ fn token(
     assets: &[TokenFacts],
 ) -> Result<Token, Unpayable> {
     let network = format!("eip155:{chain_id}");
-    let known = usdc(chain_id);
-    let named = offered.and_then(|asset| asset.address.as_deref());
-    let symbol = offered.and_then(|asset| asset.symbol.as_deref());
-    let unknown = || Unpayable::UnknownAsset {
-        token: named.or(symbol).unwrap_or("USDC").to_owned(),
-        network: network.clone(),
+    let unknown = || {
+        let named = offered.and_then(|asset| asset.address.as_deref());
+        let symbol = offered.and_then(|asset| asset.symbol.as_deref());
+        Unpayable::UnknownAsset {
+            token: named.or(symbol).unwrap_or("USDC").to_owned(),
+            network: network.clone(),
+        }
     };
     let address = address_of(chain_id, offered).ok_or_else(unknown)?;
-    let (name, version, decimals) = offered.map_or((None, None, None), |asset| {
-        (
-            asset.eip712_name.clone(),
-            asset.eip712_version.clone(),
-            asset.decimals,
-        )
-    });
     let is_asked =
         |known: &&TokenFacts| known.network == network && known.address.parse() == Ok(address);
-    if let Some(actual) = assets.iter().find(is_asked) {
-        let differs = |field, offered: Option<String>, actual: &str| match offered {
-            Some(offered) if offered != actual => Err(Unpayable::InvalidAsset {
-                field,
-                offered,
-                actual: actual.to_owned(),
-                network: network.clone(),
-            }),
-            _ => Ok(()),
-        };
-        differs(
-            "decimals",
-            decimals.map(|decimals| decimals.to_string()),
-            &actual.decimals.to_string(),
-        )?;
-        let offered = (name.clone(), version.clone());
-        let name = name.unwrap_or_else(|| actual.name.clone());
-        // A chain that does not say leaves it to the offer, and then to the table.
-        let version = version.or_else(|| actual.version.clone());
-        let version = match version.or_else(|| known.map(|_| "2".to_owned())) {
-            Some(version) => version,
-            None => return Err(unknown()),
-        };
-        let own = domain_separator(chain_id, address, &name, &version);
-        let is_verified = actual.domain_separator.map(|separator| separator == own);
-        // The domain may have another name than the token, and then the offer may say so.
-        if is_verified != Some(true) {
-            differs("eip712Name", offered.0, &actual.name)?;
-            if let Some(actual) = &actual.version {
-                differs("eip712Version", offered.1, actual)?;
-            }
-        }
-        if is_verified == Some(false) {
-            return Err(Unpayable::OtherDomain {
-                token: address,
-                network,
-                name,
-                version,
-            });
-        }
-        return Ok(Token {
-            address,
-            name,
-            version,
-            decimals: actual.decimals,
-            is_verified: is_verified == Some(true),
-        });
-    }
-    let known = known.filter(|(_, known, _)| *known == address);
-    Ok(Token {
+    let actual = assets.iter().find(is_asked);
+    let listed = usdc(chain_id).filter(|(_, listed, _)| *listed == address);
+
+    // The domain may have another name than the token, and then the offer may say so.
+    let name = offered.and_then(|asset| asset.eip712_name.clone());
+    let name = name.or_else(|| actual.map(|actual| actual.name.clone()));
+    let name = name.or_else(|| listed.map(|(.., name)| (*name).to_owned()));
+    let version = offered.and_then(|asset| asset.eip712_version.clone());
+    let version = version.or_else(|| actual.and_then(|actual| actual.version.clone()));
+    let version = version.or_else(|| listed.map(|_| "2".to_owned()));
+    let decimals = actual.map(|actual| actual.decimals);
+    let decimals = decimals.or_else(|| offered.and_then(|asset| asset.decimals));
+    let mut token = Token {
         address,
-        name: name
-            .or_else(|| known.map(|(.., name)| (*name).to_owned()))
-            .ok_or_else(unknown)?,
-        version: version
-            .or_else(|| known.map(|_| "2".to_owned()))
-            .ok_or_else(unknown)?,
-        decimals: decimals.or(known.map(|_| 6)).ok_or_else(unknown)?,
+        name: name.ok_or_else(unknown)?,
+        version: version.ok_or_else(unknown)?,
+        decimals: decimals.or(listed.map(|_| 6)).ok_or_else(unknown)?,
         is_verified: false,
-    })
+    };
+    if let Some(actual) = actual {
+        token.is_verified = is_verified(&token, chain_id, offered, actual)?;
+    }
+    Ok(token)
+}
+
+/// Whether the chain proves the domain of a token. One without `DOMAIN_SEPARATOR()` only answers with
+/// a name and perhaps a version, which the offer must not contradict.
+fn is_verified(
+    token: &Token,
+    chain_id: u64,
+    offered: Option<&Asset>,
+    actual: &TokenFacts,
+) -> Result<bool, Unpayable> {
+    let agrees = |field, offered: Option<String>, actual: &str| match offered {
+        Some(offered) if offered != actual => Err(Unpayable::InvalidAsset {
+            field,
+            offered,
+            actual: actual.to_owned(),
+            network: format!("eip155:{chain_id}"),
+        }),
+        _ => Ok(()),
+    };
+    let decimals = offered.and_then(|asset| asset.decimals);
+    let decimals = decimals.map(|decimals| decimals.to_string());
+    agrees("decimals", decimals, &actual.decimals.to_string())?;
+
+    let separator = domain_separator(chain_id, token.address, &token.name, &token.version);
+    if actual.domain_separator == Some(separator) {
+        return Ok(true);
+    }
+    let name = offered.and_then(|asset| asset.eip712_name.clone());
+    agrees("eip712Name", name, &actual.name)?;
+    if let Some(actual) = &actual.version {
+        let version = offered.and_then(|asset| asset.eip712_version.clone());
+        agrees("eip712Version", version, actual)?;
+    }
+    match actual.domain_separator {
+        Some(_) => Err(Unpayable::OtherDomain {
+            token: token.address,
+            network: format!("eip155:{chain_id}"),
+            name: token.name.clone(),
+            version: token.version.clone(),
+        }),
+        None => Ok(false),
+    }
 }
 
 /// Hash of the EIP-712 domain of a token.
@@ -579,6 +578,16 @@ mod tests {
         let silent = [asset(elsewhere)];
         let own = json!({ "network": "eip155:31337", "asset": { "address": PAY_TO } });
         assert_eq!(terms_of(own, &silent).unwrap_err().reason(), "UnknownAsset");
+        let other = [asset(
+            json!({ "address": PAY_TO.to_ascii_lowercase(), "version": null }),
+        )];
+        let own = json!({ "asset": { "address": PAY_TO } });
+        let refused = terms_of(own, &other).unwrap_err();
+        assert_eq!(
+            refused.reason(),
+            "UnknownAsset",
+            "only USDC has a version that is known"
+        );
     }
 
     #[test]
