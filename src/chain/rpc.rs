@@ -432,9 +432,12 @@ impl RpcEndpoint {
         token: Address,
         authorizer: Address,
         nonce: B256,
+        at: BlockNumberOrTag,
     ) -> Result<Option<bool>, RpcError> {
         let question = abi::authorizationStateCall { authorizer, nonce };
-        let state = self.read_authorization(chain_id, token, &question).await;
+        let state = self
+            .read_authorization(chain_id, token, &question, at)
+            .await;
         self.judge("authorization", state)
     }
 
@@ -443,10 +446,11 @@ impl RpcEndpoint {
         chain_id: u64,
         token: Address,
         question: &abi::authorizationStateCall,
+        at: BlockNumberOrTag,
     ) -> Result<Option<bool>, RpcError> {
         let calls = [
             RpcCall::new(RpcMethod::ChainId, json!([])),
-            view(token, question, BlockNumberOrTag::Latest),
+            view(token, question, at),
         ];
         let [own, state] = take(self.ask(&calls).await)?;
         let is_of_chain = decode::number(&own?) == Some(chain_id);

@@ -19,6 +19,8 @@ use crate::metrics::Metrics;
 
 const REGISTRY: Address = address!("8004A818BFB912233c491871b3d84c89A494BD9e");
 const OWNER: Address = address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
+/// Where tokens are asked.
+const LATEST: BlockNumberOrTag = BlockNumberOrTag::Latest;
 const OTHER: Address = address!("3C44CdDdB6a900fa2b585dd299e03d12FA4293BC");
 
 /// What the server does with a request.
@@ -426,7 +428,8 @@ async fn authorization_is_used_only_if_the_token_of_the_chain_says_so() {
         let used = |chain_id| {
             let endpoint = server.endpoint.clone();
             async move {
-                let used = endpoint.authorization_used(chain_id, REGISTRY, OWNER, B256::ZERO);
+                let used =
+                    endpoint.authorization_used(chain_id, REGISTRY, OWNER, B256::ZERO, LATEST);
                 used.await.unwrap()
             }
         };
@@ -440,7 +443,7 @@ async fn authorization_is_used_only_if_the_token_of_the_chain_says_so() {
     let down = Server::start(|_| Reply::Close).await;
     let used = down
         .endpoint
-        .authorization_used(31337, REGISTRY, OWNER, B256::ZERO);
+        .authorization_used(31337, REGISTRY, OWNER, B256::ZERO, LATEST);
     assert!(used.await.is_err());
 }
 

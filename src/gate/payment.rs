@@ -29,6 +29,8 @@ const KEPT: u64 = 60;
 /// Seconds for which a claim is kept after its payment ended while its outcome is open, or the
 /// answer was not delivered.
 const KEPT_OPEN: u64 = 3600;
+/// Reason of a payment that ended without being charged, as facilitators call it.
+const EXPIRED: &str = "invalid_exact_evm_payload_authorization_valid_before";
 
 /// What a payment was presented for: a hash of offer, method, path, query and body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -236,6 +238,20 @@ pub enum SettleAttempt {
     Learning,
 }
 
+/// What a chain shows of a payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnChain {
+    /// Its nonce is not used.
+    Unused,
+    /// Its nonce is not used, and the token does not accept it any more.
+    Expired,
+    /// Its nonce was used, and its transfer is not among those of the latest blocks: it was
+    /// cancelled, or used for something else, or long ago.
+    Used,
+    /// Its transfer was made.
+    Charged { transaction: String },
+}
+
 /// How a settlement ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -279,6 +295,21 @@ impl Outcome {
                 Self::Unknown { transaction: None }
             }
             Settlement::NotSent { .. } => Self::NotSent,
+        }
+    }
+
+    /// The outcome, with what the chain shows where the facilitator leaves it open.
+    #[must_use]
+    pub fn or_on_chain(self, shown: Option<OnChain>) -> Self {
+        match (self, shown) {
+            (Self::Unknown { .. }, Some(OnChain::Charged { transaction })) => {
+                Self::Settled { transaction }
+            }
+            (Self::Unknown { transaction }, Some(OnChain::Expired)) => Self::Refused {
+                reason: EXPIRED.to_owned(),
+                transaction,
+            },
+            (outcome, _) => outcome,
         }
     }
 

@@ -303,6 +303,34 @@ fn settlement_without_a_definite_answer_is_unknown() {
 }
 
 #[test]
+fn chain_decides_what_a_facilitator_leaves_open() {
+    let unknown = || Outcome::Unknown {
+        transaction: Some("0xb".into()),
+    };
+    let charged = OnChain::Charged {
+        transaction: "0xa".into(),
+    };
+    assert_eq!(
+        unknown().or_on_chain(Some(charged.clone())).event(),
+        success()
+    );
+    let Outcome::Refused {
+        reason,
+        transaction,
+    } = unknown().or_on_chain(Some(OnChain::Expired))
+    else {
+        panic!("the token does not accept it any more");
+    };
+    assert_eq!(transaction.as_deref(), Some("0xb"));
+    assert!(!may_mean_used(&reason), "another payment is asked for");
+    for shown in [None, Some(OnChain::Unused), Some(OnChain::Used)] {
+        assert_eq!(unknown().or_on_chain(shown), unknown());
+    }
+    let refused = Outcome::of(refused("funds"), SettleAttempt::First);
+    assert_eq!(refused.clone().or_on_chain(Some(charged)), refused);
+}
+
+#[test]
 fn question_that_was_not_sent_leaves_everything_as_it_was() {
     for (attempt, event) in [
         (SettleAttempt::First, Event::NotSent),

@@ -27,7 +27,6 @@ use super::{
 };
 use crate::api::PaymentFlow;
 use crate::gate::answer::Verification;
-use crate::gate::chains::OnChain;
 use crate::gate::check::{
     Invalid, OVERLAP, PaymentId, check_form, check_signature, check_window, may_be_older,
     payment_id,
@@ -36,7 +35,9 @@ use crate::gate::claims::{Hold, Taken};
 use crate::gate::facilitator::FacilitatorEndpoint;
 use crate::gate::headers::{self, PaymentHeaders};
 use crate::gate::limit::AddressCost;
-use crate::gate::payment::{Event, Outcome, Presented, is_used, may_follow_charge, may_mean_used};
+use crate::gate::payment::{
+    Event, OnChain, Outcome, Presented, is_used, may_follow_charge, may_mean_used,
+};
 use crate::gate::proxy::{HoldLimits, UpstreamError};
 use crate::gate::table::Paid;
 use crate::gate::terms::Terms;
@@ -591,7 +592,7 @@ impl Sale<'_> {
         match self.gate.on_chain(&self.purchase).await {
             Some(OnChain::Charged { transaction }) => Ok(self.used(Some(transaction))),
             Some(OnChain::Used) => Ok(self.used(None)),
-            Some(OnChain::Unused) => Err(true),
+            Some(OnChain::Unused | OnChain::Expired) => Err(true),
             None => Err(false),
         }
     }

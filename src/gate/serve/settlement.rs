@@ -16,10 +16,11 @@ use tracing::{info, warn};
 use super::GateServer;
 use super::purchase::Purchase;
 use crate::gate::answer::Settlement;
-use crate::gate::chains::OnChain;
 use crate::gate::claims::{Hold, Taken, Unavailable};
 use crate::gate::facilitator::FacilitatorEndpoint;
-use crate::gate::payment::{Event, Fingerprint, NotAllowed, Outcome, Presented, SettleAttempt};
+use crate::gate::payment::{
+    Event, Fingerprint, NotAllowed, OnChain, Outcome, Presented, SettleAttempt,
+};
 use crate::gate::unix_seconds;
 use crate::metrics::{FacilitatorCall, SettlementOutcome};
 
@@ -88,10 +89,8 @@ impl GateServer {
             warn!(payment = %purchase.id, facilitator = facilitator.name, why, "settlement failed");
         }
         let mut outcome = Outcome::of(settlement, attempt);
-        if matches!(outcome, Outcome::Unknown { .. })
-            && let Some(OnChain::Charged { transaction }) = self.on_chain(purchase).await
-        {
-            outcome = Outcome::Settled { transaction };
+        if matches!(outcome, Outcome::Unknown { .. }) {
+            outcome = outcome.or_on_chain(self.on_chain(purchase).await);
         }
         self.metrics.settled(counted(&outcome, attempt));
         info!(
