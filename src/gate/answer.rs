@@ -6,7 +6,7 @@
 //! in their place. So only a complete success counts as one, only a failure with a definite reason
 //! counts as one, and everything else is unknown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -59,7 +59,7 @@ const OUTAGE: [&str; 9] = [
 /// Further words with which reasons leave open what becomes of a settlement.
 const INDEFINITE: [&str; 4] = ["node", "pending", "unknown", "verification failed"];
 /// Names of fields that hold the hash of a transaction.
-const TRANSACTION_FIELDS: [&str; 3] = ["\"transaction\"", "\"transactionHash\"", "\"txHash\""];
+const TRANSACTION_FIELDS: [&str; 3] = ["transaction", "transactionHash", "txHash"];
 
 /// A response, as it was received.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +144,17 @@ struct SettleBody {
     success: bool,
     error_reason: Option<String>,
     payer: Option<String>,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+impl SettleBody {
+    /// The hash of its transaction.
+    fn transaction(&self) -> Option<String> {
+        let named = TRANSACTION_FIELDS.iter();
+        let mut hashes = named.filter_map(|field| self.others.get(*field)?.as_str());
+        hashes.find(|value| is_hex(value, 64)).map(str::to_owned)
+    }
 }
 
 impl Supported {
@@ -177,6 +188,12 @@ impl Answer {
     /// Whether the same request may have a better answer a moment later.
     pub(super) fn is_transient(&self) -> bool {
         self.status == 429 || self.status >= 500
+    }
+
+    /// Whether it comes from an overload or an outage, whatever was asked. A facilitator may answer
+    /// 500 to one payment only.
+    pub(super) fn is_from_outage(&self) -> bool {
+        matches!(self.status, 429 | 502..=504)
     }
 
     /// The body, if it is JSON of this form.
@@ -248,11 +265,15 @@ pub(super) fn settlement(answer: &Answer) -> Settlement {
         Err(why) => return Settlement::Unknown { why, transaction },
     };
     let status = answer.status;
-    match (body.success, printable(body.error_reason), transaction) {
-        (true, None, Some(transaction)) if status == 200 => Settlement::Settled {
+    let own = body.transaction();
+    let reason = printable(body.error_reason);
+    if let (200, true, None, Some(transaction)) = (status, body.success, &reason, own) {
+        return Settlement::Settled {
             transaction,
             payer: body.payer.filter(|payer| is_hex(payer, 40)),
-        },
+        };
+    }
+    match (body.success, reason, transaction) {
         (true, _, transaction) => Settlement::Unknown {
             why: format!("it reports an incomplete success with status {status}"),
             transaction,
@@ -331,8 +352,9 @@ fn printable(reason: Option<String>) -> Option<String> {
 /// cut off or has another form may name it too.
 fn transaction_in(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
-    let values = TRANSACTION_FIELDS.iter().flat_map(|field| {
-        let after = text.split(field).skip(1);
+    let fields = TRANSACTION_FIELDS.map(|field| format!("\"{field}\""));
+    let values = fields.iter().flat_map(|field| {
+        let after = text.split(field.as_str()).skip(1);
         after.filter_map(|rest| {
             let value = rest.trim_start().strip_prefix(':')?.trim_start();
             value.strip_prefix('"')?.split('"').next()

@@ -141,6 +141,11 @@ fn settlement_needs_status_form_and_transaction() {
         (200, json!({ "success": true, "transaction": "" }), false),
         (
             200,
+            json!({ "success": true, "last": { "transaction": HASH } }),
+            true,
+        ),
+        (
+            200,
             json!({ "success": true, "transaction": "0x11" }),
             false,
         ),
