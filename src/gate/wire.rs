@@ -334,10 +334,17 @@ pub(crate) fn required(terms: &[Terms], resource: Resource<'_>, error: &str) -> 
 /// The body of a 402 response: the requirements of version 1, or those of version 2 where no
 /// payment can be made in version 1.
 pub(crate) fn required_body(terms: &[Terms], resource: Resource<'_>, error: &str) -> Value {
-    let entries = terms.iter();
-    let accepts: Vec<_> = entries
-        .filter_map(|terms| requirement_v1(terms, resource))
-        .collect();
+    let mut accepts = Vec::new();
+    let mut offered = BTreeSet::new();
+    for terms in terms {
+        // A payment of version 1 does not name its token: of those with one price, the first counts.
+        let payment = (terms.chain_id, terms.amount, terms.pay_to);
+        if let Some(requirement) = requirement_v1(terms, resource)
+            && offered.insert(payment)
+        {
+            accepts.push(requirement);
+        }
+    }
     if accepts.is_empty() {
         return required(terms, resource, error);
     }

@@ -359,10 +359,14 @@ fn body_offers_version_1_what_it_can_pay() {
         chain_id: 31337,
         ..terms()
     };
-    let body = required_body(&[upfront.clone(), elsewhere, terms()], RESOURCE, "e");
+    let mut alike = terms();
+    alike.token.address = Address::repeat_byte(9);
+    let all = [upfront.clone(), elsewhere, terms(), alike];
+    let body = required_body(&all, RESOURCE, "e");
     assert_eq!(body["x402Version"], 1);
     let accepts = body["accepts"].as_array().unwrap();
-    assert_eq!(accepts.len(), 1);
+    assert_eq!(accepts.len(), 1, "a payment does not name its token");
+    assert_eq!(accepts[0]["asset"], terms().token.address.to_string());
     for key in [
         "scheme",
         "network",
