@@ -28,6 +28,7 @@ const PURE: [&str; 50] = [
     "chain/scan.rs",
     "chain/transaction.rs",
     "gate/answer.rs",
+    "gate/breaker.rs",
     "gate/check.rs",
     "gate/headers.rs",
     "gate/health.rs",

@@ -1,11 +1,13 @@
 //! Asks a facilitator: whether a payment would be settled, to settle it, and what it supports.
 //!
-//! It carries out and keeps nothing but connections. What an answer means is read in
-//! [`super::answer`]. A settlement is sent once: who asks decides whether to send the same bytes
+//! It carries out and keeps connections, and whether facilitators answer: [`super::breaker`] decides
+//! whether one is asked for a verdict. What an answer means is read in [`super::answer`]. A settlement is sent once: who asks decides whether to send the same bytes
 //! again, since only it knows what became of the payment before. Credentials are files, read at
 //! each request, so that a changed Secret needs no restart.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -17,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use super::answer::{self, ANSWER_BYTES, Answer, Settlement, Supported, Verification};
+use super::breaker::Breaker;
 use super::token::{CdpKey, CdpKeyError};
 use crate::api::{FacilitatorAuth, FacilitatorAuthType, PaymentFacilitator};
 
@@ -97,11 +100,14 @@ impl FacilitatorError {
 #[error("failed to create an HTTP client")]
 pub(crate) struct NoClient(#[source] reqwest::Error);
 
-/// Asks facilitators. Clones share connections.
+/// Asks facilitators. Clones share connections and breakers.
 #[derive(Clone, Debug)]
 pub(crate) struct FacilitatorClient {
     http: reqwest::Client,
     credentials: PathBuf,
+    begun: Instant,
+    /// By URL.
+    breakers: Arc<Mutex<HashMap<String, Breaker>>>,
 }
 
 impl FacilitatorEndpoint {
@@ -151,7 +157,12 @@ impl FacilitatorClient {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(NoClient)?;
-        Ok(Self { http, credentials })
+        Ok(Self {
+            http,
+            credentials,
+            begun: Instant::now(),
+            breakers: Arc::default(),
+        })
     }
 
     /// Asks what a facilitator supports.
@@ -165,20 +176,46 @@ impl FacilitatorClient {
     }
 
     /// Asks whether a payment would be settled. A facilitator that does not answer, or is
-    /// overloaded, is asked once more if the time limit allows it.
+    /// overloaded, is asked once more if the time limit allows it. One that is known to be down is
+    /// not asked.
     pub(crate) async fn verify(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Verification {
-        let deadline = Instant::now() + endpoint.verify_timeout;
-        let (first, may_retry) = self.verify_once(endpoint, body.clone(), deadline).await;
-        let Verification::Unavailable { retry_after, .. } = &first else {
-            return first;
+        let now = || self.begun.elapsed();
+        let admitted = self.breaker(endpoint, |breaker| {
+            breaker.admit(now(), endpoint.verify_timeout)
+        });
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(wait) => {
+                return Verification::Unavailable {
+                    why: "it has failed several times in a row and is asked again later".to_owned(),
+                    retry_after: Some(wait),
+                };
+            }
         };
+        let verdict = self.verify_twice(endpoint, body).await;
+        self.breaker(endpoint, |breaker| match verdict.is_down {
+            true => breaker.failed(admitted, now(), verdict.retry_after()),
+            false => breaker.answered(),
+        });
+        verdict.verification
+    }
+
+    fn breaker<T>(&self, endpoint: &FacilitatorEndpoint, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        act(breakers.entry(endpoint.url.clone()).or_default())
+    }
+
+    async fn verify_twice(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Verdict {
+        let deadline = Instant::now() + endpoint.verify_timeout;
+        let first = self.verify_once(endpoint, body.clone(), deadline).await;
         let jitter = Duration::from_millis(rand::random_range(PAUSE));
-        let pause = retry_after.unwrap_or_default().saturating_add(jitter);
-        if !may_retry || pause >= deadline.saturating_duration_since(Instant::now()) {
+        let pause = first.retry_after().unwrap_or_default();
+        let pause = pause.saturating_add(jitter);
+        if !first.may_retry || pause >= deadline.saturating_duration_since(Instant::now()) {
             return first;
         }
         sleep(pause).await;
-        self.verify_once(endpoint, body, deadline).await.0
+        self.verify_once(endpoint, body, deadline).await
     }
 
     async fn verify_once(
@@ -186,18 +223,27 @@ impl FacilitatorClient {
         endpoint: &FacilitatorEndpoint,
         body: Bytes,
         deadline: Instant,
-    ) -> (Verification, bool) {
+    ) -> Verdict {
         let answer = self.ask(endpoint, Method::POST, "verify", body);
         let answer = timeout_at(deadline, answer).await;
         match answer.unwrap_or(Err(TIMED_OUT)) {
-            Ok(answer) => (answer::verification(&answer), answer.is_transient()),
-            Err(error) => {
-                let unavailable = Verification::Unavailable {
+            Ok(answer) => {
+                let verification = answer::verification(&answer);
+                let has_none = matches!(verification, Verification::Unavailable { .. });
+                Verdict {
+                    verification,
+                    may_retry: has_none && answer.is_transient(),
+                    is_down: has_none && answer.is_from_outage(),
+                }
+            }
+            Err(error) => Verdict {
+                verification: Verification::Unavailable {
                     why: error.to_string(),
                     retry_after: None,
-                };
-                (unavailable, error.is_transient())
-            }
+                },
+                may_retry: error.is_transient(),
+                is_down: error.is_transient(),
+            },
         }
     }
 
@@ -289,6 +335,25 @@ impl FacilitatorClient {
             value.pop();
         }
         Ok(value)
+    }
+}
+
+/// The answer to a verification.
+struct Verdict {
+    verification: Verification,
+    /// Whether the same request may have a better answer a moment later.
+    may_retry: bool,
+    /// Whether the facilitator answers no one, as far as this answer shows.
+    is_down: bool,
+}
+
+impl Verdict {
+    /// The pause that the facilitator asks for.
+    fn retry_after(&self) -> Option<Duration> {
+        match self.verification {
+            Verification::Unavailable { retry_after, .. } => retry_after,
+            _ => None,
+        }
     }
 }
 

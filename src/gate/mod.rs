@@ -9,8 +9,8 @@
 //! - [`wire`]: the messages of x402, versions 1 and 2
 //! - [`check`]: what can be checked of a payment without asking anyone
 //! - [`payment`]: the life of a payment
-//! - [`limit`], [`headers`], [`health`], [`answer`], [`page`]: limits, fields, probes of upstreams,
-//!   answers of facilitators, pages for people
+//! - [`limit`], [`headers`], [`health`], [`answer`], [`breaker`], [`page`]: limits, fields, probes of
+//!   upstreams, answers and outages of facilitators, pages for people
 //! - [`token`]: tokens for facilitators that want one for each request
 //!
 //! What carries out:
@@ -26,6 +26,7 @@
 //! what the gate does.
 
 mod answer;
+mod breaker;
 pub(crate) mod chains;
 pub(crate) mod check;
 pub(crate) mod claims;

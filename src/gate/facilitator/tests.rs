@@ -167,6 +167,42 @@ async fn verification_is_repeated_once_where_that_may_help() {
 }
 
 #[tokio::test]
+async fn facilitator_that_is_down_is_left_alone_until_it_may_be_back() {
+    let mut responses: Vec<_> = (0..10).map(|_| html(503)).collect();
+    responses.push(valid());
+    responses.push(valid());
+    let double = Double::answering(responses).await;
+    let client = client();
+    let verify = || client.verify(&double.endpoint, Bytes::from("{}"));
+    for _ in 0..5 {
+        assert_ne!(verify().await, Verification::Valid);
+    }
+    let asked = double.paths().len();
+    assert_eq!(asked, 10, "each question twice");
+    let Verification::Unavailable { retry_after, .. } = verify().await else {
+        panic!("it is not asked");
+    };
+    assert_eq!(double.paths().len(), asked);
+    sleep(retry_after.unwrap()).await;
+    assert_eq!(verify().await, Verification::Valid);
+    assert_eq!(verify().await, Verification::Valid);
+}
+
+#[tokio::test]
+async fn payment_at_which_a_facilitator_fails_keeps_no_other_from_being_asked_about() {
+    let mut responses: Vec<_> = (0..20).map(|_| html(500)).collect();
+    responses.push(valid());
+    let double = Double::answering(responses).await;
+    let client = client();
+    for _ in 0..10 {
+        let found = client.verify(&double.endpoint, Bytes::from("{}")).await;
+        assert_ne!(found, Verification::Valid);
+    }
+    let found = client.verify(&double.endpoint, Bytes::from("{}")).await;
+    assert_eq!(found, Verification::Valid);
+}
+
+#[tokio::test]
 async fn facilitator_that_never_answers_takes_no_longer_than_its_time_limit() {
     let double = Double::answering(Vec::new()).await;
     let begun = Instant::now();
