@@ -1,12 +1,13 @@
 //! One payment buys one answer.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::ensure;
 use harness::wait::eventually;
 use serde_json::{Value, json};
 
-use super::shop::{PRICE, SOON, Shop};
+use super::shop::{PRICE, SHOP, SOON, Shop};
 use crate::fixture::TestEnv;
 
 #[test]
@@ -46,13 +47,7 @@ fn buyer_pays_and_gets_the_answer_and_the_seller_the_money() {
             0.0
         );
 
-        let offer = shop
-            .env
-            .objects
-            .offers(super::shop::SHOP)
-            .get("chat")
-            .await
-            .unwrap();
+        let offer = shop.env.objects.offers(SHOP).get("chat").await.unwrap();
         let status = offer.status.unwrap();
         assert_eq!(status.price.as_deref(), Some("0.002 USDC/request"));
         let facilitator = shop.facilitators().get("sepolia").await.unwrap();
@@ -115,7 +110,7 @@ fn gate_below_a_path_sells_and_lists_below_it() {
         let moved = json!({ "spec": { "baseUrl": "http://gate.example/market" } });
         shop.env.objects.patch_registry("sepolia", moved).await;
         let offered = "http://gate.example/market/services/chat";
-        let offers = shop.env.objects.offers(super::shop::SHOP);
+        let offers = shop.env.objects.offers(SHOP);
         eventually("the URL follows the registry", SOON, async || {
             let url = offers
                 .get("chat")
@@ -134,5 +129,46 @@ fn gate_below_a_path_sells_and_lists_below_it() {
         let listed = reqwest::get(format!("http://{}/market/", shop.gate)).await;
         let listed: Value = listed.unwrap().json().await.unwrap();
         assert!(listed.to_string().contains(offered), "{listed}");
+    });
+}
+
+#[test]
+fn agent_that_is_found_on_the_chain_sells_what_its_document_names() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.create_facilitator().await;
+        let mut manifest = shop.offer("chat");
+        manifest["spec"]["registration"] = json!({ "enabled": true });
+        shop.env.objects.create_offer(manifest).await;
+        let limit = Duration::from_secs(60);
+        let objects = &shop.env.objects;
+        objects.assert_all_registered(&shop.chain, 1, limit).await;
+        shop.wait_ready("chat").await;
+
+        // A stranger knows the contract, and its own wallet.
+        let owner = shop.chain.signer.address();
+        let registered = shop.chain.registrations_of(owner).await.unwrap();
+        let [agent] = registered.as_slice() else {
+            panic!("{registered:?}");
+        };
+        let http = reqwest::Client::builder()
+            .resolve("gate.example", (shop.gate, 80).into())
+            .build()
+            .unwrap();
+        let get = async |url: &str| http.get(url).send().await.unwrap();
+        let document: Value = get(&agent.uri).await.json().await.unwrap();
+        assert_eq!(document["active"], true);
+        assert_eq!(document["x402Support"], true);
+        let id = document["registrations"][0]["agentId"].to_string();
+        assert_eq!(id, agent.agent_id.to_string());
+        let endpoint = document["services"][0]["endpoint"].as_str().unwrap();
+        let unpaid = get(endpoint).await;
+        assert_eq!(unpaid.status(), 402);
+        let terms: Value = unpaid.json().await.unwrap();
+        assert_eq!(terms["accepts"][0]["resource"], endpoint);
+        let endpoint = endpoint.replace("gate.example", &shop.gate.to_string());
+        let bought = shop.buyer().get(&endpoint).await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        assert_eq!(shop.transfers().await.len(), 1);
     });
 }
