@@ -28,6 +28,10 @@ const INCLUSION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 /// Bounds of the delay while transactions wait for finality.
 const FINALITY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(12));
 
+/// How soon a block must be final for its inclusion not to be reported: one write of a record and one
+/// of its offers' status are saved, and the result is there within a minute.
+const FINAL_SOON: Duration = Duration::from_secs(60);
+
 /// What a registry waits for after a pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Activity {
@@ -116,11 +120,10 @@ pub(crate) fn is_settled(activity: Activity, finalized: u64) -> bool {
     matches!(activity, Activity::Settling { block } if finalized >= block)
 }
 
-/// Whether blocks are final within the delay of a pass, by the times of the latest and the finalized
-/// block in Unix seconds: what is included now is final before anyone asks about it.
+/// Whether blocks are final soon, by the times of the latest and the finalized block in Unix seconds.
 #[must_use]
 pub(crate) fn is_final_soon(latest: u64, finalized: u64) -> bool {
-    latest.saturating_sub(finalized) <= FINALITY.1.as_secs()
+    latest.saturating_sub(finalized) <= FINAL_SOON.as_secs()
 }
 
 /// Delay of the next pass. `block_time` is the observed time between blocks.
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn finality_is_soon_if_the_finalized_block_is_at_most_a_delay_old() {
-        let [soon, late] = [12, 13].map(|age| is_final_soon(1_000 + age, 1_000));
+        let [soon, late] = [60, 61].map(|age| is_final_soon(1_000 + age, 1_000));
         assert!(soon && !late);
         assert!(is_final_soon(1_000, 1_000) && is_final_soon(999, 1_000));
     }

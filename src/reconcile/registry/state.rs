@@ -151,6 +151,8 @@ pub(crate) struct RegistryState {
     pub(super) first_sent: HashMap<Key, SystemTime>,
     /// Receipts of transactions in final blocks.
     pub(super) final_receipts: HashMap<B256, Receipt>,
+    /// Other receipts, as of the latest block with this hash.
+    shown_receipts: (B256, HashMap<B256, Receipt>),
     /// Sender and nonce of transactions in final blocks.
     pub(super) final_transactions: HashMap<B256, (Address, Nonce)>,
     /// What the last registration would have taken.
@@ -262,7 +264,16 @@ impl RegistryState {
         }
     }
 
+    /// The receipts that were read while this was the latest block: the same chain has the same ones.
+    pub(super) fn receipts_at(&mut self, latest: B256) -> &mut HashMap<B256, Receipt> {
+        if self.shown_receipts.0 != latest {
+            self.shown_receipts = (latest, HashMap::new());
+        }
+        &mut self.shown_receipts.1
+    }
+
     pub(super) fn record_send(&mut self, key: Key, hash: B256, block: u64, answer: SendAnswer) {
+        self.open_transactions.insert(hash);
         self.first_sent.entry(key).or_insert_with(SystemTime::now);
         let history = self.sends.entry(hash).or_insert(SendHistory {
             first_block: block,
@@ -346,6 +357,35 @@ mod tests {
         assert_eq!(state.send_age(hash, 15), age(false, false));
         state.record_send(key, hash, 15, SendAnswer::Refused("no".into()));
         assert_eq!(state.send_age(hash, 15), age(true, false));
+    }
+
+    #[test]
+    fn send_is_remembered_by_the_pass_after_it() {
+        let (key, hash) = (record("shop/chat", 1, json!({})).spec.key, B256::ZERO);
+        let mut state = RegistryState::default();
+        // The record that the pass read had no transaction yet.
+        state.record_send(key, hash, 5, SendAnswer::Accepted);
+        state.forget_rest();
+        assert!(state.send_age(hash, 5).recent);
+        state.forget_rest();
+        assert!(!state.send_age(hash, 5).recent, "it is in flight no more");
+    }
+
+    #[test]
+    fn receipts_are_remembered_until_there_is_another_block() {
+        let (latest, next) = (B256::repeat_byte(1), B256::repeat_byte(2));
+        let receipt = Receipt {
+            succeeded: true,
+            block: 7,
+            block_hash: None,
+            cost: 1,
+        };
+        let mut state = RegistryState::default();
+        let transaction = B256::repeat_byte(3);
+        state.receipts_at(latest).insert(transaction, receipt);
+        assert_eq!(state.receipts_at(latest).len(), 1);
+        assert!(state.receipts_at(next).is_empty());
+        assert!(state.receipts_at(latest).is_empty(), "a reorg back to it");
     }
 
     #[test]

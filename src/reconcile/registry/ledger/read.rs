@@ -451,27 +451,30 @@ fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
     Some(own.uid.clone())
 }
 
-/// Asks the endpoint of the pass, in batches. Final answers are kept for later passes.
+/// Asks the endpoint of the pass, in batches. Final answers are kept for later passes, and receipts of
+/// other blocks until there is another latest block. One that may be final by then is asked for again:
+/// what is recorded rests on it.
 async fn ask(input: &LedgerInput<'_>, questions: Questions, state: &mut RegistryState) -> Answers {
     let endpoint = &input.chain.endpoint;
-    let finalized = &input.chain.finalized;
+    let (latest, finalized) = (&input.chain.latest, &input.chain.finalized);
     let mut answers = Answers::default();
-    let receipts: Vec<_> = questions
-        .receipts
-        .into_iter()
-        .filter(|hash| match state.final_receipts.get(hash) {
-            Some(receipt) => {
-                answers.receipts.insert(*hash, Ok(Some(*receipt)));
-                false
+    let mut receipts = Vec::new();
+    for hash in questions.receipts {
+        let shown = state.receipts_at(latest.hash).get(&hash).copied();
+        let shown = shown.filter(|receipt| receipt.block > finalized.number);
+        match state.final_receipts.get(&hash).copied().or(shown) {
+            Some(known) => {
+                answers.receipts.insert(hash, Ok(Some(known)));
             }
-            None => true,
-        })
-        .collect();
+            None => receipts.push(hash),
+        }
+    }
     for (hash, receipt) in receipts.iter().zip(endpoint.receipts(&receipts).await) {
-        if let Ok(Some(receipt)) = &receipt
-            && receipt.block <= finalized.number
-        {
-            state.final_receipts.insert(*hash, *receipt);
+        if let Ok(Some(receipt)) = &receipt {
+            match receipt.block <= finalized.number {
+                true => state.final_receipts.insert(*hash, *receipt),
+                false => state.receipts_at(latest.hash).insert(*hash, *receipt),
+            };
         }
         answers.receipts.insert(*hash, receipt);
     }
