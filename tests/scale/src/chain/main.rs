@@ -29,15 +29,15 @@ pub struct Plan {
     /// Registrations of each contender with each window
     #[arg(long, env = "REGISTRATIONS", default_value_t = 300, value_parser = clap::value_parser!(u16).range(130..))]
     pub registrations: u16,
-    /// Seconds between two blocks
-    #[arg(long, env = "BLOCK_SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Seconds between two blocks; Ethereum has 12
+    #[arg(long, env = "BLOCK_SECONDS", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     pub block_seconds: u16,
 }
 
 impl Plan {
     /// Whether it measures what the documentation reports.
     pub const fn is_full(self) -> bool {
-        self.registrations >= 300 && self.block_seconds == 1
+        self.registrations >= 300 && self.block_seconds == 12
     }
 }
 
