@@ -493,9 +493,15 @@ fn receipt_is_json_in_base64() {
     assert_eq!(keys, ["network", "payer", "success", "transaction"]);
 }
 
-/// What the reference implementation wrote and read; `tests/x402/golden.mjs` prints it.
-fn golden() -> Value {
-    serde_json::from_str(include_str!("golden.json")).unwrap()
+/// What the reference implementation and x402-types wrote and read; `tests/x402/golden.mjs` and
+/// `tests/clients/rust/src/bin/golden.rs` print it.
+fn goldens() -> [Value; 2] {
+    let golden = |text| serde_json::from_str(text).unwrap();
+    [
+        include_str!("golden.json"),
+        include_str!("golden-rust.json"),
+    ]
+    .map(golden)
 }
 
 /// JSON of a field.
@@ -504,20 +510,24 @@ fn decoded(field: &str) -> Value {
 }
 
 #[test]
-fn reference_implementation_writes_the_same_terms() {
-    let golden = golden();
-    let own = required(&[terms()], RESOURCE, "payment_required");
-    assert_eq!(own, golden["required"]["json"]);
-    let field = golden["required"]["header"].as_str().unwrap();
-    assert_eq!(decoded(&encoded(&own)), decoded(field));
+fn other_implementations_write_the_same_terms() {
+    for golden in goldens() {
+        let own = required(&[terms()], RESOURCE, "payment_required");
+        assert_eq!(own, golden["required"]["json"]);
+        let field = golden["required"]["header"].as_str().unwrap();
+        assert_eq!(decoded(&encoded(&own)), decoded(field));
+    }
 }
 
 #[test]
-fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
-    let golden = golden();
-    let payments = golden["payments"].as_array().unwrap();
-    assert_eq!(payments.len(), 2, "one of each version");
-    for golden_payment in payments {
+fn payments_of_other_clients_are_read_and_pay_for_the_terms() {
+    let goldens = goldens();
+    let payments = goldens.iter().flat_map(|golden| {
+        let payments = golden["payments"].as_array().unwrap();
+        assert_eq!(payments.len(), 2, "one of each version");
+        payments.iter().map(|payment| (&golden["payer"], payment))
+    });
+    for (payer, golden_payment) in payments {
         let written = golden_payment["fields"].as_object().unwrap();
         let written = written.iter().map(|(name, value)| {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
@@ -527,7 +537,7 @@ fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
         let payment = payment.unwrap().unwrap();
         let authorization = &golden_payment["payload"]["payload"]["authorization"];
         let read = &payment.authorization;
-        assert_eq!(read.from.to_string(), golden["payer"]);
+        assert_eq!(read.from.to_string(), *payer);
         assert_eq!(read.nonce.to_string(), authorization["nonce"]);
         assert_eq!(read.valid_before.to_string(), authorization["validBefore"]);
         let terms = [terms()];
@@ -546,18 +556,20 @@ fn payments_of_the_reference_client_are_read_and_pay_for_the_terms() {
 }
 
 #[test]
-fn reference_implementation_reads_the_same_receipt() {
-    let golden = &golden()["receipt"];
-    let of = |key: &str| golden["json"][key].as_str().unwrap().to_owned();
-    let receipt = PaymentReceipt {
-        success: true,
-        error_reason: None,
-        payer: of("payer"),
-        transaction: of("transaction"),
-        network: of("network"),
-    };
-    let field = golden["header"].as_str().unwrap();
-    assert_eq!(decoded(&receipt.encoded()), decoded(field));
+fn other_implementations_read_the_same_receipt() {
+    for golden in goldens() {
+        let golden = &golden["receipt"];
+        let of = |key: &str| golden["json"][key].as_str().unwrap().to_owned();
+        let receipt = PaymentReceipt {
+            success: true,
+            error_reason: None,
+            payer: of("payer"),
+            transaction: of("transaction"),
+            network: of("network"),
+        };
+        let field = golden["header"].as_str().unwrap();
+        assert_eq!(decoded(&receipt.encoded()), decoded(field));
+    }
 }
 
 #[test]
