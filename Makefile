@@ -103,9 +103,14 @@ test-clients: image ## Buy through the gate with clients of others, in JavaScrip
 	.ci/clients
 
 .PHONY: test-gateway
-test-gateway: image ## Buy through Traefik, which an Ingress of the chart leads to the gate; builds Traefik
+test-gateway: image ## Buy through Traefik, which an Ingress or an HTTPRoute of the chart leads to the gate; builds Traefik
 	target/debug/testbed deps --traefik
 	$(TESTBED) run -- .ci/ignored-flows sale::gateway
+
+.PHONY: test-browser
+test-browser: image ## Look at the page of the gate with Chromium; installs it, and keeps target/browser/page.png
+	target/debug/testbed deps --chromium
+	$(TESTBED) run -- .ci/ignored-flows sale::browser
 
 STOPS ?= 200
 .PHONY: campaign

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A buyer with the reference client: node buyer.mjs KEY, then one request per line of standard input as JSON
-// {url, method?, body?, patience?}. Answers each with one line: {status, fields, body, receipt?} or {error}.
+// {url, method?, body?, patience?, messages?}. Answers each with one line: {status, fields, body, receipt?} or {error}.
 // For "patience" seconds it sends a request again, with the same payment, while there is no answer or one that asks for that.
+// With "messages" it opens a websocket, sends them and waits for as many; the body is the JSON array of what it received.
 
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { registerExactEvmScheme } from "@x402/evm/exact/client";
 import { decodePaymentResponseHeader, wrapFetchWithPayment, x402Client } from "@x402/fetch";
 import { privateKeyToAccount } from "viem/accounts";
+import { WebSocket } from "ws";
 
 const [key] = process.argv.slice(2);
 const client = registerExactEvmScheme(new x402Client(), { signer: privateKeyToAccount(key) });
@@ -31,8 +33,32 @@ function persistent(patience) {
   };
 }
 
-async function buy({ url, method, body, patience = 0 }) {
-  const response = await wrapFetchWithPayment(persistent(patience), client)(url, { method, body });
+function overWebSocket(messages) {
+  return (input, init) =>
+    new Promise((resolve, reject) => {
+      const request = new Request(input, init);
+      const socket = new WebSocket(request.url.replace(/^http/, "ws"), { headers: Object.fromEntries(request.headers) });
+      const received = [];
+      let headers;
+      socket.on("unexpected-response", async (_, response) => {
+        const chunks = [];
+        for await (const chunk of response) chunks.push(chunk);
+        resolve(new Response(Buffer.concat(chunks), { status: response.statusCode, headers: response.headers }));
+      });
+      socket.on("upgrade", (response) => (headers = response.headers));
+      socket.on("open", () => messages.forEach((message) => socket.send(message)));
+      socket.on("message", (message) => {
+        received.push(String(message));
+        if (received.length === messages.length) socket.close();
+      });
+      socket.on("close", () => resolve(new Response(JSON.stringify(received), { headers })));
+      socket.on("error", reject);
+    });
+}
+
+async function buy({ url, method, body, patience = 0, messages }) {
+  const send = messages ? overWebSocket(messages) : persistent(patience);
+  const response = await wrapFetchWithPayment(send, client)(url, { method, body });
   const receipt = response.headers.get("payment-response");
   return {
     status: response.status,

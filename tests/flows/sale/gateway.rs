@@ -1,5 +1,5 @@
-//! Traefik before the gate, as an Ingress of the chart leads it there. `make test-gateway` builds it
-//! and runs these flows.
+//! Traefik before the gate, as an Ingress or an HTTPRoute of the chart leads it there. `make
+//! test-gateway` builds it and runs these flows.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -7,9 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use harness::objects::{create, delete_if_exists};
-use harness::upstream::{EVENT_COUNT, EVENTS, free_port};
+use harness::release::printed;
+use harness::upstream::{ECHO, EVENT_COUNT, EVENTS, free_port};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::IngressClass;
+use kube::api::PostParams;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta};
 use kube::{Api, ResourceExt};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -22,7 +25,13 @@ use crate::fixture::TestEnv;
 /// Longer than proxies wait by default for an answer.
 const SLOW: Duration = Duration::from_secs(40);
 /// The chart's Ingress belongs to Traefik.
-const VALUES: [&str; 2] = ["ingress.enabled=true", "ingress.className=traefik"];
+const INGRESS: [&str; 2] = ["ingress.enabled=true", "ingress.className=traefik"];
+/// The chart's HTTPRoute belongs to the Gateway of [`Traefik::start_gateway`].
+const HTTP_ROUTE: [&str; 3] = [
+    "httpRoute.enabled=true",
+    "httpRoute.parentRefs[0].name=shop",
+    "httpRoute.parentRefs[0].namespace=gateways",
+];
 
 /// Traefik as a process of the node. It ends when this is dropped.
 struct Traefik {
@@ -31,8 +40,8 @@ struct Traefik {
 }
 
 impl Traefik {
-    /// Starts Traefik, and waits until it leads to the gate.
-    async fn start(shop: &Shop) -> Self {
+    /// Starts Traefik as an Ingress controller, and waits until it leads to the gate.
+    async fn start_ingress(shop: &Shop) -> Self {
         let class = json!({
             "metadata": { "name": "traefik" },
             "spec": { "controller": "traefik.io/ingress-controller" },
@@ -42,12 +51,43 @@ impl Traefik {
         // An earlier flow has left it.
         delete_if_exists(&classes, "traefik").await.unwrap();
         create(&classes, &class).await.unwrap();
-        let host = shop.env.cluster.node_ip();
-        let address = SocketAddr::new(host, free_port(host).await.unwrap());
+        Self::start(
+            shop,
+            free_address(shop).await,
+            "--providers.kubernetesingress",
+        )
+        .await
+    }
+
+    /// Starts Traefik with a Gateway, and waits until it leads to the gate.
+    async fn start_gateway(shop: &Shop) -> Self {
+        let address = free_address(shop).await;
+        let class = json!({
+            "metadata": { "name": "traefik" },
+            "spec": { "controllerName": "traefik.io/gateway-controller" },
+        });
+        create_of_gateway_api(&shop.env, "GatewayClass", &class).await;
+        shop.env.objects.create_namespace("gateways", &[]).await;
+        // Traefik listens where one of its entry points does.
+        let gateway = json!({
+            "metadata": { "name": "shop", "namespace": "gateways" },
+            "spec": {
+                "gatewayClassName": "traefik",
+                "listeners": [{
+                    "name": "web", "protocol": "HTTP", "port": address.port(),
+                    "allowedRoutes": { "namespaces": { "from": "All" } },
+                }],
+            },
+        });
+        create_of_gateway_api(&shop.env, "Gateway", &gateway).await;
+        Self::start(shop, address, "--providers.kubernetesgateway").await
+    }
+
+    async fn start(shop: &Shop, address: SocketAddr, provider: &str) -> Self {
         let mut program = Command::new(testbed::tools::traefik().unwrap());
         program
             .arg(format!("--entrypoints.web.address={address}"))
-            .args(["--providers.kubernetesingress", "--log.level=ERROR"])
+            .args([provider, "--log.level=ERROR"])
             .args([
                 "--global.checknewversion=false",
                 "--global.sendanonymoususage=false",
@@ -69,38 +109,100 @@ impl Traefik {
     }
 }
 
+async fn free_address(shop: &Shop) -> SocketAddr {
+    let host = shop.env.cluster.node_ip();
+    SocketAddr::new(host, free_port(host).await.unwrap())
+}
+
+/// Defines the kinds of the Gateway API.
+async fn define_gateway_api(env: &TestEnv) {
+    let manifests = testbed::tools::gateway_api().unwrap();
+    let manifests = manifests.to_str().unwrap();
+    let apply = ["apply", "--server-side", "--filename", manifests];
+    let established = [
+        "wait",
+        "--for=condition=Established",
+        "--filename",
+        manifests,
+    ];
+    for arguments in [apply, established] {
+        let output = env.cluster.kubectl(arguments).output().await.unwrap();
+        assert!(output.status.success(), "{}", printed(&output));
+    }
+}
+
+async fn create_of_gateway_api(env: &TestEnv, kind: &str, manifest: &Value) {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "gateway.networking.k8s.io",
+        "v1",
+        kind,
+    ));
+    let mut object: DynamicObject = serde_json::from_value(manifest.clone()).unwrap();
+    object.types = Some(TypeMeta {
+        api_version: kind.api_version.clone(),
+        kind: kind.kind.clone(),
+    });
+    let client = env.objects.client.clone();
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client, &namespace, &kind),
+        None => Api::all_with(client, &kind),
+    };
+    api.create(&PostParams::default(), &object).await.unwrap();
+}
+
 fn names(pods: &[Pod]) -> BTreeSet<String> {
     pods.iter().map(ResourceExt::name_any).collect()
 }
 
+/// Buys an answer, a slow one, a stream and a websocket.
+async fn buy_everything(shop: &Shop, traefik: &Traefik) {
+    let mut buyer = shop.buyer();
+    let bought = buyer
+        .post(&traefik.url("/v1?a=b"), "question")
+        .await
+        .unwrap();
+    assert_eq!(bought.status, 200, "{bought:?}");
+    let answer: Value = serde_json::from_str(&bought.body).unwrap();
+    assert_eq!(answer["target"], "/v1?a=b");
+
+    shop.upstream
+        .delay
+        .store(SLOW.as_millis() as usize, Ordering::SeqCst);
+    let bought = buyer.get(&traefik.url("/v1")).await.unwrap();
+    assert_eq!(bought.status, 200, "{bought:?}");
+    shop.upstream.delay.store(0, Ordering::SeqCst);
+
+    let bought = buyer.get(&traefik.url(EVENTS)).await.unwrap();
+    assert_eq!(bought.status, 200, "{bought:?}");
+    assert_eq!(bought.body.matches("data: ").count(), EVENT_COUNT);
+
+    let talked = buyer.converse(&traefik.url(ECHO), &["one", "two"]).await;
+    let talked = talked.unwrap();
+    assert_eq!(talked.body, r#"["one","two"]"#, "{talked:?}");
+    assert_eq!(shop.transfers().await.len(), 4);
+    assert_eq!(shop.upstream.count(), 4);
+}
+
 #[test]
 #[ignore = "make test-gateway builds Traefik"]
-fn buyer_gets_slow_answers_and_streams_through_traefik() {
+fn buyer_gets_slow_answers_streams_and_websockets_through_an_ingress() {
     TestEnv::run(async |env| {
-        let shop = Shop::open(env, &VALUES).await;
+        let shop = Shop::open(env, &INGRESS).await;
         shop.sell().await;
-        let traefik = Traefik::start(&shop).await;
-        let mut buyer = shop.buyer();
-        let bought = buyer
-            .post(&traefik.url("/v1?a=b"), "question")
-            .await
-            .unwrap();
-        assert_eq!(bought.status, 200, "{bought:?}");
-        let answer: Value = serde_json::from_str(&bought.body).unwrap();
-        assert_eq!(answer["target"], "/v1?a=b");
+        let traefik = Traefik::start_ingress(&shop).await;
+        buy_everything(&shop, &traefik).await;
+    });
+}
 
-        shop.upstream
-            .delay
-            .store(SLOW.as_millis() as usize, Ordering::SeqCst);
-        let bought = buyer.get(&traefik.url("/v1")).await.unwrap();
-        assert_eq!(bought.status, 200, "{bought:?}");
-        shop.upstream.delay.store(0, Ordering::SeqCst);
-
-        let bought = buyer.get(&traefik.url(EVENTS)).await.unwrap();
-        assert_eq!(bought.status, 200, "{bought:?}");
-        assert_eq!(bought.body.matches("data: ").count(), EVENT_COUNT);
-        assert_eq!(shop.transfers().await.len(), 3);
-        assert_eq!(shop.upstream.count(), 3);
+#[test]
+#[ignore = "make test-gateway builds Traefik"]
+fn buyer_gets_slow_answers_streams_and_websockets_through_an_http_route() {
+    TestEnv::run(async |env| {
+        define_gateway_api(&env).await;
+        let shop = Shop::open(env, &HTTP_ROUTE).await;
+        shop.sell().await;
+        let traefik = Traefik::start_gateway(&shop).await;
+        buy_everything(&shop, &traefik).await;
     });
 }
 
@@ -108,9 +210,9 @@ fn buyer_gets_slow_answers_and_streams_through_traefik() {
 #[ignore = "make test-gateway builds Traefik"]
 fn terms_and_preflights_pass_through_traefik_while_the_gate_is_rolled() {
     TestEnv::run(async |env| {
-        let shop = Shop::open(env, &VALUES).await;
+        let shop = Shop::open(env, &INGRESS).await;
         shop.sell().await;
-        let traefik = Traefik::start(&shop).await;
+        let traefik = Traefik::start_ingress(&shop).await;
         let http = reqwest::Client::new();
         let ask = |method: Method, path: &str| http.request(method, traefik.url(path));
         let unpaid = ask(Method::GET, "/v1").send().await.unwrap();

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::ensure;
+use harness::upstream::ECHO;
 use harness::wait::eventually;
 use serde_json::{Value, json};
 
@@ -170,5 +171,21 @@ fn agent_that_is_found_on_the_chain_sells_what_its_document_names() {
         let bought = shop.buyer().get(&endpoint).await.unwrap();
         assert_eq!(bought.status, 200, "{bought:?}");
         assert_eq!(shop.transfers().await.len(), 1);
+    });
+}
+
+#[test]
+fn buyer_pays_for_a_websocket_once_and_talks_over_it() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let mut buyer = shop.buyer();
+        let url = shop.url(ECHO);
+        let bought = buyer.converse(&url, &["one", "two", "three"]).await;
+        let bought = bought.unwrap();
+        assert_eq!(bought.body, r#"["one","two","three"]"#, "{bought:?}");
+        assert_eq!(bought.receipt.unwrap()["success"], true);
+        assert_eq!(shop.transfers().await.len(), 1);
+        assert_eq!(shop.upstream.count(), 1);
     });
 }

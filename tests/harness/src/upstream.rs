@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
@@ -26,6 +27,8 @@ use crate::objects::{create, delete_if_exists};
 pub const EVENTS: &str = "/events";
 /// Number of events of a stream.
 pub const EVENT_COUNT: usize = 6;
+/// Path of a websocket that sends back every text.
+pub const ECHO: &str = "/echo";
 /// Time between two events.
 pub const EVENT_EVERY: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,13 @@ impl Upstream {
         if request.uri().path() == EVENTS {
             return events();
         }
+        if request.uri().path() == ECHO {
+            let (mut parts, _) = request.into_parts();
+            return match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+                Ok(upgrade) => upgrade.on_upgrade(echo),
+                Err(rejection) => rejection.into_response(),
+            };
+        }
         let payer = request.headers().get("x-payment-payer").cloned();
         let payer = payer.and_then(|payer| payer.to_str().map(str::to_owned).ok());
         let target = request.uri().to_string();
@@ -99,6 +109,14 @@ fn events() -> Response {
     });
     let fields = [("content-type", "text/event-stream")];
     (fields, Body::from_stream(events)).into_response()
+}
+
+async fn echo(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A port that nothing listens on.

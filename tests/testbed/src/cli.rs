@@ -15,9 +15,10 @@ use clap::{Parser, Subcommand};
 use crate::cache::Cache;
 use crate::name::{self, Name};
 use crate::node::Health;
+use crate::progress::{Detail, Progress};
 use crate::state::State;
 use crate::testbed::{ComponentStatus, Testbed};
-use crate::{image, init, interrupt, run, tools};
+use crate::{image, init, interrupt, packages, run, tools};
 
 const NOT_HEALTHY: u8 = 3;
 
@@ -85,6 +86,9 @@ enum Action {
         /// Builds Traefik as well.
         #[arg(long)]
         traefik: bool,
+        /// Installs Chromium as well.
+        #[arg(long)]
+        chromium: bool,
     },
     /// Starts the cluster, runs a command, and always removes the cluster afterwards.
     Run {
@@ -146,11 +150,15 @@ fn run_action(Arguments { name, action }: Arguments) -> Result<u8> {
         Action::Deps {
             print_path,
             traefik,
+            chromium,
         } => {
             interrupt::listen()?;
             testbed.install()?;
             if traefik {
                 tools::traefik()?;
+            }
+            if chromium {
+                packages::install_chromium(&Progress::new(Detail::Changes))?;
             }
             if print_path {
                 println!("{}", tools::path(&Cache::open()?)?);

@@ -27,9 +27,22 @@ const PACKAGES: [&str; 13] = [
     "util-linux",
 ];
 
-/// Installs missing packages. If none is missing, it only queries dpkg and prints nothing.
+/// A browser, and a font that its pages are drawn with.
+const CHROMIUM: [&str; 2] = ["chromium", "fonts-dejavu-core"];
+
+/// Installs what every testbed uses.
 pub(crate) fn install(progress: &Progress) -> Result<()> {
-    let missing = missing()?;
+    install_missing(&PACKAGES, progress)
+}
+
+/// Installs Chromium.
+pub(crate) fn install_chromium(progress: &Progress) -> Result<()> {
+    install_missing(&CHROMIUM, progress)
+}
+
+/// If no package is missing, it only queries dpkg and prints nothing.
+fn install_missing(packages: &'static [&'static str], progress: &Progress) -> Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -57,24 +70,25 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     subprocess::output(&mut command).map(drop)
 }
 
-fn missing() -> Result<Vec<&'static str>> {
+fn missing(packages: &'static [&'static str]) -> Result<Vec<&'static str>> {
     // dpkg-query fails if one of the packages is unknown, and still lists the others.
     let listed = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES)
+        .args(packages)
         .stderr(Stdio::null())
         .output()
         .context("failed to run dpkg-query: the testbed needs Debian or a derivative")?;
-    Ok(not_installed(&String::from_utf8_lossy(&listed.stdout)))
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    Ok(not_installed(packages, &listed))
 }
 
-fn not_installed(listed: &str) -> Vec<&'static str> {
+fn not_installed(packages: &[&'static str], listed: &str) -> Vec<&'static str> {
     let installed: Vec<_> = listed
         .lines()
         .filter_map(|line| line.strip_suffix(" installed"))
         .collect();
-    PACKAGES
-        .into_iter()
+    let packages = packages.iter().copied();
+    packages
         .filter(|package| !installed.contains(package))
         .collect()
 }
@@ -91,6 +105,7 @@ mod tests {
             .map(|package| format!("{package} installed\n"))
             .collect();
         listed.push_str("buildah config-files\n");
-        assert_eq!(not_installed(&listed), ["buildah", "ca-certificates"]);
+        let missing = not_installed(&PACKAGES, &listed);
+        assert_eq!(missing, ["buildah", "ca-certificates"]);
     }
 }

@@ -199,6 +199,16 @@ impl Buyer {
             .await
     }
 
+    /// Opens a websocket, and pays if a payment is asked for; sends messages and waits for as many. The
+    /// body is a JSON array of those.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub async fn converse(&mut self, url: &str, messages: &[&str]) -> Result<Purchase> {
+        self.request(&json!({ "url": url, "messages": messages }))
+            .await
+    }
+
     async fn request(&mut self, request: &Value) -> Result<Purchase> {
         self.input
             .write_all(format!("{request}\n").as_bytes())

@@ -5,9 +5,11 @@
 //! makes a rebuild fast.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use super::{Tool, prerequisite};
 use crate::cache::Scratch;
@@ -23,6 +25,9 @@ pub(super) struct Module {
     linker_flags: &'static str,
     /// Each builds a program with the name of the last path element.
     packages: &'static [&'static str],
+    /// Directories of YAML files that become one file beside the programs: module, directory in it,
+    /// and name of the file.
+    manifests: &'static [(&'static str, &'static str, &'static str)],
 }
 
 pub(super) const KUBERNETES: Module = Module {
@@ -41,6 +46,7 @@ pub(super) const KUBERNETES: Module = Module {
         "k8s.io/kubernetes/cmd/kubelet",
         "k8s.io/kubernetes/cmd/kube-proxy",
     ],
+    manifests: &[],
 };
 
 pub(super) const ETCD: Module = Module {
@@ -52,6 +58,7 @@ pub(super) const ETCD: Module = Module {
     ],
     linker_flags: "-s -w",
     packages: &["serviceoffer.test/etcd"],
+    manifests: &[],
 };
 
 pub(super) const COREDNS: Module = Module {
@@ -63,9 +70,13 @@ pub(super) const COREDNS: Module = Module {
     ],
     linker_flags: "-s -w",
     packages: &["serviceoffer.test/coredns"],
+    manifests: &[],
 };
 
-/// A proxy that reads Ingresses. Only some flows need it, and its build takes minutes.
+/// File of the CRDs of the Gateway API, beside Traefik.
+pub(super) const GATEWAY_API: &str = "gateway-api.yaml";
+
+/// A proxy that reads Ingresses and HTTPRoutes. Only some flows need it, and its build takes minutes.
 pub(super) const TRAEFIK: Module = Module {
     label: "traefik-3.6.12",
     files: &[
@@ -74,6 +85,12 @@ pub(super) const TRAEFIK: Module = Module {
     ],
     linker_flags: "-s -w -X github.com/traefik/traefik/v3/pkg/version.Version=3.6.12",
     packages: &["github.com/traefik/traefik/v3/cmd/traefik"],
+    // The CRDs of the version that Traefik reads.
+    manifests: &[(
+        "sigs.k8s.io/gateway-api",
+        "config/crd/standard",
+        GATEWAY_API,
+    )],
 };
 
 /// The programs that the operator is compared with: leader election libraries, and a reconciler.
@@ -90,6 +107,7 @@ pub(super) const PEERS: Module = Module {
     ],
     linker_flags: "-s -w",
     packages: &["serviceoffer.test/peers"],
+    manifests: &[],
 };
 
 impl Tool for Module {
@@ -103,8 +121,12 @@ impl Tool for Module {
             .iter()
             .map(|(name, content)| format!("{name}\n{content}"))
             .collect();
+        let kept = self.manifests.iter();
+        let kept: String = kept
+            .map(|(module, directory, name)| format!("{module}/{directory} as {name}\n"))
+            .collect();
         Ok(format!(
-            "{}\n{}\n{}\n{files}",
+            "{}\n{}\n{}\n{files}{kept}",
             go_version()?,
             self.linker_flags,
             self.packages.join(" ")
@@ -116,7 +138,7 @@ impl Tool for Module {
         for (name, content) in self.files {
             fs::write(scratch.work.join(name), content)?;
         }
-        let mut build = subprocess::bound(go);
+        let mut build = subprocess::bound(&go);
         build.args([
             "build",
             "-trimpath",
@@ -133,8 +155,36 @@ impl Tool for Module {
             .env("CGO_ENABLED", "0")
             .env("GOFLAGS", "")
             .current_dir(&scratch.work);
-        subprocess::logged(&mut build, &scratch.log)
+        subprocess::logged(&mut build, &scratch.log)?;
+        for (module, directory, name) in self.manifests {
+            let mut find = Command::new(&go);
+            find.args(["list", "-m", "-f", "{{.Dir}}", module])
+                .env("GOFLAGS", "-mod=readonly")
+                .current_dir(&scratch.work);
+            let module = subprocess::output(&mut find)?;
+            let manifests = documents_in(&Path::new(module.trim()).join(directory))?;
+            fs::write(scratch.output.join(name), manifests)?;
+        }
+        Ok(())
     }
+}
+
+/// The YAML files of a directory as the documents of one file.
+fn documents_in(directory: &Path) -> Result<String> {
+    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    let files = entries.map(|entry| Ok(entry?.path()));
+    let mut files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
+    files.sort();
+    let mut documents = String::new();
+    for file in files {
+        documents.push_str("---\n");
+        documents.push_str(&fs::read_to_string(file)?);
+    }
+    Ok(documents)
 }
 
 /// The version of the toolchain. Cached, because the command is slow and the version does not
@@ -143,11 +193,7 @@ fn go_version() -> Result<String> {
     static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
     let ask = || {
         let go = prerequisite("go", ADVICE)?;
-        subprocess::output(
-            std::process::Command::new(go)
-                .args(["env", "GOVERSION"])
-                .current_dir("/"),
-        )
+        subprocess::output(Command::new(go).args(["env", "GOVERSION"]).current_dir("/"))
     };
     VERSION
         .get_or_init(|| ask().map_err(|error| format!("{error:#}")))

@@ -151,6 +151,15 @@ pub fn traefik() -> Result<PathBuf> {
     Ok(directory.join("traefik"))
 }
 
+/// A file with the CRDs of the Gateway API, in the version that Traefik reads.
+///
+/// # Errors
+/// If Traefik cannot be built.
+pub fn gateway_api() -> Result<PathBuf> {
+    let directory = ensure(&TRAEFIK, &Cache::open()?, &Progress::new(Detail::Changes))?;
+    Ok(directory.join(go::GATEWAY_API))
+}
+
 fn ensure(tool: &dyn Tool, cache: &Cache, progress: &Progress) -> Result<PathBuf> {
     cache.ensure(&tool.key()?, progress, |scratch| tool.make(scratch))
 }
