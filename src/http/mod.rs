@@ -48,7 +48,7 @@ const HEAD_BYTES: usize = 32 * 1024;
 /// Connections of one server at a time, so that their heads cannot fill the memory. Further ones
 /// wait until one ends.
 const MAX_CONNECTIONS: usize = 4096;
-/// How often it is reported that connections wait. Whoever opens them must not fill the log.
+/// How often it is reported that connections wait. A client that opens them must not fill the log.
 const FULL_PERIOD: Duration = Duration::from_secs(60);
 /// Pause after a connection that could not be accepted, as when there are no file descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_secs(1);
