@@ -54,12 +54,12 @@ fn groups(results: &Results) -> Vec<Group> {
         bound: None,
     }];
     for window in WINDOWS {
-        let runs = results.operator_with(window).into_iter();
+        let run = results.operator_with(window);
         groups.push(Group {
             title: format!("record and ledger writes, window {window}"),
             unit: "",
-            bars: bars_of(runs, Operator::stored_each),
-            bound: Some(most_writes(window)),
+            bars: bars_of(run, Operator::stored_each),
+            bound: run.map(|run| most_writes(window, run.registrations)),
         });
     }
     groups.push(each(
