@@ -182,8 +182,7 @@ pub struct OfferLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub max_in_flight: Option<u32>,
-    /// Maximum number of requests to the upstream per second. A request that is asked to pay does not
-    /// count.
+    /// Maximum number of requests to the upstream per second; those answered 402 do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(min = 0, max = 2_147_483_647), extend("format" = "int64"))]
     pub rps: Option<u32>,
