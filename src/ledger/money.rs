@@ -626,6 +626,12 @@ mod tests {
         let capped = |fees, market| replacement_fees(fees, market, &limits(), GAS);
         let allowed = capped(before(20), market(16)).unwrap();
         assert_eq!(allowed.max_fee(), cap, "as far as the limits allow");
+        let raised_to_the_cap = Fees::Dynamic {
+            max_fee: 22_222_222_222,
+            tip: GWEI,
+        };
+        let allowed = capped(raised_to_the_cap, market(1)).unwrap();
+        assert_eq!(allowed.max_fee(), cap);
         assert_eq!(
             capped(before(23), market(1)),
             Err(Shortage::FeeCapReached {
