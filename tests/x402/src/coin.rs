@@ -64,6 +64,19 @@ pub async fn place(
     let code = provider.get_code_at(created).await?;
     let set = json!([USD_COIN, code]);
     let _: serde_json::Value = provider.raw_request("anvil_setCode".into(), set).await?;
+    mint(provider, minter, account, amount).await
+}
+
+/// Gives more of the coin to an account. `minter` pays for the gas.
+///
+/// # Errors
+/// If the node refuses the transaction.
+pub async fn mint(
+    provider: &impl Provider,
+    minter: &PrivateKeySigner,
+    account: Address,
+    amount: u64,
+) -> Result<()> {
     let amount = U256::from(amount);
     let give = mintCall { account, amount }.abi_encode();
     let give = TransactionRequest::default()
