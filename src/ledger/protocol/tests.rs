@@ -368,6 +368,15 @@ mod whole_ledger {
             logs_of(step(Some(&new), &history(Some(9)), used)),
             configured
         );
+        let counted = SignerLedgerSpec {
+            from_registry: Some(STRANGER),
+            ..new.clone()
+        };
+        assert_eq!(
+            logs_of(step(Some(&counted), &history(Some(9)), used)),
+            configured,
+            "agents of the wallet are counted from none"
+        );
         assert_eq!(
             logs_of(step(Some(&new), &history(None), used)),
             None,
