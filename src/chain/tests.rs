@@ -19,9 +19,8 @@ use crate::metrics::Metrics;
 
 const REGISTRY: Address = address!("8004A818BFB912233c491871b3d84c89A494BD9e");
 const OWNER: Address = address!("70997970C51812dc3A010C7d01b50e0d17dc79C8");
-/// Where tokens are asked.
-const LATEST: BlockNumberOrTag = BlockNumberOrTag::Latest;
 const OTHER: Address = address!("3C44CdDdB6a900fa2b585dd299e03d12FA4293BC");
+const LATEST: BlockNumberOrTag = BlockNumberOrTag::Latest;
 
 /// What the server does with a request.
 enum Reply {

@@ -2,7 +2,7 @@
 //!
 //! A facilitator that failed several times in a row is asked by one payment at a time, after pauses
 //! that grow: so that buyers get an answer at once, and those who ask do not keep it down. Settlements
-//! are not held back, since each asks for a payment of its own.
+//! are never held back: the work was done, or the outcome is open.
 //!
 //! Time is a parameter: the time since a start that all callers share.
 

@@ -330,12 +330,12 @@ fn is_verified(
     offered: Option<&Asset>,
     actual: &TokenFacts,
 ) -> Result<bool, Unpayable> {
-    let agrees = |field, offered: Option<String>, actual: &str| match offered {
-        Some(offered) if offered != actual => Err(Unpayable::InvalidAsset {
+    let agrees = |field, offered: Option<String>, answer: &str| match offered {
+        Some(offered) if offered != answer => Err(Unpayable::InvalidAsset {
             field,
             offered,
-            actual: actual.to_owned(),
-            network: format!("eip155:{chain_id}"),
+            actual: answer.to_owned(),
+            network: actual.network.clone(),
         }),
         _ => Ok(()),
     };
@@ -356,7 +356,7 @@ fn is_verified(
     match actual.domain_separator {
         Some(_) => Err(Unpayable::OtherDomain {
             token: token.address,
-            network: format!("eip155:{chain_id}"),
+            network: actual.network.clone(),
             name: token.name.clone(),
             version: token.version.clone(),
         }),
