@@ -1,20 +1,19 @@
-//! Asks chains what became of a payment. It carries out; [`super::serve`] decides when to ask.
+//! Asks chains what became of a payment. It carries out: [`super::serve`] decides when to ask, and
+//! [`super::payment`] what the readings mean together.
 //!
 //! The endpoints are those of IdentityRegistries whose URL is in the spec: the gate reads no Secret.
-//! An endpoint may lag: that a payment is not used is true only of what was sent long before.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use alloy::eips::BlockNumberOrTag;
-use alloy::primitives::U256;
+use futures::future::join_all;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::payment::OnChain;
+use super::payment::ChainReading;
 use super::terms::Terms;
-use super::unix_seconds;
 use super::wire::Authorization;
 use crate::chain::{AuthorizedTransfer, RpcEndpoint, RpcError};
 use crate::metrics::ChainMetrics;
@@ -22,9 +21,6 @@ use crate::telemetry::causes;
 
 /// How long an endpoint may take. A buyer waits for it.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Seconds after the end of an authorization from which a block shows what became of it: the blocks
-/// before are not reorganized any more.
-const SETTLED: u64 = 120;
 
 /// The endpoints of chains.
 pub(crate) struct ChainReader {
@@ -41,30 +37,26 @@ impl ChainReader {
         }
     }
 
-    /// What these endpoints show of an authorization; `None` if none of them answers.
+    /// What these endpoints show of an authorization, by those that answer.
     pub(crate) async fn read(
         &self,
         urls: &[String],
         terms: &Terms,
         authorization: &Authorization,
-    ) -> Option<OnChain> {
-        let mut shown = None;
-        for endpoint in urls.iter().filter_map(|url| self.endpoint(url)) {
-            match timeout(LIMIT, ask(&endpoint, terms, authorization)).await {
-                Ok(Ok(Some(used @ (OnChain::Used | OnChain::Charged { .. })))) => {
-                    return Some(used);
-                }
-                // What one endpoint leaves open is open.
-                Ok(Ok(Some(OnChain::Unused))) => shown = Some(OnChain::Unused),
-                Ok(Ok(Some(OnChain::Expired))) => shown = shown.or(Some(OnChain::Expired)),
-                Ok(Ok(None)) => {}
+    ) -> Vec<ChainReading> {
+        let endpoints = urls.iter().filter_map(|url| self.endpoint(url));
+        let readings = join_all(endpoints.map(|endpoint| async move {
+            let reading = timeout(LIMIT, ask(&endpoint, terms, authorization)).await;
+            match reading {
+                Ok(Ok(reading)) => return reading,
                 Ok(Err(error)) => {
                     debug!(%endpoint, error = %causes(&error), "failed to ask a token");
                 }
                 Err(_) => debug!(%endpoint, "an endpoint is too slow"),
             }
-        }
-        shown
+            None
+        }));
+        readings.await.into_iter().flatten().collect()
     }
 
     fn endpoint(&self, url: &str) -> Option<RpcEndpoint> {
@@ -81,11 +73,13 @@ impl ChainReader {
     }
 }
 
+/// What an endpoint shows of an authorization; `None` if it serves another chain, or the token does
+/// not say.
 async fn ask(
     endpoint: &RpcEndpoint,
     terms: &Terms,
     authorization: &Authorization,
-) -> Result<Option<OnChain>, RpcError> {
+) -> Result<Option<ChainReading>, RpcError> {
     let (chain_id, token) = (terms.chain_id, terms.token.address);
     let transfer = AuthorizedTransfer {
         from: authorization.from,
@@ -99,37 +93,29 @@ async fn ask(
         used.await
     };
     match used(BlockNumberOrTag::Latest).await? {
-        None => return Ok(None),
-        Some(false) => {}
+        None => Ok(None),
         Some(true) => {
             let made = endpoint.transfer_transaction(chain_id, token, &transfer);
-            let charged = made.await?.map(|transaction| OnChain::Charged {
-                transaction: transaction.to_string(),
-            });
-            return Ok(charged.or(Some(OnChain::Used)));
+            let transaction = made.await?.map(|transaction| transaction.to_string());
+            Ok(Some(ChainReading::Used { transaction }))
+        }
+        Some(false) => {
+            let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
+            let mut as_of = None;
+            if let Some(latest) = latest {
+                let at = BlockNumberOrTag::Number(latest.number);
+                // A node that lags does not know this block.
+                let is_unused = matches!(used(at).await, Ok(Some(false)));
+                as_of = is_unused.then_some(latest.timestamp);
+            }
+            Ok(Some(ChainReading::Unused { as_of }))
         }
     }
-    let settled = authorization
-        .valid_before
-        .saturating_add(U256::from(SETTLED));
-    if U256::from(unix_seconds()) < settled {
-        return Ok(Some(OnChain::Unused));
-    }
-    let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
-    let Some(latest) = latest.filter(|latest| U256::from(latest.timestamp) >= settled) else {
-        return Ok(Some(OnChain::Unused));
-    };
-    // Nodes behind one URL differ in their latest block.
-    let used = used(BlockNumberOrTag::Number(latest.number)).await?;
-    Ok(Some(match used {
-        Some(false) => OnChain::Expired,
-        _ => OnChain::Unused,
-    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::{Address, B256, Bytes};
+    use alloy::primitives::{Address, B256, Bytes, U256};
     use alloy::sol_types::SolValue;
     use axum::Json;
     use axum::routing::post;
@@ -143,23 +129,24 @@ mod tests {
 
     const NUMBER: u64 = 7;
 
-    /// What an endpoint shows of an authorization.
-    #[derive(Clone, Copy)]
-    struct Shown {
-        /// Seconds since the end of the authorization, of the latest block.
-        late: u64,
+    const TIME: u64 = 1200;
+
+    /// What an endpoint answers of an authorization.
+    #[derive(Clone, Copy, Default)]
+    struct Answers {
+        chain_id: u64,
         is_used: bool,
-        /// As of the latest block that was named before.
+        /// As of the block that it named as the latest.
         was_used: bool,
     }
 
-    fn ended(seconds: u64) -> Authorization {
+    fn authorization() -> Authorization {
         Authorization {
             from: Address::repeat_byte(1),
             to: Address::repeat_byte(2),
             value: U256::from(2000),
             valid_after: U256::ZERO,
-            valid_before: U256::from(unix_seconds() - seconds),
+            valid_before: U256::from(1000),
             nonce: B256::repeat_byte(3),
         }
     }
@@ -181,27 +168,27 @@ mod tests {
         }
     }
 
-    fn result(call: &Value, shown: Shown, end: u64) -> Value {
+    fn result(call: &Value, answers: Answers) -> Value {
         let number = format!("{NUMBER:#x}");
         match call["method"].as_str().unwrap() {
-            "eth_chainId" => json!("0x7a69"),
+            "eth_chainId" => json!(format!("{:#x}", answers.chain_id)),
             "eth_getBlockByNumber" => json!({
                 "number": number,
                 "hash": B256::repeat_byte(5),
-                "timestamp": format!("{:#x}", end + shown.late),
+                "timestamp": format!("{TIME:#x}"),
             }),
             "eth_call" if call["params"][1] == json!(number) => {
-                json!(Bytes::from(shown.was_used.abi_encode()))
+                json!(Bytes::from(answers.was_used.abi_encode()))
             }
-            "eth_call" => json!(Bytes::from(shown.is_used.abi_encode())),
+            "eth_call" => json!(Bytes::from(answers.is_used.abi_encode())),
             _ => json!([]),
         }
     }
 
     /// The URL of an endpoint.
-    async fn endpoint(shown: Shown, end: u64) -> String {
+    async fn endpoint(answers: Answers) -> String {
         let answer = async move |Json(request): Json<Value>| {
-            let one = |call: &Value| json!({ "jsonrpc": "2.0", "id": call["id"], "result": result(call, shown, end) });
+            let one = |call: &Value| json!({ "jsonrpc": "2.0", "id": call["id"], "result": result(call, answers) });
             Json(match request.as_array() {
                 Some(calls) => calls.iter().map(one).collect(),
                 None => one(&request),
@@ -214,50 +201,37 @@ mod tests {
         url
     }
 
-    /// What endpoints show together of an authorization that ended that many seconds ago.
-    async fn read(ago: u64, endpoints: &[Shown]) -> Option<OnChain> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let authorization = ended(ago);
-        let mut urls = Vec::new();
-        for shown in endpoints {
-            urls.push(endpoint(*shown, authorization.valid_before.to()).await);
-        }
-        let reader = ChainReader::new(Metrics::new("lease").unwrap().chain.clone());
-        reader.read(&urls, &terms(), &authorization).await
-    }
-
-    const UNUSED: Shown = Shown {
-        late: SETTLED,
-        is_used: false,
-        was_used: false,
-    };
-
     #[tokio::test]
-    async fn unused_authorization_is_expired_once_a_later_block_is_settled() {
-        let young = Shown {
-            late: SETTLED - 1,
-            ..UNUSED
+    async fn authorization_is_unused_as_of_a_block_that_the_endpoint_names() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let reader = ChainReader::new(Metrics::new("lease").unwrap().chain.clone());
+        let unused = Answers {
+            chain_id: 31337,
+            ..Answers::default()
         };
-        let lagging = Shown {
+        let lagging = Answers {
             was_used: true,
-            ..UNUSED
+            ..unused
         };
-        let used = Shown {
+        let used = Answers {
             is_used: true,
-            ..UNUSED
+            ..unused
         };
-        for (ago, endpoints, expected) in [
-            (SETTLED, &[UNUSED][..], OnChain::Expired),
-            (SETTLED - 60, &[UNUSED], OnChain::Unused),
-            (SETTLED, &[young], OnChain::Unused),
-            (SETTLED, &[lagging], OnChain::Unused),
-            (SETTLED, &[UNUSED, UNUSED], OnChain::Expired),
-            (SETTLED, &[UNUSED, young], OnChain::Unused),
-            (SETTLED, &[young, UNUSED], OnChain::Unused),
-            (SETTLED, &[UNUSED, used], OnChain::Used),
-        ] {
-            assert_eq!(read(ago, endpoints).await, Some(expected));
+        let elsewhere = Answers {
+            chain_id: 1,
+            ..unused
+        };
+        let mut urls = vec!["http://127.0.0.1:1".to_owned()];
+        for answers in [unused, lagging, used, elsewhere] {
+            urls.push(endpoint(answers).await);
         }
-        assert_eq!(read(SETTLED, &[]).await, None);
+        assert_eq!(
+            reader.read(&urls, &terms(), &authorization()).await,
+            [
+                ChainReading::Unused { as_of: Some(TIME) },
+                ChainReading::Unused { as_of: None },
+                ChainReading::Used { transaction: None },
+            ]
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! Asks a facilitator: whether a payment would be settled, to settle it, and what it supports.
 //!
 //! It carries out and keeps connections, and whether facilitators answer: [`super::breaker`] decides
-//! whether one is asked for a verdict. What an answer means is read in [`super::answer`]. A settlement is sent once: who asks decides whether to send the same bytes
-//! again, since only it knows what became of the payment before. Credentials are files, read at
-//! each request, so that a changed Secret needs no restart.
+//! whether one is asked for a verdict. What an answer means is read in [`super::answer`]. A settlement
+//! is sent once: who asks decides whether to send the same bytes again, since only it knows what
+//! became of the payment before. Credentials are files, read at each request, so that a changed
+//! Secret needs no restart.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -106,7 +107,7 @@ pub(crate) struct FacilitatorClient {
     http: reqwest::Client,
     credentials: PathBuf,
     begun: Instant,
-    /// By URL.
+    /// Of facilitators that failed last, by URL.
     breakers: Arc<Mutex<HashMap<String, Breaker>>>,
 }
 
@@ -202,7 +203,12 @@ impl FacilitatorClient {
 
     fn breaker<T>(&self, endpoint: &FacilitatorEndpoint, act: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        act(breakers.entry(endpoint.url.clone()).or_default())
+        let mut breaker = breakers.remove(&endpoint.url).unwrap_or_default();
+        let acted = act(&mut breaker);
+        if breaker != Breaker::default() {
+            breakers.insert(endpoint.url.clone(), breaker);
+        }
+        acted
     }
 
     async fn verify_twice(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Verdict {

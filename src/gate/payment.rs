@@ -29,6 +29,9 @@ const KEPT: u64 = 60;
 /// Seconds for which a claim is kept after its payment ended while its outcome is open, or the
 /// answer was not delivered.
 const KEPT_OPEN: u64 = 3600;
+/// Seconds after the end of an authorization from which a block shows what became of it: the blocks
+/// before are not reorganized any more.
+const FINAL_AFTER: u64 = 120;
 /// Reason of a payment that ended without being charged, as facilitators call it.
 const EXPIRED: &str = "invalid_exact_evm_payload_authorization_valid_before";
 
@@ -238,6 +241,17 @@ pub enum SettleAttempt {
     Learning,
 }
 
+/// What one endpoint of a chain shows of an authorization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChainReading {
+    /// Its nonce is used. Hash of the transaction of its transfer, if that is among those of the
+    /// latest blocks.
+    Used { transaction: Option<String> },
+    /// Its nonce is not used. Time of a block as of which it was not, in Unix seconds, if the
+    /// endpoint could be asked so: nodes behind one URL differ in their latest block.
+    Unused { as_of: Option<u64> },
+}
+
 /// What a chain shows of a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnChain {
@@ -250,6 +264,35 @@ pub enum OnChain {
     Used,
     /// Its transfer was made.
     Charged { transaction: String },
+}
+
+impl OnChain {
+    /// What all endpoints show together of an authorization that ends at `valid_before`, in Unix
+    /// seconds; `None` if there is no reading. What one endpoint leaves open is open.
+    pub fn of(readings: &[ChainReading], valid_before: u64) -> Option<Self> {
+        let transactions = readings.iter().filter_map(|reading| match reading {
+            ChainReading::Used { transaction } => Some(transaction),
+            ChainReading::Unused { .. } => None,
+        });
+        // `Some` is above `None`.
+        if let Some(transaction) = transactions.max() {
+            return Some(match transaction.clone() {
+                Some(transaction) => Self::Charged { transaction },
+                None => Self::Used,
+            });
+        }
+        // The token refuses it from its end on.
+        let end = valid_before.saturating_add(FINAL_AFTER);
+        let is_expired = |reading: &ChainReading| match reading {
+            ChainReading::Unused { as_of: Some(time) } => *time >= end,
+            _ => false,
+        };
+        Some(match readings {
+            [] => return None,
+            readings if readings.iter().all(is_expired) => Self::Expired,
+            _ => Self::Unused,
+        })
+    }
 }
 
 /// How a settlement ended.

@@ -303,6 +303,49 @@ fn settlement_without_a_definite_answer_is_unknown() {
 }
 
 #[test]
+fn unused_authorization_is_expired_once_every_endpoint_shows_a_block_long_after_its_end() {
+    let end = 1000;
+    let unused = |as_of| ChainReading::Unused { as_of };
+    let late = unused(Some(end + FINAL_AFTER));
+    let early = unused(Some(end + FINAL_AFTER - 1));
+    for (readings, expected) in [
+        (vec![], None),
+        (vec![late.clone()], Some(OnChain::Expired)),
+        (vec![late.clone(), late.clone()], Some(OnChain::Expired)),
+        (vec![early.clone()], Some(OnChain::Unused)),
+        (vec![unused(None)], Some(OnChain::Unused)),
+        (vec![late.clone(), early.clone()], Some(OnChain::Unused)),
+        (vec![early, late.clone()], Some(OnChain::Unused)),
+        (vec![unused(None), late], Some(OnChain::Unused)),
+    ] {
+        assert_eq!(OnChain::of(&readings, end), expected, "{readings:?}");
+    }
+    let never = unused(Some(u64::MAX - 1));
+    assert_eq!(OnChain::of(&[never], u64::MAX), Some(OnChain::Unused));
+}
+
+#[test]
+fn authorization_that_one_endpoint_shows_as_used_is_used() {
+    let used = |transaction: Option<&str>| ChainReading::Used {
+        transaction: transaction.map(str::to_owned),
+    };
+    let expired = ChainReading::Unused {
+        as_of: Some(u64::MAX),
+    };
+    let charged = OnChain::Charged {
+        transaction: "0x1".into(),
+    };
+    for (readings, expected) in [
+        (vec![used(None)], OnChain::Used),
+        (vec![expired.clone(), used(None)], OnChain::Used),
+        (vec![used(None), used(Some("0x1"))], charged.clone()),
+        (vec![used(Some("0x1")), expired], charged),
+    ] {
+        assert_eq!(OnChain::of(&readings, 1000), Some(expected), "{readings:?}");
+    }
+}
+
+#[test]
 fn chain_decides_what_a_facilitator_leaves_open() {
     let unknown = || Outcome::Unknown {
         transaction: Some("0xb".into()),

@@ -114,7 +114,8 @@ impl GateServer {
         let (terms, authorization) = (&purchase.terms, &purchase.payment.authorization);
         let table = Arc::clone(&self.table.borrow().table);
         let urls = table.rpc_urls(terms.chain_id);
-        self.chains.read(urls, terms, authorization).await
+        let readings = self.chains.read(urls, terms, authorization).await;
+        OnChain::of(&readings, purchase.valid_before())
     }
 
     /// Asks facilitator and chain for the outcome of a settlement until it is known.
