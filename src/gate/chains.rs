@@ -12,7 +12,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::payment::ChainReading;
+use super::payment::AuthorizationReading;
 use super::terms::Terms;
 use super::wire::Authorization;
 use crate::chain::{AuthorizedTransfer, RpcEndpoint, RpcError};
@@ -43,7 +43,7 @@ impl ChainReader {
         urls: &[String],
         terms: &Terms,
         authorization: &Authorization,
-    ) -> Vec<ChainReading> {
+    ) -> Vec<AuthorizationReading> {
         let endpoints = urls.iter().filter_map(|url| self.endpoint(url));
         let readings = join_all(endpoints.map(|endpoint| async move {
             let reading = timeout(LIMIT, ask(&endpoint, terms, authorization)).await;
@@ -79,7 +79,7 @@ async fn ask(
     endpoint: &RpcEndpoint,
     terms: &Terms,
     authorization: &Authorization,
-) -> Result<Option<ChainReading>, RpcError> {
+) -> Result<Option<AuthorizationReading>, RpcError> {
     let (chain_id, token) = (terms.chain_id, terms.token.address);
     let transfer = AuthorizedTransfer {
         from: authorization.from,
@@ -97,7 +97,7 @@ async fn ask(
         Some(true) => {
             let made = endpoint.transfer_transaction(chain_id, token, &transfer);
             let transaction = made.await?.map(|transaction| transaction.to_string());
-            Ok(Some(ChainReading::Used { transaction }))
+            Ok(Some(AuthorizationReading::Used { transaction }))
         }
         Some(false) => {
             let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
@@ -108,7 +108,7 @@ async fn ask(
                 let is_unused = matches!(used(at).await, Ok(Some(false)));
                 as_of = is_unused.then_some(latest.timestamp);
             }
-            Ok(Some(ChainReading::Unused { as_of }))
+            Ok(Some(AuthorizationReading::Unused { as_of }))
         }
     }
 }
@@ -228,9 +228,9 @@ mod tests {
         assert_eq!(
             reader.read(&urls, &terms(), &authorization()).await,
             [
-                ChainReading::Unused { as_of: Some(TIME) },
-                ChainReading::Unused { as_of: None },
-                ChainReading::Used { transaction: None },
+                AuthorizationReading::Unused { as_of: Some(TIME) },
+                AuthorizationReading::Unused { as_of: None },
+                AuthorizationReading::Used { transaction: None },
             ]
         );
     }

@@ -10,9 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, ready};
 
+use alloy::primitives::B256;
+
 use super::check::PaymentId;
 use super::payment::{
-    Claim, Event, Fingerprint, HolderToken, Moved, NotAllowed, Presented, present,
+    Claim, Event, Fingerprint, HolderToken, IdentifiedRequest, Moved, NotAllowed, Presented,
+    present, present_another,
 };
 
 /// Most claims in memory. Beyond, payments are refused rather than forgotten.
@@ -25,6 +28,12 @@ pub(crate) enum Taken {
     New,
     /// It was presented before.
     Known(Presented),
+    /// The buyer has paid for the same identified request with another payment, of this id. What the
+    /// caller holds, if anything, is that one's claim.
+    Another {
+        first: PaymentId,
+        presented: Presented,
+    },
 }
 
 /// The store cannot take another claim, or does not answer: the payment must not be used.
@@ -34,7 +43,8 @@ pub(crate) struct Unavailable;
 
 /// Keeps claims. All times are Unix seconds.
 pub(crate) trait ClaimStore: Send + Sync {
-    /// Claims a payment, or says what became of it. `now` drops claims that have expired.
+    /// Claims a payment, or says what became of it, or of the first one for the request that it
+    /// identifies. `now` drops claims that have expired.
     fn take(
         &self,
         id: PaymentId,
@@ -56,11 +66,85 @@ pub(crate) trait ClaimStore: Send + Sync {
 
 /// Claims of one process.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryClaims(Mutex<HashMap<PaymentId, Claim>>);
+pub(crate) struct MemoryClaims(Mutex<KnownClaims>);
+
+#[derive(Debug, Default)]
+struct KnownClaims {
+    claims: HashMap<PaymentId, Claim>,
+    /// The first payment for an identified request, by the key of the request.
+    first: HashMap<B256, PaymentId>,
+}
 
 impl MemoryClaims {
-    fn with<T>(&self, change: impl FnOnce(&mut HashMap<PaymentId, Claim>) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut KnownClaims) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl KnownClaims {
+    fn take(&mut self, id: PaymentId, claim: Claim, now: u64) -> Result<Taken, Unavailable> {
+        if let Some(known) = self.current(id, now) {
+            let presented = present(known, claim.fingerprint);
+            self.hold(id, &presented, &claim);
+            return Ok(Taken::Known(presented));
+        }
+        if let Some(identified) = claim.identified
+            && let Some(first) = self.first.get(&identified.key).copied()
+            && let Some(known) = self.current(first, now)
+            && let Some(presented) = present_another(known, identified)
+        {
+            self.hold(first, &presented, &claim);
+            return Ok(Taken::Another { first, presented });
+        }
+        if self.claims.len() >= MOST_CLAIMS {
+            return Err(Unavailable);
+        }
+        if let Some(identified) = claim.identified {
+            self.first.insert(identified.key, id);
+        }
+        self.claims.insert(id, claim);
+        Ok(Taken::New)
+    }
+
+    fn current(&self, id: PaymentId, now: u64) -> Option<&Claim> {
+        self.claims.get(&id).filter(|known| known.expiry() > now)
+    }
+
+    /// Gives a known claim to the holder of a new one, if the caller is to take it over.
+    fn hold(&mut self, id: PaymentId, presented: &Presented, new: &Claim) {
+        if presented.is_held()
+            && let Some(known) = self.claims.get_mut(&id)
+        {
+            known.holder = new.holder;
+        }
+    }
+
+    fn advance(
+        &mut self,
+        id: PaymentId,
+        holder: HolderToken,
+        event: Event,
+    ) -> Result<(), NotAllowed> {
+        let claim = self.claims.get(&id).cloned().ok_or(NotAllowed)?;
+        let identified = claim.identified;
+        match claim.advance(holder, event)? {
+            Moved::To(claim) => {
+                self.claims.insert(id, claim);
+            }
+            Moved::Released => {
+                self.claims.remove(&id);
+                if let Some(identified) = identified {
+                    self.first.remove(&identified.key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, now: u64) -> usize {
+        self.claims.retain(|_, claim| claim.expiry() > now);
+        self.first.retain(|_, id| self.claims.contains_key(id));
+        self.claims.len()
     }
 }
 
@@ -71,25 +155,7 @@ impl ClaimStore for MemoryClaims {
         claim: Claim,
         now: u64,
     ) -> BoxFuture<'_, Result<Taken, Unavailable>> {
-        let taken = self.with(|claims| {
-            let known = claims.get(&id).filter(|known| known.expiry() > now);
-            if let Some(known) = known {
-                let presented = present(known, claim.fingerprint);
-                if presented.is_held() {
-                    let held = Claim {
-                        holder: claim.holder,
-                        ..known.clone()
-                    };
-                    claims.insert(id, held);
-                }
-                return Ok(Taken::Known(presented));
-            }
-            if claims.len() >= MOST_CLAIMS {
-                return Err(Unavailable);
-            }
-            claims.insert(id, claim);
-            Ok(Taken::New)
-        });
+        let taken = self.with(|known| known.take(id, claim, now));
         Box::pin(ready(taken))
     }
 
@@ -99,22 +165,12 @@ impl ClaimStore for MemoryClaims {
         holder: HolderToken,
         event: Event,
     ) -> BoxFuture<'_, Result<(), NotAllowed>> {
-        let moved = self.with(|claims| {
-            let claim = claims.get(&id).cloned().ok_or(NotAllowed)?;
-            match claim.advance(holder, event)? {
-                Moved::To(claim) => claims.insert(id, claim),
-                Moved::Released => claims.remove(&id),
-            };
-            Ok(())
-        });
+        let moved = self.with(|known| known.advance(id, holder, event));
         Box::pin(ready(moved))
     }
 
     fn sweep(&self, now: u64) -> BoxFuture<'_, usize> {
-        let left = self.with(|claims| {
-            claims.retain(|_, claim| claim.expiry() > now);
-            claims.len()
-        });
+        let left = self.with(|known| known.sweep(now));
         Box::pin(ready(left))
     }
 }
@@ -136,16 +192,23 @@ impl Hold {
     pub(crate) async fn take(
         store: &Arc<dyn ClaimStore>,
         id: PaymentId,
-        fingerprint: Fingerprint,
+        presented_for: (Fingerprint, Option<IdentifiedRequest>),
         valid_before: u64,
         now: u64,
     ) -> (Result<Taken, Unavailable>, Self) {
         let token = HolderToken(rand::random());
-        let claim = Claim::new(fingerprint, token, valid_before);
+        let (fingerprint, identified) = presented_for;
+        let claim = Claim {
+            identified,
+            ..Claim::new(fingerprint, token, valid_before)
+        };
         let taken = store.take(id, claim, now).await;
         let hold = Self {
             store: Arc::clone(store),
-            id,
+            id: match &taken {
+                Ok(Taken::Another { first, .. }) => *first,
+                _ => id,
+            },
             token,
             fingerprint,
             is_over: false,

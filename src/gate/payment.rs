@@ -18,7 +18,7 @@
 //! [`super::claims`] stores claims; the holder of a claim proves itself by a token, which no one
 //! else knows.
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256, Keccak256, keccak256};
 
 use super::answer::Settlement;
 
@@ -35,9 +35,43 @@ const FINAL_AFTER: u64 = 120;
 /// Reason of a payment that ended without being charged, as facilitators call it.
 const EXPIRED: &str = "invalid_exact_evm_payload_authorization_valid_before";
 
-/// What a payment was presented for: a hash of offer, method, path, query and body.
+/// What a payment was presented for, and how: [`Fingerprint::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub B256);
+
+impl Fingerprint {
+    /// Of a request, by its hash, with a signature and the buyer's identifier of the request. A nonce
+    /// is public once it is used, and someone else must not collect with it what was paid for.
+    pub fn of(request: B256, signature: &[u8], identifier: Option<&str>) -> Self {
+        let mut hash = Keccak256::new();
+        hash.update(request);
+        hash.update(keccak256(signature));
+        hash.update(identifier.unwrap_or_default());
+        Self(hash.finalize())
+    }
+}
+
+/// A request that has an identifier of its buyer's (extension `payment-identifier` of x402): it is
+/// charged once, although the buyer may sign another payment for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IdentifiedRequest {
+    /// A hash of offer, payer and identifier.
+    pub key: B256,
+    /// A hash of the request.
+    pub request: B256,
+}
+
+impl IdentifiedRequest {
+    /// `offer` is the uid of the offer.
+    pub fn new(offer: &str, payer: Address, identifier: &str, request: B256) -> Self {
+        let mut hash = Keccak256::new();
+        hash.update(keccak256(offer));
+        hash.update(payer);
+        hash.update(identifier);
+        let key = hash.finalize();
+        Self { key, request }
+    }
+}
 
 /// Proof of holding a claim. It is random, so that it cannot be guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +111,8 @@ pub enum State {
 pub struct Claim {
     pub state: State,
     pub fingerprint: Fingerprint,
+    /// The request that it was presented for, if that has an identifier.
+    pub identified: Option<IdentifiedRequest>,
     /// Who works for it, if anyone.
     pub holder: Option<HolderToken>,
     /// How often the upstream was called.
@@ -132,6 +168,7 @@ impl Claim {
         Self {
             state: State::Claimed,
             fingerprint,
+            identified: None,
             holder: Some(holder),
             executions: 0,
             valid_before,
@@ -243,7 +280,7 @@ pub enum SettleAttempt {
 
 /// What one endpoint of a chain shows of an authorization.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainReading {
+pub enum AuthorizationReading {
     /// Its nonce is used. Hash of the transaction of its transfer, if that is among those of the
     /// latest blocks.
     Used { transaction: Option<String> },
@@ -269,10 +306,10 @@ pub enum OnChain {
 impl OnChain {
     /// What all endpoints show together of an authorization that ends at `valid_before`, in Unix
     /// seconds; `None` if there is no reading. What one endpoint leaves open is open.
-    pub fn of(readings: &[ChainReading], valid_before: u64) -> Option<Self> {
+    pub fn of(readings: &[AuthorizationReading], valid_before: u64) -> Option<Self> {
         let transactions = readings.iter().filter_map(|reading| match reading {
-            ChainReading::Used { transaction } => Some(transaction),
-            ChainReading::Unused { .. } => None,
+            AuthorizationReading::Used { transaction } => Some(transaction),
+            AuthorizationReading::Unused { .. } => None,
         });
         // `Some` is above `None`.
         if let Some(transaction) = transactions.max() {
@@ -283,8 +320,8 @@ impl OnChain {
         }
         // The token refuses it from its end on.
         let end = valid_before.saturating_add(FINAL_AFTER);
-        let is_expired = |reading: &ChainReading| match reading {
-            ChainReading::Unused { as_of: Some(time) } => *time >= end,
+        let is_expired = |reading: &AuthorizationReading| match reading {
+            AuthorizationReading::Unused { as_of: Some(time) } => *time >= end,
             _ => false,
         };
         Some(match readings {
@@ -389,6 +426,8 @@ pub enum Presented {
     },
     /// The outcome of its settlement is not known; the caller holds the claim.
     Join { transaction: Option<String> },
+    /// 409: whether the first payment for the request was charged is not known.
+    Open { transaction: Option<String> },
     /// It is settled and was not delivered: the caller holds the claim, and may call the upstream
     /// again without a charge.
     Execute { transaction: String },
@@ -433,6 +472,26 @@ pub fn present(claim: &Claim, fingerprint: Fingerprint) -> Presented {
             transaction: transaction.clone(),
         },
     }
+}
+
+/// What another payment for an identified request is answered, instead of buying. `claim` is that of
+/// the first payment; `None` if that one bought nothing.
+pub fn present_another(claim: &Claim, identified: IdentifiedRequest) -> Option<Presented> {
+    let first = claim
+        .identified
+        .filter(|first| first.key == identified.key)?;
+    let transaction = claim.transaction();
+    if let State::Refused { reason, .. } = &claim.state {
+        return may_mean_used(reason).then_some(Presented::Open { transaction });
+    }
+    if first.request != identified.request {
+        return Some(Presented::OtherRequest { transaction });
+    }
+    Some(match present(claim, claim.fingerprint) {
+        // Only the first payment can be settled again.
+        Presented::Join { transaction } => Presented::Open { transaction },
+        presented => presented,
+    })
 }
 
 impl Claim {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use alloy::primitives::{Address, B256, U256, hex};
 use data_encoding::{BASE64, BASE64_NOPAD};
@@ -33,6 +34,8 @@ pub(crate) const X_PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("x-pay
 
 /// Most bytes of a payment after base64 is decoded.
 const MOST_BYTES: usize = 16 * 1024;
+/// Least and most characters of an identifier.
+const IDENTIFIER: RangeInclusive<usize> = 16..=128;
 /// Most levels of nested JSON.
 const MOST_DEPTH: usize = 16;
 
@@ -56,6 +59,9 @@ pub(crate) struct SignedPayment {
     pub accepted: Option<Map<String, Value>>,
     /// URL of the resource that the buyer says to pay for.
     pub resource: Option<String>,
+    /// The buyer's identifier of the request, by the extension `payment-identifier`; version 1 has no
+    /// extensions.
+    pub identifier: Option<String>,
     pub authorization: Authorization,
     pub signature: Vec<u8>,
 }
@@ -141,10 +147,25 @@ fn payment(text: String, value: Value) -> Result<SignedPayment, Malformed> {
         network: string(chosen, "network", "network")?.to_owned(),
         accepted,
         resource: value["resource"]["url"].as_str().map(str::to_owned),
+        identifier: match version {
+            Version::V1 => None,
+            Version::V2 => identifier(&value)?,
+        },
         authorization: authorization(&payload["authorization"])?,
         signature: bytes,
         text,
     })
+}
+
+fn identifier(payment: &Value) -> Result<Option<String>, Malformed> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match payment.pointer("/extensions/payment-identifier/info/id") {
+        None => Ok(None),
+        Some(Value::String(id)) if IDENTIFIER.contains(&id.len()) && id.bytes().all(is_plain) => {
+            Ok(Some(id.clone()))
+        }
+        Some(_) => Err(Malformed::Field("extensions.payment-identifier.info.id")),
+    }
 }
 
 fn authorization(value: &Value) -> Result<Authorization, Malformed> {
@@ -328,6 +349,29 @@ pub(crate) fn required(terms: &[Terms], resource: Resource<'_>, error: &str) -> 
             "url": resource.url, "description": resource.description, "mimeType": resource.mime_type,
         },
         "accepts": terms.iter().map(requirement).collect::<Vec<_>>(),
+        "extensions": { "payment-identifier": payment_identifier() },
+    })
+}
+
+/// The declaration that a buyer may identify its request (x402
+/// `specs/extensions/payment_identifier.md`).
+fn payment_identifier() -> Value {
+    json!({
+        "info": { "required": false },
+        "schema": {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {
+                "required": { "type": "boolean" },
+                "id": {
+                    "type": "string",
+                    "minLength": IDENTIFIER.start(),
+                    "maxLength": IDENTIFIER.end(),
+                    "pattern": "^[a-zA-Z0-9_-]+$",
+                },
+            },
+            "required": ["required"],
+        },
     })
 }
 

@@ -17,6 +17,8 @@ label!(
         Unpaid = "unpaid",
         /// Paid, and the answer is being delivered.
         Paid = "paid",
+        /// The answer that an identified request has bought before.
+        Repeated = "repeated",
         /// 402 to a payment.
         Refused = "refused",
         /// 400.

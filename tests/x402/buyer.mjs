@@ -1,19 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A buyer with the reference client: node buyer.mjs KEY, then one request per line of standard input as JSON
-// {url, method?, body?, patience?, messages?}. Answers each with one line: {status, fields, body, receipt?} or {error}.
+// {url, method?, body?, patience?, messages?, identifier?}. Answers each with one line: {status, fields, body, receipt?} or {error}.
 // For "patience" seconds it sends a request again, with the same payment, while there is no answer or one that asks for that.
-// With "messages" it opens a websocket, sends them and waits for as many; the body is the JSON array of what it received.
+// With "identifier" it gives the request that one, by the extension payment-identifier. With "messages" it opens a websocket, sends them and waits for as many; the body is the JSON array of what it received.
 
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { registerExactEvmScheme } from "@x402/evm/exact/client";
+import { appendPaymentIdentifierToExtensions } from "@x402/extensions/payment-identifier";
 import { decodePaymentResponseHeader, wrapFetchWithPayment, x402Client } from "@x402/fetch";
 import { privateKeyToAccount } from "viem/accounts";
 import { WebSocket } from "ws";
 
 const [key] = process.argv.slice(2);
-const client = registerExactEvmScheme(new x402Client(), { signer: privateKeyToAccount(key) });
+const signer = privateKeyToAccount(key);
+
+function clientFor(identifier) {
+  const client = registerExactEvmScheme(new x402Client(), { signer });
+  if (!identifier) return client;
+  return client.onBeforePaymentCreation(async ({ paymentRequired }) => {
+    appendPaymentIdentifierToExtensions(paymentRequired.extensions, identifier);
+  });
+}
 
 function persistent(patience) {
   const end = Date.now() + patience * 1000;
@@ -56,9 +65,9 @@ function overWebSocket(messages) {
     });
 }
 
-async function buy({ url, method, body, patience = 0, messages }) {
+async function buy({ url, method, body, patience = 0, messages, identifier }) {
   const send = messages ? overWebSocket(messages) : persistent(patience);
-  const response = await wrapFetchWithPayment(send, client)(url, { method, body });
+  const response = await wrapFetchWithPayment(send, clientFor(identifier))(url, { method, body });
   const receipt = response.headers.get("payment-response");
   return {
     status: response.status,

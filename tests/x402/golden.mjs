@@ -12,6 +12,7 @@ import {
   encodePaymentSignatureHeader,
 } from "@x402/core/http";
 import { registerExactEvmScheme } from "@x402/evm/exact/client";
+import { PAYMENT_IDENTIFIER, declarePaymentIdentifierExtension } from "@x402/extensions/payment-identifier";
 import { x402Client, x402HTTPClient } from "@x402/fetch";
 import { readFileSync } from "node:fs";
 import { privateKeyToAccount } from "viem/accounts";
@@ -30,7 +31,8 @@ const terms = {
   extra: { name: "USDC", version: "2" },
 };
 const resource = { url: "https://shop.example/services/chat/v1", description: "chat", mimeType: "application/json" };
-const required = { x402Version: 2, error: "payment_required", resource, accepts: [terms] };
+const extensions = { [PAYMENT_IDENTIFIER]: declarePaymentIdentifierExtension() };
+const required = { x402Version: 2, error: "payment_required", resource, accepts: [terms], extensions };
 const { amount, ...shared } = terms;
 const required1 = {
   x402Version: 1,

@@ -181,6 +181,113 @@ fn payment_that_was_presented_for_another_request_buys_nothing() {
     );
 }
 
+/// The claim of the first payment for an identified request, after these events.
+fn identified(events: &[Event]) -> Claim {
+    Claim {
+        identified: Some(IDENTIFIED),
+        ..after(events)
+    }
+}
+
+const IDENTIFIED: IdentifiedRequest = IdentifiedRequest {
+    key: B256::ZERO,
+    request: B256::ZERO,
+};
+
+#[test]
+fn another_payment_for_an_identified_request_gets_what_the_first_one_bought() {
+    let transaction = || "0xa".to_owned();
+    let settling = [Event::Execute, Event::Settle];
+    let settled = [Event::Execute, Event::Settle, success()];
+    let delivered = [&settled[..], &[Event::Deliver, Event::Complete]].concat();
+    let cut = [&settled[..], &[Event::CutOff]].concat();
+    let lost = [&settling[..], &[lose_track(Some("0xa"))]].concat();
+    let refused = |reason: &str| {
+        let refuse = Event::Refuse {
+            reason: reason.to_owned(),
+            transaction: Some(transaction()),
+        };
+        [&settling[..], &[refuse]].concat()
+    };
+    for (events, expected) in [
+        (settling.to_vec(), Some(Presented::InProgress)),
+        (
+            cut,
+            Some(Presented::Execute {
+                transaction: transaction(),
+            }),
+        ),
+        (
+            delivered,
+            Some(Presented::Used {
+                transaction: transaction(),
+            }),
+        ),
+        (
+            lost,
+            Some(Presented::Open {
+                transaction: Some(transaction()),
+            }),
+        ),
+        (
+            refused("nonce_already_used"),
+            Some(Presented::Open {
+                transaction: Some(transaction()),
+            }),
+        ),
+        (refused("insufficient_funds"), None),
+    ] {
+        let claim = identified(&events);
+        assert_eq!(present_another(&claim, IDENTIFIED), expected, "{events:?}");
+        assert_eq!(
+            present_another(&after(&events), IDENTIFIED),
+            None,
+            "no identifier"
+        );
+    }
+}
+
+#[test]
+fn identifier_buys_only_the_request_that_it_was_given_to() {
+    let claim = identified(&[Event::Execute, Event::Settle, success()]);
+    let other = IdentifiedRequest {
+        request: B256::repeat_byte(1),
+        ..IDENTIFIED
+    };
+    assert_eq!(
+        present_another(&claim, other),
+        Some(Presented::OtherRequest {
+            transaction: Some("0xa".into())
+        })
+    );
+    let elsewhere = IdentifiedRequest {
+        key: B256::repeat_byte(1),
+        ..IDENTIFIED
+    };
+    assert_eq!(present_another(&claim, elsewhere), None);
+}
+
+#[test]
+fn fingerprint_tells_signatures_and_identifiers_apart() {
+    let (one, other) = (B256::ZERO, B256::repeat_byte(1));
+    let own = Fingerprint::of(one, b"signature", Some("identifier"));
+    assert_eq!(own, Fingerprint::of(one, b"signature", Some("identifier")));
+    for different in [
+        Fingerprint::of(other, b"signature", Some("identifier")),
+        Fingerprint::of(one, b"signaturf", Some("identifier")),
+        Fingerprint::of(one, b"signature", Some("identifies")),
+        Fingerprint::of(one, b"signature", None),
+    ] {
+        assert_ne!(own, different);
+    }
+    let payer = Address::ZERO;
+    let key = |offer, payer, identifier| IdentifiedRequest::new(offer, payer, identifier, one).key;
+    let own = key("uid", payer, "identifier");
+    assert_ne!(own, key("uie", payer, "identifier"));
+    assert_ne!(own, key("uid", Address::repeat_byte(1), "identifier"));
+    assert_ne!(own, key("uid", payer, "identifies"));
+}
+
 #[test]
 fn open_claims_are_kept_longer() {
     use Event::{Complete, CutOff, Deliver, Settle};
@@ -305,7 +412,7 @@ fn settlement_without_a_definite_answer_is_unknown() {
 #[test]
 fn unused_authorization_is_expired_once_every_endpoint_shows_a_block_long_after_its_end() {
     let end = 1000;
-    let unused = |as_of| ChainReading::Unused { as_of };
+    let unused = |as_of| AuthorizationReading::Unused { as_of };
     let late = unused(Some(end + FINAL_AFTER));
     let early = unused(Some(end + FINAL_AFTER - 1));
     for (readings, expected) in [
@@ -326,10 +433,10 @@ fn unused_authorization_is_expired_once_every_endpoint_shows_a_block_long_after_
 
 #[test]
 fn authorization_that_one_endpoint_shows_as_used_is_used() {
-    let used = |transaction: Option<&str>| ChainReading::Used {
+    let used = |transaction: Option<&str>| AuthorizationReading::Used {
         transaction: transaction.map(str::to_owned),
     };
-    let expired = ChainReading::Unused {
+    let expired = AuthorizationReading::Unused {
         as_of: Some(u64::MAX),
     };
     let charged = OnChain::Charged {

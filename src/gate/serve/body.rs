@@ -1,8 +1,8 @@
-//! What a payment is presented for: the request, of whose body the beginning is read first.
+//! The hash of a request, of whose body the beginning is read first.
 
 use std::time::Duration;
 
-use alloy::primitives::hex;
+use alloy::primitives::B256;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -15,7 +15,6 @@ use tokio::time::timeout;
 use super::answer::ErrorResponse;
 use super::{Answer, Routed, limited_answer};
 use crate::gate::limit::Limited;
-use crate::gate::payment::Fingerprint;
 use crate::gate::proxy::MemoryBudget;
 use crate::metrics::GateOutcome;
 
@@ -24,15 +23,13 @@ const FINGERPRINTED: usize = 256 * 1024;
 /// How long these bytes may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads the beginning of a request's body, which is a part of what a payment is presented for. The
-/// rest streams. The signature is another part: a nonce is public once it is used, and someone else
-/// must not collect with it what was paid for.
-pub(super) async fn fingerprinted(
+/// Hashes what a payment is presented for: offer, method, path, query and the beginning of the body.
+/// The rest of the body streams.
+pub(super) async fn hashed(
     routed: &Routed,
-    signature: &[u8],
     request: Request,
     memory: &MemoryBudget,
-) -> Result<(Request, Fingerprint), Box<Answer>> {
+) -> Result<(Request, B256), Box<Answer>> {
     let (parts, body) = request.into_parts();
     let mut digest = Sha256::new();
     let length = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
@@ -41,7 +38,6 @@ pub(super) async fn fingerprinted(
         routed.offer.uid.as_bytes(),
         method,
         routed.target.as_bytes(),
-        hex::encode(signature).as_bytes(),
         length.unwrap_or_default(),
     ] {
         digest.update(part);
@@ -66,7 +62,7 @@ pub(super) async fn fingerprinted(
         true => Body::empty(),
         false => Body::from_stream(start.stream().chain(rest)),
     };
-    Ok((Request::from_parts(parts, body), Fingerprint(hash.into())))
+    Ok((Request::from_parts(parts, body), hash.into()))
 }
 
 /// The beginning of a body, which was read before the request is sent on.

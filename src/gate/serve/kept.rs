@@ -1,5 +1,6 @@
 //! Answers that were charged, until they are delivered: a buyer whose connection broke gets the same
-//! answer, and the upstream is not called again. They are kept in memory, within a budget.
+//! answer, and the upstream is not called again. Those to requests that their buyers identified are
+//! kept after that, where there is room. They are in memory, within a budget.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,7 @@ struct KeptAnswer {
     body: Bytes,
     /// When it may be forgotten, in Unix seconds.
     expiry: u64,
+    is_delivered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,24 @@ impl KeptByPayment {
         let answer = self.answers.remove(&id)?;
         self.bytes -= answer.body.len();
         Some(answer)
+    }
+
+    /// Makes room, if that is possible without an answer that was not delivered.
+    fn make_room(&mut self, size: usize) -> bool {
+        if self.bytes + size <= BUDGET {
+            return true;
+        }
+        let all = self.answers.iter();
+        let delivered = all.filter(|(_, answer)| answer.is_delivered);
+        let mut delivered: Vec<_> = delivered.map(|(id, answer)| (answer.expiry, *id)).collect();
+        delivered.sort_unstable_by_key(|(expiry, _)| *expiry);
+        for (_, id) in delivered {
+            self.remove(id);
+            if self.bytes + size <= BUDGET {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -50,7 +70,7 @@ impl KeptAnswers {
     pub(super) fn keep(&self, id: PaymentId, answer: &Response, body: &Bytes, expiry: u64) {
         self.with(|kept| {
             kept.remove(id);
-            if kept.bytes + body.len() > BUDGET {
+            if !kept.make_room(body.len()) {
                 return;
             }
             kept.bytes += body.len();
@@ -59,6 +79,7 @@ impl KeptAnswers {
                 fields: answer.headers().clone(),
                 body: body.clone(),
                 expiry,
+                is_delivered: false,
             };
             kept.answers.insert(id, answer);
         });
@@ -73,6 +94,15 @@ impl KeptAnswers {
             *response.headers_mut() = answer.fields.clone();
             Some(response)
         })
+    }
+
+    /// From here on, the answer to a payment makes room for others.
+    pub(super) fn mark_delivered(&self, id: PaymentId) {
+        self.with(|kept| {
+            if let Some(answer) = kept.answers.get_mut(&id) {
+                answer.is_delivered = true;
+            }
+        });
     }
 
     /// Forgets the answer to a payment: it was delivered, or will not be.
@@ -134,5 +164,18 @@ mod tests {
         keep(&kept, 1, 20);
         keep(&kept, 2, 11);
         assert!(kept.get(id(2)).is_some());
+    }
+
+    #[test]
+    fn delivered_answers_make_room_for_others() {
+        let kept = KeptAnswers::default();
+        keep(&kept, 1, 100);
+        keep(&kept, 2, BUDGET - 100);
+        kept.mark_delivered(id(2));
+        keep(&kept, 3, BUDGET - 100);
+        let are_kept = [1, 2, 3].map(|payment| kept.get(id(payment)).is_some());
+        assert_eq!(are_kept, [true, false, true]);
+        keep(&kept, 4, 1);
+        assert!(kept.get(id(4)).is_none(), "nothing of these was delivered");
     }
 }

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::primitives::B256;
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::Response;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::answer::{Charged, ErrorResponse, add_receipt, payment_required};
-use super::body::fingerprinted;
+use super::body::hashed;
 use super::settlement::ASK_FOR;
 use super::{
     Answer, GateServer, Routed, limited_answer, upstream_failed, upstream_request, while_in_flight,
@@ -36,7 +37,8 @@ use crate::gate::facilitator::FacilitatorEndpoint;
 use crate::gate::headers::{self, PaymentHeaders};
 use crate::gate::limit::AddressCost;
 use crate::gate::payment::{
-    Event, OnChain, Outcome, Presented, is_used, may_follow_charge, may_mean_used,
+    Event, Fingerprint, IdentifiedRequest, OnChain, Outcome, Presented, is_used, may_follow_charge,
+    may_mean_used,
 };
 use crate::gate::proxy::{HoldLimits, UpstreamError};
 use crate::gate::table::Paid;
@@ -114,32 +116,44 @@ impl GateServer {
         paid: &Paid,
         request: Request,
     ) -> Answer {
-        let (purchase, refusal) = match Purchase::read(&routed, paid, &request) {
+        let (mut purchase, refusal) = match Purchase::read(&routed, paid, &request) {
             Ok(purchase) => (purchase, None),
             Err(Unread::Refused(answer)) => return *answer,
             Err(Unread::OnOtherTerms(purchase, answer)) => (*purchase, Some(answer)),
         };
-        let signature = &purchase.payment.signature;
-        let read = fingerprinted(&routed, signature, request, &self.bodies).await;
-        let (request, fingerprint) = match read {
-            Ok(read) => read,
+        let (request, hash) = match hashed(&routed, request, &self.bodies).await {
+            Ok(hashed) => hashed,
             Err(answer) => return *answer,
         };
-        let (taken, hold) = self.claim(&purchase, fingerprint).await;
-        if let (Ok(Taken::New), Some(answer)) = (&taken, refusal) {
+        let (fingerprint, identified) = purchase.presented_for(&routed, hash);
+        let (taken, hold) = self.claim(&purchase, fingerprint, identified).await;
+        let is_fresh = matches!(taken, Ok(Taken::New | Taken::Another { .. }));
+        if let (true, Some(answer)) = (is_fresh, refusal) {
             return *answer;
         }
-        let admitted = match &taken {
-            Ok(Taken::New) => {
+        let admitted = match is_fresh {
+            true => {
                 let (client, now) = (routed.origin.client, self.begun.elapsed());
-                let within = self.budget.check(AddressCost::InvalidPayment, client, now);
-                within.and_then(|()| self.admit(&mut routed))
+                self.budget.check(AddressCost::InvalidPayment, client, now)
             }
-            Ok(Taken::Known(Presented::Execute { .. })) => self.admit(&mut routed),
-            _ => Ok(()),
+            false => Ok(()),
         };
+        let admitted = admitted.and_then(|()| match &taken {
+            Ok(
+                Taken::New
+                | Taken::Known(Presented::Execute { .. })
+                | Taken::Another {
+                    presented: Presented::Execute { .. },
+                    ..
+                },
+            ) => self.admit(&mut routed),
+            _ => Ok(()),
+        });
         if let Err(limited) = admitted {
             return limited_answer(limited);
+        }
+        if let Ok(Taken::Another { first, .. }) = &taken {
+            purchase.id = *first;
         }
         let sale = Sale {
             gate: Arc::clone(self),
@@ -153,6 +167,7 @@ impl GateServer {
                 PaymentFlow::Upfront => sale.upfront(request, hold).await,
             },
             Ok(Taken::Known(presented)) => sale.again(presented, request, hold).await,
+            Ok(Taken::Another { presented, .. }) => sale.instead(presented, request, hold).await,
             Err(unavailable) => {
                 let refusal = sale.refusal(StatusCode::SERVICE_UNAVAILABLE, "claims_unavailable");
                 let refusal = refusal.hint(unavailable.to_string()).retry_after(5);
@@ -209,6 +224,21 @@ impl Purchase {
             .and_then(|()| check_signature(&payment))
             .map_err(|invalid| refused(&invalid.to_string()))?;
         Ok(purchase(payment, terms))
+    }
+
+    /// What it is presented for, given the hash of the request.
+    fn presented_for(
+        &self,
+        routed: &Routed,
+        request: B256,
+    ) -> (Fingerprint, Option<IdentifiedRequest>) {
+        let identifier = self.payment.identifier.as_deref();
+        let fingerprint = Fingerprint::of(request, &self.payment.signature, identifier);
+        let payer = self.payment.authorization.from;
+        let identified = identifier.map(|identifier| {
+            IdentifiedRequest::new(&routed.offer.uid, payer, identifier, request)
+        });
+        (fingerprint, identified)
     }
 
     /// When the authorization ends, in Unix seconds.
@@ -272,10 +302,19 @@ impl Sale<'_> {
         if !is_charged(response.status()) {
             return not_charged(response);
         }
-        let held = match self.gate.proxy.hold(response, HOLD).await {
-            Ok(held) => held,
+        let response = match self.held(response).await {
+            Ok(response) => response,
             Err(error) => return self.failed(&error, Charged::No),
         };
+        match self.settled(hold, facilitator, Event::Settle).await {
+            Ok((hold, transaction)) => self.deliver(hold, transaction, response).await,
+            Err(unsettled) => self.unsettled(unsettled).await,
+        }
+    }
+
+    /// An answer whose beginning has arrived. A short one is kept.
+    async fn held(&self, response: Response) -> Result<Response, UpstreamError> {
+        let held = self.gate.proxy.hold(response, HOLD).await?;
         let id = self.purchase.id;
         match &held.whole {
             Some(whole) => {
@@ -285,10 +324,7 @@ impl Sale<'_> {
             // An earlier answer is that of an attempt that was not settled.
             None => self.gate.kept.forget(id),
         }
-        match self.settled(hold, facilitator, Event::Settle).await {
-            Ok((hold, transaction)) => self.deliver(hold, transaction, held.response).await,
-            Err(unsettled) => self.unsettled(unsettled).await,
-        }
+        Ok(held.response)
     }
 
     /// Settle, call, deliver. What fails after the settlement is charged: the payment may be
@@ -316,6 +352,26 @@ impl Sale<'_> {
         }
     }
 
+    /// A payment for a request that its buyer has identified, and paid for with another one. It is not
+    /// settled; but only the payer may have what the other one has bought.
+    async fn instead(&self, presented: Presented, request: Request, hold: Hold) -> Answer {
+        let has_answer = matches!(
+            presented,
+            Presented::Execute { .. } | Presented::Used { .. }
+        );
+        if has_answer {
+            match self.verify().await {
+                Verified::By(_) => {}
+                Verified::Invalid { reason, .. } => {
+                    self.spend_invalid();
+                    return self.ask_again(&reason, None);
+                }
+                Verified::Unavailable { retry_after } => return self.unavailable(retry_after),
+            }
+        }
+        self.again(presented, request, hold).await
+    }
+
     /// A payment that was presented before.
     async fn again(&self, presented: Presented, request: Request, hold: Hold) -> Answer {
         match presented {
@@ -324,14 +380,25 @@ impl Sale<'_> {
                 let receipt = self.purchase.receipt(None, transaction);
                 let refusal = ErrorResponse::new(StatusCode::CONFLICT, "payment_used")
                     .about(self.purchase.id, Charged::Unknown)
-                    .hint("The payment was presented for another request.");
+                    .hint("The payment or its identifier was presented for another request.");
                 let refusal = match receipt.transaction.is_empty() {
                     true => refusal,
                     false => refusal.receipt(receipt),
                 };
                 (GateOutcome::Conflict, refusal.response())
             }
-            Presented::Used { transaction } => self.used(Some(transaction)),
+            Presented::Used { transaction } => match self.kept_for_identifier() {
+                Some(mut kept) => {
+                    self.add_charge(&mut kept, transaction);
+                    (GateOutcome::Repeated, kept)
+                }
+                None => self.used(Some(transaction)),
+            },
+            Presented::Open { transaction } => {
+                let reason = "settlement_pending";
+                let receipt = self.purchase.receipt(Some(reason.to_owned()), transaction);
+                self.state_unknown(reason, receipt)
+            }
             Presented::Refused {
                 reason,
                 transaction,
@@ -346,6 +413,12 @@ impl Sale<'_> {
             }
             Presented::Join { transaction } => self.join(transaction, request, hold).await,
         }
+    }
+
+    /// The answer that was delivered, for a buyer who identified the request: only those are kept.
+    fn kept_for_identifier(&self) -> Option<Response> {
+        self.purchase.payment.identifier.as_ref()?;
+        self.gate.kept.get(self.purchase.id)
     }
 
     /// Waits for the outcome of a settlement that another task asks for.
@@ -364,12 +437,14 @@ impl Sale<'_> {
             let presented = loop {
                 sleep(LOOK_AGAIN).await;
                 let fingerprint = hold.fingerprint;
-                let (taken, taker) = self.gate.claim(&self.purchase, fingerprint).await;
+                let (taken, taker) = self.gate.claim(&self.purchase, fingerprint, None).await;
                 hold = taker;
                 match taken {
                     Ok(Taken::Known(Presented::InProgress)) if Instant::now() < end => {}
                     Ok(Taken::Known(presented)) => break presented,
-                    Ok(Taken::New) | Err(_) => return self.pending(transaction),
+                    Ok(Taken::New | Taken::Another { .. }) | Err(_) => {
+                        return self.pending(transaction);
+                    }
                 }
             };
             match presented {
@@ -483,7 +558,14 @@ impl Sale<'_> {
         }
         match self.call(request, work).await {
             Ok(response) if is_charged(response.status()) => {
-                self.deliver(hold, transaction, response).await
+                let response = match &self.purchase.payment.identifier {
+                    Some(_) => self.held(response).await,
+                    None => Ok(response),
+                };
+                match response {
+                    Ok(response) => self.deliver(hold, transaction, response).await,
+                    Err(error) => self.failed(&error, Charged::Yes),
+                }
             }
             // It bought nothing: the payment may be presented again for the same request.
             Ok(mut response) => {
@@ -529,9 +611,13 @@ impl Sale<'_> {
         let mut response = response;
         self.add_charge(&mut response, transaction);
         let (gate, id) = (Arc::clone(&self.gate), self.purchase.id);
+        let is_identified = self.purchase.payment.identifier.is_some();
         let response = watch(response, move |end| match end {
             BodyEnd::Complete => {
-                gate.kept.forget(id);
+                match is_identified {
+                    true => gate.kept.mark_delivered(id),
+                    false => gate.kept.forget(id),
+                }
                 hold.complete();
             }
             BodyEnd::Cut => {

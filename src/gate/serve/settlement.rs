@@ -19,7 +19,7 @@ use crate::gate::answer::Settlement;
 use crate::gate::claims::{Hold, Taken, Unavailable};
 use crate::gate::facilitator::FacilitatorEndpoint;
 use crate::gate::payment::{
-    Event, Fingerprint, NotAllowed, OnChain, Outcome, Presented, SettleAttempt,
+    Event, Fingerprint, IdentifiedRequest, NotAllowed, OnChain, Outcome, Presented, SettleAttempt,
 };
 use crate::gate::unix_seconds;
 use crate::metrics::{FacilitatorCall, SettlementOutcome};
@@ -38,9 +38,18 @@ impl GateServer {
         &self,
         purchase: &Purchase,
         fingerprint: Fingerprint,
+        identified: Option<IdentifiedRequest>,
     ) -> (Result<Taken, Unavailable>, Hold) {
         let (id, valid_before) = (purchase.id, purchase.valid_before());
-        Hold::take(&self.claims, id, fingerprint, valid_before, unix_seconds()).await
+        let presented_for = (fingerprint, identified);
+        Hold::take(
+            &self.claims,
+            id,
+            presented_for,
+            valid_before,
+            unix_seconds(),
+        )
+        .await
     }
 
     /// Settles a payment for the first time. `event` says what for.
@@ -133,7 +142,7 @@ impl GateServer {
             while unix_seconds() < end {
                 delay = delays.next().unwrap_or(delay);
                 sleep(Duration::from_secs(delay)).await;
-                let (taken, hold) = self.claim(&purchase, fingerprint).await;
+                let (taken, hold) = self.claim(&purchase, fingerprint, None).await;
                 match taken {
                     Ok(Taken::Known(Presented::Join { .. })) => {
                         let attempt = SettleAttempt::Repeated;

@@ -206,6 +206,30 @@ fn payments_that_the_balance_covers_once_buy_one_answer() {
 }
 
 #[test]
+fn request_that_its_buyer_identified_is_charged_once() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let mut buyer = shop.buyer();
+        let mut buy = async |body: &str| {
+            let url = shop.url("/v1");
+            let bought = buyer.post_identified(&url, body, "pay_0123456789abcdef");
+            bought.await.unwrap()
+        };
+        let first = buy("question").await;
+        assert_eq!(first.status, 200, "{first:?}");
+        // The client signs another payment.
+        let again = buy("question").await;
+        assert_eq!((again.status, &again.body), (200, &first.body), "{again:?}");
+        assert_eq!(again.receipt, first.receipt);
+        let other = buy("another question").await;
+        assert_eq!(other.status, 409, "{other:?}");
+        assert_eq!(shop.transfers().await.len(), 1);
+        assert_eq!(shop.upstream.count(), 1);
+    });
+}
+
+#[test]
 fn buyer_pays_for_a_websocket_once_and_talks_over_it() {
     TestEnv::run(async |env| {
         let shop = Shop::open(env, &[]).await;

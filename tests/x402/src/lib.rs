@@ -199,6 +199,22 @@ impl Buyer {
             .await
     }
 
+    /// Sends a body under an identifier of the buyer's, and pays if a payment is asked for.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub async fn post_identified(
+        &mut self,
+        url: &str,
+        body: &str,
+        identifier: &str,
+    ) -> Result<Purchase> {
+        self.request(
+            &json!({ "url": url, "method": "POST", "body": body, "identifier": identifier }),
+        )
+        .await
+    }
+
     /// Opens a websocket, and pays if a payment is asked for; sends messages and waits for as many. The
     /// body is a JSON array of those.
     ///

@@ -115,9 +115,8 @@ async fn transaction_of_a_failed_answer_is_named() {
 #[tokio::test]
 async fn invalid_payment_is_answered_402_before_the_work() {
     let shop = Shop::open().await;
-    let invalid = json!({ "isValid": false, "invalidReason": "insufficient_funds" });
     shop.facilitator
-        .will("/verify", [Reply::json(200, invalid)]);
+        .will("/verify", [Reply::invalid("insufficient_funds")]);
     let seen = shop.pay(&payment(1)).await;
     assert_eq!(seen.status, 402);
     assert!(seen.body.contains("insufficient_funds"), "{}", seen.body);
@@ -196,21 +195,34 @@ async fn refused_settlement_names_its_transaction_however_old_the_payment_may_be
 }
 
 #[tokio::test]
-async fn pending_settlement_names_its_transaction_every_time() {
-    let shop = Shop::open().await;
+async fn pending_settlement_ends_in_one_answer_or_in_none() {
+    // R7 and R8 of x402-conformance
     let pending = json!({
         "success": false, "errorReason": "settlement_pending", "transaction": TRANSACTION,
     });
-    shop.facilitator
-        .will("/settle", [Reply::json(200, pending)]);
+    let pending = Reply::json(200, pending);
+    let own = payment(1);
+    let shop = Shop::open().await;
+    let replies = [pending.clone(), Reply::settled()];
+    shop.facilitator.will("/settle", replies);
+    assert_eq!(shop.pay(&own).await.code(), "settlement_pending");
+    let settled = shop.pay(&own).await;
+    assert_eq!((settled.status, settled.body.as_str()), (200, "the answer"));
+    assert_eq!(shop.pay(&own).await.code(), "payment_used");
+    assert_eq!(shop.upstream.count(""), 1);
+
+    let shop = Shop::open().await;
+    let failed = Reply::refused("invalid_transaction_state");
+    shop.facilitator.will("/settle", [pending, failed]);
     for _ in 0..2 {
-        let seen = shop.pay(&payment(1)).await;
+        let seen = shop.pay(&own).await;
         assert_eq!(
             (seen.status, seen.code().as_str()),
             (503, "settlement_pending")
         );
         assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
     }
+    assert_eq!(shop.upstream.count(""), 1);
 }
 
 #[tokio::test]
@@ -230,14 +242,12 @@ async fn failure_of_the_facilitators_own_asks_for_no_new_payment() {
 #[tokio::test]
 async fn verification_that_fails_for_another_reason_charges_nothing() {
     let shop = Shop::with(json!({}), |gate| gate.begun_at = unix_seconds()).await;
-    let invalid =
-        |reason: &str| Reply::json(200, json!({ "isValid": false, "invalidReason": reason }));
     let old = payment_with(1, |own| own.valid_after = U256::ZERO);
     for (reason, status) in [
         ("connect ECONNREFUSED 10.0.0.9:8545", 503),
         ("policy_denied", 402),
     ] {
-        shop.facilitator.will("/verify", [invalid(reason)]);
+        shop.facilitator.will("/verify", [Reply::invalid(reason)]);
         assert_eq!(shop.pay(&old).await.status, status, "{reason}");
     }
     assert_eq!(shop.calls(), (2, 0, 0));

@@ -3,11 +3,13 @@
 //! - [`facilitators`]: what is believed, and what a buyer learns when nothing can be
 //! - [`upstreams`]: what is charged, and what is not
 //! - [`replays`]: one payment buys one answer
+//! - [`identifiers`]: requests that their buyers identified
 //! - [`requests`]: what buyers send
 //!
 //! Comments name the public failures that a test repeats.
 
 mod facilitators;
+mod identifiers;
 mod replays;
 mod requests;
 mod upstreams;
@@ -48,6 +50,8 @@ enum Reply {
     Cut(u16, String),
     /// The reply, after a while.
     Late(Duration, Box<Reply>),
+    /// The reply, with these fields.
+    With([(&'static str, &'static str); 2], Box<Reply>),
 }
 
 impl Reply {
@@ -57,6 +61,10 @@ impl Reply {
 
     fn valid() -> Self {
         Self::json(200, json!({ "isValid": true }))
+    }
+
+    fn invalid(reason: &str) -> Self {
+        Self::json(200, json!({ "isValid": false, "invalidReason": reason }))
     }
 
     fn settled() -> Self {
@@ -75,6 +83,10 @@ impl Reply {
 
     fn text(status: u16, body: &str) -> Self {
         Self::Whole(status, "text/plain", body.to_owned())
+    }
+
+    fn with(self, fields: [(&'static str, &'static str); 2]) -> Self {
+        Self::With(fields, Box::new(self))
     }
 
     fn late(self, delay: Duration) -> Self {
@@ -96,6 +108,9 @@ impl Reply {
             Self::Late(delay, reply) => {
                 tokio::time::sleep(delay).await;
                 return Box::pin(reply.response()).await;
+            }
+            Self::With(fields, reply) => {
+                return (fields, Box::pin(reply.response()).await).into_response();
             }
         };
         let fields = [(CONTENT_TYPE, content_type)];

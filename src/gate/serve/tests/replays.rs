@@ -71,8 +71,8 @@ async fn payment_for_another_resource_amount_or_wallet_is_refused_here() {
 #[tokio::test]
 async fn payment_that_may_have_been_used_before_a_restart_is_not_delivered() {
     let shop = Shop::with(json!({}), |gate| gate.begun_at = unix_seconds()).await;
-    let used = json!({ "isValid": false, "invalidReason": "invalid_transaction_state" });
-    shop.facilitator.will("/verify", [Reply::json(200, used)]);
+    shop.facilitator
+        .will("/verify", [Reply::invalid("invalid_transaction_state")]);
     let seen = shop.pay(&payment(1)).await;
     assert!([409, 503].contains(&seen.status), "{seen:?}");
     assert_ne!(seen.body, "the answer");

@@ -148,6 +148,33 @@ async fn path_that_upstreams_read_otherwise_is_refused() {
 }
 
 #[tokio::test]
+async fn route_is_paid_at_its_own_price_for_its_method() {
+    // R11 and R11c of x402-conformance
+    let routes = json!([
+        { "path": "/v1", "methods": ["GET"] },
+        { "path": "/v1", "methods": ["POST"], "price": { "perRequest": "0.003" } },
+    ]);
+    let shop = Shop::with(json!({ "spec": { "routes": routes } }), |_| {}).await;
+    let expensive = |nonce| {
+        let mut own = payment_json(nonce, |own| own.value = U256::from(3000));
+        own["accepted"]["amount"] = "3000".into();
+        encoded(&own)
+    };
+    for (method, own, status) in [
+        (Method::POST, payment(1), 402),
+        (Method::GET, expensive(2), 402),
+        (Method::GET, payment(3), 200),
+        (Method::POST, expensive(4), 200),
+    ] {
+        let seen = shop
+            .ask(method, "/v1", &[("payment-signature", &own)])
+            .await;
+        assert_eq!(seen.status, status, "{seen:?}");
+    }
+    assert_eq!(shop.calls(), (2, 2, 2));
+}
+
+#[tokio::test]
 async fn payment_that_ends_too_soon_is_refused_before_the_work() {
     // x402-foundation/x402#831
     let shop = Shop::open().await;
@@ -197,9 +224,7 @@ async fn invalid_payments_reach_the_facilitator_only_within_their_budget() {
             gate.budget = AddressBudget::new(1000, TWO, TWO)
         })
         .await;
-        let invalid = json!({ "isValid": false, "invalidReason": reason });
-        shop.facilitator
-            .will("/verify", [Reply::json(200, invalid)]);
+        shop.facilitator.will("/verify", [Reply::invalid(reason)]);
         let mut seen = Vec::new();
         for nonce in 1..=6 {
             seen.push(shop.pay(&sign(nonce)).await.status);

@@ -24,6 +24,29 @@ async fn answer_that_is_no_success_is_passed_on_and_not_charged() {
 }
 
 #[tokio::test]
+async fn success_keeps_its_status_and_fields() {
+    // R22 of x402-conformance
+    for (status, body) in [
+        (200, "the answer"),
+        (201, "made"),
+        (202, "later"),
+        (204, ""),
+    ] {
+        let shop = Shop::open().await;
+        let fields = [("location", "/v1/jobs/7"), ("etag", "\"7\"")];
+        shop.upstream
+            .will("*", [Reply::text(status, body).with(fields)]);
+        let seen = shop.pay(&payment(1)).await;
+        assert_eq!((seen.status, seen.body.as_str()), (status, body));
+        for (name, value) in fields {
+            assert_eq!(seen.field(name), Some(value), "{status}");
+        }
+        assert_eq!(seen.receipt().unwrap()["success"], true);
+        assert_eq!(shop.calls(), (1, 1, 1));
+    }
+}
+
+#[tokio::test]
 async fn answer_that_breaks_while_it_is_held_is_not_charged() {
     let shop = Shop::open().await;
     shop.upstream.will("*", [Reply::Cut(200, "the ans".into())]);

@@ -121,9 +121,10 @@ impl Shell<'_> {
     /// The payment was presented before.
     pub(super) fn again(&mut self, at: usize, held: Held, presented: Presented) {
         match presented {
-            Presented::InProgress | Presented::OtherRequest { .. } | Presented::Used { .. } => {
-                self.refuse(at, held);
-            }
+            Presented::InProgress
+            | Presented::OtherRequest { .. }
+            | Presented::Used { .. }
+            | Presented::Open { .. } => self.refuse(at, held),
             Presented::Refused { reason, .. } => self.definitely_refused(at, held, &reason),
             Presented::Execute { .. } => match self.state.process.kept {
                 Some(kept) => self.deliver(at, held, kept),
