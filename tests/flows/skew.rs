@@ -23,6 +23,8 @@ use testbed::AnvilConfig;
 
 use crate::fixture::{NAMESPACE, TestEnv, block_every_second};
 use crate::objects::{offer, registry};
+use crate::sale::failure::{ask_until, buy_until};
+use crate::sale::shop::Shop;
 
 /// A Lease that changes hands in seconds, and so few registrations at a time that the first offers
 /// are still waiting when the CRDs change.
@@ -170,6 +172,42 @@ fn objects_of_this_version_do_not_stop_the_previous_one() {
             .filter(|record| record.spec.phase == Phase::Reverted);
         assert_eq!(reverted.count(), 1, "the reverted record must stay");
         assert_sent(&chain, offers.len()).await;
+    });
+}
+
+#[test]
+#[ignore = "needs the image of a previous version: make test-skew"]
+fn purchases_survive_a_rollback_and_an_upgrade() {
+    TestEnv::run(async |env| {
+        let (old, image) = (path_in("PREVIOUS_CHART"), path_in("PREVIOUS_IMAGE"));
+        env.cluster.load(&image).await.unwrap();
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let previous = shop.env.release(NAMESPACE).of_chart(&old);
+        let stop = AtomicBool::new(false);
+        let phases = async {
+            for (release, image, version) in [
+                (&previous, PREVIOUS, Version::Previous),
+                (&shop.release, CURRENT, Version::Current),
+            ] {
+                release.upgrade(&[image]).await.unwrap();
+                let gate = release.wait_gate(LIMIT).await.unwrap();
+                assert_eq!(Version::of(&gate), version);
+            }
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (bought, (asked, failed), ()) = tokio::join!(
+            buy_until(&shop, &stop, Duration::ZERO),
+            ask_until(&shop, &stop),
+            phases
+        );
+        println!("{} purchases, {asked} other requests", bought.len());
+        assert!(failed.is_empty(), "{} of {asked}: {failed:?}", failed.len());
+        let refused = bought.iter().filter(|answer| answer.status != 200);
+        let refused: Vec<_> = refused.collect();
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(shop.transfers().await.len(), bought.len());
+        assert_eq!(shop.upstream.count(), bought.len());
     });
 }
 

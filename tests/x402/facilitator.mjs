@@ -52,14 +52,15 @@ createServer(async (request, response) => {
   for await (const chunk of request) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString();
   let status = 200;
-  let result;
+  let body, result;
   try {
-    result = await answer(request.url, text ? JSON.parse(text) : undefined);
+    body = text ? JSON.parse(text) : undefined;
+    result = await answer(request.url, body);
     if (result === undefined) [status, result] = [404, {}];
   } catch (error) {
     [status, result] = [500, { error: String(error) }];
   }
-  console.log(JSON.stringify({ path: request.url, status, result }));
+  console.log(JSON.stringify({ path: request.url, status, result, payment: body?.paymentPayload }));
   response.writeHead(status, { "content-type": "application/json" });
   response.end(JSON.stringify(result));
 }).listen(Number(port), host, () => console.log("ready"));

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const UNPAID_RATE: u64 = 200;
 
 /// Buys with several buyers until told to stop, and returns what each purchase came to.
-async fn buy_until(shop: &Shop, stop: &AtomicBool, patience: Duration) -> Vec<Purchase> {
+pub async fn buy_until(shop: &Shop, stop: &AtomicBool, patience: Duration) -> Vec<Purchase> {
     let buyers = (0..BUYERS).map(async |_| {
         let (mut buyer, mut bought) = (shop.buyer(), Vec::new());
         while !stop.load(Ordering::SeqCst) {
@@ -37,7 +37,7 @@ async fn buy_until(shop: &Shop, stop: &AtomicBool, patience: Duration) -> Vec<Pu
 
 /// Asks for the price at a steady rate until told to stop, on connections that are kept and on others.
 /// Returns the number of requests, and what those that failed came to.
-async fn ask_until(shop: &Shop, stop: &AtomicBool) -> (usize, Vec<String>) {
+pub async fn ask_until(shop: &Shop, stop: &AtomicBool) -> (usize, Vec<String>) {
     let asked = AtomicUsize::new(0);
     let (url, kept) = (shop.url("/v1"), reqwest::Client::new());
     let askers = (0..4).map(async |nth| {

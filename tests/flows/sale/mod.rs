@@ -1,14 +1,15 @@
 //! Selling: buyers and facilitators of the reference implementation trade through the gate, and the
 //! chain says what was paid.
 
+mod attack;
 mod browser;
 mod change;
 mod clients;
 mod conditions;
-mod failure;
+pub mod failure;
 mod gateway;
 mod legacy;
 mod outage;
 mod purchase;
-mod shop;
+pub mod shop;
 mod upstream;

@@ -10,7 +10,7 @@ use alloy::sol;
 use alloy::sol_types::{SolCall, SolConstructor, SolEvent};
 use anyhow::{Context, Result, ensure};
 use contracts::artifact::Contract;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Chain id of Base Sepolia.
 pub const CHAIN_ID: u64 = 84532;
@@ -20,7 +20,16 @@ pub const USD_COIN: Address = address!("036CbD53842c5426634e7929541eC2318f3dCF7e
 sol! {
     event Transfer(address indexed from, address indexed to, uint256 value);
     function mint(address account, uint256 amount) external;
-    function balanceOf(address account) external view returns (uint256);
+    function transfer(address to, uint256 value) external returns (bool);
+    function transferWithAuthorization(
+        address from,
+        address to,
+        uint256 value,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes32 nonce,
+        bytes signature
+    ) external;
 
     contract Coin {
         constructor(string memory domain, string memory revision);
@@ -63,7 +72,7 @@ pub async fn place(
         .context("the coin has no address")?;
     let code = provider.get_code_at(created).await?;
     let set = json!([USD_COIN, code]);
-    let _: serde_json::Value = provider.raw_request("anvil_setCode".into(), set).await?;
+    let _: Value = provider.raw_request("anvil_setCode".into(), set).await?;
     mint(provider, minter, account, amount).await
 }
 
@@ -84,6 +93,53 @@ pub async fn mint(
         .with_input(give);
     send(provider, minter, give).await?;
     Ok(())
+}
+
+/// Moves the coin from the account of a key.
+///
+/// # Errors
+/// If the node refuses the transaction.
+pub async fn transfer(
+    provider: &impl Provider,
+    owner: &PrivateKeySigner,
+    to: Address,
+    amount: u64,
+) -> Result<()> {
+    let value = U256::from(amount);
+    let input = transferCall { to, value }.abi_encode();
+    let request = TransactionRequest::default()
+        .with_to(USD_COIN)
+        .with_input(input);
+    send(provider, owner, request).await?;
+    Ok(())
+}
+
+/// Submits the authorization of a payment, as anyone can who has seen it, and returns the hash of the
+/// transaction.
+///
+/// # Errors
+/// If the payment has another form, or the node refuses the transaction.
+pub async fn submit(
+    provider: &impl Provider,
+    sender: &PrivateKeySigner,
+    payment: &Value,
+) -> Result<B256> {
+    let payload = &payment["payload"];
+    let field = |name: &str| payload["authorization"][name].as_str().unwrap_or_default();
+    let signature = payload["signature"].as_str().unwrap_or_default();
+    let call = transferWithAuthorizationCall {
+        from: field("from").parse()?,
+        to: field("to").parse()?,
+        value: field("value").parse()?,
+        validAfter: field("validAfter").parse()?,
+        validBefore: field("validBefore").parse()?,
+        nonce: field("nonce").parse()?,
+        signature: signature.parse()?,
+    };
+    let request = TransactionRequest::default()
+        .with_to(USD_COIN)
+        .with_input(call.abi_encode());
+    Ok(send(provider, sender, request).await?.transaction_hash)
 }
 
 async fn send(

@@ -53,6 +53,9 @@ pub struct Call {
     pub status: u16,
     /// Body of the answer.
     pub result: Value,
+    /// The payment that it was asked about, where the program reports it.
+    #[serde(default)]
+    pub payment: Value,
 }
 
 /// A facilitator: the reference one, or one with the same arguments. It ends when this is dropped.
