@@ -24,7 +24,7 @@ use crate::gate::keeper::{KeptTable, keep};
 use crate::gate::limit::{AddressBudget, Allowance};
 use crate::gate::proxy::{MemoryBudget, Proxy};
 use crate::gate::report::{self, Probes};
-use crate::gate::serve::{GateServer, KeptAnswers, Limiters, serve};
+use crate::gate::serve::{GateServer, KeptAnswers, Limiters, on_own_hosts, serve};
 use crate::gate::table::GateSettings;
 use crate::gate::{FacilitatorClient, unix_seconds};
 use crate::health::Health;
@@ -122,9 +122,11 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
 
     let public = listen(args.process.http_bind).await?;
     let private = listen(args.process.admin_bind).await?;
-    let documents = documents::router(cache, Arc::clone(&health), metrics.http.clone());
+    let documents = documents::router(cache.clone(), Arc::clone(&health), metrics.http.clone());
     let router = documents.fallback(any(serve).with_state(Arc::clone(&gate)));
     let router = http::below(public_path, router);
+    let is_document = move |path: &str| documents::is_document(&cache, path);
+    let router = on_own_hosts(router, gate, is_document);
     let router = http::closing(router, Arc::clone(&health));
     let admin =
         admin::router(Arc::clone(&health), metrics, filter).merge(report::router(table, probes));

@@ -54,6 +54,19 @@ pub(crate) fn router(cache: Cache, health: Arc<Health>, metrics: metrics::HttpMe
     counted(routes().with_state(documents), metrics)
 }
 
+/// Whether a path is that of a document that exists, or of all documents.
+pub(crate) fn is_document(cache: &Cache, path: &str) -> bool {
+    let file = path.strip_prefix("/agents/").unwrap_or_default();
+    path == Route::WellKnown.as_str()
+        || path == ICON_PATH
+        || key_of(file).is_some_and(|key| cache.record(key).is_some())
+}
+
+/// The key of the agent whose document a file is.
+fn key_of(file: &str) -> Option<Key> {
+    file.strip_suffix(".json")?.parse().ok()
+}
+
 fn routes() -> Router<Documents> {
     Router::new()
         .route(Route::Agent.as_str(), get(agent))
@@ -70,10 +83,7 @@ async fn agent(
     if !documents.health.is_synced() {
         return unavailable();
     }
-    let key = file
-        .strip_suffix(".json")
-        .and_then(|key| key.parse::<Key>().ok());
-    let found = key.and_then(|key| documents.agent(key));
+    let found = key_of(&file).and_then(|key| documents.agent(key));
     found.map_or_else(
         || StatusCode::NOT_FOUND.into_response(),
         |document| answer(Rendered::new(&document).as_ref(), &headers),

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::Body;
 use axum::extract::Request;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
+use hyper::body::Frame;
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -58,10 +60,7 @@ pub(super) async fn hashed(
     };
     digest.update(start.telling());
     let hash: [u8; 32] = digest.finalize().into();
-    let body = match start.bytes.is_empty() {
-        true => Body::empty(),
-        false => Body::from_stream(start.stream().chain(rest)),
-    };
+    let body = start.into_body(rest);
     Ok((Request::from_parts(parts, body), hash.into()))
 }
 
@@ -69,6 +68,7 @@ pub(super) async fn hashed(
 struct BodyStart {
     /// Copied, because a small piece of a received buffer would keep all of it in memory.
     bytes: Vec<u8>,
+    trailers: Option<HeaderMap>,
     memory: Option<OwnedSemaphorePermit>,
 }
 
@@ -80,17 +80,20 @@ enum NotRead {
 
 impl BodyStart {
     /// Reads as much as tells one request from another. The rest of the body comes with it.
-    async fn read(body: Body, budget: &MemoryBudget) -> Result<(Self, BodyDataStream), NotRead> {
-        let mut rest = body.into_data_stream();
+    async fn read(mut body: Body, budget: &MemoryBudget) -> Result<(Self, Body), NotRead> {
         let mut start = Self {
             bytes: Vec::new(),
+            trailers: None,
             memory: budget.reserve(0),
         };
         while start.bytes.len() < FINGERPRINTED {
-            let Some(chunk) = rest.try_next().await.map_err(|_| NotRead::Broken)? else {
+            let Some(frame) = body.frame().await else {
                 break;
             };
-            start.bytes.extend_from_slice(&chunk);
+            match frame.map_err(|_| NotRead::Broken)?.into_data() {
+                Ok(chunk) => start.bytes.extend_from_slice(&chunk),
+                Err(frame) => start.trailers = frame.into_trailers().ok(),
+            }
             let memory = start.memory.as_mut();
             if !memory.is_some_and(|memory| budget.extend(memory, start.bytes.len())) {
                 return Err(NotRead::Limited(Limited {
@@ -98,7 +101,7 @@ impl BodyStart {
                 }));
             }
         }
-        Ok((start, rest))
+        Ok((start, body))
     }
 
     /// What tells one request from another: it does not depend on how the body was cut into pieces.
@@ -106,18 +109,29 @@ impl BodyStart {
         &self.bytes[..self.bytes.len().min(FINGERPRINTED)]
     }
 
-    /// The beginning in one piece, which takes its memory until it is sent on.
-    fn stream(self) -> impl Stream<Item = Result<Bytes, axum::Error>> {
-        stream::once(async move {
-            drop(self.memory);
-            Ok(self.bytes.into())
-        })
+    /// The whole body. The beginning, in one piece, takes its memory until it is sent on.
+    fn into_body(self, rest: Body) -> Body {
+        if self.bytes.is_empty() && self.trailers.is_none() {
+            return Body::empty();
+        }
+        let Self {
+            bytes,
+            trailers,
+            memory,
+        } = self;
+        let start = stream::once(async move {
+            drop(memory);
+            Ok(Frame::data(bytes.into()))
+        });
+        let trailers = trailers.map(|trailers| Ok(Frame::trailers(trailers)));
+        let frames = start.chain(BodyStream::new(rest));
+        Body::new(StreamBody::new(frames.chain(stream::iter(trailers))))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::body::to_bytes;
+    use axum::body::{Bytes, to_bytes};
 
     use super::*;
 
@@ -137,7 +151,7 @@ mod tests {
                 panic!("{size}");
             };
             assert_eq!(start.telling(), &sent[..FINGERPRINTED], "{size}");
-            let passed = Body::from_stream(start.stream().chain(rest));
+            let passed = start.into_body(rest);
             assert_eq!(to_bytes(passed, usize::MAX).await.unwrap(), sent, "{size}");
         }
     }
@@ -149,11 +163,31 @@ mod tests {
         let first = read().await;
         assert!(first.is_ok());
         assert!(matches!(read().await, Err(NotRead::Limited(_))));
-        let Ok((start, _)) = first else {
+        let Ok((start, rest)) = first else {
             panic!();
         };
-        let sent: Vec<_> = start.stream().collect().await;
-        assert_eq!(sent.len(), 1);
+        let mut body = start.into_body(rest);
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
         assert!(read().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn trailers_are_passed_on() {
+        let budget = MemoryBudget::new(1024 * 1024);
+        let mut sum = HeaderMap::new();
+        sum.insert("x-sum", HeaderValue::from_static("7"));
+        for size in [10, FINGERPRINTED + 10] {
+            let frames = [
+                Ok::<_, axum::Error>(Frame::data(Bytes::from(vec![0; size]))),
+                Ok(Frame::trailers(sum.clone())),
+            ];
+            let body = Body::new(StreamBody::new(stream::iter(frames)));
+            let Ok((start, rest)) = BodyStart::read(body, &budget).await else {
+                panic!("{size}");
+            };
+            let passed = start.into_body(rest).collect().await.unwrap();
+            assert_eq!(passed.trailers(), Some(&sum), "{size}");
+            assert_eq!(passed.to_bytes().len(), size);
+        }
     }
 }

@@ -23,8 +23,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -137,6 +139,25 @@ pub(crate) async fn serve(
     response
 }
 
+/// Serves offers under host names of their own: every path there is the offer's, but those of
+/// documents. What another host is asked for is the router's.
+pub(crate) fn on_own_hosts(
+    router: Router,
+    gate: Arc<GateServer>,
+    is_document: impl Fn(&str) -> bool + Clone + Send + Sync + 'static,
+) -> Router {
+    let choose = move |peer: ConnectInfo<SocketAddr>, request: Request, next: Next| {
+        let (gate, is_document) = (Arc::clone(&gate), is_document.clone());
+        async move {
+            match gate.is_for_own_host(peer.ip(), &request) && !is_document(request.uri().path()) {
+                true => serve(State(gate), peer, request).await,
+                false => next.run(request).await,
+            }
+        }
+    };
+    router.layer(from_fn(choose))
+}
+
 type Answer = (GateOutcome, Response);
 
 impl GateServer {
@@ -219,6 +240,15 @@ impl GateServer {
             }
         }
         (outcome, response)
+    }
+
+    fn is_for_own_host(&self, peer: IpAddr, request: &Request) -> bool {
+        let Ok(RequestTarget::Path { host, .. }) = target_of(request) else {
+            return false;
+        };
+        let origin = self.trusted.forwarded(peer, &host, request.headers());
+        let table = Arc::clone(&self.table.borrow().table);
+        table.is_offers_host(name_of(&origin.host))
     }
 
     /// The route of a request for an offer that is on sale.

@@ -52,7 +52,8 @@ fn payer_who_moves_the_balance_during_the_work_gets_no_answer() {
             moved.await.unwrap();
         };
         let (bought, ()) = tokio::join!(buy(&shop, &key), withdraw);
-        assert_eq!(bought.status, 402, "{bought:?}");
+        // A gate that has just started says that an earlier one may have used the payment.
+        assert!([402, 409].contains(&bought.status), "{bought:?}");
         assert!(!has_answer(&bought), "{bought:?}");
         assert_eq!(bought.receipt.unwrap()["success"], false);
         assert!(shop.transfers().await.is_empty());

@@ -20,8 +20,7 @@ use std::net::Ipv4Addr;
 
 use alloy::primitives::{B256, U256};
 use alloy::signers::SignerSync;
-use axum::Router;
-use axum::routing::any;
+use axum::routing::{any, get};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -232,7 +231,12 @@ impl Shop {
         change(&mut gate);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(any(serve).with_state(Arc::new(gate)));
+        let gate = Arc::new(gate);
+        let router = Router::new()
+            .route("/agents/{file}", get("a document"))
+            .fallback(any(serve).with_state(Arc::clone(&gate)));
+        let router = crate::http::below("/market".into(), router);
+        let router = on_own_hosts(router, gate, |path| path == "/agents/1.json");
         tokio::spawn(crate::http::serve(listener, router, pending()));
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())

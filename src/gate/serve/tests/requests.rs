@@ -336,6 +336,35 @@ async fn gate_that_knows_no_offers_yet_does_not_say_that_there_are_none() {
 }
 
 #[tokio::test]
+async fn host_of_an_offer_has_all_paths_but_those_of_documents() {
+    let own = json!({ "spec": {
+        "hostname": "chat.example",
+        "routes": [{ "path": "/*", "gate": "free" }],
+    } });
+    let shop = Shop::with(own, |_| {}).await;
+    let ask = async |host: &str, path: &str| {
+        let url = format!("http://{}{path}", shop.address);
+        let request = shop.client.get(url).header("host", host);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for path in ["/", "/agents/2.json", "/market/v1", "/services/chat"] {
+        let (status, body) = ask("chat.example", path).await;
+        assert_eq!((status, body.as_str()), (200, "the answer"), "{path}");
+        let asked = shop.upstream.asked.lock().unwrap();
+        assert_eq!(asked.last().unwrap().uri, path);
+    }
+    for host in ["chat.example", "shop.example"] {
+        assert_eq!(ask(host, "/agents/1.json").await.1, "a document");
+    }
+    assert_eq!(ask("shop.example", "/agents/2.json").await.1, "a document");
+    assert_eq!(
+        ask("shop.example", "/market/agents/2.json").await.1,
+        "a document"
+    );
+}
+
+#[tokio::test]
 async fn payment_for_the_url_that_buyers_see_is_taken_below_another_path() {
     let shop = Shop::with(json!({}), |gate| {
         gate.public_url = Some("https://shop.example/market".into())
