@@ -133,7 +133,9 @@ impl KnownClaims {
             }
             Moved::Released => {
                 self.claims.remove(&id);
-                if let Some(identified) = identified {
+                if let Some(identified) = identified
+                    && self.first.get(&identified.key) == Some(&id)
+                {
                     self.first.remove(&identified.key);
                 }
             }
@@ -242,5 +244,54 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.end(Event::CutOff);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: B256 = B256::ZERO;
+
+    fn id(byte: u8) -> PaymentId {
+        PaymentId(B256::repeat_byte(byte))
+    }
+
+    /// Claims a payment for the identified request, and says which payment came first.
+    fn take(known: &mut KnownClaims, payment: u8, valid_before: u64, now: u64) -> PaymentId {
+        let holder = HolderToken(payment.into());
+        let identified = IdentifiedRequest {
+            key: KEY,
+            request: B256::ZERO,
+        };
+        let claim = Claim {
+            identified: Some(identified),
+            ..Claim::new(Fingerprint(B256::ZERO), holder, valid_before)
+        };
+        match known.take(id(payment), claim, now) {
+            Ok(Taken::Another { first, .. }) => first,
+            taken => {
+                assert_eq!(taken, Ok(Taken::New));
+                id(payment)
+            }
+        }
+    }
+
+    #[test]
+    fn identified_request_belongs_to_its_first_payment_until_that_is_released_or_expires() {
+        let mut known = KnownClaims::default();
+        assert_eq!(take(&mut known, 1, 100, 0), id(1));
+        assert_eq!(take(&mut known, 2, 100, 0), id(1));
+        known.advance(id(1), HolderToken(1), Event::CutOff).unwrap();
+        assert_eq!(take(&mut known, 2, 100, 0), id(2));
+        let later = 1000;
+        assert_eq!(take(&mut known, 3, 2000, later), id(3));
+        // The holder of an expired claim takes nothing from the next payment.
+        known.advance(id(2), HolderToken(2), Event::CutOff).unwrap();
+        assert_eq!(take(&mut known, 4, 2000, later), id(3));
+        assert_eq!(known.sweep(later), 1);
+        assert_eq!(known.first.len(), 1);
+        assert_eq!(known.sweep(5000), 0);
+        assert!(known.first.is_empty());
     }
 }

@@ -26,8 +26,8 @@ use super::answer::Settlement;
 pub const MOST_EXECUTIONS: u8 = 4;
 /// Seconds for which a claim is kept after its payment ended.
 const KEPT: u64 = 60;
-/// Seconds for which a claim is kept after its payment ended while its outcome is open, or the
-/// answer was not delivered.
+/// Seconds for which a claim is kept after its payment ended while its outcome is open, the answer was
+/// not delivered, or the buyer may present another payment for the same request.
 const KEPT_OPEN: u64 = 3600;
 /// Seconds after the end of an authorization from which a block shows what became of it: the blocks
 /// before are not reorganized any more.
@@ -180,6 +180,7 @@ impl Claim {
         let kept = match &self.state {
             State::Settling { .. } | State::Settled { .. } | State::Delivering { .. } => KEPT_OPEN,
             State::Refused { reason, .. } if may_mean_used(reason) => KEPT_OPEN,
+            State::Delivered { .. } if self.identified.is_some() => KEPT_OPEN,
             _ => KEPT,
         };
         self.valid_before.saturating_add(kept)

@@ -299,8 +299,9 @@ fn open_claims_are_kept_longer() {
     ] {
         assert_eq!(after(events).expiry(), 4600, "{events:?}");
     }
-    let delivered = after(&[Settle, success(), Deliver, Complete]);
-    assert_eq!(delivered.expiry(), 1060);
+    let events = [Settle, success(), Deliver, Complete];
+    assert_eq!(after(&events).expiry(), 1060);
+    assert_eq!(identified(&events).expiry(), 4600);
 }
 
 #[test]
