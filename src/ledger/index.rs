@@ -883,6 +883,26 @@ mod tests {
         }
 
         #[test]
+        fn transferred_agents_are_told_from_registered_ones_after_a_restart() {
+            for held in [U256::ZERO, U256::ONE] {
+                let mut index = OwnerIndex::new(SIGNER, START.block, held);
+                let without_key = RegisteredEvent {
+                    agent_uri: "https://old.example".to_owned(),
+                    ..registration(8, key('c'))
+                };
+                let [first, second] = [registration(6, key('a')), registration(7, key('b'))];
+                let registrations = vec![first, second, without_key];
+                index.extend(page(5, 9, registrations)).unwrap();
+                let start = IndexStart { held, ..START };
+                let position = index.position().unwrap();
+                let resumed = OwnerIndex::resume(&OF, &start, &position, &both()).unwrap();
+                for index in [index, resumed] {
+                    assert_eq!(index.holds_transferred(), !held.is_zero());
+                }
+            }
+        }
+
+        #[test]
         fn position_holds_a_limited_number_of_agents_without_key() {
             let index = |count| read_without_key(count, "https://old.example");
             assert!(index(32).position().is_some());
