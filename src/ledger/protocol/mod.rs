@@ -387,6 +387,9 @@ fn finalized_step(
             (Some(_), Some(_)) => Place::Elsewhere,
             // The endpoint does not know the transaction, but the record does.
             _ if signed_here => Place::Here,
+            // Nor does the record, which was lost with its attempts. As for a record without an
+            // entry, the log is enough: nothing else can be included at this nonce.
+            _ if attempts().next().is_none() => Place::Here,
             _ => Place::Unknown,
         }
     };

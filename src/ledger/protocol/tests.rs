@@ -971,17 +971,15 @@ mod entry {
             attempts: vec![attempt(4, 7), attempt(5, 8)],
             ..sent()
         };
-        for record in [record('a'), other_nonce] {
-            assert_eq!(
-                step_of(
-                    &record,
-                    account(6, 6),
-                    &evidence(std::slice::from_ref(&unknown))
-                ),
-                Ok(EntryStep::Wait),
-                "the nonce of the transaction is unknown"
-            );
-        }
+        assert_eq!(
+            step_of(
+                &other_nonce,
+                account(6, 6),
+                &evidence(std::slice::from_ref(&unknown))
+            ),
+            Ok(EntryStep::Wait),
+            "the nonce of the transaction is unknown"
+        );
         let half = FinalRegistration {
             sender: Some(SIGNER),
             ..unknown
@@ -990,6 +988,36 @@ mod entry {
             step_of(&sent(), account(6, 6), &evidence(&[half])),
             Ok(EntryStep::RecordResult(_))
         ));
+    }
+
+    #[test]
+    fn final_log_finishes_an_entry_whose_record_was_lost() {
+        let unknown = FinalRegistration {
+            sender: None,
+            nonce: None,
+            cost: None,
+            ..final_registration('a', 5)
+        };
+        let Ok(EntryStep::RecordResult(finished)) = step_of(
+            &record('a'),
+            account(6, 6),
+            &evidence(std::slice::from_ref(&unknown)),
+        ) else {
+            panic!()
+        };
+        assert_eq!(finished.result, Some(result(7)));
+        assert_eq!(finished.spent_wei, Some(Wei(0)), "its cost is unknown");
+        let unconfirmed = FinalRegistration {
+            confirmed: false,
+            ..unknown
+        };
+        assert_eq!(
+            step_of(&record('a'), account(6, 6), &evidence(&[unconfirmed])),
+            Err(Freeze::RegistrationMisplaced {
+                key: key('a'),
+                nonce: Nonce(5)
+            })
+        );
     }
 
     #[test]
