@@ -332,9 +332,9 @@ fn is_assumed(name: &str) -> bool {
     ASSUMED.contains(&name) || prefixes.any(|prefix| name.starts_with(prefix))
 }
 
-/// Changes the fields of an upstream's response to what the client gets. A response is paid if it
-/// is delivered for a payment.
-pub(crate) fn from_upstream(headers: &mut HeaderMap, is_gated: bool, is_paid: bool) {
+/// Changes the fields of an upstream's response to what the client gets. What a payment led to is for
+/// one buyer, also where it was not charged.
+pub(crate) fn from_upstream(headers: &mut HeaderMap, is_gated: bool) {
     let is_websocket = switches_to_websocket(headers);
     let of_connection = named_by_connection(headers);
     remove_if(headers, |name| {
@@ -342,13 +342,13 @@ pub(crate) fn from_upstream(headers: &mut HeaderMap, is_gated: bool, is_paid: bo
         is_hop_by_hop(name, &of_connection)
             || is_of_payment(text)
             || is_gated && text.starts_with("access-control-")
-            || is_paid && (CACHE_FIELDS.contains(&text) || text.ends_with("-cache-control"))
+            || is_gated && (CACHE_FIELDS.contains(&text) || text.ends_with("-cache-control"))
     });
     if is_websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, WEBSOCKET);
     }
-    if is_paid {
+    if is_gated {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
 }
@@ -684,9 +684,9 @@ mod tests {
     }
 
     /// The lines of a response after the gate.
-    fn answered(upstream: &[&str], is_gated: bool, is_paid: bool) -> Vec<String> {
+    fn answered(upstream: &[&str], is_gated: bool) -> Vec<String> {
         let mut headers = fields(upstream);
-        from_upstream(&mut headers, is_gated, is_paid);
+        from_upstream(&mut headers, is_gated);
         lines(&headers)
     }
 
@@ -707,18 +707,18 @@ mod tests {
             "x-hop: 1",
             "x-payment-response: a",
         ];
-        let gated = [
+        let kept = ["content-type: text/plain", "trailer: x-sum"];
+        let gated = [&["cache-control: private, no-store"], &kept[..]].concat();
+        let own = [
+            "access-control-allow-origin: https://a",
             "cache-control: public, max-age=60",
-            "content-type: text/plain",
-            "trailer: x-sum",
         ];
-        let free = [&["access-control-allow-origin: https://a"], &gated[..]].concat();
-        assert_eq!(answered(&upstream, true, false), gated);
-        assert_eq!(answered(&upstream, false, false), free);
+        assert_eq!(answered(&upstream, true), gated);
+        assert_eq!(answered(&upstream, false), [&own[..], &kept].concat());
     }
 
     #[test]
-    fn paid_response_is_not_cached() {
+    fn response_of_a_gated_route_is_not_cached() {
         let upstream = [
             "cache-control: max-age=60",
             "cache-control: public",
@@ -729,10 +729,10 @@ mod tests {
             "surrogate-control: a",
             "x-accel-expires: 60",
         ];
-        let paid = ["cache-control: private, no-store", "etag: \"a\""];
-        assert_eq!(answered(&upstream, true, true), paid);
-        assert_eq!(answered(&upstream, true, false), upstream);
-        assert_eq!(answered(&[], true, true), paid[..1]);
+        let gated = ["cache-control: private, no-store", "etag: \"a\""];
+        assert_eq!(answered(&upstream, true), gated);
+        assert_eq!(answered(&upstream, false), upstream);
+        assert_eq!(answered(&[], true), gated[..1]);
     }
 
     #[test]
@@ -747,7 +747,7 @@ mod tests {
             "sec-websocket-accept: a",
             "upgrade: websocket",
         ];
-        assert_eq!(answered(&upstream, true, false), expected);
+        assert_eq!(answered(&upstream, false), expected);
     }
 
     #[test]

@@ -130,7 +130,7 @@ async fn pass(State(gate): State<Gate>, mut request: Request<Body>) -> Response<
     };
     match held {
         Ok(Held { mut response, .. }) => {
-            from_upstream(response.headers_mut(), true, false);
+            from_upstream(response.headers_mut(), true);
             watch(response, move |end| {
                 let _ = gate.ends.send(end);
             })

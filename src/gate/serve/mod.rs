@@ -307,7 +307,7 @@ impl GateServer {
             .await
         {
             Ok(mut response) => {
-                headers::from_upstream(response.headers_mut(), false, false);
+                headers::from_upstream(response.headers_mut(), false);
                 (
                     GateOutcome::Free,
                     while_in_flight(response, routed.in_flight),

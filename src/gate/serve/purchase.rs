@@ -579,7 +579,7 @@ impl Sale<'_> {
     /// Says in an answer of the upstream that the payment was charged.
     fn add_charge(&self, response: &mut Response, transaction: String) {
         let fields = response.headers_mut();
-        headers::from_upstream(fields, true, true);
+        headers::from_upstream(fields, true);
         add_receipt(fields, &self.purchase.receipt(None, Some(transaction)));
         fields.insert(CHARGED, HeaderValue::from_static("true"));
         headers::cors(fields);
@@ -800,7 +800,7 @@ fn is_charged(status: StatusCode) -> bool {
 /// The upstream answered, with something that is not charged.
 fn not_charged(mut response: Response) -> Answer {
     let fields = response.headers_mut();
-    headers::from_upstream(fields, true, false);
+    headers::from_upstream(fields, true);
     fields.insert(CHARGED, HeaderValue::from_static("false"));
     headers::cors(fields);
     (GateOutcome::NotCharged, response)

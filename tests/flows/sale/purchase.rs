@@ -47,6 +47,10 @@ fn buyer_pays_and_gets_the_answer_and_the_seller_the_money() {
                 .await,
             0.0
         );
+        // The 402 has terms of version 1 as well.
+        for call in shop.calls("/verify").await {
+            assert_eq!(call.payment["x402Version"], 2);
+        }
 
         let offer = shop.env.objects.offers(SHOP).get("chat").await.unwrap();
         let status = offer.status.unwrap();

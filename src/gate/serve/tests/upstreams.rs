@@ -12,6 +12,7 @@ async fn answer_that_is_no_success_is_passed_on_and_not_charged() {
         let seen = shop.pay(&payment(1)).await;
         assert_eq!((seen.status, seen.body.as_str()), (status, "no"));
         assert_eq!(seen.field("x-payment-charged"), Some("false"));
+        assert_eq!(seen.field("cache-control"), Some("private, no-store"));
         assert_eq!(seen.receipt(), None);
         assert_eq!(shop.facilitator.count("/settle"), 0, "{status}");
         shop.upstream.will("*", [Reply::text(200, "the answer")]);
