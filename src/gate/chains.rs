@@ -100,9 +100,9 @@ async fn ask(
             Ok(Some(AuthorizationReading::Used { transaction }))
         }
         Some(false) => {
-            let latest = endpoint.block(BlockNumberOrTag::Latest).await?;
+            let latest = endpoint.block(BlockNumberOrTag::Latest).await;
             let mut as_of = None;
-            if let Some(latest) = latest {
+            if let Ok(Some(latest)) = latest {
                 let at = BlockNumberOrTag::Number(latest.number);
                 // A node that lags does not know this block.
                 let is_unused = matches!(used(at).await, Ok(Some(false)));

@@ -28,8 +28,8 @@ pub(crate) enum Taken {
     New,
     /// It was presented before.
     Known(Presented),
-    /// The buyer has paid for the same identified request with another payment, of this id. What the
-    /// caller holds, if anything, is that one's claim.
+    /// The buyer has presented another payment, of this id, with the same identifier. What the caller
+    /// holds, if anything, is that one's claim.
     Another {
         first: PaymentId,
         presented: Presented,
@@ -44,7 +44,7 @@ pub(crate) struct Unavailable;
 /// Keeps claims. All times are Unix seconds.
 pub(crate) trait ClaimStore: Send + Sync {
     /// Claims a payment, or says what became of it, or of the first one for the request that it
-    /// identifies. `now` drops claims that have expired.
+    /// identifies. Claims that have expired by `now` are not known any more.
     fn take(
         &self,
         id: PaymentId,

@@ -9,7 +9,8 @@
 //! An upfront payment is settled before the upstream is called: Claimed, Settling, Settled,
 //! Executing. Where it is open whether a payment has bought its answer from an earlier process,
 //! `/settle` is sent only to learn that: Claimed, Settling, Delivered. Rules:
-//! - P1 a payment is settled once, and delivered completely at most once.
+//! - P1 a payment is settled once, and delivered completely at most once, except to a buyer who has
+//!   identified the request.
 //! - P2 after `/settle` was sent, only a definite refusal is answered 402.
 //! - P3 no byte of an answer leaves before the payment is settled.
 //! - P4 a claim is released only if `/settle` was not sent.
@@ -40,8 +41,8 @@ const EXPIRED: &str = "invalid_exact_evm_payload_authorization_valid_before";
 pub struct Fingerprint(pub B256);
 
 impl Fingerprint {
-    /// Of a request, by its hash, with a signature and the buyer's identifier of the request. A nonce
-    /// is public once it is used, and someone else must not collect with it what was paid for.
+    /// Of a request, by its hash, with a signature and the buyer's identifier of the request. Once a
+    /// payment is settled, all of it but request and identifier is public.
     pub fn of(request: B256, signature: &[u8], identifier: Option<&str>) -> Self {
         let mut hash = Keccak256::new();
         hash.update(request);
@@ -57,19 +58,31 @@ impl Fingerprint {
 pub struct IdentifiedRequest {
     /// A hash of offer, payer and identifier.
     pub key: B256,
-    /// A hash of the request.
+    /// A hash of the request, and of the token that it is paid in.
     pub request: B256,
 }
 
 impl IdentifiedRequest {
-    /// `offer` is the uid of the offer.
-    pub fn new(offer: &str, payer: Address, identifier: &str, request: B256) -> Self {
-        let mut hash = Keccak256::new();
-        hash.update(keccak256(offer));
-        hash.update(payer);
-        hash.update(identifier);
-        let key = hash.finalize();
-        Self { key, request }
+    /// `offer` is the uid of the offer, and `token` chain id and address.
+    pub fn new(
+        offer: &str,
+        payer: Address,
+        identifier: &str,
+        request: B256,
+        token: (u64, Address),
+    ) -> Self {
+        let mut key = Keccak256::new();
+        key.update(keccak256(offer));
+        key.update(payer);
+        key.update(identifier);
+        let mut paid = Keccak256::new();
+        paid.update(request);
+        paid.update(token.0.to_be_bytes());
+        paid.update(token.1);
+        Self {
+            key: key.finalize(),
+            request: paid.finalize(),
+        }
     }
 }
 

@@ -281,11 +281,20 @@ fn fingerprint_tells_signatures_and_identifiers_apart() {
         assert_ne!(own, different);
     }
     let payer = Address::ZERO;
-    let key = |offer, payer, identifier| IdentifiedRequest::new(offer, payer, identifier, one).key;
+    let identified = |offer, payer, identifier, request, token| {
+        IdentifiedRequest::new(offer, payer, identifier, request, token)
+    };
+    let token = (1, Address::ZERO);
+    let key = |offer, payer, identifier| identified(offer, payer, identifier, one, token).key;
     let own = key("uid", payer, "identifier");
     assert_ne!(own, key("uie", payer, "identifier"));
     assert_ne!(own, key("uid", Address::repeat_byte(1), "identifier"));
     assert_ne!(own, key("uid", payer, "identifies"));
+    let request = |request, token| identified("uid", payer, "identifier", request, token).request;
+    let own = request(one, token);
+    assert_ne!(own, request(other, token));
+    assert_ne!(own, request(one, (2, Address::ZERO)));
+    assert_ne!(own, request(one, (1, Address::repeat_byte(1))));
 }
 
 #[test]

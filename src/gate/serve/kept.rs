@@ -13,6 +13,9 @@ use crate::gate::check::PaymentId;
 
 /// Bytes of all answers together.
 const BUDGET: usize = 64 * 1024 * 1024;
+/// Bytes that a field, and an answer, take besides their own.
+const FIELD: usize = 64;
+const ANSWER: usize = 512;
 
 /// A complete answer of an upstream.
 #[derive(Debug)]
@@ -25,6 +28,15 @@ struct KeptAnswer {
     is_delivered: bool,
 }
 
+impl KeptAnswer {
+    /// Bytes that it takes in memory, about.
+    fn size(&self) -> usize {
+        let fields = self.fields.iter();
+        let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+        self.body.len() + fields.sum::<usize>() + ANSWER
+    }
+}
+
 #[derive(Debug, Default)]
 struct KeptByPayment {
     answers: HashMap<PaymentId, KeptAnswer>,
@@ -34,7 +46,7 @@ struct KeptByPayment {
 impl KeptByPayment {
     fn remove(&mut self, id: PaymentId) -> Option<KeptAnswer> {
         let answer = self.answers.remove(&id)?;
-        self.bytes -= answer.body.len();
+        self.bytes -= answer.size();
         Some(answer)
     }
 
@@ -70,10 +82,6 @@ impl KeptAnswers {
     pub(super) fn keep(&self, id: PaymentId, answer: &Response, body: &Bytes, expiry: u64) {
         self.with(|kept| {
             kept.remove(id);
-            if !kept.make_room(body.len()) {
-                return;
-            }
-            kept.bytes += body.len();
             let answer = KeptAnswer {
                 status: answer.status(),
                 fields: answer.headers().clone(),
@@ -81,7 +89,10 @@ impl KeptAnswers {
                 expiry,
                 is_delivered: false,
             };
-            kept.answers.insert(id, answer);
+            if kept.make_room(answer.size()) {
+                kept.bytes += answer.size();
+                kept.answers.insert(id, answer);
+            }
         });
     }
 
@@ -158,21 +169,22 @@ mod tests {
     #[test]
     fn answers_beyond_the_budget_are_not_kept() {
         let kept = KeptAnswers::default();
-        keep(&kept, 1, BUDGET - 10);
-        keep(&kept, 2, 11);
+        keep(&kept, 1, BUDGET - 2 * ANSWER);
+        keep(&kept, 2, 1);
         assert!(kept.get(id(2)).is_none());
         keep(&kept, 1, 20);
-        keep(&kept, 2, 11);
+        keep(&kept, 2, 1);
         assert!(kept.get(id(2)).is_some());
     }
 
     #[test]
     fn delivered_answers_make_room_for_others() {
         let kept = KeptAnswers::default();
+        let most = BUDGET - 2 * ANSWER - 100;
         keep(&kept, 1, 100);
-        keep(&kept, 2, BUDGET - 100);
+        keep(&kept, 2, most);
         kept.mark_delivered(id(2));
-        keep(&kept, 3, BUDGET - 100);
+        keep(&kept, 3, most);
         let are_kept = [1, 2, 3].map(|payment| kept.get(id(payment)).is_some());
         assert_eq!(are_kept, [true, false, true]);
         keep(&kept, 4, 1);

@@ -131,24 +131,19 @@ impl GateServer {
         if let (true, Some(answer)) = (is_fresh, refusal) {
             return *answer;
         }
-        let admitted = match is_fresh {
-            true => {
-                let (client, now) = (routed.origin.client, self.begun.elapsed());
-                self.budget.check(AddressCost::InvalidPayment, client, now)
-            }
-            false => Ok(()),
+        let within = || {
+            let (client, now) = (routed.origin.client, self.begun.elapsed());
+            self.budget.check(AddressCost::InvalidPayment, client, now)
         };
-        let admitted = admitted.and_then(|()| match &taken {
+        let admitted = match &taken {
+            Ok(Taken::New) => within().and_then(|()| self.admit(&mut routed)),
+            Ok(Taken::Known(Presented::Execute { .. })) => self.admit(&mut routed),
             Ok(
-                Taken::New
-                | Taken::Known(Presented::Execute { .. })
-                | Taken::Another {
-                    presented: Presented::Execute { .. },
-                    ..
-                },
-            ) => self.admit(&mut routed),
+                Taken::Another { .. }
+                | Taken::Known(Presented::Used { .. } | Presented::OtherRequest { .. }),
+            ) => within(),
             _ => Ok(()),
-        });
+        };
         if let Err(limited) = admitted {
             return limited_answer(limited);
         }
@@ -167,7 +162,7 @@ impl GateServer {
                 PaymentFlow::Upfront => sale.upfront(request, hold).await,
             },
             Ok(Taken::Known(presented)) => sale.again(presented, request, hold).await,
-            Ok(Taken::Another { presented, .. }) => sale.instead(presented, request, hold).await,
+            Ok(Taken::Another { presented, .. }) => sale.instead(presented, hold).await,
             Err(unavailable) => {
                 let refusal = sale.refusal(StatusCode::SERVICE_UNAVAILABLE, "claims_unavailable");
                 let refusal = refusal.hint(unavailable.to_string()).retry_after(5);
@@ -236,7 +231,8 @@ impl Purchase {
         let fingerprint = Fingerprint::of(request, &self.payment.signature, identifier);
         let payer = self.payment.authorization.from;
         let identified = identifier.map(|identifier| {
-            IdentifiedRequest::new(&routed.offer.uid, payer, identifier, request)
+            let token = (self.terms.chain_id, self.terms.token.address);
+            IdentifiedRequest::new(&routed.offer.uid, payer, identifier, request, token)
         });
         (fingerprint, identified)
     }
@@ -352,24 +348,48 @@ impl Sale<'_> {
         }
     }
 
-    /// A payment for a request that its buyer has identified, and paid for with another one. It is not
-    /// settled; but only the payer may have what the other one has bought.
-    async fn instead(&self, presented: Presented, request: Request, hold: Hold) -> Answer {
-        let has_answer = matches!(
-            presented,
-            Presented::Execute { .. } | Presented::Used { .. }
-        );
-        if has_answer {
-            match self.verify().await {
-                Verified::By(_) => {}
-                Verified::Invalid { reason, .. } => {
-                    self.spend_invalid();
-                    return self.ask_again(&reason, None);
-                }
-                Verified::Unavailable { retry_after } => return self.unavailable(retry_after),
+    /// A payment with an identifier for which another one was presented. It is not settled, and gets
+    /// the answer that the other one has bought, if that is kept; but only the payer may have it.
+    async fn instead(&self, presented: Presented, hold: Hold) -> Answer {
+        self.spend_invalid();
+        let is_delivered = matches!(presented, Presented::Used { .. });
+        let transaction = match presented {
+            Presented::Execute { transaction } | Presented::Used { transaction } => transaction,
+            Presented::OtherRequest { transaction } => {
+                let hint = "The identifier was given to another request, or to a payment in another token. This payment was not used.";
+                return self.not_used("payment_used", transaction, hint);
             }
+            Presented::Open { transaction } => {
+                let hint = "The first payment with this identifier may have been charged. Present that one again. This one was not used.";
+                return self.not_used("payment_state_unknown", transaction, hint);
+            }
+            _ => return self.in_progress(),
+        };
+        let Some(mut kept) = self.gate.kept.get(self.purchase.id) else {
+            let hint = "The first payment with this identifier was charged. Present that one again for its answer. This one was not used.";
+            return self.not_used("payment_used", Some(transaction), hint);
+        };
+        match self.verify().await {
+            Verified::By(_) if is_delivered => {
+                self.add_charge(&mut kept, transaction);
+                (GateOutcome::Repeated, kept)
+            }
+            Verified::By(_) => self.deliver(hold, transaction, kept).await,
+            Verified::Invalid { reason, .. } => self.unusable(reason, None).await,
+            Verified::Unavailable { retry_after } => self.unavailable(retry_after),
         }
-        self.again(presented, request, hold).await
+    }
+
+    /// 409 to a payment that is not used, because of another one with its identifier.
+    fn not_used(&self, code: &str, transaction: Option<String>, hint: &str) -> Answer {
+        let refusal = ErrorResponse::new(StatusCode::CONFLICT, code)
+            .about(self.purchase.id, Charged::Unknown)
+            .hint(hint);
+        let refusal = match transaction {
+            Some(transaction) => refusal.receipt(self.purchase.receipt(None, Some(transaction))),
+            None => refusal,
+        };
+        (GateOutcome::Conflict, refusal.response())
     }
 
     /// A payment that was presented before.
@@ -377,6 +397,7 @@ impl Sale<'_> {
         match presented {
             Presented::InProgress => self.in_progress(),
             Presented::OtherRequest { transaction } => {
+                self.spend_invalid();
                 let receipt = self.purchase.receipt(None, transaction);
                 let refusal = ErrorResponse::new(StatusCode::CONFLICT, "payment_used")
                     .about(self.purchase.id, Charged::Unknown)
@@ -389,16 +410,14 @@ impl Sale<'_> {
             }
             Presented::Used { transaction } => match self.kept_for_identifier() {
                 Some(mut kept) => {
+                    self.spend_invalid();
                     self.add_charge(&mut kept, transaction);
                     (GateOutcome::Repeated, kept)
                 }
                 None => self.used(Some(transaction)),
             },
-            Presented::Open { transaction } => {
-                let reason = "settlement_pending";
-                let receipt = self.purchase.receipt(Some(reason.to_owned()), transaction);
-                self.state_unknown(reason, receipt)
-            }
+            // Of another payment alone.
+            Presented::Open { transaction } => self.pending(transaction),
             Presented::Refused {
                 reason,
                 transaction,

@@ -116,6 +116,44 @@ async fn identified_request_waits_for_the_outcome_of_its_first_payment() {
 }
 
 #[tokio::test]
+async fn answer_that_is_not_kept_is_for_the_first_payment() {
+    let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
+    let shop = Shop::with(upfront, |_| {}).await;
+    let flow = json!({ "accepted": { "extra": { "paymentFlow": "upfront" } } });
+    let [first, second] = [1, 2].map(|nonce| identified_with(nonce, IDENTIFIER, flow.clone()));
+    let replies = [Reply::text(503, "later"), Reply::text(200, "the answer")];
+    shop.upstream.will("*", replies);
+    assert_eq!(shop.pay(&first).await.status, 503);
+    let seen = shop.pay(&second).await;
+    assert_eq!((seen.status, seen.code().as_str()), (409, "payment_used"));
+    assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
+    for payment in [&first, &second] {
+        assert_eq!(shop.pay(payment).await.body, "the answer");
+    }
+    assert_eq!(shop.facilitator.count("/settle"), 1);
+    assert_eq!(shop.upstream.count(""), 2);
+}
+
+#[tokio::test]
+async fn repeated_answers_are_within_the_budget_of_their_address() {
+    let few = Allowance {
+        every: Duration::from_secs(60),
+        burst: 2,
+    };
+    let shop = Shop::with(json!({}), |gate| {
+        gate.budget = AddressBudget::new(10, few, few)
+    })
+    .await;
+    let [own, other] = [1, 2].map(|nonce| identified(nonce, IDENTIFIER));
+    let mut seen = Vec::new();
+    for payment in [&own, &own, &other, &own, &other] {
+        seen.push(shop.pay(payment).await.status);
+    }
+    assert_eq!(seen, [200, 200, 200, 429, 429]);
+    assert_eq!(shop.calls(), (2, 1, 1));
+}
+
+#[tokio::test]
 async fn identified_request_that_is_paid_upfront_gets_its_answer_again() {
     let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
     let shop = Shop::with(upfront, |_| {}).await;
