@@ -8,8 +8,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -190,15 +191,51 @@ impl Watches<'_> {
             .spawn(follow(kind, stream, metrics, is_invalid, failed, handle));
     }
 
+    /// Lists and watches one kind, and lists it again after a failure. A watch that was resumed
+    /// after the API server's storage had been restored to an earlier state would stay silent until
+    /// resource versions exceed those of before, and never show what was written until then.
     fn events<K>(
         &self,
     ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        watcher(Api::<K>::all(self.client.clone()), config).default_backoff()
+        let client = self.client.clone();
+        let events = stream::unfold(None, move |resumed| {
+            let begin = || {
+                let config = watcher::Config::default().timeout(WATCH_SECONDS);
+                watcher(Api::<K>::all(client.clone()), config).boxed()
+            };
+            let mut watch = resumed.unwrap_or_else(begin);
+            async move {
+                let event = watch.next().await?;
+                // An API server that only limits requests was not restarted.
+                let is_current = match &event {
+                    Ok(_) => true,
+                    Err(error) => has_code(error, 429),
+                };
+                Some((event, is_current.then_some(watch)))
+            }
+        });
+        events.backoff(WatchBackoff::default())
     }
+}
+
+/// The default backoff of watches, except that only time resets it: the begin of a list that is
+/// tried again is no success.
+#[derive(Default)]
+struct WatchBackoff(watcher::DefaultBackoff);
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next()
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {}
 }
 
 /// Objects whose version differs between two lists, or that are in one of them only.
@@ -292,6 +329,7 @@ fn has_code(error: &watcher::Error, code: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use http::{Request, Response};
@@ -356,6 +394,53 @@ mod tests {
             let found = store.get(&ObjectRef::new(&name).within(&namespace));
             assert!(found.is_some(), "{name} is not in the store yet");
         }
+    }
+
+    /// An API server whose watch fails once, after which its storage was restored to an earlier
+    /// state.
+    fn restored() -> Client {
+        let watches = Arc::new(AtomicUsize::new(0));
+        let serve = move |request: Request<Body>| {
+            let watches = watches.clone();
+            async move {
+                let query = request.uri().query().unwrap_or_default();
+                if query.contains("watch=true") {
+                    if watches.fetch_add(1, Ordering::Relaxed) > 0 {
+                        pending::<()>().await;
+                    }
+                    return Err(BoxError::from("connection reset"));
+                }
+                let (version, name) = match watches.load(Ordering::Relaxed) {
+                    0 => ("9", "lost"),
+                    _ => ("5", "kept"),
+                };
+                let list = json!({
+                    "apiVersion": "obol.org/v1alpha1", "kind": "ServiceOfferList",
+                    "metadata": { "resourceVersion": version }, "items": [offer(name, version)],
+                });
+                Ok(Response::new(Body::from(serde_json::to_vec(&list)?)))
+            }
+        };
+        Client::new(service_fn(serve), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_shows_what_was_restored_once_a_watch_has_failed() {
+        let mut watches = Watches {
+            client: &restored(),
+            metrics: &Metrics::new("operator/lease").unwrap(),
+            changes: Changes::default(),
+            tasks: JoinSet::new(),
+        };
+        let store = watches.watch(
+            WatchedKind::ServiceOffer,
+            |_: &mut MaybeDecoded<ServiceOffer>| (),
+            |_| false,
+            CacheChange::offer,
+        );
+        sleep(Duration::from_secs(10)).await;
+        let names: Vec<String> = store.state().iter().map(|offer| offer.name_any()).collect();
+        assert_eq!(names, ["kept"]);
     }
 
     /// Watches ReferenceGrants of an API server that responds with this code.
