@@ -6,9 +6,10 @@
 //! in their place. So only a complete success counts as one, only a failure with a definite reason
 //! counts as one, and everything else is unknown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use alloy::primitives::{Address, U256};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -144,17 +145,60 @@ struct SettleBody {
     success: bool,
     error_reason: Option<String>,
     payer: Option<String>,
-    #[serde(flatten)]
-    others: BTreeMap<String, Value>,
+    network: Option<Value>,
+    amount: Option<Value>,
+    transaction: Option<Value>,
+    transaction_hash: Option<Value>,
+    tx_hash: Option<Value>,
 }
 
 impl SettleBody {
     /// The hash of its transaction.
     fn transaction(&self) -> Option<String> {
-        let named = TRANSACTION_FIELDS.iter();
-        let mut hashes = named.filter_map(|field| self.others.get(*field)?.as_str());
+        let named = [&self.transaction, &self.transaction_hash, &self.tx_hash];
+        let mut hashes = named
+            .into_iter()
+            .filter_map(|value| value.as_ref()?.as_str());
         hashes.find(|value| is_hex(value, 64)).map(str::to_owned)
     }
+
+    /// Whether it names another payer, network or amount than the request did. What it leaves out, or
+    /// has in another form, says nothing.
+    fn is_of_another(&self, request: &[u8]) -> bool {
+        let request: Value = serde_json::from_slice(request).unwrap_or_default();
+        let asked = |path: &str| request.pointer(path)?.as_str();
+        let payer = |text: &str| text.parse::<Address>().ok();
+        let chain = |text: &str| {
+            let chain_id = network::chain_id(text);
+            (chain_id.is_some() || text.contains(':')).then_some(chain_id)
+        };
+        let amount = |text: &str| U256::from_str_radix(text, 10).ok();
+        let asked_amount = asked("/paymentRequirements/amount");
+        let asked_amount = asked_amount.or(asked("/paymentRequirements/maxAmountRequired"));
+        differs(
+            self.payer.as_deref(),
+            asked("/paymentPayload/payload/authorization/from"),
+            payer,
+        ) || differs(
+            self.network.as_ref().and_then(Value::as_str),
+            asked("/paymentRequirements/network"),
+            chain,
+        ) || differs(
+            self.amount.as_ref().and_then(Value::as_str),
+            asked_amount,
+            amount,
+        )
+    }
+}
+
+/// Whether two texts can be read, and do not mean the same.
+fn differs<T: PartialEq>(
+    said: Option<&str>,
+    asked: Option<&str>,
+    read: impl Fn(&str) -> Option<T>,
+) -> bool {
+    let (said, asked) = (said.and_then(&read), asked.and_then(&read));
+    said.zip(asked).is_some_and(|(said, asked)| said != asked)
 }
 
 impl Supported {
@@ -257,14 +301,21 @@ pub(super) fn verification(answer: &Answer) -> Verification {
     }
 }
 
-/// Reads the answer of /settle.
-pub(super) fn settlement(answer: &Answer) -> Settlement {
+/// Reads the answer of /settle to a request.
+pub(super) fn settlement(answer: &Answer, request: &[u8]) -> Settlement {
     let transaction = transaction_in(&answer.body);
     let body: SettleBody = match answer.read() {
         Ok(body) => body,
         Err(why) => return Settlement::Unknown { why, transaction },
     };
     let status = answer.status;
+    if body.success && body.is_of_another(request) {
+        return Settlement::Unknown {
+            why: "it reports the success of another payment".to_owned(),
+            // It is not this payment's.
+            transaction: None,
+        };
+    }
     let own = body.transaction();
     let reason = printable(body.error_reason);
     if let (200, true, None, Some(transaction)) = (status, body.success, &reason, own) {

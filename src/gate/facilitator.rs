@@ -255,9 +255,9 @@ impl FacilitatorClient {
 
     /// Settles a payment.
     pub(crate) async fn settle(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Settlement {
-        let answer = self.ask(endpoint, Method::POST, "settle", body);
+        let answer = self.ask(endpoint, Method::POST, "settle", body.clone());
         match within(endpoint.settle_timeout, answer).await {
-            Ok(answer) => answer::settlement(&answer),
+            Ok(answer) => answer::settlement(&answer, &body),
             Err(error) if error.is_unsent() => Settlement::NotSent {
                 why: error.to_string(),
             },

@@ -201,7 +201,7 @@ fn facilitator_is_believed_only_if_it_says_yes() {
             is_whole: random.random(),
         };
         let is_believable = answer.is_whole && status == 200;
-        if let Settlement::Settled { transaction, .. } = settlement(&answer) {
+        if let Settlement::Settled { transaction, .. } = settlement(&answer, b"{}") {
             let said: Settled = serde_json::from_slice(body).unwrap();
             assert!(is_believable && said.success && transaction.len() == 66);
         }

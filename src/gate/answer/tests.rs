@@ -20,7 +20,7 @@ fn verdict(status: u16, body: Value) -> Verification {
 }
 
 fn settled(status: u16, body: Value) -> Settlement {
-    settlement(&answer(status, &body.to_string()))
+    settlement(&answer(status, &body.to_string()), b"{}")
 }
 
 fn invalid(reason: &str) -> Verification {
@@ -159,6 +159,74 @@ fn settlement_needs_status_form_and_transaction() {
 }
 
 #[test]
+fn success_of_another_payment_is_not_that_of_the_request() {
+    let requests = [
+        ("eip155:84532", "amount"),
+        ("base-sepolia", "maxAmountRequired"),
+    ];
+    for (network, amount) in requests {
+        let request = json!({
+            "paymentPayload": { "payload": { "authorization": { "from": PAYER } } },
+            "paymentRequirements": { "network": network, amount: "2000" },
+        });
+        let request = request.to_string();
+        for (field, value, is_believed) in [
+            ("payer", json!(PAYER.to_lowercase()), true),
+            (
+                "payer",
+                json!("0x90F79bf6EB2c4f870365E785982E1f101E93b906"),
+                false,
+            ),
+            ("payer", json!(null), true),
+            ("network", json!("eip155:84532"), true),
+            ("network", json!("base-sepolia"), true),
+            ("network", json!("eip155:8453"), false),
+            ("network", json!("base"), false),
+            (
+                "network",
+                json!("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"),
+                false,
+            ),
+            ("network", json!("the testnet"), true),
+            ("network", json!(84532), true),
+            ("amount", json!("2000"), true),
+            ("amount", json!("1999"), false),
+            ("amount", json!("0.002"), true),
+        ] {
+            let mut body = json!({ "success": true, "transaction": HASH });
+            body[field] = value;
+            let found = settlement(&answer(200, &body.to_string()), request.as_bytes());
+            match found {
+                Settlement::Settled { .. } => assert!(is_believed, "{body}"),
+                Settlement::Unknown { transaction, .. } => {
+                    assert_eq!((is_believed, transaction), (false, None), "{body}");
+                }
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn settlement_that_says_something_twice_is_not_believed() {
+    for twice in [
+        r#""success":false,"success":true"#,
+        r#""success":true,"errorReason":"expired","errorReason":null"#,
+        r#""success":true,"network":"eip155:1","network":"eip155:84532""#,
+        r#""success":true,"amount":"1","amount":"2000""#,
+        r#""success":true,"payer":"0x1","payer":"0x2""#,
+        r#""success":true,"transaction":"0x12""#,
+    ] {
+        let body = format!(r#"{{{twice},"transaction":"{HASH}"}}"#);
+        let found = settlement(&answer(200, &body), b"{}");
+        assert!(
+            matches!(found, Settlement::Unknown { .. }),
+            "{body}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn settlement_is_refused_only_for_a_definite_reason() {
     for (status, reason, transaction, is_refused) in [
         (200, "invalid_exact_evm_nonce_already_used", "", true),
@@ -219,7 +287,7 @@ fn transaction_is_kept_from_an_answer_that_is_not_believed() {
         r#"{{"nonce":"{HASH}","transaction":7,"transaction":"0x12","of":["transaction"]}}"#
     );
     for (body, expected) in [(cut, Some(HASH)), (nested, Some(HASH)), (other, None)] {
-        let Settlement::Unknown { transaction, .. } = settlement(&html(&body)) else {
+        let Settlement::Unknown { transaction, .. } = settlement(&html(&body), b"{}") else {
             panic!("{body}");
         };
         assert_eq!(transaction.as_deref(), expected, "{body}");
