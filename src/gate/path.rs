@@ -37,6 +37,8 @@ pub(crate) enum PathRefusal {
     EncodedSlash,
     #[error("the path contains an encoded backslash")]
     EncodedBackslash,
+    #[error("the path contains a character that is encoded in more bytes than it has in UTF-8")]
+    Overlong,
     #[error("the path is percent-encoded twice")]
     DoubleEncoding,
     #[error("the path contains an empty segment")]
@@ -57,6 +59,7 @@ impl Label for PathRefusal {
         Self::EncodedControl,
         Self::EncodedSlash,
         Self::EncodedBackslash,
+        Self::Overlong,
         Self::DoubleEncoding,
         Self::EmptySegment,
         Self::DotSegment,
@@ -73,6 +76,7 @@ impl Label for PathRefusal {
             Self::EncodedControl => "encoded_control",
             Self::EncodedSlash => "encoded_slash",
             Self::EncodedBackslash => "encoded_backslash",
+            Self::Overlong => "overlong",
             Self::DoubleEncoding => "double_encoding",
             Self::EmptySegment => "empty_segment",
             Self::DotSegment => "dot_segment",
@@ -164,6 +168,9 @@ impl CanonicalPath {
         if is_encoded_twice(&canonical) {
             return Err(PathRefusal::DoubleEncoding);
         }
+        if has_overlong(&canonical) {
+            return Err(PathRefusal::Overlong);
+        }
         if canonical.contains("//") {
             return Err(PathRefusal::EmptySegment);
         }
@@ -246,6 +253,14 @@ fn is_encoded_twice(path: &str) -> bool {
     after_percent.any(|rest| rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit))
 }
 
+/// Whether a canonical path has bytes with which UTF-8 must not begin a character, since a shorter
+/// form exists: lax decoders read `%C0%AF` as a slash, and `%C0%AE` as a dot.
+fn has_overlong(path: &str) -> bool {
+    ["%C0", "%C1", "%E0%8", "%E0%9", "%F0%8"]
+        .iter()
+        .any(|begin| path.contains(begin))
+}
+
 /// Whether a segment is `.` or `..`, also with the parameters that some servers cut off.
 fn is_dot_segment(segment: &str) -> bool {
     let rest = segment.trim_start_matches('.');
@@ -265,7 +280,7 @@ mod tests {
     use super::*;
 
     /// Pieces that servers are known to read differently, and harmless ones.
-    const PIECES: [&str; 46] = [
+    const PIECES: [&str; 47] = [
         "/",
         "/",
         "/",
@@ -294,6 +309,7 @@ mod tests {
         "%7f",
         "%80",
         "%c3%a9",
+        "%c0%af",
         "%41",
         "%7E",
         "%3b",
@@ -384,7 +400,7 @@ mod tests {
             }
         }
         assert!(accepted > 10_000, "only {accepted} were accepted");
-        assert_eq!(refused.len(), 9, "{refused:?}");
+        assert_eq!(refused.len(), 10, "{refused:?}");
     }
 
     #[test]
@@ -410,6 +426,10 @@ mod tests {
             ("/A", "/A"),
             ("/%61%7e%2D%5f", "/a~-_"),
             ("/%c3%a9", "/%C3%A9"),
+            (
+                "/%e0%a0%80%e2%82%ac%f0%9f%98%80",
+                "/%E0%A0%80%E2%82%AC%F0%9F%98%80",
+            ),
             ("/a%3ab", "/a%3Ab"),
             ("/a:b@c!$&'()*+,;=", "/a:b@c!$&'()*+,;="),
             ("/a;x=1/b", "/a;x=1/b"),
@@ -432,7 +452,7 @@ mod tests {
     fn path_with_two_meanings_is_refused_by_its_rule() {
         use PathRefusal::*;
         let long = format!("/{}", "a".repeat(LONGEST));
-        let cases: [(PathRefusal, &[&str]); 11] = [
+        let cases: [(PathRefusal, &[&str]); 12] = [
             (TargetForm, &["", "a", "*", "http://a/b", "%2f"]),
             (TooLong, &[&long]),
             (
@@ -467,6 +487,18 @@ mod tests {
                     "/%25%32f",
                     "/%25%32%66",
                     "/a%25a%25ff",
+                ],
+            ),
+            (
+                Overlong,
+                &[
+                    "/%c0%ae%c0%ae/a",
+                    "/a%C0%AFb",
+                    "/a%c1%9cb",
+                    "/%c0.",
+                    "/%e0%80%af",
+                    "/%e0%9f%bf",
+                    "/%f0%80%80%af",
                 ],
             ),
             (EmptySegment, &["//", "//a", "/a//b", "/a//"]),
@@ -612,6 +644,6 @@ mod tests {
     fn every_rule_has_a_label_of_its_own() {
         let labels: HashSet<_> = PathRefusal::ALL.iter().map(|rule| rule.as_str()).collect();
         assert_eq!(labels.len(), PathRefusal::ALL.len());
-        assert_eq!(labels.len(), 12, "list every variant in ALL");
+        assert_eq!(labels.len(), 13, "list every variant in ALL");
     }
 }
