@@ -5,25 +5,33 @@
 //! - [`replays`]: one payment buys one answer
 //! - [`identifiers`]: requests that their buyers identified
 //! - [`requests`]: what buyers send
+//! - [`paths`]: how they spell paths
+//! - [`framing`]: bytes that servers cut into different requests
 //!
 //! Comments name the public failures that a test repeats.
 
 mod facilitators;
+mod framing;
 mod identifiers;
+mod paths;
 mod replays;
 mod requests;
 mod upstreams;
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::io;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use alloy::primitives::{B256, U256};
 use alloy::signers::SignerSync;
 use axum::routing::{any, get};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::cluster::Cache;
@@ -47,6 +55,8 @@ enum Reply {
     Whole(u16, &'static str, String),
     /// A body that breaks off.
     Cut(u16, String),
+    /// A body that does not end.
+    Stalled(u16, String),
     /// The reply, after a while.
     Late(Duration, Box<Reply>),
     /// The reply, with these fields.
@@ -104,6 +114,11 @@ impl Reply {
                 });
                 (status, "application/json", Body::from_stream(parts.boxed()))
             }
+            Self::Stalled(status, begin) => {
+                let begin = stream::iter([Ok::<_, io::Error>(begin)]);
+                let body = Body::from_stream(begin.chain(stream::pending()));
+                (status, "application/json", body)
+            }
             Self::Late(delay, reply) => {
                 tokio::time::sleep(delay).await;
                 return Box::pin(reply.response()).await;
@@ -124,6 +139,76 @@ struct Double {
     /// Replies by path, the last of which repeats; `*` for every path.
     replies: Arc<Mutex<HashMap<&'static str, VecDeque<Reply>>>>,
     asked: Arc<Mutex<Vec<http::request::Parts>>>,
+    /// The bytes of each connection.
+    received: Received,
+}
+
+type Received = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// A listener that remembers what its connections receive.
+struct Recorder {
+    listener: TcpListener,
+    received: Received,
+}
+
+impl axum::serve::Listener for Recorder {
+    type Io = Recorded;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Recorded, SocketAddr) {
+        let (stream, peer) = self.listener.accept().await.unwrap();
+        let received = Arc::clone(&self.received);
+        let mut all = received.lock().unwrap();
+        all.push(Vec::new());
+        let recorded = Recorded {
+            stream,
+            index: all.len() - 1,
+            received: Arc::clone(&received),
+        };
+        (recorded, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+struct Recorded {
+    stream: TcpStream,
+    index: usize,
+    received: Received,
+}
+
+impl AsyncRead for Recorded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        let new = &buffer.filled()[before..];
+        self.received.lock().unwrap()[self.index].extend_from_slice(new);
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 impl Double {
@@ -133,6 +218,11 @@ impl Double {
             port: listener.local_addr().unwrap().port(),
             replies: Arc::default(),
             asked: Arc::default(),
+            received: Arc::default(),
+        };
+        let listener = Recorder {
+            listener,
+            received: Arc::clone(&double.received),
         };
         let own = double.clone();
         let answer = move |request: Request| {
@@ -284,6 +374,31 @@ impl Shop {
             fields,
             body,
         }
+    }
+
+    /// Sends bytes on a connection of its own, and returns what is answered until the gate closes
+    /// it, or says nothing for a while.
+    async fn send_raw(&self, bytes: &[u8]) -> String {
+        self.send_until(bytes, Duration::from_millis(1500)).await
+    }
+
+    /// Sends bytes, and returns what is answered until the gate closes the connection.
+    async fn send_until_closed(&self, bytes: &[u8]) -> String {
+        self.send_until(bytes, Duration::from_secs(60)).await
+    }
+
+    async fn send_until(&self, bytes: &[u8], quiet: Duration) -> String {
+        let mut connection = TcpStream::connect(self.address).await.unwrap();
+        // The gate may close the connection before it has read everything.
+        let _ = connection.write_all(bytes).await;
+        let mut answered = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(Ok(length @ 1..)) =
+            tokio::time::timeout(quiet, connection.read(&mut piece)).await
+        {
+            answered.extend_from_slice(&piece[..length]);
+        }
+        String::from_utf8_lossy(&answered).into_owned()
     }
 
     fn metric(&self, name: &str) -> f64 {

@@ -1,8 +1,6 @@
 //! What buyers send: no request is read in two ways, and nothing is sold that was not paid for.
 
 use reqwest::Method;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::*;
@@ -52,6 +50,60 @@ async fn head_is_the_402_of_get_and_never_charged() {
         assert!(seen.field("payment-required").is_some());
     }
     assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn head_without_a_payment_has_the_fields_of_get() {
+    // ngx-l402/ngx-l402#187
+    let shop = Shop::open().await;
+    for accept in ["*/*", "text/html"] {
+        let own = [("accept", accept)];
+        let mut get = shop.ask(Method::GET, "/v1", &own).await;
+        let mut head = shop.ask(Method::HEAD, "/v1", &own).await;
+        assert_eq!((get.status, head.status), (402, 402));
+        for seen in [&mut get, &mut head] {
+            seen.fields.remove("date").unwrap();
+        }
+        assert_eq!(head.fields, get.fields, "{accept}");
+        let line = format!("HEAD /services/chat/v1 HTTP/1.1\r\nhost: a\r\naccept: {accept}");
+        let head = format!("{line}\r\nconnection: close\r\n\r\n");
+        let answered = shop.send_raw(head.as_bytes()).await;
+        assert!(answered.starts_with("HTTP/1.1 402 "), "{answered}");
+        assert!(answered.ends_with("\r\n\r\n"), "a body: {answered}");
+    }
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn websocket_is_opened_only_once_it_is_paid() {
+    let shop = Shop::open().await;
+    let switches = [("connection", "upgrade"), ("upgrade", "websocket")];
+    shop.upstream
+        .will("*", [Reply::text(101, "").with(switches)]);
+    let ask = async |payment: &str| {
+        let head = format!(
+            "GET /services/chat/v1 HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: a\r\n\
+             {payment}\r\n\u{1}\u{1}a"
+        );
+        let answered = shop.send_raw(head.as_bytes()).await;
+        answered.get(9..12).unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask("").await, "402");
+    assert_eq!(ask("payment-signature: a\r\n").await, "400");
+    assert_eq!(ask("x-payment-payer: 0x1\r\n").await, "402");
+    assert_eq!(shop.calls(), (0, 0, 0));
+    let refused = Reply::refused("insufficient_funds");
+    shop.facilitator.will("/settle", [refused]);
+    let field = |nonce| format!("payment-signature: {}\r\n", payment(nonce));
+    assert_eq!(ask(&field(1)).await, "402");
+    assert_eq!(shop.calls(), (1, 1, 1));
+    shop.facilitator.will("/settle", [Reply::settled()]);
+    assert_eq!(ask(&field(2)).await, "101");
+    assert_eq!(
+        shop.metric("serviceoffer_gate_delivered_unsettled_total"),
+        0.0
+    );
 }
 
 #[tokio::test]
