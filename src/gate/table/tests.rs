@@ -489,6 +489,50 @@ fn bad_offer_changes_nothing_for_others() {
 }
 
 #[test]
+fn each_of_ten_thousand_offers_is_found_beside_a_bad_one() {
+    const OFFERS: usize = 10_000;
+    let bad = [
+        json!({ "payment": { "payTo": null } }),
+        json!({ "routes": [{ "path": "a//b" }] }),
+    ];
+    let is_bad = |index: usize| index % 3000 == 1500;
+    let offers = (0..OFFERS).map(|index| {
+        let spec = match is_bad(index) {
+            true => bad[index / 3000 % 2].clone(),
+            false => json!({}),
+        };
+        let namespace = ["shop", "other"][index % 2];
+        sold(
+            namespace,
+            &format!("offer-{index}"),
+            json!({ "spec": spec }),
+        )
+    });
+    let objects = objects(offers.collect());
+    let begun = std::time::Instant::now();
+    let table = table_of(objects);
+    println!("{OFFERS} offers compiled in {:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    for index in 0..OFFERS {
+        let own = name(["shop", "other"][index % 2], &format!("offer-{index}"));
+        assert_eq!(table.closed(&own).is_some(), is_bad(index), "{own:?}");
+        let path = format!("/services/offer-{index}/v1/models");
+        let served = find(&table, Method::GET, &path);
+        let is_sold = served.as_ref().is_ok_and(|served| {
+            assert_eq!((&served.offer.name, &*served.rest), (&own, "/v1/models"));
+            matches!(served.access, Access::Paid(Ok(_)))
+        });
+        assert_eq!(is_sold, !is_bad(index), "{served:?}");
+    }
+    println!("and found in {:?}", begun.elapsed());
+    assert_eq!(
+        find(&table, Method::GET, "/services/offer-10000"),
+        Err(NotServed::NotFound)
+    );
+    assert_eq!(table.uids().len(), OFFERS);
+}
+
+#[test]
 fn path_that_offers_cannot_have_is_refused() {
     for path in [
         "/",

@@ -1,6 +1,11 @@
 //! What a facilitator says is believed only if it can be, and no answer makes a buyer pay twice.
 
+use futures::future::{BoxFuture, join_all, ready};
+
 use super::*;
+use crate::gate::check::PaymentId;
+use crate::gate::claims::{ClaimStore, Taken, Unavailable};
+use crate::gate::payment::{Claim, Event, HolderToken, NotAllowed};
 
 /// Answers that are no verdict: x402-rs/x402-rs#65, and R3 to R9 of x402-conformance.
 fn no_verdicts(success: &Value) -> Vec<Reply> {
@@ -269,4 +274,290 @@ async fn second_facilitator_verifies_while_the_first_is_down() {
         .will("/verify", [Reply::text(500, "down"), Reply::valid()]);
     let seen = shop.pay(&payment(1)).await;
     assert_eq!(seen.status, 200, "a verification is repeated once");
+}
+
+/// Successes that are not those of the payment, or say so in a way that leaves doubts.
+fn doubtful(success: &Value) -> Vec<(&'static str, Reply)> {
+    let with = |field: &str, value: Value| {
+        let mut success = success.clone();
+        success[field] = value;
+        Reply::json(200, success)
+    };
+    let whole = success.to_string();
+    let twice = |first: &str| {
+        let body = format!("{{{first},{}", &whole[1..]);
+        Reply::Whole(200, "application/json", body)
+    };
+    let elsewhere = [("location", "http://127.0.0.1:9/"), ("retry-after", "0")];
+    vec![
+        ("reason", with("errorReason", json!("expired"))),
+        ("huge", with("zeroes", json!("0".repeat(70_000)))),
+        ("string", with("success", json!("true"))),
+        ("number", with("success", json!(1))),
+        ("twice", twice(r#""success":false"#)),
+        ("array", Reply::json(200, json!([success, success]))),
+        (
+            "html",
+            Reply::Whole(200, "text/html", "<h1>Welcome</h1>".into()),
+        ),
+        (
+            "stalled",
+            Reply::Stalled(200, whole[..whole.len() - 1].to_owned()),
+        ),
+        (
+            "redirect",
+            Reply::json(307, success.clone()).with(elsewhere),
+        ),
+        ("failure", Reply::json(503, success.clone())),
+        ("created", Reply::json(201, success.clone())),
+    ]
+}
+
+#[tokio::test]
+async fn success_that_is_not_that_of_the_payment_delivers_nothing() {
+    let success = json!({
+        "success": true, "transaction": TRANSACTION, "network": "eip155:84532",
+        "payer": signer().address().to_string(), "amount": "2000",
+    });
+    let with = |field: &str, value: &str| {
+        let mut success = success.clone();
+        success[field] = value.into();
+        Reply::json(200, success)
+    };
+    let mut replies = doubtful(&success);
+    let text = success.to_string();
+    let twice = format!(r#"{{"transaction":"0x{}",{}"#, "2".repeat(64), &text[1..]);
+    let other = terms().pay_to.to_string();
+    replies.extend([
+        ("network", with("network", "eip155:8453")),
+        ("network of version 1", with("network", "base")),
+        ("payer", with("payer", &other)),
+        ("amount", with("amount", "1")),
+        ("transaction", with("transaction", "0x11")),
+        (
+            "two transactions",
+            Reply::Whole(200, "application/json", twice),
+        ),
+    ]);
+    let checks = replies.into_iter().map(async |(name, reply)| {
+        let shop = Shop::open().await;
+        shop.facilitator.will("/settle", [reply]);
+        let seen = shop.pay(&payment(1)).await;
+        let found = (seen.status, seen.code());
+        assert_eq!(
+            found,
+            (503, "settlement_pending".into()),
+            "{name}: {seen:?}"
+        );
+        assert!(!seen.body.contains("the answer"), "{name}");
+        assert_eq!(seen.receipt().unwrap()["success"], false, "{name}");
+        assert_eq!(shop.calls().2, 1, "{name}");
+        let unsettled = shop.metric("serviceoffer_gate_delivered_unsettled_total");
+        assert_eq!(unsettled, 0.0, "{name}");
+    });
+    join_all(checks).await;
+    let shop = Shop::open().await;
+    shop.facilitator
+        .will("/settle", [Reply::json(200, success)]);
+    assert_eq!(shop.pay(&payment(1)).await.body, "the answer");
+}
+
+#[tokio::test]
+async fn doubtful_verification_calls_no_upstream() {
+    let valid = json!({ "isValid": true });
+    let mut replies = doubtful(&valid);
+    let reply = |body: &str| Reply::Whole(200, "application/json", body.to_owned());
+    replies.retain(|(name, _)| !["reason", "string", "number", "twice"].contains(name));
+    replies.extend([
+        (
+            "reason",
+            reply(r#"{"isValid":true,"invalidReason":"expired"}"#),
+        ),
+        ("string", reply(r#"{"isValid":"true"}"#)),
+        ("twice", reply(r#"{"isValid":false,"isValid":true}"#)),
+    ]);
+    let checks = replies.into_iter().map(async |(name, reply)| {
+        let shop = Shop::open().await;
+        shop.facilitator.will("/verify", [reply]);
+        let seen = shop.pay(&payment(1)).await;
+        let found = (seen.status, seen.code());
+        assert_eq!(
+            found,
+            (503, "facilitator_unavailable".into()),
+            "{name}: {seen:?}"
+        );
+        let (_, settled, worked) = shop.calls();
+        assert_eq!((settled, worked), (0, 0), "{name}");
+    });
+    join_all(checks).await;
+}
+
+#[tokio::test]
+async fn settlement_that_failed_delivers_nothing() {
+    // x402-foundation/x402#451
+    let success = json!({ "success": true, "transaction": TRANSACTION, "network": "eip155:84532" });
+    let failures = [
+        (402, Reply::refused("insufficient_funds")),
+        (409, Reply::refused("invalid_transaction_state")),
+        (503, Reply::text(500, "down")),
+        (503, Reply::Cut(200, success.to_string()[..20].to_owned())),
+        (503, Reply::settled().late(Duration::from_secs(5))),
+    ];
+    let long = "the answer ".repeat(50_000);
+    let answers = [
+        Reply::text(200, "the answer"),
+        Reply::text(200, &long),
+        Reply::Stalled(200, "the answer".to_owned()),
+        Reply::Whole(200, "text/event-stream", "data: the answer\n\n".to_owned()),
+    ];
+    let mut pairs = Vec::new();
+    for failure in &failures {
+        pairs.extend(
+            answers
+                .iter()
+                .map(|answer| (failure.clone(), answer.clone())),
+        );
+    }
+    let checks = pairs.into_iter().map(async |((status, failure), answer)| {
+        let shop = Shop::open().await;
+        shop.facilitator.will("/settle", [failure]);
+        shop.upstream.will("*", [answer]);
+        let own = payment(1);
+        for _ in 0..2 {
+            let bytes = format!(
+                "POST /services/chat/v1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                 content-length: 0\r\npayment-signature: {own}\r\n\r\n"
+            );
+            let answered = shop.send_until_closed(bytes.as_bytes()).await;
+            let head = format!("HTTP/1.1 {status} ");
+            assert!(answered.starts_with(&head), "{answered}");
+            assert!(!answered.contains("the answer"), "{answered}");
+            assert_eq!(shop.upstream.count(""), 1, "the work is not done again");
+            let unsettled = shop.metric("serviceoffer_gate_delivered_unsettled_total");
+            assert_eq!(unsettled, 0.0);
+            if status == 503 {
+                // Its outcome is asked for again, for longer than this test takes.
+                break;
+            }
+        }
+    });
+    join_all(checks).await;
+}
+
+/// Claims that never learn that a payment was settled.
+#[derive(Default)]
+struct Unlearning(MemoryClaims);
+
+impl ClaimStore for Unlearning {
+    fn take(
+        &self,
+        id: PaymentId,
+        claim: Claim,
+        now: u64,
+    ) -> BoxFuture<'_, Result<Taken, Unavailable>> {
+        self.0.take(id, claim, now)
+    }
+
+    fn advance(
+        &self,
+        id: PaymentId,
+        holder: HolderToken,
+        event: Event,
+    ) -> BoxFuture<'_, Result<(), NotAllowed>> {
+        match event {
+            Event::Success { .. } => Box::pin(ready(Ok(()))),
+            event => self.0.advance(id, holder, event),
+        }
+    }
+
+    fn sweep(&self, now: u64) -> BoxFuture<'_, usize> {
+        self.0.sweep(now)
+    }
+}
+
+#[tokio::test]
+async fn answer_whose_claim_is_not_settled_is_counted_and_not_delivered() {
+    let shop = Shop::with(json!({}), |gate| {
+        gate.claims = Arc::new(Unlearning::default());
+    })
+    .await;
+    let seen = shop.pay(&payment(1)).await;
+    assert_eq!(
+        (seen.status, seen.code().as_str()),
+        (409, "payment_in_progress")
+    );
+    assert!(!seen.body.contains("the answer"), "{}", seen.body);
+    assert_eq!(shop.calls(), (1, 1, 1));
+    let unsettled = shop.metric("serviceoffer_gate_delivered_unsettled_total");
+    assert_eq!(unsettled, 1.0);
+}
+
+/// A payment of the flow `upfront`.
+fn upfront_payment(nonce: u8, over: Value) -> Value {
+    let mut json = payment_json(nonce, |_| {});
+    json["accepted"]["extra"]["paymentFlow"] = "upfront".into();
+    crate::registration::fixtures::merge(&mut json, over);
+    json
+}
+
+#[tokio::test]
+async fn upfront_payment_calls_a_failing_upstream_four_times_and_is_used_then() {
+    let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
+    let shop = Shop::with(upfront, |_| {}).await;
+    shop.upstream.will("*", [Reply::text(502, "down")]);
+    let own = encoded(&upfront_payment(1, json!({})));
+    for again in 0..4_u8 {
+        let seen = shop.pay(&own).await;
+        assert_eq!((seen.status, seen.body.as_str()), (502, "down"));
+        assert_eq!(seen.field("x-payment-charged"), Some("true"));
+        assert_eq!(seen.field("cache-control"), Some("private, no-store"));
+        let receipt = seen.receipt().unwrap();
+        let found = (&receipt["success"], &receipt["transaction"]);
+        assert_eq!(found, (&json!(true), &json!(TRANSACTION)));
+        let executed = shop.metric("serviceoffer_gate_executed_again_total");
+        assert_eq!(executed, f64::from(again));
+    }
+    for _ in 0..2 {
+        let seen = shop.pay(&own).await;
+        assert_eq!((seen.status, seen.code().as_str()), (409, "payment_used"));
+        assert_eq!(seen.json()["charged"], true);
+        assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
+    }
+    assert_eq!(shop.metric("serviceoffer_gate_executed_again_total"), 3.0);
+    assert_eq!(shop.calls(), (0, 1, 4));
+}
+
+#[tokio::test]
+async fn answer_that_breaks_after_an_upfront_payment_says_until_when_to_ask_again() {
+    let upfront = json!({ "spec": { "payment": { "flow": "upfront" } } });
+    let shop = Shop::with(upfront, |_| {}).await;
+    let replies = [
+        Reply::Cut(200, "the".into()),
+        Reply::text(200, "the answer"),
+    ];
+    shop.upstream.will("*", replies);
+    let identifier = json!({ "info": { "required": false, "id": "pay_0123456789abcdef" } });
+    let own = upfront_payment(
+        1,
+        json!({ "extensions": { "payment-identifier": identifier } }),
+    );
+    let end = own["payload"]["authorization"]["validBefore"].as_str();
+    let end = end.unwrap().parse::<u64>().unwrap() + 3600;
+    let own = encoded(&own);
+    let seen = shop.pay(&own).await;
+    assert_eq!(
+        (seen.status, seen.code().as_str()),
+        (502, "upstream_failed")
+    );
+    let body = seen.json();
+    assert_eq!(body["charged"], true);
+    let hint = format!(
+        "The payment was charged. Present it again with the same request, until Unix time {end}."
+    );
+    assert_eq!(body["hint"], hint);
+    assert!(body["paymentId"].is_string(), "{body}");
+    let again = shop.pay(&own).await;
+    assert_eq!((again.status, again.body.as_str()), (200, "the answer"));
+    assert_eq!(shop.metric("serviceoffer_gate_executed_again_total"), 1.0);
+    assert_eq!(shop.calls(), (0, 1, 2));
 }
