@@ -162,8 +162,8 @@ impl SettleBody {
         hashes.find(|value| is_hex(value, 64)).map(str::to_owned)
     }
 
-    /// Whether it names another payer, network or amount than the request did. What it leaves out, or
-    /// has in another form, says nothing.
+    /// Whether it names another payer, network or amount than the request did. What it leaves out,
+    /// or has in another form, says nothing.
     fn is_of_another(&self, request: &[u8]) -> bool {
         let request: Value = serde_json::from_slice(request).unwrap_or_default();
         let asked = |path: &str| request.pointer(path)?.as_str();
