@@ -67,6 +67,8 @@ pub(super) struct Purchase {
     pub(super) payment: SignedPayment,
     pub(super) terms: Terms,
     pub(super) id: PaymentId,
+    /// Namespace and name of the offer.
+    pub(super) offer: (String, String),
     /// Facilitators of its chain, in the order of use.
     facilitators: Vec<Arc<FacilitatorEndpoint>>,
     /// What facilitators are asked.
@@ -199,6 +201,7 @@ impl Purchase {
             let facilitators = paid.facilitators.get(&terms.chain_id);
             Self {
                 id: payment_id(terms, &payment.authorization),
+                offer: routed.offer.name.clone(),
                 facilitators: facilitators.cloned().unwrap_or_default(),
                 question: facilitator_request(&payment, terms, routed.resource()).into(),
                 payment,
@@ -302,7 +305,8 @@ impl Sale<'_> {
             Ok(response) => response,
             Err(error) => return self.failed(&error, Charged::No),
         };
-        match self.settled(hold, facilitator, Event::Settle).await {
+        let facilitators = self.from_on(&facilitator);
+        match self.settled(hold, facilitators, Event::Settle).await {
             Ok((hold, transaction)) => self.deliver(hold, transaction, response).await,
             Err(unsettled) => self.unsettled(unsettled).await,
         }
@@ -330,16 +334,14 @@ impl Sale<'_> {
             Ok(work) => work,
             Err(invalid) => return self.out_of_time(invalid).await,
         };
-        let first = self.purchase.facilitators.first().cloned();
-        let (facilitator, hold) = match first {
-            None => return self.unavailable(None),
-            Some(first) if !self.may_be_older() => (first, hold),
-            Some(_) => match self.verified(hold).await {
-                Ok(verified) => verified,
+        let (facilitators, hold) = match self.may_be_older() {
+            false => (self.purchase.facilitators.clone(), hold),
+            true => match self.verified(hold).await {
+                Ok((facilitator, hold)) => (self.from_on(&facilitator), hold),
                 Err(answer) => return answer,
             },
         };
-        match self.settled(hold, facilitator, Event::Settle).await {
+        match self.settled(hold, facilitators, Event::Settle).await {
             Ok((hold, transaction)) => {
                 let work = Duration::from_secs(work);
                 self.execute(request, hold, transaction, work).await
@@ -517,16 +519,23 @@ impl Sale<'_> {
         Verified::Unavailable { retry_after: wait }
     }
 
+    /// This facilitator of the payment's chain, and those after it.
+    fn from_on(&self, first: &Arc<FacilitatorEndpoint>) -> Vec<Arc<FacilitatorEndpoint>> {
+        let facilitators = self.purchase.facilitators.iter();
+        let from = facilitators.skip_while(|facilitator| !Arc::ptr_eq(facilitator, first));
+        from.cloned().collect()
+    }
+
     /// Settles in a task of its own, and waits for it as long as a buyer should.
     async fn settled(
         &self,
         hold: Hold,
-        facilitator: Arc<FacilitatorEndpoint>,
+        facilitators: Vec<Arc<FacilitatorEndpoint>>,
         event: Event,
     ) -> Result<(Hold, String), Unsettled> {
         let (waiting, settled) = oneshot::channel();
         let (gate, purchase) = (Arc::clone(&self.gate), Arc::clone(&self.purchase));
-        tokio::spawn(gate.begin_settlement(hold, purchase, facilitator, event, waiting));
+        tokio::spawn(gate.begin_settlement(hold, purchase, facilitators, event, waiting));
         let Ok(Ok(ended)) = timeout(SETTLEMENT_WAIT, settled).await else {
             return Err(Unsettled::Unknown { transaction: None });
         };
@@ -654,7 +663,7 @@ impl Sale<'_> {
         if !self.may_be_older() || !is_used(&reason) {
             return self.unusable(reason, None).await;
         }
-        match self.settled(hold, by, Event::Learn).await {
+        match self.settled(hold, vec![by], Event::Learn).await {
             Ok((_, transaction)) => self.used(Some(transaction)),
             Err(Unsettled::Unknown { transaction }) => self.pending(transaction),
             Err(Unsettled::InProgress) => self.in_progress(),

@@ -52,12 +52,13 @@ impl GateServer {
         .await
     }
 
-    /// Settles a payment for the first time. `event` says what for.
+    /// Settles a payment for the first time, by the first of these facilitators that it reaches.
+    /// `event` says what for.
     pub(super) async fn begin_settlement(
         self: Arc<Self>,
         hold: Hold,
         purchase: Arc<Purchase>,
-        facilitator: Arc<FacilitatorEndpoint>,
+        facilitators: Vec<Arc<FacilitatorEndpoint>>,
         event: Event,
         waiting: Waiting,
     ) {
@@ -70,21 +71,30 @@ impl GateServer {
             drop(waiting.send(Err(refused)));
             return;
         }
-        let outcome = self.settle(&hold, &purchase, &facilitator, attempt).await;
+        let mut outcome = Outcome::NotSent;
+        let mut asked = None;
+        for facilitator in facilitators {
+            outcome = self.settle(&purchase, &facilitator, attempt).await;
+            asked = Some(facilitator);
+            // Only one that the payment has not reached leaves it to the next one.
+            if !matches!(outcome, Outcome::NotSent) {
+                break;
+            }
+        }
+        self.conclude(&hold, &purchase, attempt, &outcome).await;
         let is_open = matches!(outcome, Outcome::Unknown { .. });
         let fingerprint = hold.fingerprint;
         // If no request waits any more the hold is dropped here, and what was settled can be presented
         // again.
         drop(waiting.send(Ok((hold, outcome))));
-        if is_open {
+        if let (true, Some(facilitator)) = (is_open, asked) {
             tokio::spawn(self.resolve(purchase, facilitator, fingerprint));
         }
     }
 
-    /// Sends `/settle`, and reports the outcome to the claim.
+    /// Sends `/settle`, and asks the chain if the facilitator leaves the outcome open.
     async fn settle(
         &self,
-        hold: &Hold,
         purchase: &Purchase,
         facilitator: &FacilitatorEndpoint,
         attempt: SettleAttempt,
@@ -97,13 +107,25 @@ impl GateServer {
         if let Settlement::Unknown { why, .. } | Settlement::NotSent { why } = &settlement {
             warn!(payment = %purchase.id, facilitator = facilitator.name, why, "settlement failed");
         }
-        let mut outcome = Outcome::of(settlement, attempt);
-        if matches!(outcome, Outcome::Unknown { .. }) {
-            outcome = outcome.or_on_chain(self.on_chain(purchase).await);
+        match Outcome::of(settlement, attempt) {
+            outcome @ Outcome::Unknown { .. } => outcome.or_on_chain(self.on_chain(purchase).await),
+            outcome => outcome,
         }
-        self.metrics.settled(counted(&outcome, attempt));
+    }
+
+    /// Reports the outcome of a settlement to the claim, and logs it.
+    async fn conclude(
+        &self,
+        hold: &Hold,
+        purchase: &Purchase,
+        attempt: SettleAttempt,
+        outcome: &Outcome,
+    ) {
+        self.metrics.settled(counted(outcome, attempt));
+        let (namespace, name) = &purchase.offer;
         info!(
             payment = %purchase.id,
+            offer = %format_args!("{namespace}/{name}"),
             payer = %purchase.payment.authorization.from,
             amount = %purchase.terms.amount,
             token = %purchase.terms.token.address,
@@ -115,7 +137,6 @@ impl GateServer {
         if hold.report(outcome.event()).await.is_err() {
             warn!(payment = %purchase.id, "lost the claim during a settlement");
         }
-        outcome
     }
 
     /// What the chain shows of a payment; `None` if it cannot be asked.
@@ -146,7 +167,8 @@ impl GateServer {
                 match taken {
                     Ok(Taken::Known(Presented::Join { .. })) => {
                         let attempt = SettleAttempt::Repeated;
-                        let outcome = self.settle(&hold, &purchase, &facilitator, attempt).await;
+                        let outcome = self.settle(&purchase, &facilitator, attempt).await;
+                        self.conclude(&hold, &purchase, attempt, &outcome).await;
                         if !matches!(outcome, Outcome::Unknown { .. }) {
                             return;
                         }

@@ -1,6 +1,7 @@
 //! What a facilitator says is believed only if it can be, and no answer makes a buyer pay twice.
 
 use futures::future::{BoxFuture, join_all, ready};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::gate::check::PaymentId;
@@ -268,12 +269,70 @@ async fn payment_without_a_beginning_is_not_older_than_a_gate_that_began_long_ag
 }
 
 #[tokio::test]
-async fn second_facilitator_verifies_while_the_first_is_down() {
+async fn verification_is_repeated_once_after_an_error_of_the_facilitator() {
     let shop = Shop::open().await;
     shop.facilitator
         .will("/verify", [Reply::text(500, "down"), Reply::valid()]);
+    assert_eq!(shop.pay(&payment(1)).await.status, 200);
+}
+
+/// A port that nothing listens on.
+async fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A port where one verification is answered, and nothing listens from then on.
+async fn one_verification() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let _ = connection.read(&mut [0; 16 * 1024]).await;
+        let response = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\
+                        connection: close\r\n\r\n{\"isValid\":true}";
+        connection.write_all(response.as_bytes()).await.unwrap();
+    });
+    port
+}
+
+#[tokio::test]
+async fn second_facilitator_is_used_while_the_first_is_down() {
+    for flow in ["authorization", "upfront"] {
+        let shop = Shop::open().await;
+        let ports = [closed_port().await, shop.facilitator.port];
+        shop.rely_on(&ports, json!({ "spec": { "payment": { "flow": flow } } }));
+        let mut json = payment_json(1, |_| {});
+        if flow == "upfront" {
+            json["accepted"]["extra"]["paymentFlow"] = flow.into();
+        }
+        let seen = shop.pay(&encoded(&json)).await;
+        assert_eq!(seen.status, 200, "{flow}: {seen:?}");
+        assert_eq!(shop.facilitator.count("/settle"), 1, "{flow}");
+    }
+}
+
+#[tokio::test]
+async fn second_facilitator_settles_if_the_first_ended_after_its_verification() {
+    let shop = Shop::open().await;
+    let ports = [one_verification().await, shop.facilitator.port];
+    shop.rely_on(&ports, json!({}));
     let seen = shop.pay(&payment(1)).await;
-    assert_eq!(seen.status, 200, "a verification is repeated once");
+    assert_eq!((seen.status, shop.calls()), (200, (0, 1, 1)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn settlement_that_the_first_facilitator_may_have_sent_stays_with_it() {
+    for reply in [Reply::text(500, "down"), Reply::Cut(200, "{".into())] {
+        let shop = Shop::open().await;
+        let second = Double::start().await;
+        second.will("/settle", [Reply::settled()]);
+        shop.rely_on(&[shop.facilitator.port, second.port], json!({}));
+        shop.facilitator.will("/settle", [reply]);
+        let seen = shop.pay(&payment(1)).await;
+        assert_eq!((seen.status, second.count("/settle")), (503, 0), "{seen:?}");
+    }
 }
 
 /// Successes that are not those of the payment, or say so in a way that leaves doubts.

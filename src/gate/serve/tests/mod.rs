@@ -290,7 +290,7 @@ impl Shop {
         facilitator_double.will("/verify", [Reply::valid()]);
         facilitator_double.will("/settle", [Reply::settled()]);
         upstream.will("*", [Reply::text(200, "the answer")]);
-        let table = table_of(&facilitator_double, &upstream, over);
+        let table = table_of(&[facilitator_double.port], &upstream, over);
         let (sender, receiver) = watch::channel(KeptTable {
             table,
             version: 1,
@@ -343,7 +343,12 @@ impl Shop {
 
     /// Sells with other fields of the offer from here on.
     fn change(&self, over: Value) {
-        let table = table_of(&self.facilitator, &self.upstream, over);
+        self.rely_on(&[self.facilitator.port], over);
+    }
+
+    /// Sells by facilitators at these ports, in this order, from here on.
+    fn rely_on(&self, ports: &[u16], over: Value) {
+        let table = table_of(ports, &self.upstream, over);
         self.table.send_modify(|kept| kept.table = table);
     }
 
@@ -417,19 +422,25 @@ impl Shop {
     }
 }
 
-/// A table that sells `shop/chat`. `over` overrides fields of the offer.
-fn table_of(facilitator_double: &Double, upstream: &Double, over: Value) -> Arc<OfferTable> {
+/// A table that sells `shop/chat` by facilitators at these ports. `over` overrides fields of the offer.
+fn table_of(ports: &[u16], upstream: &Double, over: Value) -> Arc<OfferTable> {
     let mut offer = json!({
         "spec": { "upstream": { "service": "backend", "namespace": "shop", "port": upstream.port } },
     });
     crate::registration::fixtures::merge(&mut offer, over);
-    let remote = json!({
-        "url": format!("http://127.0.0.1:{}", facilitator_double.port),
-        "verifyTimeoutSeconds": 1, "settleTimeoutSeconds": 1,
+    let facilitators = ports.iter().enumerate().map(|(nth, port)| {
+        let remote = json!({
+            "url": format!("http://127.0.0.1:{port}"),
+            "verifyTimeoutSeconds": 1, "settleTimeoutSeconds": 1,
+        });
+        facilitator(json!({
+            "metadata": { "name": format!("sepolia-{nth}"), "uid": format!("uid-{nth}") },
+            "spec": { "priority": nth, "remote": remote },
+        }))
     });
     let objects = CachedObjects {
         offers: vec![sold("shop", "chat", offer)],
-        facilitators: vec![facilitator(json!({ "spec": { "remote": remote } }))],
+        facilitators: facilitators.collect(),
         namespaces: vec!["shop"],
         ..CachedObjects::default()
     };
