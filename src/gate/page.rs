@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::table::{Access, OfferTable, Published};
+use super::table::{OfferTable, PaidRoute, Published};
 use super::terms::Terms;
 use super::wire::{self, Resource};
 
@@ -72,15 +72,14 @@ pub(crate) fn payment_required(terms: &[Terms], resource: Resource<'_>) -> Strin
     page("Payment required", &content)
 }
 
-/// Offers that a stranger may see: open, and on sale.
-pub(crate) fn on_sale(table: &OfferTable, now: jiff::Timestamp) -> Vec<(&Published, &[Terms])> {
+/// Offers that a stranger may see: open, and on sale. With the routes that are paid for.
+pub(crate) fn on_sale(
+    table: &OfferTable,
+    now: jiff::Timestamp,
+) -> Vec<(&Published, Vec<PaidRoute<'_>>)> {
     let offers = table.published().map(AsRef::as_ref);
     let open = offers.filter(|offer| offer.closed().is_none() && !offer.is_drained(now));
-    open.map(|offer| match &offer.access {
-        Access::Paid(Ok(paid)) => (offer, paid.terms.as_slice()),
-        _ => (offer, &[][..]),
-    })
-    .collect()
+    open.map(|offer| (offer, offer.paid_routes())).collect()
 }
 
 /// URL of an offer, below a base if it has none of its own.
@@ -92,20 +91,30 @@ pub(crate) fn url(offer: &Published, base: &str) -> String {
 /// The page of everything that is for sale.
 pub(crate) fn catalog(table: &OfferTable, base: &str, now: jiff::Timestamp) -> String {
     let mut rows = String::new();
-    for (offer, terms) in on_sale(table, now) {
-        let prices = terms.iter().map(|terms| {
-            let token = escaped(&terms.token.name);
-            format!("{} {token} on {}", whole(terms), terms.network())
-        });
-        let _ = write!(
-            rows,
-            "<tr><td>{}/{}</td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
-            escaped(&offer.name.0),
-            escaped(&offer.name.1),
-            escaped(&offer.description),
-            prices.collect::<Vec<_>>().join("<br>"),
-            escaped(&url(offer, base)),
-        );
+    for (offer, routes) in on_sale(table, now) {
+        let mut row = |url: &str, methods: &str, prices: &str| {
+            let _ = write!(
+                rows,
+                "<tr><td>{}/{}</td><td>{}</td><td>{prices}</td><td>{methods} <code>{}</code></td></tr>",
+                escaped(&offer.name.0),
+                escaped(&offer.name.1),
+                escaped(&offer.description),
+                escaped(url),
+            );
+        };
+        let url = url(offer, base);
+        for route in &routes {
+            let prices = route.terms.iter().map(|terms| {
+                let token = escaped(&terms.token.name);
+                format!("{} {token} on {}", whole(terms), terms.network())
+            });
+            let methods = route.methods.listed().collect::<Vec<_>>().join(" ");
+            let prices = prices.collect::<Vec<_>>().join("<br>");
+            row(&format!("{url}{}", route.path), &methods, &prices);
+        }
+        if routes.is_empty() {
+            row(&url, "", "free");
+        }
     }
     let content = match rows.is_empty() {
         true => "<p>Nothing is for sale here.</p>".to_owned(),
@@ -116,36 +125,46 @@ pub(crate) fn catalog(table: &OfferTable, base: &str, now: jiff::Timestamp) -> S
     page("For sale", &content)
 }
 
-/// `/.well-known/x402`: every paid offer with its requirements.
+/// `/.well-known/x402`: every paid route with its requirements, once for each of its methods.
 pub(crate) fn well_known(table: &OfferTable, base: &str, now: jiff::Timestamp) -> Value {
-    let offers = on_sale(table, now).into_iter();
-    let paid = offers.filter(|(_, terms)| !terms.is_empty());
-    let resources: Vec<_> = paid
-        .map(|(offer, terms)| {
-            json!({
-                "resource": url(offer, base),
+    let mut resources = Vec::new();
+    for (offer, routes) in on_sale(table, now) {
+        let url = url(offer, base);
+        for route in routes {
+            let resource = json!({
+                "resource": format!("{url}{}", route.path),
                 "type": "http",
                 "description": offer.description,
                 "x402Version": 2,
-                "accepts": terms.iter().map(wire::requirement).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
+                "accepts": route.terms.iter().map(wire::requirement).collect::<Vec<_>>(),
+            });
+            let with_methods = resources.len();
+            resources.extend(route.methods.listed().map(|method| {
+                let mut resource = resource.clone();
+                resource["method"] = method.into();
+                resource
+            }));
+            // It serves every method.
+            if resources.len() == with_methods {
+                resources.push(resource);
+            }
+        }
+    }
     json!({ "x402Version": 2, "resources": resources })
 }
 
-/// `/api/services.json`: what is for sale, with the keys of the legacy controller.
+/// `/api/services.json`: what is for sale, with the keys of the legacy controller. The price is that
+/// of the first paid route; `routes` has those of all.
 pub(crate) fn services(table: &OfferTable, base: &str, now: jiff::Timestamp) -> Value {
     let offers = on_sale(table, now).into_iter();
-    let entry = |(offer, terms): (&Published, &[Terms])| {
-        let first = terms.first();
+    let entry = |(offer, routes): (&Published, Vec<PaidRoute<'_>>)| {
         let mut entry = json!({
             "name": offer.name.1,
             "namespace": offer.name.0,
             "description": offer.description,
             "endpoint": url(offer, base),
         });
-        if let Some(terms) = first {
+        if let Some(terms) = routes.first().and_then(|route| route.terms.first()) {
             entry["price"] = whole(terms).into();
             entry["priceUnit"] = "request".into();
             entry["priceAtomicUnits"] = terms.amount.to_string().into();
@@ -159,6 +178,19 @@ pub(crate) fn services(table: &OfferTable, base: &str, now: jiff::Timestamp) -> 
                 "transferMethod": "eip3009",
                 "eip712Domain": { "name": terms.token.name, "version": terms.token.version },
             });
+        }
+        let paid = routes.iter().filter(|route| !route.path.is_empty());
+        let paid: Vec<_> = paid
+            .map(|route| {
+                json!({
+                    "path": route.path,
+                    "methods": route.methods.listed().collect::<Vec<_>>(),
+                    "accepts": route.terms.iter().map(wire::requirement).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        if !paid.is_empty() {
+            entry["routes"] = paid.into();
         }
         if let Some(end) = offer.end {
             entry["drainEndsAt"] = end.to_string().into();
@@ -252,6 +284,7 @@ mod tests {
             "0.002 USDC on eip155:84532",
             "http://gate.example/services/chat",
             "https://own.example",
+            "<td>free</td>",
         ] {
             assert!(page.contains(part), "{part}: {page}");
         }
@@ -269,6 +302,62 @@ mod tests {
             "http://gate.example/services/chat"
         );
         assert_eq!(resources[0]["accepts"][0]["amount"], "2000");
+    }
+
+    /// An offer with two prices, and a free route.
+    fn priced() -> OfferTable {
+        let routes = json!([
+            { "path": "/v1/*", "gate": "paid", "methods": ["GET", "POST"] },
+            { "path": "/images", "gate": "paid", "price": { "perRequest": "0.5" } },
+            { "path": "/health", "gate": "free" },
+        ]);
+        table(vec![sold(
+            "shop",
+            "chat",
+            json!({ "spec": { "routes": routes } }),
+        )])
+    }
+
+    #[test]
+    fn well_known_document_lists_every_paid_route_with_its_methods() {
+        let document = well_known(&priced(), BASE, Timestamp::UNIX_EPOCH);
+        let resources = document["resources"].as_array().unwrap().iter();
+        let listed: Vec<_> = resources
+            .map(|resource| {
+                let part = |name: &str| resource[name].as_str().unwrap_or_default().to_owned();
+                let amount = resource["accepts"][0]["amount"].as_str().unwrap();
+                (part("method"), part("resource"), amount.to_owned())
+            })
+            .collect();
+        let entry = |method: &str, path: &str, amount: &str| {
+            let url = format!("http://gate.example/services/chat{path}");
+            (method.to_owned(), url, amount.to_owned())
+        };
+        assert_eq!(
+            listed,
+            [
+                entry("GET", "/v1/*", "2000"),
+                entry("POST", "/v1/*", "2000"),
+                entry("", "/images", "500000"),
+            ]
+        );
+    }
+
+    #[test]
+    fn catalog_and_services_list_the_price_of_every_route() {
+        let page = catalog(&priced(), BASE, Timestamp::UNIX_EPOCH);
+        for part in [
+            "GET POST <code>http://gate.example/services/chat/v1/*</code>",
+            "0.5 USDC on eip155:84532",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert!(!page.contains("/health"), "{page}");
+        let services = services(&priced(), BASE, Timestamp::UNIX_EPOCH);
+        assert_eq!(services[0]["price"], "0.002");
+        let routes = services[0]["routes"].as_array().unwrap();
+        assert_eq!((routes.len(), &routes[1]["path"]), (2, &json!("/images")));
+        assert_eq!(routes[1]["accepts"][0]["amount"], "500000");
     }
 
     #[test]

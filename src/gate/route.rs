@@ -131,6 +131,14 @@ impl PartialOrd for Pattern {
 pub(crate) struct Methods(BTreeSet<&'static str>);
 
 impl Methods {
+    /// Every method.
+    pub(crate) const ALL: &'static Self = &Self(BTreeSet::new());
+
+    /// Those that are listed, without HEAD, which goes with GET.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().copied().filter(|name| *name != "HEAD")
+    }
+
     pub(crate) fn of(methods: &[Method]) -> Self {
         let mut names: BTreeSet<_> = methods.iter().map(|method| method.as_str()).collect();
         if names.contains("GET") {

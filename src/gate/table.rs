@@ -161,6 +161,16 @@ struct CompiledRoute {
     access: Access,
 }
 
+/// What is paid for, as lists of what is for sale name it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PaidRoute<'a> {
+    /// Pattern of its paths below the URL of the offer; empty for all of them.
+    pub path: &'a str,
+    pub methods: &'a Methods,
+    /// Not empty.
+    pub terms: &'a [Terms],
+}
+
 /// An offer that has its place in the table.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Published {
@@ -203,6 +213,23 @@ impl Published {
             Access::Paid(Err(closed)) => Some((route.path.as_str(), closed)),
             _ => None,
         })
+    }
+
+    /// What is paid for, in the order of the offer.
+    pub(crate) fn paid_routes(&self) -> Vec<PaidRoute<'_>> {
+        let whole = ("", Methods::ALL, &self.access);
+        let whole = std::iter::once(whole).filter(|_| self.routes.is_empty());
+        let routes = self.routes.iter();
+        let routes = routes.map(|route| (route.path.as_str(), &route.methods, &route.access));
+        let paid = whole.chain(routes).filter_map(|route| match route {
+            (path, methods, Access::Paid(Ok(paid))) => Some(PaidRoute {
+                path,
+                methods,
+                terms: &paid.terms,
+            }),
+            _ => None,
+        });
+        paid.collect()
     }
 
     /// Why nothing of it is sold, if so.
