@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::table::{GateSettings, OfferTable, compile};
+use super::unix_seconds;
 use crate::api::{SupportedKind, TokenFacts};
 use crate::cluster::{Cache, CacheChange};
 use crate::metrics::GateMetrics;
@@ -44,8 +45,10 @@ pub(crate) async fn keep(
         let version = cache.version();
         if must_compile {
             let begun = Instant::now();
-            let table = Arc::new(compile(&cache, &settings));
+            let mut table = compile(&cache, &settings);
+            table.honor(&kept.borrow().table, unix_seconds());
             metrics.table_built(begun.elapsed());
+            let table = Arc::new(table);
             if table.digest != kept.borrow().table.digest {
                 let open = table.published().filter(|offer| offer.closed().is_none());
                 info!(open = open.count(), digest = table.digest, "table changed");

@@ -5,6 +5,8 @@
 //! closed with the reason, and changes nothing for any other offer. What no offer names is not
 //! found, and only a route that says `free` is free.
 
+mod former;
+
 use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,11 +15,13 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 
+use self::former::FormerTerms;
 use super::facilitator::FacilitatorEndpoint;
 use super::path::{CanonicalPath, path_of};
 use super::proxy::UpstreamAddress;
 use super::route::{Methods, Pattern};
 use super::terms::{Terms, Unpayable, terms};
+use super::wire::{LONGEST_REQUIRED, RenderedTerms, Resource, encoded_text};
 use crate::api::{
     FacilitatorSuspend, Gate, IdentityRegistry, Payment, PaymentFacilitator, PriceTable,
     ServiceOffer, TokenFacts, Upstream,
@@ -41,6 +45,9 @@ const RESERVED: [&str; 9] = [
     "healthz",
     "-",
 ];
+
+/// What buyers are told of the media type of what is sold.
+const MIME_TYPE: &str = "application/json";
 
 /// What the table depends on besides the objects of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +95,10 @@ pub(crate) enum Closed {
     NetworkNotSupported { name: String, network: String },
     #[error("PaymentFacilitator {name} is suspended")]
     Suspended { name: String },
+    #[error(
+        "the ways to pay make a 402 response that many clients refuse ({bytes} bytes of {LONGEST_REQUIRED}): list fewer of them in spec.payments"
+    )]
+    TermsTooLong { bytes: usize },
     #[error("path {path} is not available to offers: set spec.path to one below /services")]
     ReservedPath { path: String },
     #[error("path {path} is not canonical: remove what is escaped, doubled or relative")]
@@ -150,6 +161,10 @@ pub(crate) struct Paid {
     pub terms: Vec<Terms>,
     /// Facilitators of each chain, in the order of use.
     pub facilitators: BTreeMap<u64, Vec<Arc<FacilitatorEndpoint>>>,
+    /// What buyers are asked for.
+    pub rendered: RenderedTerms,
+    /// Terms that it had before.
+    former: Vec<FormerTerms>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -688,7 +703,7 @@ impl<'a> Compiler<'a> {
             hostname: place.hostname,
             prefix: place.prefix,
             description: description(offer),
-            mime_type: "application/json",
+            mime_type: MIME_TYPE,
             upstream: self.upstream(&view.name.0, spec.upstream.as_ref()),
             health_path: spec.upstream.as_ref().map_or_else(
                 || "/health".to_owned(),
@@ -750,6 +765,8 @@ impl<'a> Compiler<'a> {
         let mut paid = Paid {
             terms: Vec::new(),
             facilitators: BTreeMap::new(),
+            rendered: RenderedTerms::default(),
+            former: Vec::new(),
         };
         let mut refused = None;
         for payment in payments {
@@ -773,8 +790,18 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        match refused {
-            Some(closed) if paid.terms.is_empty() => Err(closed),
+        if let Some(closed) = refused.filter(|_| paid.terms.is_empty()) {
+            return Err(closed);
+        }
+        paid.rendered = RenderedTerms::of(&paid.terms);
+        let text = description(offer);
+        let resource = Resource {
+            url: "",
+            description: &text,
+            mime_type: MIME_TYPE,
+        };
+        match encoded_text(&paid.rendered.required(resource, "")).len() {
+            bytes if bytes > LONGEST_REQUIRED => Err(Closed::TermsTooLong { bytes }),
             _ => Ok(paid),
         }
     }

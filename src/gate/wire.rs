@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use alloy::primitives::{Address, B256, U256, hex};
 use data_encoding::{BASE64, BASE64_NOPAD};
@@ -294,6 +295,9 @@ impl<'de> Visitor<'de> for Level {
     }
 }
 
+/// Maximum bytes of [`PAYMENT_REQUIRED`]: Node refuses more than 16 KiB of fields in all.
+pub(crate) const LONGEST_REQUIRED: usize = 12 * 1024;
+
 /// What is sold at a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resource<'a> {
@@ -322,6 +326,15 @@ pub(crate) fn requirement(terms: &Terms) -> Value {
 /// Terms as an entry of `accepts` in version 1, which has names for some networks only and no
 /// payment flows. Old clients read every field of every entry, so none is left out.
 pub(crate) fn requirement_v1(terms: &Terms, resource: Resource<'_>) -> Option<Value> {
+    let mut requirement = terms_v1(terms)?;
+    requirement["resource"] = resource.url.into();
+    requirement["description"] = resource.description.into();
+    requirement["mimeType"] = resource.mime_type.into();
+    Some(requirement)
+}
+
+/// The part of an entry of version 1 that does not depend on the resource.
+fn terms_v1(terms: &Terms) -> Option<Value> {
     let network = terms.v1_network()?;
     if terms.flow != PaymentFlow::Authorization {
         return None;
@@ -330,9 +343,6 @@ pub(crate) fn requirement_v1(terms: &Terms, resource: Resource<'_>) -> Option<Va
         "scheme": "exact",
         "network": network,
         "maxAmountRequired": terms.amount.to_string(),
-        "resource": resource.url,
-        "description": resource.description,
-        "mimeType": resource.mime_type,
         "payTo": terms.pay_to.to_string(),
         "maxTimeoutSeconds": terms.max_timeout_seconds,
         "asset": terms.token.address.to_string(),
@@ -340,17 +350,70 @@ pub(crate) fn requirement_v1(terms: &Terms, resource: Resource<'_>) -> Option<Va
     }))
 }
 
-/// The requirements of version 2, as JSON: [`PAYMENT_REQUIRED`] holds them in base64.
-pub(crate) fn required(terms: &[Terms], resource: Resource<'_>, error: &str) -> Value {
-    json!({
-        "x402Version": 2,
-        "error": error,
-        "resource": {
+/// The terms of a route as 402 responses list them, written once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RenderedTerms {
+    /// `accepts` of version 2.
+    accepts: String,
+    /// Entries of `accepts` of version 1, up to where the resource follows.
+    accepts_v1: Vec<String>,
+}
+
+impl RenderedTerms {
+    pub(crate) fn of(all: &[Terms]) -> Self {
+        let mut offered = BTreeSet::new();
+        let mut accepts_v1 = Vec::new();
+        for terms in all {
+            // A payment of version 1 does not name its token: of those with one price, the first counts.
+            let payment = (terms.chain_id, terms.amount, terms.pay_to);
+            if let Some(requirement) = terms_v1(terms)
+                && offered.insert(payment)
+            {
+                let mut entry = requirement.to_string();
+                entry.pop();
+                accepts_v1.push(entry);
+            }
+        }
+        Self {
+            accepts: Value::from_iter(all.iter().map(requirement)).to_string(),
+            accepts_v1,
+        }
+    }
+
+    /// The requirements of version 2, as JSON: [`PAYMENT_REQUIRED`] holds them in base64.
+    pub(crate) fn required(&self, resource: Resource<'_>, error: &str) -> String {
+        static EXTENSIONS: LazyLock<String> =
+            LazyLock::new(|| json!({ "payment-identifier": payment_identifier() }).to_string());
+        let about = json!({
             "url": resource.url, "description": resource.description, "mimeType": resource.mime_type,
-        },
-        "accepts": terms.iter().map(requirement).collect::<Vec<_>>(),
-        "extensions": { "payment-identifier": payment_identifier() },
-    })
+        });
+        format!(
+            r#"{{"x402Version":2,"error":{},"resource":{about},"accepts":{},"extensions":{}}}"#,
+            Value::from(error),
+            self.accepts,
+            *EXTENSIONS,
+        )
+    }
+
+    /// The body of a 402 response: the requirements of version 1, or those of version 2 where no
+    /// payment can be made in version 1.
+    pub(crate) fn required_body(&self, resource: Resource<'_>, error: &str) -> String {
+        if self.accepts_v1.is_empty() {
+            return self.required(resource, error);
+        }
+        let end = format!(
+            r#","resource":{},"description":{},"mimeType":{}}}"#,
+            Value::from(resource.url),
+            Value::from(resource.description),
+            Value::from(resource.mime_type),
+        );
+        let entries = self.accepts_v1.iter().map(|entry| format!("{entry}{end}"));
+        format!(
+            r#"{{"x402Version":1,"error":{},"accepts":[{}]}}"#,
+            Value::from(error),
+            entries.collect::<Vec<_>>().join(","),
+        )
+    }
 }
 
 /// The declaration that a buyer may identify its request (x402
@@ -375,29 +438,12 @@ fn payment_identifier() -> Value {
     })
 }
 
-/// The body of a 402 response: the requirements of version 1, or those of version 2 where no
-/// payment can be made in version 1.
-pub(crate) fn required_body(terms: &[Terms], resource: Resource<'_>, error: &str) -> Value {
-    let mut accepts = Vec::new();
-    let mut offered = BTreeSet::new();
-    for terms in terms {
-        // A payment of version 1 does not name its token: of those with one price, the first counts.
-        let payment = (terms.chain_id, terms.amount, terms.pay_to);
-        if let Some(requirement) = requirement_v1(terms, resource)
-            && offered.insert(payment)
-        {
-            accepts.push(requirement);
-        }
-    }
-    if accepts.is_empty() {
-        return required(terms, resource, error);
-    }
-    json!({ "x402Version": 1, "error": error, "accepts": accepts })
-}
-
 /// The terms that a buyer chose, if they are offered.
-pub(crate) fn chosen<'a>(terms: &'a [Terms], payment: &SignedPayment) -> Option<&'a Terms> {
-    let mut offered = terms.iter();
+pub(crate) fn chosen<'a>(
+    terms: impl IntoIterator<Item = &'a Terms>,
+    payment: &SignedPayment,
+) -> Option<&'a Terms> {
+    let mut offered = terms.into_iter();
     offered.find(|terms| payment.scheme == "exact" && is_chosen(terms, payment))
 }
 
@@ -487,7 +533,12 @@ impl PaymentReceipt {
 
 /// JSON in base64, as fields hold it.
 pub(crate) fn encoded(value: &Value) -> String {
-    BASE64.encode(value.to_string().as_bytes())
+    encoded_text(&value.to_string())
+}
+
+/// A text in base64.
+pub(crate) fn encoded_text(text: &str) -> String {
+    BASE64.encode(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::gate::check::PaymentId;
 use crate::gate::headers;
 use crate::gate::page;
-use crate::gate::terms::Terms;
+use crate::gate::table::Paid;
 use crate::gate::wire::{
-    self, PAYMENT_REQUIRED, PAYMENT_RESPONSE, PaymentReceipt, Resource, X_PAYMENT_RESPONSE,
+    self, LONGEST_REQUIRED, PAYMENT_REQUIRED, PAYMENT_RESPONSE, PaymentReceipt, Resource,
+    X_PAYMENT_RESPONSE,
 };
 
 /// Whether the buyer's money was moved.
@@ -133,19 +134,28 @@ pub(super) fn add_receipt(fields: &mut HeaderMap, receipt: &PaymentReceipt) {
 }
 
 /// Asks for a payment: the requirements of version 2 in a field, those of version 1 in the body, or
-/// a page for a browser. `error` says why.
+/// a page for a browser. `error` says why. A URL that makes the field longer than clients read is
+/// refused.
 pub(super) fn payment_required(
-    terms: &[Terms],
+    paid: &Paid,
     resource: Resource<'_>,
     error: &str,
     request: &HeaderMap,
     receipt: Option<&PaymentReceipt>,
 ) -> Response {
-    let required = wire::encoded(&wire::required(terms, resource, error));
+    let required = wire::encoded_text(&paid.rendered.required(resource, error));
+    if required.len() > LONGEST_REQUIRED {
+        let refusal = ErrorResponse::new(StatusCode::URI_TOO_LONG, "uri_too_long");
+        let refusal = refusal.hint("The path is too long for a 402 response.");
+        return match receipt {
+            Some(receipt) => refusal.receipt(receipt.clone()).response(),
+            None => refusal.response(),
+        };
+    }
     let is_page = is_browser(request);
     let body = match is_page {
-        true => page::payment_required(terms, resource),
-        false => format!("{}\n", wire::required_body(terms, resource, error)),
+        true => page::payment_required(&paid.terms, resource),
+        false => format!("{}\n", paid.rendered.required_body(resource, error)),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::PAYMENT_REQUIRED;

@@ -228,7 +228,7 @@ impl GateServer {
                 } else {
                     let resource = routed.resource();
                     let error = "payment_required";
-                    let response = payment_required(&paid.terms, resource, error, fields, None);
+                    let response = payment_required(&paid, resource, error, fields, None);
                     (GateOutcome::Unpaid, response)
                 }
             }

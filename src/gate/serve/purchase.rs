@@ -181,7 +181,7 @@ impl Purchase {
         let answer = |reason: &str| {
             let resource = routed.resource();
             let fields = request.headers();
-            let response = payment_required(&paid.terms, resource, reason, fields, None);
+            let response = payment_required(paid, resource, reason, fields, None);
             Box::new((GateOutcome::Refused, response))
         };
         let refused = |reason: &str| Unread::Refused(answer(reason));
@@ -208,7 +208,8 @@ impl Purchase {
                 terms: terms.clone(),
             }
         };
-        let Some(terms) = chosen(&paid.terms, &payment) else {
+        let offered = paid.terms.iter().chain(paid.honored(unix_seconds()));
+        let Some(terms) = chosen(offered, &payment) else {
             let no_match = answer("no_matching_requirements");
             return Err(match in_same_token(&paid.terms, &payment) {
                 None => Unread::Refused(no_match),
@@ -719,13 +720,7 @@ impl Sale<'_> {
     fn ask_again(&self, reason: &str, receipt: Option<PaymentReceipt>) -> Answer {
         let fields = http::HeaderMap::new();
         let resource = self.routed.resource();
-        let response = payment_required(
-            &self.paid.terms,
-            resource,
-            reason,
-            &fields,
-            receipt.as_ref(),
-        );
+        let response = payment_required(self.paid, resource, reason, &fields, receipt.as_ref());
         (GateOutcome::Refused, response)
     }
 

@@ -886,3 +886,25 @@ fn endpoints_of_a_chain_are_those_whose_url_is_no_secret() {
     assert_eq!(table.rpc_urls(84532), ["https://a", "https://b"]);
     assert!(table.rpc_urls(1).is_empty() && table.rpc_urls(2).is_empty());
 }
+
+#[test]
+fn offer_with_more_ways_to_pay_than_a_402_holds_is_closed() {
+    let payments = |count: usize| {
+        let one = |nth: usize| {
+            json!({
+                "network": "base-sepolia", "payTo": PAY_TO,
+                "price": { "perRequest": format!("0.{:03}", nth + 1) },
+                "asset": {
+                    "address": format!("0x{:040x}", nth + 1), "symbol": "X", "decimals": 6,
+                    "eip712Name": "円".repeat(128), "eip712Version": "v".repeat(32),
+                },
+            })
+        };
+        let all: Vec<Value> = (0..count).map(one).collect();
+        sold("shop", "chat", json!({ "spec": { "payments": all } }))
+    };
+    assert_eq!(table(vec![payments(8)]).closed(&name("shop", "chat")), None);
+    let many = table(vec![payments(16)]);
+    let closed = many.closed(&name("shop", "chat")).unwrap();
+    assert_eq!(closed.reason(), "TermsTooLong", "{closed}");
+}

@@ -330,6 +330,16 @@ fn recovery_id_is_written_as_tokens_expect_it() {
     assert!(payment.text.contains(&contract));
 }
 
+fn required(terms: &[Terms]) -> Value {
+    let text = RenderedTerms::of(terms).required(RESOURCE, "payment_required");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn required_body(terms: &[Terms]) -> Value {
+    let text = RenderedTerms::of(terms).required_body(RESOURCE, "a \"reason\"");
+    serde_json::from_str(&text).unwrap()
+}
+
 #[test]
 fn requirement_has_the_form_of_the_specification() {
     assert_eq!(
@@ -341,7 +351,7 @@ fn requirement_has_the_form_of_the_specification() {
             "maxTimeoutSeconds": 300, "extra": { "name": "USDC", "version": "2" },
         })
     );
-    let required = required(&[terms()], RESOURCE, "payment_required");
+    let required = required(&[terms()]);
     assert_eq!(
         (&required["x402Version"], &required["error"]),
         (&json!(2), &json!("payment_required"))
@@ -389,9 +399,11 @@ fn body_offers_version_1_what_it_can_pay() {
     let mut alike = terms();
     alike.token.address = Address::repeat_byte(9);
     let all = [upfront.clone(), elsewhere, terms(), alike];
-    let body = required_body(&all, RESOURCE, "e");
+    let body = required_body(&all);
     assert_eq!(body["x402Version"], 1);
+    assert_eq!(body["error"], "a \"reason\"");
     let accepts = body["accepts"].as_array().unwrap();
+    assert_eq!(accepts[0], requirement_v1(&terms(), RESOURCE).unwrap());
     assert_eq!(accepts.len(), 1, "a payment does not name its token");
     assert_eq!(accepts[0]["asset"], terms().token.address.to_string());
     for key in [
@@ -408,7 +420,7 @@ fn body_offers_version_1_what_it_can_pay() {
     ] {
         assert!(!accepts[0][key].is_null(), "{key}");
     }
-    let none = required_body(std::slice::from_ref(&upfront), RESOURCE, "e");
+    let none = required_body(std::slice::from_ref(&upfront));
     assert_eq!(none["x402Version"], 2);
     assert_eq!(none["accepts"][0]["extra"]["paymentFlow"], "upfront");
 }
@@ -539,7 +551,7 @@ fn decoded(field: &str) -> Value {
 #[test]
 fn other_implementations_write_the_same_terms() {
     for golden in goldens() {
-        let mut own = required(&[terms()], RESOURCE, "payment_required");
+        let mut own = required(&[terms()]);
         // Not every implementation knows extensions.
         if golden["required"]["json"].get("extensions").is_none() {
             own.as_object_mut().unwrap().remove("extensions");

@@ -37,6 +37,40 @@ async fn request_without_a_payment_is_told_the_terms_in_every_form() {
 }
 
 #[tokio::test]
+async fn path_that_makes_a_402_longer_than_clients_read_is_refused() {
+    let described = json!({ "spec": { "registration": { "description": "\"".repeat(256) } } });
+    let shop = Shop::with(described, |_| {}).await;
+    let path = |bytes: usize| format!("/{}", "a".repeat(bytes));
+    let fits = shop.ask(Method::GET, &path(4_000), &[]).await;
+    assert_eq!(fits.status, 402);
+    assert!(fits.field("payment-required").unwrap().len() < 12 * 1024);
+    let seen = shop.ask(Method::GET, &path(8_150), &[]).await;
+    assert_eq!((seen.status, seen.code().as_str()), (414, "uri_too_long"));
+    assert_eq!(shop.calls(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn payment_for_terms_that_have_just_changed_buys_once() {
+    let shop = Shop::open().await;
+    let before = shop.table.borrow().table.clone();
+    let dearer = json!({ "spec": { "payment": { "price": { "perRequest": "0.5" } } } });
+    shop.change(dearer);
+    let own = payment(1);
+    assert_eq!(shop.pay(&own).await.status, 402);
+    shop.table.send_modify(|kept| {
+        let mut table = OfferTable::clone(&kept.table);
+        table.honor(&before, unix_seconds());
+        kept.table = Arc::new(table);
+    });
+    assert_eq!(shop.pay(&own).await.status, 200);
+    assert_eq!(shop.pay(&own).await.code(), "payment_used");
+    let asked = shop.ask(Method::POST, "/v1", &[]).await;
+    let terms = asked.decoded("payment-required").unwrap();
+    assert_eq!(terms["accepts"].as_array().unwrap().len(), 1);
+    assert_eq!(shop.calls(), (1, 1, 1));
+}
+
+#[tokio::test]
 async fn head_is_the_402_of_get_and_never_charged() {
     // ngx-l402/ngx-l402#187, R16 of x402-conformance
     let shop = Shop::open().await;
