@@ -22,6 +22,7 @@ use crate::gate::claims::MemoryClaims;
 use crate::gate::headers::TrustedProxies;
 use crate::gate::keeper::{KeptTable, keep};
 use crate::gate::limit::{AddressBudget, Allowance};
+use crate::gate::path::PathRefusal;
 use crate::gate::proxy::{MemoryBudget, Proxy};
 use crate::gate::report::{self, Probes};
 use crate::gate::serve::{GateServer, KeptAnswers, Limiters, on_own_hosts, serve};
@@ -105,6 +106,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
         begun: Instant::now(),
         begun_at: unix_seconds(),
     });
+    metrics.gate.track_paths::<PathRefusal>();
     let probes = Probes::default();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep(cache.clone(), settings, metrics.gate.clone(), kept));
@@ -171,6 +173,9 @@ async fn report_ready(
     while table.changed().await.is_ok() {
         let kept = table.borrow_and_update().clone();
         gate.limiters.retain(&kept.table);
+        let offers = kept.table.published();
+        let (closed, open): (Vec<_>, Vec<_>) = offers.partition(|offer| offer.closed().is_some());
+        gate.metrics.offers(open.len(), closed.len());
         health.set_synced();
     }
 }

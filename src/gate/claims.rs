@@ -14,9 +14,10 @@ use alloy::primitives::B256;
 
 use super::check::PaymentId;
 use super::payment::{
-    Claim, Event, Fingerprint, HolderToken, IdentifiedRequest, Moved, NotAllowed, Presented,
+    Claim, Event, Fingerprint, HolderToken, IdentifiedRequest, Moved, NotAllowed, Presented, State,
     present, present_another,
 };
+use crate::metrics::ClaimState;
 
 /// Most claims in memory. Beyond, payments are refused rather than forgotten.
 const MOST_CLAIMS: usize = 1_000_000;
@@ -60,8 +61,8 @@ pub(crate) trait ClaimStore: Send + Sync {
         event: Event,
     ) -> BoxFuture<'_, Result<(), NotAllowed>>;
 
-    /// Forgets claims that have expired, and answers with the number of those that are left.
-    fn sweep(&self, now: u64) -> BoxFuture<'_, usize>;
+    /// Forgets claims that have expired, and answers with the states of those that are left.
+    fn sweep(&self, now: u64) -> BoxFuture<'_, Vec<ClaimState>>;
 }
 
 /// Claims of one process.
@@ -143,10 +144,23 @@ impl KnownClaims {
         Ok(())
     }
 
-    fn sweep(&mut self, now: u64) -> usize {
+    fn sweep(&mut self, now: u64) -> Vec<ClaimState> {
         self.claims.retain(|_, claim| claim.expiry() > now);
         self.first.retain(|_, id| self.claims.contains_key(id));
-        self.claims.len()
+        let claims = self.claims.values();
+        claims.map(|claim| state_of(&claim.state)).collect()
+    }
+}
+
+fn state_of(state: &State) -> ClaimState {
+    match state {
+        State::Claimed => ClaimState::Claimed,
+        State::Executing => ClaimState::Executing,
+        State::Settling { .. } => ClaimState::Settling,
+        State::Settled { .. } => ClaimState::Settled,
+        State::Delivering { .. } => ClaimState::Delivering,
+        State::Delivered { .. } => ClaimState::Delivered,
+        State::Refused { .. } => ClaimState::Refused,
     }
 }
 
@@ -171,7 +185,7 @@ impl ClaimStore for MemoryClaims {
         Box::pin(ready(moved))
     }
 
-    fn sweep(&self, now: u64) -> BoxFuture<'_, usize> {
+    fn sweep(&self, now: u64) -> BoxFuture<'_, Vec<ClaimState>> {
         let left = self.with(|known| known.sweep(now));
         Box::pin(ready(left))
     }
@@ -289,9 +303,9 @@ mod tests {
         // The holder of an expired claim takes nothing from the next payment.
         known.advance(id(2), HolderToken(2), Event::CutOff).unwrap();
         assert_eq!(take(&mut known, 4, 2000, later), id(3));
-        assert_eq!(known.sweep(later), 1);
+        assert_eq!(known.sweep(later), [ClaimState::Claimed]);
         assert_eq!(known.first.len(), 1);
-        assert_eq!(known.sweep(5000), 0);
+        assert_eq!(known.sweep(5000), []);
         assert!(known.first.is_empty());
     }
 }

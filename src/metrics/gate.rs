@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::family::{Counters, Timers};
-use super::label::label;
+use super::family::{Counters, Gauges, Timers};
+use super::label::{Label, label};
 use super::{Error, WORK, register};
 
 label!(
@@ -66,6 +66,27 @@ label!(
     }
 );
 
+label!(
+    /// Whether any of an offer is sold.
+    SaleState, "state" {
+        Open = "open",
+        Closed = "closed",
+    }
+);
+
+label!(
+    /// Where a payment is in its life.
+    ClaimState, "state" {
+        Claimed = "claimed",
+        Executing = "executing",
+        Settling = "settling",
+        Settled = "settled",
+        Delivering = "delivering",
+        Delivered = "delivered",
+        Refused = "refused",
+    }
+);
+
 /// Recorder of the gate.
 #[derive(Clone, Debug)]
 pub struct GateMetrics {
@@ -74,9 +95,14 @@ pub struct GateMetrics {
     calls: Timers<FacilitatorCall>,
     delivered_unsettled: IntCounter,
     executed_again: IntCounter,
+    delivered_again: IntCounter,
     undelivered: IntCounter,
-    claims: IntGauge,
+    refused_paths: IntCounterVec,
+    in_flight: IntGauge,
+    upstream: Timers<()>,
+    claims: Gauges<ClaimState>,
     unknown: IntGauge,
+    offers: Gauges<SaleState>,
     table_build: Timers<()>,
 }
 
@@ -109,13 +135,43 @@ impl GateMetrics {
                 "serviceoffer_gate_executed_again_total",
                 "Upstream calls for a payment whose answer was cut off before.",
             )?,
+            delivered_again: counter(
+                "serviceoffer_gate_delivered_again_total",
+                "Kept answers that were delivered without a call of the upstream.",
+            )?,
             undelivered: counter(
                 "serviceoffer_gate_settled_undelivered_total",
                 "Answers to settled payments that did not reach the buyer completely.",
             )?,
-            claims: gauge(
+            refused_paths: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "serviceoffer_gate_path_refused_total",
+                        "Requests whose target breaks a rule, by rule.",
+                    ),
+                    &["rule"],
+                )?,
+            )?,
+            in_flight: gauge(
+                "serviceoffer_gate_in_flight",
+                "Requests whose response has not ended.",
+            )?,
+            upstream: Timers::new(
+                registry,
+                "serviceoffer_gate_upstream_seconds",
+                "Time until upstreams began to respond.",
+                WORK,
+            )?,
+            claims: Gauges::new(
+                registry,
                 "serviceoffer_gate_claims",
-                "Payments that the gate remembers.",
+                "Payments that the gate remembers, by state.",
+            )?,
+            offers: Gauges::new(
+                registry,
+                "serviceoffer_gate_offers",
+                "Offers with a path or hostname of their own, by whether any of it is sold.",
             )?,
             unknown: gauge(
                 "serviceoffer_gate_settlements_unknown",
@@ -153,18 +209,58 @@ impl GateMetrics {
         self.executed_again.inc();
     }
 
+    pub fn delivered_again(&self) {
+        self.delivered_again.inc();
+    }
+
+    /// Shows these rules before any of them was broken.
+    pub fn track_paths<R: Label>(&self) {
+        for rule in R::ALL {
+            self.refused_paths.with_label_values(&[rule.as_str()]);
+        }
+    }
+
+    pub fn refused_path(&self, rule: impl Label) {
+        let refused = self.refused_paths.with_label_values(&[rule.as_str()]);
+        refused.inc();
+    }
+
+    /// A request is in flight, until the guard is dropped.
+    pub fn in_flight(&self) -> Counted {
+        Counted::of(&self.in_flight)
+    }
+
+    /// An upstream began to respond, or failed.
+    pub fn responded(&self, duration: Duration) {
+        self.upstream.observe((), duration);
+    }
+
     pub fn undelivered(&self) {
         self.undelivered.inc();
     }
 
-    pub fn claims(&self, count: usize) {
-        self.claims.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Sets how many payments are in each state.
+    pub fn claims(&self, states: impl IntoIterator<Item = ClaimState>) {
+        let mut counts = [0.0; ClaimState::ALL.len()];
+        for state in states {
+            counts[state as usize] += 1.0;
+        }
+        for (state, count) in ClaimState::ALL.iter().zip(counts) {
+            self.claims.set(*state, count);
+        }
     }
 
     /// A settlement is open, until the guard is dropped.
-    pub fn unknown(&self) -> UnknownSettlement {
-        self.unknown.inc();
-        UnknownSettlement(self.unknown.clone())
+    pub fn unknown(&self) -> Counted {
+        Counted::of(&self.unknown)
+    }
+
+    /// Sets how many offers are sold, and how many are not.
+    pub fn offers(&self, open: usize, closed: usize) {
+        for (state, count) in [(SaleState::Open, open), (SaleState::Closed, closed)] {
+            self.offers
+                .set(state, f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        }
     }
 
     pub fn table_built(&self, duration: Duration) {
@@ -172,11 +268,18 @@ impl GateMetrics {
     }
 }
 
-/// Counts a settlement whose outcome is not known while it lives.
+/// Is counted while it lives.
 #[derive(Debug)]
-pub struct UnknownSettlement(IntGauge);
+pub struct Counted(IntGauge);
 
-impl Drop for UnknownSettlement {
+impl Counted {
+    fn of(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -30,7 +30,7 @@ use prometheus::{PullingGauge, Registry, TextEncoder};
 pub use self::chain::{ChainMetrics, ChainReading, RegistrationOutcome, RpcMethod, RpcResult};
 pub use self::election::{ElectionMetrics, RenewError, Takeover};
 pub use self::facilitator::{FacilitatorMetrics, SupportedResult};
-pub use self::gate::{FacilitatorCall, GateMetrics, GateOutcome, SettlementOutcome};
+pub use self::gate::{ClaimState, FacilitatorCall, GateMetrics, GateOutcome, SettlementOutcome};
 pub use self::http::{HttpMetrics, Route};
 pub use self::kube::{KubeMetrics, WatchMetrics, WatchedKind};
 pub use self::label::Label;

@@ -30,6 +30,7 @@ async fn readme_lists_every_metric_and_no_other() {
     metrics.count_offers(OfferCounts::default).unwrap();
     metrics.report_fence(Duration::default).unwrap();
     metrics.chain.track(84532);
+    metrics.gate.track_paths::<()>();
     let text = metrics.render().unwrap();
     let names = text
         .lines()

@@ -42,7 +42,7 @@ use super::keeper::KeptTable;
 use super::limit::{AddressBudget, AddressCost, InFlight, Limited, OfferLimiter};
 use super::page;
 use super::path::{CanonicalPath, PathRefusal, RequestTarget};
-use super::proxy::{MemoryBudget, Proxy, UpstreamError, WhileTunnelled};
+use super::proxy::{MemoryBudget, Proxy, UpstreamAddress, UpstreamError, WhileTunnelled};
 use super::table::{Access, NotServed, OfferTable, Published, Served};
 use super::wire::{PAYMENT_SIGNATURE, Resource, X_PAYMENT};
 use crate::http::watch;
@@ -133,10 +133,11 @@ pub(crate) async fn serve(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    let in_flight = gate.metrics.in_flight();
     let (outcome, mut response) = gate.serve(peer.ip(), request).await;
     gate.metrics.answered(outcome);
     response.headers_mut().remove("server");
-    response
+    watch(response, move |_| drop(in_flight))
 }
 
 /// Serves offers under host names of their own: every path there is the offer's, but those of
@@ -174,6 +175,7 @@ impl GateServer {
                 return (GateOutcome::Page, StatusCode::NO_CONTENT.into_response());
             }
             Err(refused) => {
+                self.metrics.refused_path(refused);
                 let refusal = ErrorResponse::new(StatusCode::BAD_REQUEST, "malformed_request");
                 let response = refusal.hint(refused.to_string()).response();
                 return (GateOutcome::Malformed, response);
@@ -301,11 +303,7 @@ impl GateServer {
             return (GateOutcome::Closed, refusal.response());
         };
         let request = upstream_request(&routed, request, None);
-        match self
-            .proxy
-            .send(request, upstream, Some(FREE_DEADLINE))
-            .await
-        {
+        match self.send(request, upstream, FREE_DEADLINE).await {
             Ok(mut response) => {
                 headers::from_upstream(response.headers_mut(), false);
                 (
@@ -315,6 +313,19 @@ impl GateServer {
             }
             Err(error) => (GateOutcome::UpstreamFailed, upstream_failed(&error, None)),
         }
+    }
+
+    /// Calls an upstream, and measures it.
+    async fn send(
+        &self,
+        request: Request,
+        upstream: &UpstreamAddress,
+        deadline: Duration,
+    ) -> Result<Response, UpstreamError> {
+        let begun = Instant::now();
+        let response = self.proxy.send(request, upstream, Some(deadline)).await;
+        self.metrics.responded(begun.elapsed());
+        response
     }
 
     fn spend_unpaid(&self, client: IpAddr) -> Result<(), Limited> {

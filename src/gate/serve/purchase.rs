@@ -306,7 +306,7 @@ impl Sale<'_> {
             Ok(response) => response,
             Err(error) => return self.failed(&error, Charged::No),
         };
-        let facilitators = self.from_on(&facilitator);
+        let facilitators = self.beginning_with(&facilitator);
         match self.settled(hold, facilitators, Event::Settle).await {
             Ok((hold, transaction)) => self.deliver(hold, transaction, response).await,
             Err(unsettled) => self.unsettled(unsettled).await,
@@ -338,7 +338,7 @@ impl Sale<'_> {
         let (facilitators, hold) = match self.may_be_older() {
             false => (self.purchase.facilitators.clone(), hold),
             true => match self.verified(hold).await {
-                Ok((facilitator, hold)) => (self.from_on(&facilitator), hold),
+                Ok((facilitator, hold)) => (self.beginning_with(&facilitator), hold),
                 Err(answer) => return answer,
             },
         };
@@ -374,6 +374,7 @@ impl Sale<'_> {
         };
         match self.verify().await {
             Verified::By(_) if is_delivered => {
+                self.gate.metrics.delivered_again();
                 self.add_charge(&mut kept, transaction);
                 (GateOutcome::Repeated, kept)
             }
@@ -413,6 +414,7 @@ impl Sale<'_> {
             }
             Presented::Used { transaction } => match self.kept_for_identifier() {
                 Some(mut kept) => {
+                    self.gate.metrics.delivered_again();
                     self.spend_invalid();
                     self.add_charge(&mut kept, transaction);
                     (GateOutcome::Repeated, kept)
@@ -427,6 +429,7 @@ impl Sale<'_> {
             } => self.definitely_refused(reason, transaction).await,
             Presented::Execute { transaction } => {
                 if let Some(kept) = self.gate.kept.get(self.purchase.id) {
+                    self.gate.metrics.delivered_again();
                     return self.deliver(hold, transaction, kept).await;
                 }
                 self.gate.metrics.executed_again();
@@ -521,7 +524,7 @@ impl Sale<'_> {
     }
 
     /// This facilitator of the payment's chain, and those after it.
-    fn from_on(&self, first: &Arc<FacilitatorEndpoint>) -> Vec<Arc<FacilitatorEndpoint>> {
+    fn beginning_with(&self, first: &Arc<FacilitatorEndpoint>) -> Vec<Arc<FacilitatorEndpoint>> {
         let facilitators = self.purchase.facilitators.iter();
         let from = facilitators.skip_while(|facilitator| !Arc::ptr_eq(facilitator, first));
         from.cloned().collect()
@@ -627,7 +630,7 @@ impl Sale<'_> {
             offer: format!("{}/{}", offer.0, offer.1),
         };
         let request = upstream_request(&self.routed, request, Some(payment));
-        self.gate.proxy.send(request, upstream, Some(work)).await
+        self.gate.send(request, upstream, work).await
     }
 
     /// Sends an answer whose payment is settled. The claim proves it: no other state allows it.

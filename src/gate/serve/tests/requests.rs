@@ -50,6 +50,28 @@ async fn path_that_makes_a_402_longer_than_clients_read_is_refused() {
 }
 
 #[tokio::test]
+async fn metrics_count_refused_paths_and_requests_in_flight() {
+    let shop = Shop::open().await;
+    shop.metrics.gate.track_paths::<PathRefusal>();
+    let rule = r#"serviceoffer_gate_path_refused_total{rule="encoded_slash"}"#;
+    assert_eq!(shop.ask(Method::GET, "/a%2Fb", &[]).await.status, 400);
+    assert_eq!(shop.metric(rule), 1.0);
+    let in_flight = "serviceoffer_gate_in_flight ";
+    let late = Reply::text(200, "late").late(Duration::from_millis(300));
+    shop.upstream.will("*", [late]);
+    let own = payment(1);
+    let (seen, during) = tokio::join!(shop.pay(&own), async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        shop.metric(in_flight)
+    });
+    assert_eq!(
+        (seen.status, during, shop.metric(in_flight)),
+        (200, 1.0, 0.0)
+    );
+    assert_eq!(shop.metric("serviceoffer_gate_upstream_seconds_count"), 1.0);
+}
+
+#[tokio::test]
 async fn payment_for_terms_that_have_just_changed_buys_once() {
     let shop = Shop::open().await;
     let before = shop.table.borrow().table.clone();
