@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{ExitReason, SERVER_TIMEOUT, cancel_on_signal, failed, listen};
 use crate::cli::{GateArgs, TableArgs};
+use crate::cluster::endpoints::watch_ready;
 use crate::cluster::{Cache, CacheScope, client};
 use crate::gate::chains::ChainReader;
 use crate::gate::claims::MemoryClaims;
@@ -89,6 +90,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
     let settings = settings(&args.table, namespace);
     let public_path = settings.public_path().to_owned();
     let (kept, table) = watch::channel(KeptTable::default());
+    let (ready, replicas) = watch::channel(1);
     let gate = Arc::new(GateServer {
         table: table.clone(),
         claims: Arc::new(MemoryClaims::default()),
@@ -101,6 +103,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
         public_url: settings.public_url.clone(),
         metrics: metrics.gate.clone(),
         limiters: Limiters::default(),
+        replicas: replicas.clone(),
         budget: budget(args.unpaid_per_second),
         limits_unpaid: args.unpaid_per_second > 0,
         begun: Instant::now(),
@@ -116,6 +119,10 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
         Arc::clone(&health),
     ));
     tasks.spawn(sweep(Arc::clone(&gate)));
+    tasks.spawn(warn_of_others(replicas));
+    if let (Some(namespace), Some(service)) = (args.pod_namespace.clone(), args.service.clone()) {
+        tasks.spawn(watch_ready(reading, (namespace, service), ready));
+    }
     tasks.spawn(report::probe(
         table.clone(),
         probes.clone(),
@@ -178,6 +185,21 @@ async fn report_ready(
         gate.metrics.offers(open.len(), closed.len());
         health.set_synced();
     }
+}
+
+/// Says when several gates sell at once, as in a rollout: each knows only the payments that were
+/// presented to it. The token charges a payment once, whoever presents it.
+async fn warn_of_others(mut replicas: watch::Receiver<usize>) {
+    while replicas.changed().await.is_ok() {
+        let count = *replicas.borrow_and_update();
+        if count > 1 {
+            warn!(
+                replicas = count,
+                "several gates are ready: a payment that is presented to two of them is charged once, but may be answered by both"
+            );
+        }
+    }
+    std::future::pending().await
 }
 
 /// Forgets payments and answers that have expired.

@@ -69,6 +69,14 @@ pub struct GateArgs {
         help_heading = "Serving"
     )]
     pub unpaid_per_second: u32,
+    /// Service of the gate: its Pods share the limits of offers
+    #[arg(
+        long,
+        env = "SERVICEOFFER_GATE_SERVICE",
+        value_name = "NAME",
+        help_heading = "Pod"
+    )]
+    pub service: Option<String>,
     /// Namespace of this Pod, whose Services are never sold
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = "Pod")]
     pub pod_namespace: Option<String>,

@@ -6,6 +6,7 @@
 //! - [`read`] reads from the API server where the cache is not current enough
 //! - [`mod@write`] writes; each of its functions takes a [`crate::leader::Leading`]
 //! - [`quarantine`] holds the one write that needs none, because it can only stop
+//! - [`endpoints`] counts the Pods behind a Service
 //! - [`decode`] keeps objects that cannot be decoded from failing a whole list or watch
 //!
 //! [`kube::Client`] does not leave this room: a [`Reader`] cannot write, and a [`Writer`] cannot
@@ -14,6 +15,7 @@
 pub(crate) mod cache;
 pub(crate) mod client;
 pub(crate) mod decode;
+pub(crate) mod endpoints;
 pub(crate) mod quarantine;
 pub(crate) mod read;
 mod write;

@@ -172,7 +172,10 @@ fn identifier(payment: &Value) -> Result<Option<String>, Malformed> {
 fn authorization(value: &Value) -> Result<Authorization, Malformed> {
     let number = |key: &str, name: &'static str| {
         let text = string(value, key, name)?;
-        let is_number = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+        // Another reader may take a leading zero for the mark of another base.
+        let is_plain = text == "0" || !text.starts_with('0');
+        let is_number =
+            is_plain && !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
         let number = U256::from_str_radix(text, 10).ok().filter(|_| is_number);
         number.ok_or(Malformed::Field(name))
     };

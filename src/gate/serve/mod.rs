@@ -67,6 +67,8 @@ pub(crate) struct GateServer {
     pub(crate) public_url: Option<String>,
     pub(crate) metrics: GateMetrics,
     pub(crate) limiters: Limiters,
+    /// Pods of the gate that are ready: each has its share of the limits of offers.
+    pub(crate) replicas: watch::Receiver<usize>,
     pub(crate) budget: AddressBudget,
     /// Whether requests without a payment are limited by address.
     pub(crate) limits_unpaid: bool,
@@ -81,16 +83,16 @@ pub(crate) struct GateServer {
 pub(crate) struct Limiters(Mutex<HashMap<String, OfferLimiter>>);
 
 impl Limiters {
-    fn of(&self, offer: &Published) -> Option<OfferLimiter> {
+    /// The limiter of an offer, with its share of the limits among so many replicas.
+    fn of(&self, offer: &Published, replicas: usize) -> Option<OfferLimiter> {
         if offer.requests_per_second.is_none() && offer.max_in_flight.is_none() {
             return None;
         }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let limiter = all.entry(offer.uid.clone()).or_default();
-        limiter.set(
-            offer.requests_per_second.unwrap_or_default(),
-            offer.max_in_flight.unwrap_or_default(),
-        );
+        let replicas = u32::try_from(replicas.max(1)).unwrap_or(u32::MAX);
+        let share = |limit: Option<u32>| limit.unwrap_or_default().div_ceil(replicas);
+        limiter.set(share(offer.requests_per_second), share(offer.max_in_flight));
         Some(limiter.clone())
     }
 
@@ -287,7 +289,7 @@ impl GateServer {
     /// Counts a request within the limits of its offer, until its answer has ended. One that is asked to
     /// pay costs the upstream nothing, and must not keep out those that do.
     fn admit(&self, routed: &mut Routed) -> Result<(), Limited> {
-        let limiter = self.limiters.of(&routed.offer);
+        let limiter = self.limiters.of(&routed.offer, *self.replicas.borrow());
         let in_flight = limiter.map(|limiter| limiter.take(self.begun.elapsed()));
         routed.in_flight = in_flight.transpose()?.map(Arc::new);
         Ok(())

@@ -313,6 +313,7 @@ impl Shop {
             public_url: None,
             metrics: metrics.gate.clone(),
             limiters: Limiters::default(),
+            replicas: watch::channel(1).1,
             budget: AddressBudget::new(1000, many, many),
             limits_unpaid: false,
             begun: Instant::now(),

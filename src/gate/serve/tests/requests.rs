@@ -495,3 +495,17 @@ async fn payment_for_the_url_that_buyers_see_is_taken_below_another_path() {
         assert_eq!(shop.pay(&encoded(&own)).await.status, status, "{url}");
     }
 }
+
+#[test]
+fn limits_of_an_offer_are_shared_among_replicas() {
+    let limits = json!({ "spec": { "limits": { "maxInFlight": 3 } } });
+    let table = crate::gate::table::tests::table(vec![sold("shop", "chat", limits)]);
+    let offer = table.offer(&("shop".into(), "chat".into())).unwrap();
+    for (replicas, share) in [(0, 3), (1, 3), (2, 2), (3, 1), (9, 1)] {
+        let limiter = Limiters::default().of(offer, replicas).unwrap();
+        let taken: Vec<_> = std::iter::repeat_with(|| limiter.take(Duration::ZERO))
+            .take_while(Result::is_ok)
+            .collect();
+        assert_eq!(taken.len(), share, "{replicas} replicas");
+    }
+}
