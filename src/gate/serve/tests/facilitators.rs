@@ -529,7 +529,7 @@ impl ClaimStore for Unlearning {
         }
     }
 
-    fn sweep(&self, now: u64) -> BoxFuture<'_, usize> {
+    fn sweep(&self, now: u64) -> BoxFuture<'_, Vec<crate::metrics::ClaimState>> {
         self.0.sweep(now)
     }
 }
