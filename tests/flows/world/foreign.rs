@@ -39,7 +39,8 @@ fn registration_continues_above_what_something_else_sent() {
         let shop = world.namespace("shop").await;
         world.offer(0, &shop, "first").await;
         world.wait_other(&shop, "first").await;
-        for _ in 0..2 {
+        // More than one pass looks for.
+        for _ in 0..12 {
             world.pay_from(registry.owner()).await;
         }
         world.offer(0, &shop, "second").await;

@@ -19,7 +19,8 @@ use crate::ledger::foreign::{BlockSearch, NonceUse, SearchStep};
 use crate::ledger::protocol::{entry_step, nonce_ahead};
 use crate::reconcile::registry::state::RegistryState;
 
-/// Most nonces that one pass looks for: each takes some ten requests.
+/// Most nonces that one pass looks for: each takes some ten requests. What an earlier pass found
+/// does not count, so that any number of them is explained in the end.
 const MOST: usize = 8;
 
 /// Adds to the evidence what used the nonces of entries that nothing else explains.
@@ -31,7 +32,8 @@ pub(super) async fn explain_entries(
     state: &mut RegistryState,
 ) {
     let guess = agreed(snapshot, state).unwrap_or(snapshot.ledger.finalized_block);
-    for (nonce, shown) in evidence.iter_mut().take(MOST) {
+    let mut searches = 0;
+    for (nonce, shown) in evidence.iter_mut() {
         let Ok(shown) = shown else { continue };
         let entry = snapshot.ledger.entries.get(nonce);
         let record = entry.and_then(|entry| records.get(&entry.key?));
@@ -41,6 +43,10 @@ pub(super) async fn explain_entries(
             Err(Freeze::KeyUsedElsewhere { .. })
         ) {
             continue;
+        }
+        searches += usize::from(!is_found(snapshot, *nonce, state));
+        if searches > MOST {
+            return;
         }
         shown.used_by = find(input, snapshot, *nonce, guess, state).await;
     }
@@ -58,7 +64,12 @@ pub(super) async fn beyond_next(
     let Some(guess) = agreed(snapshot, state) else {
         return uses;
     };
-    for nonce in (next.0..finalized.0).map(Nonce).take(MOST) {
+    let mut searches = 0;
+    for nonce in (next.0..finalized.0).map(Nonce) {
+        searches += usize::from(!is_found(snapshot, nonce, state));
+        if searches > MOST {
+            return uses;
+        }
         let Some(used) = find(input, snapshot, nonce, guess, state).await else {
             return uses;
         };
@@ -78,6 +89,12 @@ pub(super) fn note_agreement(snapshot: LedgerSnapshot<'_>, state: &mut RegistryS
 /// The last final block at which this process saw ledger and chain agree.
 fn agreed(snapshot: LedgerSnapshot<'_>, state: &RegistryState) -> Option<u64> {
     state.agreed.get(&snapshot.ledger.signer).copied()
+}
+
+/// Whether an earlier pass has found what used a nonce.
+fn is_found(snapshot: LedgerSnapshot<'_>, nonce: Nonce, state: &RegistryState) -> bool {
+    let account = snapshot.ledger.signer;
+    state.nonce_uses.contains_key(&(account, nonce))
 }
 
 /// What used a nonce, probably after this block, or `None` if the endpoint does not show it.
