@@ -14,8 +14,9 @@ use anyhow::{Context, ensure};
 use harness::wait::eventually;
 use rpc_proxy::Rule;
 use serde_json::json;
+use serviceoffer::api::Attempt;
 
-use super::{ProxiedRegistry, SHOWN, World};
+use super::{OTHERS, ProxiedRegistry, SHOWN, World};
 use crate::fixture::hold_base_fee;
 
 const GWEI: u64 = 1_000_000_000;
@@ -56,6 +57,18 @@ impl World {
         limits: serde_json::Value,
         namespace: &str,
     ) -> (ProxiedRegistry, rpc_proxy::RuleId) {
+        let (registry, cheap, swallow) = self.swallowed(offers, limits, namespace).await;
+        registry.proxy.remove(swallow);
+        (registry, cheap)
+    }
+
+    /// The same while the endpoint still keeps every transaction to itself, and the rule for that.
+    async fn swallowed(
+        &self,
+        offers: usize,
+        limits: serde_json::Value,
+        namespace: &str,
+    ) -> (ProxiedRegistry, rpc_proxy::RuleId, rpc_proxy::RuleId) {
         let proxy = self.proxy().await;
         let cheap = proxy.add(refuse_cheap_replacements());
         let swallow = proxy.add(Rule::swallow());
@@ -71,8 +84,31 @@ impl World {
             signer: self.signer(0),
         };
         registry.wait_hits(swallow, offers as u64).await;
-        registry.proxy.remove(swallow);
-        (registry, cheap)
+        (registry, cheap, swallow)
+    }
+
+    /// Waits until the last block has this base fee.
+    async fn wait_base_fee(&self, gwei: u64) {
+        eventually("the base fee has changed", OTHERS, async || {
+            let block = json!(["latest", false]);
+            let block = self.chain.rpc("eth_getBlockByNumber", block).await?;
+            let fee = block["baseFeePerGas"].clone();
+            ensure!(fee == json!(format!("{:#x}", gwei * GWEI)), "{fee}");
+            anyhow::Ok(())
+        })
+        .await;
+    }
+
+    /// What the records of `offer-<n>` have signed.
+    async fn attempts(&self, offers: usize, namespace: &str) -> Vec<Vec<Attempt>> {
+        let mut all = Vec::new();
+        for nth in 0..offers {
+            let name = format!("offer-{nth}");
+            let key = self.objects().wait_key(namespace, &name).await;
+            let record = self.objects().records().get(&key.record_name()).await;
+            all.push(record.unwrap().spec.attempts);
+        }
+        all
     }
 
     /// Waits until the first registry's status has exactly this much spent, and a fitting number of
@@ -117,21 +153,24 @@ fn rising_base_fee_replaces_all_that_is_in_flight() {
         const OFFERS: usize = 16;
         let shop = world.namespace("shop").await;
         let limits = json!({ "perRegistration": "0.02", "perDay": "1" });
-        let (registry, cheap) = world.in_flight(OFFERS, limits, &shop).await;
+        let (registry, cheap, swallow) = world.swallowed(OFFERS, limits, &shop).await;
         // Too little for an agent, so the replacements must keep the gas limits of before.
         registry
             .proxy
             .add(Rule::result("eth_estimateGas", json!("0x20000")));
-        let finish = world.assert_all_finish(OFFERS, &shop);
+        let finish = async {
+            world.wait_base_fee(20).await;
+            registry.proxy.remove(swallow);
+            world.assert_all_finish(OFFERS, &shop).await;
+        };
         world.at_base_fee(20, finish).await;
         assert_eq!(registry.proxy.hits(cheap), 0, "both fees rise by a tenth");
-        let mut replaced = 0;
-        for nth in 0..OFFERS {
-            let name = format!("offer-{nth}");
-            let key = world.objects().wait_key(&shop, &name).await;
-            let record = world.objects().records().get(&key.record_name()).await;
-            let attempts = record.unwrap().spec.attempts;
-            replaced += usize::from(attempts.len() > 1);
+        for attempts in world.attempts(OFFERS, &shop).await {
+            assert!(attempts.len() > 1, "it was not replaced: {attempts:?}");
+            for attempt in &attempts {
+                let cost = attempt.max_fee_per_gas.0 * u128::from(attempt.gas);
+                assert!(cost <= u128::from(GWEI) * 20_000_000, "{cost} wei");
+            }
             let hashes: Vec<_> = attempts
                 .iter()
                 .filter_map(|attempt| attempt.raw.as_ref())
@@ -140,7 +179,6 @@ fn rising_base_fee_replaces_all_that_is_in_flight() {
             assert_eq!(hashes.len(), attempts.len(), "all bytes are kept");
             assert!(attempts.iter().all(|next| next.nonce == attempts[0].nonce));
         }
-        assert!(replaced > 0, "nothing had to be replaced");
     });
 }
 
@@ -178,16 +216,27 @@ fn limits_that_are_raised_let_a_replacement_through_and_lowered_ones_hold() {
         const OFFERS: usize = 3;
         let shop = world.namespace("shop").await;
         let limits = |each: &str| json!({ "perRegistration": each, "perDay": "1" });
-        world.in_flight(OFFERS, limits("0.005"), &shop).await;
+        let (registry, _, swallow) = world.swallowed(OFFERS, limits("0.1"), &shop).await;
         let set = async |each: &str| {
             let change = json!({ "spec": { "limits": limits(each) } });
             world.objects().patch_registry(&world.name(0), change).await;
         };
+        set("0.0000001").await;
+        let objects = world.objects();
+        objects.wait_registry_observed(&registry.name, SHOWN).await;
+        let before = world.attempts(OFFERS, &shop).await;
         let scenario = async {
+            world.wait_base_fee(100).await;
+            registry.proxy.remove(swallow);
             world.wait_offer(&shop, "offer-0", "FeeCapReached").await;
-            set("0.0000001").await;
             let owner = world.signer(0).address();
             world.assert_quiet(owner, Duration::from_secs(10)).await;
+            assert_eq!(
+                world.attempts(OFFERS, &shop).await,
+                before,
+                "none is signed"
+            );
+            // What the limit of before would have paid.
             set("0.1").await;
             world.assert_all_finish(OFFERS, &shop).await;
         };
