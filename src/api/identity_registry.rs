@@ -123,8 +123,8 @@ pub struct IdentityRegistrySpec {
     /// Namespaces whose offers may use this registry. If access is revoked later, agents keep their
     /// ids, their documents become inactive, and nothing is spent.
     pub allowed_namespaces: AllowedNamespaces,
-    /// Spending limits. The worst case of each transaction is checked against them before a nonce
-    /// is allocated.
+    /// Spending limits, shared by all signers. The worst case of each transaction is checked against
+    /// them before a nonce is allocated, and again when it is signed or replaced.
     #[serde(default)]
     pub limits: SpendingLimits,
     /// What happens when an agent's URI changes: Manual reports it, Automatic sends setAgentURI.

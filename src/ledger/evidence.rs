@@ -4,6 +4,8 @@
 //! It holds values and decides nothing: [`crate::reconcile::registry`] gathers them,
 //! [`super::protocol`] judges them.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256, U256};
 
 use super::foreign::NonceUse;
@@ -72,6 +74,9 @@ pub struct LedgerSnapshot<'a> {
 pub struct LedgerHistory {
     /// Uid of the ledger that the marker in the IdentityRegistry's status names.
     pub marker: Option<String>,
+    /// Uids of the account's ledger that markers of any IdentityRegistry of the chain name. A marker
+    /// that another one has written outlives the ledger as well.
+    pub markers: BTreeSet<String>,
     /// Whether any record has an attempt by this account on this chain.
     pub has_attempts: bool,
     /// Name of a record that cannot be read. It may have an attempt.

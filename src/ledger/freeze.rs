@@ -36,7 +36,7 @@ pub enum Freeze {
     WalletUsed { count: Nonce },
     /// The ledger is in quarantine for another reason than being new.
     #[error(
-        "the ledger is in quarantine: {}. Recovery without a backup is not supported by this version",
+        "the ledger is in quarantine: {}. Restore etcd from a backup that is not older than the ledger's last use, or restore without ledgers and records and set spec.bootstrap",
         cause_of(*reason)
     )]
     Quarantined { reason: QuarantineReason },

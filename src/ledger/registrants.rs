@@ -29,8 +29,10 @@ pub struct NamedAccounts<'a> {
     pub signers: &'a [Address],
     /// Ledger markers of the IdentityRegistry.
     pub own_markers: &'a [LedgerMarker],
-    /// Accounts that the ledger markers of any IdentityRegistry of the chain name.
-    pub marked: &'a [Address],
+    /// Ledger markers of all IdentityRegistries of the chain.
+    pub markers: &'a [LedgerMarker],
+    /// Accounts that have signed for an agent, by the records.
+    pub used: &'a BTreeSet<Address>,
     /// The other ledgers of the chain.
     pub others: &'a OtherLedgers,
     /// Records that cannot be decoded.
@@ -44,18 +46,16 @@ pub fn own_accounts(signers: &[Address], markers: &[LedgerMarker]) -> BTreeSet<A
     signers.iter().copied().chain(marked).collect()
 }
 
-fn uids_by_account(markers: &[LedgerMarker]) -> BTreeMap<Address, &str> {
-    let markers = markers.iter();
-    markers
-        .filter_map(|marker| Some((marker.signer.parse().ok()?, marker.uid.as_str())))
-        .collect()
-}
-
-impl<'a> NamedAccounts<'a> {
-    /// Uids of the ledgers that the IdentityRegistry uses or has used, by account.
-    fn own_ledgers(self) -> BTreeMap<Address, &'a str> {
-        uids_by_account(self.own_markers)
+fn uids_by_account<'a>(
+    markers: impl IntoIterator<Item = &'a LedgerMarker>,
+) -> BTreeMap<Address, BTreeSet<&'a str>> {
+    let mut uids: BTreeMap<Address, BTreeSet<&str>> = BTreeMap::new();
+    for marker in markers {
+        if let Ok(account) = marker.signer.parse() {
+            uids.entry(account).or_default().insert(&marker.uid);
+        }
     }
+    uids
 }
 
 /// The accounts besides the ledger's own that may have registered agents on its chain. To each, the
@@ -79,8 +79,8 @@ pub fn other_registrants<'a>(
     let mut registrants: BTreeMap<Address, u64> = named
         .signers
         .iter()
-        .chain(named.marked)
         .copied()
+        .chain(uids_by_account(named.markers).into_keys())
         .chain(signers)
         .chain(unreadable)
         .map(|account| (account, 0))
@@ -102,7 +102,7 @@ pub fn unsettled_ledgers(
     named: NamedAccounts<'_>,
     counts: &BTreeMap<Address, Nonce>,
 ) -> Vec<UnknownPremise> {
-    let uids = named.own_ledgers();
+    let uids = uids_by_account(named.own_markers.iter().chain(named.markers));
     let accounts = own_accounts(named.signers, named.own_markers).into_iter();
     let unsettled = accounts.filter_map(|account| {
         if account == ledger.signer {
@@ -111,7 +111,10 @@ pub fn unsettled_ledgers(
         let name = SignerLedger::name_of(ledger.chain_id, account);
         match (named.others.by_account.get(&account), uids.get(&account)) {
             (None, Some(_)) => Some(UnknownPremise::OtherLedgerLost { name }),
-            (Some(other), Some(uid)) if other.uid != **uid => {
+            (None, None) if named.used.contains(&account) => {
+                Some(UnknownPremise::OtherLedgerLost { name })
+            }
+            (Some(other), Some(uids)) if uids.iter().any(|uid| *uid != other.uid) => {
                 Some(UnknownPremise::OtherLedgerLost { name })
             }
             (Some(other), _) if other.is_quarantined => {
@@ -301,6 +304,7 @@ mod tests {
     const REMOVED: Address = Address::repeat_byte(0xaa);
     const MARKED: Address = Address::repeat_byte(0xbb);
     const LEDGERED: Address = Address::repeat_byte(0xcc);
+    static NONE: BTreeSet<Address> = BTreeSet::new();
 
     fn others() -> OtherLedgers {
         OtherLedgers {
@@ -309,11 +313,19 @@ mod tests {
         }
     }
 
+    fn marker(signer: Address, uid: &str) -> LedgerMarker {
+        LedgerMarker {
+            signer: format!("{signer:#x}"),
+            uid: uid.into(),
+        }
+    }
+
     fn named(others: &OtherLedgers) -> NamedAccounts<'_> {
         NamedAccounts {
             signers: &[],
             own_markers: &[],
-            marked: &[],
+            markers: &[],
+            used: &NONE,
             others,
             unreadable_records: &[],
         }
@@ -350,7 +362,7 @@ mod tests {
         ];
         let all = NamedAccounts {
             signers: &[SIGNER, STRANGER],
-            marked: &[MARKED, SIGNER],
+            markers: &[MARKED, SIGNER].map(|signer| marker(signer, "uid")),
             unreadable_records: &unreadable_records,
             ..named(&some)
         };
@@ -364,25 +376,21 @@ mod tests {
     #[test]
     fn missing_replaced_or_quarantined_ledger_of_the_registry_is_unsettled() {
         let name = SignerLedger::name_of(31337, LEDGERED);
-        let unsettled =
-            |others: &OtherLedgers, signers: &[Address], markers: &[(Address, &str)]| {
-                let own_markers: Vec<LedgerMarker> = markers
-                    .iter()
-                    .map(|(signer, uid)| LedgerMarker {
-                        signer: format!("{signer:#x}"),
-                        uid: (*uid).into(),
-                    })
-                    .collect();
-                unsettled_ledgers(
-                    &ledger(),
-                    NamedAccounts {
-                        signers,
-                        own_markers: &own_markers,
-                        ..named(others)
-                    },
-                    &BTreeMap::new(),
-                )
-            };
+        let unsettled = |others: &OtherLedgers,
+                         signers: &[Address],
+                         markers: &[(Address, &str)]| {
+            let markers = markers.iter();
+            let own_markers: Vec<_> = markers.map(|(signer, uid)| marker(*signer, uid)).collect();
+            unsettled_ledgers(
+                &ledger(),
+                NamedAccounts {
+                    signers,
+                    own_markers: &own_markers,
+                    ..named(others)
+                },
+                &BTreeMap::new(),
+            )
+        };
         let lost = [UnknownPremise::OtherLedgerLost { name: name.clone() }];
         let quarantined = [UnknownPremise::OtherLedgerQuarantined { name }];
         let (none, present) = (OtherLedgers::default(), others());
@@ -414,6 +422,35 @@ mod tests {
     }
 
     #[test]
+    fn ledger_that_anything_shows_to_have_existed_is_unsettled_without_it() {
+        let name = SignerLedger::name_of(31337, LEDGERED);
+        let lost = [UnknownPremise::OtherLedgerLost { name }];
+        let (none, present) = (OtherLedgers::default(), others());
+        let unsettled = |named| unsettled_ledgers(&ledger(), named, &BTreeMap::new());
+        let (used, of_another) = ([LEDGERED].into(), [marker(LEDGERED, "former")]);
+        let listed = |others| NamedAccounts {
+            signers: &[SIGNER, LEDGERED],
+            ..named(others)
+        };
+        let signed = NamedAccounts {
+            used: &used,
+            ..listed(&none)
+        };
+        assert_eq!(unsettled(signed), lost, "a record has an attempt");
+        let marked = |others| NamedAccounts {
+            markers: &of_another,
+            ..listed(others)
+        };
+        assert_eq!(unsettled(marked(&none)), lost);
+        assert_eq!(unsettled(marked(&present)), lost, "it was replaced");
+        let elsewhere = NamedAccounts {
+            signers: &[SIGNER],
+            ..marked(&none)
+        };
+        assert_eq!(unsettled(elsewhere), [], "another registry's account");
+    }
+
+    #[test]
     fn account_that_has_sent_more_than_its_ledger_knows_is_unsettled() {
         let mut others = others();
         let spec = SignerLedgerSpec {
@@ -442,10 +479,7 @@ mod tests {
         assert_eq!(of(&[(LEDGERED, 5), (STRANGER, 9)]), [ahead]);
         assert_eq!(of(&[(LEDGERED, 4)]), []);
         assert_eq!(of(&[]), [UnknownPremise::OtherLedgerUnchecked { name }]);
-        let markers = [LedgerMarker {
-            signer: format!("{MARKED:#x}"),
-            uid: "uid".into(),
-        }];
+        let markers = [marker(MARKED, "uid")];
         let accounts = BTreeSet::from([SIGNER, MARKED]);
         assert_eq!(own_accounts(&[SIGNER], &markers), accounts);
     }

@@ -19,7 +19,7 @@ use super::rollback::{
     LedgerMark, LedgerMarks, Proof, ShownMarkers, Suspicion, quarantined, suspicions,
 };
 use super::sweep::FirstFinalized;
-use super::unreadable::{OtherLedgers, UnreadableRecord, marked_accounts};
+use super::unreadable::{OtherLedgers, UnreadableRecord, ledger_markers};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, Entry, IdentityRegistry, Key, LedgerMarker, Nonce,
     Operation, SignerLedger, SignerLedgerSpec,
@@ -219,11 +219,15 @@ impl Store {
         Ok(OtherLedgers::of(spec.chain_id, &own_name, &ledgers))
     }
 
-    /// Reads which accounts of a chain have a ledger by the markers of any IdentityRegistry, after
-    /// the ledger.
-    pub async fn marked_accounts_after(&self, ledger: &ReadLedger) -> Result<Vec<Address>, Error> {
+    /// Reads the ledger markers of all IdentityRegistries of a chain, after the ledger. `None` means
+    /// that the ledger was read and does not exist.
+    pub async fn markers_after(
+        &self,
+        _ledger: Option<&ReadLedger>,
+        chain_id: u64,
+    ) -> Result<Vec<LedgerMarker>, Error> {
         let registries = self.reader.registries().await?;
-        Ok(marked_accounts(ledger.spec().chain_id, &registries))
+        Ok(ledger_markers(chain_id, &registries))
     }
 
     /// Reads the record of a key, after the ledger. It may not be decodable.

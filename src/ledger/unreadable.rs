@@ -12,7 +12,9 @@ use alloy::primitives::Address;
 use serde_json::Value;
 
 use super::evidence::UnknownPremise;
-use crate::api::{IdentityRegistry, Key, QuarantineReason, SignerLedger, SignerLedgerSpec};
+use crate::api::{
+    IdentityRegistry, Key, LedgerMarker, QuarantineReason, SignerLedger, SignerLedgerSpec,
+};
 use crate::cluster::{Lenient, Undecodable};
 
 /// What the ledgers of a chain show, besides one of them.
@@ -137,32 +139,35 @@ fn chain_id_of(stored: &Value) -> Option<u64> {
     stored.pointer("/spec/chainId").and_then(Value::as_u64)
 }
 
-/// Accounts that the ledger markers of the IdentityRegistries of a chain name. One that cannot be
-/// decoded and does not show its chain counts as of this chain.
+/// Ledger markers of the IdentityRegistries of a chain. One that cannot be decoded and does not show
+/// its chain counts as of this chain.
 #[must_use]
-pub fn marked_accounts<'a>(
+pub fn ledger_markers<'a>(
     chain_id: u64,
     registries: impl IntoIterator<Item = &'a Lenient<IdentityRegistry>>,
-) -> Vec<Address> {
+) -> Vec<LedgerMarker> {
     let of_registry = |registry: &Lenient<IdentityRegistry>| match registry {
         Lenient::Decoded(registry) => {
             let of_chain = registry.spec.chain_id == chain_id;
             let status = registry.status.as_ref().filter(|_| of_chain);
-            let markers = status.map_or(&[][..], |status| &status.ledgers);
-            let signers = markers.iter().map(|marker| marker.signer.clone());
-            signers.collect()
+            status.map_or_else(Vec::new, |status| status.ledgers.clone())
         }
         Lenient::Undecodable(registry) => {
             let chain = chain_id_of(&registry.stored);
             let markers = registry.stored.pointer("/status/ledgers");
             let markers = markers.filter(|_| chain.is_none_or(|chain| chain == chain_id));
             let markers = markers.and_then(Value::as_array).into_iter().flatten();
-            let signers = markers.filter_map(|marker| marker.get("signer")?.as_str());
-            signers.map(str::to_owned).collect::<Vec<_>>()
+            let text = |marker: &Value, field: &str| Some(marker.get(field)?.as_str()?.to_owned());
+            let markers = markers.filter_map(|marker| {
+                Some(LedgerMarker {
+                    signer: text(marker, "signer")?,
+                    uid: text(marker, "uid").unwrap_or_default(),
+                })
+            });
+            markers.collect()
         }
     };
-    let signers = registries.into_iter().flat_map(of_registry);
-    signers.filter_map(|signer| signer.parse().ok()).collect()
+    registries.into_iter().flat_map(of_registry).collect()
 }
 
 /// Chain of a ledger, by its name.
@@ -356,14 +361,19 @@ mod tests {
     }
 
     #[test]
-    fn markers_of_every_registry_of_the_chain_name_accounts() {
-        const NONE: [Address; 0] = [];
-        let marked = |change: fn(&mut Value)| marked_accounts(31337, &[registry(change)]);
+    fn markers_of_every_registry_of_the_chain_are_read() {
+        const NONE: [(String, String); 0] = [];
+        let own = [(format!("{:#x}", fixtures::SIGNER), "uid".to_owned())];
+        let of = |registries: &[Lenient<IdentityRegistry>]| -> Vec<(String, String)> {
+            let markers = ledger_markers(31337, registries).into_iter();
+            markers.map(|marker| (marker.signer, marker.uid)).collect()
+        };
+        let marked = |change: fn(&mut Value)| of(&[registry(change)]);
         let unknown = |stored: &mut Value| stored["spec"]["suspend"] = json!("Later");
         let is_decoded = |registry| matches!(registry, Lenient::Decoded(_));
         assert!(is_decoded(registry(|_| {})) && !is_decoded(registry(unknown)));
 
-        assert_eq!(marked(|_| {}), [fixtures::SIGNER]);
+        assert_eq!(marked(|_| {}), own);
         assert_eq!(marked(|stored| stored["spec"]["chainId"] = json!(1)), NONE);
         assert_eq!(marked(|stored| stored["status"] = json!(null)), NONE);
         for chain in [json!(31337), json!("31337"), json!(null)] {
@@ -371,28 +381,24 @@ mod tests {
                 stored["spec"]["suspend"] = json!("Later");
                 stored["spec"]["chainId"] = chain.clone();
             });
-            assert_eq!(
-                marked_accounts(31337, &[unreadable]),
-                [fixtures::SIGNER],
-                "{chain}"
-            );
+            assert_eq!(of(&[unreadable]), own, "{chain}");
         }
         let elsewhere = registry(|stored| {
             stored["spec"]["suspend"] = json!("Later");
             stored["spec"]["chainId"] = json!(1);
         });
-        assert_eq!(marked_accounts(31337, &[elsewhere]), NONE);
+        assert_eq!(of(&[elsewhere]), NONE);
         let odd = registry(|stored| {
             stored["spec"]["suspend"] = json!("Later");
             let markers = &mut stored["status"]["ledgers"];
             *markers = json!([{ "uid": "uid" }, { "signer": "0x1" }, markers[0]]);
         });
-        assert_eq!(marked_accounts(31337, &[odd]), [fixtures::SIGNER]);
+        assert_eq!(of(&[odd])[1..], own);
         let unmarked = registry(|stored| {
             stored["spec"]["suspend"] = json!("Later");
             stored["status"] = json!(null);
         });
-        assert_eq!(marked_accounts(31337, &[unmarked]), NONE);
+        assert_eq!(of(&[unmarked]), NONE);
     }
 
     #[test]

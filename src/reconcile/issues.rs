@@ -129,9 +129,14 @@ pub(crate) enum OfferIssue {
     },
     /// The transaction was accepted and is in no block.
     #[error(
-        "the transaction was sent {blocks} blocks ago and is in no block: the operator sends it again; it is included when gas prices fall below its maximum fee"
+        "the transaction was sent {blocks} blocks ago and is in no block: the operator sends it again, and replaces it by one with higher fees as far as the limits allow; if this lasts, raise limits.perRegistration of the IdentityRegistry, or use another endpoint"
     )]
     NotIncluded { blocks: u64 },
+    /// Nothing could be signed for a lower nonce: what is above it would not be included.
+    #[error(
+        "nonce {nonce} comes first, and nothing could be signed for agent {key} at it: the condition Registered of that agent's offers says why"
+    )]
+    NonceUnsigned { nonce: Nonce, key: Key },
     /// The API server rejects the record of the agent.
     #[error(
         "the API server rejected the record of the agent: {why}. Correct the offer, or the admission webhook or policy that rejects it"
@@ -240,6 +245,7 @@ impl OfferIssue {
             | Self::InsufficientFunds { .. }
             | Self::SendUnanswered { .. }
             | Self::NotIncluded { .. }
+            | Self::NonceUnsigned { .. }
             | Self::TooManyUnregistered { .. }
             | Self::RpcFailed { .. } => false,
         }
@@ -406,6 +412,10 @@ mod tests {
             OfferIssue::SendRefused { words: "no".into() },
             OfferIssue::SendUnanswered { words: "no".into() },
             OfferIssue::NotIncluded { blocks: 9 },
+            OfferIssue::NonceUnsigned {
+                nonce: Nonce(1),
+                key: Key::derive("", 1, Address::ZERO, 1),
+            },
             OfferIssue::RecordRefused { why: "no".into() },
             OfferIssue::RecordUndecodable { name: "r-x".into() },
             OfferIssue::TooManyUnregistered {

@@ -29,8 +29,9 @@
 //! 8. A ledger that shows less than it has shown, or than a record knows, allocates nothing any more
 //!    ([`super::rollback`]).
 //!
-//! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates,
-//! signs and sends nothing until the evidence changes. A freeze is derived again at each reconcile.
+//! Evidence that this version cannot resolve by itself is a [`Freeze`]: the operator allocates and
+//! signs nothing until the evidence changes. If it concerns one entry, stored transactions are still
+//! sent, since lower nonces let higher ones be included. A freeze is derived again at each reconcile.
 //! Only a rollback is stored, as the ledger's quarantine, since its evidence may be gone after the
 //! next restart.
 
@@ -102,11 +103,12 @@ pub fn ledger_step(
         .remembered
         .iter()
         .filter(|seen| seen.next > Nonce(0));
+    let mut marked = history.marker.iter().chain(&history.markers);
     let Some((ledger, mark)) = ledger else {
-        let lost = history.marker.is_some() || history.has_attempts || used.next().is_some();
-        if lost {
+        let marked = marked.next();
+        if marked.is_some() || history.has_attempts || used.next().is_some() {
             return Err(Freeze::LedgerLost {
-                uid: history.marker.clone(),
+                uid: marked.cloned(),
             });
         }
         return Ok(
@@ -126,8 +128,7 @@ pub fn ledger_step(
     }
     let replaced = used.find(|seen| seen.uid != mark.uid);
     let replaced = replaced.map(|seen| &seen.uid);
-    let marker = history.marker.as_ref();
-    if let Some(lost) = marker.filter(|uid| **uid != mark.uid).or(replaced) {
+    if let Some(lost) = marked.find(|uid| **uid != mark.uid).or(replaced) {
         return Err(Freeze::LedgerLost {
             uid: Some(lost.clone()),
         });
@@ -139,7 +140,7 @@ pub fn ledger_step(
             seen: Box::new(seen.clone()),
         });
     }
-    if marker.is_none() {
+    if history.marker.is_none() {
         return Ok(LedgerStep::WriteMarker);
     }
     match &ledger.quarantine {
@@ -578,7 +579,9 @@ fn with_result(
     }
 }
 
-fn worst_cost(attempt: &Attempt) -> u128 {
+/// What a transaction costs at most, in wei, without the rollup's part.
+#[must_use]
+pub fn worst_cost(attempt: &Attempt) -> u128 {
     attempt.max_fee_per_gas.0.saturating_mul(attempt.gas.into())
 }
 

@@ -255,6 +255,13 @@ mod whole_ledger {
             (marked(), Some("uid-1".to_owned())),
             (
                 LedgerHistory {
+                    markers: ["uid-2".to_owned()].into(),
+                    ..LedgerHistory::default()
+                },
+                Some("uid-2".to_owned()),
+            ),
+            (
+                LedgerHistory {
                     has_attempts: true,
                     ..LedgerHistory::default()
                 },

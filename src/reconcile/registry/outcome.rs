@@ -144,6 +144,12 @@ pub(crate) enum Obstacle {
          block: the fee of the transaction may be too low for this chain"
     )]
     NotIncluded { key: Key, nonce: Nonce, blocks: u64 },
+    /// Nothing could be signed for the lowest nonce that waits.
+    #[error(
+        "nothing could be signed for agent {key} at nonce {nonce}, and nothing above it would be \
+         included: the condition Registered of its offers says why"
+    )]
+    NonceUnsigned { nonce: Nonce, key: Key },
     /// A question that spending depends on was not answered.
     #[error("{endpoint}: {error}")]
     Rpc { endpoint: String, error: RpcError },
@@ -192,7 +198,8 @@ impl Obstacle {
             Self::Shortage(_)
             | Self::SendRefused { .. }
             | Self::InsufficientFunds { .. }
-            | Self::NotIncluded { .. } => Some(Activity::Short),
+            | Self::NotIncluded { .. }
+            | Self::NonceUnsigned { .. } => Some(Activity::Short),
             Self::Premise(_)
             | Self::SendUnanswered { .. }
             | Self::Rpc { .. }
@@ -214,7 +221,8 @@ impl Obstacle {
             Self::SendUnanswered { .. } => 7,
             Self::Shortage(_) => 8,
             Self::Rpc { .. } => 9,
-            Self::Settling(_) => 10,
+            Self::NonceUnsigned { .. } => 10,
+            Self::Settling(_) => 11,
         }
     }
 }
@@ -387,6 +395,11 @@ mod tests {
                 "RpcUnreachable",
                 None,
             ),
+            (
+                Obstacle::NonceUnsigned { nonce, key },
+                "NonceUnsigned",
+                waits,
+            ),
             (Obstacle::Settling("wait".into()), "Settling", None),
         ]
     }
@@ -412,6 +425,6 @@ mod tests {
             .iter()
             .map(|(obstacle, ..)| obstacle.rank())
             .collect();
-        assert_eq!(ranks, [0, 1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(ranks, [0, 1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]);
     }
 }

@@ -117,8 +117,8 @@ fn refused_record_is_reported_on_its_offer() {
         let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone());
         let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client);
         const NAME: &str = "record-refuses-one";
-        let identity = format!("{shop}/a");
-        create_policy(&policies, &bindings, NAME, &identity).await;
+        let expression = format!("object.spec.identity != '{shop}/a'");
+        create_policy(&policies, &bindings, NAME, &expression).await;
         world.offer(0, &shop, "a").await;
         world.offer(0, &other, "b").await;
         world.wait_other(&other, "b").await;
@@ -135,12 +135,58 @@ fn refused_record_is_reported_on_its_offer() {
     });
 }
 
-/// Refuses every write of the record of one identity, once the API server has read the policy.
+#[test]
+fn nonce_that_nothing_can_be_signed_for_is_named_to_those_above_it() {
+    World::run("unsigned", async |world| {
+        let registry = world.registry(0).await;
+        let objects = world.objects();
+        let suspend = async |value: &str| {
+            let change = json!({ "spec": { "suspend": value } });
+            objects.patch_registry(&registry.name, change).await;
+        };
+        suspend("Spending").await;
+        let (shop, other) = (
+            world.namespace("shop").await,
+            world.namespace("other").await,
+        );
+        world.offer(0, &shop, "a").await;
+        objects.wait_key(&shop, "a").await;
+        // The older record gets the lower nonce; creation times have a resolution of a second.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        world.offer(0, &other, "b").await;
+        objects.wait_key(&other, "b").await;
+        let client = world.env.cluster.client();
+        let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone());
+        let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client);
+        const NAME: &str = "attempts-refused";
+        let expression = format!(
+            "object.spec.identity != '{shop}/a' || !has(object.spec.attempts) || size(object.spec.attempts) == 0"
+        );
+        create_policy(&policies, &bindings, NAME, &expression).await;
+        suspend("None").await;
+
+        world.wait_offer(&shop, "a", "RecordRefused").await;
+        let message = world.wait_offer(&other, "b", "NonceUnsigned").await;
+        assert!(message.contains("nonce 0"), "{message}");
+        world.wait_registry(0, "NonceUnsigned").await;
+        let mined = world.chain.mined_transactions_of(registry.owner()).await;
+        assert_eq!(mined.unwrap(), 0, "nothing above it is signed");
+
+        delete(&bindings, NAME).await.unwrap();
+        delete(&policies, NAME).await.unwrap();
+        objects.wait_registered(&shop, "a", SHOWN).await;
+        objects.wait_registered(&other, "b", SHOWN).await;
+        world.assert_minted(registry.owner(), 2).await;
+    });
+}
+
+/// Refuses every write of a record for which the expression is false, once the API server has read
+/// the policy.
 async fn create_policy(
     policies: &Api<ValidatingAdmissionPolicy>,
     bindings: &Api<ValidatingAdmissionPolicyBinding>,
     name: &str,
-    identity: &str,
+    expression: &str,
 ) {
     let manifest = json!({
         "metadata": { "name": name },
@@ -153,7 +199,7 @@ async fn create_policy(
                 "resources": ["agentregistrations"],
             }] },
             "validations": [{
-                "expression": format!("object.spec.identity != '{identity}'"),
+                "expression": expression,
                 "message": "this record is refused",
             }],
         },

@@ -216,12 +216,20 @@ fn former_signer_repeats_nothing_after_a_restore_of_before_the_rotation() {
         let backup = world.env.cluster.back_up_etcd("before").await.unwrap();
         world.set_signers(&registry.proxy, &[1, 0]).await;
         world.offer(0, &shop, "next").await;
-        world.wait_other(&shop, "next").await;
+        let agent = world.wait_other(&shop, "next").await;
 
         // Only the chain knows of the next signer.
         world.restore_etcd(&backup).await;
         world.offer(0, &shop, "next").await;
+        let account = format!("{:#x}", world.signer(1).address());
+        let message = world
+            .wait_offer(&shop, "next", "RegisteredByOtherAccount")
+            .await;
+        assert!(message.to_lowercase().contains(&account), "{message}");
         world.assert_quiet(registry.owner(), QUIET).await;
+
+        world.set_signers(&registry.proxy, &[0, 1]).await;
+        assert_eq!(world.wait_other(&shop, "next").await, agent);
         world.assert_minted(registry.owner(), 1).await;
         world.assert_minted(world.signer(1).address(), 1).await;
     });

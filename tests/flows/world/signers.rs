@@ -193,6 +193,38 @@ fn registration_in_flight_of_a_former_signer_is_not_repeated() {
 }
 
 #[test]
+fn ledger_that_another_registry_has_marked_is_lost_without_it() {
+    World::run("marked", async |world| {
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        world.offer(0, &shop, "old").await;
+        world.wait_other(&shop, "old").await;
+        world.settled_ledger(0).await;
+        let objects = world.objects();
+        let record = objects.wait_key(&shop, "old").await.record_name();
+        delete(&objects.offers(&shop), "old").await.unwrap();
+        let change = json!({ "spec": {
+            "suspend": "Spending", "signers": world.signers(&registry.proxy, &[1]).await,
+        } });
+        objects.patch_registry(&registry.name, change).await;
+        delete_protected(&objects.records(), &record).await;
+        delete_protected(&objects.ledgers(), &world.ledger_name(0)).await;
+        // No process remembers the ledger either.
+        world.restart().await;
+
+        let mut manifest = world.manifest(1, &[&registry.proxy]).await;
+        manifest["spec"]["signers"] = world.signers(&registry.proxy, &[0]).await;
+        objects.create_registry(manifest).await;
+        world.offer(1, &shop, "new").await;
+        world.wait_registry(1, "LedgerLost").await;
+        world
+            .assert_quiet(registry.owner(), Duration::from_secs(10))
+            .await;
+        world.assert_minted(registry.owner(), 1).await;
+    });
+}
+
+#[test]
 fn ledger_of_a_signer_that_the_spec_forgot_is_remembered() {
     World::run("forgot", async |world| {
         let registry = world.registry(0).await;

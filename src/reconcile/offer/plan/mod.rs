@@ -530,26 +530,44 @@ fn shortened(text: &str) -> String {
 /// Progress of a registration that is not final.
 fn progress(record: &AgentRegistrationSpec, registry: &IdentityRegistry) -> RegistrationState {
     let last = record.attempts.last();
+    let signer = record
+        .signer
+        .map(|signer| format!(" of signer {signer:#x}"));
+    let signer = signer.unwrap_or_default();
     match (record.phase, last) {
         (Phase::Included, Some(attempt)) => RegistrationState::waiting(
             "AwaitingFinality",
             format!(
-                "transaction {} is included in a block, waiting for finality",
+                "transaction {}{signer} is included in a block, waiting for finality",
                 attempt.hash
             ),
         ),
         (Phase::Sent, Some(attempt)) => registry_blocks(registry).unwrap_or_else(|| {
             RegistrationState::waiting(
                 "Registering",
-                format!("transaction {} sent, waiting for a block", attempt.hash),
+                format!(
+                    "transaction {}{signer} sent, waiting for a block",
+                    attempt.hash
+                ),
             )
         }),
         (Phase::Reverted, _) => {
             let issue = OfferIssue::RegistrationReverted;
             RegistrationState::stalled(issue.reason(), issue.to_string())
         }
-        _ => registry_blocks(registry)
-            .unwrap_or_else(|| RegistrationState::waiting("Pending", "waiting for a nonce")),
+        _ => registry_blocks(registry).unwrap_or_else(|| {
+            let is_watch_only = registry.spec.signers.is_empty() && record.adopt.is_none();
+            if is_watch_only {
+                let name = registry.name_any();
+                return RegistrationState::waiting(
+                    "WatchOnly",
+                    format!(
+                        "IdentityRegistry {name} has no signers and registers nothing: list one in spec.signers, or set registration.agentId to adopt an agent"
+                    ),
+                );
+            }
+            RegistrationState::waiting("Pending", format!("waiting for a nonce{signer}"))
+        }),
     }
 }
 

@@ -203,6 +203,9 @@ fn every_phase_has_a_reason_and_a_message() {
         ..observed(json!({}))
     };
     let plain = || registry(json!({}));
+    let secret = json!({ "name": "signer", "key": "key" });
+    let signers = json!([{ "address": format!("0x{}", "11".repeat(20)), "secretRef": secret }]);
+    let signing = || registry(json!({ "spec": { "signers": signers } }));
     let cases = [
         (
             at(plain(), None),
@@ -230,6 +233,12 @@ fn every_phase_has_a_reason_and_a_message() {
         ),
         (
             at(plain(), recorded(json!({}))),
+            "WatchOnly",
+            "sepolia has no signers",
+            "Reconciling",
+        ),
+        (
+            at(signing(), recorded(json!({}))),
             "Pending",
             "waiting for a nonce",
             "Reconciling",

@@ -265,7 +265,7 @@ pub(super) async fn settle(
                 agent_id: orphan.agent_id,
                 account: orphan.owner,
             };
-            short(input, record.spec.key, issue)
+            short(input, record.spec.key, issue, false)
         }
         PendingStep::AwaitIndex | PendingStep::Allocate | PendingStep::Wait => Done::default(),
     }
@@ -313,7 +313,8 @@ pub(super) async fn raise_next(
 }
 
 /// Signs and sends what entries need, in the order of their nonces. Without `spent`, nothing is
-/// signed: the limits cannot be checked.
+/// signed: the limits cannot be checked. Nothing is signed above a nonce that nothing could be signed
+/// for, since the price of the day would be that of a later one.
 pub(super) async fn spend(
     input: &LedgerInput<'_>,
     held: &ReadLedger,
@@ -330,6 +331,8 @@ pub(super) async fn spend(
         commitments: None,
     };
     let mut done = Done::default();
+    // The lowest nonce that nothing could be signed for: nothing above it is included.
+    let mut unsigned: Option<(Nonce, Key)> = None;
     for (nonce, spend) in spends {
         let Some(bound) = held.bound_nonce(*nonce) else {
             continue;
@@ -347,11 +350,27 @@ pub(super) async fn spend(
         }
         done = done.and(match spend {
             SpendStep::Send(attempt) => send(input, &bound, &record.spec, attempt, state).await,
-            SpendStep::Sign => {
-                sign(input, &bound, record, None, &mut signing, state)
-                    .await
-                    .0
-            }
+            SpendStep::Sign => match unsigned {
+                Some((nonce, key)) => {
+                    let issue = OfferIssue::NonceUnsigned { nonce, key };
+                    let issues = input.issues_of(bound.key(), &issue);
+                    Done {
+                        issues,
+                        ..Done::default()
+                    }
+                }
+                None => {
+                    let (done, signed) =
+                        sign(input, &bound, record, None, &mut signing, state).await;
+                    let (nonce, key) = (*nonce, bound.key());
+                    if signed || done.end.is_some() {
+                        done
+                    } else {
+                        unsigned = Some((nonce, key));
+                        done.and(Done::obstacle(Obstacle::NonceUnsigned { nonce, key }))
+                    }
+                }
+            },
             SpendStep::Replace {
                 attempt,
                 sent_recently,
@@ -391,7 +410,7 @@ impl Signing<'_> {
                 unsigned: None,
             };
             let ledger = self.held.spec();
-            let commitments = Commitments::new(ledger, latest, &spent.0, self.records, costs);
+            let commitments = Commitments::new(ledger, latest, spent.all(), self.records, costs);
             self.commitments = Some(commitments);
         }
         self.commitments.as_mut()
@@ -420,7 +439,10 @@ async fn sign(
     let quote = match signing.prices.quote(input, &uri, replaced).await {
         Ok(Some(quote)) => quote,
         Ok(None) => return (Done::default(), false),
-        Err(NoQuote::Issue(issue)) => return (short(input, bound.key(), issue), false),
+        Err(NoQuote::Issue(issue)) => {
+            let is_replacement = replaced.is_some();
+            return (short(input, bound.key(), issue, is_replacement), false);
+        }
         Err(NoQuote::Rpc(error)) => return (unanswered(input, bound.key(), &error), false),
     };
     let Some(commitments) = signing.commitments(input, &quote) else {
@@ -435,7 +457,11 @@ async fn sign(
     let mut budget = commitments.budget_of(bound.nonce());
     let (limits, namespace) = (&input.target.limits, reservation.namespace.as_deref());
     if let Err(shortage) = budget.reserve(limits, namespace, reservation.amount) {
-        return (short(input, bound.key(), shortage.into()), false);
+        let is_replacement = replaced.is_some();
+        return (
+            short(input, bound.key(), shortage.into(), is_replacement),
+            false,
+        );
     }
     let signed = match sender::sign(
         signer,
@@ -477,8 +503,9 @@ async fn sign(
     (done.and(sent), true)
 }
 
-/// A registration cannot be paid for, or would revert.
-fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue) -> Done {
+/// A registration cannot be paid for, or would revert. If it was signed before, it keeps its nonce from
+/// being used.
+fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue, is_replacement: bool) -> Done {
     let obstacle = match &issue {
         OfferIssue::Shortage(shortage) => for_everyone(*shortage),
         _ => None,
@@ -486,6 +513,7 @@ fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue) -> Done {
     // Nothing above the nonce is included before it.
     let concerned: Vec<Key> = match issue {
         OfferIssue::Shortage(Shortage::FeeCapReached { .. }) => waiting_keys(input),
+        OfferIssue::Shortage(_) if is_replacement => waiting_keys(input),
         _ => vec![key],
     };
     let issues = concerned
@@ -498,12 +526,14 @@ fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue) -> Done {
     }
 }
 
-/// Keys of this registry that wait for their registration, as far as the cache knows.
+/// Keys of this registry that wait for their registration by the signer, as far as the cache knows.
 fn waiting_keys(input: &LedgerInput<'_>) -> Vec<Key> {
+    let own = input.target.signer.as_ref().map(|signer| signer.address());
     let records = input.context.cache.records();
-    let open = records
-        .iter()
-        .filter(|record| input.target.has(record) && record.is_open() && record.adopt.is_none());
+    let open = records.iter().filter(|record| {
+        let is_own = record.signer.is_some() && record.signer == own;
+        is_own && input.target.has(record) && record.is_open() && record.adopt.is_none()
+    });
     open.map(|record| record.key).collect()
 }
 
@@ -640,14 +670,23 @@ fn mismatch(input: &LedgerInput<'_>, bound: &BoundNonce, error: &sender::Error) 
     }
 }
 
-/// What was spent in the last 24 hours, and by which namespace.
+/// What counts against the limits of a day besides the ledger's own entries, and for which namespace.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SpentToday(pub(super) Vec<(Option<String>, u128)>);
+pub(super) struct SpentToday {
+    /// Spent in the last 24 hours.
+    spent: Vec<(Option<String>, u128)>,
+    /// In flight from other signers of the registry.
+    reserved: Vec<(Option<String>, u128)>,
+}
 
 impl SpentToday {
     fn total(&self) -> u128 {
-        let amounts = self.0.iter().map(|(_, amount)| *amount);
+        let amounts = self.spent.iter().map(|(_, amount)| *amount);
         amounts.fold(0, u128::saturating_add)
+    }
+
+    fn all(&self) -> Vec<(Option<String>, u128)> {
+        [self.spent.clone(), self.reserved.clone()].concat()
     }
 }
 
@@ -675,7 +714,7 @@ pub(super) async fn spent_today(
     };
     let day = read::day_start(
         &input.chain.endpoint,
-        snapshot,
+        (snapshot, &ready.accounts),
         input.chain.latest.timestamp,
         records.iter().copied(),
         &mut state.block_times,
@@ -683,7 +722,8 @@ pub(super) async fn spent_today(
     .await
     .map_err(|error| rpc_obstacle(input, error))?;
     state.counted(records.iter().copied());
-    let mut spent = plan::spent(snapshot, records, day);
+    let reserved = plan::reserved_by_others(snapshot, &ready.accounts, records.iter().copied());
+    let mut spent = plan::spent(snapshot, &ready.accounts, records, day);
     // A record that cannot be read may be of this account, and of today.
     let unreadable = ready
         .records
@@ -692,7 +732,7 @@ pub(super) async fn spent_today(
         .map_or(0, |census| census.unreadable.len());
     let per_registration = input.target.limits.per_registration;
     spent.extend((0..unreadable).map(|_| (None, per_registration)));
-    Ok(SpentToday(spent))
+    Ok(SpentToday { spent, reserved })
 }
 
 /// Allocates nonces to records that may get one, and signs and sends for them.
@@ -726,7 +766,7 @@ pub(super) async fn allocate(
         unsigned: Some(limits.per_registration),
     };
     let records = &ready.records.by_key;
-    let budget = Commitments::new(snapshot.ledger, latest, &spent.0, records, costs).budget();
+    let budget = Commitments::new(snapshot.ledger, latest, spent.all(), records, costs).budget();
     let cost = quote.takes.worst_cost(quote.fees);
     let left = budget.registrations_left(limits, cost);
     let requests: Vec<AllocationRequest<'_>> = pending

@@ -346,10 +346,13 @@ async fn use_ledger(
         return ended(done, numbers, Activity::Active);
     }
     // Then the endpoint may refuse what is sent again, and no other price is within the limits.
-    let is_capped = done
-        .obstacles
-        .iter()
-        .any(|obstacle| matches!(obstacle, Obstacle::Shortage(Shortage::FeeCapReached { .. })));
+    // Nothing is included above a nonce that nothing could be signed for, or that is priced too low.
+    let is_capped = done.obstacles.iter().any(|obstacle| {
+        matches!(
+            obstacle,
+            Obstacle::Shortage(_) | Obstacle::NonceUnsigned { .. }
+        )
+    });
     let pending = if is_capped {
         Vec::new()
     } else {
@@ -452,9 +455,7 @@ async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, 
 /// Registrations that another signer has begun and cannot finish, because the spec does not list
 /// it, or because they need another nonce. The cache shows them: a pass reads only records that it may write.
 fn signer_changes(input: &LedgerInput<'_>) -> Issues {
-    let Some(current) = &input.target.signer else {
-        return Issues::new();
-    };
+    let current = input.target.signer.as_ref().map(|signer| signer.address());
     let (cache, chain_id) = (&input.context.cache, input.target.contract.chain_id);
     let is_listed = |signer: Address| {
         let mut listed = input.registry.spec.signers.iter();
@@ -469,9 +470,7 @@ fn signer_changes(input: &LedgerInput<'_>) -> Issues {
         .iter()
         .filter(|record| input.target.has(record) && record.is_open());
     let changed = open.filter_map(|record| {
-        let signer = record
-            .signer
-            .filter(|signer| *signer != current.address())?;
+        let signer = record.signer.filter(|signer| Some(*signer) != current)?;
         let name = record.key.record_name();
         let issue = match begun(record, is_registering(record, signer))? {
             Begun::InFlight if is_listed(signer) => return None,

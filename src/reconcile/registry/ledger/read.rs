@@ -14,7 +14,8 @@ use super::logs::{self, Logs, OtherRegistrants};
 use super::plan::{self, DayStart, EvidenceByNonce};
 use super::questions::{self, Answers, Questions};
 use crate::api::{
-    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, Nonce, SignerLedgerSpec,
+    AgentRegistration, AgentRegistrationSpec, IdentityRegistry, Key, LedgerMarker, Nonce,
+    SignerLedgerSpec,
 };
 use crate::chain::{RpcEndpoint, RpcError};
 use crate::cluster::{self, Lenient};
@@ -64,6 +65,8 @@ pub(super) struct ReadyLedger {
     pub(super) adoption_targets: AdoptionTargets,
     /// What used final nonces that the ledger has not allocated.
     pub(super) uses_beyond_next: BTreeMap<Nonce, NonceUse>,
+    /// Accounts that the IdentityRegistry uses or has used: they share its limits.
+    pub(super) accounts: BTreeSet<Address>,
 }
 
 impl ReadyLedger {
@@ -94,8 +97,8 @@ pub(super) struct Census {
     pub(super) unreadable: Vec<UnreadableRecord>,
     /// The other ledgers of the chain.
     pub(super) others: OtherLedgers,
-    /// Accounts that the ledger markers of any IdentityRegistry of the chain name.
-    pub(super) marked: Vec<Address>,
+    /// Ledger markers of all IdentityRegistries of the chain.
+    pub(super) markers: Vec<LedgerMarker>,
 }
 
 /// Reads the ledger, the records after it, and what the chain shows of them.
@@ -166,6 +169,12 @@ pub(super) async fn ledger(
         marker: registry
             .as_ref()
             .and_then(|registry| marker(registry, signer)),
+        markers: records
+            .census
+            .iter()
+            .flat_map(|census| uids_of(&census.markers, signer))
+            .map(str::to_owned)
+            .collect(),
         has_attempts: records
             .by_key
             .values()
@@ -203,10 +212,17 @@ pub(super) async fn ledger(
         (Ok(LedgerStep::Ready), Some(held)) => held,
         (Ok(step), held) => return Ok(LedgerView::Unready(Box::new((step, held)))),
     };
+    let used: BTreeSet<Address> = records
+        .by_key
+        .values()
+        .filter(|record| record.spec.chain_id == chain_id && !record.spec.attempts.is_empty())
+        .filter_map(|record| record.spec.signer)
+        .collect();
     let named = records.census.as_ref().map(|census| NamedAccounts {
         signers: &signers,
         own_markers: &own_markers,
-        marked: &census.marked,
+        markers: &census.markers,
+        used: &used,
         others: &census.others,
         unreadable_records: &census.unreadable,
     });
@@ -297,6 +313,7 @@ pub(super) async fn ledger(
         registrations,
         adoption_targets,
         uses_beyond_next,
+        accounts: own_accounts(&signers, &own_markers),
     })))
 }
 
@@ -369,17 +386,17 @@ async fn census(
         records,
         unreadable,
     } = store.records_after(held).await?;
-    let (others, marked) = match held {
-        Some(held) => (
-            store.other_ledgers_after(held).await?,
-            store.marked_accounts_after(held).await?,
-        ),
-        None => (OtherLedgers::default(), Vec::new()),
+    let others = match held {
+        Some(held) => store.other_ledgers_after(held).await?,
+        None => OtherLedgers::default(),
     };
+    let markers = store
+        .markers_after(held, input.target.contract.chain_id)
+        .await?;
     let census = Census {
         unreadable,
         others,
-        marked,
+        markers,
     };
     Ok(Records {
         by_key: by_key(records),
@@ -445,10 +462,15 @@ fn signers_of(registry: Option<&IdentityRegistry>) -> Vec<Address> {
 
 fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
     let ledgers = &registry.status.as_ref()?.ledgers;
-    let own = ledgers
+    uids_of(ledgers, signer).next().map(str::to_owned)
+}
+
+/// Uids that markers name for an account.
+fn uids_of(markers: &[LedgerMarker], signer: Address) -> impl Iterator<Item = &str> {
+    let own = markers
         .iter()
-        .find(|marker| marker.signer == format!("{signer:#x}"))?;
-    Some(own.uid.clone())
+        .filter(move |marker| marker.signer.parse() == Ok(signer));
+    own.map(|marker| marker.uid.as_str())
 }
 
 /// Asks the endpoint of the pass, in batches. Final answers are kept for later passes, and receipts of
@@ -508,12 +530,12 @@ async fn ask(input: &LedgerInput<'_>, questions: Questions, state: &mut Registry
 /// First block from which spending counts as of the last 24 hours.
 pub(super) async fn day_start<'a>(
     endpoint: &RpcEndpoint,
-    snapshot: LedgerSnapshot<'_>,
+    (snapshot, accounts): (LedgerSnapshot<'_>, &BTreeSet<Address>),
     latest_time: u64,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
     times: &mut BTreeMap<u64, u64>,
 ) -> Result<u64, RpcError> {
-    let blocks = plan::spending_blocks(snapshot, records);
+    let blocks = plan::spending_blocks(snapshot, accounts, records);
     times.retain(|block, _| blocks.contains(block));
     let since = latest_time.saturating_sub(DAY);
     loop {

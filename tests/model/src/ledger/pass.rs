@@ -99,7 +99,13 @@ pub fn decide(view: &View<'_>, flaw: Option<Flaw>) -> Decision {
     let has_attempts = by_key
         .values()
         .any(|record| identity.has_attempt(&record.spec));
+    let all_markers = view.all_markers.iter();
+    let all_markers = all_markers.filter(|marker| marker.signer == name);
     let history = LedgerHistory {
+        markers: all_markers
+            .filter(|_| needs_census)
+            .map(|marker| marker.uid.clone())
+            .collect(),
         marker: marker.map(|marker| marker.uid.clone()),
         has_attempts: has_attempts && flaw != Some(Flaw::AttemptsUnread),
         unreadable_record: None,
@@ -178,10 +184,14 @@ impl Pass<'_> {
         let view = self.view;
         let own_name = SignerLedger::name_of(CHAIN_ID, self.ledger.spec.signer);
         let others = OtherLedgers::of(CHAIN_ID, &own_name, &view.ledgers);
+        let signed = self.by_key.values().map(|record| &record.spec);
+        let signed = signed.filter(|record| !record.attempts.is_empty());
+        let used = signed.filter_map(|record| record.signer).collect();
         let named = needs_census.then_some(NamedAccounts {
             signers: &view.signers,
             own_markers: &view.markers,
-            marked: &view.marked,
+            markers: &view.all_markers,
+            used: &used,
             others: &others,
             unreadable_records: &[],
         });
@@ -504,7 +514,8 @@ impl Pass<'_> {
             rollup_fee: TAKES.rollup_fee,
             unsigned: Some(LIMITS.per_registration),
         };
-        let commitments = Commitments::new(snapshot.ledger, latest, &[], &self.by_key, costs);
+        let commitments =
+            Commitments::new(snapshot.ledger, latest, Vec::new(), &self.by_key, costs);
         let requests: Vec<AllocationRequest<'_>> = pending
             .iter()
             .map(|record| AllocationRequest {

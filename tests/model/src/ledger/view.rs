@@ -39,8 +39,8 @@ pub struct View<'a> {
     pub signers: Vec<Address>,
     /// Ledger markers in its status.
     pub markers: Vec<LedgerMarker>,
-    /// Accounts that the markers of any IdentityRegistry name.
-    pub marked: Vec<Address>,
+    /// Ledger markers of all IdentityRegistries.
+    pub all_markers: Vec<LedgerMarker>,
     /// First part of the URIs that it registers.
     pub base_url: &'static str,
     /// Signs for the account of the pass.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use alloy::primitives::Address;
 use jiff::Timestamp;
 
 use crate::api::{
@@ -15,7 +16,9 @@ use crate::chain::RpcError;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::{Evidence, LedgerSnapshot};
 use crate::ledger::money::Budget;
-use crate::ledger::protocol::{self, EntryCosts, EntryStep, Reservation, entry_step, payer};
+use crate::ledger::protocol::{
+    self, EntryCosts, EntryStep, Reservation, entry_step, payer, worst_cost,
+};
 
 /// What was gathered about each entry: an answer, or why there is none.
 pub type EvidenceByNonce = BTreeMap<Nonce, Result<Evidence, RpcError>>;
@@ -245,36 +248,41 @@ pub fn unchecked_finalized(snapshot: LedgerSnapshot<'_>, steps: &EntrySteps) -> 
         .count()
 }
 
-/// Blocks of final transactions of an account, ascending and without repetition: those from which
+/// Blocks of final transactions of these accounts, ascending and without repetition: those from which
 /// the spending of the last 24 hours is summed.
 #[must_use]
 pub fn spending_blocks<'a>(
     snapshot: LedgerSnapshot<'_>,
+    accounts: &BTreeSet<Address>,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
 ) -> BTreeSet<u64> {
-    of_account(snapshot, records)
+    of_accounts(snapshot, accounts, records)
         .filter_map(AgentRegistrationSpec::final_block)
         .collect()
 }
 
-fn of_account<'a>(
+/// Records of the ledger's account, and of the others that share its limits.
+fn of_accounts<'a>(
     snapshot: LedgerSnapshot<'_>,
+    accounts: &BTreeSet<Address>,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
 ) -> impl Iterator<Item = &'a AgentRegistrationSpec> {
-    let (chain_id, signer) = (snapshot.ledger.chain_id, snapshot.ledger.signer);
-    records
-        .into_iter()
-        .filter(move |record| record.is_of(chain_id, signer))
+    let (chain_id, own) = (snapshot.ledger.chain_id, snapshot.ledger.signer);
+    records.into_iter().filter(move |record| {
+        let shares = |signer| signer == own || accounts.contains(&signer);
+        record.chain_id == chain_id && record.signer.is_some_and(shares)
+    })
 }
 
-/// What the records of an account say was spent from a block on, and who paid.
+/// What the records of these accounts say was spent from a block on, and who paid.
 #[must_use]
 pub fn spent<'a>(
     snapshot: LedgerSnapshot<'_>,
+    accounts: &BTreeSet<Address>,
     records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
     from_block: u64,
 ) -> Vec<(Option<String>, u128)> {
-    of_account(snapshot, records)
+    of_accounts(snapshot, accounts, records)
         .filter(|record| {
             record
                 .final_block()
@@ -289,14 +297,32 @@ pub fn spent<'a>(
         .collect()
 }
 
-/// What an account has spent in the last 24 hours, and what it may still have to pay.
+/// What transactions in flight of the other accounts may cost, and who pays. The limits are those of
+/// the IdentityRegistry, whichever of its signers spends.
+#[must_use]
+pub fn reserved_by_others<'a>(
+    snapshot: LedgerSnapshot<'_>,
+    accounts: &BTreeSet<Address>,
+    records: impl IntoIterator<Item = &'a AgentRegistrationSpec>,
+) -> Vec<(Option<String>, u128)> {
+    let of_others = of_accounts(snapshot, accounts, records)
+        .filter(|record| record.signer != Some(snapshot.ledger.signer) && record.is_open());
+    let reserved = of_others.filter_map(|record| {
+        let amount = record.attempts.iter().map(worst_cost).max()?;
+        Some((payer(record).map(str::to_owned), amount))
+    });
+    reserved.collect()
+}
+
+/// What an account and those that share its limits have spent in the last 24 hours, and what they may
+/// still have to pay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commitments {
     /// In wei.
     pub balance: u128,
     /// First nonce that no block uses.
     pub latest: Nonce,
-    /// Spent in the last 24 hours, and by which namespace.
+    /// Spent in the last 24 hours, or reserved by other accounts, and by which namespace.
     pub spent: Vec<(Option<String>, u128)>,
     /// What each entry may still cost.
     pub reserved: BTreeMap<Nonce, Reservation>,
@@ -308,7 +334,7 @@ impl Commitments {
     pub fn new(
         ledger: &SignerLedgerSpec,
         (latest, balance): (Nonce, u128),
-        spent: &[(Option<String>, u128)],
+        spent: Vec<(Option<String>, u128)>,
         records: &BTreeMap<Key, AgentRegistration>,
         costs: EntryCosts,
     ) -> Self {
@@ -317,7 +343,7 @@ impl Commitments {
         Self {
             balance,
             latest,
-            spent: spent.to_vec(),
+            spent,
             reserved: reserved
                 .into_iter()
                 .map(|reservation| (reservation.nonce, reservation))

@@ -226,10 +226,10 @@ impl World {
             let is_used = signers.contains(other) || own_markers[usize::from(*other)] != 0;
             is_used && *other != replica.account
         });
-        let marked = key
+        let all_markers = key
             .markers
             .iter()
-            .flat_map(|markers| (0..ACCOUNTS).filter(|account| markers[*account] != 0));
+            .flat_map(|markers| self.markers(*markers));
         let held = |account: usize, ledger: LedgerRef| self.ledger_object(account, ledger);
         let ledgers = (0..ACCOUNTS).filter_map(|account| held(account, key.ledgers[account]));
         let wanted = (0..KEYS).filter(|key| replica.wanted & (1 << key) != 0);
@@ -240,7 +240,7 @@ impl World {
                 .map(|account| self.cast.address((*account).into()))
                 .collect(),
             markers: self.markers(own_markers),
-            marked: marked.map(|account| self.cast.address(account)).collect(),
+            all_markers: all_markers.collect(),
             base_url: BASE_URLS[usize::from(replica.registry)],
             signer: &self.cast.signers[account],
             is_first: signers.first() == Some(&replica.account),

@@ -4,6 +4,8 @@ mod isolation;
 
 use std::collections::BTreeSet;
 
+use alloy::primitives::Address;
+
 use super::*;
 use crate::api::{Entry, Operation, RevertedRegistration, SignerLedgerSpec, Wei};
 use crate::ledger::evidence::AccountState;
@@ -339,9 +341,39 @@ fn spending_is_summed_from_blocks_of_final_transactions_of_the_account() {
     ];
     let fixture = PassFixture::new(account(5, 5), vec![]);
     assert_eq!(
-        spending_blocks(fixture.snapshot(), &records),
+        spending_blocks(fixture.snapshot(), &BTreeSet::new(), &records),
         [60, 70].into()
     );
+}
+
+#[test]
+fn signers_of_a_registry_share_the_limits_of_a_day() {
+    let by = |signer, mut record: AgentRegistrationSpec| {
+        record.signer = Some(signer);
+        record
+    };
+    let final_one = |letter| AgentRegistrationSpec {
+        spent_wei: Some(Wei(40)),
+        ..done_at(letter, 5)
+    };
+    let records = [
+        by(STRANGER, final_one('a')),
+        by(STRANGER, sent_at('b', 6)),
+        by(STRANGER, record('c')),
+        by(Address::repeat_byte(0x77), final_one('d')),
+        sent_at('e', 6),
+    ];
+    let fixture = PassFixture::new(account(5, 5), vec![]);
+    let shared = BTreeSet::from([STRANGER]);
+    let snapshot = fixture.snapshot();
+    let amounts = |spent: Vec<(Option<String>, u128)>| -> Vec<u128> {
+        spent.into_iter().map(|(_, amount)| amount).collect()
+    };
+    assert_eq!(amounts(spent(snapshot, &shared, &records, 0)), [40]);
+    let reserved = reserved_by_others(snapshot, &shared, &records);
+    assert_eq!(amounts(reserved), [300], "what is signed and not final");
+    assert_eq!(spending_blocks(snapshot, &shared, &records).len(), 1);
+    assert!(reserved_by_others(snapshot, &BTreeSet::new(), &records).is_empty());
 }
 
 #[test]
@@ -420,6 +452,7 @@ fn spending_is_counted_by_account_chain_and_day() {
     let counted = |from| {
         spent(
             fixture.snapshot(),
+            &BTreeSet::new(),
             records.iter().map(|record| &record.spec),
             from,
         )
@@ -449,7 +482,8 @@ fn budget_subtracts_unmined_costs_and_the_day_what_is_reserved() {
             rollup_fee: 0,
             unsigned,
         };
-        Commitments::new(&fixture.ledger, account, &spent, &fixture.records, costs)
+        let spent = spent.to_vec();
+        Commitments::new(&fixture.ledger, account, spent, &fixture.records, costs)
     };
     let reserved = of(5_000, Some(1_000)).reserved;
     let amounts: Vec<u128> = reserved
