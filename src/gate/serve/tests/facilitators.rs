@@ -359,6 +359,11 @@ fn doubtful(success: &Value) -> Vec<(&'static str, Reply)> {
             "html",
             Reply::Whole(200, "text/html", "<h1>Welcome</h1>".into()),
         ),
+        ("cut at its end", Reply::Cut(200, whole.clone())),
+        (
+            "padded",
+            Reply::Whole(200, "application/json", whole.clone() + &" ".repeat(70_000)),
+        ),
         (
             "stalled",
             Reply::Stalled(200, whole[..whole.len() - 1].to_owned()),

@@ -172,7 +172,7 @@ fn cases() -> Vec<(String, String, Fate)> {
 
 /// A request as an upstream received it.
 #[derive(Debug)]
-struct Taken {
+struct Arrived {
     method: String,
     target: String,
     fields: Vec<(String, String)>,
@@ -181,7 +181,7 @@ struct Taken {
 }
 
 /// The requests on a connection. Anything that a server may read otherwise is a failure.
-fn requests_in(mut bytes: &[u8]) -> Vec<Taken> {
+fn requests_in(mut bytes: &[u8]) -> Vec<Arrived> {
     let mut taken = Vec::new();
     while !bytes.is_empty() {
         let end = position(bytes, b"\r\n\r\n").expect("a whole head");
@@ -213,7 +213,7 @@ fn requests_in(mut bytes: &[u8]) -> Vec<Taken> {
             both => panic!("two lengths: {both:?}"),
         };
         let is_cut = body.is_none();
-        taken.push(Taken {
+        taken.push(Arrived {
             method: method.to_owned(),
             target: target.to_owned(),
             fields,
@@ -281,7 +281,7 @@ impl Shop {
     }
 
     /// What the upstream received.
-    fn taken(&self) -> Vec<Taken> {
+    fn taken(&self) -> Vec<Arrived> {
         let received = self.upstream.received.lock().unwrap();
         received
             .iter()
@@ -364,7 +364,7 @@ async fn bytes_of_two_readings_never_become_a_request_that_no_one_paid() {
         }
         panic!("a connection was used after bytes that no one understands: {shown}");
     }
-    let known = |taken: &&Taken| {
+    let known = |taken: &&Arrived| {
         let mut parts = taken.target.split('/').skip(1);
         let road = parts.next();
         let number = parts.next().and_then(|number| number.parse::<usize>().ok());
