@@ -22,9 +22,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::CONNECTION;
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri, Version};
 use axum::middleware::{Next, from_fn_with_state, map_request, map_response};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -139,10 +139,17 @@ fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let connection = Connection::new(stream, requests.clone());
     let answer = move |request: hyper::Request<Incoming>| {
         let open = requests.begin();
+        // The builder takes the preface of HTTP/2 all the same, where limits of this file do not hold.
+        let is_known = request.version() <= Version::HTTP_11;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let response = router.clone().oneshot(request);
-        async move { response.await.map(|response| open.until_sent(response)) }
+        async move {
+            if !is_known {
+                return Ok(StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response());
+            }
+            response.await.map(|response| open.until_sent(response))
+        }
     };
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().max_buf_size(HEAD_BYTES);

@@ -33,7 +33,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use self::answer::{Charged, ErrorResponse, is_browser, payment_required};
+use self::answer::{ErrorResponse, is_browser, payment_required};
 use super::chains::ChainReader;
 use super::claims::ClaimStore;
 use super::facilitator::FacilitatorClient;
@@ -313,7 +313,10 @@ impl GateServer {
                     while_in_flight(response, routed.in_flight),
                 )
             }
-            Err(error) => (GateOutcome::UpstreamFailed, upstream_failed(&error, None)),
+            Err(error) => (
+                GateOutcome::UpstreamFailed,
+                upstream_failed(&error).response(),
+            ),
         }
     }
 
@@ -474,20 +477,13 @@ fn while_in_flight(response: Response, in_flight: Option<Arc<InFlight>>) -> Resp
     watch(response, move |_| drop(in_flight))
 }
 
-/// The upstream did not answer. Nothing was charged, unless the payment says so.
-fn upstream_failed(
-    error: &UpstreamError,
-    about: Option<(super::check::PaymentId, Charged, String)>,
-) -> Response {
+/// The upstream did not answer.
+fn upstream_failed(error: &UpstreamError) -> ErrorResponse {
     let status = match error {
         UpstreamError::TooSlow => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };
-    let refusal = ErrorResponse::new(status, "upstream_failed");
-    match about {
-        Some((id, charged, hint)) => refusal.about(id, charged).hint(hint).response(),
-        None => refusal.response(),
-    }
+    ErrorResponse::new(status, "upstream_failed")
 }
 
 #[cfg(test)]

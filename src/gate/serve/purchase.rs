@@ -297,14 +297,14 @@ impl Sale<'_> {
         let left = deadline.saturating_duration_since(Instant::now());
         let response = match self.call(request, left).await {
             Ok(response) => response,
-            Err(error) => return self.failed(&error, Charged::No),
+            Err(error) => return self.failed(&error, None),
         };
         if !is_charged(response.status()) {
             return not_charged(response);
         }
         let response = match self.held(response).await {
             Ok(response) => response,
-            Err(error) => return self.failed(&error, Charged::No),
+            Err(error) => return self.failed(&error, None),
         };
         let facilitators = self.beginning_with(&facilitator);
         match self.settled(hold, facilitators, Event::Settle).await {
@@ -596,7 +596,7 @@ impl Sale<'_> {
                 };
                 match response {
                     Ok(response) => self.deliver(hold, transaction, response).await,
-                    Err(error) => self.failed(&error, Charged::Yes),
+                    Err(error) => self.failed(&error, Some(transaction)),
                 }
             }
             // It bought nothing: the payment may be presented again for the same request.
@@ -604,7 +604,7 @@ impl Sale<'_> {
                 self.add_charge(&mut response, transaction);
                 (GateOutcome::UpstreamFailed, response)
             }
-            Err(error) => self.failed(&error, Charged::Yes),
+            Err(error) => self.failed(&error, Some(transaction)),
         }
     }
 
@@ -799,22 +799,27 @@ impl Sale<'_> {
         (GateOutcome::Pending, refusal.retry_after(2).response())
     }
 
-    fn failed(&self, error: &UpstreamError, charged: Charged) -> Answer {
-        let hint = match charged {
-            Charged::No => "The payment was not used. Present it again.".to_owned(),
-            _ => {
+    /// The upstream did not answer. `transaction` is that of the payment, if it was charged.
+    fn failed(&self, error: &UpstreamError, transaction: Option<String>) -> Answer {
+        warn!(payment = %self.purchase.id, offer = ?self.routed.offer.name, %error, "upstream failed");
+        let refusal = upstream_failed(error);
+        let refusal = match transaction {
+            None => refusal
+                .about(self.purchase.id, Charged::No)
+                .field(CHARGED, "false")
+                .hint("The payment was not used. Present it again."),
+            Some(transaction) => {
                 let end = self.purchase.valid_before().saturating_add(ASK_FOR);
-                format!(
-                    "The payment was charged. Present it again with the same request, until Unix time {end}."
-                )
+                refusal
+                    .about(self.purchase.id, Charged::Yes)
+                    .field(CHARGED, "true")
+                    .receipt(self.purchase.receipt(None, Some(transaction)))
+                    .hint(format!(
+                        "The payment was charged. Present it again with the same request, until Unix time {end}."
+                    ))
             }
         };
-        warn!(payment = %self.purchase.id, offer = ?self.routed.offer.name, %error, "upstream failed");
-        let about = (self.purchase.id, charged, hint);
-        (
-            GateOutcome::UpstreamFailed,
-            upstream_failed(error, Some(about)),
-        )
+        (GateOutcome::UpstreamFailed, refusal.response())
     }
 }
 

@@ -615,6 +615,8 @@ async fn answer_that_breaks_after_an_upfront_payment_says_until_when_to_ask_agai
     );
     let body = seen.json();
     assert_eq!(body["charged"], true);
+    assert_eq!(seen.field("x-payment-charged"), Some("true"));
+    assert_eq!(seen.receipt().unwrap()["transaction"], TRANSACTION);
     let hint = format!(
         "The payment was charged. Present it again with the same request, until Unix time {end}."
     );
