@@ -96,8 +96,9 @@ const IMPURE: [&str; 20] = [
 ];
 
 /// Files that use a Kubernetes API client, and those of them that write.
-const API_CLIENTS: [&str; 7] = [
+const API_CLIENTS: [&str; 8] = [
     "cluster/cache/watch.rs",
+    "cluster/endpoints.rs",
     "cluster/read.rs",
     "cluster/write.rs",
     "leader/elector/mod.rs",
