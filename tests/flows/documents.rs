@@ -1,17 +1,21 @@
 //! Where an on-chain URI leads: to the same valid document on every replica, and on the gate.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use alloy::primitives::U256;
 use anyhow::{Result, ensure};
+use axum::body::Bytes;
 use boon::{Compiler, SchemaIndex, Schemas};
 use contracts::abi::IdentityRegistry;
 use harness::chain::{Chain, LocalChain};
 use harness::release::Release;
 use harness::wait::eventually;
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::fixture::{TestEnv, block_every_second};
 use crate::objects::{offer, registry};
@@ -24,6 +28,8 @@ const SERVICE: &str = "offers-serviceoffer-controller";
 /// Host name of the public Service inside the cluster.
 const HOST: &str = "offers-serviceoffer-controller.operator.svc";
 const WELL_KNOWN: &str = "/.well-known/agent-registration.json";
+/// What is counted of requests that got no answer.
+const REFUSED: &str = "no answer";
 
 #[test]
 fn on_chain_uri_serves_the_same_document_on_every_replica() {
@@ -154,6 +160,87 @@ fn document_follows_registration_base_url_and_disabling() {
         assert_eq!(inactive["services"], json!([]));
         let id = &inactive["registrations"][0]["agentId"];
         assert_eq!(*id, 0, "the agent id must stay");
+    });
+}
+
+/// A document as a client sees it: its bytes and its entity tag.
+type Served = (Bytes, Option<HeaderValue>);
+
+async fn read(service: &reqwest::Client, url: &str) -> reqwest::Result<Served> {
+    let response = service.get(url).send().await?.error_for_status()?;
+    let tag = response.headers().get(ETAG).cloned();
+    Ok((response.bytes().await?, tag))
+}
+
+/// Reads documents all the time, checks that they stay as they are, and counts what failed.
+async fn read_on(
+    service: &reqwest::Client,
+    documents: &[(String, Served)],
+    failed: &mut BTreeMap<String, usize>,
+) -> Infallible {
+    loop {
+        for (url, original) in documents {
+            match read(service, url).await {
+                Ok(served) => assert_eq!(served, *original, "{url}"),
+                Err(error) => {
+                    let status = error.status().map(|status| status.to_string());
+                    let what = status.unwrap_or_else(|| REFUSED.to_owned());
+                    *failed.entry(what).or_default() += 1;
+                }
+            }
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn documents_stay_byte_equal_when_the_gate_serves_them_instead_of_the_operator() {
+    TestEnv::run(async |env| {
+        let objects = &env.objects;
+        let (chain, release) = deploy(&env, &["gate.enabled=false"]).await;
+        for manifest in variety() {
+            objects.create_offer(manifest).await;
+        }
+        let count = variety().len();
+        objects.assert_all_registered(&chain, count, LIMIT).await;
+        let contract = IdentityRegistry::new(chain.registry, chain.provider());
+        let mut urls = vec![(format!("http://{HOST}{WELL_KNOWN}"), count)];
+        for event in chain.registrations().await.unwrap() {
+            urls.push((contract.tokenURI(event.agent_id).call().await.unwrap(), 1));
+        }
+        let service = release.service_client(SERVICE, HOST).await.unwrap();
+        let mut documents = Vec::new();
+        for (url, agents) in urls {
+            let whole = eventually("every agent has its id", LIMIT, async || -> Result<_> {
+                let served = read(&service, &url).await?;
+                let document: Value = serde_json::from_slice(&served.0)?;
+                let named = document["registrations"].as_array().map_or(0, Vec::len);
+                ensure!(named == agents && served.1.is_some(), "{served:?}");
+                Ok(served)
+            })
+            .await;
+            documents.push((url, whole));
+        }
+
+        for (value, is_rollout) in [
+            ("gate.enabled=true", false),
+            ("gate.podAnnotations.rollout=r1", true),
+            ("podAnnotations.rollout=r1", true),
+            ("gate.enabled=false", false),
+        ] {
+            let (values, mut failed) = ([value], BTreeMap::new());
+            tokio::select! {
+                upgraded = release.upgrade(&values) => upgraded.unwrap(),
+                never = read_on(&service, &documents, &mut failed) => match never {},
+            }
+            println!("{value}: failed requests {failed:?}");
+            assert!(!(is_rollout && failed.contains_key(REFUSED)), "{failed:?}");
+            for (url, original) in &documents {
+                let served = async || read(&service, url).await;
+                let after = eventually("the document is served", LIMIT, served).await;
+                assert_eq!(after, *original, "after {value}: {url}");
+            }
+        }
     });
 }
 
