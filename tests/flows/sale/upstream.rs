@@ -4,16 +4,22 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use harness::objects::{delete, patch};
+use harness::objects::{create, delete, patch};
 use harness::upstream::{EVENT_COUNT, EVENT_EVERY, EVENTS, Upstream, point_service};
 use harness::wait::eventually;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use super::shop::{SHOP, SOON, Shop};
+use crate::definitions::create_lax;
 use crate::fixture::TestEnv;
+
+/// Longest time until a grant counts, or no longer does.
+const GRANTED: Duration = Duration::from_secs(3);
 
 #[test]
 fn upstream_that_takes_40_seconds_is_waited_for_and_paid_once() {
@@ -92,24 +98,28 @@ fn upstream_that_moves_to_another_address_is_found() {
     });
 }
 
+/// Creates the offer `chat` of Service `llm/model`, which is in another namespace than the offer.
+async fn offer_model(shop: &Shop) {
+    shop.create_facilitator().await;
+    shop.env.objects.create_offer(shop.offer("own")).await;
+    shop.wait_ready("own").await;
+    let client = shop.env.objects.client.clone();
+    shop.env.objects.create_namespace("llm", &[]).await;
+    let (_, at) = Upstream::serve(shop.env.cluster.node_ip()).await.unwrap();
+    point_service(client, "llm", "model", at).await.unwrap();
+    let mut manifest = shop.offer("chat");
+    manifest["spec"]["upstream"] = json!({ "service": "model", "namespace": "llm", "port": 80 });
+    shop.env.objects.create_offer(manifest).await;
+}
+
 #[test]
 fn service_of_another_namespace_is_sold_while_it_agrees() {
     TestEnv::run(async |env| {
         let shop = Shop::open(env, &[]).await;
-        shop.create_facilitator().await;
-        let client = shop.env.objects.client.clone();
-        shop.env.objects.create_namespace("llm", &[]).await;
-        let (_, at) = Upstream::serve(shop.env.cluster.node_ip()).await.unwrap();
-        point_service(client.clone(), "llm", "model", at)
-            .await
-            .unwrap();
-        let mut manifest = shop.offer("chat");
-        manifest["spec"]["upstream"] =
-            json!({ "service": "model", "namespace": "llm", "port": 80 });
-        shop.env.objects.create_offer(manifest).await;
+        offer_model(&shop).await;
         let message = shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
         assert!(message.contains("obol.org/offers-from=shop"), "{message}");
-        let services = Api::<Service>::namespaced(client, "llm");
+        let services = Api::<Service>::namespaced(shop.env.objects.client.clone(), "llm");
         let agree = async |namespaces: Option<&str>| {
             let annotations = json!({ "obol.org/offers-from": namespaces });
             let change = json!({ "metadata": { "annotations": annotations } });
@@ -120,6 +130,65 @@ fn service_of_another_namespace_is_sold_while_it_agrees() {
         agree(None).await;
         shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
         shop.wait_status(&shop.url("/v1"), 503).await;
+    });
+}
+
+/// A ReferenceGrant of namespace `llm` to offers of another one for one Service.
+fn grant(name: &str, from: &str, to: &str) -> DynamicObject {
+    let from = json!({ "group": "obol.org", "kind": "ServiceOffer", "namespace": from });
+    let to = json!({ "group": "", "kind": "Service", "name": to });
+    let manifest = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1",
+        "kind": "ReferenceGrant",
+        "metadata": { "name": name, "namespace": "llm" },
+        "spec": { "from": [from], "to": [to] },
+    });
+    serde_json::from_value(manifest).unwrap()
+}
+
+/// Waits until the offer `chat` answers so, and checks that it took no longer than a grant may.
+async fn time_until(shop: &Shop, expected: u16) {
+    let begun = Instant::now();
+    shop.wait_status(&shop.url("/v1"), expected).await;
+    let took = begun.elapsed();
+    println!("{expected} after {} ms", took.as_millis());
+    assert!(took < GRANTED, "{took:?}");
+}
+
+#[test]
+fn service_of_another_namespace_is_sold_while_a_reference_grant_names_the_offers() {
+    TestEnv::run(async |env| {
+        let client = env.objects.client.clone();
+        let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant");
+        let kind = ApiResource::from_gvk(&kind);
+        create_lax(&client, &kind).await;
+        let shop = Shop::open(env, &[]).await;
+        offer_model(&shop).await;
+        let message = shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
+        let wanted =
+            "create a ReferenceGrant there from ServiceOffer (group obol.org) of namespace shop";
+        assert!(message.contains(wanted), "{message}");
+
+        let grants = Api::<DynamicObject>::namespaced_with(client, "llm", &kind);
+        for (name, from, to) in [("other-offers", "bank", "model"), ("other", SHOP, "vault")] {
+            create(&grants, &grant(name, from, to)).await.unwrap();
+        }
+        sleep(GRANTED).await;
+        let closed = reqwest::get(shop.url("/v1")).await.unwrap();
+        assert_eq!(closed.status(), 503, "the grants are for something else");
+
+        for nth in 1..=2 {
+            create(&grants, &grant("offers", SHOP, "model"))
+                .await
+                .unwrap();
+            time_until(&shop, 402).await;
+            let bought = shop.buyer().get(&shop.url("/v1")).await.unwrap();
+            assert_eq!(bought.status, 200, "{bought:?}");
+            delete(&grants, "offers").await.unwrap();
+            time_until(&shop, 503).await;
+            shop.wait_gate_reason("chat", "UpstreamNotGranted").await;
+            assert_eq!(shop.transfers().await.len(), nth);
+        }
     });
 }
 
