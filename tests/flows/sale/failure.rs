@@ -17,7 +17,7 @@ use crate::fixture::TestEnv;
 /// Buyers that pay at the same time.
 const BUYERS: usize = 3;
 /// How long a buyer presents the same payment again.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Requests a second that carry no payment.
 const UNPAID_RATE: u64 = 200;
 
@@ -63,14 +63,15 @@ pub async fn ask_until(shop: &Shop, stop: &AtomicBool) -> (usize, Vec<String>) {
 }
 
 /// The transactions in the receipts of answers with this status.
-fn transactions(bought: &[Purchase], status: u16) -> BTreeSet<String> {
+pub fn transactions(bought: &[Purchase], status: u16) -> BTreeSet<String> {
     let answers = bought.iter().filter(|answer| answer.status == status);
     let receipts = answers.filter_map(|answer| answer.receipt.as_ref());
     let transactions = receipts.filter_map(|receipt| receipt["transaction"].as_str());
     transactions.map(str::to_owned).collect()
 }
 
-async fn wait_resolved(shop: &Shop) {
+/// Waits until the gate knows what became of every payment.
+pub async fn wait_resolved(shop: &Shop) {
     eventually("no settlement is unknown", PATIENCE, async || {
         let unknown = shop.count("serviceoffer_gate_settlements_unknown").await;
         ensure!(unknown == 0.0, "{unknown}");
