@@ -188,7 +188,7 @@ async fn report_ready(
 }
 
 /// Says when several gates sell at once, as in a rollout: each knows only the payments that were
-/// presented to it. The token charges a payment once, whoever presents it.
+/// presented to it. The token charges a payment once, at whichever gate.
 async fn warn_of_others(mut replicas: watch::Receiver<usize>) {
     while replicas.changed().await.is_ok() {
         let count = *replicas.borrow_and_update();

@@ -46,7 +46,7 @@ const RESERVED: [&str; 9] = [
     "-",
 ];
 
-/// What buyers are told of the media type of what is sold.
+/// The media type that buyers are shown of what is sold.
 const MIME_TYPE: &str = "application/json";
 
 /// What the table depends on besides the objects of the cluster.

@@ -139,7 +139,7 @@ fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let connection = Connection::new(stream, requests.clone());
     let answer = move |request: hyper::Request<Incoming>| {
         let open = requests.begin();
-        // The builder takes the preface of HTTP/2 all the same, where limits of this file do not hold.
+        // The builder still takes the preface of HTTP/2, for which the limits of this file do not hold.
         let is_known = request.version() <= Version::HTTP_11;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
