@@ -193,6 +193,49 @@ fn service_of_another_namespace_is_sold_while_a_reference_grant_names_the_offers
 }
 
 #[test]
+fn service_that_names_another_host_is_sold_while_it_is_listed() {
+    TestEnv::run(async |env| {
+        let shop = Shop::open(env, &[]).await;
+        shop.sell().await;
+        let client = || shop.env.objects.client.clone();
+        shop.env.objects.create_namespace("llm", &[]).await;
+        let (model, at) = Upstream::serve(shop.env.cluster.node_ip()).await.unwrap();
+        point_service(client(), "llm", "model", at).await.unwrap();
+        let service = json!({
+            "metadata": { "name": "outside", "namespace": SHOP },
+            "spec": { "type": "ExternalName", "externalName": "model.llm.svc.cluster.local" },
+        });
+        let service: Service = serde_json::from_value(service).unwrap();
+        let services = Api::<Service>::namespaced(client(), SHOP);
+        create(&services, &service).await.unwrap();
+        let upstream = json!({ "service": "outside", "namespace": SHOP, "port": 80 });
+        let change = json!({ "spec": { "upstream": upstream } });
+        shop.env.objects.patch_offer(SHOP, "chat", change).await;
+        let closes = async || {
+            let message = shop.wait_gate_reason("chat", "UpstreamNotAllowed").await;
+            let wanted = "the admin of the gate must list it in gate.allowedExternalUpstreams";
+            assert!(message.contains(wanted), "{message}");
+            shop.wait_status(&shop.url("/v1"), 503).await;
+        };
+        closes().await;
+        let list = async |name: &str| {
+            let listed = format!("gate.allowedExternalUpstreams={{{name}}}");
+            shop.release.upgrade(&[&listed]).await.unwrap();
+            // The former gate answers until its address is no longer that of the Service.
+            shop.release.wait_gate(SOON).await.unwrap();
+        };
+        list("shop/outside").await;
+        shop.wait_ready("chat").await;
+        let bought = shop.buyer().get(&shop.url("/v1")).await.unwrap();
+        assert_eq!(bought.status, 200, "{bought:?}");
+        assert_eq!((model.count(), shop.transfers().await.len()), (1, 1));
+        list("shop/other").await;
+        closes().await;
+        assert_eq!((model.count(), shop.upstream.count()), (1, 0));
+    });
+}
+
+#[test]
 fn unpaid_request_reaches_no_upstream_however_slow_it_is() {
     TestEnv::run(async |env| {
         let shop = Shop::open(env, &[]).await;
