@@ -75,8 +75,14 @@ impl Health {
 
     /// Records that this process is about to end: nothing more should be sent to it.
     pub fn set_draining(&self) {
-        self.synced.store(false, Ordering::Relaxed);
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests should be sent to this process. One that drains still answers those that it
+    /// gets: the rest of the cluster learns of it late.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_synced() && !self.is_draining()
     }
 
     /// Whether this process is about to end.
@@ -149,9 +155,18 @@ mod tests {
     #[test]
     fn replica_is_ready_once_its_cache_has_synced() {
         let health = Health::new(None);
-        assert!(!health.is_synced());
+        assert!(!health.is_ready());
         health.set_synced();
-        assert!(health.is_synced());
+        assert!(health.is_ready());
+    }
+
+    #[test]
+    fn replica_that_drains_is_not_ready_and_still_synced() {
+        let health = Health::new(None);
+        health.set_synced();
+        health.set_draining();
+        health.set_synced();
+        assert!(!health.is_ready() && health.is_synced());
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,14 +56,14 @@ async fn livez(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if admin.health.is_synced() {
-        (StatusCode::OK, "ok\n")
+    let why_not = if admin.health.is_ready() {
+        return (StatusCode::OK, "ok\n");
+    } else if admin.health.is_draining() {
+        "the process is about to end\n"
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the cache is not synced yet\n",
-        )
-    }
+        "the cache is not synced yet\n"
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, why_not)
 }
 
 async fn render(State(admin): State<Admin>) -> Response {
