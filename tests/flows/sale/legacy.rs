@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use serde_json::{Value, json};
 
-use super::shop::{SHOP, Shop};
+use super::shop::{SHOP, SOON, Shop};
 use crate::fixture::TestEnv;
 use crate::objects::merge;
 
@@ -206,6 +206,8 @@ fn service_that_leads_out_of_the_cluster_is_sold_once_it_is_listed() {
         );
         let listed = ["gate.allowedExternalUpstreams={llm/ollama}"];
         shop.release.upgrade(&listed).await.unwrap();
+        // The one that drains still has the former list.
+        shop.release.wait_gate(SOON).await.unwrap();
         shop.wait_ready("chat").await;
         let bought = shop.buyer().get(&shop.url("/v1")).await.unwrap();
         assert_eq!(bought.status, 200, "{bought:?}");
