@@ -391,7 +391,7 @@ mod tests {
         let odd = registry(|stored| {
             stored["spec"]["suspend"] = json!("Later");
             let markers = &mut stored["status"]["ledgers"];
-            *markers = json!([{ "uid": "uid" }, { "signer": "0x1" }, markers[0]]);
+            *markers = json!([{ "uid": "uid" }, { "signer": 1 }, { "signer": "0x1" }, markers[0]]);
         });
         assert_eq!(of(&[odd])[1..], own);
         let unmarked = registry(|stored| {

@@ -420,6 +420,7 @@ fn body_offers_version_1_what_it_can_pay() {
     ] {
         assert!(!accepts[0][key].is_null(), "{key}");
     }
+    assert_eq!(requirement_v1(&upfront, RESOURCE), None);
     let none = required_body(std::slice::from_ref(&upfront));
     assert_eq!(none["x402Version"], 2);
     assert_eq!(none["accepts"][0]["extra"]["paymentFlow"], "upfront");

@@ -244,6 +244,15 @@ fn every_phase_has_a_reason_and_a_message() {
             "Reconciling",
         ),
         (
+            at(
+                signing(),
+                recorded(json!({ "signer": signers[0]["address"] })),
+            ),
+            "Pending",
+            "of signer 0x1111",
+            "Reconciling",
+        ),
+        (
             at(unready(), recorded(json!({ "phase": "Bound" }))),
             "RegistryNotReady",
             "no funds",
