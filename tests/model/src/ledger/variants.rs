@@ -206,24 +206,6 @@ pub const VARIANTS: &[Variant] = &[
         within: "online-restore",
     },
     Variant {
-        name: "displaced_unproven",
-        about: "a nonce counts as used by something else although logs and transaction are not looked at (R6)",
-        change: Change::Core(&[
-            edit(
-                "protocol",
-                "        .filter(|block| *block >= snapshot.account.finalized_block);\n    let Some(proven_to) = proven_to.filter(|_| !snapshot.index.contains(key)) else {",
-                "        .filter(|_| snapshot.ledger.chain_id > 0);\n    let Some(proven_to) = proven_to.filter(|_| !snapshot.index.contains(key)) else {",
-            ),
-            edit(
-                "protocol",
-                "evidence.used_by.filter(|used| used.is_foreign)",
-                "evidence.used_by.filter(|used| used.block > 0)",
-            ),
-        ]),
-        breaks: Some("L1"),
-        within: "foreign-use",
-    },
-    Variant {
         name: "displaced_on_latest",
         about: "what uses a nonce in a block that is not final displaces the registration (R5, R6)",
         change: Change::Core(&[edit(
@@ -231,19 +213,8 @@ pub const VARIANTS: &[Variant] = &[
             "    let is_final = nonce < counts.finalized;\n    let is_own",
             "    let is_final = nonce < counts.latest;\n    let is_own",
         )]),
-        breaks: Some("L1"),
+        breaks: Some("L3"),
         within: "foreign-use",
-    },
-    Variant {
-        name: "born_in_flight",
-        about: "a ledger is born while the account has transactions in flight (R10)",
-        change: Change::Core(&[edit(
-            "protocol",
-            "    if finalized != pending || finalized != latest {",
-            "    if finalized > pending || finalized > latest {",
-        )]),
-        breaks: Some("L1"),
-        within: "used-wallet",
     },
     Variant {
         name: "agreement_assumed",
