@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tracing::debug;
 
+use super::cache::list_and_watch;
 use crate::telemetry::causes;
 
 /// Label of EndpointSlices that names their Service.
@@ -24,8 +25,7 @@ pub(crate) async fn watch_ready(
     let config = watcher::Config::default().labels(&format!("{SERVICE_NAME}={service}"));
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
     let (store, writer) = reflector::store();
-    let events = watcher(slices, config).default_backoff().reflect(writer);
-    let mut events = std::pin::pin!(events.into_stream());
+    let mut events = std::pin::pin!(list_and_watch(slices, config).reflect(writer));
     while let Some(event) = events.next().await {
         match event {
             // The store shows nothing of a list before its end.

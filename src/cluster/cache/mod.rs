@@ -44,6 +44,7 @@ pub use self::service::{ServiceFacts, ServiceForm};
 use self::table::Table;
 use self::users::OfferUsers;
 use self::watch::Watches;
+pub(super) use self::watch::list_and_watch;
 use super::{MaybeDecoded, Reader};
 use crate::api::{
     AgentRegistration, AgentRegistrationSpec, ConditionStatus, DEFAULT_REGISTRY_ANNOTATION,

@@ -191,38 +191,44 @@ impl Watches<'_> {
             .spawn(follow(kind, stream, metrics, is_invalid, failed, handle));
     }
 
-    /// Lists and watches one kind, and lists it again after a failure. A watch that was resumed
-    /// after the API server's storage had been restored to an earlier state would stay silent until
-    /// resource versions exceed those of before, and never show what was written until then.
     fn events<K>(
         &self,
     ) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let client = self.client.clone();
-        let events = stream::unfold(None, move |resumed| {
-            let begin = || {
-                let config = watcher::Config::default().timeout(WATCH_SECONDS);
-                watcher(Api::<K>::all(client.clone()), config).boxed()
-            };
-            let mut watch = resumed.unwrap_or_else(begin);
-            async move {
-                let event = watch.next().await?;
-                // An API server that only limits requests was not restarted.
-                let is_current = match &event {
-                    Ok(_) => true,
-                    Err(error) => has_code(error, 429),
-                };
-                Some((event, is_current.then_some(watch)))
-            }
-        });
-        events.backoff(WatchBackoff::default())
+        list_and_watch(Api::all(self.client.clone()), watcher::Config::default())
     }
 }
 
-/// The default backoff of watches, except that only time resets it: the begin of a list that is
-/// tried again is no success.
+/// Lists and watches objects, and lists them again after a failure. A watch that was resumed after
+/// the API server's storage had been restored to an earlier state would stay silent until resource
+/// versions exceed those of before, and never show what was written until then.
+pub(crate) fn list_and_watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let config = config.timeout(WATCH_SECONDS);
+    let events = stream::unfold(None, move |resumed| {
+        let mut watch = resumed.unwrap_or_else(|| watcher(api.clone(), config.clone()).boxed());
+        async move {
+            let event = watch.next().await?;
+            // An API server that only limits requests was not restarted.
+            let is_current = match &event {
+                Ok(_) => true,
+                Err(error) => has_code(error, 429),
+            };
+            Some((event, is_current.then_some(watch)))
+        }
+    });
+    events.backoff(WatchBackoff::default())
+}
+
+/// The default backoff of watches, except that only time resets it: a list that has only started
+/// again is no success.
 #[derive(Default)]
 struct WatchBackoff(watcher::DefaultBackoff);
 
@@ -371,12 +377,13 @@ mod tests {
         Ok(Response::new(Body::from(serde_json::to_vec(&list)?)))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn store_holds_an_object_of_a_list_when_its_change_is_reported() {
-        let changes = Changes::default();
-        let mut reported = changes.subscribe();
+    /// The store of a watch of offers, which lasts as long as its task is held.
+    fn watched_offers(
+        client: &Client,
+        changes: Changes,
+    ) -> (Store<MaybeDecoded<ServiceOffer>>, JoinSet<()>) {
         let mut watches = Watches {
-            client: &Client::new(service_fn(serve), "default"),
+            client,
             metrics: &Metrics::new("operator/lease").unwrap(),
             changes,
             tasks: JoinSet::new(),
@@ -387,6 +394,15 @@ mod tests {
             |_| false,
             CacheChange::offer,
         );
+        (store, watches.tasks)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_holds_an_object_of_a_list_when_its_change_is_reported() {
+        let changes = Changes::default();
+        let mut reported = changes.subscribe();
+        let client = Client::new(service_fn(serve), "default");
+        let (store, _tasks) = watched_offers(&client, changes);
         for _ in ["first", "last"] {
             let CacheChange::Offer { namespace, name } = reported.recv().await.unwrap() else {
                 panic!("only offers are watched");
@@ -426,18 +442,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn store_shows_what_was_restored_once_a_watch_has_failed() {
-        let mut watches = Watches {
-            client: &restored(),
-            metrics: &Metrics::new("operator/lease").unwrap(),
-            changes: Changes::default(),
-            tasks: JoinSet::new(),
-        };
-        let store = watches.watch(
-            WatchedKind::ServiceOffer,
-            |_: &mut MaybeDecoded<ServiceOffer>| (),
-            |_| false,
-            CacheChange::offer,
-        );
+        let (store, _tasks) = watched_offers(&restored(), Changes::default());
         sleep(Duration::from_secs(10)).await;
         let names: Vec<String> = store.state().iter().map(|offer| offer.name_any()).collect();
         assert_eq!(names, ["kept"]);
