@@ -42,20 +42,23 @@ pub struct NamedAccounts<'a> {
 /// Accounts that an IdentityRegistry with these signers and ledger markers uses or has used.
 #[must_use]
 pub fn own_accounts(signers: &[Address], markers: &[LedgerMarker]) -> BTreeSet<Address> {
-    let marked = uids_by_account(markers).into_keys();
-    signers.iter().copied().chain(marked).collect()
+    signers.iter().copied().chain(marked(markers)).collect()
 }
 
-fn uids_by_account<'a>(
+/// Accounts that ledger markers name.
+fn marked(markers: &[LedgerMarker]) -> impl Iterator<Item = Address> {
+    let signers = markers.iter().map(|marker| marker.signer.parse());
+    signers.filter_map(Result::ok)
+}
+
+/// Uids of the ledger of an account that markers name.
+pub fn uids_of<'a>(
     markers: impl IntoIterator<Item = &'a LedgerMarker>,
-) -> BTreeMap<Address, BTreeSet<&'a str>> {
-    let mut uids: BTreeMap<Address, BTreeSet<&str>> = BTreeMap::new();
-    for marker in markers {
-        if let Ok(account) = marker.signer.parse() {
-            uids.entry(account).or_default().insert(&marker.uid);
-        }
-    }
-    uids
+    account: Address,
+) -> impl Iterator<Item = &'a str> {
+    let own = markers.into_iter();
+    let own = own.filter(move |marker| marker.signer.parse() == Ok(account));
+    own.map(|marker| marker.uid.as_str())
 }
 
 /// The accounts besides the ledger's own that may have registered agents on its chain. To each, the
@@ -80,7 +83,7 @@ pub fn other_registrants<'a>(
         .signers
         .iter()
         .copied()
-        .chain(uids_by_account(named.markers).into_keys())
+        .chain(marked(named.markers))
         .chain(signers)
         .chain(unreadable)
         .map(|account| (account, 0))
@@ -102,25 +105,26 @@ pub fn unsettled_ledgers(
     named: NamedAccounts<'_>,
     counts: &BTreeMap<Address, Nonce>,
 ) -> Vec<UnknownPremise> {
-    let uids = uids_by_account(named.own_markers.iter().chain(named.markers));
+    let markers = || named.own_markers.iter().chain(named.markers);
     let accounts = own_accounts(named.signers, named.own_markers).into_iter();
     let unsettled = accounts.filter_map(|account| {
         if account == ledger.signer {
             return None;
         }
         let name = SignerLedger::name_of(ledger.chain_id, account);
-        match (named.others.by_account.get(&account), uids.get(&account)) {
-            (None, Some(_)) => Some(UnknownPremise::OtherLedgerLost { name }),
-            (None, None) if named.used.contains(&account) => {
+        let mut uids = uids_of(markers(), account);
+        match named.others.by_account.get(&account) {
+            None if uids.next().is_some() || named.used.contains(&account) => {
                 Some(UnknownPremise::OtherLedgerLost { name })
             }
-            (Some(other), Some(uids)) if uids.iter().any(|uid| *uid != other.uid) => {
+            None => None,
+            Some(other) if uids.any(|uid| uid != other.uid) => {
                 Some(UnknownPremise::OtherLedgerLost { name })
             }
-            (Some(other), _) if other.is_quarantined => {
+            Some(other) if other.is_quarantined => {
                 Some(UnknownPremise::OtherLedgerQuarantined { name })
             }
-            (Some(other), _) => {
+            Some(other) => {
                 let next = other.spec.as_ref()?.next;
                 match counts.get(&account) {
                     None => Some(UnknownPremise::OtherLedgerUnchecked { name }),
@@ -131,7 +135,6 @@ pub fn unsettled_ledgers(
                     Some(_) => None,
                 }
             }
-            (None, None) => None,
         }
     });
     unsettled.collect()

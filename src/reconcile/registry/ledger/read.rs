@@ -26,7 +26,7 @@ use crate::ledger::evidence::{
 use crate::ledger::foreign::NonceUse;
 use crate::ledger::protocol::{LedgerStep, asks_for_nonce, ledger_step};
 use crate::ledger::registrants::{
-    NamedAccounts, other_registrants, own_accounts, unclaimed_agents, unsettled_ledgers,
+    NamedAccounts, other_registrants, own_accounts, uids_of, unclaimed_agents, unsettled_ledgers,
 };
 use crate::ledger::rollback::unaccounted_nonce;
 use crate::ledger::store::ReadRecords;
@@ -463,14 +463,6 @@ fn signers_of(registry: Option<&IdentityRegistry>) -> Vec<Address> {
 fn marker(registry: &IdentityRegistry, signer: Address) -> Option<String> {
     let ledgers = &registry.status.as_ref()?.ledgers;
     uids_of(ledgers, signer).next().map(str::to_owned)
-}
-
-/// Uids that markers name for an account.
-fn uids_of(markers: &[LedgerMarker], signer: Address) -> impl Iterator<Item = &str> {
-    let own = markers
-        .iter()
-        .filter(move |marker| marker.signer.parse() == Ok(signer));
-    own.map(|marker| marker.uid.as_str())
 }
 
 /// Asks the endpoint of the pass, in batches. Final answers are kept for later passes, and receipts of

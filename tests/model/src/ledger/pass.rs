@@ -31,7 +31,7 @@ use super::protocol::{
     pending_step, with_attempt, without_entries,
 };
 use super::registrants::{
-    NamedAccounts, OtherIndex, RegistrantIndexes, other_registrants, unclaimed_agents,
+    NamedAccounts, OtherIndex, RegistrantIndexes, other_registrants, uids_of, unclaimed_agents,
     unsettled_ledgers,
 };
 use crate::ledger::cast::{CHAIN_ID, CLUSTER_UID, CONTRACT, GENESIS};
@@ -99,12 +99,10 @@ pub fn decide(view: &View<'_>, flaw: Option<Flaw>) -> Decision {
     let has_attempts = by_key
         .values()
         .any(|record| identity.has_attempt(&record.spec));
-    let all_markers = view.all_markers.iter();
-    let all_markers = all_markers.filter(|marker| marker.signer == name);
     let history = LedgerHistory {
-        markers: all_markers
+        markers: uids_of(&view.all_markers, signer)
             .filter(|_| needs_census)
-            .map(|marker| marker.uid.clone())
+            .map(str::to_owned)
             .collect(),
         marker: marker.map(|marker| marker.uid.clone()),
         has_attempts: has_attempts && flaw != Some(Flaw::AttemptsUnread),
