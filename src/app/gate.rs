@@ -180,9 +180,9 @@ async fn report_ready(
     while table.changed().await.is_ok() {
         let kept = table.borrow_and_update().clone();
         gate.limiters.retain(&kept.table);
-        let offers = kept.table.published();
-        let (closed, open): (Vec<_>, Vec<_>) = offers.partition(|offer| offer.closed().is_some());
-        gate.metrics.offers(open.len(), closed.len());
+        let all = kept.table.published().count();
+        let open = kept.table.count_open();
+        gate.metrics.offers(open, all - open);
         health.set_synced();
     }
 }

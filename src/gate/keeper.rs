@@ -50,8 +50,11 @@ pub(crate) async fn keep(
             metrics.table_built(begun.elapsed());
             let table = Arc::new(table);
             if table.digest != kept.borrow().table.digest {
-                let open = table.published().filter(|offer| offer.closed().is_none());
-                info!(open = open.count(), digest = table.digest, "table changed");
+                info!(
+                    open = table.count_open(),
+                    digest = table.digest,
+                    "table changed"
+                );
             }
             kept.send_replace(KeptTable {
                 table,

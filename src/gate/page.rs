@@ -136,18 +136,19 @@ pub(crate) fn well_known(table: &OfferTable, base: &str, now: jiff::Timestamp) -
                 "type": "http",
                 "description": offer.description,
                 "x402Version": 2,
-                "accepts": route.terms.iter().map(wire::requirement).collect::<Vec<_>>(),
+                "accepts": wire::requirements(route.terms),
             });
-            let with_methods = resources.len();
-            resources.extend(route.methods.listed().map(|method| {
+            let mut methods = route.methods.listed().peekable();
+            if methods.peek().is_none() {
+                // It serves every method.
+                resources.push(resource);
+                continue;
+            }
+            resources.extend(methods.map(|method| {
                 let mut resource = resource.clone();
                 resource["method"] = method.into();
                 resource
             }));
-            // It serves every method.
-            if resources.len() == with_methods {
-                resources.push(resource);
-            }
         }
     }
     json!({ "x402Version": 2, "resources": resources })
@@ -185,7 +186,7 @@ pub(crate) fn services(table: &OfferTable, base: &str, now: jiff::Timestamp) -> 
                 json!({
                     "path": route.path,
                     "methods": route.methods.listed().collect::<Vec<_>>(),
-                    "accepts": route.terms.iter().map(wire::requirement).collect::<Vec<_>>(),
+                    "accepts": wire::requirements(route.terms),
                 })
             })
             .collect();
@@ -240,6 +241,7 @@ mod tests {
         let after = "2026-01-02T00:00:00Z".parse().unwrap();
         assert_eq!(names(after), ["chat", "free", "own"]);
         assert!(shown().closed(&name("shop", "closed")).is_some());
+        assert_eq!(shown().count_open(), 4);
     }
 
     #[test]

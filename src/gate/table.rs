@@ -21,7 +21,7 @@ use super::path::{CanonicalPath, path_of};
 use super::proxy::UpstreamAddress;
 use super::route::{Methods, Pattern};
 use super::terms::{Terms, Unpayable, terms};
-use super::wire::{LONGEST_REQUIRED, RenderedTerms, Resource, encoded_text};
+use super::wire::{LONGEST_REQUIRED, RenderedTerms, Resource, encoded_length};
 use crate::api::{
     FacilitatorSuspend, Gate, IdentityRegistry, Payment, PaymentFacilitator, PriceTable,
     ServiceOffer, TokenFacts, Upstream,
@@ -383,6 +383,12 @@ impl OfferTable {
         self.published.values()
     }
 
+    /// Number of offers of which anything is sold.
+    pub(crate) fn count_open(&self) -> usize {
+        let offers = self.published();
+        offers.filter(|offer| offer.closed().is_none()).count()
+    }
+
     /// Uids of offers with a place.
     pub(crate) fn uids(&self) -> HashSet<&str> {
         self.published().map(|offer| offer.uid.as_str()).collect()
@@ -647,6 +653,7 @@ impl<'a> Compiler<'a> {
         let spec = &offer.spec;
         let view = OfferView::among(&self.registries, self.cache, offer, Timestamp::UNIX_EPOCH);
         let accepted = accept(offer).map_err(Closed::from);
+        let description = description(offer);
         let mut notices = BTreeSet::new();
         let is_closed = offer.has_other_gate();
         let mut access = |gate: Gate, price: Option<&PriceTable>| match gate {
@@ -656,7 +663,7 @@ impl<'a> Compiler<'a> {
             Gate::Paid => {
                 let paid = accepted
                     .clone()
-                    .and_then(|_| self.paid(offer, price, &mut notices));
+                    .and_then(|_| self.paid(offer, (price, &description), &mut notices));
                 Access::Paid(paid.map(Arc::new))
             }
         };
@@ -702,7 +709,7 @@ impl<'a> Compiler<'a> {
             url: self.url(&view, &place),
             hostname: place.hostname,
             prefix: place.prefix,
-            description: description(offer),
+            description,
             mime_type: MIME_TYPE,
             upstream: self.upstream(&view.name.0, spec.upstream.as_ref()),
             health_path: spec.upstream.as_ref().map_or_else(
@@ -753,7 +760,7 @@ impl<'a> Compiler<'a> {
     fn paid(
         &self,
         offer: &ServiceOffer,
-        price: Option<&PriceTable>,
+        (price, description): (Option<&PriceTable>, &str),
         notices: &mut BTreeSet<String>,
     ) -> Result<Paid, Closed> {
         let spec = &offer.spec;
@@ -794,13 +801,12 @@ impl<'a> Compiler<'a> {
             return Err(closed);
         }
         paid.rendered = RenderedTerms::of(&paid.terms);
-        let text = description(offer);
         let resource = Resource {
             url: "",
-            description: &text,
+            description,
             mime_type: MIME_TYPE,
         };
-        match encoded_text(&paid.rendered.required(resource, "")).len() {
+        match encoded_length(&paid.rendered.required(resource, "")) {
             bytes if bytes > LONGEST_REQUIRED => Err(Closed::TermsTooLong { bytes }),
             _ => Ok(paid),
         }

@@ -326,6 +326,11 @@ pub(crate) fn requirement(terms: &Terms) -> Value {
     })
 }
 
+/// Terms as `accepts` of version 2.
+pub(crate) fn requirements(all: &[Terms]) -> Value {
+    all.iter().map(requirement).collect()
+}
+
 /// Terms as an entry of `accepts` in version 1, which has names for some networks only and no
 /// payment flows. Old clients read every field of every entry, so none is left out.
 pub(crate) fn requirement_v1(terms: &Terms, resource: Resource<'_>) -> Option<Value> {
@@ -378,7 +383,7 @@ impl RenderedTerms {
             }
         }
         Self {
-            accepts: Value::from_iter(all.iter().map(requirement)).to_string(),
+            accepts: requirements(all).to_string(),
             accepts_v1,
         }
     }
@@ -537,6 +542,11 @@ impl PaymentReceipt {
 /// JSON in base64, as fields hold it.
 pub(crate) fn encoded(value: &Value) -> String {
     encoded_text(&value.to_string())
+}
+
+/// Bytes of a text in base64.
+pub(crate) fn encoded_length(text: &str) -> usize {
+    BASE64.encode_len(text.len())
 }
 
 /// A text in base64.

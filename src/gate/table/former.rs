@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Access, OfferTable, Paid, Published};
+use super::{Access, CompiledRoute, OfferTable, Paid, Published};
 use crate::gate::terms::Terms;
 
 /// Seconds for which former terms are honored.
@@ -31,17 +31,17 @@ impl Paid {
 
     /// The same with the terms that it had before, if any are honored at `now`.
     fn after(&self, before: &Self, now: u64) -> Option<Self> {
-        let changed = before.terms.iter().cloned().map(|terms| FormerTerms {
+        let is_honored = |terms: &Terms| {
+            !self.terms.contains(terms) && self.facilitators.contains_key(&terms.chain_id)
+        };
+        let older = before.former.iter();
+        let older = older.filter(|former| now < former.until && is_honored(&former.terms));
+        let changed = before.terms.iter().filter(|terms| is_honored(terms));
+        let changed = changed.cloned().map(|terms| FormerTerms {
             terms,
             until: now + HONORED,
         });
-        let older = before.former.iter().cloned();
-        let mut former: Vec<FormerTerms> = older.chain(changed).collect();
-        former.retain(|former| {
-            now < former.until
-                && !self.terms.contains(&former.terms)
-                && self.facilitators.contains_key(&former.terms.chain_id)
-        });
+        let former: Vec<FormerTerms> = older.cloned().chain(changed).collect();
         (!former.is_empty()).then(|| Self {
             former,
             ..self.clone()
@@ -60,23 +60,29 @@ impl Access {
 }
 
 impl Published {
+    /// The same honoring the terms that it had before; `None` if it does already, as nearly every
+    /// offer does at every change of the table.
     fn after(&self, before: &Self, now: u64) -> Option<Self> {
-        let mut offer = self.clone();
-        let mut is_changed = false;
-        let own = (&mut offer.access, Some(&before.access));
-        let routes = offer.routes.iter_mut().map(|route| {
+        let own = self.access.after(&before.access, now);
+        let route_after = |route: &CompiledRoute| {
             let mut former = before.routes.iter();
-            let former =
-                former.find(|other| (&other.path, &other.methods) == (&route.path, &route.methods));
-            (&mut route.access, former.map(|former| &former.access))
-        });
-        for (access, former) in std::iter::once(own).chain(routes) {
-            if let Some(honoring) = former.and_then(|former| access.after(former, now)) {
-                *access = honoring;
-                is_changed = true;
+            let former = former
+                .find(|other| (&other.path, &other.methods) == (&route.path, &route.methods))?;
+            route.access.after(&former.access, now)
+        };
+        let routes: Vec<Option<Access>> = self.routes.iter().map(route_after).collect();
+        if own.is_none() && routes.iter().all(Option::is_none) {
+            return None;
+        }
+        let mut offer = self.clone();
+        let accesses = offer.routes.iter_mut().map(|route| &mut route.access);
+        let accesses = std::iter::once(&mut offer.access).chain(accesses);
+        for (access, after) in accesses.zip(std::iter::once(own).chain(routes)) {
+            if let Some(after) = after {
+                *access = after;
             }
         }
-        is_changed.then_some(offer)
+        Some(offer)
     }
 }
 
