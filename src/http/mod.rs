@@ -139,16 +139,17 @@ fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let connection = Connection::new(stream, requests.clone());
     let answer = move |request: hyper::Request<Incoming>| {
         let open = requests.begin();
-        // The builder still takes the preface of HTTP/2, for which the limits of this file do not hold.
-        let is_known = request.version() <= Version::HTTP_11;
+        let router = router.clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let response = router.clone().oneshot(request);
         async move {
-            if !is_known {
+            // The builder still takes the preface of HTTP/2, for which the limits of this file do not
+            // hold.
+            if request.version() > Version::HTTP_11 {
                 return Ok(StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response());
             }
-            response.await.map(|response| open.until_sent(response))
+            let response = router.oneshot(request).await;
+            response.map(|response| open.until_sent(response))
         }
     };
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();

@@ -268,7 +268,7 @@ impl GateMetrics {
     }
 }
 
-/// Is counted while it lives.
+/// Counts in a gauge while it lives.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 

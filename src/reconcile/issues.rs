@@ -134,7 +134,7 @@ pub(crate) enum OfferIssue {
     NotIncluded { blocks: u64 },
     /// Nothing could be signed for a lower nonce: what is above it would not be included.
     #[error(
-        "nonce {nonce} comes first, and nothing could be signed for agent {key} at it: the condition Registered of that agent's offers says why"
+        "nonce {nonce} of agent {key} comes first, and no transaction could be signed for it: the condition Registered of that agent's offers says why"
     )]
     NonceUnsigned { nonce: Nonce, key: Key },
     /// The API server rejects the record of the agent.

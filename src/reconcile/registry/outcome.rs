@@ -146,8 +146,8 @@ pub(crate) enum Obstacle {
     NotIncluded { key: Key, nonce: Nonce, blocks: u64 },
     /// Nothing could be signed for the lowest nonce that waits.
     #[error(
-        "nothing could be signed for agent {key} at nonce {nonce}, and nothing above it would be \
-         included: the condition Registered of its offers says why"
+        "no transaction could be signed for nonce {nonce} of agent {key}, and nothing above it would \
+         be included: the condition Registered of that agent's offers says why"
     )]
     NonceUnsigned { nonce: Nonce, key: Key },
     /// A question that spending depends on was not answered.

@@ -314,7 +314,7 @@ pub(super) async fn raise_next(
 
 /// Signs and sends what entries need, in the order of their nonces. Without `spent`, nothing is
 /// signed: the limits cannot be checked. Nothing is signed above a nonce that nothing could be signed
-/// for, since the price of the day would be that of a later one.
+/// for: it would not be included, and its price would be out of date once it could be.
 pub(super) async fn spend(
     input: &LedgerInput<'_>,
     held: &ReadLedger,
@@ -351,21 +351,17 @@ pub(super) async fn spend(
         done = done.and(match spend {
             SpendStep::Send(attempt) => send(input, &bound, &record.spec, attempt, state).await,
             SpendStep::Sign => match unsigned {
-                Some((nonce, key)) => {
-                    let issue = OfferIssue::NonceUnsigned { nonce, key };
-                    let issues = input.issues_of(bound.key(), &issue);
-                    Done {
-                        issues,
-                        ..Done::default()
-                    }
-                }
+                Some((nonce, key)) => Done {
+                    issues: input.issues_of(bound.key(), &OfferIssue::NonceUnsigned { nonce, key }),
+                    ..Done::default()
+                },
                 None => {
                     let (done, signed) =
                         sign(input, &bound, record, None, &mut signing, state).await;
-                    let (nonce, key) = (*nonce, bound.key());
                     if signed || done.end.is_some() {
                         done
                     } else {
+                        let (nonce, key) = (*nonce, bound.key());
                         unsigned = Some((nonce, key));
                         done.and(Done::obstacle(Obstacle::NonceUnsigned { nonce, key }))
                     }
@@ -440,8 +436,7 @@ async fn sign(
         Ok(Some(quote)) => quote,
         Ok(None) => return (Done::default(), false),
         Err(NoQuote::Issue(issue)) => {
-            let is_replacement = replaced.is_some();
-            return (short(input, bound.key(), issue, is_replacement), false);
+            return (short(input, bound.key(), issue, replaced.is_some()), false);
         }
         Err(NoQuote::Rpc(error)) => return (unanswered(input, bound.key(), &error), false),
     };
@@ -457,9 +452,8 @@ async fn sign(
     let mut budget = commitments.budget_of(bound.nonce());
     let (limits, namespace) = (&input.target.limits, reservation.namespace.as_deref());
     if let Err(shortage) = budget.reserve(limits, namespace, reservation.amount) {
-        let is_replacement = replaced.is_some();
         return (
-            short(input, bound.key(), shortage.into(), is_replacement),
+            short(input, bound.key(), shortage.into(), replaced.is_some()),
             false,
         );
     }

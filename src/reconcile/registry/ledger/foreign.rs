@@ -44,11 +44,7 @@ pub(super) async fn explain_entries(
         ) {
             continue;
         }
-        searches += usize::from(!is_found(snapshot, *nonce, state));
-        if searches > MOST {
-            return;
-        }
-        shown.used_by = find(input, snapshot, *nonce, guess, state).await;
+        shown.used_by = find(input, snapshot, *nonce, guess, (state, &mut searches)).await;
     }
 }
 
@@ -66,11 +62,7 @@ pub(super) async fn beyond_next(
     };
     let mut searches = 0;
     for nonce in (next.0..finalized.0).map(Nonce) {
-        searches += usize::from(!is_found(snapshot, nonce, state));
-        if searches > MOST {
-            return uses;
-        }
-        let Some(used) = find(input, snapshot, nonce, guess, state).await else {
+        let Some(used) = find(input, snapshot, nonce, guess, (state, &mut searches)).await else {
             return uses;
         };
         uses.insert(nonce, used);
@@ -91,24 +83,23 @@ fn agreed(snapshot: LedgerSnapshot<'_>, state: &RegistryState) -> Option<u64> {
     state.agreed.get(&snapshot.ledger.signer).copied()
 }
 
-/// Whether an earlier pass has found what used a nonce.
-fn is_found(snapshot: LedgerSnapshot<'_>, nonce: Nonce, state: &RegistryState) -> bool {
-    let account = snapshot.ledger.signer;
-    state.nonce_uses.contains_key(&(account, nonce))
-}
-
-/// What used a nonce, probably after this block, or `None` if the endpoint does not show it.
+/// What used a nonce, probably after this block, or `None` if the endpoint does not show it, or the
+/// pass has made its searches.
 async fn find(
     input: &LedgerInput<'_>,
     snapshot: LedgerSnapshot<'_>,
     nonce: Nonce,
     guess: u64,
-    state: &mut RegistryState,
+    (state, searches): (&mut RegistryState, &mut usize),
 ) -> Option<NonceUse> {
     let account = snapshot.ledger.signer;
     if let Some(used) = state.nonce_uses.get(&(account, nonce)) {
         return Some(*used);
     }
+    if *searches == MOST {
+        return None;
+    }
+    *searches += 1;
     // Before it, the account had sent nothing.
     let first = snapshot.ledger.from_block.unwrap_or_default();
     let blocks = (first, snapshot.account.finalized_block);
