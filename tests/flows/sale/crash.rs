@@ -44,7 +44,7 @@ const WORK: Duration = Duration::from_secs(5);
 const AWAY: Duration = Duration::from_secs(10);
 /// Longest time from a Service to its first request. kube-proxy may learn of it later than the gate,
 /// which gives up a connection to its address after 3 seconds.
-const RETURN: Duration = Duration::from_secs(10);
+const RETURN: Duration = Duration::from_secs(5);
 
 /// Leads the Service of the upstream to a container, and waits until it is ready.
 async fn start_container(shop: &Shop) {

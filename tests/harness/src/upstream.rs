@@ -139,7 +139,10 @@ pub async fn point_service(
     name: &str,
     to: SocketAddr,
 ) -> Result<()> {
-    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    // Else the Service would lead to where an earlier one of its name led, for a moment.
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
+    delete_if_exists(&slices, &format!("{name}-node")).await?;
+    let services = Api::<Service>::namespaced(client, namespace);
     if services.get_opt(name).await?.is_none() {
         let service = json!({
             "metadata": { "name": name, "namespace": namespace },
@@ -159,9 +162,7 @@ pub async fn point_service(
         "endpoints": [{ "addresses": [to.ip()], "conditions": { "ready": true } }],
         "ports": [{ "port": to.port() }],
     });
-    let slices = Api::<EndpointSlice>::namespaced(client, namespace);
     let slice: EndpointSlice = serde_json::from_value(slice)?;
-    delete_if_exists(&slices, &format!("{name}-node")).await?;
     create(&slices, &slice).await?;
     Ok(())
 }
