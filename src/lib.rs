@@ -76,8 +76,8 @@ pub mod decisions {
     pub use crate::cluster::Lenient;
     pub use crate::gate::{Settlement, payment};
     pub use crate::ledger::{
-        Freeze, ReadLedger, evidence, foreign, index, money, protocol, registrants, rollback,
-        sender, sweep, unreadable,
+        Freeze, ReadLedger, evidence, filler, foreign, index, money, protocol, registrants,
+        rollback, sender, sweep, unreadable,
     };
     pub use crate::reconcile::registry::ledger::{plan, questions};
 }

@@ -183,11 +183,14 @@ impl AgentRegistrationSpec {
         displaced.is_some_and(|displaced| nonce <= displaced.nonce)
     }
 
-    /// Block of the transaction that ended the registration, whether it succeeded or reverted.
+    /// Block of the last final transaction that the record was charged for: a registration, whether it
+    /// succeeded or reverted, or what used its nonce.
     #[must_use]
     pub fn final_block(&self) -> Option<u64> {
+        let result = self.result.as_ref().map(|result| result.block);
         let reverted = self.reverted.as_ref().map(|reverted| reverted.block);
-        self.result.as_ref().map(|result| result.block).or(reverted)
+        let displaced = self.displaced.as_ref().map(|displaced| displaced.block);
+        result.or(reverted).or(displaced)
     }
 }
 

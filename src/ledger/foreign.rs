@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256};
 
+use super::filler;
 use super::index::names_key;
 use super::protocol::advance_history;
-use crate::api::{Nonce, SignerLedgerSpec};
+use crate::api::{Key, Nonce, SignerLedgerSpec};
 use crate::chain::{AccountTransaction, abi};
 
 /// The transaction in a final block that has a nonce of the signer.
@@ -19,8 +20,21 @@ pub struct NonceUse {
     pub transaction: B256,
     /// Number of its block.
     pub block: u64,
-    /// Whether this operator never signs such a transaction, whichever version or replica.
-    pub is_foreign: bool,
+    pub content: Content,
+    /// Cost of a filler, in wei; 0 for what the registry does not pay.
+    pub cost: u128,
+}
+
+/// What a transaction is, by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// This operator never signs such a transaction, whichever version or replica.
+    Foreign,
+    /// The filler for the nonce of this key.
+    Filler(Key),
+    /// Some version of this operator may have signed it for an agent: a registration whose URI names
+    /// a key, or another URI for an agent.
+    Agent,
 }
 
 impl NonceUse {
@@ -30,21 +44,33 @@ impl NonceUse {
         Self {
             transaction: transaction.hash,
             block,
-            is_foreign: !may_be_ours(account, transaction),
+            content: content_of(account, transaction),
+            cost: 0,
         }
+    }
+
+    /// Whether this operator never signs such a transaction.
+    #[must_use]
+    pub const fn is_foreign(&self) -> bool {
+        matches!(self.content, Content::Foreign)
+    }
+
+    /// Whether nothing of this key can be included at the nonce any more, and nothing of another one
+    /// was.
+    #[must_use]
+    pub fn displaces(&self, key: Key) -> bool {
+        self.is_foreign() || self.content == Content::Filler(key)
     }
 }
 
-/// Whether some version of this operator may have signed a transaction: a registration whose URI
-/// names a key, another URI for an agent, or a filler, which is sent to the account itself.
-fn may_be_ours(account: Address, transaction: &AccountTransaction) -> bool {
+fn content_of(account: Address, transaction: &AccountTransaction) -> Content {
     if transaction.to == Some(account) {
-        return true;
+        return filler::named_key(&transaction.input).map_or(Content::Foreign, Content::Filler);
     }
     match abi::registry_call(&transaction.input) {
-        Some(abi::RegistryCall::Register { agent_uri }) => names_key(&agent_uri),
-        Some(abi::RegistryCall::SetAgentUri) => true,
-        None => false,
+        Some(abi::RegistryCall::Register { agent_uri }) if names_key(&agent_uri) => Content::Agent,
+        Some(abi::RegistryCall::SetAgentUri) => Content::Agent,
+        Some(abi::RegistryCall::Register { .. }) | None => Content::Foreign,
     }
 }
 
@@ -125,7 +151,7 @@ pub fn beyond_foreign_use(
     }
     let mut last_block = ledger.finalized_block;
     for nonce in ledger.next.0..finalized.0 {
-        let used = uses.get(&Nonce(nonce)).filter(|used| used.is_foreign)?;
+        let used = uses.get(&Nonce(nonce)).filter(|used| used.is_foreign())?;
         last_block = last_block.max(used.block);
     }
     Some(advance_history(SignerLedgerSpec {
@@ -157,24 +183,43 @@ mod tests {
         let of_key = format!("https://x/agents/{}.json", key('a'));
         let register = |uri: &str| abi::register(uri);
         let set_uri = Bytes::from_static(&[0x0a, 0xf2, 0x8b, 0xd3, 1]);
-        for (to, input, is_foreign) in [
-            (Some(STRANGER), Bytes::new(), true),
-            (None, Bytes::from_static(&[0x60]), true),
-            (Some(STRANGER), register("https://old.example"), true),
+        let (foreign, agent) = (Content::Foreign, Content::Agent);
+        let filler = filler::calldata(key('a'));
+        for (to, input, content) in [
+            (Some(STRANGER), Bytes::new(), foreign),
+            (None, Bytes::from_static(&[0x60]), foreign),
+            (Some(STRANGER), register("https://old.example"), foreign),
             (
                 Some(STRANGER),
                 Bytes::from_static(&[0xf2, 0xc2, 0x98, 0xbe]),
-                true,
+                foreign,
             ),
-            (Some(STRANGER), register(&of_key), false),
-            (Some(STRANGER), set_uri, false),
-            (Some(SIGNER), Bytes::new(), false),
+            (Some(STRANGER), register(&of_key), agent),
+            (Some(STRANGER), set_uri, agent),
+            // As wallets cancel a transaction.
+            (Some(SIGNER), Bytes::new(), foreign),
+            (Some(SIGNER), filler.clone(), Content::Filler(key('a'))),
+            (Some(STRANGER), filler, foreign),
         ] {
             let label = format!("{to:?} {input}");
             let found = NonceUse::of(SIGNER, 8, &transaction(to, input));
-            assert_eq!(found.is_foreign, is_foreign, "{label}");
+            assert_eq!(found.content, content, "{label}");
             assert_eq!((found.block, found.transaction), (8, hash(9)));
         }
+    }
+
+    #[test]
+    fn filler_displaces_its_own_key_alone() {
+        let used = |content| NonceUse {
+            transaction: hash(9),
+            block: 8,
+            content,
+            cost: 0,
+        };
+        assert!(used(Content::Foreign).displaces(key('a')));
+        let filler = used(Content::Filler(key('a')));
+        assert!(filler.displaces(key('a')) && !filler.displaces(key('b')));
+        assert!(!filler.is_foreign() && !used(Content::Agent).displaces(key('a')));
     }
 
     /// The block that a search finds if the nonce was used in this one, and the number of questions.
@@ -210,14 +255,16 @@ mod tests {
 
     #[test]
     fn ledger_continues_beyond_foreign_transactions_only() {
-        let used = |block, is_foreign| NonceUse {
+        let used = |block, content| NonceUse {
             transaction: hash(9),
             block,
-            is_foreign,
+            content,
+            cost: 0,
         };
+        let foreign = |block| used(block, Content::Foreign);
         let next = ledger().next.0;
         let (first, second) = (Nonce(next), Nonce(next + 1));
-        let both = BTreeMap::from([(first, used(70, true)), (second, used(71, true))]);
+        let both = BTreeMap::from([(first, foreign(70)), (second, foreign(71))]);
         let raised = beyond_foreign_use(&ledger(), Nonce(next + 2), &both).unwrap();
         assert_eq!((raised.next, raised.finalized_block), (Nonce(next + 2), 71));
         assert_eq!(raised.entries, ledger().entries);
@@ -226,11 +273,10 @@ mod tests {
         let of = |finalized, uses| beyond_foreign_use(&ledger(), Nonce(finalized), uses);
         assert_eq!(of(next, &both), None, "nothing was used");
         assert_eq!(of(next + 3, &both), None, "one is not known");
-        let ours = BTreeMap::from([(first, used(70, true)), (second, used(71, false))]);
-        assert_eq!(
-            of(next + 2, &ours),
-            None,
-            "a registration that was forgotten"
-        );
+        for ours in [Content::Agent, Content::Filler(key('a'))] {
+            let uses = BTreeMap::from([(first, foreign(70)), (second, used(71, ours))]);
+            let raised = beyond_foreign_use(&ledger(), Nonce(next + 2), &uses);
+            assert_eq!(raised, None, "an allocation was forgotten");
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! - [`evidence`] and [`index`] hold what the decisions rest on besides the stored objects (pure)
 //! - [`money`] decides what may be spent (pure)
 //! - [`foreign`] decides which transactions of the signer something else has sent (pure)
+//! - [`filler`] decides when a nonce is used up without a registration (pure)
 //! - [`registrants`] decides who may have registered a key, and whether it is absent (pure)
 //! - [`unreadable`] finds what stored ledgers show that cannot be decoded (pure)
 //! - [`store`] reads and writes ledgers and records in the order that the protocol needs
@@ -18,6 +19,7 @@
 //! replica does the work.
 
 pub mod evidence;
+pub mod filler;
 pub mod foreign;
 pub mod freeze;
 pub mod index;

@@ -137,6 +137,15 @@ pub(crate) enum OfferIssue {
         "nonce {nonce} of agent {key} comes first, and no transaction could be signed for it: the condition Registered of that agent's offers says why"
     )]
     NonceUnsigned { nonce: Nonce, key: Key },
+    /// A filler uses up the nonce of the agent.
+    #[error(
+        "no transaction could be signed for nonce {nonce} of this agent, so a filler uses it up, and others need not wait: {why}. The agent gets another nonce when that has passed, or in ten minutes"
+    )]
+    NonceFilled {
+        nonce: Nonce,
+        /// Why no transaction could be signed.
+        why: String,
+    },
     /// The API server rejects the record of the agent.
     #[error(
         "the API server rejected the record of the agent: {why}. Correct the offer, or the admission webhook or policy that rejects it"
@@ -246,8 +255,19 @@ impl OfferIssue {
             | Self::SendUnanswered { .. }
             | Self::NotIncluded { .. }
             | Self::NonceUnsigned { .. }
+            | Self::NonceFilled { .. }
             | Self::TooManyUnregistered { .. }
             | Self::RpcFailed { .. } => false,
+        }
+    }
+
+    /// Whether it keeps nothing but this agent's registration from being signed.
+    #[must_use]
+    pub(crate) const fn concerns_one_agent(&self) -> bool {
+        match self {
+            Self::Shortage(shortage) => !shortage.affects_every_namespace(),
+            Self::RegistrationWouldRevert { .. } | Self::RecordRefused { .. } => true,
+            _ => false,
         }
     }
 
@@ -416,6 +436,10 @@ mod tests {
                 nonce: Nonce(1),
                 key: Key::derive("", 1, Address::ZERO, 1),
             },
+            OfferIssue::NonceFilled {
+                nonce: Nonce(1),
+                why: "no".into(),
+            },
             OfferIssue::RecordRefused { why: "no".into() },
             OfferIssue::RecordUndecodable { name: "r-x".into() },
             OfferIssue::TooManyUnregistered {
@@ -456,6 +480,33 @@ mod tests {
                 .iter()
                 .all(|reason| reason.chars().all(char::is_alphabetic))
         );
+    }
+
+    #[test]
+    fn nonce_is_filled_only_for_what_concerns_one_agent() {
+        let (used, limit, needed) = (1, 1, 1);
+        let of_namespace = Shortage::NamespaceLimitReached {
+            used,
+            limit,
+            needed,
+        };
+        let of_all = Shortage::DailyLimitReached {
+            used,
+            limit,
+            needed,
+        };
+        for (issue, concerns_one) in [
+            (OfferIssue::Shortage(of_namespace), true),
+            (OfferIssue::Shortage(of_all), false),
+            (OfferIssue::RecordRefused { why: "no".into() }, true),
+            (
+                OfferIssue::RegistrationWouldRevert { words: "no".into() },
+                true,
+            ),
+            (OfferIssue::SendRefused { words: "no".into() }, false),
+        ] {
+            assert_eq!(issue.concerns_one_agent(), concerns_one, "{issue}");
+        }
     }
 
     #[test]

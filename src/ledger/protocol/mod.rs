@@ -432,7 +432,7 @@ fn finalized_step(
         // Only here, where complete logs would contradict a record that is wrong.
         _ if record.is_displaced(nonce) => Ok(EntryStep::Prune),
         // Rule R6: the nonce is used by a transaction that registers nothing of ours.
-        _ => match evidence.used_by.filter(|used| used.is_foreign) {
+        _ => match evidence.used_by.filter(|used| used.displaces(key)) {
             Some(used) => Ok(EntryStep::RecordDisplaced(with_displaced(
                 record, nonce, &used,
             ))),
@@ -485,6 +485,10 @@ fn with_displaced(
             transaction: used.transaction,
             block: used.block,
         }),
+        spent_wei: match used.cost {
+            0 => record.spent_wei,
+            cost => Some(with_cost(record, cost)),
+        },
         ..record.clone()
     }
 }

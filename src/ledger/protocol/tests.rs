@@ -8,6 +8,7 @@ use crate::api::OfferRef;
 use crate::chain::LogPage;
 use crate::ledger::evidence::OwnerBalance;
 use crate::ledger::fixtures::*;
+use crate::ledger::foreign::Content;
 use crate::ledger::index::OwnerIndex;
 use crate::ledger::registrants::OtherIndex;
 
@@ -1138,12 +1139,13 @@ mod entry {
         );
     }
 
-    fn used_by(is_foreign: bool) -> Evidence {
+    fn used_by(content: Content) -> Evidence {
         Evidence {
             used_by: Some(NonceUse {
                 transaction: hash(9),
                 block: 58,
-                is_foreign,
+                content,
+                cost: 0,
             }),
             ..Evidence::default()
         }
@@ -1152,7 +1154,7 @@ mod entry {
     #[test]
     fn foreign_transaction_at_a_final_nonce_displaces_the_registration() {
         let Ok(EntryStep::RecordDisplaced(displaced)) =
-            step_of(&sent(), account(6, 6), &used_by(true))
+            step_of(&sent(), account(6, 6), &used_by(Content::Foreign))
         else {
             panic!("the nonce is used for good");
         };
@@ -1171,6 +1173,23 @@ mod entry {
         assert_eq!(step_of(&displaced, account(6, 6), &evidence(&[])), prune);
         let behind = step_of(&displaced, account(5, 5), &evidence(&[]));
         assert_eq!(behind, Ok(EntryStep::Wait), "the endpoint lags");
+    }
+
+    #[test]
+    fn filler_displaces_a_registration_and_costs_what_it_took() {
+        let unsigned = AgentRegistrationSpec {
+            attempts: Vec::new(),
+            spent_wei: Some(Wei(4)),
+            ..sent()
+        };
+        let mut filled = used_by(Content::Filler(key('a')));
+        filled.used_by.as_mut().unwrap().cost = 3;
+        let step = step_of(&unsigned, account(6, 6), &filled);
+        let Ok(EntryStep::RecordDisplaced(displaced)) = step else {
+            panic!("{step:?}");
+        };
+        assert!(displaced.is_displaced(Nonce(5)) && displaced.is_open());
+        assert_eq!(displaced.spent_wei, Some(Wei(7)));
     }
 
     #[test]
@@ -1201,7 +1220,7 @@ mod entry {
             nonce: Nonce(5),
             key: key('a'),
         });
-        for evidence in [evidence(&[]), used_by(true)] {
+        for evidence in [evidence(&[]), used_by(Content::Foreign)] {
             assert_eq!(step_of(&moved, account(6, 6), &evidence), elsewhere);
         }
         let unmined = step_of(&moved, account(5, 5), &evidence(&[]));
@@ -1242,14 +1261,15 @@ mod entry {
             nonce: Nonce(5),
             key: key('a'),
         });
-        for evidence in [used_by(false), evidence(&[])] {
+        let another = used_by(Content::Filler(key('b')));
+        for evidence in [used_by(Content::Agent), another, evidence(&[])] {
             assert_eq!(step_of(&sent(), account(6, 6), &evidence), elsewhere);
         }
-        let unmined = step_of(&sent(), account(5, 5), &used_by(true));
+        let unmined = step_of(&sent(), account(5, 5), &used_by(Content::Foreign));
         assert_eq!(unmined, Ok(EntryStep::Send(attempt(5, 7))), "not final");
         let registered = Evidence {
             registrations: vec![final_registration('a', 5)],
-            ..used_by(true)
+            ..used_by(Content::Foreign)
         };
         let step = step_of(&sent(), account(6, 6), &registered);
         assert!(matches!(step, Ok(EntryStep::RecordResult(_))), "{step:?}");

@@ -1,14 +1,15 @@
-//! Takes an entry to the chain: signs for a bound nonce, and sends what the record stores (rules
-//! R2, R3 and R7).
+//! Takes an entry to the chain: signs for a bound nonce, and sends what the record stores, or a filler
+//! (rules R2, R3, R7 and R8).
 //!
 //! Nothing is signed without a [`BoundNonce`], and stored bytes are sent only if they match the
 //! record and the ledger, whichever replica stored them. Sending again is always safe, so the
 //! outcome of a send decides nothing: evidence does, in [`super::protocol`].
 
-use alloy::primitives::{B256, keccak256};
+use alloy::primitives::{Address, B256, keccak256};
 
+use super::filler;
 use super::store::BoundNonce;
-use crate::api::{AgentRegistrationSpec, Attempt, Phase};
+use crate::api::{AgentRegistrationSpec, Attempt, Operation, Phase};
 use crate::chain::rpc::SendOutcome;
 use crate::chain::transaction::{
     self, ExpectedTransaction, TransactionMismatch, UnsignedTransaction,
@@ -64,9 +65,7 @@ pub fn sign(
     if record.result.is_some() || record.phase == Phase::Reverted {
         return Err(Error::OtherOwner("record"));
     }
-    if signer.address() != bound.signer() {
-        return Err(Error::OtherOwner("signing key"));
-    }
+    check_key(signer, bound)?;
     let calldata = abi::register(agent_uri);
     let calldata_hash = keccak256(&calldata);
     if record
@@ -90,6 +89,40 @@ pub fn sign(
     })
 }
 
+/// Signs the filler for a nonce (rule R8). Nothing is stored: see [`filler`].
+///
+/// # Errors
+/// If key and entry do not belong together, or signing fails.
+pub fn sign_filler(
+    signer: &TransactionSigner,
+    bound: &BoundNonce,
+    gas: u64,
+    fees: Fees,
+) -> Result<Attempt, Error> {
+    check_key(signer, bound)?;
+    let transaction = UnsignedTransaction {
+        chain_id: bound.chain_id(),
+        nonce: bound.nonce(),
+        to: bound.signer(),
+        calldata: filler::calldata(bound.key()),
+        gas,
+        fees,
+    };
+    let attempt = signer.sign(&transaction).map_err(Error::Signer)?;
+    Ok(Attempt {
+        kind: Operation::Filler,
+        ..attempt
+    })
+}
+
+fn check_key(signer: &TransactionSigner, bound: &BoundNonce) -> Result<(), Error> {
+    if signer.address() == bound.signer() {
+        Ok(())
+    } else {
+        Err(Error::OtherOwner("signing key"))
+    }
+}
+
 fn check_owner(bound: &BoundNonce, record: &AgentRegistrationSpec) -> Result<(), Error> {
     let owner = (record.key, record.chain_id, record.signer);
     if owner == (bound.key(), bound.chain_id(), Some(bound.signer())) {
@@ -111,13 +144,38 @@ pub async fn send(
     attempt: &Attempt,
 ) -> Result<SendOutcome, Error> {
     check_owner(bound, record)?;
-    let raw = attempt.raw.as_ref().ok_or(Error::BytesDropped)?;
     let calldata_hash = record.calldata_hash.ok_or(Error::OtherOwner("record"))?;
+    let call = (record.registry.address, calldata_hash);
+    send_checked(endpoint, leading, bound, call, attempt).await
+}
+
+/// Sends a filler.
+///
+/// # Errors
+/// If it must not be sent. Any answer of the endpoint is an outcome, not an error.
+pub async fn send_filler(
+    endpoint: &RpcEndpoint,
+    leading: &Leading,
+    bound: &BoundNonce,
+    filler: &Attempt,
+) -> Result<SendOutcome, Error> {
+    let call = (bound.signer(), keccak256(filler::calldata(bound.key())));
+    send_checked(endpoint, leading, bound, call, filler).await
+}
+
+async fn send_checked(
+    endpoint: &RpcEndpoint,
+    leading: &Leading,
+    bound: &BoundNonce,
+    (to, calldata_hash): (Address, B256),
+    attempt: &Attempt,
+) -> Result<SendOutcome, Error> {
+    let raw = attempt.raw.as_ref().ok_or(Error::BytesDropped)?;
     let expected = ExpectedTransaction {
         chain_id: bound.chain_id(),
         signer: bound.signer(),
         nonce: bound.nonce(),
-        to: record.registry.address,
+        to,
         calldata_hash,
     };
     transaction::check(raw, &expected)?;

@@ -115,6 +115,24 @@ fn signed_transaction_matches_the_bound_nonce() {
 }
 
 #[test]
+fn filler_pays_nothing_to_its_own_account_and_names_its_key() {
+    let filler = sign_filler(&signer(), &bound(), 30_000, FEES).unwrap();
+    let expected = ExpectedTransaction {
+        chain_id: 84532,
+        signer: ADDRESS,
+        nonce: Nonce(5),
+        to: ADDRESS,
+        calldata_hash: keccak256(filler::calldata(record().key)),
+    };
+    let raw = filler.raw.as_ref().unwrap();
+    assert_eq!(transaction::check(raw, &expected), Ok(()));
+    assert_eq!((filler.kind, filler.gas), (Operation::Filler, 30_000));
+    let other = signer_of(OTHER_KEY, OTHER_ADDRESS);
+    let refused = sign_filler(&other, &bound(), 30_000, FEES);
+    assert!(matches!(refused, Err(Error::OtherOwner("signing key"))));
+}
+
+#[test]
 fn record_or_key_of_another_entry_is_never_signed() {
     let another = fixtures::record("shop/other", 1, json!({})).spec.key;
     let done = fixtures::record(

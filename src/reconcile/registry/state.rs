@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::endpoints::Endpoints;
 use super::index::IndexStates;
+use super::ledger::filler::Fillers;
 use super::ledger::logs::SweepState;
 use super::ledger::prices::Quote;
 use super::ledger::questions::SendAge;
@@ -162,6 +163,7 @@ pub(crate) struct RegistryState {
     pub(super) agreed: BTreeMap<Address, u64>,
     /// What used nonces of the accounts that their ledgers do not explain.
     pub(super) nonce_uses: BTreeMap<(Address, Nonce), NonceUse>,
+    pub(super) fillers: Fillers,
     /// Times of blocks in which something was spent, in Unix seconds.
     pub(super) block_times: BTreeMap<u64, u64>,
     /// Since when each agent has been unused.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use alloy::consensus::Transaction;
+use alloy::primitives::U256;
+use alloy::providers::Provider;
 use anyhow::ensure;
 use harness::objects::{agent_of, delete, delete_if_exists};
 use harness::wait::eventually;
@@ -9,13 +12,16 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use rpc_proxy::Rule;
 use serde_json::{Value, json};
 use serviceoffer::api::{AgentRegistration, SignerLedger};
 
 use super::{OTHERS, SHOWN, World};
 use crate::definitions::{create_any, dynamic, relax, restore};
+
+/// How long a registration may take that waits for a nonce which is filled after a minute.
+const FILLED: Duration = Duration::from_secs(150);
 
 #[test]
 fn uri_of_any_length_and_bytes_blocks_no_other_offer() {
@@ -136,7 +142,7 @@ fn refused_record_is_reported_on_its_offer() {
 }
 
 #[test]
-fn nonce_that_nothing_can_be_signed_for_is_named_to_those_above_it() {
+fn nonce_that_nothing_can_be_signed_for_is_named_and_then_filled() {
     World::run("unsigned", async |world| {
         let registry = world.registry(0).await;
         let objects = world.objects();
@@ -169,14 +175,39 @@ fn nonce_that_nothing_can_be_signed_for_is_named_to_those_above_it() {
         let message = world.wait_offer(&other, "b", "NonceUnsigned").await;
         assert!(message.contains("nonce 0"), "{message}");
         world.wait_registry(0, "NonceUnsigned").await;
-        let mined = world.chain.mined_transactions_of(registry.owner()).await;
+        let owner = registry.owner();
+        let mined = world.chain.mined_transactions_of(owner).await;
         assert_eq!(mined.unwrap(), 0, "nothing above it is signed");
+
+        objects.wait_registered(&other, "b", FILLED).await;
+        let filled = world.chain.provider();
+        let filled = filled.get_transaction_by_sender_nonce(owner, 0).await;
+        let filled = filled.unwrap().expect("a transaction with nonce 0");
+        let calldata = String::from_utf8(filled.input().to_vec()).unwrap();
+        assert_eq!((filled.to(), filled.value()), (Some(owner), U256::ZERO));
+        assert!(calldata.starts_with("filler for agent "), "{calldata}");
+        let message = world.wait_offer(&shop, "a", "NonceFilled").await;
+        assert!(message.contains("nonce 0"), "{message}");
+        eventually("the filler counts as spent", SHOWN, async || {
+            let records = objects.records().list(&ListParams::default()).await?;
+            let ours = format!("{shop}/a");
+            let record = records.iter().find(|record| record.spec.identity == ours);
+            let spent = record.and_then(|record| record.spec.spent_wei);
+            ensure!(spent.is_some_and(|spent| spent.0 > 0), "{spent:?}");
+            anyhow::Ok(())
+        })
+        .await;
 
         delete(&bindings, NAME).await.unwrap();
         delete(&policies, NAME).await.unwrap();
+        // Another process does not hold back the agent for the rest of the ten minutes.
+        world.restart().await;
         objects.wait_registered(&shop, "a", SHOWN).await;
-        objects.wait_registered(&other, "b", SHOWN).await;
-        world.assert_minted(registry.owner(), 2).await;
+        let minted = world.chain.registrations_of(owner).await.unwrap();
+        assert_eq!(minted.len(), 2, "{minted:?}");
+        let mined = world.chain.mined_transactions_of(owner).await;
+        assert_eq!(mined.unwrap(), 3, "one filler and two registrations");
+        world.wait_ready(0).await;
     });
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use super::filler::sign_or_fill;
 use super::plan::{self, Commitments, EntrySteps, SpendStep};
 use super::prices::{NoQuote, Prices, Quote};
 use super::read::{self, ReadyLedger};
@@ -314,7 +315,7 @@ pub(super) async fn raise_next(
 
 /// Signs and sends what entries need, in the order of their nonces. Without `spent`, nothing is
 /// signed: the limits cannot be checked. Nothing is signed above a nonce that nothing could be signed
-/// for: it would not be included, and its price would be out of date once it could be.
+/// for, and no filler: it would not be included, and its price would be out of date once it could be.
 pub(super) async fn spend(
     input: &LedgerInput<'_>,
     held: &ReadLedger,
@@ -330,6 +331,7 @@ pub(super) async fn spend(
         prices,
         commitments: None,
     };
+    state.fillers.retain(held);
     let mut done = Done::default();
     // The lowest nonce that nothing could be signed for: nothing above it is included.
     let mut unsigned: Option<(Nonce, Key)> = None;
@@ -356,9 +358,9 @@ pub(super) async fn spend(
                     ..Done::default()
                 },
                 None => {
-                    let (done, signed) =
-                        sign(input, &bound, record, None, &mut signing, state).await;
-                    if signed || done.end.is_some() {
+                    let (done, is_sent) =
+                        sign_or_fill(input, &bound, record, &mut signing, state).await;
+                    if is_sent || done.end.is_some() {
                         done
                     } else {
                         let (nonce, key) = (*nonce, bound.key());
@@ -373,7 +375,7 @@ pub(super) async fn spend(
             } => {
                 let (replaced, signed) =
                     sign(input, &bound, record, Some(attempt), &mut signing, state).await;
-                if signed || *sent_recently || replaced.end.is_some() {
+                if signed == Signed::Stored || *sent_recently || replaced.end.is_some() {
                     replaced
                 } else {
                     replaced.and(send(input, &bound, &record.spec, attempt, state).await)
@@ -385,7 +387,7 @@ pub(super) async fn spend(
 }
 
 /// What signing needs to know, and keeps while one transaction after the other is signed.
-struct Signing<'a> {
+pub(super) struct Signing<'a> {
     held: &'a ReadLedger,
     records: &'a BTreeMap<Key, AgentRegistration>,
     spent: Option<&'a SpentToday>,
@@ -396,7 +398,11 @@ struct Signing<'a> {
 
 impl Signing<'_> {
     /// What the account has to pay; `None` if that is not known.
-    fn commitments(&mut self, input: &LedgerInput<'_>, quote: &Quote) -> Option<&mut Commitments> {
+    pub(super) fn commitments(
+        &mut self,
+        input: &LedgerInput<'_>,
+        quote: &Quote,
+    ) -> Option<&mut Commitments> {
         if self.commitments.is_none() {
             let (account, spent) = (input.chain.account.as_ref()?, self.spent?);
             let latest = (account.account_state.counts.latest, account.balance);
@@ -413,18 +419,37 @@ impl Signing<'_> {
     }
 }
 
-/// Signs for an entry, stores what was signed, and sends it. Says whether it was stored. `replaced`
-/// is the attempt that the transaction replaces.
-async fn sign(
+/// What became of signing for an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Signed {
+    Stored,
+    Nothing,
+    /// Nothing, because of this agent alone.
+    Refused(OfferIssue),
+}
+
+impl From<OfferIssue> for Signed {
+    fn from(issue: OfferIssue) -> Self {
+        if issue.concerns_one_agent() {
+            Self::Refused(issue)
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+/// Signs for an entry, stores what was signed, and sends it. `replaced` is the attempt that the
+/// transaction replaces.
+pub(super) async fn sign(
     input: &LedgerInput<'_>,
     bound: &BoundNonce,
     record: &AgentRegistration,
     replaced: Option<&Attempt>,
     signing: &mut Signing<'_>,
     state: &mut RegistryState,
-) -> (Done, bool) {
+) -> (Done, Signed) {
     let (Some(signer), Some(_)) = (&input.target.signer, signing.spent) else {
-        return (Done::default(), false);
+        return (Done::default(), Signed::Nothing);
     };
     let frozen = record
         .spec
@@ -434,14 +459,17 @@ async fn sign(
     let uri = frozen.unwrap_or_else(|| agent_uri(input.registry, bound.key()));
     let quote = match signing.prices.quote(input, &uri, replaced).await {
         Ok(Some(quote)) => quote,
-        Ok(None) => return (Done::default(), false),
+        Ok(None) => return (Done::default(), Signed::Nothing),
         Err(NoQuote::Issue(issue)) => {
-            return (short(input, bound.key(), issue, replaced.is_some()), false);
+            let done = short(input, bound.key(), issue.clone(), replaced.is_some());
+            return (done, issue.into());
         }
-        Err(NoQuote::Rpc(error)) => return (unanswered(input, bound.key(), &error), false),
+        Err(NoQuote::Rpc(error)) => {
+            return (unanswered(input, bound.key(), &error), Signed::Nothing);
+        }
     };
     let Some(commitments) = signing.commitments(input, &quote) else {
-        return (Done::default(), false);
+        return (Done::default(), Signed::Nothing);
     };
     // Limits and prices may have changed since the nonce was allocated.
     let reservation = Reservation {
@@ -452,10 +480,9 @@ async fn sign(
     let mut budget = commitments.budget_of(bound.nonce());
     let (limits, namespace) = (&input.target.limits, reservation.namespace.as_deref());
     if let Err(shortage) = budget.reserve(limits, namespace, reservation.amount) {
-        return (
-            short(input, bound.key(), shortage.into(), replaced.is_some()),
-            false,
-        );
+        let issue = OfferIssue::from(shortage);
+        let done = short(input, bound.key(), issue.clone(), replaced.is_some());
+        return (done, issue.into());
     }
     let signed = match sender::sign(
         signer,
@@ -466,7 +493,7 @@ async fn sign(
         quote.fees,
     ) {
         Ok(signed) => signed,
-        Err(error) => return (mismatch(input, bound, &error), false),
+        Err(error) => return (mismatch(input, bound, &error), Signed::Nothing),
     };
     commitments.reserved.insert(bound.nonce(), reservation);
     let attempt = Attempt {
@@ -484,9 +511,22 @@ async fn sign(
             .get(&bound.signer())
             .and_then(IndexState::proven_to),
     );
-    let (stored, done) = replace_record(input, record, spec).await;
-    let Some(stored) = stored else {
-        return (done, false);
+    let store = &input.context.store;
+    let stored = match store.replace_record(input.leading, record, spec).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            let why = error.message();
+            let signed = if error.is_rejection() {
+                OfferIssue::RecordRefused { why }.into()
+            } else {
+                Signed::Nothing
+            };
+            return (refused_write(input, bound.key(), error), signed);
+        }
+    };
+    let done = Done {
+        wrote: true,
+        ..Done::default()
     };
     if let Some(replaced) = replaced {
         let (key, nonce) = (bound.key(), bound.nonce());
@@ -494,7 +534,7 @@ async fn sign(
     }
     count(input, RegistrationOutcome::Signed);
     let sent = send(input, bound, &stored.spec, &attempt, state).await;
-    (done.and(sent), true)
+    (done.and(sent), Signed::Stored)
 }
 
 /// A registration cannot be paid for, or would revert. If it was signed before, it keeps its nonce from
@@ -521,7 +561,7 @@ fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue, is_replacement: b
 }
 
 /// Keys of this registry that wait for their registration by the signer, as far as the cache knows.
-fn waiting_keys(input: &LedgerInput<'_>) -> Vec<Key> {
+pub(super) fn waiting_keys(input: &LedgerInput<'_>) -> Vec<Key> {
     let own = input.target.signer.as_ref().map(|signer| signer.address());
     let records = input.context.cache.records();
     let open = records.iter().filter(|record| {

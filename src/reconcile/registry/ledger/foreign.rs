@@ -15,7 +15,7 @@ use crate::api::{AgentRegistration, Key, Nonce};
 use crate::chain::RpcError;
 use crate::ledger::Freeze;
 use crate::ledger::evidence::LedgerSnapshot;
-use crate::ledger::foreign::{BlockSearch, NonceUse, SearchStep};
+use crate::ledger::foreign::{BlockSearch, Content, NonceUse, SearchStep};
 use crate::ledger::protocol::{entry_step, nonce_ahead};
 use crate::reconcile::registry::state::RegistryState;
 
@@ -107,7 +107,7 @@ async fn find(
     match search_blocks(input, account, nonce, search).await {
         Ok(Some(used)) => {
             let transaction = used.transaction;
-            tracing::warn!(%account, %nonce, %transaction, foreign = used.is_foreign, "a transaction that the ledger does not know has used a nonce");
+            tracing::warn!(%account, %nonce, %transaction, content = ?used.content, "a transaction that no record stores has used a nonce");
             state.nonce_uses.insert((account, nonce), used);
             Some(used)
         }
@@ -138,5 +138,16 @@ async fn search_blocks(
     };
     let transactions = endpoint.transactions_in(block, account).await?;
     let found = transactions.iter().find(|found| found.nonce == nonce);
-    Ok(found.map(|found| NonceUse::of(account, block, found)))
+    let Some(used) = found.map(|found| NonceUse::of(account, block, found)) else {
+        return Ok(None);
+    };
+    if !matches!(used.content, Content::Filler(_)) {
+        return Ok(Some(used));
+    }
+    let receipts = endpoint.receipts(&[used.transaction]).await;
+    let receipt = receipts.into_iter().next().transpose()?.flatten();
+    Ok(receipt.map(|receipt| NonceUse {
+        cost: receipt.cost,
+        ..used
+    }))
 }

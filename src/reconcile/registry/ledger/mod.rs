@@ -6,6 +6,7 @@
 //! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
 //! - [`plan`] (pure) decides what entries need and what may be spent
 //! - [`former`] does the same for the other signers, and takes over what they have not begun
+//! - [`filler`] uses up a nonce that nothing can be signed for
 //! - [`prices`] asks what a registration takes and what gas costs
 //! - [`apply`] carries it out: a record before the entry that waits for it, stored bytes before
 //!   sent ones
@@ -15,6 +16,7 @@
 //! ledger, or an API server that does not answer ends the work early.
 
 mod apply;
+pub(super) mod filler;
 mod foreign;
 mod former;
 pub(super) mod logs;
@@ -287,7 +289,7 @@ async fn use_ledger(
             pending,
             has_orphan,
         },
-    ) = settle_pending(input, &ready).await;
+    ) = settle_pending(input, &ready, state).await;
     let mut done = recorded.and(settled).and(found_by(input, &steps, &ready));
     if done.end.is_none() {
         done = done.and(former::take_over(input, &ready).await);
@@ -387,7 +389,11 @@ struct Waiting {
 
 /// Settles every record of this registry that has neither outcome nor entry. Returns those that wait
 /// for a nonce.
-async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, Waiting) {
+async fn settle_pending(
+    input: &LedgerInput<'_>,
+    ready: &ReadyLedger,
+    state: &RegistryState,
+) -> (Done, Waiting) {
     let (mut done, mut pending, mut has_orphan) = (Done::default(), Vec::new(), false);
     let snapshot = ready.snapshot();
     let ours = ready
@@ -425,7 +431,10 @@ async fn settle_pending(input: &LedgerInput<'_>, ready: &ReadyLedger) -> (Done, 
             PendingStep::Allocate | PendingStep::Refuse(Freeze::EntryMissing { .. })
                 if record.spec.signer != Some(snapshot.ledger.signer) => {}
             PendingStep::Allocate if input.allocatable.contains(&key) => {
-                pending.push(record.clone());
+                match state.fillers.held_back(key) {
+                    Some(issue) => done.issues.extend(input.issues_of(key, &issue)),
+                    None => pending.push(record.clone()),
+                }
             }
             step => {
                 has_orphan |= matches!(step, PendingStep::HoldBack(_));

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, Bytes};
 
 use super::LedgerInput;
-use crate::api::{Attempt, Nonce};
+use crate::api::{Attempt, Key, Nonce};
 use crate::chain::refusal::Refusal;
 use crate::chain::transaction::UnsignedTransaction;
 use crate::chain::{FeeMarket, Fees, RpcError, TransactionSigner, abi};
+use crate::ledger::filler;
 use crate::ledger::money::{Consumption, Shortage, fees_for, worst_rollup_fee};
 use crate::reconcile::issues::OfferIssue;
 
@@ -50,13 +51,36 @@ impl Prices {
         uri: &str,
         replaced: Option<&Attempt>,
     ) -> Result<Option<Quote>, NoQuote> {
-        let Price { takes, market } = match self.0.get(&uri.len()) {
+        let price = match self.0.get(&uri.len()) {
             Some(price) => *price,
             None => {
-                let price = ask_price(input, uri).await?;
+                let call = (input.target.contract.address, abi::register(uri));
+                let price = ask_price(input, call).await?;
                 *self.0.entry(uri.len()).or_insert(price)
             }
         };
+        price.quote(input, replaced)
+    }
+}
+
+/// What the filler for the nonce of a key takes, or the replacement of one that was sent; `None` if
+/// that one is good enough.
+pub(super) async fn quote_filler(
+    input: &LedgerInput<'_>,
+    (account, key): (Address, Key),
+    replaced: Option<&Attempt>,
+) -> Result<Option<Quote>, NoQuote> {
+    let price = ask_price(input, (account, filler::calldata(key))).await?;
+    price.quote(input, replaced)
+}
+
+impl Price {
+    fn quote(
+        self,
+        input: &LedgerInput<'_>,
+        replaced: Option<&Attempt>,
+    ) -> Result<Option<Quote>, NoQuote> {
+        let Self { takes, market } = self;
         let takes = takes.for_replacement_of(replaced.map(|attempt| attempt.gas));
         let before = replaced.map(|attempt| Fees::Dynamic {
             max_fee: attempt.max_fee_per_gas.0,
@@ -69,14 +93,16 @@ impl Prices {
     }
 }
 
-/// Asks what a registration takes.
-async fn ask_price(input: &LedgerInput<'_>, uri: &str) -> Result<Price, NoQuote> {
+/// Asks what a transaction with this receiver and calldata takes.
+async fn ask_price(
+    input: &LedgerInput<'_>,
+    (to, calldata): (Address, Bytes),
+) -> Result<Price, NoQuote> {
     let (chain, target) = (input.chain, input.target);
     let signer = target.signer.as_ref().map(TransactionSigner::address);
-    let contract = target.contract.address;
     let estimate = chain
         .endpoint
-        .estimate_gas(signer.unwrap_or_default(), contract, abi::register(uri))
+        .estimate_gas(signer.unwrap_or_default(), to, calldata.clone())
         .await;
     let gas = match estimate {
         // Room for what changes between the estimate and the block: a transaction that runs out of
@@ -107,7 +133,7 @@ async fn ask_price(input: &LedgerInput<'_>, uri: &str) -> Result<Price, NoQuote>
     let rollup_fee = match chain.contract.fee_oracle {
         None => 0,
         Some(oracle) => {
-            let unsigned = longest(target.contract.chain_id, contract, uri).encoded();
+            let unsigned = longest(target.contract.chain_id, to, calldata).encoded();
             let fee = chain.endpoint.rollup_fee(oracle, &unsigned, gas).await;
             worst_rollup_fee(fee.map_err(NoQuote::Rpc)?)
         }
@@ -118,13 +144,13 @@ async fn ask_price(input: &LedgerInput<'_>, uri: &str) -> Result<Price, NoQuote>
     })
 }
 
-/// A registration whose encoding is at least as long as that of any with this URI.
-fn longest(chain_id: u64, contract: Address, uri: &str) -> UnsignedTransaction {
+/// A transaction whose encoding is at least as long as that of any with this calldata.
+fn longest(chain_id: u64, to: Address, calldata: Bytes) -> UnsignedTransaction {
     UnsignedTransaction {
         chain_id,
         nonce: Nonce(u64::MAX),
-        to: contract,
-        calldata: abi::register(uri),
+        to,
+        calldata,
         gas: u64::MAX,
         fees: Fees::Dynamic {
             max_fee: u128::MAX,

@@ -36,10 +36,12 @@ pub enum Fault {
     DropStatus,
     /// Leave logs out of an answer.
     OmitLogs,
+    /// Let nothing be signed for the first offer any more, or let it be signed for again.
+    Refuse,
 }
 
 /// Number of kinds of fault.
-pub const FAULTS: usize = 15;
+pub const FAULTS: usize = 16;
 
 /// A feature of the operator, or an event in its life, that configurations combine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub enum Feature {
     FeeBump,
     /// Something else uses the key of a signer.
     ForeignUse,
+    /// Nothing can be signed for an offer, and its nonce is filled.
+    Filler,
     /// Agents that strangers give to a signer.
     Gift,
     /// A ledger that is older than the records.
@@ -69,7 +73,7 @@ pub enum Feature {
 }
 
 /// All features.
-pub const FEATURES: [Feature; 11] = [
+pub const FEATURES: [Feature; 12] = [
     Feature::Reverted,
     Feature::Tombstone,
     Feature::Edition,
@@ -77,6 +81,7 @@ pub const FEATURES: [Feature; 11] = [
     Feature::Registries,
     Feature::FeeBump,
     Feature::ForeignUse,
+    Feature::Filler,
     Feature::Gift,
     Feature::OlderLedger,
     Feature::OlderRecords,
@@ -95,6 +100,7 @@ impl Feature {
             Self::Registries => "registries",
             Self::FeeBump => "fee-bump",
             Self::ForeignUse => "foreign-use",
+            Self::Filler => "filler",
             Self::Gift => "gift",
             Self::OlderLedger => "older-ledger",
             Self::OlderRecords => "older-records",
@@ -112,9 +118,8 @@ impl Feature {
             Self::Rotation => "the first signer changes, there and back",
             Self::Registries => "an offer moves between two registries of one contract",
             Self::FeeBump => "the base fee rises above a signed fee",
-            Self::ForeignUse => {
-                "something else uses a signer's key (R6, R9); a filler (R8) has no gap to fill"
-            }
+            Self::ForeignUse => "something else uses a signer's key (R6, R9)",
+            Self::Filler => "nothing can be signed for an offer, and its nonce is filled (R8)",
             Self::Gift => "strangers give agents to a signer",
             Self::OlderLedger => "partial restore: a ledger is older than the records, or gone",
             Self::OlderRecords => "partial restore: records are older than the ledger, or gone",
@@ -132,6 +137,7 @@ impl Feature {
             Self::Registries => &[(Fault::MoveOffer, 1)],
             Self::FeeBump => &[(Fault::RaiseFee, 1)],
             Self::ForeignUse => &[(Fault::ForeignUse, 1)],
+            Self::Filler => &[(Fault::Refuse, 2)],
             Self::Gift => &[(Fault::Gift, 1)],
             Self::OlderLedger => &[(Fault::Backup, 1), (Fault::RestoreLedger, 1)],
             Self::OlderRecords => &[(Fault::Backup, 1), (Fault::RestoreRecord, 1)],
@@ -423,9 +429,11 @@ pub fn pairs() -> Vec<Bounds> {
     for (at, one) in FEATURES.iter().enumerate() {
         for other in &FEATURES[at + 1..] {
             let has_signers = |feature| matches!(feature, Feature::Rotation | Feature::Registries);
-            let reorgs = u8::from(!has_signers(*one) && !has_signers(*other));
+            // A nonce is filled only if another offer waits for it.
+            let fills = [*one, *other].contains(&Feature::Filler);
+            let reorgs = u8::from(!has_signers(*one) && !has_signers(*other) && !fills);
             let bounds = Bounds {
-                offers: 1,
+                offers: 1 + u8::from(fills),
                 ..Bounds::default()
             }
             .with(Fault::Reorg, reorgs);

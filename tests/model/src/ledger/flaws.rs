@@ -44,6 +44,10 @@ pub enum Flaw {
     /// The ledger continues above foreign transactions although nothing shows that it was not rolled
     /// back.
     AgreementAssumed,
+    /// A nonce for which nothing can be signed is not filled.
+    GapsUnfilled,
+    /// An entry is pruned as soon as its filler is sent.
+    FilledEntryPruned,
     /// Any entry of a key counts as that of its attempt.
     EntryAtAnyNonce,
 }

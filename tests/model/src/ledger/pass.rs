@@ -22,7 +22,7 @@ use serviceoffer::decisions::questions::{self, Questions, SendAge};
 use serviceoffer::decisions::rollback::{LedgerMark, unaccounted_nonce};
 use serviceoffer::decisions::sweep::Orphans;
 use serviceoffer::decisions::unreadable::OtherLedgers;
-use serviceoffer::decisions::{Fees, Freeze, Lenient, ReadLedger, sender};
+use serviceoffer::decisions::{Fees, Freeze, Lenient, ReadLedger, filler, sender};
 
 use super::plan::{self, Commitments, SpendStep};
 use super::protocol::{
@@ -404,6 +404,8 @@ impl Pass<'_> {
             match step {
                 PendingStep::Allocate | PendingStep::Refuse(Freeze::EntryMissing { .. })
                     if spec.signer != Some(snapshot.ledger.signer) => {}
+                // One whose nonce was filled is held back.
+                PendingStep::Allocate if self.is_refused(spec) && spec.displaced.is_some() => {}
                 PendingStep::Allocate if self.view.allocatable.contains(&spec.key) => {
                     allocatable.push(record);
                 }
@@ -441,6 +443,7 @@ impl Pass<'_> {
         };
         let key = record.spec.key;
         match spend {
+            SpendStep::Sign if self.is_refused(&record.spec) => self.fill(held, nonce),
             SpendStep::Sign => self.sign(held, nonce, record, None),
             // As the sender does before it sends.
             SpendStep::Send(_) if record.spec.signer != Some(held.spec().signer) => Err(Mismatch),
@@ -456,6 +459,35 @@ impl Pass<'_> {
                 Ok(signed)
             }
         }
+    }
+
+    fn is_refused(&self, record: &AgentRegistrationSpec) -> bool {
+        self.view.refused.contains(&record.key)
+    }
+
+    /// Uses up a nonce for which nothing can be signed (R8).
+    fn fill(&self, held: &ReadLedger, nonce: Nonce) -> Result<Vec<Request>, Mismatch> {
+        let Some(bound) = held.bound_nonce(nonce) else {
+            return Ok(Vec::new());
+        };
+        let key = bound.key();
+        let open = self.by_key.values().filter(|record| record.spec.is_open());
+        let others_wait = open.into_iter().any(|record| record.spec.key != key);
+        if !filler::is_due(filler::FILL_AFTER, others_wait) || self.has(Flaw::GapsUnfilled) {
+            return Ok(Vec::new());
+        }
+        let Ok(Some(fees)) = fees_for(None, self.view.market, &LIMITS, TAKES) else {
+            return Ok(Vec::new());
+        };
+        let signed = sender::sign_filler(self.view.signer, &bound, TAKES.gas, fees);
+        let filler = signed.map_err(|_| Mismatch)?;
+        let mut requests = vec![Request::Fill(key, filler)];
+        if self.has(Flaw::FilledEntryPruned) {
+            let nonces = BTreeSet::from([nonce]);
+            let pruned = without_entries(held.spec(), &nonces, &[], &self.view.account);
+            requests.push(Request::Ledger(pruned));
+        }
+        Ok(requests)
     }
 
     fn record_at(&self, held: &ReadLedger, nonce: Nonce) -> Option<&AgentRegistration> {
@@ -486,6 +518,9 @@ impl Pass<'_> {
         let Ok(Some(fees)) = fees else {
             return Ok(Vec::new());
         };
+        if self.is_refused(spec) {
+            return Ok(Vec::new());
+        }
         let signed = sender::sign(self.view.signer, &bound, spec, &uri, TAKES.gas, fees);
         let signed = signed.map_err(|_| Mismatch)?;
         let attempt = signed.attempt;

@@ -224,6 +224,20 @@ pub const VARIANTS: &[Variant] = &[
         within: "foreign-use-restored",
     },
     Variant {
+        name: "gaps_unfilled",
+        about: "a nonce for which nothing can be signed is not filled (R8)",
+        change: Change::Shell(Flaw::GapsUnfilled),
+        breaks: Some("L5"),
+        within: "filler",
+    },
+    Variant {
+        name: "filled_entry_pruned",
+        about: "an entry is pruned as soon as its filler is sent (R6, R8)",
+        change: Change::Shell(Flaw::FilledEntryPruned),
+        breaks: Some("L3"),
+        within: "filler",
+    },
+    Variant {
         name: "retired_while_moving",
         about: "a record is retired in the middle of its move to another signer",
         change: Change::Core(&[edit(

@@ -67,6 +67,8 @@ pub struct View<'a> {
     pub bootstrap: Option<(Nonce, u64)>,
     /// Keys that offers want and that may get a nonce.
     pub allocatable: BTreeSet<Key>,
+    /// Keys for which nothing can be signed.
+    pub refused: BTreeSet<Key>,
     /// What the replica remembers of the ledger.
     pub remembered: Vec<LedgerMark>,
     /// The chain.
@@ -82,6 +84,8 @@ pub enum Request {
     Store(AgentRegistrationSpec, Attempt),
     /// Send an attempt of a key.
     Send(Key, Attempt),
+    /// Send the filler for the nonce of a key.
+    Fill(Key, Attempt),
     /// Replace the ledger, on the condition of the version that was read. If it fails, nothing
     /// follows.
     Ledger(SignerLedgerSpec),

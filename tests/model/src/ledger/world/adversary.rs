@@ -78,7 +78,7 @@ impl World {
                 transaction,
                 reverted: false,
             });
-            if may(state, Fault::Revert) {
+            if may(state, Fault::Revert) && signed.uri.is_some() {
                 steps.push(Step::Include {
                     transaction,
                     reverted: true,
@@ -102,6 +102,9 @@ impl World {
         }
         if may(state, Fault::RaiseFee) {
             steps.push(Step::RaiseFee);
+        }
+        if may(state, Fault::Refuse) {
+            steps.push(Step::Refuse { key: 0 });
         }
         if may(state, Fault::Backup) {
             steps.push(Step::Backup);
@@ -169,10 +172,17 @@ impl World {
                 if reverted {
                     spend(state, Fault::Revert);
                 }
-                state.chain.push(Block::Registration {
-                    transaction,
-                    reverted,
-                });
+                let pool = self.pool.borrow();
+                let signed = pool.signed(transaction);
+                state
+                    .chain
+                    .push(match signed.and_then(|signed| signed.uri.as_ref()) {
+                        Some(_) => Block::Registration {
+                            transaction,
+                            reverted,
+                        },
+                        None => Block::Filler(transaction),
+                    });
             }
             Step::Finalize => state.chain.finalized += 1,
             Step::Reorg => {
@@ -190,6 +200,10 @@ impl World {
             Step::RaiseFee => {
                 spend(state, Fault::RaiseFee);
                 state.fee = 1;
+            }
+            Step::Refuse { key } => {
+                spend(state, Fault::Refuse);
+                state.refused ^= 1 << key;
             }
             Step::Rotate => {
                 spend(state, Fault::Rotate);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use alloy::primitives::{Address, B256, U256};
 use serviceoffer::api::Nonce;
 use serviceoffer::decisions::evidence::{AccountState, OwnerBalance};
-use serviceoffer::decisions::foreign::NonceUse;
+use serviceoffer::decisions::foreign::{Content, NonceUse};
 use serviceoffer::decisions::index::{IndexStart, OwnerIndex};
 use serviceoffer::decisions::questions::{Answers, Questions};
 use serviceoffer::decisions::{LogPage, OnChainAgent, Receipt, RegisteredEvent, TransactionCounts};
@@ -69,7 +69,7 @@ impl Chain {
     #[must_use]
     pub fn count(&self, pool: &Pool, account: u8, blocks: u8) -> u8 {
         let own = self.first(blocks).iter().filter(|block| match block {
-            Block::Registration { transaction, .. } => pool
+            Block::Registration { transaction, .. } | Block::Filler(transaction) => pool
                 .signed(*transaction)
                 .is_some_and(|signed| signed.account == account),
             Block::Foreign(by) | Block::Legacy(by) => *by == account,
@@ -140,7 +140,10 @@ impl Answering<'_> {
                     let Some(signed) = self.pool.signed(*transaction) else {
                         continue;
                     };
-                    let registered = (signed.uri.clone(), signed.attempt.hash);
+                    let Some(uri) = signed.uri.clone() else {
+                        continue;
+                    };
+                    let registered = (uri, signed.attempt.hash);
                     (usize::from(signed.account), Some(registered))
                 }
                 Block::Legacy(account) => {
@@ -249,7 +252,15 @@ impl ChainAnswers for Answering<'_> {
         Some(NonceUse {
             transaction: B256::repeat_byte(0xfe),
             block: number_of(at.into()),
-            is_foreign: !matches!(block, Block::Registration { .. }),
+            content: match block {
+                Block::Registration { .. } => Content::Agent,
+                Block::Filler(transaction) => {
+                    let signed = self.pool.signed(*transaction)?;
+                    Content::Filler(self.cast.keys[usize::from(signed.key)])
+                }
+                _ => Content::Foreign,
+            },
+            cost: COST,
         })
     }
 

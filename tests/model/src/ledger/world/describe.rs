@@ -77,8 +77,13 @@ impl World {
         let pool = self.pool.borrow();
         let signed = pool.signed(transaction);
         signed.map_or_else(String::new, |signed| {
+            let what = if signed.uri.is_some() {
+                "key"
+            } else {
+                "filler of key"
+            };
             format!(
-                "key {} at nonce {} of account {}",
+                "{what} {} at nonce {} of account {}",
                 signed.key, signed.nonce, signed.account
             )
         })

@@ -85,22 +85,28 @@ impl World {
         of_key.count()
     }
 
-    /// Whether all that offers want is done: each key has its outcome, and no ledger an entry.
+    /// Whether all that offers want and that can be signed is done: each key has its outcome, and no
+    /// ledger an entry of another one.
     #[must_use]
     pub fn is_done(&self, state: &State) -> bool {
         let pool = self.pool.borrow();
         let wanted = Self::all_wanted(state);
+        // Its offer is told why, and a nonce that nothing else waits for is not filled.
+        let is_refused = |key: usize| state.refused & (1 << key) != 0;
         let has_outcome =
             |facts: RecordFacts| facts.result.is_some() && !facts.is_retired || facts.is_reverted;
         let outcomes = (0..KEYS).filter(|key| wanted & (1 << key) != 0).all(|key| {
-            pool.facts(state.objects.records[key])
-                .is_some_and(has_outcome)
+            is_refused(key)
+                || pool
+                    .facts(state.objects.records[key])
+                    .is_some_and(has_outcome)
         });
         let ledgers = state.objects.ledgers.iter();
-        outcomes
-            && ledgers
-                .filter_map(|ledger| pool.ledger(ledger.spec))
-                .all(|ledger| ledger.entries.is_empty())
+        let entries = ledgers
+            .filter_map(|ledger| pool.ledger(ledger.spec))
+            .flat_map(|ledger| ledger.entries.values());
+        let mut keys = entries.map(|entry| entry.key.and_then(|key| self.cast.key(key)));
+        outcomes && keys.all(|key| key.is_some_and(is_refused))
     }
 }
 

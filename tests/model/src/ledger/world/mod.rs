@@ -110,6 +110,9 @@ pub enum Step {
         offer: u8,
     },
     RaiseFee,
+    Refuse {
+        key: u8,
+    },
     Backup,
     RestoreLedger {
         account: u8,
@@ -153,6 +156,7 @@ pub struct DecisionKey {
     chain: Chain,
     sent: u64,
     fee: u8,
+    refused: u8,
     logs: Logs,
 }
 

@@ -19,7 +19,8 @@ pub struct Signed {
     pub account: u8,
     pub nonce: u8,
     pub key: u8,
-    pub uri: String,
+    /// `None` of a filler.
+    pub uri: Option<String>,
     pub attempt: Attempt,
 }
 

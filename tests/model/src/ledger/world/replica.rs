@@ -188,6 +188,7 @@ impl World {
             chain: state.chain,
             sent: state.sent,
             fee: state.fee,
+            refused: state.refused,
             logs,
         };
         if let Some(known) = self.pool.borrow().decisions.get(&key) {
@@ -267,6 +268,10 @@ impl World {
             },
             bootstrap: self.bounds.legacy.then_some((Nonce(1), BASE)),
             allocatable: wanted.map(|key| self.cast.keys[key]).collect(),
+            refused: (0..KEYS)
+                .filter(|of| key.refused & (1 << of) != 0)
+                .map(|of| self.cast.keys[of])
+                .collect(),
             remembered: held(0, remembered)
                 .filter(|_| account == 0 && !self.has(Flaw::MemoryUnread))
                 .iter()
@@ -323,7 +328,7 @@ impl World {
                         account: replica.account,
                         nonce: u8::try_from(attempt.nonce.0).unwrap_or(u8::MAX),
                         key: key_of(spec.key),
-                        uri: spec.agent_uri.clone().unwrap_or_default(),
+                        uri: Some(spec.agent_uri.clone().unwrap_or_default()),
                         attempt,
                     });
                     let key = key_of(spec.key);
@@ -338,10 +343,20 @@ impl World {
                         account: replica.account,
                         nonce: u8::try_from(attempt.nonce.0).unwrap_or(u8::MAX),
                         key: key_of(key),
-                        uri: format!(
+                        uri: Some(format!(
                             "{}/agents/{key}.json",
                             BASE_URLS[usize::from(replica.registry)]
-                        ),
+                        )),
+                        attempt,
+                    });
+                    Op::Send { transaction }
+                }
+                Request::Fill(key, attempt) => {
+                    let transaction = pool.signed_number(Signed {
+                        account: replica.account,
+                        nonce: u8::try_from(attempt.nonce.0).unwrap_or(u8::MAX),
+                        key: key_of(key),
+                        uri: None,
                         attempt,
                     });
                     Op::Send { transaction }

@@ -23,6 +23,8 @@ pub enum Block {
     Gift(u8),
     /// Someone else uses the key of this account.
     Foreign(u8),
+    /// A filler that a replica signed.
+    Filler(u8),
     /// The account registered an agent before it had an operator.
     Legacy(u8),
 }
@@ -166,6 +168,8 @@ pub struct State {
     /// Transactions that were sent and may still be included, as bits.
     pub sent: u64,
     pub fee: u8,
+    /// Keys for which nothing can be signed, as bits.
+    pub refused: u8,
     pub objects: Objects,
     /// A backup of the objects.
     pub backup: Objects,

@@ -10,7 +10,7 @@ use super::*;
 use crate::api::{Entry, Operation, RevertedRegistration, SignerLedgerSpec, Wei};
 use crate::ledger::evidence::AccountState;
 use crate::ledger::fixtures::*;
-use crate::ledger::foreign::NonceUse;
+use crate::ledger::foreign::{Content, NonceUse};
 use crate::ledger::index::OwnerIndex;
 
 /// Evidence, records and a ledger that gave nonces 5, 6 and so on to 'a', 'b' and so on.
@@ -381,7 +381,8 @@ fn displaced_registration_is_recorded_before_its_entry_is_removed() {
     let used_by = Some(NonceUse {
         transaction: hash(9),
         block: 58,
-        is_foreign: true,
+        content: Content::Foreign,
+        cost: 0,
     });
     let evidence = Evidence {
         used_by,
