@@ -429,6 +429,7 @@ pub fn pairs() -> Vec<Bounds> {
     for (at, one) in FEATURES.iter().enumerate() {
         for other in &FEATURES[at + 1..] {
             let has_signers = |feature| matches!(feature, Feature::Rotation | Feature::Registries);
+            let has_keys = |feature| has_signers(feature) || feature == Feature::Edition;
             // A nonce is filled only if another offer waits for it.
             let fills = [*one, *other].contains(&Feature::Filler);
             let reorgs = u8::from(!has_signers(*one) && !has_signers(*other) && !fills);
@@ -437,7 +438,11 @@ pub fn pairs() -> Vec<Bounds> {
                 ..Bounds::default()
             }
             .with(Fault::Reorg, reorgs);
-            let bounds = bounds.feature(*one).feature(*other);
+            let mut bounds = bounds.feature(*one).feature(*other);
+            // More accounts or keys, and two offers: the states would not fit into the memory.
+            if fills && (has_keys(*one) || has_keys(*other)) {
+                bounds.limits[Fault::Refuse as usize] = 1;
+            }
             all.push(bounds.named(&format!("{}+{}", one.name(), other.name()), ""));
         }
     }
