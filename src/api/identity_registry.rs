@@ -62,7 +62,7 @@ use super::{AgentCount, Condition, SecretKey, schema};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(schema::constant("address")).message("address is immutable: create another IdentityRegistry"),
+    validation = Rule::new(schema::constant_address("address")).message("address is immutable: create another IdentityRegistry"),
     validation = Rule::new(schema::registry_address_known())
         .message("address is required: no registry is known for this chain id"),
     validation = Rule::new(schema::https_on_mainnets()).message("baseUrl must start with https:// on a mainnet chain"),

@@ -88,6 +88,13 @@ pub(super) fn constant(field: &str) -> String {
     )
 }
 
+/// CEL: the same for an address, whose letters may still be written in another case.
+pub(super) fn constant_address(field: &str) -> String {
+    format!(
+        "has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field}.lowerAscii() == oldSelf.{field}.lowerAscii())"
+    )
+}
+
 pub(super) fn registry_address_known() -> String {
     let known = network::cel_ids(&[Class::Mainnet, Class::Testnet]);
     format!("has(self.address) || self.chainId in {known}")

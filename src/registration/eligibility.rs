@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::Address;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::core::{Expression, Selector as LabelSelector, SelectorExt};
 use strum::IntoStaticStr;
 
+use super::address::{self, MistypedAddress};
 use crate::api::{
     AllowedNamespaces, IdentityRegistry, NamespacesFrom, OfferType, Operator, Requirement,
     ServiceOffer, ServiceOfferSpec,
@@ -34,10 +34,8 @@ pub(crate) struct EligibilityContext<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, IntoStaticStr)]
 pub(crate) enum Unacceptable {
     /// The address fails its checksum (EIP-55).
-    #[error(
-        "payment.payTo {address} is mistyped: its checksum (EIP-55) does not match. Copy it again, or write it in lower case"
-    )]
-    InvalidPayTo { address: String },
+    #[error(transparent)]
+    InvalidPayTo(#[from] MistypedAddress),
     /// A type that is served over HTTP needs a Service.
     #[error(
         "upstream is required when type is {type_}: set spec.upstream to the Service that serves the offer"
@@ -119,13 +117,8 @@ pub(crate) fn eligibility(
 pub(crate) fn accept(offer: &ServiceOffer) -> Result<Option<Timestamp>, Unacceptable> {
     let spec = &offer.spec;
     let payments = std::iter::once(&spec.payment).chain(&spec.payments);
-    if let Some(address) = payments
-        .filter_map(|payment| payment.pay_to.as_ref())
-        .find(|text| is_mistyped(text))
-    {
-        return Err(Unacceptable::InvalidPayTo {
-            address: address.clone(),
-        });
+    for wallet in payments.filter_map(|payment| payment.pay_to.as_ref()) {
+        address::check("payment.payTo", wallet)?;
     }
     let own = offer.namespace().unwrap_or_default();
     let agent = spec.agent.as_ref().and_then(|agent| agent.ref_.as_ref());
@@ -159,20 +152,6 @@ fn drained_at(spec: &ServiceOfferSpec) -> Option<Option<Timestamp>> {
         .checked_add(grace)
         .ok()
         .map(Some)
-}
-
-/// An address in mixed case carries a checksum (EIP-55); one in a single case carries none and is
-/// accepted.
-fn is_mistyped(address: &str) -> bool {
-    let letters = || {
-        address
-            .trim_start_matches("0x")
-            .chars()
-            .filter(char::is_ascii_alphabetic)
-    };
-    let mixed = letters().any(|letter| letter.is_ascii_lowercase())
-        && letters().any(|letter| letter.is_ascii_uppercase());
-    mixed && Address::parse_checksummed(address, None).is_err()
 }
 
 /// Whether a registry admits the offers of a namespace.
@@ -307,11 +286,7 @@ mod tests {
 
     #[test]
     fn mistyped_wallet_is_rejected_and_unchecksummed_one_accepted() {
-        for address in [
-            CHECKSUMMED,
-            &CHECKSUMMED.to_lowercase(),
-            &CHECKSUMMED.to_uppercase().replace("0X", "0x"),
-        ] {
+        for address in [CHECKSUMMED, &CHECKSUMMED.to_lowercase()] {
             assert_eq!(
                 of(spec(json!({ "payment": { "payTo": address } }))),
                 Eligibility::Eligible,
@@ -319,9 +294,11 @@ mod tests {
             );
         }
         let mistyped = CHECKSUMMED.replace("c79C8", "c79c8");
-        let expected = Eligibility::Unacceptable(Unacceptable::InvalidPayTo {
+        let expected = MistypedAddress {
+            field: "payment.payTo".into(),
             address: mistyped.clone(),
-        });
+        };
+        let expected = Eligibility::Unacceptable(expected.into());
         assert_eq!(
             of(spec(json!({ "payment": { "payTo": mistyped } }))),
             expected
@@ -528,9 +505,10 @@ mod tests {
     #[test]
     fn every_unacceptable_reason_is_one_word() {
         for unacceptable in [
-            Unacceptable::InvalidPayTo {
+            Unacceptable::InvalidPayTo(MistypedAddress {
+                field: String::new(),
                 address: String::new(),
-            },
+            }),
             Unacceptable::MissingUpstream { type_: "http" },
             Unacceptable::AgentInOtherNamespace { own: String::new() },
             Unacceptable::InvalidDrain,

@@ -1,6 +1,7 @@
 //! What an offer means for a registry: which agent it uses, whether it may be listed, and what the
 //! document says. Each question has one answer here, for both loops and for the documents.
 //!
+//! - [`address`]: whether an address fails its own checksum
 //! - [`view`]: one view of an offer of the cache, made of the answers below
 //! - [`contract`]: which IdentityRegistry speaks for a contract
 //! - [`signers`]: which IdentityRegistry holds a signer
@@ -13,6 +14,7 @@
 //! that is [`crate::ledger`]. Used by both loops ([`crate::reconcile`]) and by
 //! [`crate::http::documents`].
 
+pub(crate) mod address;
 pub(crate) mod adoption;
 pub(crate) mod contract;
 pub(crate) mod document;

@@ -7,9 +7,11 @@
 use alloy::primitives::Address;
 use strum::IntoStaticStr;
 
+use crate::api::IdentityRegistrySpec;
 use crate::chain::RpcError;
 use crate::chain::key::KeyError;
 use crate::ledger::money::UnreadableLimit;
+use crate::registration::address::{self, MistypedAddress};
 
 /// Oldest major version of the contract whose interface [`crate::chain`] uses.
 pub(crate) const OLDEST_VERSION: u64 = 2;
@@ -27,6 +29,12 @@ pub(crate) enum Blocked {
     /// The URL of an endpoint is not known.
     #[error("{0}")]
     EndpointUnknown(String),
+    /// The address of the contract fails its checksum.
+    #[error(transparent)]
+    InvalidAddress(MistypedAddress),
+    /// The address of a signer fails its checksum.
+    #[error(transparent)]
+    InvalidSignerAddress(MistypedAddress),
     /// The chain or the contract is not what the spec says.
     #[error(transparent)]
     Unverified(#[from] Unverified),
@@ -134,6 +142,21 @@ const fn remedy(error: &RpcError) -> &'static str {
     }
 }
 
+/// Checks the addresses of a spec.
+///
+/// # Errors
+/// If one of them fails its checksum.
+pub(crate) fn check_addresses(spec: &IdentityRegistrySpec) -> Result<(), Blocked> {
+    if let Some(contract) = &spec.address {
+        address::check("spec.address", contract).map_err(Blocked::InvalidAddress)?;
+    }
+    for (nth, signer) in spec.signers.iter().enumerate() {
+        address::check(format!("spec.signers[{nth}].address"), &signer.address)
+            .map_err(Blocked::InvalidSignerAddress)?;
+    }
+    Ok(())
+}
+
 impl Blocked {
     #[must_use]
     pub(crate) const fn side(&self) -> Side {
@@ -143,10 +166,12 @@ impl Blocked {
             | Self::KeyUnreadable { .. }
             | Self::KeyMismatch { .. }
             | Self::SignerInUse { .. }
+            | Self::InvalidSignerAddress(_)
             | Self::Unverified(Unverified::SignerHasCode { .. }) => Side::Signers,
-            Self::Unverified(_) | Self::InvalidLimit(_) | Self::QuorumNotSupported { .. } => {
-                Side::Contract
-            }
+            Self::InvalidAddress(_)
+            | Self::Unverified(_)
+            | Self::InvalidLimit(_)
+            | Self::QuorumNotSupported { .. } => Side::Contract,
         }
     }
 
@@ -172,7 +197,36 @@ impl Blocked {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::registration::fixtures::registry;
+
+    #[test]
+    fn mistyped_address_is_refused_by_the_name_of_its_field() {
+        const RIGHT: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+        let mistyped = RIGHT.replace("c79C8", "c79c8");
+        let check = |address: &str, signers: [&str; 2]| {
+            let secret = json!({ "name": "signer", "key": "key" });
+            let signers: Value = signers
+                .iter()
+                .map(|address| json!({ "address": address, "secretRef": secret }))
+                .collect();
+            let spec = json!({ "address": address, "signers": signers });
+            check_addresses(&registry(json!({ "spec": spec })).spec)
+        };
+        let of_field = |field: &str| MistypedAddress {
+            field: field.into(),
+            address: mistyped.clone(),
+        };
+        let lower = RIGHT.to_lowercase();
+        assert_eq!(check(RIGHT, [&lower, RIGHT]), Ok(()));
+        assert_eq!(check_addresses(&registry(json!({})).spec), Ok(()));
+        let contract = Blocked::InvalidAddress(of_field("spec.address"));
+        assert_eq!(check(&mistyped, [RIGHT, &mistyped]), Err(contract));
+        let signer = Blocked::InvalidSignerAddress(of_field("spec.signers[1].address"));
+        assert_eq!(check(RIGHT, [&lower, &mistyped]), Err(signer));
+    }
 
     #[test]
     fn endpoint_that_does_not_answer_is_to_be_checked() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, B256};
 use kube::ResourceExt;
 
-use super::blocked::{Blocked, Unverified};
+use super::blocked::{Blocked, Unverified, check_addresses};
 use super::outcome::{Check, Checks};
 use super::records::RecordDefaults;
 use super::state::{KnownSecret, KnownSigner, RegistryState, SecretBytes};
@@ -139,6 +139,7 @@ async fn resolve(
     state: &mut RegistryState,
 ) -> Result<(Check, RegistryTarget), TargetFailure> {
     let spec = &registry.spec;
+    check_addresses(spec)?;
     let contract = Contract::of(registry).ok_or(Blocked::Unverified(Unverified::NoContract {
         address: Address::ZERO,
         chain_id: spec.chain_id,

@@ -569,6 +569,10 @@ fn stored() -> CaseTable {
             spec(json!({ "chainId": 11_155_111 })),
             "chainId is immutable: create another IdentityRegistry",
         )
+        .accepts(
+            "contract in lower case",
+            spec(json!({ "address": CONTRACT.to_lowercase() })),
+        )
         .rejects(
             "contract changed",
             spec(json!({ "address": SIGNER })),

@@ -24,7 +24,7 @@ const REVERT: [u8; 3] = hex!("5f5ffd");
 /// Selector of `getVersion()`.
 const GET_VERSION: &str = "0x0d8e6e2c";
 /// The registry that is right. Its number is above those of the others.
-const RIGHT: usize = 17;
+const RIGHT: usize = 20;
 
 /// A registry with one wrong field, and a signer of its own.
 struct Case {
@@ -35,6 +35,15 @@ struct Case {
     remedy: &'static str,
     /// Transactions that the signer had sent before.
     before: u64,
+}
+
+/// Writes one letter of an address in the other case, so that its checksum does not match.
+fn mistype(address: &mut Value) {
+    let right: Address = serde_json::from_value(address.take()).unwrap();
+    let right = right.to_checksum(None);
+    let upper = right.rfind(char::is_uppercase).unwrap();
+    let letter = right[upper..=upper].to_lowercase();
+    *address = json!([&right[..upper], &letter, &right[upper + 1..]].concat());
 }
 
 struct Cases<'a> {
@@ -80,6 +89,10 @@ impl Cases<'_> {
         .await;
         self.add("NoContract", "correct spec.address", |spec| {
             spec["address"] = nowhere;
+        })
+        .await;
+        self.add("InvalidAddress", "write it in lower case", |spec| {
+            mistype(&mut spec["address"]);
         })
         .await;
         let code = Bytes::from_static(&REVERT);
@@ -146,6 +159,10 @@ impl Cases<'_> {
             })
             .await;
         }
+        self.add("InvalidSignerAddress", "write it in lower case", |spec| {
+            mistype(&mut spec["signers"][0]["address"]);
+        })
+        .await;
         let delegation = [&hex!("ef0100")[..], chain.registry.as_slice()].concat();
         for code in [&delegation[..], &REVERT] {
             let code = Bytes::copy_from_slice(code);

@@ -53,6 +53,8 @@ const OTHERS: Duration = Duration::from_secs(30);
 const SHOWN: Duration = Duration::from_secs(75);
 /// How long objects of an earlier test may take to go away.
 const GONE: Duration = Duration::from_secs(60);
+/// Accounts with funds on a chain.
+const ACCOUNTS: u32 = 24;
 /// Annotation of the operator's namespace that names the run whose tests may share the release.
 const SHARED_BY: &str = "obol.org/shared-by-run";
 /// A Lease that changes hands in seconds, and many transactions in flight.
@@ -139,7 +141,7 @@ impl World {
     async fn new(env: TestEnv, case: &str, config: AnvilConfig) -> Self {
         let config = AnvilConfig {
             chain_id: chain_id(case),
-            accounts: 20,
+            accounts: ACCOUNTS,
             ..config
         };
         let release = env.release(NAMESPACE);
@@ -191,7 +193,7 @@ impl World {
 
     /// An account that no registry uses.
     fn stranger(&self) -> Address {
-        self.chain.anvil.keys()[19].address()
+        self.chain.anvil.keys().last().unwrap().address()
     }
 
     /// Name of the nth registry.

@@ -12,6 +12,7 @@ use crate::ledger::Freeze;
 use crate::ledger::evidence::UnknownPremise;
 use crate::ledger::fixtures::orphans;
 use crate::reconcile::registry::blocked::{Blocked, Unverified};
+use crate::registration::address::MistypedAddress;
 use crate::registration::fixtures::registry;
 
 const SIGNER: Address = Address::repeat_byte(0x51);
@@ -205,6 +206,10 @@ fn failed_side_is_false_and_so_is_ready() {
         address,
         holder: "older".into(),
     };
+    let mistyped = MistypedAddress {
+        field: "spec.address".into(),
+        address: "0x1".into(),
+    };
     let other_chain = Unverified::WrongChain {
         expected: 1,
         actual: 2,
@@ -217,13 +222,25 @@ fn failed_side_is_false_and_so_is_ready() {
         call: "x",
         missing: "y",
     });
-    let cases: [(Blocked, &str, &str, &str); 15] = [
+    let cases: [(Blocked, &str, &str, &str); 17] = [
         (unreachable(), "RpcHealthy", "RpcUnreachable", "Reconciling"),
         (incomplete, "RpcHealthy", "RpcIncomplete", "Reconciling"),
         (
             Blocked::EndpointUnknown("no URL: set one".into()),
             "RpcHealthy",
             "EndpointUnknown",
+            "Stalled",
+        ),
+        (
+            Blocked::InvalidAddress(mistyped.clone()),
+            "RegistryVerified",
+            "InvalidAddress",
+            "Stalled",
+        ),
+        (
+            Blocked::InvalidSignerAddress(mistyped),
+            "SignersReady",
+            "InvalidSignerAddress",
             "Stalled",
         ),
         (
