@@ -22,6 +22,8 @@ pub(super) const SERVER_ERROR: &str = "the endpoint reports a server error (HTTP
 pub(super) const NOT_CONNECTED: &str = "could not connect";
 pub(super) const TLS_FAILED: &str = "the TLS handshake failed: the endpoint must serve https, with a \
      certificate for its host from a public authority";
+pub(super) const NOT_TRUSTED: &str = "the TLS certificate is not trusted (self-signed, or from an \
+     unknown authority): the endpoint needs one for its host from a public authority";
 pub(super) const STOPPED_ANSWERING: &str = "timed out, and so did a short request after it";
 /// Causes that become [`RpcError::RpcRangeLimited`] for logs.
 pub(super) const TOO_LARGE: &str = "the request or its answer is too large (HTTP 413)";
@@ -130,7 +132,7 @@ impl RpcError {
         match *cause {
             STOPPED_ANSWERING => 2,
             TIMED_OUT | CONNECTION_LOST if is_logs => 0,
-            TIMED_OUT | CONNECTION_LOST | NOT_CONNECTED | TLS_FAILED => 1,
+            TIMED_OUT | CONNECTION_LOST | NOT_CONNECTED | TLS_FAILED | NOT_TRUSTED => 1,
             _ => 0,
         }
     }
@@ -278,7 +280,13 @@ mod tests {
     #[test]
     fn request_is_unanswered_if_nothing_came_back() {
         let unanswered = |method, cause| RpcError::unreachable(method, cause).unanswered_requests();
-        for cause in [TIMED_OUT, CONNECTION_LOST, NOT_CONNECTED] {
+        for cause in [
+            TIMED_OUT,
+            CONNECTION_LOST,
+            NOT_CONNECTED,
+            TLS_FAILED,
+            NOT_TRUSTED,
+        ] {
             assert_eq!(unanswered(RpcMethod::Block, cause), 1, "{cause}");
         }
         for cause in [TIMED_OUT, CONNECTION_LOST] {

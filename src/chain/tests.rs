@@ -1,11 +1,13 @@
 //! An endpoint over real HTTP, against a server that misbehaves as real nodes do.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256, Bytes, U256, address};
 use alloy::sol_types::{SolEvent, SolValue};
+use rpc_proxy::{Untrusted, UntrustedServer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -284,6 +286,23 @@ async fn endpoint_without_tls_is_named() {
         error.to_string().contains("the TLS handshake failed"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn untrusted_certificate_is_named() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for untrusted in [Untrusted::SelfSigned, Untrusted::UnknownAuthority] {
+        let host = Ipv4Addr::LOCALHOST.into();
+        let server = UntrustedServer::start(host, untrusted).await.unwrap();
+        let metrics = Metrics::new("lease").unwrap().chain;
+        let endpoint = RpcEndpoint::new(&server.url(), metrics).unwrap();
+        let error = endpoint.head().await.unwrap_err().to_string();
+        let says = |words: &str| error.contains(words);
+        assert!(
+            says("certificate is not trusted (self-signed") && says("from a public authority"),
+            "{untrusted:?}: {error}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use rustls::{CertificateError, Error as TlsError};
 use serde_json::{Value, json};
 
 use super::envelope::{
     self, CallFailure, CallResults, HttpResponse, Response, RpcCall, read_response, request_body,
 };
 use super::error::{
-    ANSWER_TOO_LARGE, CONNECTION_LOST, NOT_CONNECTED, Redaction, SERVER_ERROR, STOPPED_ANSWERING,
-    TIMED_OUT, TLS_FAILED,
+    ANSWER_TOO_LARGE, CONNECTION_LOST, NOT_CONNECTED, NOT_TRUSTED, Redaction, SERVER_ERROR,
+    STOPPED_ANSWERING, TIMED_OUT, TLS_FAILED,
 };
 use super::refusal::{Refusal, classify};
 use crate::metrics::{ChainMetrics, RpcMethod, RpcResult};
@@ -280,10 +281,12 @@ fn unix_time() -> u64 {
 }
 
 fn unreachable(error: &reqwest::Error) -> CallFailure {
-    CallFailure::Unreachable(if error.is_connect() && is_tls(error) {
-        TLS_FAILED
-    } else if error.is_connect() {
-        NOT_CONNECTED
+    CallFailure::Unreachable(if error.is_connect() {
+        let first: Option<&(dyn Error + 'static)> = Some(error);
+        let mut causes = std::iter::successors(first, |cause| (*cause).source());
+        causes
+            .find_map(|cause| cause.downcast_ref().and_then(tls_failure))
+            .unwrap_or(NOT_CONNECTED)
     } else if error.is_timeout() {
         TIMED_OUT
     } else {
@@ -291,22 +294,31 @@ fn unreachable(error: &reqwest::Error) -> CallFailure {
     })
 }
 
-/// Whether a connection was opened and ended while TLS began: a refused or unanswered one has other
-/// kinds.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let first: Option<&(dyn Error + 'static)> = Some(error);
-    let mut causes = std::iter::successors(first, |cause| (*cause).source());
-    causes.any(|cause| cause.downcast_ref().is_some_and(ended_handshake))
-}
-
-fn ended_handshake(error: &io::Error) -> bool {
+/// Why TLS failed, if a connection was opened and ended while it began: a refused or unanswered one
+/// has other kinds.
+fn tls_failure(error: &io::Error) -> Option<&'static str> {
+    let wrapped = error.get_ref();
+    if let Some(TlsError::InvalidCertificate(invalid)) = wrapped.and_then(|e| e.downcast_ref()) {
+        // What rustls has no name for includes a certificate that is its own authority.
+        let is_untrusted = matches!(
+            invalid,
+            CertificateError::UnknownIssuer | CertificateError::Other(_)
+        );
+        return Some(if is_untrusted {
+            NOT_TRUSTED
+        } else {
+            TLS_FAILED
+        });
+    }
+    // The source of an error that wraps another one is the source of that one.
+    if let Some(failure) = wrapped.and_then(|e| e.downcast_ref().and_then(tls_failure)) {
+        return Some(failure);
+    }
     let ended = matches!(
         error.kind(),
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
     );
-    // The source of an error that wraps another one is the source of that one.
-    let wrapped = error.get_ref().and_then(|inner| inner.downcast_ref());
-    ended || wrapped.is_some_and(ended_handshake)
+    ended.then_some(TLS_FAILED)
 }
 
 fn kind(failure: &CallFailure) -> RpcResult {

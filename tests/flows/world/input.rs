@@ -10,7 +10,7 @@ use anyhow::ensure;
 use futures::future::{join, join_all};
 use harness::objects::read_condition;
 use harness::wait::eventually;
-use rpc_proxy::Rule;
+use rpc_proxy::{Rule, Untrusted, UntrustedServer};
 use serde_json::{Value, json};
 
 use super::{NAMESPACE, World};
@@ -112,7 +112,7 @@ impl Cases<'_> {
         .await;
     }
 
-    async fn add_endpoints(&mut self) {
+    async fn add_endpoints(&mut self, untrusted: &str) {
         let closed = format!("http://{}:9", self.world.env.cluster.node_ip());
         for url in [&closed, "http://rpc.invalid"] {
             self.add(
@@ -127,6 +127,10 @@ impl Cases<'_> {
         self.add("RpcUnreachable", "must serve https", |spec| {
             let url = spec["rpc"][0]["url"].as_str().unwrap();
             spec["rpc"][0]["url"] = json!(url.replace("http://", "https://"));
+        })
+        .await;
+        self.add("RpcUnreachable", "certificate is not trusted", |spec| {
+            spec["rpc"][0]["url"] = json!(untrusted);
         })
         .await;
         self.add("EndpointUnknown", "create it", |spec| {
@@ -222,7 +226,10 @@ fn wrong_registry_says_what_to_do_and_sends_nothing() {
             cases: Vec::new(),
         };
         cases.add_contracts().await;
-        cases.add_endpoints().await;
+        let node = world.env.cluster.node_ip();
+        let untrusted = UntrustedServer::start(node, Untrusted::SelfSigned);
+        let untrusted = untrusted.await.unwrap();
+        cases.add_endpoints(&untrusted.url()).await;
         cases.add_signers().await;
         let cases = cases.cases;
 
