@@ -4,7 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aes::Aes128;
+use alloy::hex;
+use alloy::primitives::keccak256;
 use anyhow::{Context, Result};
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
 use harness::chain::LocalChain;
 use harness::objects::delete;
 use harness::release::{LEASE, Release, printed};
@@ -12,8 +17,10 @@ use harness::wait::eventually;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{ApiResource, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use pbkdf2::pbkdf2_hmac;
+use serde_json::{Value, json};
 use serviceoffer::api::{LEGACY_FINALIZER, PaymentFacilitator};
+use sha2::Sha256;
 use testbed::AuditEntry;
 
 use crate::definitions::create_lax;
@@ -28,6 +35,9 @@ const OPERATOR: &str = "offers-serviceoffer-controller";
 /// Name of the gate's service account and of its roles.
 const GATE: &str = "offers-serviceoffer-controller-gate";
 const PASSWORD: &str = "correct-horse-battery-staple";
+/// Opens the keystore of the signer, and does not.
+const KEYSTORE_PASSWORD: &str = "incorrect-donkey-engine-paperclip";
+const OTHER_PASSWORD: &str = "correct-zebra-socket-envelope";
 
 /// API group, resource with subresource, verb.
 type Right = (String, String, String);
@@ -103,15 +113,17 @@ fn full_run_uses_exactly_its_rights_and_leaks_no_secret() {
             "one Lease and no other: {leases:?}"
         );
 
+        let key = &chain.private_key()[2..];
         for (source, text) in outputs(&env, &release).await {
-            for secret in [&chain.private_key()[2..], PASSWORD] {
+            for secret in [key, PASSWORD, KEYSTORE_PASSWORD, OTHER_PASSWORD] {
                 assert!(!text.contains(secret), "{source} shows a secret");
             }
         }
     });
 }
 
-/// A chain whose RPC URL contains a password, and a release that logs as much as it can.
+/// A chain whose RPC URL contains a password, a signer whose key is in a keystore, and a release that
+/// logs as much as it can.
 async fn deploy_with_password(env: &TestEnv) -> (LocalChain, Release) {
     let values = [
         "replicaCount=2",
@@ -127,8 +139,46 @@ async fn deploy_with_password(env: &TestEnv) -> (LocalChain, Release) {
     let mut manifest = registry("local", &chain, "http://agents.example");
     manifest["spec"]["rpc"] =
         json!([{ "urlFrom": { "secretKeyRef": { "name": "rpc", "key": "url" } } }]);
+    let keystore = keystore(&chain, KEYSTORE_PASSWORD).to_string();
+    let secret = async |name: &str, value: &str| {
+        let objects = &env.objects;
+        objects
+            .create_secret(release.namespace(), name, "key", value)
+            .await;
+        json!({ "name": name, "key": "key" })
+    };
+    let signer = &mut manifest["spec"]["signers"][0];
+    signer["secretRef"] = secret("keystore", &keystore).await;
+    signer["passwordSecretRef"] = secret("password", OTHER_PASSWORD).await;
     env.objects.create_registry(manifest).await;
+    // What a password does not open is reported, too.
+    env.objects
+        .wait_registry_reason("local", "SignersReady", "KeyUnreadable", LIMIT)
+        .await;
+    secret("password", KEYSTORE_PASSWORD).await;
     (chain, release)
+}
+
+/// The key of a chain's signer in the form of Web3 Secret Storage.
+fn keystore(chain: &LocalChain, password: &str) -> Value {
+    const ROUNDS: u32 = 1000;
+    let (salt, iv) = ([0x5a; 32], [0x1f; 16]);
+    let mut derived = [0; 32];
+    pbkdf2_hmac::<Sha256>(password.as_bytes(), &salt, ROUNDS, &mut derived);
+    let mut encrypted = chain.signer.to_bytes().0;
+    let mut cipher = Ctr128BE::<Aes128>::new_from_slices(&derived[..16], &iv).unwrap();
+    cipher.apply_keystream(&mut encrypted);
+    json!({
+        "version": 3,
+        "crypto": {
+            "cipher": "aes-128-ctr",
+            "cipherparams": { "iv": hex::encode(iv) },
+            "ciphertext": hex::encode(encrypted),
+            "kdf": "pbkdf2",
+            "kdfparams": { "prf": "hmac-sha256", "c": ROUNDS, "dklen": 32, "salt": hex::encode(salt) },
+            "mac": hex::encode(keccak256([&derived[16..], &encrypted].concat())),
+        },
+    })
 }
 
 async fn create_facilitator(env: &TestEnv) {
