@@ -181,6 +181,15 @@ pub(crate) enum OfferIssue {
         record: String,
         signer: Address,
     },
+    /// The ledger of another signer has a nonce for the agent, and the record of that is lost.
+    #[error(
+        "SignerLedger {ledger} has a nonce for this agent, and what was signed for it is not in the record any more: signer {signer} may have a registration in flight, so no other one registers the agent. Restore the AgentRegistration from a backup, or wait until the registration is final"
+    )]
+    OtherLedgerRegistering {
+        /// Name of the ledger.
+        ledger: String,
+        signer: Address,
+    },
     /// Something else has used the nonce of a transaction that another signer than the first has
     /// signed.
     #[error(
@@ -242,6 +251,7 @@ impl OfferIssue {
             | Self::RecordUndecodable { .. }
             | Self::SignerInUse { .. }
             | Self::SignerChanged { .. }
+            | Self::OtherLedgerRegistering { .. }
             | Self::SignerNotFirst { .. }
             | Self::SignerUnusable { .. }
             | Self::RegisteredByOtherAccount { .. }
@@ -451,6 +461,10 @@ mod tests {
             },
             OfferIssue::SignerChanged {
                 record: "r-a".into(),
+                signer: Address::ZERO,
+            },
+            OfferIssue::OtherLedgerRegistering {
+                ledger: "signer-a".into(),
                 signer: Address::ZERO,
             },
             OfferIssue::SignerNotFirst {

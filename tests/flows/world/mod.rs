@@ -245,6 +245,13 @@ impl World {
         }
     }
 
+    /// Makes the chain mine a block every so many seconds, or none (0).
+    async fn mine_every(&self, seconds: u64) {
+        let interval = json!([seconds]);
+        let set = self.chain.rpc("evm_setIntervalMining", interval).await;
+        set.unwrap();
+    }
+
     /// Creates the nth registry behind a proxy without rules.
     async fn registry(&self, nth: usize) -> ProxiedRegistry {
         let proxy = self.proxy().await;

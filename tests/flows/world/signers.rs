@@ -266,3 +266,114 @@ fn ledger_of_a_signer_that_the_spec_forgot_is_remembered() {
         world.assert_minted(world.signer(1).address(), 1).await;
     });
 }
+
+#[test]
+fn signer_that_comes_back_has_finished_and_is_not_retired() {
+    World::run("there-and-back", async |world| {
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        let (first, second) = (registry.owner(), world.signer(1).address());
+        let begin = async |names: [&str; 2], signer: Address| {
+            for name in names {
+                world.offer(0, &shop, name).await;
+                let record = world.wait_signed(&shop, name).await;
+                assert_eq!(record.spec.signer, Some(signer), "{name}");
+            }
+        };
+        world.offer(0, &shop, "before").await;
+        world.wait_other(&shop, "before").await;
+        world.mine_every(0).await;
+        begin(["a-0", "a-1"], first).await;
+        world.set_signers(&registry.proxy, &[1, 0]).await;
+        begin(["b-0", "b-1"], second).await;
+        world.set_signers(&registry.proxy, &[0, 1]).await;
+        begin(["c-0", "c-1"], first).await;
+        world.assert_minted(first, 1).await;
+        world.assert_minted(second, 0).await;
+        world.mine_every(1).await;
+        for name in ["a-0", "a-1", "b-0", "b-1", "c-0", "c-1"] {
+            world.wait_other(&shop, name).await;
+        }
+        world.wait_ready(0).await;
+        for nth in [0, 1] {
+            let ledger = world.settled_ledger(nth).await;
+            assert!(!ledger.spec.draining, "signer {nth} is retired");
+        }
+        world.assert_minted(first, 5).await;
+        world.assert_minted(second, 2).await;
+    });
+}
+
+#[test]
+fn registration_begun_before_the_registry_lost_its_signers_waits_for_its_own() {
+    World::run("no-signers", async |world| {
+        let shop = world.namespace("shop").await;
+        let (registry, swallow) = world.registry_with_lost_transaction(&shop, "flying").await;
+        let record = world
+            .objects()
+            .wait_key(&shop, "flying")
+            .await
+            .record_name();
+        let former = registry.owner();
+        let names_both = async || {
+            let message = world.wait_offer(&shop, "flying", "SignerChanged").await;
+            let message = message.to_lowercase();
+            let names = |words: &str| message.contains(words);
+            assert!(
+                names(&record) && names(&format!("{former:#x}")),
+                "{message}"
+            );
+            assert!(names("list it"), "what to do: {message}");
+        };
+        world.set_signers(&registry.proxy, &[]).await;
+        world.wait_registry(0, "WatchOnly").await;
+        world.offer(0, &shop, "waiting").await;
+        names_both().await;
+        let message = world.wait_offer(&shop, "waiting", "WatchOnly").await;
+        assert!(message.contains("spec.signers"), "what to do: {message}");
+
+        world.set_signers(&registry.proxy, &[1]).await;
+        registry.proxy.remove(swallow);
+        world.wait_other(&shop, "waiting").await;
+        names_both().await;
+        let next = world.signer(1).address();
+        world.assert_quiet(next, Duration::from_secs(10)).await;
+        world.assert_minted(next, 1).await;
+        world.assert_minted(former, 0).await;
+
+        world.set_signers(&registry.proxy, &[1, 0]).await;
+        world.wait_other(&shop, "flying").await;
+        world.assert_minted(next, 1).await;
+        world.assert_minted(former, 1).await;
+    });
+}
+
+#[test]
+fn registration_in_flight_of_another_registry_is_not_repeated_without_its_record() {
+    World::run("in-flight", async |world| {
+        let shop = world.namespace("shop").await;
+        let (registry, _) = world.registry_with_lost_transaction(&shop, "flying").await;
+        world.registry(1).await;
+        let objects = world.objects();
+        let record = objects.wait_key(&shop, "flying").await.record_name();
+        delete(&objects.offers(&shop), "flying").await.unwrap();
+        delete_protected(&objects.records(), &record).await;
+        world.offer(1, &shop, "flying").await;
+        world.offer(1, &shop, "other").await;
+        world.wait_other(&shop, "other").await;
+
+        let next = world.signer(1).address();
+        world.assert_quiet(next, Duration::from_secs(20)).await;
+        world.assert_minted(next, 1).await;
+        world.assert_minted(registry.owner(), 0).await;
+        world.wait_registry(0, "StoredTransactionMismatch").await;
+        let message = world
+            .wait_offer(&shop, "flying", "OtherLedgerRegistering")
+            .await;
+        let names = |words: &str| message.contains(words);
+        assert!(
+            names(&world.ledger_name(0)) && names("Restore"),
+            "{message}"
+        );
+    });
+}

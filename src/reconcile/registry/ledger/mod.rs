@@ -162,6 +162,7 @@ impl LedgerWork {
 pub(super) async fn work(input: &LedgerInput<'_>, state: &mut RegistryState) -> LedgerWork {
     let mut worked = use_account(input, state).await;
     worked.issues.extend(signer_changes(input));
+    worked.issues.extend(registering_elsewhere(input));
     if worked.failure.is_none() {
         for other in former::finish(input, state).await {
             worked = worked.and(other);
@@ -495,6 +496,37 @@ fn signer_changes(input: &LedgerInput<'_>) -> Issues {
         Some(input.issues_of(record.key, &issue))
     });
     changed.flatten().collect()
+}
+
+/// Registrations for which the ledger of another account has a nonce, although their records name
+/// the first signer: the records are not those that the nonces were given to.
+fn registering_elsewhere(input: &LedgerInput<'_>) -> Issues {
+    let Some(signer) = &input.target.signer else {
+        return Issues::new();
+    };
+    let (own, chain_id) = (signer.address(), input.target.contract.chain_id);
+    let cache = &input.context.cache;
+    let ledgers = cache.ledgers();
+    let others = ledgers
+        .iter()
+        .filter(|ledger| ledger.spec.chain_id == chain_id && ledger.spec.signer != own);
+    let mut issues = Issues::new();
+    for ledger in others {
+        for key in ledger.spec.registering.keys() {
+            let record = cache.record(*key);
+            let is_own = record.is_some_and(|record| {
+                input.target.has(&record) && record.is_open() && record.signer == Some(own)
+            });
+            if is_own {
+                let issue = OfferIssue::OtherLedgerRegistering {
+                    ledger: SignerLedger::name_of(chain_id, ledger.spec.signer),
+                    signer: ledger.spec.signer,
+                };
+                issues.extend(input.issues_of(*key, &issue));
+            }
+        }
+    }
+    issues
 }
 
 /// What the steps and the index show that people should know.
