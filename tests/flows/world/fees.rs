@@ -8,7 +8,7 @@ use std::time::Duration;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::eips::Decodable2718;
 use alloy::hex;
-use alloy::primitives::utils::parse_ether;
+use alloy::primitives::utils::{format_ether, parse_ether};
 use alloy::primitives::{Address, Bytes, U256, address, keccak256};
 use anyhow::{Context, ensure};
 use harness::wait::eventually;
@@ -126,6 +126,14 @@ impl World {
             Ok(left)
         })
         .await
+    }
+
+    /// What the registrations of an account have cost, in wei.
+    async fn paid_by(&self, owner: Address) -> u128 {
+        let minted = self.chain.registrations_of(owner).await.unwrap();
+        let fees = self.chain.fees(&minted).await.unwrap();
+        let cost = |(gas, price): (u64, u128)| u128::from(gas) * price;
+        fees.into_iter().map(cost).sum()
     }
 
     async fn assert_all_finish(&self, offers: usize, namespace: &str) {
@@ -356,11 +364,7 @@ fn spending_and_forecast_are_right_after_a_failover() {
                 world.offer(0, &shop, name).await;
                 world.wait_other(&shop, name).await;
             }
-            let owner = world.signer(0).address();
-            let minted = world.chain.registrations_of(owner).await.unwrap();
-            let fees = world.chain.fees(&minted).await.unwrap();
-            let cost = |(gas, price): (u64, u128)| u128::from(gas) * price;
-            let paid: u128 = fees.into_iter().map(cost).sum();
+            let paid = world.paid_by(world.signer(0).address()).await;
             let before = world.wait_forecast(paid, |left| left > 20).await;
 
             world.restart().await;
@@ -370,5 +374,103 @@ fn spending_and_forecast_are_right_after_a_failover() {
             assert!(after > 0, "{after} of {before}");
         };
         world.at_base_fee(1, scenario).await;
+    });
+}
+
+#[test]
+fn daily_limit_is_shared_by_a_signer_and_the_next_one() {
+    World::run("shared-day", async |world| {
+        // Together they cost more than one may.
+        const OFFERS: usize = 6;
+        let registry = world.registry(0).await;
+        let shop = world.namespace("shop").await;
+        let objects = world.objects();
+        let limit = async |wei: u128| {
+            let amount = format_ether(wei);
+            let limits = json!({ "perRegistration": amount, "perDay": amount });
+            let change = json!({ "spec": { "limits": limits } });
+            objects.patch_registry(&registry.name, change).await;
+        };
+        let scenario = async {
+            for nth in 0..OFFERS {
+                world.offer(0, &shop, &format!("offer-{nth}")).await;
+            }
+            world.assert_all_finish(OFFERS, &shop).await;
+            let paid = world.paid_by(registry.owner()).await;
+            limit(paid).await;
+            world.set_signers(&registry.proxy, &[1]).await;
+            world.offer(0, &shop, "late").await;
+            let message = world.wait_offer(&shop, "late", "DailyLimitReached").await;
+            assert!(message.contains("limits.perDay"), "{message}");
+            world.wait_registry(0, "DailyLimitReached").await;
+            world.wait_forecast(paid, |left| left == 0).await;
+            let next = world.signer(1).address();
+            world.assert_quiet(next, Duration::from_secs(10)).await;
+            world.assert_minted(next, 0).await;
+
+            limit(2 * paid).await;
+            objects.wait_registered(&shop, "late", SHOWN).await;
+            world.assert_minted(next, 1).await;
+            world.assert_minted(registry.owner(), OFFERS).await;
+        };
+        world.at_base_fee(1, scenario).await;
+    });
+}
+
+#[test]
+fn limit_of_a_namespace_holds_when_signing_and_stops_no_other() {
+    World::run("namespace-day", async |world| {
+        // Together they cost more than one may.
+        const OFFERS: usize = 6;
+        let (shop, other) = (
+            world.namespace("shop").await,
+            world.namespace("other").await,
+        );
+        let limits = |day: &str| json!({ "perRegistration": "0.1", "perDay": "1", "perNamespacePerDay": day });
+        let objects = world.objects();
+        let limit = async |day: &str| {
+            let change = json!({ "spec": { "limits": limits(day) } });
+            objects.patch_registry(&world.name(0), change).await;
+        };
+        let (registry, _, swallow) = world.swallowed(OFFERS, limits("0.02"), &shop).await;
+        let owner = registry.owner();
+        let before = world.attempts(OFFERS, &shop).await;
+        let risen = async {
+            world.wait_base_fee(100).await;
+            registry.proxy.remove(swallow);
+            let message = world
+                .wait_offer(&shop, "offer-0", "NamespaceLimitReached")
+                .await;
+            assert!(
+                message.contains("limits.perNamespacePerDay = 0.02"),
+                "{message}"
+            );
+            world.wait_registry(0, "NonceUnsigned").await;
+            world.assert_quiet(owner, Duration::from_secs(10)).await;
+            assert_eq!(
+                world.attempts(OFFERS, &shop).await,
+                before,
+                "none is signed"
+            );
+        };
+        world.at_base_fee(100, risen).await;
+
+        let fallen = async {
+            world.assert_all_finish(OFFERS, &shop).await;
+            limit(&format_ether(world.paid_by(owner).await)).await;
+            world.offer(0, &shop, "late").await;
+            world
+                .wait_offer(&shop, "late", "NamespaceLimitReached")
+                .await;
+            world.offer(0, &other, "free").await;
+            world.wait_other(&other, "free").await;
+            world.assert_quiet(owner, Duration::from_secs(10)).await;
+            world.assert_minted(owner, OFFERS + 1).await;
+
+            limit("0.1").await;
+            objects.wait_registered(&shop, "late", SHOWN).await;
+            world.assert_minted(owner, OFFERS + 2).await;
+        };
+        world.at_base_fee(1, fallen).await;
     });
 }

@@ -23,7 +23,7 @@ use crate::chain::refusal::Refusal;
 use crate::chain::rpc::SendOutcome;
 use crate::cluster;
 use crate::ledger::evidence::{AdoptionTarget, LedgerSnapshot, Premises, UnknownPremise};
-use crate::ledger::money::{Shortage, format_native};
+use crate::ledger::money::format_native;
 use crate::ledger::protocol::{
     AdoptionRefused, Allocation, AllocationBounds, AllocationRequest, EntryCosts, LedgerStep,
     PendingStep, Reservation, allocate as allocate_nonces, payer, with_attempt, without_entries,
@@ -266,7 +266,10 @@ pub(super) async fn settle(
                 agent_id: orphan.agent_id,
                 account: orphan.owner,
             };
-            short(input, record.spec.key, issue, false)
+            Done {
+                issues: input.issues_of(record.spec.key, &issue),
+                ..Done::default()
+            }
         }
         PendingStep::AwaitIndex | PendingStep::Allocate | PendingStep::Wait => Done::default(),
     }
@@ -461,7 +464,7 @@ pub(super) async fn sign(
         Ok(Some(quote)) => quote,
         Ok(None) => return (Done::default(), Signed::Nothing),
         Err(NoQuote::Issue(issue)) => {
-            let done = short(input, bound.key(), issue.clone(), replaced.is_some());
+            let done = short(input, bound, issue.clone(), replaced.is_some());
             return (done, issue.into());
         }
         Err(NoQuote::Rpc(error)) => {
@@ -481,7 +484,7 @@ pub(super) async fn sign(
     let (limits, namespace) = (&input.target.limits, reservation.namespace.as_deref());
     if let Err(shortage) = budget.reserve(limits, namespace, reservation.amount) {
         let issue = OfferIssue::from(shortage);
-        let done = short(input, bound.key(), issue.clone(), replaced.is_some());
+        let done = short(input, bound, issue.clone(), replaced.is_some());
         return (done, issue.into());
     }
     let signed = match sender::sign(
@@ -539,16 +542,27 @@ pub(super) async fn sign(
 
 /// A registration cannot be paid for, or would revert. If it was signed before, it keeps its nonce from
 /// being used.
-fn short(input: &LedgerInput<'_>, key: Key, issue: OfferIssue, is_replacement: bool) -> Done {
-    let obstacle = match &issue {
-        OfferIssue::Shortage(shortage) => for_everyone(*shortage),
-        _ => None,
-    };
+fn short(
+    input: &LedgerInput<'_>,
+    bound: &BoundNonce,
+    issue: OfferIssue,
+    is_replacement: bool,
+) -> Done {
+    let (key, nonce) = (bound.key(), bound.nonce());
     // Nothing above the nonce is included before it.
-    let concerned: Vec<Key> = match issue {
-        OfferIssue::Shortage(Shortage::FeeCapReached { .. }) => waiting_keys(input),
-        OfferIssue::Shortage(_) if is_replacement => waiting_keys(input),
-        _ => vec![key],
+    let (concerned, obstacle) = match issue {
+        OfferIssue::Shortage(shortage) if shortage.affects_every_namespace() => {
+            let concerned = if is_replacement {
+                waiting_keys(input)
+            } else {
+                vec![key]
+            };
+            (concerned, Some(Obstacle::Shortage(shortage)))
+        }
+        OfferIssue::Shortage(_) if is_replacement => {
+            (vec![key], Some(Obstacle::NonceUnsigned { nonce, key }))
+        }
+        _ => (vec![key], None),
     };
     let issues = concerned
         .into_iter()
