@@ -142,6 +142,15 @@ pub enum Shortage {
         /// Maximum fee per gas within the limits, in wei.
         cap: u128,
     },
+    /// A transaction that was sent has to be replaced, and its record has no room for another one.
+    #[error(
+        "the registration needs another transaction and its record holds no more than {attempts}: \
+         what was sent is sent again as it is until fees fall; if this lasts, use another endpoint"
+    )]
+    AttemptLimitReached {
+        /// Attempts in the record.
+        attempts: usize,
+    },
     /// The signer's balance is too low.
     #[error(
         "available signer balance {} is below the {} (native token) that the registration may cost: \
@@ -848,6 +857,12 @@ mod tests {
                 "the transaction that was sent has to be replaced by one of 28 gwei per gas and \
                  the limits allow 25 gwei: it is sent again as it is until fees fall, or \
                  limits.maxFeePerGasGwei / limits.perRegistration is raised",
+            ),
+            (
+                Shortage::AttemptLimitReached { attempts: 256 },
+                "the registration needs another transaction and its record holds no more than \
+                 256: what was sent is sent again as it is until fees fall; if this lasts, use \
+                 another endpoint",
             ),
             (
                 Shortage::InsufficientFunds {

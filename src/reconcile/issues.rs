@@ -275,6 +275,7 @@ impl OfferIssue {
     #[must_use]
     pub(crate) const fn concerns_one_agent(&self) -> bool {
         match self {
+            Self::Shortage(Shortage::AttemptLimitReached { .. }) => true,
             Self::Shortage(shortage) => !shortage.affects_every_namespace(),
             Self::RegistrationWouldRevert { .. } | Self::RecordRefused { .. } => true,
             _ => false,
@@ -509,9 +510,11 @@ mod tests {
             limit,
             needed,
         };
+        let full = Shortage::AttemptLimitReached { attempts: 256 };
         for (issue, concerns_one) in [
             (OfferIssue::Shortage(of_namespace), true),
             (OfferIssue::Shortage(of_all), false),
+            (OfferIssue::Shortage(full), true),
             (OfferIssue::RecordRefused { why: "no".into() }, true),
             (
                 OfferIssue::RegistrationWouldRevert { words: "no".into() },

@@ -518,8 +518,7 @@ fn unmined_step(
     let is_below_market = attempt.max_fee_per_gas.0 < snapshot.account.base_fee;
     // A higher nonce waits for the lower ones, whatever its fee is.
     let is_overdue = evidence.is_overdue && nonce == snapshot.account.counts.latest;
-    let may_replace = record.attempts.len() < MAX_ATTEMPTS;
-    Ok(if (is_below_market || is_overdue) && may_replace {
+    Ok(if is_below_market || is_overdue {
         EntryStep::Replace {
             attempt: attempt.clone(),
             sent_recently: evidence.sent_recently,
@@ -529,6 +528,19 @@ fn unmined_step(
     } else {
         EntryStep::Send(attempt.clone())
     })
+}
+
+/// Whether the record has room for another attempt.
+///
+/// # Errors
+/// [`Shortage::AttemptLimitReached`].
+pub fn check_attempts(record: &AgentRegistrationSpec) -> Result<(), Shortage> {
+    let attempts = record.attempts.len();
+    if attempts < MAX_ATTEMPTS {
+        Ok(())
+    } else {
+        Err(Shortage::AttemptLimitReached { attempts })
+    }
 }
 
 /// Records the phase, unless the record already has it.

@@ -758,13 +758,16 @@ mod entry {
             Ok(EntryStep::Send(attempt(5, 7))),
             "a fee equal to the base fee is enough"
         );
-        let mut full = sent();
-        full.attempts = vec![attempt(5, 7); 256];
-        assert_eq!(
-            step_of(&full, risen, &evidence(&[])),
-            Ok(EntryStep::Send(attempt(5, 7))),
-            "the record can store no more"
-        );
+    }
+
+    #[test]
+    fn record_holds_as_many_attempts_as_its_schema_allows() {
+        let mut record = sent();
+        record.attempts = vec![attempt(5, 7); 255];
+        assert_eq!(check_attempts(&record), Ok(()));
+        record.attempts.push(attempt(5, 7));
+        let limit = Shortage::AttemptLimitReached { attempts: 256 };
+        assert_eq!(check_attempts(&record), Err(limit));
     }
 
     #[test]

@@ -215,7 +215,9 @@ impl Obstacle {
             Self::StoredTransactionMismatch { .. } => 1,
             Self::Logs(_) => 2,
             Self::Premise(_) => 3,
-            Self::Shortage(Shortage::FeeCapReached { .. }) => 4,
+            Self::Shortage(
+                Shortage::FeeCapReached { .. } | Shortage::AttemptLimitReached { .. },
+            ) => 4,
             Self::SendRefused { .. } | Self::InsufficientFunds { .. } => 5,
             Self::NotIncluded { .. } => 6,
             Self::SendUnanswered { .. } => 7,
@@ -348,6 +350,11 @@ mod tests {
                 waits,
             ),
             (
+                Shortage::AttemptLimitReached { attempts: 256 }.into(),
+                "AttemptLimitReached",
+                waits,
+            ),
+            (
                 Obstacle::SendRefused {
                     endpoint: endpoint(),
                     key,
@@ -425,6 +432,6 @@ mod tests {
             .iter()
             .map(|(obstacle, ..)| obstacle.rank())
             .collect();
-        assert_eq!(ranks, [0, 1, 2, 2, 3, 3, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(ranks, [0, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 10, 11]);
     }
 }

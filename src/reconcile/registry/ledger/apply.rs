@@ -26,7 +26,8 @@ use crate::ledger::evidence::{AdoptionTarget, LedgerSnapshot, Premises, UnknownP
 use crate::ledger::money::format_native;
 use crate::ledger::protocol::{
     AdoptionRefused, Allocation, AllocationBounds, AllocationRequest, EntryCosts, LedgerStep,
-    PendingStep, Reservation, allocate as allocate_nonces, payer, with_attempt, without_entries,
+    PendingStep, Reservation, allocate as allocate_nonces, check_attempts, payer, with_attempt,
+    without_entries,
 };
 use crate::ledger::{BoundNonce, ReadLedger, sender};
 use crate::metrics::RegistrationOutcome;
@@ -471,6 +472,11 @@ pub(super) async fn sign(
             return (unanswered(input, bound.key(), &error), Signed::Nothing);
         }
     };
+    if let Err(shortage) = check_attempts(&record.spec) {
+        let issue = OfferIssue::from(shortage);
+        let done = short(input, bound, issue.clone(), replaced.is_some());
+        return (done, issue.into());
+    }
     let Some(commitments) = signing.commitments(input, &quote) else {
         return (Done::default(), Signed::Nothing);
     };

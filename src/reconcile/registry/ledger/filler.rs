@@ -15,6 +15,7 @@ use super::{Done, LedgerInput};
 use crate::api::{AgentRegistration, Attempt, Key, Nonce};
 use crate::chain::rpc::SendOutcome;
 use crate::ledger::filler::{REFILL_AFTER, is_due};
+use crate::ledger::money::Shortage;
 use crate::ledger::protocol::Reservation;
 use crate::ledger::{BoundNonce, ReadLedger, sender};
 use crate::reconcile::issues::OfferIssue;
@@ -56,7 +57,10 @@ impl Fillers {
     /// checked before it gets one, so it need not wait.
     pub(super) fn held_back(&self, key: Key) -> Option<OfferIssue> {
         let filled = self.filled.get(&key)?;
-        let is_limit = matches!(filled.why, OfferIssue::Shortage(_));
+        let is_limit = matches!(
+            filled.why,
+            OfferIssue::Shortage(Shortage::NamespaceLimitReached { .. })
+        );
         (!is_limit && filled.at.elapsed() < REFILL_AFTER).then(|| filled.issue())
     }
 
