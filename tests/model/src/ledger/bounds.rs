@@ -429,18 +429,18 @@ pub fn pairs() -> Vec<Bounds> {
     for (at, one) in FEATURES.iter().enumerate() {
         for other in &FEATURES[at + 1..] {
             let has_signers = |feature| matches!(feature, Feature::Rotation | Feature::Registries);
-            let has_keys = |feature| has_signers(feature) || feature == Feature::Edition;
-            // A nonce is filled only if another offer waits for it.
+            // A nonce is filled only if another agent waits for it, of another offer or edition.
             let fills = [*one, *other].contains(&Feature::Filler);
+            let is_edition = [*one, *other].contains(&Feature::Edition);
             let reorgs = u8::from(!has_signers(*one) && !has_signers(*other) && !fills);
             let bounds = Bounds {
-                offers: 1 + u8::from(fills),
+                offers: 1 + u8::from(fills && !is_edition),
                 ..Bounds::default()
             }
             .with(Fault::Reorg, reorgs);
             let mut bounds = bounds.feature(*one).feature(*other);
-            // More accounts or keys, and two offers: the states would not fit into the memory.
-            if fills && (has_keys(*one) || has_keys(*other)) {
+            // More accounts and two offers: the states would not fit into the memory.
+            if fills && (has_signers(*one) || has_signers(*other)) {
                 bounds.limits[Fault::Refuse as usize] = 1;
             }
             all.push(bounds.named(&format!("{}+{}", one.name(), other.name()), ""));
