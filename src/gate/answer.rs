@@ -137,6 +137,7 @@ struct SupportedBody {
 struct VerifyBody {
     is_valid: bool,
     invalid_reason: Option<String>,
+    payer: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -167,7 +168,6 @@ impl SettleBody {
     fn is_of_another(&self, request: &[u8]) -> bool {
         let request: Value = serde_json::from_slice(request).unwrap_or_default();
         let asked = |path: &str| request.pointer(path)?.as_str();
-        let payer = |text: &str| text.parse::<Address>().ok();
         let chain = |text: &str| {
             let chain_id = network::chain_id(text);
             (chain_id.is_some() || text.contains(':')).then_some(chain_id)
@@ -175,20 +175,25 @@ impl SettleBody {
         let amount = |text: &str| U256::from_str_radix(text, 10).ok();
         let asked_amount = asked("/paymentRequirements/amount");
         let asked_amount = asked_amount.or(asked("/paymentRequirements/maxAmountRequired"));
-        differs(
-            self.payer.as_deref(),
-            asked("/paymentPayload/payload/authorization/from"),
-            payer,
-        ) || differs(
-            self.network.as_ref().and_then(Value::as_str),
-            asked("/paymentRequirements/network"),
-            chain,
-        ) || differs(
-            self.amount.as_ref().and_then(Value::as_str),
-            asked_amount,
-            amount,
-        )
+        is_another_payer(self.payer.as_deref(), &request)
+            || differs(
+                self.network.as_ref().and_then(Value::as_str),
+                asked("/paymentRequirements/network"),
+                chain,
+            )
+            || differs(
+                self.amount.as_ref().and_then(Value::as_str),
+                asked_amount,
+                amount,
+            )
     }
+}
+
+/// Whether an answer names another payer than the request did.
+fn is_another_payer(said: Option<&str>, request: &Value) -> bool {
+    let asked = request.pointer("/paymentPayload/payload/authorization/from");
+    let payer = |text: &str| text.parse::<Address>().ok();
+    differs(said, asked.and_then(Value::as_str), payer)
 }
 
 /// Whether two texts can be read, and do not mean the same.
@@ -276,8 +281,8 @@ pub(super) fn supported(answer: &Answer) -> Result<Supported, String> {
     })
 }
 
-/// Reads the answer of /verify.
-pub(super) fn verification(answer: &Answer) -> Verification {
+/// Reads the answer of /verify to a request.
+pub(super) fn verification(answer: &Answer, request: &[u8]) -> Verification {
     let unavailable = |why| Verification::Unavailable {
         why,
         retry_after: answer.retry_after,
@@ -286,6 +291,11 @@ pub(super) fn verification(answer: &Answer) -> Verification {
         Ok(body) => body,
         Err(why) => return unavailable(why),
     };
+    let request: Value = serde_json::from_slice(request).unwrap_or_default();
+    let payer = body.payer.as_ref().and_then(Value::as_str);
+    if body.is_valid && is_another_payer(payer, &request) {
+        return unavailable("it calls the payment of another payer valid".to_owned());
+    }
     let status = answer.status;
     match (body.is_valid, printable(body.invalid_reason)) {
         (true, None) if status == 200 => Verification::Valid,

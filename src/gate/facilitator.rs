@@ -230,11 +230,11 @@ impl FacilitatorClient {
         body: Bytes,
         deadline: Instant,
     ) -> Verdict {
-        let answer = self.ask(endpoint, Method::POST, "verify", body);
+        let answer = self.ask(endpoint, Method::POST, "verify", body.clone());
         let answer = timeout_at(deadline, answer).await;
         match answer.unwrap_or(Err(TIMED_OUT)) {
             Ok(answer) => {
-                let verification = answer::verification(&answer);
+                let verification = answer::verification(&answer, &body);
                 let has_none = matches!(verification, Verification::Unavailable { .. });
                 Verdict {
                     verification,

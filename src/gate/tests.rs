@@ -205,7 +205,7 @@ fn facilitator_is_believed_only_if_it_says_yes() {
             let said: Settled = serde_json::from_slice(body).unwrap();
             assert!(is_believable && said.success && transaction.len() == 66);
         }
-        if verification(&answer) == Verification::Valid {
+        if verification(&answer, b"{}") == Verification::Valid {
             let said: Verified = serde_json::from_slice(body).unwrap();
             assert!(is_believable && said.is_valid);
         }

@@ -16,7 +16,7 @@ fn answer(status: u16, body: &str) -> Answer {
 }
 
 fn verdict(status: u16, body: Value) -> Verification {
-    verification(&answer(status, &body.to_string()))
+    verification(&answer(status, &body.to_string()), b"{}")
 }
 
 fn settled(status: u16, body: Value) -> Settlement {
@@ -84,7 +84,7 @@ fn payment_that_a_facilitator_could_not_look_at_is_not_invalid() {
 #[test]
 fn answer_of_another_form_is_no_verdict() {
     let with = |status: u16, over: Answer| {
-        let found = verification(&Answer { status, ..over });
+        let found = verification(&Answer { status, ..over }, b"{}");
         let Verification::Unavailable { why, retry_after } = found else {
             panic!("{found:?}");
         };
@@ -155,6 +155,41 @@ fn settlement_needs_status_form_and_transaction() {
             panic!("{status} {body}: {found:?}");
         };
         assert_eq!(transaction.is_some(), has_transaction, "{status} {body}");
+    }
+}
+
+#[test]
+fn verification_that_names_another_payer_is_not_believed() {
+    let request =
+        json!({ "paymentPayload": { "payload": { "authorization": { "from": PAYER } } } });
+    let request = request.to_string();
+    let bare = &PAYER[2..];
+    let shouted = format!("0x{}", bare.to_uppercase());
+    let other = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
+    for (payer, is_believed) in [
+        (json!(PAYER), true),
+        (json!(PAYER.to_lowercase()), true),
+        (json!(shouted), true),
+        (json!(null), true),
+        (json!(""), true),
+        (json!("someone"), true),
+        (json!({ "address": other }), true),
+        (json!(other), false),
+        (json!(other.to_lowercase()), false),
+        (json!("0x0000000000000000000000000000000000000000"), false),
+    ] {
+        let body = |is_valid: bool| json!({ "isValid": is_valid, "payer": payer }).to_string();
+        let found = verification(&answer(200, &body(true)), request.as_bytes());
+        match found {
+            Verification::Valid => assert!(is_believed, "{payer}"),
+            Verification::Unavailable { why, .. } => {
+                let expected = "it calls the payment of another payer valid";
+                assert_eq!((is_believed, &*why), (false, expected), "{payer}");
+            }
+            other => panic!("{payer}: {other:?}"),
+        }
+        let refused = verification(&answer(200, &body(false)), request.as_bytes());
+        assert_eq!(refused, invalid("no_reason_given"), "{payer}");
     }
 }
 
@@ -381,11 +416,11 @@ fn only_overload_and_server_errors_pass() {
 #[test]
 fn answer_that_is_not_unicode_is_no_verdict() {
     let mut answer = answer(200, r#"{"isValid":true,"payer":"?"}"#);
-    assert_eq!(verification(&answer), Verification::Valid);
+    assert_eq!(verification(&answer, b"{}"), Verification::Valid);
     let odd = answer.body.iter().position(|byte| *byte == b'?').unwrap();
     answer.body[odd] = 0xe4;
     assert!(matches!(
-        verification(&answer),
+        verification(&answer, b"{}"),
         Verification::Unavailable { .. }
     ));
 }

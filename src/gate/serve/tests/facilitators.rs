@@ -457,6 +457,46 @@ async fn doubtful_verification_calls_no_upstream() {
 }
 
 #[tokio::test]
+async fn verification_of_another_payer_is_a_fault_of_the_facilitator() {
+    let valid = |payer: &str| Reply::json(200, json!({ "isValid": true, "payer": payer }));
+    let other = terms().pay_to.to_string();
+    let shop = Shop::open().await;
+    shop.facilitator.will("/verify", [valid(&other)]);
+    let own = payment(1);
+    let seen = shop.pay(&own).await;
+    assert_eq!(
+        (seen.status, seen.code().as_str()),
+        (503, "facilitator_unavailable")
+    );
+    assert_eq!(shop.calls(), (1, 0, 0), "asked once, and nothing done");
+
+    let honest = Double::start().await;
+    honest.will("/settle", [Reply::settled()]);
+    honest.will(
+        "/verify",
+        [valid(&signer().address().to_string().to_lowercase())],
+    );
+    shop.rely_on(&[shop.facilitator.port, honest.port], json!({}));
+    let seen = shop.pay(&own).await;
+    assert_eq!((seen.status, seen.body.as_str()), (200, "the answer"));
+    assert_eq!(shop.calls(), (2, 0, 1), "the next facilitator is asked");
+    assert_eq!(honest.count("/settle"), 1);
+}
+
+#[tokio::test]
+async fn payer_of_a_contract_wallet_is_the_wallet() {
+    // EIP-1271: what its owner's key signs is not what that key's address pays.
+    let wallet = terms().token.address;
+    let own = payment_with(1, |own| own.from = wallet);
+    for (payer, status) in [(wallet, 200), (signer().address(), 503)] {
+        let shop = Shop::open().await;
+        let valid = json!({ "isValid": true, "payer": payer.to_string() });
+        shop.facilitator.will("/verify", [Reply::json(200, valid)]);
+        assert_eq!(shop.pay(&own).await.status, status, "{payer}");
+    }
+}
+
+#[tokio::test]
 async fn settlement_that_failed_delivers_nothing() {
     // x402-foundation/x402#451
     let success = json!({ "success": true, "transaction": TRANSACTION, "network": "eip155:84532" });
