@@ -74,6 +74,14 @@ pub(super) struct Answer {
     pub(super) is_whole: bool,
 }
 
+/// The payment that a facilitator is asked about, and that its answer must be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AskedPayment {
+    pub(super) payer: Address,
+    pub(super) chain_id: u64,
+    pub(super) amount: U256,
+}
+
 /// Whether a payment would be settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
@@ -163,47 +171,37 @@ impl SettleBody {
         hashes.find(|value| is_hex(value, 64)).map(str::to_owned)
     }
 
-    /// Whether it names another payer, network or amount than the request did. What it leaves out,
-    /// or has in another form, says nothing.
-    fn is_of_another(&self, request: &[u8]) -> bool {
-        let request: Value = serde_json::from_slice(request).unwrap_or_default();
-        let asked = |path: &str| request.pointer(path)?.as_str();
+    /// Whether it names another payer, network or amount than those of the payment. What it leaves
+    /// out, or has in another form, says nothing.
+    fn is_of_another(&self, asked: &AskedPayment) -> bool {
         let chain = |text: &str| {
             let chain_id = network::chain_id(text);
             (chain_id.is_some() || text.contains(':')).then_some(chain_id)
         };
         let amount = |text: &str| U256::from_str_radix(text, 10).ok();
-        let asked_amount = asked("/paymentRequirements/amount");
-        let asked_amount = asked_amount.or(asked("/paymentRequirements/maxAmountRequired"));
-        is_another_payer(self.payer.as_deref(), &request)
-            || differs(
-                self.network.as_ref().and_then(Value::as_str),
-                asked("/paymentRequirements/network"),
-                chain,
-            )
-            || differs(
-                self.amount.as_ref().and_then(Value::as_str),
-                asked_amount,
-                amount,
+        let network = self.network.as_ref().and_then(Value::as_str);
+        asked.has_other_payer(self.payer.as_deref())
+            || is_other(network.and_then(chain), Some(asked.chain_id))
+            || is_other(
+                self.amount
+                    .as_ref()
+                    .and_then(Value::as_str)
+                    .and_then(amount),
+                asked.amount,
             )
     }
 }
 
-/// Whether an answer names another payer than the request did.
-fn is_another_payer(said: Option<&str>, request: &Value) -> bool {
-    let asked = request.pointer("/paymentPayload/payload/authorization/from");
-    let payer = |text: &str| text.parse::<Address>().ok();
-    differs(said, asked.and_then(Value::as_str), payer)
+impl AskedPayment {
+    /// Whether an answer names another payer.
+    fn has_other_payer(&self, said: Option<&str>) -> bool {
+        is_other(said.and_then(|said| said.parse().ok()), self.payer)
+    }
 }
 
-/// Whether two texts can be read, and do not mean the same.
-fn differs<T: PartialEq>(
-    said: Option<&str>,
-    asked: Option<&str>,
-    read: impl Fn(&str) -> Option<T>,
-) -> bool {
-    let (said, asked) = (said.and_then(&read), asked.and_then(&read));
-    said.zip(asked).is_some_and(|(said, asked)| said != asked)
+/// Whether something was said, and it is not what was asked about.
+fn is_other<T: PartialEq>(said: Option<T>, asked: T) -> bool {
+    said.is_some_and(|said| said != asked)
 }
 
 impl Supported {
@@ -281,8 +279,8 @@ pub(super) fn supported(answer: &Answer) -> Result<Supported, String> {
     })
 }
 
-/// Reads the answer of /verify to a request.
-pub(super) fn verification(answer: &Answer, request: &[u8]) -> Verification {
+/// Reads the answer of /verify about a payment.
+pub(super) fn verification(answer: &Answer, asked: &AskedPayment) -> Verification {
     let unavailable = |why| Verification::Unavailable {
         why,
         retry_after: answer.retry_after,
@@ -291,9 +289,8 @@ pub(super) fn verification(answer: &Answer, request: &[u8]) -> Verification {
         Ok(body) => body,
         Err(why) => return unavailable(why),
     };
-    let request: Value = serde_json::from_slice(request).unwrap_or_default();
     let payer = body.payer.as_ref().and_then(Value::as_str);
-    if body.is_valid && is_another_payer(payer, &request) {
+    if body.is_valid && asked.has_other_payer(payer) {
         return unavailable("it calls the payment of another payer valid".to_owned());
     }
     let status = answer.status;
@@ -311,15 +308,15 @@ pub(super) fn verification(answer: &Answer, request: &[u8]) -> Verification {
     }
 }
 
-/// Reads the answer of /settle to a request.
-pub(super) fn settlement(answer: &Answer, request: &[u8]) -> Settlement {
+/// Reads the answer of /settle about a payment.
+pub(super) fn settlement(answer: &Answer, asked: &AskedPayment) -> Settlement {
     let transaction = transaction_in(&answer.body);
     let body: SettleBody = match answer.read() {
         Ok(body) => body,
         Err(why) => return Settlement::Unknown { why, transaction },
     };
     let status = answer.status;
-    if body.success && body.is_of_another(request) {
+    if body.success && body.is_of_another(asked) {
         return Settlement::Unknown {
             why: "it reports the success of another payment".to_owned(),
             // It is not this payment's.

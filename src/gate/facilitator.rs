@@ -19,9 +19,13 @@ use reqwest::{Method, Url};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use zeroize::Zeroizing;
 
-use super::answer::{self, ANSWER_BYTES, Answer, Settlement, Supported, Verification};
+use super::answer::{
+    self, ANSWER_BYTES, Answer, AskedPayment, Settlement, Supported, Verification,
+};
 use super::breaker::Breaker;
+use super::terms::Terms;
 use super::token::{CdpKey, CdpKeyError};
+use super::wire::{Resource, SignedPayment, facilitator_request};
 use crate::api::{FacilitatorAuth, FacilitatorAuthType, PaymentFacilitator};
 
 /// Time limit for opening a connection.
@@ -42,6 +46,13 @@ pub(crate) struct FacilitatorEndpoint {
     pub(crate) auth: FacilitatorAuth,
     pub(crate) verify_timeout: Duration,
     pub(crate) settle_timeout: Duration,
+}
+
+/// What facilitators are asked about a payment, whether to verify or to settle it.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    payment: AskedPayment,
+    body: Bytes,
 }
 
 /// A facilitator has not answered, or cannot be asked. No text shows a credential.
@@ -148,6 +159,20 @@ impl FacilitatorEndpoint {
     }
 }
 
+impl Question {
+    /// The question about a payment that is made on these terms.
+    pub(crate) fn of(payment: &SignedPayment, terms: &Terms, resource: Resource<'_>) -> Self {
+        Self {
+            payment: AskedPayment {
+                payer: payment.authorization.from,
+                chain_id: terms.chain_id,
+                amount: terms.amount,
+            },
+            body: facilitator_request(payment, terms, resource).into(),
+        }
+    }
+}
+
 impl FacilitatorClient {
     /// A client that reads credentials in this directory: the mounted Secret of facilitators.
     pub(crate) fn new(credentials: PathBuf) -> Result<Self, NoClient> {
@@ -179,7 +204,11 @@ impl FacilitatorClient {
     /// Asks whether a payment would be settled. A facilitator that does not answer, or is
     /// overloaded, is asked once more if the time limit allows it. One that is known to be down is
     /// not asked.
-    pub(crate) async fn verify(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Verification {
+    pub(crate) async fn verify(
+        &self,
+        endpoint: &FacilitatorEndpoint,
+        question: &Question,
+    ) -> Verification {
         let now = || self.begun.elapsed();
         let admitted = self.breaker(endpoint, |breaker| {
             breaker.admit(now(), endpoint.verify_timeout)
@@ -193,7 +222,7 @@ impl FacilitatorClient {
                 };
             }
         };
-        let verdict = self.verify_twice(endpoint, body).await;
+        let verdict = self.verify_twice(endpoint, question).await;
         self.breaker(endpoint, |breaker| match verdict.is_down {
             true => breaker.failed(admitted, now(), verdict.retry_after()),
             false => breaker.answered(),
@@ -211,9 +240,9 @@ impl FacilitatorClient {
         acted
     }
 
-    async fn verify_twice(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Verdict {
+    async fn verify_twice(&self, endpoint: &FacilitatorEndpoint, question: &Question) -> Verdict {
         let deadline = Instant::now() + endpoint.verify_timeout;
-        let first = self.verify_once(endpoint, body.clone(), deadline).await;
+        let first = self.verify_once(endpoint, question, deadline).await;
         let jitter = Duration::from_millis(rand::random_range(PAUSE));
         let pause = first.retry_after().unwrap_or_default();
         let pause = pause.saturating_add(jitter);
@@ -221,20 +250,20 @@ impl FacilitatorClient {
             return first;
         }
         sleep(pause).await;
-        self.verify_once(endpoint, body, deadline).await
+        self.verify_once(endpoint, question, deadline).await
     }
 
     async fn verify_once(
         &self,
         endpoint: &FacilitatorEndpoint,
-        body: Bytes,
+        question: &Question,
         deadline: Instant,
     ) -> Verdict {
-        let answer = self.ask(endpoint, Method::POST, "verify", body.clone());
+        let answer = self.ask(endpoint, Method::POST, "verify", question.body.clone());
         let answer = timeout_at(deadline, answer).await;
         match answer.unwrap_or(Err(TIMED_OUT)) {
             Ok(answer) => {
-                let verification = answer::verification(&answer, &body);
+                let verification = answer::verification(&answer, &question.payment);
                 let has_none = matches!(verification, Verification::Unavailable { .. });
                 Verdict {
                     verification,
@@ -254,10 +283,14 @@ impl FacilitatorClient {
     }
 
     /// Settles a payment.
-    pub(crate) async fn settle(&self, endpoint: &FacilitatorEndpoint, body: Bytes) -> Settlement {
-        let answer = self.ask(endpoint, Method::POST, "settle", body.clone());
+    pub(crate) async fn settle(
+        &self,
+        endpoint: &FacilitatorEndpoint,
+        question: &Question,
+    ) -> Settlement {
+        let answer = self.ask(endpoint, Method::POST, "settle", question.body.clone());
         match within(endpoint.settle_timeout, answer).await {
-            Ok(answer) => answer::settlement(&answer, &body),
+            Ok(answer) => answer::settlement(&answer, &question.payment),
             Err(error) if error.is_unsent() => Settlement::NotSent {
                 why: error.to_string(),
             },

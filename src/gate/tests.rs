@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use alloy::primitives::U256;
+use alloy::primitives::{Address, U256};
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue};
 use rand::rngs::StdRng;
@@ -14,7 +14,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, settlement, verification};
+use super::answer::{Answer, AskedPayment, settlement, verification};
 use super::check::{check_form, check_signature, check_window};
 use super::path::CanonicalPath;
 use super::wire::tests::{RESOURCE, signed, terms};
@@ -191,6 +191,11 @@ fn facilitator_is_believed_only_if_it_says_yes() {
     let answers: Vec<_> = answers
         .map(|answer| answer.to_string().into_bytes())
         .to_vec();
+    let asked = AskedPayment {
+        payer: Address::ZERO,
+        chain_id: 84532,
+        amount: U256::from(2000),
+    };
     fuzz(&answers, |body, random| {
         let status = [200, 201, 400, 402, 429, 500][random.random_range(0..6)];
         let answer = Answer {
@@ -201,11 +206,11 @@ fn facilitator_is_believed_only_if_it_says_yes() {
             is_whole: random.random(),
         };
         let is_believable = answer.is_whole && status == 200;
-        if let Settlement::Settled { transaction, .. } = settlement(&answer, b"{}") {
+        if let Settlement::Settled { transaction, .. } = settlement(&answer, &asked) {
             let said: Settled = serde_json::from_slice(body).unwrap();
             assert!(is_believable && said.success && transaction.len() == 66);
         }
-        if verification(&answer, b"{}") == Verification::Valid {
+        if verification(&answer, &asked) == Verification::Valid {
             let said: Verified = serde_json::from_slice(body).unwrap();
             assert!(is_believable && said.is_valid);
         }

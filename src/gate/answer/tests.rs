@@ -15,12 +15,20 @@ fn answer(status: u16, body: &str) -> Answer {
     }
 }
 
+fn asked() -> AskedPayment {
+    AskedPayment {
+        payer: PAYER.parse().unwrap(),
+        chain_id: 84532,
+        amount: U256::from(2000),
+    }
+}
+
 fn verdict(status: u16, body: Value) -> Verification {
-    verification(&answer(status, &body.to_string()), b"{}")
+    verification(&answer(status, &body.to_string()), &asked())
 }
 
 fn settled(status: u16, body: Value) -> Settlement {
-    settlement(&answer(status, &body.to_string()), b"{}")
+    settlement(&answer(status, &body.to_string()), &asked())
 }
 
 fn invalid(reason: &str) -> Verification {
@@ -84,7 +92,7 @@ fn payment_that_a_facilitator_could_not_look_at_is_not_invalid() {
 #[test]
 fn answer_of_another_form_is_no_verdict() {
     let with = |status: u16, over: Answer| {
-        let found = verification(&Answer { status, ..over }, b"{}");
+        let found = verification(&Answer { status, ..over }, &asked());
         let Verification::Unavailable { why, retry_after } = found else {
             panic!("{found:?}");
         };
@@ -160,9 +168,6 @@ fn settlement_needs_status_form_and_transaction() {
 
 #[test]
 fn verification_that_names_another_payer_is_not_believed() {
-    let request =
-        json!({ "paymentPayload": { "payload": { "authorization": { "from": PAYER } } } });
-    let request = request.to_string();
     let bare = &PAYER[2..];
     let shouted = format!("0x{}", bare.to_uppercase());
     let other = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
@@ -179,7 +184,7 @@ fn verification_that_names_another_payer_is_not_believed() {
         (json!("0x0000000000000000000000000000000000000000"), false),
     ] {
         let body = |is_valid: bool| json!({ "isValid": is_valid, "payer": payer }).to_string();
-        let found = verification(&answer(200, &body(true)), request.as_bytes());
+        let found = verification(&answer(200, &body(true)), &asked());
         match found {
             Verification::Valid => assert!(is_believed, "{payer}"),
             Verification::Unavailable { why, .. } => {
@@ -188,56 +193,45 @@ fn verification_that_names_another_payer_is_not_believed() {
             }
             other => panic!("{payer}: {other:?}"),
         }
-        let refused = verification(&answer(200, &body(false)), request.as_bytes());
+        let refused = verification(&answer(200, &body(false)), &asked());
         assert_eq!(refused, invalid("no_reason_given"), "{payer}");
     }
 }
 
 #[test]
 fn success_of_another_payment_is_not_that_of_the_request() {
-    let requests = [
-        ("eip155:84532", "amount"),
-        ("base-sepolia", "maxAmountRequired"),
-    ];
-    for (network, amount) in requests {
-        let request = json!({
-            "paymentPayload": { "payload": { "authorization": { "from": PAYER } } },
-            "paymentRequirements": { "network": network, amount: "2000" },
-        });
-        let request = request.to_string();
-        for (field, value, is_believed) in [
-            ("payer", json!(PAYER.to_lowercase()), true),
-            (
-                "payer",
-                json!("0x90F79bf6EB2c4f870365E785982E1f101E93b906"),
-                false,
-            ),
-            ("payer", json!(null), true),
-            ("network", json!("eip155:84532"), true),
-            ("network", json!("base-sepolia"), true),
-            ("network", json!("eip155:8453"), false),
-            ("network", json!("base"), false),
-            (
-                "network",
-                json!("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"),
-                false,
-            ),
-            ("network", json!("the testnet"), true),
-            ("network", json!(84532), true),
-            ("amount", json!("2000"), true),
-            ("amount", json!("1999"), false),
-            ("amount", json!("0.002"), true),
-        ] {
-            let mut body = json!({ "success": true, "transaction": HASH });
-            body[field] = value;
-            let found = settlement(&answer(200, &body.to_string()), request.as_bytes());
-            match found {
-                Settlement::Settled { .. } => assert!(is_believed, "{body}"),
-                Settlement::Unknown { transaction, .. } => {
-                    assert_eq!((is_believed, transaction), (false, None), "{body}");
-                }
-                other => panic!("{body}: {other:?}"),
+    for (field, value, is_believed) in [
+        ("payer", json!(PAYER.to_lowercase()), true),
+        (
+            "payer",
+            json!("0x90F79bf6EB2c4f870365E785982E1f101E93b906"),
+            false,
+        ),
+        ("payer", json!(null), true),
+        ("network", json!("eip155:84532"), true),
+        ("network", json!("base-sepolia"), true),
+        ("network", json!("eip155:8453"), false),
+        ("network", json!("base"), false),
+        (
+            "network",
+            json!("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"),
+            false,
+        ),
+        ("network", json!("the testnet"), true),
+        ("network", json!(84532), true),
+        ("amount", json!("2000"), true),
+        ("amount", json!("1999"), false),
+        ("amount", json!("0.002"), true),
+    ] {
+        let mut body = json!({ "success": true, "transaction": HASH });
+        body[field] = value;
+        let found = settlement(&answer(200, &body.to_string()), &asked());
+        match found {
+            Settlement::Settled { .. } => assert!(is_believed, "{body}"),
+            Settlement::Unknown { transaction, .. } => {
+                assert_eq!((is_believed, transaction), (false, None), "{body}");
             }
+            other => panic!("{body}: {other:?}"),
         }
     }
 }
@@ -253,7 +247,7 @@ fn settlement_that_says_something_twice_is_not_believed() {
         r#""success":true,"transaction":"0x12""#,
     ] {
         let body = format!(r#"{{{twice},"transaction":"{HASH}"}}"#);
-        let found = settlement(&answer(200, &body), b"{}");
+        let found = settlement(&answer(200, &body), &asked());
         assert!(
             matches!(found, Settlement::Unknown { .. }),
             "{body}: {found:?}"
@@ -322,7 +316,7 @@ fn transaction_is_kept_from_an_answer_that_is_not_believed() {
         r#"{{"nonce":"{HASH}","transaction":7,"transaction":"0x12","of":["transaction"]}}"#
     );
     for (body, expected) in [(cut, Some(HASH)), (nested, Some(HASH)), (other, None)] {
-        let Settlement::Unknown { transaction, .. } = settlement(&html(&body), b"{}") else {
+        let Settlement::Unknown { transaction, .. } = settlement(&html(&body), &asked()) else {
             panic!("{body}");
         };
         assert_eq!(transaction.as_deref(), expected, "{body}");
@@ -416,11 +410,11 @@ fn only_overload_and_server_errors_pass() {
 #[test]
 fn answer_that_is_not_unicode_is_no_verdict() {
     let mut answer = answer(200, r#"{"isValid":true,"payer":"?"}"#);
-    assert_eq!(verification(&answer, b"{}"), Verification::Valid);
+    assert_eq!(verification(&answer, &asked()), Verification::Valid);
     let odd = answer.body.iter().position(|byte| *byte == b'?').unwrap();
     answer.body[odd] = 0xe4;
     assert!(matches!(
-        verification(&answer, b"{}"),
+        verification(&answer, &asked()),
         Verification::Unavailable { .. }
     ));
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use alloy::primitives::{Address, U256};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -13,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::gate::wire::Version;
+use crate::gate::wire::tests::{RESOURCE, payment, signer, terms};
 
 const HASH: &str = "0x1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -69,6 +72,16 @@ fn endpoint(url: &str) -> FacilitatorEndpoint {
     }
 }
 
+fn question() -> Question {
+    let payment = AskedPayment {
+        payer: Address::ZERO,
+        chain_id: 8453,
+        amount: U256::from(2000),
+    };
+    let body = Bytes::from("{}");
+    Question { payment, body }
+}
+
 fn client() -> FacilitatorClient {
     client_with(Path::new("/nonexistent"))
 }
@@ -104,11 +117,11 @@ fn html(status: u16) -> Response {
 }
 
 async fn verify(double: &Double) -> Verification {
-    client().verify(&double.endpoint, Bytes::from("{}")).await
+    client().verify(&double.endpoint, &question()).await
 }
 
 async fn settle(double: &Double) -> Settlement {
-    client().settle(&double.endpoint, Bytes::from("{}")).await
+    client().settle(&double.endpoint, &question()).await
 }
 
 fn success() -> Value {
@@ -173,7 +186,7 @@ async fn facilitator_that_is_down_is_left_alone_until_it_may_be_back() {
     responses.push(valid());
     let double = Double::answering(responses).await;
     let client = client();
-    let verify = || client.verify(&double.endpoint, Bytes::from("{}"));
+    let verify = async || client.verify(&double.endpoint, &question()).await;
     for _ in 0..5 {
         assert_ne!(verify().await, Verification::Valid);
     }
@@ -195,10 +208,10 @@ async fn payment_at_which_a_facilitator_fails_keeps_no_other_from_being_asked_ab
     let double = Double::answering(responses).await;
     let client = client();
     for _ in 0..10 {
-        let found = client.verify(&double.endpoint, Bytes::from("{}")).await;
+        let found = client.verify(&double.endpoint, &question()).await;
         assert_ne!(found, Verification::Valid);
     }
-    let found = client.verify(&double.endpoint, Bytes::from("{}")).await;
+    let found = client.verify(&double.endpoint, &question()).await;
     assert_eq!(found, Verification::Valid);
 }
 
@@ -302,7 +315,7 @@ async fn answer_that_breaks_off_keeps_its_transaction() {
         let answer = format!("{head}{}", &text[..text.len() - 1]);
         stream.write_all(answer.as_bytes()).await.unwrap();
     });
-    let found = client().settle(&endpoint(&url), Bytes::from("{}")).await;
+    let found = client().settle(&endpoint(&url), &question()).await;
     let Settlement::Unknown { why, transaction } = found else {
         panic!("{found:?}");
     };
@@ -325,9 +338,9 @@ async fn request_that_cannot_be_sent_is_not_unknown() {
         endpoint("x402"),
         without_key,
     ] {
-        let found = client().settle(&endpoint, Bytes::from("{}")).await;
+        let found = client().settle(&endpoint, &question()).await;
         assert!(matches!(found, Settlement::NotSent { .. }), "{found:?}");
-        let found = client().verify(&endpoint, Bytes::from("{}")).await;
+        let found = client().verify(&endpoint, &question()).await;
         assert!(
             matches!(found, Verification::Unavailable { .. }),
             "{found:?}"
@@ -363,11 +376,11 @@ async fn header_carries_the_credential_as_it_is_now() {
     let auth = json!({ "type": "Header", "secretRef": { "key": "base" } });
     let named = json!({ "type": "Header", "header": "X-Api-Key", "secretRef": { "key": "base" } });
     let by_default = with_auth(&double.endpoint, auth);
-    client.verify(&by_default, Bytes::new()).await;
+    client.verify(&by_default, &question()).await;
     std::fs::write(directory.join("base"), "Bearer two\r\n").unwrap();
-    client.verify(&by_default, Bytes::new()).await;
+    client.verify(&by_default, &question()).await;
     client
-        .verify(&with_auth(&double.endpoint, named), Bytes::new())
+        .verify(&with_auth(&double.endpoint, named), &question())
         .await;
     std::fs::remove_dir_all(&directory).unwrap();
     let requests = double.requests.lock().unwrap();
@@ -419,9 +432,7 @@ async fn token_names_the_request_that_carries_it() {
     let directory = secret("token", &[("cdp", &stored.to_string())]);
     let auth = json!({ "type": "CdpJwt", "secretRef": { "key": "cdp" } });
     let endpoint = with_auth(&double.endpoint, auth);
-    let found = client_with(&directory)
-        .verify(&endpoint, Bytes::new())
-        .await;
+    let found = client_with(&directory).verify(&endpoint, &question()).await;
     std::fs::remove_dir_all(&directory).unwrap();
     assert_eq!(found, Verification::Valid);
     let requests = double.requests.lock().unwrap();
@@ -438,6 +449,22 @@ async fn token_names_the_request_that_carries_it() {
     let claims: Value = serde_json::from_slice(&claims).unwrap();
     let host = endpoint.host().unwrap();
     assert_eq!(claims["uri"], format!("POST {host}/x402/verify"));
+}
+
+#[test]
+fn question_is_about_the_payment_on_its_terms() {
+    for version in [Version::V1, Version::V2] {
+        let (payment, terms) = (payment(version), terms());
+        let question = Question::of(&payment, &terms, RESOURCE);
+        let expected = AskedPayment {
+            payer: signer().address(),
+            chain_id: terms.chain_id,
+            amount: terms.amount,
+        };
+        assert_eq!(question.payment, expected);
+        let body = facilitator_request(&payment, &terms, RESOURCE);
+        assert_eq!(question.body, body);
+    }
 }
 
 #[test]

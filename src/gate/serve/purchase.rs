@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::B256;
-use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -33,7 +32,7 @@ use crate::gate::check::{
     payment_id,
 };
 use crate::gate::claims::{Hold, Taken};
-use crate::gate::facilitator::FacilitatorEndpoint;
+use crate::gate::facilitator::{FacilitatorEndpoint, Question};
 use crate::gate::headers::{self, PaymentHeaders};
 use crate::gate::limit::AddressCost;
 use crate::gate::payment::{
@@ -44,9 +43,7 @@ use crate::gate::proxy::{HoldLimits, UpstreamError};
 use crate::gate::table::Paid;
 use crate::gate::terms::Terms;
 use crate::gate::unix_seconds;
-use crate::gate::wire::{
-    PaymentReceipt, SignedPayment, chosen, facilitator_request, in_same_token, read_payment,
-};
+use crate::gate::wire::{PaymentReceipt, SignedPayment, chosen, in_same_token, read_payment};
 use crate::http::{BodyEnd, watch};
 use crate::metrics::{FacilitatorCall, GateOutcome};
 
@@ -72,7 +69,7 @@ pub(super) struct Purchase {
     /// Facilitators of its chain, in the order of use.
     facilitators: Vec<Arc<FacilitatorEndpoint>>,
     /// What facilitators are asked.
-    pub(super) question: Bytes,
+    pub(super) question: Question,
 }
 
 /// Why a payment cannot buy anything on the terms of its route.
@@ -203,7 +200,7 @@ impl Purchase {
                 id: payment_id(terms, &payment.authorization),
                 offer: routed.offer.name.clone(),
                 facilitators: facilitators.cloned().unwrap_or_default(),
-                question: facilitator_request(&payment, terms, routed.resource()).into(),
+                question: Question::of(&payment, terms, routed.resource()),
                 payment,
                 terms: terms.clone(),
             }
@@ -501,7 +498,7 @@ impl Sale<'_> {
         let mut wait = None;
         for facilitator in &self.purchase.facilitators {
             let begun = Instant::now();
-            let question = self.purchase.question.clone();
+            let question = &self.purchase.question;
             let verification = self.gate.facilitators.verify(facilitator, question).await;
             let metrics = &self.gate.metrics;
             metrics.called(FacilitatorCall::Verify, begun.elapsed());

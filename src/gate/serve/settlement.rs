@@ -100,7 +100,7 @@ impl GateServer {
         attempt: SettleAttempt,
     ) -> Outcome {
         let begun = Instant::now();
-        let question = purchase.question.clone();
+        let question = &purchase.question;
         let settlement = self.facilitators.settle(facilitator, question).await;
         self.metrics
             .called(FacilitatorCall::Settle, begun.elapsed());
