@@ -109,6 +109,7 @@ pub async fn run(args: GateArgs, filter: LogFilter) -> Result<ExitReason> {
         begun: Instant::now(),
         begun_at: unix_seconds(),
     });
+    gate.report_to(&metrics)?;
     metrics.gate.track_paths::<PathRefusal>();
     let probes = Probes::default();
     let mut tasks = tokio::task::JoinSet::new();
@@ -180,6 +181,8 @@ async fn report_ready(
     while table.changed().await.is_ok() {
         let kept = table.borrow_and_update().clone();
         gate.limiters.retain(&kept.table);
+        let urls = kept.table.facilitator_urls();
+        gate.facilitators.retain(|url| urls.contains(url));
         let all = kept.table.published().count();
         let open = kept.table.count_open();
         gate.metrics.offers(open, all - open);

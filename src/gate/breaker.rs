@@ -60,6 +60,11 @@ impl Breaker {
         Ok(Admitted::Probe)
     }
 
+    /// Whether payments are kept from waiting for it.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// The facilitator gave an answer.
     pub(crate) fn answered(&mut self) {
         *self = Self::default();
@@ -108,13 +113,16 @@ mod tests {
     fn breaker_opens_after_failures_in_a_row() {
         let now = seconds(7);
         assert_eq!(opened(now).admit(now, LIMIT), Err(FIRST_PAUSE));
+        assert!(opened(now).is_open());
         let mut breaker = Breaker::default();
         for _ in 0..3 {
             for _ in 1..FAILURES {
                 breaker.failed(Admitted::Closed, now, None);
             }
+            assert!(!breaker.is_open());
             breaker.answered();
         }
+        assert!(!breaker.is_open());
         assert_eq!(breaker.admit(now, LIMIT), Ok(Admitted::Closed));
     }
 

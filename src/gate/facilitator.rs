@@ -230,6 +230,18 @@ impl FacilitatorClient {
         verdict.verification
     }
 
+    /// Whether none of them is left alone because it failed several times in a row.
+    pub(crate) fn are_up(&self) -> bool {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        !breakers.values().any(Breaker::is_open)
+    }
+
+    /// Forgets what is known of facilitators that are no longer used, by URL.
+    pub(crate) fn retain(&self, is_used: impl Fn(&str) -> bool) {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.retain(|url, _| is_used(url));
+    }
+
     fn breaker<T>(&self, endpoint: &FacilitatorEndpoint, act: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut breaker = breakers.remove(&endpoint.url).unwrap_or_default();

@@ -394,6 +394,22 @@ impl OfferTable {
         self.published().map(|offer| offer.uid.as_str()).collect()
     }
 
+    /// URLs of the facilitators that payments for offers may be sent to.
+    pub(crate) fn facilitator_urls(&self) -> HashSet<&str> {
+        let accesses = self.published().flat_map(|offer| {
+            let routes = offer.routes.iter().map(|route| &route.access);
+            std::iter::once(&offer.access).chain(routes)
+        });
+        let paid = accesses.filter_map(|access| match access {
+            Access::Paid(Ok(paid)) => Some(paid),
+            _ => None,
+        });
+        let facilitators = paid.flat_map(|paid| paid.facilitators.values().flatten());
+        facilitators
+            .map(|facilitator| facilitator.url.as_str())
+            .collect()
+    }
+
     /// Whether a host is an offer's own.
     pub(crate) fn is_offers_host(&self, host: &str) -> bool {
         !host.is_empty() && self.places.contains_key(host)

@@ -1,8 +1,9 @@
 //! Metrics of the gate.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, PullingGauge, Registry};
 
 use super::family::{Counters, Gauges, Timers};
 use super::label::{Label, label};
@@ -43,6 +44,30 @@ label!(
         Preflight = "preflight",
     }
 );
+
+label!(
+    /// What a request took, as far as its cost for the gate depends on it.
+    RequestKind, "kind" {
+        Free = "free",
+        /// Without a payment, and answered 402.
+        Unpaid = "unpaid",
+        /// Paid, and delivered.
+        Paid = "paid",
+        /// Any other, and those that failed.
+        Other = "other",
+    }
+);
+
+impl RequestKind {
+    fn of(outcome: GateOutcome) -> Self {
+        match outcome {
+            GateOutcome::Free => Self::Free,
+            GateOutcome::Unpaid => Self::Unpaid,
+            GateOutcome::Paid => Self::Paid,
+            _ => Self::Other,
+        }
+    }
+}
 
 label!(
     /// What a settlement came to.
@@ -87,10 +112,25 @@ label!(
     }
 );
 
+/// What the gate is asked at every scrape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GateReading {
+    /// Memory for the beginnings of answers that are not paid for yet.
+    pub hold_bytes: usize,
+    /// Whether no facilitator that offers use is left alone because it failed.
+    pub are_facilitators_up: bool,
+}
+
+/// Buckets in seconds for what the gate itself does.
+const OVERHEAD: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0,
+];
+
 /// Recorder of the gate.
 #[derive(Clone, Debug)]
 pub struct GateMetrics {
     requests: Counters<GateOutcome, ()>,
+    overhead: Timers<RequestKind>,
     settlements: Counters<SettlementOutcome, ()>,
     calls: Timers<FacilitatorCall>,
     delivered_unsettled: IntCounter,
@@ -104,17 +144,38 @@ pub struct GateMetrics {
     unknown: IntGauge,
     offers: Gauges<SaleState>,
     table_build: Timers<()>,
+    /// When the table was compiled last.
+    compiled: Arc<Mutex<Option<Instant>>>,
 }
 
 impl GateMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self, Error> {
         let counter = |name, help| register(registry, IntCounter::new(name, help)?);
         let gauge = |name, help| register(registry, IntGauge::new(name, help)?);
+        let compiled: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let age = {
+            let compiled = Arc::clone(&compiled);
+            move || {
+                let compiled = *compiled.lock().unwrap_or_else(PoisonError::into_inner);
+                compiled.map_or(0.0, |compiled| compiled.elapsed().as_secs_f64())
+            }
+        };
+        registry.register(Box::new(PullingGauge::new(
+            "serviceoffer_gate_table_age_seconds",
+            "Time since this replica compiled its table; 0 before.",
+            Box::new(age),
+        )?))?;
         Ok(Self {
             requests: Counters::new(
                 registry,
                 "serviceoffer_gate_requests_total",
                 "Requests that the gate answered, by outcome.",
+            )?,
+            overhead: Timers::new(
+                registry,
+                "serviceoffer_gate_request_overhead_seconds",
+                "Time until the gate began to respond, without waiting for clients, upstreams, facilitators and chains.",
+                OVERHEAD,
             )?,
             settlements: Counters::new(
                 registry,
@@ -183,11 +244,14 @@ impl GateMetrics {
                 "Time that compiling the table took.",
                 WORK,
             )?,
+            compiled,
         })
     }
 
-    pub fn answered(&self, outcome: GateOutcome) {
+    /// A request is answered. `overhead` is the time that the gate itself took.
+    pub fn answered(&self, outcome: GateOutcome, overhead: Duration) {
         self.requests.increment(outcome, ());
+        self.overhead.observe(RequestKind::of(outcome), overhead);
     }
 
     pub fn settled(&self, outcome: SettlementOutcome) {
@@ -265,7 +329,34 @@ impl GateMetrics {
 
     pub fn table_built(&self, duration: Duration) {
         self.table_build.observe((), duration);
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        *compiled = Some(Instant::now());
     }
+}
+
+/// Adds what `read` says at every scrape.
+pub(super) fn add_reading(
+    registry: &Registry,
+    read: impl Fn() -> GateReading + Send + Sync + 'static,
+) -> Result<(), Error> {
+    let read = Arc::new(read);
+    let held = Arc::clone(&read);
+    let gauges = [
+        PullingGauge::new(
+            "serviceoffer_gate_hold_bytes",
+            "Memory that is reserved for the beginnings of answers until they are paid for.",
+            Box::new(move || f64::from(u32::try_from(held().hold_bytes).unwrap_or(u32::MAX))),
+        )?,
+        PullingGauge::new(
+            "serviceoffer_gate_facilitator_up",
+            "1 unless a facilitator that offers use has failed several times in a row at this replica.",
+            Box::new(move || f64::from(u8::from(read().are_facilitators_up))),
+        )?,
+    ];
+    for gauge in gauges {
+        registry.register(Box::new(gauge))?;
+    }
+    Ok(())
 }
 
 /// Counts in a gauge while it lives.

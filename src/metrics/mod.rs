@@ -30,7 +30,9 @@ use prometheus::{PullingGauge, Registry, TextEncoder};
 pub use self::chain::{ChainMetrics, ChainReading, RegistrationOutcome, RpcMethod, RpcResult};
 pub use self::election::{ElectionMetrics, RenewError, Takeover};
 pub use self::facilitator::{FacilitatorMetrics, SupportedResult};
-pub use self::gate::{ClaimState, FacilitatorCall, GateMetrics, GateOutcome, SettlementOutcome};
+pub use self::gate::{
+    ClaimState, FacilitatorCall, GateMetrics, GateOutcome, GateReading, SettlementOutcome,
+};
 pub use self::http::{HttpMetrics, Route};
 pub use self::kube::{KubeMetrics, WatchMetrics, WatchedKind};
 pub use self::label::Label;
@@ -103,6 +105,14 @@ impl Metrics {
             Box::new(move || remaining().as_secs_f64()),
         )?;
         Ok(self.registry.register(Box::new(gauge))?)
+    }
+
+    /// Adds what the gate holds and which facilitators it reaches. `read` runs at every scrape.
+    pub fn report_gate(
+        &self,
+        read: impl Fn() -> GateReading + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        gate::add_reading(&self.registry, read)
     }
 
     /// All series, in the text format of Prometheus.

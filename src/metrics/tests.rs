@@ -29,6 +29,7 @@ async fn readme_lists_every_metric_and_no_other() {
     let metrics = Metrics::new("lease").unwrap();
     metrics.count_offers(OfferCounts::default).unwrap();
     metrics.report_fence(Duration::default).unwrap();
+    metrics.report_gate(GateReading::default).unwrap();
     metrics.chain.track(84532);
     metrics.gate.track_paths::<()>();
     let text = metrics.render().unwrap();
@@ -46,6 +47,25 @@ async fn readme_lists_every_metric_and_no_other() {
         .filter_map(|row| row.strip_prefix("| `")?.split('`').next())
         .collect();
     assert_eq!(ours, listed);
+}
+
+#[test]
+fn table_is_as_old_as_its_last_compilation() {
+    let metrics = Metrics::new("lease").unwrap();
+    let age = || {
+        let text = metrics.render().unwrap();
+        let mut lines = text.lines();
+        let age = lines.find_map(|line| line.strip_prefix("serviceoffer_gate_table_age_seconds "));
+        age.unwrap().parse::<f64>().unwrap()
+    };
+    assert_eq!(age(), 0.0);
+    metrics.gate.table_built(Duration::ZERO);
+    std::thread::sleep(Duration::from_millis(300));
+    let old = age();
+    assert!(old >= 0.3, "{old}");
+    metrics.gate.table_built(Duration::ZERO);
+    let fresh = age();
+    assert!(fresh < old, "{fresh}");
 }
 
 #[test]
@@ -75,4 +95,9 @@ fn no_label_has_the_same_value_twice() {
     check::<SupportedResult>();
     check::<RegistrationOutcome>();
     check::<Route>();
+    check::<GateOutcome>();
+    check::<gate::RequestKind>();
+    check::<SettlementOutcome>();
+    check::<FacilitatorCall>();
+    check::<ClaimState>();
 }

@@ -192,13 +192,31 @@ async fn facilitator_that_is_down_is_left_alone_until_it_may_be_back() {
     }
     let asked = double.paths().len();
     assert_eq!(asked, 10, "each question twice");
+    assert!(!client.are_up());
     let Verification::Unavailable { retry_after, .. } = verify().await else {
         panic!("it is not asked");
     };
     assert_eq!(double.paths().len(), asked);
     sleep(retry_after.unwrap()).await;
+    assert!(!client.are_up(), "it has not answered yet");
     assert_eq!(verify().await, Verification::Valid);
+    assert!(client.are_up());
     assert_eq!(verify().await, Verification::Valid);
+}
+
+#[tokio::test]
+async fn facilitator_that_is_no_longer_used_is_not_down() {
+    let double = Double::answering((0..10).map(|_| html(503)).collect()).await;
+    let client = client();
+    for _ in 0..4 {
+        client.verify(&double.endpoint, &question()).await;
+    }
+    assert!(client.are_up(), "it may be the payments'");
+    client.verify(&double.endpoint, &question()).await;
+    client.retain(|url| url == double.endpoint.url);
+    assert!(!client.are_up());
+    client.retain(|_| false);
+    assert!(client.are_up());
 }
 
 #[tokio::test]

@@ -50,7 +50,6 @@ impl Held {
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryBudget {
     permits: Arc<Semaphore>,
-    #[cfg(test)]
     units: usize,
 }
 
@@ -58,11 +57,7 @@ impl MemoryBudget {
     pub(crate) fn new(bytes: usize) -> Self {
         let units = bytes / UNIT;
         let permits = Arc::new(Semaphore::new(units));
-        Self {
-            permits,
-            #[cfg(test)]
-            units,
-        }
+        Self { permits, units }
     }
 
     /// Memory for as long as the permit lives; none if others use it.
@@ -83,7 +78,7 @@ impl MemoryBudget {
         }
     }
 
-    #[cfg(test)]
+    /// Bytes that are reserved.
     pub(super) fn used(&self) -> usize {
         (self.units - self.permits.available_permits()) * UNIT
     }

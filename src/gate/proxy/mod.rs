@@ -181,8 +181,7 @@ impl Proxy {
     }
 
     /// Bytes that are reserved for responses that are held.
-    #[cfg(test)]
-    fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         self.budget.used()
     }
 }

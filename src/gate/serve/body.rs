@@ -46,7 +46,7 @@ pub(super) async fn hashed(
         digest.update([0]);
     }
     let reading = timeout(BODY_TIMEOUT, BodyStart::read(body, memory));
-    let (start, rest) = match reading.await {
+    let (start, rest) = match routed.waited.count(reading).await {
         Ok(Ok(read)) => read,
         Ok(Err(NotRead::Limited(limited))) => return Err(Box::new(limited_answer(limited))),
         Ok(Err(NotRead::Broken)) => {

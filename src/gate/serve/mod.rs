@@ -20,6 +20,7 @@ pub(crate) use kept::KeptAnswers;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ use super::proxy::{MemoryBudget, Proxy, UpstreamAddress, UpstreamError, WhileTun
 use super::table::{Access, NotServed, OfferTable, Published, Served};
 use super::wire::{PAYMENT_SIGNATURE, Resource, X_PAYMENT};
 use crate::http::watch;
-use crate::metrics::{GateMetrics, GateOutcome};
+use crate::metrics::{self, GateMetrics, GateOutcome, GateReading, Metrics};
 
 /// RFC 8594.
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
@@ -104,6 +105,26 @@ impl Limiters {
     }
 }
 
+/// Time of one request during which the gate waited for others: for its client, the upstream,
+/// facilitators or a chain. Clones count together.
+#[derive(Clone, Debug, Default)]
+struct WaitedFor(Arc<AtomicU64>);
+
+impl WaitedFor {
+    /// Counts a wait.
+    async fn count<T>(&self, wait: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let awaited = wait.await;
+        let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+        awaited
+    }
+
+    fn total(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// A request whose offer and route are known.
 pub(super) struct Routed {
     pub(super) offer: Arc<Published>,
@@ -115,6 +136,7 @@ pub(super) struct Routed {
     /// URL that buyers see.
     pub(super) url: String,
     origin: Forwarded,
+    waited: WaitedFor,
     /// The limit on requests in flight, held while the request is.
     in_flight: Option<Arc<InFlight>>,
 }
@@ -135,9 +157,12 @@ pub(crate) async fn serve(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    let (begun, waited) = (Instant::now(), WaitedFor::default());
     let in_flight = gate.metrics.in_flight();
-    let (outcome, mut response) = gate.serve(peer.ip(), request).await;
-    gate.metrics.answered(outcome);
+    let answer = gate.serve(peer.ip(), request, waited.clone());
+    let (outcome, mut response) = answer.await;
+    let overhead = begun.elapsed().saturating_sub(waited.total());
+    gate.metrics.answered(outcome, overhead);
     response.headers_mut().remove("server");
     watch(response, move |_| drop(in_flight))
 }
@@ -164,7 +189,16 @@ pub(crate) fn on_own_hosts(
 type Answer = (GateOutcome, Response);
 
 impl GateServer {
-    async fn serve(self: &Arc<Self>, peer: IpAddr, request: Request) -> Answer {
+    /// Adds what is read at every scrape to the metrics.
+    pub(crate) fn report_to(self: &Arc<Self>, metrics: &Metrics) -> Result<(), metrics::Error> {
+        let gate = Arc::clone(self);
+        metrics.report_gate(move || GateReading {
+            hold_bytes: gate.proxy.held_bytes(),
+            are_facilitators_up: gate.facilitators.are_up(),
+        })
+    }
+
+    async fn serve(self: &Arc<Self>, peer: IpAddr, request: Request, waited: WaitedFor) -> Answer {
         let kept = self.table.borrow().clone();
         if !kept.is_compiled {
             let refusal = ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "starting");
@@ -197,7 +231,7 @@ impl GateServer {
         }
         let access = served.access.clone();
         let routed = match self.route(served, path, origin, &request) {
-            Ok(routed) => routed,
+            Ok(routed) => Routed { waited, ..routed },
             Err(answer) => return *answer,
         };
         let end = routed.offer.end;
@@ -282,6 +316,7 @@ impl GateServer {
             rest: served.rest,
             path,
             origin,
+            waited: WaitedFor::default(),
             in_flight: None,
         })
     }
@@ -305,7 +340,8 @@ impl GateServer {
             return (GateOutcome::Closed, refusal.response());
         };
         let request = upstream_request(&routed, request, None);
-        match self.send(request, upstream, FREE_DEADLINE).await {
+        let answer = self.send(request, upstream, FREE_DEADLINE);
+        match routed.waited.count(answer).await {
             Ok(mut response) => {
                 headers::from_upstream(response.headers_mut(), false);
                 (

@@ -312,7 +312,8 @@ impl Sale<'_> {
 
     /// An answer whose beginning has arrived. A short one is kept.
     async fn held(&self, response: Response) -> Result<Response, UpstreamError> {
-        let held = self.gate.proxy.hold(response, HOLD).await?;
+        let hold = self.gate.proxy.hold(response, HOLD);
+        let held = self.routed.waited.count(hold).await?;
         let id = self.purchase.id;
         match &held.whole {
             Some(whole) => {
@@ -457,7 +458,7 @@ impl Sale<'_> {
                 break;
             }
             let presented = loop {
-                sleep(LOOK_AGAIN).await;
+                self.routed.waited.count(sleep(LOOK_AGAIN)).await;
                 let fingerprint = hold.fingerprint;
                 let (taken, taker) = self.gate.claim(&self.purchase, fingerprint, None).await;
                 hold = taker;
@@ -499,7 +500,8 @@ impl Sale<'_> {
         for facilitator in &self.purchase.facilitators {
             let begun = Instant::now();
             let question = &self.purchase.question;
-            let verification = self.gate.facilitators.verify(facilitator, question).await;
+            let verification = self.gate.facilitators.verify(facilitator, question);
+            let verification = self.routed.waited.count(verification).await;
             let metrics = &self.gate.metrics;
             metrics.called(FacilitatorCall::Verify, begun.elapsed());
             match verification {
@@ -537,7 +539,8 @@ impl Sale<'_> {
         let (waiting, settled) = oneshot::channel();
         let (gate, purchase) = (Arc::clone(&self.gate), Arc::clone(&self.purchase));
         tokio::spawn(gate.begin_settlement(hold, purchase, facilitators, event, waiting));
-        let Ok(Ok(ended)) = timeout(SETTLEMENT_WAIT, settled).await else {
+        let settled = timeout(SETTLEMENT_WAIT, settled);
+        let Ok(Ok(ended)) = self.routed.waited.count(settled).await else {
             return Err(Unsettled::Unknown { transaction: None });
         };
         let (hold, outcome) = ended.map_err(|_| Unsettled::InProgress)?;
@@ -627,7 +630,8 @@ impl Sale<'_> {
             offer: format!("{}/{}", offer.0, offer.1),
         };
         let request = upstream_request(&self.routed, request, Some(payment));
-        self.gate.send(request, upstream, work).await
+        let answer = self.gate.send(request, upstream, work);
+        self.routed.waited.count(answer).await
     }
 
     /// Sends an answer whose payment is settled. The claim proves it: no other state allows it.
@@ -704,7 +708,8 @@ impl Sale<'_> {
     /// The answer to a payment that the chain shows to be used. Otherwise, whether the chain shows that
     /// it is not.
     async fn used_on_chain(&self) -> Result<Answer, bool> {
-        match self.gate.on_chain(&self.purchase).await {
+        let on_chain = self.gate.on_chain(&self.purchase);
+        match self.routed.waited.count(on_chain).await {
             Some(OnChain::Charged { transaction }) => Ok(self.used(Some(transaction))),
             Some(OnChain::Used) => Ok(self.used(None)),
             Some(OnChain::Unused | OnChain::Expired) => Err(true),

@@ -304,6 +304,46 @@ fn offer_with_a_hostname_answers_on_it_alone() {
 }
 
 #[test]
+fn facilitators_are_those_of_what_is_sold() {
+    let named = |name: &str, network: &str| {
+        facilitator(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "networks": [network],
+                "remote": { "url": format!("https://{name}.example") },
+            },
+            "status": {
+                "kinds": [{ "x402Version": 2, "scheme": "exact", "network": network }],
+            },
+        }))
+    };
+    let urls = |offers| {
+        let mut objects = objects(offers);
+        objects.facilitators = vec![
+            named("first", "eip155:84532"),
+            named("second", "eip155:84532"),
+            named("elsewhere", "eip155:8453"),
+        ];
+        let table = table_of(objects);
+        let mut urls: Vec<_> = table
+            .facilitator_urls()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        urls.sort();
+        urls
+    };
+    let both = ["https://first.example", "https://second.example"];
+    assert_eq!(urls(vec![sold("shop", "chat", json!({}))]), both);
+    let routes =
+        json!({ "spec": { "routes": [{ "path": "/paid" }, { "path": "/*", "gate": "free" }] } });
+    assert_eq!(urls(vec![sold("shop", "chat", routes)]), both);
+    let closed = json!({ "spec": { "payment": { "network": "eip155:10" } } });
+    assert!(urls(vec![sold("shop", "chat", closed)]).is_empty());
+    assert!(urls(Vec::new()).is_empty());
+}
+
+#[test]
 fn uids_are_those_of_offers_with_a_place() {
     let displaced = json!({
         "metadata": { "creationTimestamp": "2026-01-01T00:00:00Z" },

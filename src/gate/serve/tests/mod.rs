@@ -323,6 +323,7 @@ impl Shop {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(gate);
+        gate.report_to(&metrics).unwrap();
         let router = Router::new()
             .route("/agents/{file}", get("a document"))
             .fallback(any(serve).with_state(Arc::clone(&gate)));

@@ -72,6 +72,70 @@ async fn metrics_count_refused_paths_and_requests_in_flight() {
 }
 
 #[tokio::test]
+async fn overhead_is_without_the_time_of_others() {
+    let wait = Duration::from_millis(300);
+    let slow = |reply: Reply| [reply.late(wait)];
+    let shop = Shop::open().await;
+    shop.facilitator.will("/verify", slow(Reply::valid()));
+    shop.facilitator.will("/settle", slow(Reply::settled()));
+    shop.upstream
+        .will("*", slow(Reply::text(200, "the answer")));
+    let of = |kind: &str, of: &str| {
+        let name = "serviceoffer_gate_request_overhead_seconds";
+        shop.metric(&format!(r#"{name}_{of}{{kind="{kind}"}}"#))
+    };
+    assert_eq!(shop.pay(&payment(1)).await.status, 200);
+    assert_eq!(shop.ask(Method::POST, "/v1", &[]).await.status, 402);
+    assert_eq!(shop.ask(Method::GET, "/a%2Fb", &[]).await.status, 400);
+    let counts = ["paid", "unpaid", "free", "other"].map(|kind| of(kind, "count"));
+    assert_eq!(counts, [1.0, 1.0, 0.0, 1.0]);
+    let own = of("paid", "sum");
+    assert!(own > 0.0 && own < wait.as_secs_f64(), "{own}");
+    let free = json!({ "spec": { "routes": [{ "path": "/v1", "gate": "free" }] } });
+    shop.change(free);
+    assert_eq!(shop.ask(Method::POST, "/v1", &[]).await.status, 200);
+    let own = of("free", "sum");
+    assert!(own > 0.0 && own < wait.as_secs_f64(), "{own}");
+}
+
+#[tokio::test]
+async fn held_memory_is_shown_until_the_answer_leaves() {
+    let shop = Shop::open().await;
+    let held = "serviceoffer_gate_hold_bytes ";
+    let stalled = Reply::Stalled(200, "the answer".to_owned());
+    shop.upstream.will("*", [stalled]);
+    let own = payment(1);
+    assert_eq!(shop.metric(held), 0.0);
+    let during = tokio::select! {
+        seen = shop.pay(&own) => panic!("{seen:?}"),
+        held = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            shop.metric(held)
+        } => held,
+    };
+    assert_eq!(during, 262_144.0);
+    let given_back = async {
+        while shop.metric(held) > 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let given_back = tokio::time::timeout(Duration::from_secs(5), given_back);
+    assert!(given_back.await.is_ok());
+}
+
+#[tokio::test]
+async fn facilitator_that_failed_several_times_in_a_row_is_shown() {
+    let shop = Shop::open().await;
+    let up = "serviceoffer_gate_facilitator_up ";
+    assert_eq!(shop.metric(up), 1.0);
+    shop.facilitator.will("/verify", [Reply::text(503, "down")]);
+    for nonce in 1..=5 {
+        assert_eq!(shop.pay(&payment(nonce)).await.status, 503);
+    }
+    assert_eq!(shop.metric(up), 0.0);
+}
+
+#[tokio::test]
 async fn payment_for_terms_that_have_just_changed_buys_once() {
     let shop = Shop::open().await;
     let before = shop.table.borrow().table.clone();
