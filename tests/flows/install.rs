@@ -6,9 +6,13 @@ use std::time::Duration;
 use anyhow::ensure;
 use harness::release::{chart, printed};
 use harness::wait::eventually;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
 
 use crate::fixture::{NAMESPACE, RELEASE, TestEnv};
 use crate::objects::offer;
@@ -82,6 +86,92 @@ fn gate_can_be_switched_off_and_on() {
                 release.run_helm(&["test", RELEASE], &[]).await
             })
             .await;
+        }
+    });
+}
+
+/// Whether a selector is one of labels that a Pod has.
+fn selects(selector: &LabelSelector, pod: &Pod) -> bool {
+    let labels = selector.match_labels.iter().flatten();
+    let mut pairs = labels.map(|(name, value)| pod.labels().get(name) == Some(value));
+    selector.match_expressions.is_none() && selector.match_labels.is_some() && pairs.all(|own| own)
+}
+
+#[test]
+fn network_policy_is_made_if_it_is_asked_for_and_admits_to_the_gate_alone() {
+    TestEnv::run(async |env| {
+        let release = env.install(&["gate.enabled=true"]).await;
+        let policies = Api::<NetworkPolicy>::namespaced(env.cluster.client(), NAMESPACE);
+        let list = async || {
+            let listed = policies.list(&ListParams::default()).await;
+            listed.unwrap().items
+        };
+        assert_eq!(list().await, [], "off by default");
+
+        release
+            .upgrade(&["gate.networkPolicy.enabled=true"])
+            .await
+            .unwrap();
+        let gate = release.wait_gate(LIMIT).await.unwrap();
+        let operator = release.wait_ready(1, LIMIT).await.unwrap().remove(0);
+        let policy = list().await.pop().unwrap().spec.unwrap();
+        assert_eq!(policy.policy_types, Some(vec!["Ingress".to_owned()]));
+        assert_eq!(policy.egress, None);
+        let selected = policy.pod_selector.unwrap();
+        assert!(selects(&selected, &gate), "{selected:?}");
+        assert!(!selects(&selected, &operator), "{selected:?}");
+        let ports = gate.spec.unwrap().containers.remove(0).ports.unwrap();
+        let ports: Vec<_> = ports
+            .into_iter()
+            .map(|port| (port.name.unwrap(), port.container_port))
+            .collect();
+        let expected = [("http", 8080), ("metrics", 8081)];
+        assert_eq!(ports, expected.map(|(name, port)| (name.to_owned(), port)));
+        let [public, metrics] = policy.ingress.unwrap().try_into().unwrap();
+        let port = |name: &str| json!([{ "port": name, "protocol": "TCP" }]);
+        assert_eq!(json!(public), json!({ "ports": port("http") }), "anyone");
+        assert_eq!(json!(metrics.ports), port("metrics"));
+        let [by_operator, by_probe] = metrics.from.unwrap().try_into().unwrap();
+        let by_operator = by_operator.pod_selector.unwrap();
+        assert!(selects(&by_operator, &operator), "{by_operator:?}");
+        let probe = release.run_helm(&["get", "hooks", RELEASE], &[]).await;
+        let probe = probe.unwrap().replace('"', "");
+        let labels = by_probe.pod_selector.unwrap().match_labels.unwrap();
+        for (name, value) in labels {
+            let label = format!("{name}: {value}");
+            assert!(probe.contains(&label), "{label} is missing from {probe}");
+        }
+
+        let peers = [
+            "gate.networkPolicy.from[0].podSelector.matchLabels.app=proxy",
+            "gate.networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=watchers",
+        ];
+        release.upgrade(&peers).await.unwrap();
+        let policy = list().await.pop().unwrap().spec.unwrap();
+        let [public, metrics]: [Value; 2] = {
+            let rules = policy.ingress.unwrap().into_iter().map(|rule| json!(rule));
+            rules.collect::<Vec<_>>().try_into().unwrap()
+        };
+        let proxy = json!([{ "podSelector": { "matchLabels": { "app": "proxy" } } }]);
+        assert_eq!(public["from"], proxy);
+        let watchers = json!({ "namespaceSelector": { "matchLabels": { "team": "watchers" } } });
+        assert_eq!(metrics["from"][2], watchers);
+
+        release.upgrade(&["gate.enabled=false"]).await.unwrap();
+        assert_eq!(list().await, [], "there is no gate");
+    });
+}
+
+#[test]
+fn limit_of_unpaid_requests_is_a_value() {
+    TestEnv::run(async |env| {
+        let release = env.release(NAMESPACE);
+        let chart = chart();
+        let arguments = ["template", RELEASE, chart.to_str().unwrap()];
+        for (values, limit) in [(&[][..], 0), (&["gate.unpaidPerSecond=7"], 7)] {
+            let rendered = release.run_helm(&arguments, values).await.unwrap();
+            let flag = format!("- --unpaid-per-second={limit}\n");
+            assert_eq!(rendered.matches(&flag).count(), 1, "{values:?}");
         }
     });
 }
@@ -197,6 +287,7 @@ fn invalid_values_are_refused_with_their_path() {
             ("gate.publicUrl=agents.example.org", "publicUrl"),
             ("gate.publicPath=/agents", "must have the same path"),
             ("gate.trustedProxies={10.0.0.1}", "trustedProxies"),
+            ("gate.unpaidPerSecond=-1", "unpaidPerSecond"),
             (
                 "gate.allowedExternalUpstreams={ollama}",
                 "allowedExternalUpstreams",
