@@ -9,7 +9,7 @@ use crate::gate::claims::{ClaimStore, Taken, Unavailable};
 use crate::gate::payment::{Claim, Event, HolderToken, NotAllowed};
 
 /// Answers that are no verdict: x402-rs/x402-rs#65, and R3 to R9 of x402-conformance.
-fn no_verdicts(success: &Value) -> Vec<Reply> {
+pub(super) fn no_verdicts(success: &Value) -> Vec<Reply> {
     let whole = success.to_string();
     let half = whole[..whole.len() / 2].to_owned();
     vec![

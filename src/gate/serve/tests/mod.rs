@@ -1,5 +1,6 @@
 //! The whole gate over real HTTP, between facilitators and upstreams that misbehave as real ones do.
 //!
+//! - [`conformance`]: checks of others, on faulty servers and on the gate
 //! - [`facilitators`]: what is believed, and what a buyer learns when nothing can be
 //! - [`upstreams`]: what is charged, and what is not
 //! - [`replays`]: one payment buys one answer
@@ -10,6 +11,7 @@
 //!
 //! Comments name the public failures that a test repeats.
 
+mod conformance;
 mod facilitators;
 mod framing;
 mod identifiers;
