@@ -6,15 +6,17 @@
 //! - [`questions`] (pure) says what to ask of the chain, and what the answers show of each item
 //! - [`plan`] (pure) decides what entries need and what may be spent
 //! - [`former`] does the same for the other signers, and takes over what they have not begun
-//! - [`filler`] uses up a nonce that nothing can be signed for
 //! - [`prices`] asks what a registration takes and what gas costs
-//! - [`apply`] carries it out: a record before the entry that waits for it, stored bytes before
-//!   sent ones
+//! - [`apply`] carries it out: a record before the entry that waits for it
+//! - [`spend`] signs and sends, stored bytes before sent ones, and uses up a nonce that nothing can be
+//!   signed for; [`filler`] keeps what was sent for that
+//! - [`allocate`] gives nonces to those who wait for one
 //!
 //! A write makes the ledger in memory stale: a pass that prunes does not allocate. A problem with
 //! one entry or record is its own outcome. Only a lost lease, a lost compare-and-swap on the
 //! ledger, or an API server that does not answer ends the work early.
 
+mod allocate;
 mod apply;
 pub(super) mod filler;
 mod foreign;
@@ -24,6 +26,7 @@ pub mod plan;
 pub(super) mod prices;
 pub mod questions;
 mod read;
+mod spend;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -323,7 +326,7 @@ async fn use_ledger(
         || !has_price
         || state.numbers_are_due(input.registry.metadata.generation);
     let spent = if is_asked {
-        match apply::spent_today(input, &ready, state).await {
+        match allocate::spent_today(input, &ready, state).await {
             Ok(spent) => Some(spent),
             Err(failed) => {
                 done = done.and(failed);
@@ -335,7 +338,7 @@ async fn use_ledger(
     };
     let mut prices = Prices::default();
     done = done.and(
-        apply::spend(
+        spend::spend(
             input,
             &ready.held,
             &steps.spend,
@@ -359,11 +362,11 @@ async fn use_ledger(
     let pending = if is_capped {
         Vec::new()
     } else {
-        done = done.and(apply::send_obstacles(input, &ready, state));
+        done = done.and(spend::send_obstacles(input, &ready, state));
         pending
     };
     let activity = activity_of(input, &ready, &steps);
-    let (allocated, spending) = apply::allocate(
+    let (allocated, spending) = allocate::allocate(
         input,
         ready,
         pending,

@@ -91,7 +91,7 @@ impl World {
     pub fn is_done(&self, state: &State) -> bool {
         let pool = self.pool.borrow();
         let wanted = Self::all_wanted(state);
-        // Its offer is told why, and a nonce that nothing else waits for is not filled.
+        // Its offer says why, and a nonce that nothing else waits for is not filled.
         let is_refused = |key: usize| state.refused & (1 << key) != 0;
         let has_outcome =
             |facts: RecordFacts| facts.result.is_some() && !facts.is_retired || facts.is_reverted;
