@@ -787,9 +787,9 @@ const CHECKS: [(&str, Check, &[Fault]); 21] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gate_passes_every_check_that_its_faulty_servers_fail() {
-    let tables = CHECKS.map(|(name, check, faults)| tokio::spawn(table_of(name, check, faults)));
-    for table in join_all(tables).await {
-        println!("{}", table.unwrap());
+    // One after the other: a facilitator has only a second to answer.
+    for (name, check, faults) in CHECKS {
+        println!("{}", table_of(name, check, faults).await);
     }
 }
 
