@@ -1,7 +1,7 @@
 //! Signs and sends what entries need, within the limits, and uses up a nonce that nothing can be signed
 //! for.
 //!
-//! Stored bytes come before sent ones. What one entry may cost is decided in [`plan`] and
+//! Stored bytes come before sent ones. What one entry may cost is decided in [`super::plan`] and
 //! [`crate::ledger::money`]; a failed send decides nothing, since the chain's evidence does.
 
 use std::collections::BTreeMap;
