@@ -441,7 +441,9 @@ pub fn pairs() -> Vec<Bounds> {
             let mut bounds = bounds.feature(*one).feature(*other);
             // More accounts and two offers: the states would not fit into the memory.
             if fills && (has_signers(*one) || has_signers(*other)) {
-                bounds.limits[Fault::Refuse as usize] = 1;
+                let [refuse, rotate] = [Fault::Refuse, Fault::Rotate].map(|fault| fault as usize);
+                bounds.limits[refuse] = 1;
+                bounds.limits[rotate] = bounds.limits[rotate].min(1);
             }
             all.push(bounds.named(&format!("{}+{}", one.name(), other.name()), ""));
         }
