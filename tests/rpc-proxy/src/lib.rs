@@ -4,8 +4,8 @@
 //! IdentityRegistry, and adds and removes [`Rule`]s while the operator runs. Each rule applies to
 //! single calls; the elements of a batch are judged and counted one by one. What a rule can do is
 //! in `rule`, how a node that is behind its peers answers in `lag`, and HTTP in `server`. Beside it, an
-//! [`UntrustedServer`] has a certificate that nobody trusts. It knows
-//! nothing of contracts, of Kubernetes, or of what the operator should make of a fault.
+//! [`UntrustedServer`] has a certificate that no client trusts. Neither knows of contracts, of
+//! Kubernetes, or of what the operator should make of a fault.
 
 mod call;
 mod lag;

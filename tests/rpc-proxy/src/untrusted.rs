@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 /// Who vouches for the server.
 #[derive(Clone, Copy, Debug)]
 pub enum Untrusted {
-    /// Nobody else: the certificate is its own authority, as `openssl req -x509` makes it.
+    /// Itself: the certificate is its own authority, as `openssl req -x509` makes it.
     SelfSigned,
     /// An authority that no client knows.
     UnknownAuthority,

@@ -1,4 +1,4 @@
-//! Allocates nonces to records that may get one, and reads what the limits leave for that.
+//! Allocates nonces to records that may get one.
 //!
 //! Which records get one is decided in [`crate::ledger::protocol`]; the transactions are signed and
 //! sent as those of any entry ([`super::spend`]).
@@ -7,87 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::info;
 
-use super::plan::{self, Commitments, SpendStep};
+use super::apply::rpc_obstacle;
+use super::plan::{Commitments, SpendStep};
 use super::prices::{NoQuote, Prices, Quote};
-use super::read::{self, ReadyLedger};
-use super::spend::spend;
+use super::read::ReadyLedger;
+use super::spend::{SpentToday, spend};
 use super::{Done, LedgerInput, for_everyone};
-use crate::api::{AgentRegistration, AgentRegistrationSpec, Key};
-use crate::chain::RpcError;
+use crate::api::{AgentRegistration, Key};
 use crate::ledger::ReadLedger;
 use crate::ledger::evidence::{LedgerSnapshot, Premises, UnknownPremise};
 use crate::ledger::protocol::{
     Allocation, AllocationBounds, AllocationRequest, EntryCosts, allocate as allocate_nonces, payer,
 };
 use crate::reconcile::issues::OfferIssue;
-use crate::reconcile::registry::outcome::Obstacle;
 use crate::reconcile::registry::records::first_nonce_obstacle;
 use crate::reconcile::registry::state::RegistryState;
 use crate::registration::document::agent_uri;
-
-/// What counts against the limits of a day besides the ledger's own entries, and for which namespace.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SpentToday {
-    /// Spent in the last 24 hours.
-    spent: Vec<(Option<String>, u128)>,
-    /// In flight from other signers of the registry.
-    reserved: Vec<(Option<String>, u128)>,
-}
-
-impl SpentToday {
-    fn total(&self) -> u128 {
-        let amounts = self.spent.iter().map(|(_, amount)| *amount);
-        amounts.fold(0, u128::saturating_add)
-    }
-
-    pub(super) fn all(&self) -> Vec<(Option<String>, u128)> {
-        [self.spent.clone(), self.reserved.clone()].concat()
-    }
-}
 
 /// What allocation found out about money.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Spending {
     pub(super) left: Option<u32>,
     pub(super) spent: Option<u128>,
-}
-
-/// Reads what was spent in the last 24 hours.
-pub(super) async fn spent_today(
-    input: &LedgerInput<'_>,
-    ready: &ReadyLedger,
-    state: &mut RegistryState,
-) -> Result<SpentToday, Done> {
-    let snapshot = ready.snapshot();
-    let cached = input.context.cache.records();
-    let records: Vec<&AgentRegistrationSpec> = match &ready.records.census {
-        Some(_) => {
-            let records = ready.records.by_key.values();
-            records.map(|record| &record.spec).collect()
-        }
-        None => cached.iter().map(AsRef::as_ref).collect(),
-    };
-    let day = read::day_start(
-        &input.chain.endpoint,
-        (snapshot, &ready.accounts),
-        input.chain.latest.timestamp,
-        records.iter().copied(),
-        &mut state.block_times,
-    )
-    .await
-    .map_err(|error| rpc_obstacle(input, error))?;
-    state.counted(records.iter().copied());
-    let reserved = plan::reserved_by_others(snapshot, &ready.accounts, records.iter().copied());
-    let mut spent = plan::spent(snapshot, &ready.accounts, records, day);
-    // A record that cannot be read may be of this account, and of today.
-    let unreadable = ready
-        .records
-        .census
-        .as_ref()
-        .map_or(0, |census| census.unreadable.len());
-    let per_registration = input.target.limits.per_registration;
-    spent.extend((0..unreadable).map(|_| (None, per_registration)));
-    Ok(SpentToday { spent, reserved })
 }
 
 /// Allocates nonces to records that may get one, and signs and sends for them.
@@ -252,16 +193,6 @@ async fn allocate_unclaimed(
             return (done, allocation);
         }
         requests.retain(|request| !claimed.contains(&request.record.key));
-    }
-}
-
-fn rpc_obstacle(input: &LedgerInput<'_>, error: RpcError) -> Done {
-    Done {
-        unfinished: true,
-        ..Done::obstacle(Obstacle::Rpc {
-            endpoint: input.chain.endpoint.to_string(),
-            error,
-        })
     }
 }
 

@@ -215,6 +215,17 @@ pub(super) fn unanswered(input: &LedgerInput<'_>, key: Key, error: &RpcError) ->
     }
 }
 
+/// A question that spending depends on was not answered.
+pub(super) fn rpc_obstacle(input: &LedgerInput<'_>, error: RpcError) -> Done {
+    Done {
+        unfinished: true,
+        ..Done::obstacle(Obstacle::Rpc {
+            endpoint: input.chain.endpoint.to_string(),
+            error,
+        })
+    }
+}
+
 /// Settles one record that has neither outcome nor entry.
 pub(super) async fn settle(
     input: &LedgerInput<'_>,

@@ -326,7 +326,7 @@ async fn use_ledger(
         || !has_price
         || state.numbers_are_due(input.registry.metadata.generation);
     let spent = if is_asked {
-        match allocate::spent_today(input, &ready, state).await {
+        match spend::spent_today(input, &ready, state).await {
             Ok(spent) => Some(spent),
             Err(failed) => {
                 done = done.and(failed);

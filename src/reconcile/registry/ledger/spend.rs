@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::allocate::SpentToday;
-use super::apply::{count, refused_write, unanswered};
+use super::apply::{count, refused_write, rpc_obstacle, unanswered};
 use super::filler;
-use super::plan::{Commitments, SpendStep};
+use super::plan::{self, Commitments, SpendStep};
 use super::prices::{NoQuote, Prices, Quote, quote_filler};
-use super::read::ReadyLedger;
+use super::read::{self, ReadyLedger};
 use super::{Done, LedgerInput};
 use crate::api::{AgentRegistration, AgentRegistrationSpec, Attempt, Key, Nonce};
 use crate::chain::refusal::Refusal;
@@ -31,6 +30,64 @@ use crate::registration::document::agent_uri;
 
 /// Blocks after which a transaction that was sent and is in no block is reported.
 const INCLUSION_BLOCKS: u64 = 20;
+
+/// What counts against the limits of a day besides the ledger's own entries, and for which namespace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SpentToday {
+    /// Spent in the last 24 hours.
+    spent: Vec<(Option<String>, u128)>,
+    /// In flight from other signers of the registry.
+    reserved: Vec<(Option<String>, u128)>,
+}
+
+impl SpentToday {
+    pub(super) fn total(&self) -> u128 {
+        let amounts = self.spent.iter().map(|(_, amount)| *amount);
+        amounts.fold(0, u128::saturating_add)
+    }
+
+    pub(super) fn all(&self) -> Vec<(Option<String>, u128)> {
+        [self.spent.clone(), self.reserved.clone()].concat()
+    }
+}
+
+/// Reads what was spent in the last 24 hours.
+pub(super) async fn spent_today(
+    input: &LedgerInput<'_>,
+    ready: &ReadyLedger,
+    state: &mut RegistryState,
+) -> Result<SpentToday, Done> {
+    let snapshot = ready.snapshot();
+    let cached = input.context.cache.records();
+    let records: Vec<&AgentRegistrationSpec> = match &ready.records.census {
+        Some(_) => {
+            let records = ready.records.by_key.values();
+            records.map(|record| &record.spec).collect()
+        }
+        None => cached.iter().map(AsRef::as_ref).collect(),
+    };
+    let day = read::day_start(
+        &input.chain.endpoint,
+        (snapshot, &ready.accounts),
+        input.chain.latest.timestamp,
+        records.iter().copied(),
+        &mut state.block_times,
+    )
+    .await
+    .map_err(|error| rpc_obstacle(input, error))?;
+    state.counted(records.iter().copied());
+    let reserved = plan::reserved_by_others(snapshot, &ready.accounts, records.iter().copied());
+    let mut spent = plan::spent(snapshot, &ready.accounts, records, day);
+    // A record that cannot be read may be of this account, and of today.
+    let unreadable = ready
+        .records
+        .census
+        .as_ref()
+        .map_or(0, |census| census.unreadable.len());
+    let per_registration = input.target.limits.per_registration;
+    spent.extend((0..unreadable).map(|_| (None, per_registration)));
+    Ok(SpentToday { spent, reserved })
+}
 
 /// Signs and sends what entries need, in the order of their nonces. Without `spent`, nothing is
 /// signed: the limits cannot be checked. Nothing is signed above a nonce that nothing could be signed
